@@ -1,0 +1,88 @@
+"""The vocabulary that every module shares: arrays, norms and the budget.
+
+A *budget* is a ball around a point in parameter space. All methods that a study
+compares move inside the same ball, so a budget names everything that defines
+one: radius, norm, and the point it is anchored at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, TypeAlias, get_args
+
+import jax
+import numpy as np
+
+__all__ = [
+  'ANCHORS',
+  'NORMS',
+  'Anchor',
+  'Array',
+  'Budget',
+  'Norm',
+  'PyTree',
+  'Scalar',
+  'check_choice',
+  'check_non_negative',
+]
+
+Array: TypeAlias = jax.Array
+Scalar: TypeAlias = float | jax.Array
+PyTree: TypeAlias = Any
+
+Norm: TypeAlias = Literal['l2', 'linf', 'l1', 'flips']
+Anchor: TypeAlias = Literal['start', 'noised']
+
+NORMS: tuple[str, ...] = get_args(Norm)
+ANCHORS: tuple[str, ...] = get_args(Anchor)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  r"""The ball ``{w : ||w - anchor||_norm <= radius}`` of allowed parameters.
+
+  Attributes:
+    radius: radius of the ball, in the units of the parameters (``l2``, ``linf``,
+      ``l1``) or a number of sign changes (``flips``). A leaf: it may be traced.
+    norm: ``'l2'``, ``'linf'``, ``'l1'`` or ``'flips'`` (how many weights have
+      another sign than the anchor, with sign(0) = +1).
+    anchor: ``'start'`` centres the ball at the original parameters, before any
+      noise; ``'noised'`` at the perturbed start.
+
+  Raises:
+    ValueError: for an unknown norm or anchor, or a radius that is negative or
+      NaN (checked only where the radius is a concrete number).
+  """
+
+  radius: Scalar
+  norm: Norm = dataclasses.field(default='l2', metadata={'static': True})
+  anchor: Anchor = dataclasses.field(default='start', metadata={'static': True})
+
+  def __post_init__(self):
+    check_choice('norm', self.norm, NORMS)
+    check_choice('anchor', self.anchor, ANCHORS)
+    check_non_negative('radius', self.radius)
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+  """Raises a ``ValueError`` listing ``choices`` unless ``value`` is one."""
+  if value not in choices:
+    raise ValueError(
+      f'{name} must be one of {", ".join(choices)}; got {value!r}.'
+    )
+
+
+def check_non_negative(name: str, value: Any) -> None:
+  """Raises a ``ValueError`` if a concrete ``value`` is negative or NaN.
+
+  Tracers, abstract values and placeholder objects (JAX rebuilds pytrees around
+  them) pass: they have no value to check.
+  """
+  if isinstance(value, (int, float, np.ndarray, np.number)) or (
+    isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+  ):
+    numbers = np.asarray(value)
+    if not np.all(numbers >= 0):
+      shown = numbers if numbers.ndim else numbers.item()
+      raise ValueError(f'{name} must be >= 0 and not NaN; got {shown}.')
