@@ -11,8 +11,7 @@ fills the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import math
 from typing import Any
 
@@ -52,7 +51,9 @@ def grid(
   """
   lanes, shape = product(axes)
   outputs = each(fn, lanes, width=width, shared=shared)
-  return jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), outputs)
+  return jax.tree.map(
+    lambda leaf: leaf.reshape(shape + leaf.shape[1:]), outputs
+  )
 
 
 def product(axes: Lanes) -> tuple[dict[str, types.Array], tuple[int, ...]]:
@@ -111,7 +112,9 @@ def each(
   (num_lanes,) = {lane.shape[0] for lane in lanes.values()}
   width = default_width(num_lanes) if width is None else min(width, num_lanes)
   if width < 1:
-    raise ValueError(f'width and the number of lanes must be >= 1; got {width}.')
+    raise ValueError(
+      f'width and the number of lanes must be >= 1; got {width}.'
+    )
 
   def run(lane):
     return fn(**lane, **(shared or {}))
@@ -123,7 +126,7 @@ def each(
   num_groups = -(-num_lanes // width)
   slots = jnp.minimum(jnp.arange(num_groups * width), num_lanes - 1)
   groups = {
-    name: lane[slots].reshape((num_groups, width) + lane.shape[1:])
+    name: lane[slots].reshape((num_groups, width, *lane.shape[1:]))
     for name, lane in lanes.items()
   }
   outputs = jax.lax.map(jax.vmap(run), groups)

@@ -23,7 +23,10 @@ __all__ = [
   'PyTree',
   'Scalar',
   'check_choice',
+  'check_finite',
   'check_non_negative',
+  'check_positive',
+  'check_range',
 ]
 
 Array: TypeAlias = jax.Array
@@ -74,15 +77,32 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def check_non_negative(name: str, value: Any) -> None:
-  """Raises a ``ValueError`` if a concrete ``value`` is negative or NaN.
+  """Raises a ``ValueError`` if a concrete ``value`` is negative or NaN."""
+  _check(name, value, lambda x: x >= 0, '>= 0 and not NaN')
 
-  Tracers, abstract values and placeholder objects (JAX rebuilds pytrees around
-  them) pass: they have no value to check.
-  """
-  if isinstance(value, (int, float, np.ndarray, np.number)) or (
-    isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
-  ):
-    numbers = np.asarray(value)
-    if not np.all(numbers >= 0):
-      shown = numbers if numbers.ndim else numbers.item()
-      raise ValueError(f'{name} must be >= 0 and not NaN; got {shown}.')
+
+def check_positive(name: str, value: Any) -> None:
+  """Raises a ``ValueError`` if a concrete ``value`` is not positive."""
+  _check(name, value, lambda x: x > 0, '> 0 and not NaN')
+
+
+def check_finite(name: str, value: Any) -> None:
+  """Raises a ``ValueError`` if a concrete ``value`` is infinite or NaN."""
+  _check(name, value, np.isfinite, 'finite')
+
+
+def check_range(name: str, value: Any, low: float, high: float) -> None:
+  """Raises a ``ValueError`` if a concrete ``value`` is outside [low, high]."""
+  _check(name, value, lambda x: (x >= low) & (x <= high), f'in [{low}, {high}]')
+
+
+def _check(name, value, holds, wanted):
+  # Tracers, and the placeholders with which JAX rebuilds pytrees, have no value.
+  is_number = isinstance(value, (int, float, np.ndarray, np.number))
+  is_array = isinstance(value, jax.Array)
+  if not (is_number or is_array) or isinstance(value, jax.core.Tracer):
+    return
+  numbers = np.asarray(value)
+  if not np.all(holds(numbers)):
+    shown = numbers if numbers.ndim else numbers.item()
+    raise ValueError(f'{name} must be {wanted}; got {shown}.')

@@ -1,0 +1,19 @@
+"""Networks in flax.linen whose layers can be looked at one by one."""
+
+from bitjax.nn._layers import BatchNorm
+from bitjax.nn._layers import QuantDense
+from bitjax.nn._mlp import MLP
+from bitjax.nn._mlp import binary_mlp
+from bitjax.nn._mlp import binary_weights_mlp
+from bitjax.nn._mlp import full_precision_mlp
+from bitjax.nn._views import layer_view
+
+__all__ = [
+  'MLP',
+  'BatchNorm',
+  'QuantDense',
+  'binary_mlp',
+  'binary_weights_mlp',
+  'full_precision_mlp',
+  'layer_view',
+]

@@ -1,0 +1,203 @@
+r"""The toy network of the studies: a multi-layer perceptron of any precision.
+
+Images are flattened and taken as the integers they are; their unit (1/255) is
+folded into the first layer's scale, so that a binary first layer sums integers.
+A binary kernel's products are scaled by 1/sqrt(fan_in): the pre-activations then
+have a spread near 1, where the straight-through window lets gradients pass. A
+full-precision kernel carries that factor in its initialisation already.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+from bitjax.nn import _layers
+
+__all__ = [
+  'INITS',
+  'MLP',
+  'binary_mlp',
+  'binary_weights_mlp',
+  'full_precision_mlp',
+]
+
+INITS = {
+  'xavier': nn.initializers.xavier_uniform,
+  'kaiming': nn.initializers.he_uniform,
+}
+
+
+class MLP(nn.Module):
+  """Fully connected layers with an activation between them.
+
+  Layers are named ``Dense_0``, ``Dense_1``, ...; normalisations ``BatchNorm_0``
+  and so on. Three ready-made kinds: `full_precision_mlp`, `binary_mlp` and
+  `binary_weights_mlp`.
+
+  Attributes:
+    hidden: units of each hidden layer; any number of layers, also none.
+    num_classes: units of the last layer.
+    kernel_quantizer: what every kernel passes through; None for none.
+    activation_quantizer: sign activation with its estimator; None for ReLU.
+    scaling: ``'none'``, ``'fan_in'`` or ``'mean_abs'``; see `QuantDense`.
+    batch_norm: whether to normalise each hidden layer's pre-activations.
+    use_bias: whether layers have biases.
+    init_name: ``'xavier'`` or ``'kaiming'``, uniform.
+    input_scale: what one unit of an integer input means; floating inputs are
+      taken as they are.
+  """
+
+  hidden: tuple[int, ...] = (256, 256)
+  num_classes: int = 10
+  kernel_quantizer: quantizers.Quantizer | None = None
+  activation_quantizer: quantizers.Quantizer | None = None
+  scaling: str = 'none'
+  batch_norm: bool = False
+  use_bias: bool = False
+  init_name: str = 'xavier'
+  input_scale: float = 1 / 255
+
+  def setup(self):
+    """Creates the layers."""
+    types.check_choice('init_name', self.init_name, tuple(INITS))
+    for layer, units in enumerate((*self.hidden, self.num_classes)):
+      dense = _layers.QuantDense(
+        features=units,
+        kernel_quantizer=self.kernel_quantizer,
+        scaling=self.scaling,
+        use_bias=self.use_bias,
+        kernel_init=INITS[self.init_name](),
+      )
+      setattr(self, f'Dense_{layer}', dense)
+      if self.batch_norm and layer < len(self.hidden):
+        setattr(self, f'BatchNorm_{layer}', _layers.BatchNorm())
+
+  def stages(
+    self,
+    inputs: types.Array,
+    *,
+    progress: types.Scalar = 1.0,
+    train: bool = False,
+  ) -> dict[str, scans.Stage]:
+    """The network as named stages, in the order in which they are applied.
+
+    Args:
+      inputs: a batch; only its shape and dtype matter.
+      progress: of training, in [0, 1], for the quantizers.
+      train: whether normalisation uses the statistics of the batch.
+    """
+    fan_in = math.prod(inputs.shape[1:])
+    integers = jnp.issubdtype(inputs.dtype, jnp.integer)
+    input_scale = self.input_scale if integers else 1.0
+    stages: dict[str, scans.Stage] = {}
+    for layer, units in enumerate((*self.hidden, self.num_classes)):
+      name = f'Dense_{layer}'
+      stages[name] = getattr(self, name).stage(
+        fan_in, input_scale=input_scale, progress=progress
+      )
+      fan_in, input_scale = units, 1.0
+      if layer == len(self.hidden):
+        break
+      if self.batch_norm:
+        name = f'BatchNorm_{layer}'
+        stages[name] = getattr(self, name).stage(units, train=train)
+      stages[f'activation_{layer}'] = self._activation(progress)
+    return stages
+
+  def __call__(
+    self,
+    inputs: types.Array,
+    *,
+    progress: types.Scalar = 1.0,
+    train: bool = False,
+  ) -> types.Array:
+    """Returns the logits, [examples, num_classes].
+
+    Args:
+      inputs: [examples, ...]; integers count in units of ``input_scale``.
+      progress: of training, in [0, 1], for annealed estimators.
+      train: whether normalisation uses, and updates its running statistics by,
+        those of the batch (``mutable=['batch_stats']``).
+    """
+    x = flatten(inputs)
+    for name, stage in self.stages(
+      inputs, progress=progress, train=train
+    ).items():
+      if train and name.startswith('BatchNorm'):
+        getattr(self, name).update(stage, x)
+      x = stage(x)
+    return x
+
+  def _activation(self, progress):
+    if self.activation_quantizer is None:
+      return scans.Activation('relu')
+    quantizer = _layers.at_progress(self.activation_quantizer, progress)
+    return scans.Activation('sign', quantizer)
+
+
+def flatten(inputs: types.Array) -> types.Array:
+  """Inputs as a float matrix, [examples, fan_in]; integers stay integers."""
+  dtype = jnp.promote_types(inputs.dtype, jnp.float32)
+  return inputs.reshape((inputs.shape[0], -1)).astype(dtype)
+
+
+def full_precision_mlp(**kwargs: Any) -> MLP:
+  """Real weights and ReLU activations; keywords are the fields of `MLP`."""
+  return MLP(**kwargs)
+
+
+def binary_mlp(
+  kernel_estimator: quantizers.Estimator | None = None,
+  activation_estimator: quantizers.Estimator | None = None,
+  **kwargs: Any,
+) -> MLP:
+  """Binary weights and activations; by default with the normal STE.
+
+  Args:
+    kernel_estimator: of the weights; None for the identity.
+    activation_estimator: of the activations; None for ``window(1)``.
+    **kwargs: fields of `MLP`.
+
+  References:
+    Courbariaux et al., Binarized neural networks, 2016
+    (https://arxiv.org/abs/1602.02830).
+  """
+  activation_estimator = activation_estimator or quantizers.window(1.0)
+  return binary_weights_mlp(
+    kernel_estimator,
+    activation_quantizer=quantizers.attach(
+      quantizers.sign(), activation_estimator
+    ),
+    **kwargs,
+  )
+
+
+def binary_weights_mlp(
+  kernel_estimator: quantizers.Estimator | None = None, **kwargs: Any
+) -> MLP:
+  """Binary weights with real (ReLU) activations.
+
+  Args:
+    kernel_estimator: of the weights; None for the identity.
+    **kwargs: fields of `MLP`.
+
+  References:
+    Courbariaux et al., BinaryConnect, 2015 (https://arxiv.org/abs/1511.00363).
+  """
+  kernel_estimator = kernel_estimator or quantizers.identity()
+  return MLP(
+    **{
+      'kernel_quantizer': quantizers.attach(
+        quantizers.sign(), kernel_estimator
+      ),
+      'scaling': 'fan_in',
+      **kwargs,
+    }
+  )

@@ -1,0 +1,186 @@
+"""Views of a model's layers: transparent for our networks, opaque for others.
+
+A network that offers ``stages`` (see `MLP`) is looked at stage by stage. Of any
+other linen model one layer is intercepted: what it receives becomes the view's
+inputs, and the rest of the model, with the layer's output replaced, its tail. XLA
+drops what precedes the layer, since nothing depends on it any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import jax
+
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+from bitjax.nn import _mlp
+
+__all__ = ['layer_view']
+
+
+def layer_view(
+  model: nn.Module,
+  variables: types.PyTree,
+  inputs: types.Array,
+  labels: types.Array,
+  layer: str,
+  *,
+  quantizer: quantizers.Quantizer | None = None,
+  **kwargs: Any,
+) -> scans.LayerView:
+  """Returns a model as one of its layers sees it.
+
+  Args:
+    model: a `MLP`, or any linen model that maps inputs to logits.
+    variables: the model's variables, as from ``model.init``.
+    inputs: a batch, [examples, ...].
+    labels: the batch's classes, [examples], integers.
+    layer: the layer's name, with slashes between the names of nested modules.
+    quantizer: for models of others, what the view's kernel passes through
+      before it is put into the layer; None for none. Our own layers bring theirs.
+    **kwargs: passed to the model's call, such as ``progress`` or ``train``.
+
+  Returns:
+    A `scans.LayerView`; its tail is opaque unless the model offers ``stages``.
+
+  Raises:
+    ValueError: if the model has no layer of that name with a kernel, or calls it
+      more than once, or if inputs and labels differ in number.
+  """
+  if inputs.shape[0] != labels.shape[0] or labels.ndim != 1:
+    raise ValueError(
+      'inputs and labels must hold the same number of examples; got shapes '
+      f'{inputs.shape} and {labels.shape}.'
+    )
+  if isinstance(model, _mlp.MLP):
+    if quantizer is not None:
+      raise ValueError('An MLP brings its own kernel quantizer; pass none.')
+    return _transparent(model, variables, inputs, labels, layer, kwargs)
+  return _intercepted(
+    model, variables, inputs, labels, layer, quantizer, kwargs
+  )
+
+
+def _transparent(model, variables, inputs, labels, layer, kwargs):
+  stages = model.apply(variables, inputs, method='stages', **kwargs)
+  names = list(stages)
+  _check_layer(layer, [n for n in names if n.startswith('Dense_')])
+  place = names.index(layer)
+  x = _mlp.flatten(inputs)
+  for name in names[:place]:
+    x = stages[name](x)
+  dense = stages[layer]
+  tail = (stages[name] for name in names[place + 1 :])
+  return scans.LayerView(
+    inputs=x,
+    kernel=dense.kernel,
+    labels=labels,
+    tail=tuple(s.freeze() if isinstance(s, scans.Dense) else s for s in tail),
+    quantizer=dense.quantizer,
+    scaling=dense.scaling,
+    affine=dense.affine,
+  )
+
+
+def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
+  path = tuple(layer.split('/'))
+  calls = []
+
+  def record(next_fun, args, call_kwargs, context):
+    output = next_fun(*args, **call_kwargs)
+    if context.module.path == path and context.method_name == '__call__':
+      calls.append(
+        (context.module.clone(parent=None, name=None), args, call_kwargs)
+      )
+    return output
+
+  with nn.intercept_methods(record):
+    model.apply(variables, inputs, **kwargs)
+  _check_layer(layer, _kernel_paths(variables))
+  if len(calls) != 1:
+    raise ValueError(
+      f'Layer {layer!r} must be called once by the model; it was called '
+      f'{len(calls)} times.'
+    )
+  ((module, (layer_inputs, *rest), call_kwargs),) = calls
+  if rest or call_kwargs:
+    raise ValueError(f'Layer {layer!r} must take its inputs only.')
+  own = {
+    collection: _descend(tree, path)
+    for collection, tree in variables.items()
+    if _descend(tree, path) is not None
+  }
+  return scans.LayerView(
+    inputs=layer_inputs,
+    kernel=own['params']['kernel'],
+    labels=labels,
+    tail=(
+      scans.Opaque(
+        _Rest(model, path, tuple(kwargs.items()), variables, inputs)
+      ),
+    ),
+    quantizer=quantizer,
+    product=_Product(module, own),
+  )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Product:
+  """The layer itself, with another kernel."""
+
+  module: nn.Module = dataclasses.field(metadata={'static': True})
+  variables: types.PyTree
+
+  def __call__(self, inputs, kernel):
+    params = {**self.variables['params'], 'kernel': kernel}
+    return self.module.apply({**self.variables, 'params': params}, inputs)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Rest:
+  """The model, with the output of one of its layers replaced."""
+
+  model: nn.Module = dataclasses.field(metadata={'static': True})
+  path: tuple[str, ...] = dataclasses.field(metadata={'static': True})
+  kwargs: tuple[tuple[str, Any], ...] = dataclasses.field(
+    metadata={'static': True}
+  )
+  variables: types.PyTree
+  inputs: types.Array
+
+  def __call__(self, z):
+    def replace(next_fun, args, kwargs, context):
+      if context.module.path == self.path and context.method_name == '__call__':
+        return z
+      return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(replace):
+      return self.model.apply(self.variables, self.inputs, **dict(self.kwargs))
+
+
+def _check_layer(layer, layers):
+  if layer not in layers:
+    raise ValueError(
+      f'The model has no layer {layer!r} with a kernel; it has '
+      f'{", ".join(sorted(layers))}.'
+    )
+
+
+def _kernel_paths(variables):
+  paths = jax.tree.leaves_with_path(variables['params'])
+  keys = [[str(getattr(k, 'key', k)) for k in path] for path, _ in paths]
+  return ['/'.join(key[:-1]) for key in keys if key[-1] == 'kernel']
+
+
+def _descend(tree, path):
+  for name in path:
+    if name not in tree:
+      return None
+    tree = tree[name]
+  return tree

@@ -1,0 +1,110 @@
+r"""Joins a staircase to a gradient estimator: the straight-through construction.
+
+With a staircase ``q`` and an estimator ``e`` the quantizer computes
+
+.. math:: y = q(x), \qquad \bar x = e(\bar y, x, y, p)
+
+where ``p`` in [0, 1] is the progress of training, for estimators that anneal.
+This is the only place in the library that overrides a derivative.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+
+__all__ = ['Estimator', 'Quantizer', 'Staircase', 'attach']
+
+
+class Staircase(Protocol):
+  """Forward rule ``(x) -> x_q``; a random one also takes ``key``."""
+
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns the quantized ``x``."""
+    ...
+
+
+class Estimator(Protocol):
+  """Backward rule ``(g, x, x_q, progress) -> x_bar``."""
+
+  def __call__(
+    self,
+    g: types.Array,
+    x: types.Array,
+    x_q: types.Array,
+    progress: types.Scalar,
+  ) -> types.Array:
+    """Returns the cotangent of ``x``, given ``g``, that of ``x_q``."""
+    ...
+
+
+class Quantizer(Protocol):
+  """What `attach` returns: ``quantize(x, *, progress=1.0, key=None)``."""
+
+  def __call__(
+    self,
+    x: types.Array,
+    *,
+    progress: types.Scalar = 1.0,
+    key: types.Array | None = None,
+  ) -> types.Array:
+    """Returns the quantized ``x``; differentiation uses the estimator."""
+    ...
+
+
+def attach(staircase: Staircase, estimator: Estimator) -> Quantizer:
+  r"""Returns ``quantize``: ``staircase`` forward, ``estimator`` backward.
+
+  Both are callable pytrees and *arguments* of the differentiated function, so
+  one compiled step serves a whole schedule, and ``vmap`` may sweep over any
+  hyperparameter.
+
+  Args:
+    staircase: ``(x) -> x_q``, of any shape; ``(x, *, key) -> x_q`` if random.
+    estimator: ``(g, x, x_q, progress) -> x_bar``, shapes as ``x``.
+
+  Returns:
+    ``quantize(x, *, progress=1.0, key=None) -> x_q``, a callable pytree. The
+    cotangent of ``x`` has the dtype of ``x``, whatever the dtype of ``x_q``.
+    ``quantize`` raises a ``ValueError`` for an ``x`` that is not floating, and
+    for a concrete ``progress`` outside [0, 1].
+
+  References:
+    Bengio et al., Estimating or propagating gradients through stochastic
+    neurons, 2013, section 4 (https://arxiv.org/abs/1308.3432).
+  """
+  return jax.tree_util.Partial(_quantize, staircase, estimator)
+
+
+def _quantize(staircase, estimator, x, *, progress=1.0, key=None):
+  x = jnp.asarray(x)
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise ValueError(f'A quantizer needs a floating x; got dtype {x.dtype}.')
+  types.check_range('progress', progress, 0.0, 1.0)
+  if key is not None:
+    staircase = jax.tree_util.Partial(staircase, key=key)
+  return _straight_through(x, staircase, estimator, progress)
+
+
+@jax.custom_vjp
+def _straight_through(x, staircase, estimator, progress):
+  del estimator, progress  # Only the backward pass pretends.
+  return staircase(x)
+
+
+def _forward(x, staircase, estimator, progress):
+  x_q = staircase(x)
+  return x_q, (x, x_q, estimator, progress)
+
+
+def _backward(residuals, g):
+  x, x_q, estimator, progress = residuals
+  x_bar = estimator(g, x, x_q, progress)
+  return x_bar.astype(x.dtype), None, None, None
+
+
+_straight_through.defvjp(_forward, _backward)

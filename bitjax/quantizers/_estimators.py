@@ -1,0 +1,103 @@
+r"""Gradient estimators: what the backward pass puts in place of the derivative.
+
+An estimator is a callable pytree ``(g, x, x_q, progress) -> x_bar``; ``g`` is the
+cotangent of ``x_q``. Most are ``g`` times a *pseudo-derivative* of ``x``. Its
+integral, the total gradient mass, is part of an estimator's character: a narrower
+window also passes less, unless its gain makes up for it.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+
+__all__ = ['clip', 'identity', 'window']
+
+
+def identity() -> _attach.Estimator:
+  r"""Passes the gradient unchanged: the plain straight-through estimator.
+
+  .. math:: \bar x = g
+
+  Returns:
+    An estimator.
+
+  References:
+    Bengio et al., 2013, section 4 (https://arxiv.org/abs/1308.3432).
+  """
+  return jax.tree_util.Partial(_identity)
+
+
+def _identity(g, x, x_q, progress):
+  del x, x_q, progress
+  return g
+
+
+def window(
+  half_width: types.Scalar = 1.0, gain: types.Scalar = 1.0
+) -> _attach.Estimator:
+  r"""Passes the gradient where ``|x| <= half_width``, edges included.
+
+  .. math:: \bar x = a \, g \, 1[|x| \le c]
+
+  Its gradient mass is ``2 a c``; ``gain = 1 / half_width`` keeps that of the
+  window of half-width 1.
+
+  Args:
+    half_width: c > 0, in the units of ``x``.
+    gain: a, a factor on what passes.
+
+  Returns:
+    An estimator. ``x = NaN`` passes nothing; so does an infinite ``x``.
+
+  Raises:
+    ValueError: if a concrete ``half_width`` is not positive.
+
+  References:
+    Courbariaux et al., Binarized neural networks, 2016, eq. 4
+    (https://arxiv.org/abs/1602.02830).
+  """
+  types.check_positive('half_width', half_width)
+  return jax.tree_util.Partial(_window, half_width, gain)
+
+
+def _window(half_width, gain, g, x, x_q, progress):
+  del x_q, progress
+  return jnp.where(jnp.abs(x) <= half_width, gain * g, jnp.zeros_like(g))
+
+
+def clip(
+  limit: types.Scalar, num_examples: types.Scalar = 1
+) -> _attach.Estimator:
+  r"""Clips the *value* of the gradient to ``[-limit, limit]``.
+
+  .. math:: \bar x = \frac1B \, \mathrm{clip}(B g, -l, l)
+
+  With the default ``B = 1`` it clips the gradient as it arrives, that of the
+  *mean* loss. For ``num_examples = B``, the batch size, it clips each example's
+  gradient of its *own* loss: on activations directly, since example b receives
+  1/B times the gradient of its loss; on weights if ``quantize`` is called inside a
+  ``vmap`` over the examples, where JAX applies the estimator example by example
+  and sums afterwards.
+
+  Args:
+    limit: l > 0, in units of loss per unit of ``x``.
+    num_examples: B, over how many examples the loss is a mean.
+
+  Returns:
+    An estimator. Infinite gradients become ``+-limit``; NaN stays NaN.
+
+  Raises:
+    ValueError: if a concrete ``limit`` or ``num_examples`` is not positive.
+  """
+  types.check_positive('limit', limit)
+  types.check_positive('num_examples', num_examples)
+  return jax.tree_util.Partial(_clip, limit, num_examples)
+
+
+def _clip(limit, num_examples, g, x, x_q, progress):
+  del x, x_q, progress
+  return jnp.clip(num_examples * g, -limit, limit) / num_examples

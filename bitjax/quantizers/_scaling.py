@@ -1,0 +1,75 @@
+r"""Scales that a layer computes from its own latent weights.
+
+A binary kernel is often multiplied by a scale such as the mean of ``|w|``. Such
+a scale *couples* the weights: moving one changes the value of others. Exact scans
+need to know how far the coupling reaches, so it is a static fact of the scaling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+
+__all__ = ['COUPLINGS', 'Scaling', 'mean_abs']
+
+COUPLINGS = ('none', 'column', 'tensor')
+
+
+class Scaling(Protocol):
+  """A scale computed from a kernel, and which weights share it.
+
+  Attributes:
+    coupling: ``'column'`` if the weights of one unit share a scale,
+      ``'tensor'`` if all do, ``'none'`` if it does not depend on the kernel.
+  """
+
+  @property
+  def coupling(self) -> str:
+    """Which weights share a scale."""
+    ...
+
+  def __call__(self, kernel: types.Array) -> types.Array:
+    """Returns the scale, [units] or [], of a kernel [fan_in, units]."""
+    ...
+
+
+def mean_abs(coupling: str = 'column', *, detached: bool = True) -> Scaling:
+  r"""The mean magnitude of the weights: the best l2 fit of a scaled sign.
+
+  .. math:: \alpha_j = \frac1n \sum_i |w_{ij}|
+
+  Args:
+    coupling: ``'column'`` for one scale per unit, ``'tensor'`` for one in all.
+    detached: whether the gradient stops at the scale, as in most training code;
+      else :math:`\partial \alpha_j / \partial w_{ij} = \mathrm{sgn}(w_{ij}) / n`,
+      with sgn(0) = 0.
+
+  Returns:
+    A callable pytree: kernel [fan_in, units] to scale [units] or [].
+
+  Raises:
+    ValueError: for another coupling.
+
+  References:
+    Rastegari et al., XNOR-Net, 2016, eq. 6 (https://arxiv.org/abs/1603.05279).
+  """
+  types.check_choice('coupling', coupling, COUPLINGS[1:])
+  return _MeanAbs(coupling, detached)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _MeanAbs:
+  coupling: str = dataclasses.field(metadata={'static': True})
+  detached: bool = dataclasses.field(metadata={'static': True})
+
+  def __call__(self, kernel):
+    kernel = jax.lax.stop_gradient(kernel) if self.detached else kernel
+    return jnp.mean(
+      jnp.abs(kernel), axis=0 if self.coupling == 'column' else None
+    )

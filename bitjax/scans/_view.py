@@ -1,0 +1,261 @@
+r"""A network as one of its layers sees it, with all else frozen.
+
+Only the layer's latent kernel moves; what comes before is a constant input, what
+comes after is a function of the layer's pre-activations:
+
+.. math::
+  z = s \, (x \, q(W)) + b, \qquad \ell = \mathrm{loss}(\mathrm{tail}(z), y).
+
+The tail is a tuple of *stages* of known kinds, so that exact scans can look
+inside: they see the next matrix, the kind of activation, the running statistics.
+A stage that cannot be looked into is `Opaque`, which only the generic paths take.
+
+Products of quantized kernels with quantized or integer inputs are accumulated
+*before* any scale is applied. Sums of integers below 2^24 are exact in float32,
+whatever their order, so ties at zero are ties on every path and every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import quantizers
+from bitjax import types
+
+__all__ = [
+  'ACTIVATIONS',
+  'Activation',
+  'Affine',
+  'BatchNorm',
+  'Dense',
+  'LayerView',
+  'Opaque',
+  'Stage',
+]
+
+ACTIVATIONS = ('identity', 'relu', 'sign')
+
+
+def _static(default=dataclasses.MISSING):
+  return dataclasses.field(default=default, metadata={'static': True})
+
+
+def _stage(cls):
+  return jax.tree_util.register_dataclass(
+    dataclasses.dataclass(frozen=True)(cls)
+  )
+
+
+def _align(vector, x):
+  """``vector`` with leading axes of size 1, to broadcast against ``x``."""
+  missing = jnp.ndim(x) - jnp.ndim(vector)
+  return jnp.expand_dims(vector, range(missing)) if jnp.ndim(vector) else vector
+
+
+@_stage
+class Affine:
+  """``x * scale + shift``, elementwise: biases, thresholds, running statistics.
+
+  Attributes:
+    scale: factor, scalar or [units].
+    shift: offset, scalar or [units]; a threshold t is a shift of -t.
+  """
+
+  scale: types.Scalar = 1.0
+  shift: types.Scalar = 0.0
+
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns ``x * scale + shift``."""
+    return x * _align(self.scale, x) + _align(self.shift, x)
+
+
+@_stage
+class Dense:
+  """``affine(scaling(w) * (x @ q(w)))``: a fully connected layer.
+
+  Attributes:
+    kernel: latent weights, [fan_in, units].
+    quantizer: what the weights pass through; None for none.
+    scaling: scale computed from the latent weights; None for none.
+    affine: constant scale and shift (1/sqrt(fan_in), bias).
+  """
+
+  kernel: types.Array
+  quantizer: quantizers.Quantizer | None = None
+  scaling: quantizers.Scaling | None = None
+  affine: Affine = Affine()
+
+  def __call__(self, x: types.Array) -> types.Array:
+    """Maps [examples, fan_in] to [examples, units]."""
+    z = jnp.matmul(x, self.quantized, precision='highest')
+    if self.scaling is not None:
+      z = z * _align(self.scaling(self.kernel), z)
+    return self.affine(z)
+
+  @property
+  def quantized(self) -> types.Array:
+    """The weights that the product uses, [fan_in, units]."""
+    return (
+      self.kernel if self.quantizer is None else self.quantizer(self.kernel)
+    )
+
+  def freeze_scale(self) -> Dense:
+    """This layer with its data-dependent scale as a constant."""
+    if self.scaling is None:
+      return self
+    affine = Affine(
+      self.affine.scale * self.scaling(self.kernel), self.affine.shift
+    )
+    return dataclasses.replace(self, scaling=None, affine=affine)
+
+  def freeze(self) -> Dense:
+    """This layer with weights quantized once and for all."""
+    frozen = self.freeze_scale()
+    return dataclasses.replace(frozen, kernel=self.quantized, quantizer=None)
+
+
+@_stage
+class Activation:
+  """A pointwise non-linearity of a known kind.
+
+  Attributes:
+    kind: ``'identity'``, ``'relu'`` or ``'sign'``.
+    quantizer: for ``'sign'``, the quantizer whose staircase is the sign.
+  """
+
+  kind: str = _static()
+  quantizer: quantizers.Quantizer | None = None
+
+  def __post_init__(self):
+    types.check_choice('kind', self.kind, ACTIVATIONS)
+    if self.kind == 'sign' and self.quantizer is None:
+      raise ValueError("Activation('sign') needs a quantizer.")
+
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns the activations."""
+    if self.quantizer is not None:
+      return self.quantizer(x)
+    return jax.nn.relu(x) if self.kind == 'relu' else x
+
+
+@_stage
+class BatchNorm:
+  """Normalisation by the statistics of the batch at hand.
+
+  It couples the examples, so no fast path applies. (With running statistics,
+  normalisation is an `Affine`.)
+
+  Attributes:
+    scale: factor after normalisation, [units].
+    shift: offset after normalisation, [units].
+    epsilon: added to the variance.
+  """
+
+  scale: types.Array
+  shift: types.Array
+  epsilon: types.Scalar = 1e-5
+
+  def __call__(self, x: types.Array) -> types.Array:
+    """Normalises [examples, units] over the examples."""
+    mean, variance = self.moments(x)
+    factor = self.scale * jax.lax.rsqrt(variance + self.epsilon)
+    return (x - _align(mean, x)) * _align(factor, x) + _align(self.shift, x)
+
+  def moments(self, x: types.Array) -> tuple[types.Array, types.Array]:
+    """Mean and (biased) variance over the examples, [units] each."""
+    return jnp.mean(x, axis=0), jnp.var(x, axis=0)
+
+
+@_stage
+class Opaque:
+  """A stage that cannot be looked into.
+
+  Attributes:
+    fn: callable pytree from the stage's input to its output.
+  """
+
+  fn: Callable[[types.Array], types.Array]
+
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns ``fn(x)``."""
+    return self.fn(x)
+
+
+Stage: TypeAlias = Affine | Dense | Activation | BatchNorm | Opaque
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerView:
+  """One layer of a network, on one batch of data.
+
+  Attributes:
+    inputs: what the layer receives, [examples, fan_in] (any shape for a layer
+      with a ``product`` of its own).
+    kernel: the layer's latent weights, [fan_in, units].
+    labels: class of each example, [examples], integers.
+    tail: the stages after the layer, ending at the logits.
+    quantizer: what the layer's weights pass through; None for none.
+    scaling: scale computed from the latent weights; None for none.
+    affine: constant scale and shift of the pre-activations.
+    product: callable pytree ``(inputs, weights) -> z`` that replaces the matrix
+      product, for layers of other kinds; None for the matrix product.
+  """
+
+  inputs: types.Array
+  kernel: types.Array
+  labels: types.Array
+  tail: tuple[Stage, ...]
+  quantizer: quantizers.Quantizer | None = None
+  scaling: quantizers.Scaling | None = None
+  affine: Affine = Affine()
+  product: Callable[[types.Array, types.Array], types.Array] | None = None
+
+  def pre_activations(self, kernel: types.Array) -> types.Array:
+    """The layer's output for a latent ``kernel``, [examples, units]."""
+    layer = Dense(kernel, self.quantizer, self.scaling, self.affine)
+    if self.product is None:
+      return layer(self.inputs)
+    return self.product(self.inputs, layer.quantized)
+
+  def logits(self, kernel: types.Array) -> types.Array:
+    """The network's output for a latent ``kernel``, [examples, classes]."""
+    x = self.pre_activations(kernel)
+    for stage in self.tail:
+      x = stage(x)
+    return x
+
+  def losses(self, kernel: types.Array) -> types.Array:
+    """Each example's cross-entropy in nats, [examples]."""
+    return optax.softmax_cross_entropy_with_integer_labels(
+      self.logits(kernel), self.labels
+    )
+
+  def loss(self, kernel: types.Array) -> types.Array:
+    """The mean cross-entropy in nats, a scalar."""
+    return jnp.mean(self.losses(kernel))
+
+  @property
+  def coupling(self) -> str:
+    """How moving one weight changes the value of others through a scale."""
+    return 'none' if self.scaling is None else self.scaling.coupling
+
+  @property
+  def couples_examples(self) -> bool:
+    """Whether an example's loss depends on the other examples of the batch.
+
+    An opaque stage counts as coupling: nothing is known about it.
+    """
+    return any(isinstance(stage, (BatchNorm, Opaque)) for stage in self.tail)
+
+  def freeze_scale(self) -> LayerView:
+    """This view with the data-dependent scale as a constant."""
+    layer = Dense(self.kernel, self.quantizer, self.scaling, self.affine)
+    frozen = layer.freeze_scale()
+    return dataclasses.replace(self, scaling=None, affine=frozen.affine)
