@@ -1,0 +1,239 @@
+r"""Descent inside a budget, from a start that may be perturbed.
+
+``num_steps`` updates of any optax transform, as one ``lax.scan``:
+
+.. math::
+  w_0 = P(w + \nu), \qquad w_{t+1} = P(w_t + u_t), \qquad
+  u_t = \mathrm{tx}(\nabla L(w_t)),
+
+with P the projection onto the budget's ball. The noise :math:`\nu` is added after
+``tx.init``: transforms that remember where they began remember the original
+parameters, so noise and updates share one ball.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import transforms
+from bitjax import tree
+from bitjax import types
+
+__all__ = ['Trajectory', 'descend', 'noise', 'reach', 'reachable_flips']
+
+
+class Trajectory(NamedTuple):
+  """What `descend` returns; entry t is the state after t updates.
+
+  Attributes:
+    params: the parameters after the last update.
+    losses: loss, [num_steps + 1]; the last after the final update.
+    displacements: distance from the anchor in the budget's norm,
+      [num_steps + 1].
+    flips: weights whose sign differs from the anchor's, [num_steps + 1], int32.
+    monitored: what ``monitor`` returned, leaves [num_steps + 1, ...].
+  """
+
+  params: types.PyTree
+  losses: types.Array
+  displacements: types.Array
+  flips: types.Array
+  monitored: types.PyTree
+
+
+def descend(
+  value_and_grad: Callable[..., tuple[types.Array, types.PyTree]],
+  tx: optax.GradientTransformation,
+  params: types.PyTree,
+  num_steps: int,
+  *args: Any,
+  budget: types.Budget | None = None,
+  perturbation: types.PyTree | None = None,
+  monitor: Callable[[types.PyTree], types.PyTree] | None = None,
+) -> Trajectory:
+  """Runs ``num_steps`` updates and records the way.
+
+  Args:
+    value_and_grad: ``(params, *args) -> (loss, gradient)``.
+    tx: any optax transform of gradients to updates.
+    params: the original parameters, any pytree.
+    num_steps: T >= 0, static.
+    *args: passed to ``value_and_grad``: batches and other large arrays.
+    budget: the ball to stay in: the start and every update are projected onto
+      it, so ``tx`` need not. With anchor ``'start'`` it is centred at ``params``;
+      with ``'noised'`` at the perturbed start, which itself lies within the
+      radius of ``params``. None for no ball; distances are then in l2.
+    perturbation: added to ``params`` before the first step (see `noise`).
+    monitor: called with the parameters at every step, the start included; for
+      held-out losses and the like.
+
+  Returns:
+    A `Trajectory`.
+
+  Raises:
+    ValueError: if ``num_steps`` is negative.
+  """
+  if num_steps < 0:
+    raise ValueError(f'num_steps must be >= 0; got {num_steps}.')
+  start = params
+  if perturbation is not None:
+    start = optax.tree.add(params, perturbation)
+    if budget is not None:
+      start = transforms.project(start, params, budget)
+  anchor = params
+  if budget is not None:
+    anchor = start if budget.anchor == 'noised' else params
+    tx = optax.chain(tx, transforms.project_budget(budget.radius, budget.norm))
+  norm = 'l2' if budget is None else budget.norm
+
+  def observe(current):
+    value, grads = value_and_grad(current, *args)
+    seen = (
+      value,
+      tree.norm(current, norm, anchor),
+      tree.flips(current, anchor),
+      None if monitor is None else monitor(current),
+    )
+    return grads, seen
+
+  def step(carry, _):
+    current, state = carry
+    grads, seen = observe(current)
+    updates, state = tx.update(grads, state, current)
+    return (optax.apply_updates(current, updates), state), seen
+
+  carry = (start, tx.init(anchor))
+  (final, _), history = jax.lax.scan(step, carry, length=num_steps)
+  _, last = observe(final)
+  history = jax.tree.map(
+    lambda rows, row: jnp.concatenate([rows, row[None]]), history, last
+  )
+  return Trajectory(final, *history)
+
+
+def noise(
+  key: types.Array,
+  params: types.PyTree,
+  budget: types.Budget,
+  fraction: types.Scalar,
+) -> types.PyTree:
+  r"""Draws a random perturbation that spends a fraction of a budget.
+
+  With radius r and fraction f:
+
+  - ``'l2'``: uniform on the sphere :math:`\|\nu\|_2 = f r`;
+  - ``'l1'``: uniform on the sphere :math:`\|\nu\|_1 = f r`;
+  - ``'linf'``: every coordinate uniform on [-f r, f r];
+  - ``'flips'``: ``floor(f r)`` weights, chosen without replacement, change sign
+    and keep their magnitude (a zero becomes the smallest normal negative).
+
+  Args:
+    key: a random key.
+    params: the parameters to perturb, any pytree.
+    budget: the ball.
+    fraction: f in [0, 1]; may be traced.
+
+  Returns:
+    A pytree like ``params``, to be added to it.
+
+  Raises:
+    ValueError: if a concrete fraction is outside [0, 1].
+  """
+  types.check_range('fraction', fraction, 0.0, 1.0)
+  size = fraction * budget.radius
+  if budget.norm == 'flips':
+    return _random_flips(key, params, size)
+  sampler = {
+    'l2': jax.random.normal,
+    'l1': jax.random.laplace,
+    'linf': lambda key, shape, dtype: jax.random.uniform(
+      key, shape, dtype, -1.0, 1.0
+    ),
+  }[budget.norm]
+  draw = optax.tree.random_like(key, params, sampler)
+  if budget.norm != 'linf':
+    size = size / tree.norm(draw, budget.norm)
+  return jax.tree.map(lambda x: (size * x).astype(x.dtype), draw)
+
+
+def reach(
+  params: types.PyTree, direction: types.PyTree, budget: types.Budget
+) -> types.Array:
+  r"""The learning rate at which one step comes to the edge of the ball.
+
+  For the norms it is :math:`r / \|d\|`. For ``'flips'`` it is the r-th smallest
+  of the breakpoints :math:`w_i / d_i > 0`, where ``w - eta * d`` changes sign (the
+  largest if there are fewer). Multiples of it are learning rates that mean the
+  same for every gradient, optimiser and norm.
+
+  Args:
+    params: the original parameters, the centre of the ball.
+    direction: d, a pytree like ``params``; the step is ``-eta * d``.
+    budget: the ball.
+
+  Returns:
+    A scalar; 0 if the direction is zero or never changes a sign.
+  """
+  if budget.norm == 'flips':
+    return _rth_breakpoint(params, direction, budget.radius)
+  size = tree.norm(direction, budget.norm)
+  return jnp.where(size > 0, budget.radius / jnp.where(size > 0, size, 1), 0)
+
+
+def _rth_breakpoint(params, direction, count):
+  ratios = jax.tree.map(
+    lambda w, d: jnp.ravel(jnp.where(w * d > 0, w / d, jnp.inf)),
+    params,
+    direction,
+  )
+  ranked = jnp.sort(jnp.concatenate(jax.tree.leaves(ratios)))
+  num_finite = jnp.sum(jnp.isfinite(ranked))
+  rank = jnp.minimum(jnp.floor(count).astype(jnp.int32), num_finite)
+  return jnp.where(rank > 0, ranked[jnp.maximum(rank - 1, 0)], 0)
+
+
+def reachable_flips(params: types.PyTree, budget: types.Budget) -> types.Array:
+  """The largest number of signs that any one point of the ball has flipped.
+
+  It tells whether a budget binds: one that can flip every weight, or none, does
+  not compare methods.
+
+  Args:
+    params: the centre of the ball.
+    budget: the ball.
+
+  Returns:
+    A count, int32: the cheapest weights first, until the radius is spent.
+  """
+  weights = [jnp.ravel(w) for w in jax.tree.leaves(params)]
+  costs = jnp.sort(jnp.abs(jnp.concatenate(weights)).astype(jnp.float32))
+  spent = {
+    'l2': lambda: jnp.sqrt(jnp.cumsum(costs**2)),
+    'l1': lambda: jnp.cumsum(costs),
+    'linf': lambda: costs,
+    'flips': lambda: jnp.arange(1, costs.size + 1),
+  }[budget.norm]()
+  return jnp.sum(spent <= budget.radius, dtype=jnp.int32)
+
+
+def _random_flips(key, params, count):
+  scores = optax.tree.random_like(key, params, jax.random.uniform, jnp.float32)
+  ranked = jnp.sort(
+    jnp.concatenate([jnp.ravel(s) for s in jax.tree.leaves(scores)])
+  )
+  rank = jnp.clip(jnp.floor(count), 0, ranked.size).astype(jnp.int32)
+  # Ties in the scores could add a flip; the projection onto the ball that
+  # follows takes it back.
+  limit = jnp.where(rank == 0, -1.0, ranked[jnp.maximum(rank - 1, 0)])
+
+  def mirror(weight, score):
+    smallest = jnp.finfo(weight.dtype).tiny
+    mirrored = jnp.where(weight == 0, -smallest, -2 * weight)
+    return jnp.where(score <= limit, mirrored, 0)
+
+  return jax.tree.map(mirror, params, scores)

@@ -1,0 +1,169 @@
+"""The command line of an experiment: defaults <- preset <- explicit flags.
+
+The flags live in an `absl.flags.FlagValues` of their own, so that experiments,
+tests and other people's programs in the same process never share any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import difflib
+from typing import Any
+
+from bitjax.studies import flags
+from bitjax.studies import kinds
+
+__all__ = ['SHARED', 'Request', 'default_preset', 'parse', 'wants_help']
+
+_HELP = ('-h', '-help', '--help')
+
+# The flags that every experiment has: name -> (type, help).
+SHARED: dict[str, tuple[Any, str]] = {
+  'preset': (str, 'which of the presets above to start from'),
+  'out': (str, 'directory of the run'),
+  'overwrite': (bool, 'replace the run that the directory holds'),
+  'chunk': (
+    int | None,
+    'lanes between two saves, at most: what a killed run can lose (default: '
+    "the study's choice, else 64)",
+  ),
+  'width': (
+    int | None,
+    'lanes that are vectorised at a time (default: 1 on a CPU, a whole chunk on '
+    'an accelerator)',
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What a command line asks for.
+
+  Attributes:
+    config: the resolved configuration.
+    preset: name of the preset it started from; None if there are no presets.
+    out: directory asked for, if any.
+    overwrite: whether to replace the run that is there.
+    chunk: most lanes between two saves, if given.
+    width: lanes that are vectorised at a time, if given.
+  """
+
+  config: Any
+  preset: str | None
+  out: str | None
+  overwrite: bool
+  chunk: int | None
+  width: int | None
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+  """Whether the command line asks for the manual page."""
+  return any(argument in _HELP for argument in argv)
+
+
+def default_preset(presets: Mapping[str, Any]) -> str | None:
+  """``'quick'`` where it exists, else the first."""
+  return 'quick' if 'quick' in presets else next(iter(presets), None)
+
+
+def parse(
+  config: type, presets: Mapping[str, Mapping[str, Any]], argv: Sequence[str]
+) -> Request:
+  """Resolves a command line.
+
+  Args:
+    config: class of the configuration, a frozen dataclass.
+    presets: fields that each preset sets.
+    argv: the arguments, without the name of the program.
+
+  Returns:
+    The request, with a checked configuration.
+
+  Raises:
+    ValueError: for anything that the user should correct.
+  """
+  fields = {field.name: field for field in flags.fields(config)}
+  _check_presets(fields, presets)
+  given = _given(fields, argv)
+  preset = given.pop('preset', default_preset(presets))
+  if preset is not None and preset not in presets:
+    valid = ', '.join(presets) or 'none, this experiment has no presets'
+    raise ValueError(f'unknown preset {preset!r}; valid presets: {valid}.')
+  out = given.pop('out', None)
+  overwrite = bool(given.pop('overwrite', False))
+  if out is not None and not out:
+    raise ValueError('out must name a directory; got nothing.')
+  sizes = {name: given.pop(name, None) for name in ('chunk', 'width')}
+  for name, size in sizes.items():
+    if size is not None and size < 1:
+      raise ValueError(f'{name} must be >= 1; got {size}.')
+  values = {
+    name: fields[name].kind.coerce(value)
+    for name, value in (presets[preset] if preset is not None else {}).items()
+  }
+  resolved = config(**(values | given))
+  flags.check(resolved)
+  return Request(
+    resolved, preset, out, overwrite, sizes['chunk'], sizes['width']
+  )
+
+
+def _check_presets(fields, presets) -> None:
+  taken = sorted({*SHARED, 'help', 'h', 'flagfile', 'undefok'} & set(fields))
+  if taken:
+    raise TypeError(
+      f'Config.{taken[0]} is the name of a shared flag; rename it.'
+    )
+  for preset, values in presets.items():
+    for name in values:
+      if name not in fields:
+        raise ValueError(
+          f'preset {preset!r} sets {name!r}, which is not a field of Config; '
+          f'the fields are {", ".join(fields)}.'
+        )
+
+
+def _given(fields: dict[str, flags.Field], argv: Sequence[str]):
+  """Returns the values of the flags that the command line names."""
+  from absl import flags as absl_flags
+
+  class Parser(absl_flags.ArgumentParser):
+    def __init__(self, kind: kinds.Kind):
+      self._kind = kind
+
+    def parse(self, argument: str) -> Any:
+      return self._kind.parse(argument)
+
+  known = absl_flags.FlagValues()
+  types = {name: field.kind for name, field in fields.items()}
+  for name, (annotation, _) in SHARED.items():
+    kind = kinds.kind_of(annotation)
+    assert kind is not None
+    types[name] = kind
+  for name, kind in types.items():
+    if kind.placeholder == 'BOOL':
+      absl_flags.DEFINE_boolean(name, None, '', flag_values=known)
+    else:
+      absl_flags.DEFINE(Parser(kind), name, None, '', flag_values=known)
+  # absl would accept anything that is named here, typing errors included.
+  for argument in argv:
+    if argument.lstrip('-').split('=')[0] == 'undefok':
+      raise ValueError(_unknown('undefok', types))
+  try:
+    rest = known(['experiment', *argv])[1:]
+  except absl_flags.UnrecognizedFlagError as error:
+    raise ValueError(_unknown(error.flagname, types)) from None
+  except absl_flags.Error as error:
+    raise ValueError(str(error)) from None
+  if rest:
+    raise ValueError(
+      f'unexpected argument {rest[0]!r}; flags are written --name=value.'
+    )
+  return {name: known[name].value for name in types if known[name].present}
+
+
+def _unknown(name: str, valid: Mapping[str, Any]) -> str:
+  close = difflib.get_close_matches(name, valid, n=1)
+  way = f'did you mean --{close[0]}?' if close else '--help lists the flags.'
+  return f'unknown flag --{name}; {way}'

@@ -1,0 +1,124 @@
+"""From paired samples to verdicts: one function for each kind of claim.
+
+Samples have one row for each seed, [seeds] or [seeds, draws]; draws are averaged
+within their seed. Samples that diverged are left out, and counted in the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bitjax.studies import statistics
+from bitjax.studies import verdicts
+
+__all__ = ['any_arm', 'difference', 'equivalent', 'variances']
+
+
+def difference(
+  finding: str, claim: str, samples: Any, *, direction: int = 1, **info: Any
+) -> verdicts.Verdict:
+  """Judges the claim that a paired effect is positive (or negative).
+
+  Args:
+    finding: label of the finding.
+    claim: the claim in one sentence.
+    samples: paired differences, [seeds] or [seeds, draws].
+    direction: +1 if the claim is that they are positive, -1 if negative.
+    **info: further fields of `Verdict`.
+  """
+  found = statistics.interval(samples)
+  verdict = statistics.judge(found, direction=direction)
+  return _verdict(finding, claim, verdict, found, info)
+
+
+def equivalent(
+  finding: str, claim: str, samples: Any, margin: float, **info: Any
+) -> verdicts.Verdict:
+  """Judges the claim that a paired difference does not matter (TOST).
+
+  Args:
+    finding: label of the finding.
+    claim: the claim in one sentence.
+    samples: paired differences, [seeds] or [seeds, draws].
+    margin: the largest difference that does not matter.
+    **info: further fields of `Verdict`.
+  """
+  found = statistics.equivalence(samples, margin)
+  info['details'] = {
+    'margin': margin,
+    'low90': found.inner.low,
+    'high90': found.inner.high,
+  } | dict(info.get('details', {}))
+  return _verdict(finding, claim, found.verdict, found.interval, info)
+
+
+def any_arm(
+  finding: str,
+  claim: str,
+  arms: Mapping[str, Any],
+  **info: Any,
+) -> verdicts.Verdict:
+  """Judges the claim that at least one of several arms has a positive effect.
+
+  Intervals hold for all arms at once (max-t). The claim is supported if one lies
+  above 0 and contradicted if all lie below; the verdict shows the best arm's.
+
+  Args:
+    finding: label of the finding.
+    claim: the claim in one sentence.
+    arms: name -> paired differences, [seeds].
+    **info: further fields of `Verdict`.
+  """
+  found = statistics.simultaneous(list(arms.values()))
+  judged = [statistics.judge(arm) for arm in found]
+  if 'supported' in judged:
+    verdict = 'supported'
+  elif set(judged) == {'contradicted'}:
+    verdict = 'contradicted'
+  else:
+    verdict = 'inconclusive'
+  details = dict(info.pop('details', {}))
+  for name, arm in zip(arms, found, strict=True):
+    details |= {
+      name: arm.mean,
+      f'{name} low': arm.low,
+      f'{name} high': arm.high,
+    }
+  best = max(found, key=lambda arm: arm.low)
+  return _verdict(finding, claim, verdict, best, info | {'details': details})
+
+
+def variances(
+  finding: str, claim: str, a: Sequence[float], b: Sequence[float], **info: Any
+) -> verdicts.Verdict:
+  """Judges the claim that ``a`` varies less over seeds than ``b``.
+
+  Args:
+    finding: label of the finding.
+    claim: the claim in one sentence.
+    a: samples, [seeds].
+    b: samples of the same seeds, [seeds].
+    **info: further fields of `Verdict`; the unit is fixed.
+  """
+  found = statistics.log_variance_ratio(a, b)
+  verdict = statistics.judge(found, direction=-1)
+  info = {'unit': 'log variance ratio'} | info
+  return _verdict(finding, claim, verdict, found, info)
+
+
+def _verdict(finding, claim, verdict, found, info):
+  details = dict(info.pop('details', {}))
+  if found.dropped:
+    details['diverged'] = found.dropped
+  return verdicts.Verdict(
+    finding=finding,
+    claim=claim,
+    verdict=verdict,
+    effect=found.mean,
+    low=found.low,
+    high=found.high,
+    num_seeds=found.num,
+    details=details,
+    **info,
+  )

@@ -1,0 +1,200 @@
+"""Runs an experiment from the command line, from flags to figure.
+
+Whatever the user can correct ends in one line on standard error and status 2,
+before anything is written. Errors of the program keep their traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bitjax.studies import command
+from bitjax.studies import files
+from bitjax.studies import flags
+from bitjax.studies import manual
+from bitjax.studies import plots
+from bitjax.studies import progress
+from bitjax.studies import results as results_lib
+from bitjax.studies import rundir
+from bitjax.studies import sweep as sweep_lib
+from bitjax.studies import verdicts as verdicts_lib
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+__all__ = ['launch', 'main']
+
+BAD_INPUT = 2
+_SIGNALLED = 128  # Plus the number of the signal, as shells have it.
+
+
+class _Terminated(KeyboardInterrupt):
+  """SIGTERM, which batch systems send before they kill."""
+
+
+def main(
+  config: type,
+  presets: Mapping[str, Mapping[str, Any]],
+  run: Callable[[Any, sweep_lib.Sweep], xarray.Dataset],
+  verdicts: Callable[[xarray.Dataset], list[verdicts_lib.Verdict]],
+  plot: Callable[[xarray.Dataset], figure.Figure],
+  argv: Sequence[str] | None = None,
+) -> NoReturn:
+  """Runs an experiment and exits; the arguments are those of `launch`."""
+  sys.exit(launch(config, presets, run, verdicts, plot, argv))
+
+
+def launch(
+  config: type,
+  presets: Mapping[str, Mapping[str, Any]],
+  run: Callable[[Any, sweep_lib.Sweep], xarray.Dataset],
+  verdicts: Callable[[xarray.Dataset], list[verdicts_lib.Verdict]],
+  plot: Callable[[xarray.Dataset], figure.Figure],
+  argv: Sequence[str] | None = None,
+) -> int:
+  """Runs an experiment.
+
+  A directory that holds the results of the same configuration is only judged and
+  drawn again.
+
+  Args:
+    config: frozen dataclass; one field is one flag (see `studies.flag`).
+    presets: fields that each preset sets; ``'quick'``, else the first, is the
+      default.
+    run: configuration, sweep -> results.
+    verdicts: results -> verdicts.
+    plot: results -> figure.
+    argv: arguments, without the program's name; None for `sys.argv`'s.
+
+  Returns:
+    The exit status: 0, 2 for bad input, 130 or 143 for an interrupt.
+  """
+  argv = sys.argv[1:] if argv is None else list(argv)
+  module = sys.modules[config.__module__]
+  file = getattr(module, '__file__', None)
+  name = pathlib.Path(file).stem if file else module.__name__.split('.')[-1]
+  if command.wants_help(argv):
+    text = module.__doc__ or ''
+    print(manual.page(name, _usage(module), text, config, presets), end='')
+    return 0
+  try:
+    with _sigterm():
+      try:
+        directory, results = _results(name, config, presets, run, argv)
+      except (ValueError, OSError) as error:
+        return _complain(name, error)
+      judged = verdicts(results)
+      try:
+        written = _conclude(directory, results, judged, plot)
+      except OSError as error:
+        return _complain(name, error)
+  except KeyboardInterrupt as interrupt:
+    again = 'the same command'
+    if any(argument.startswith('--overwrite') for argument in argv):
+      again += ' without --overwrite'
+    progress.say(f'{name}: interrupted; {again} goes on from here')
+    terminated = isinstance(interrupt, _Terminated)
+    return _SIGNALLED + (signal.SIGTERM if terminated else signal.SIGINT)
+  print(verdicts_lib.text(judged))
+  print('\n'.join(os.path.relpath(path) for path in written))
+  return 0
+
+
+def _results(name, config, presets, run, argv):
+  """Loads or computes the results; returns their directory as well."""
+  request = command.parse(config, presets, argv)
+  out = request.out or os.path.join('runs', name, request.preset or 'run')
+  settings = {
+    'preset': request.preset,
+    'chunk': request.chunk,
+    'width': request.width,
+  }
+  directory = rundir.RunDirectory(
+    out,
+    experiment=name,
+    config=flags.encode(request.config),
+    settings=settings,
+    overwrite=request.overwrite,
+  )
+  if directory.complete:
+    commits = directory.other_commit()
+    if commits:
+      progress.say(f'{name}: {commits}')
+    try:
+      return directory.path, results_lib.load(directory.path)
+    except (OSError, ValueError) as error:
+      path = directory.path / 'results.nc'
+      progress.say(f'{name}: {path} is damaged ({_line(error)}); made again')
+  sweep = sweep_lib.Sweep(
+    directory.path,
+    chunk=request.chunk,
+    width=request.width,
+    report=True,
+    run=directory,
+  )
+  computed = run(request.config, sweep)
+  if not directory.resumes:  # No sweep has claimed the directory.
+    directory.begin(sweep.records)
+  results_lib.save(computed, directory.path)
+  # What is drawn now is what will be drawn again: the numbers in the file.
+  return directory.path, results_lib.load(directory.path)
+
+
+def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
+  """Writes verdicts and figure; returns all files that there are to read."""
+  files.remove_partial(directory)
+  table = directory / 'results.csv'
+  if not table.is_file():
+    results_lib.save(results, directory)
+  written = [directory / 'config.json', directory / 'results.nc', table]
+  written.append(results_lib.save_verdicts(judged, directory))
+  with plots.style():
+    drawn = plot(results)
+    try:
+      return written + results_lib.save_figure(drawn, directory)
+    finally:
+      if 'matplotlib.pyplot' in sys.modules:  # Which keeps what it made.
+        sys.modules['matplotlib.pyplot'].close(drawn)
+
+
+def _complain(name: str, error: Exception) -> int:
+  print(f'{name}: {_line(error)}', file=sys.stderr)
+  return BAD_INPUT
+
+
+def _line(error: Exception) -> str:
+  if isinstance(error, OSError) and error.strerror and error.filename:
+    return f'{error.filename}: {error.strerror}'
+  return ' '.join(str(error).split()) or type(error).__name__
+
+
+def _usage(module: Any) -> str:
+  spec = getattr(module, '__spec__', None)
+  if spec is not None:
+    return f'python -m {spec.name}'
+  return f'python {os.path.relpath(getattr(module, "__file__", "experiment"))}'
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[None]:
+  """Turns SIGTERM into an exception, in the thread where that is possible."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+
+  def stop(signum, frame):
+    raise _Terminated
+
+  before = signal.signal(signal.SIGTERM, stop)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,119 @@
+"""The manual page that ``--help`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import shutil
+import textwrap
+from typing import Any
+
+from bitjax.studies import command
+from bitjax.studies import flags
+from bitjax.studies import kinds
+
+__all__ = ['page']
+
+
+def page(
+  name: str,
+  usage: str,
+  docstring: str,
+  config: type,
+  presets: Mapping[str, Mapping[str, Any]],
+) -> str:
+  """Returns the manual page of an experiment.
+
+  Args:
+    name: the experiment's name.
+    usage: how it is started ('python -m experiments.name').
+    docstring: what it is about: its module's docstring.
+    config: class of the configuration.
+    presets: fields that each preset sets.
+  """
+  fields = flags.fields(config)
+  width = max(40, min(80, shutil.get_terminal_size().columns))
+  kind = {field.name: field.kind for field in fields}
+  preset = command.default_preset(presets)
+  blocks = [f'{name}\n\n{_prose(docstring, width)}'.rstrip()]
+  blocks.append(
+    'USAGE\n' + _wrap(f'{usage} [--preset=NAME] [--flag=value ...]', width, 2)
+  )
+  if presets:
+    entries = []
+    for title, values in presets.items():
+      sets = ', '.join(
+        f'{key}={kind[key].show(kind[key].coerce(value))}'
+        for key, value in values.items()
+        if key in kind
+      )
+      title += ' (default)' if title == preset else ''
+      entries.append(_entry(title, sets or "the flags' own defaults", width))
+    blocks.append('PRESETS\n' + '\n'.join(entries))
+  blocks.append('FLAGS\n' + '\n'.join(_flag(field, width) for field in fields))
+  shared = []
+  for title, (annotation, text) in command.SHARED.items():
+    known = kinds.kind_of(annotation)
+    if title == 'preset' and preset is not None:
+      text = f'{text} (default: {preset})'
+    if title == 'out':
+      text = f'{text} (default: runs/{name}/<preset>)'
+    shared.append(_entry(_title(title, known), text, width))
+  blocks.append('SHARED FLAGS\n' + '\n'.join(shared))
+  blocks.append('RESULTS\n' + _wrap(_FILES, width, 2))
+  return '\n\n'.join(blocks) + '\n'
+
+
+_FILES = (
+  'The directory of the run receives config.json (every flag, seed, version and '
+  'the device), results.nc and results.csv (every number), verdicts.json, '
+  'figure.png and figure.pdf. An interrupted run goes on when the same command is '
+  'given again; a finished one is only drawn again. Bad input exits with status '
+  '2 and writes nothing. Lists are separated by commas; lists of integers also '
+  'take half-open ranges (0:8); a GRID is a list, log:LOW:HIGH:COUNT or '
+  'lin:LOW:HIGH:COUNT.'
+)
+
+
+def _flag(field: flags.Field, width: int) -> str:
+  limits = field.limits
+  facts = []
+  if limits.choices is not None:
+    facts.append('one of ' + ', '.join(map(str, limits.choices)))
+  if limits.minimum is not None:
+    facts.append(f'>= {limits.minimum}')
+  if limits.exclusive_minimum is not None:
+    facts.append(f'> {limits.exclusive_minimum}')
+  if limits.maximum is not None:
+    facts.append(f'<= {limits.maximum}')
+  facts.append(f'default: {field.kind.show(field.default)}')
+  text = f'{limits.help} ({"; ".join(facts)})'.strip()
+  return _entry(_title(field.name, field.kind), text, width)
+
+
+def _title(name: str, kind: kinds.Kind | None) -> str:
+  if kind is None or kind.placeholder == 'BOOL':
+    return f'--[no]{name}'
+  return f'--{name}={kind.placeholder}'
+
+
+def _entry(title: str, text: str, width: int) -> str:
+  return f'  {title}\n' + _wrap(text, width, 6)
+
+
+def _wrap(text: str, width: int, indent: int) -> str:
+  return textwrap.fill(
+    text,
+    width,
+    initial_indent=' ' * indent,
+    subsequent_indent=' ' * indent,
+    break_on_hyphens=False,
+  )
+
+
+def _prose(docstring: str, width: int) -> str:
+  """Keeps the docstring's own lines; only longer ones are wrapped."""
+  lines = []
+  for line in docstring.strip().splitlines():
+    indent = len(line) - len(line.lstrip())
+    lines.append(line if len(line) <= width else _wrap(line, width, indent))
+  return '\n'.join(lines)

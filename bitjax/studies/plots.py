@@ -1,0 +1,129 @@
+"""Figures fit for print: one look, colours that everybody can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitjax.studies import statistics
+
+if TYPE_CHECKING:
+  from matplotlib import axes as axes_lib
+
+__all__ = ['COLORS', 'LINE_STYLES', 'MARKERS', 'band', 'style']
+
+# Paul Tol's "vibrant" red, blue and teal: apart for all common forms of colour
+# blindness, and in lightness.
+COLORS = {
+  'full_precision': '#CC3311',
+  'binary': '#0077BB',
+  'binary_weights': '#009988',
+}
+LINE_STYLES: tuple[Any, ...] = (
+  '-',
+  '--',
+  ':',
+  '-.',
+  (0, (5, 1, 1, 1, 1, 1)),
+  (0, (8, 2)),
+)
+MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+
+_STYLE = {
+  'axes.axisbelow': True,
+  'axes.grid': True,
+  'axes.labelsize': 9,
+  'axes.linewidth': 0.8,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'axes.titlesize': 9,
+  'figure.constrained_layout.use': True,
+  'figure.figsize': (6.75, 2.6),
+  'font.size': 9,
+  'grid.alpha': 0.6,
+  'grid.color': '#CCCCCC',
+  'grid.linewidth': 0.4,
+  'legend.fontsize': 8,
+  'legend.frameon': False,
+  'lines.linewidth': 1.4,
+  'lines.markersize': 3.5,
+  'pdf.fonttype': 42,
+  'ps.fonttype': 42,
+  'savefig.dpi': 200,
+  'text.usetex': False,
+  'xtick.labelsize': 8,
+  'ytick.labelsize': 8,
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+  """The house's look, inside a block; draws without a display.
+
+  `studies.main` calls an experiment's ``plot`` within it. Widths: 3.25 inches for
+  one column of a paper, 6.75 (the default) for two.
+  """
+  import matplotlib
+
+  matplotlib.use('Agg')
+  with matplotlib.rc_context(_STYLE):
+    yield
+
+
+def band(
+  ax: axes_lib.Axes,
+  x: Any,
+  samples: Any,
+  *,
+  color: Any,
+  linestyle: Any = '-',
+  label: str | None = None,
+  marker: str | None = None,
+  level: float = 0.95,
+) -> list[statistics.Interval]:
+  """Draws a mean with its interval at each point.
+
+  Args:
+    ax: where to draw.
+    x: the points, [points].
+    samples: [points, clusters] or [points, clusters, repeats], or the intervals
+      themselves.
+    color: of line and band.
+    linestyle: of the line.
+    label: for the legend.
+    marker: at the points, if any.
+    level: nominal coverage of the band.
+
+  Returns:
+    The intervals that were drawn.
+
+  Raises:
+    ValueError: if there are not as many samples as points.
+  """
+  x = np.asarray(x)
+  intervals = _intervals(samples, level)
+  if len(intervals) != len(x):
+    raise ValueError(f'{len(x)} points, but samples for {len(intervals)}.')
+  mean = np.array([found.mean for found in intervals])
+  low = np.array([found.low for found in intervals])
+  high = np.array([found.high for found in intervals])
+  ax.plot(x, mean, color=color, linestyle=linestyle, label=label, marker=marker)
+  known = np.isfinite(low) & np.isfinite(high)
+  if known.any():
+    low, high = np.where(known, low, mean), np.where(known, high, mean)
+    ax.fill_between(
+      x, low, high, where=known.tolist(), color=color, alpha=0.18, linewidth=0
+    )
+  return intervals
+
+
+def _intervals(samples: Any, level: float) -> list[statistics.Interval]:
+  return [
+    found
+    if isinstance(found, statistics.Interval)
+    else statistics.interval(found, level=level)
+    for found in samples
+  ]

@@ -1,0 +1,138 @@
+"""How far a sweep is: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import sys
+import time
+from typing import TextIO
+
+__all__ = ['Bar', 'Lines', 'Silent', 'duration', 'reporter', 'say']
+
+
+class Silent:
+  """Reports nothing; what the others look like."""
+
+  def compiling(self, label: str) -> None:
+    """A program is being compiled for the combination ``label``."""
+
+  def advance(self, lanes: int, label: str) -> None:
+    """``lanes`` more lanes of the combination ``label`` are done."""
+
+  def close(self) -> None:
+    """The sweep ends, or is interrupted."""
+
+
+class Lines(Silent):
+  """Plain lines, seldom enough for a log file.
+
+  Args:
+    name: the sweep's name.
+    total: its lanes.
+    done: lanes that were done before; they do not count in the rate.
+    stream: where to write.
+    every: least seconds between two lines of progress.
+    clock: seconds, monotonic.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    total: int,
+    done: int,
+    stream: TextIO,
+    *,
+    every: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    self._name, self._total, self._done, self._before = name, total, done, done
+    self._stream, self._every, self._clock = stream, every, clock
+    self._start = self._last = clock()
+    known = f', {done} of them done before' if done else ''
+    self._write(f'{total} lanes{known}')
+
+  def compiling(self, label: str) -> None:
+    """Says so at once: it may take long."""
+    self._write(f'compiling {label}'.rstrip())
+
+  def advance(self, lanes: int, label: str) -> None:
+    """Writes a line if the last one is long ago."""
+    self._done += lanes
+    now = self._clock()
+    if self._done < self._total and now - self._last >= self._every:
+      self._last = now
+      rate = (self._done - self._before) / max(now - self._start, 1e-9)
+      left = duration((self._total - self._done) / rate)
+      self._write(
+        f'{self._done}/{self._total} lanes, {rate:.3g} lanes/s, {left} left'
+      )
+
+  def close(self) -> None:
+    """Writes how many lanes are done, and how long it took."""
+    took = duration(self._clock() - self._start)
+    self._write(f'{self._done}/{self._total} lanes after {took}')
+
+  def _write(self, text: str) -> None:
+    print(f'{self._name}: {text}', file=self._stream, flush=True)
+
+
+class Bar(Silent):
+  """A bar with rate and remaining time."""
+
+  def __init__(self, name: str, total: int, done: int, stream: TextIO):
+    import tqdm
+
+    self._name = name
+    self._bar = tqdm.tqdm(
+      desc=name,
+      total=total,
+      initial=done,
+      unit='lane',
+      file=stream,
+      dynamic_ncols=True,
+      smoothing=0.1,
+    )
+
+  def compiling(self, label: str) -> None:
+    """Says so in front of the bar."""
+    self._describe(f'{label}, compiling' if label else 'compiling')
+
+  def advance(self, lanes: int, label: str) -> None:
+    """Moves the bar."""
+    self._describe(label)
+    self._bar.update(lanes)
+
+  def close(self) -> None:
+    """Leaves the bar on the screen."""
+    self._bar.close()
+
+  def _describe(self, label: str) -> None:
+    text = f'{self._name} ({label})' if label else self._name
+    self._bar.set_description(text)
+
+
+def reporter(name: str, total: int, done: int) -> Silent:
+  """A bar if standard error is a terminal, else lines."""
+  if sys.stderr.isatty():
+    return Bar(name, total, done, sys.stderr)
+  return Lines(name, total, done, sys.stderr)
+
+
+def say(text: str) -> None:
+  """Writes one line to standard error, around a bar if there is one."""
+  if 'tqdm' in sys.modules and sys.stderr.isatty():
+    sys.modules['tqdm'].tqdm.write(text, file=sys.stderr)
+  else:
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+  """``'1 h 2 min'``, ``'1 min 8 s'``, ``'8 s'`` or ``'0.4 s'``."""
+  if seconds < 9.95:
+    return f'{seconds:.1f} s'
+  whole = round(seconds)
+  if whole < 60:
+    return f'{whole} s'
+  if whole < 3600:
+    return f'{whole // 60} min {whole % 60} s'
+  return f'{whole // 3600} h {whole % 3600 // 60} min'

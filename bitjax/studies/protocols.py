@@ -1,0 +1,95 @@
+"""How a method's best setting is chosen: equally for every method.
+
+Under the *oracle* protocol a method picks, seed by seed, the setting with the
+lowest loss on the search batch A. Under the *deployable* protocol the setting for
+a seed is tuned on all the other seeds, by their held-out loss, so that no part of
+a seed's own data has a say. Either way the outcome is read on A and on B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['PROTOCOLS', 'arm', 'deployable', 'oracle', 'select']
+
+PROTOCOLS = ('oracle', 'deployable')
+
+
+def arm(results: xarray.Dataset, name: str, **labels: object) -> xarray.Dataset:
+  """The variables of one arm, without its prefix, at given labels.
+
+  Args:
+    results: variables named ``<arm>_<output>``.
+    name: the arm.
+    **labels: coordinates to select, by label.
+  """
+  prefix = f'{name}_'
+  own = {v: v[len(prefix) :] for v in results.data_vars if v.startswith(prefix)}
+  return results[list(own)].rename(own).sel(labels)
+
+
+def select(
+  outcomes: xarray.Dataset, over: Sequence[str], protocol: str
+) -> xarray.Dataset:
+  """`oracle` or `deployable`, by name."""
+  return {'oracle': oracle, 'deployable': deployable}[protocol](outcomes, over)
+
+
+def oracle(outcomes: xarray.Dataset, over: Sequence[str]) -> xarray.Dataset:
+  """Picks the setting with the lowest loss on A, in every cell.
+
+  Args:
+    outcomes: at least ``search``, the loss on A; NaN never wins.
+    over: the dimensions that span the settings.
+
+  Returns:
+    All variables at the setting chosen, without the dimensions ``over``; the
+    setting's labels stay as coordinates.
+  """
+  return _pick(outcomes, outcomes['search'], over)
+
+
+def deployable(
+  outcomes: xarray.Dataset,
+  over: Sequence[str],
+  *,
+  seed: str = 'seed',
+  average: Sequence[str] = ('draw',),
+) -> xarray.Dataset:
+  """Picks, for each seed, the setting with the lowest mean loss on B elsewhere.
+
+  Args:
+    outcomes: at least ``holdout``, the loss on B.
+    over: the dimensions that span the settings.
+    seed: the dimension of independent experiments; with a single one nothing
+      can be tuned, and the result is NaN.
+    average: repetitions within a seed, where present; tuning averages over them.
+
+  Returns:
+    All variables at the setting chosen, without the dimensions ``over``.
+  """
+  losses = outcomes['holdout']
+  losses = losses.mean([name for name in average if name in losses.dims])
+  others = losses.sizes[seed] - 1
+  if others < 1:
+    return _pick(outcomes, losses, over).map(lambda x: x.where(False))
+  # A setting that diverges for some tuning seed is not one to deploy.
+  losses = losses.fillna(float('inf'))
+  totals = [
+    losses.drop_isel({seed: place}).mean(seed)
+    for place in range(losses.sizes[seed])
+  ]
+  import xarray  # Here: an extra that only results need.
+
+  return _pick(outcomes, xarray.concat(totals, outcomes[seed]), over)
+
+
+def _pick(outcomes, losses, over):
+  losses = losses.fillna(float('inf')).stack(setting=list(over))
+  index = losses.argmin('setting')
+  flat = outcomes.stack(setting=list(over))
+  return flat.isel(setting=index).drop_vars('setting', errors='ignore')

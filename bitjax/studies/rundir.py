@@ -1,0 +1,181 @@
+"""The directory of a run: whose it is, and whether a run may go on in it.
+
+``config.json`` is written before anything is computed and tells a run apart: the
+same experiment, configuration, facts that the run recorded (a checksum of the
+data, say) and version of bitjax go on where they stopped; any other run is
+refused until the user names another directory or asks to replace this one.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from bitjax.studies import files
+from bitjax.studies import provenance
+from bitjax.version import __version__
+
+__all__ = ['RunDirectory']
+
+_FILES = (
+  'results.nc',
+  'results.csv',
+  'verdicts.json',
+  'figure.png',
+  'figure.pdf',
+)
+_CONFIG = 'config.json'
+_CHUNKS = 'chunks'
+_WAYS_OUT = 'choose another --out or replace it with --overwrite'
+
+
+class RunDirectory:
+  """A directory that one run owns. Touches nothing until `begin`.
+
+  Args:
+    path: the directory; it need not exist.
+    experiment: name of the experiment.
+    config: every field of the configuration, as JSON knows it.
+    settings: further entries of ``config.json`` that do not tell runs apart.
+    overwrite: whether `begin` removes the run that is there.
+
+  Raises:
+    ValueError: if the directory belongs to another run or to somebody else.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike[str],
+    *,
+    experiment: str,
+    config: dict[str, Any],
+    settings: dict[str, Any] | None = None,
+    overwrite: bool = False,
+  ):
+    self.path = pathlib.Path(path)
+    self._identity = {
+      'experiment': experiment,
+      'config': config,
+      'bitjax': __version__,
+    }
+    self._settings = settings or {}
+    self._begun = False
+    self._overwrite = False
+    self.stored = self._read()
+    if self.stored is not None:
+      self._overwrite = overwrite
+      if not overwrite:
+        self._check_identity(self.stored)
+
+  @property
+  def resumes(self) -> bool:
+    """Whether chunks of the same run may be there."""
+    return self.stored is not None and not self._overwrite
+
+  @property
+  def complete(self) -> bool:
+    """Whether the results of this very run are there."""
+    return self.resumes and (self.path / 'results.nc').is_file()
+
+  def check(self, records: dict[str, Any]) -> None:
+    """Raises a `ValueError` if the run that is there recorded other facts."""
+    if self.stored is not None and self.resumes:
+      self._compare(self.stored.get('records', {}), records)
+
+  def begin(self, records: dict[str, Any]) -> None:
+    """Claims the directory on disk, once, just before something is computed."""
+    if self._begun:
+      return
+    self._begun = True
+    self.path.mkdir(parents=True, exist_ok=True)
+    files.remove_partial(self.path)
+    origin = provenance.collect()
+    if self.stored is not None and self.resumes:
+      again = {key: origin[key] for key in origin if key != 'bitjax'}
+      again.update(self._settings)
+      entry = dict(self.stored)
+      entry['resumed'] = [*self.stored.get('resumed', []), again]
+    else:
+      self._clear()
+      entry = self._identity | {'records': records} | self._settings | origin
+    files.write_json(self.path / _CONFIG, entry)
+    self.stored, self._overwrite = entry, False
+
+  def other_commit(self) -> str | None:
+    """A sentence, if the results come from another commit than the code."""
+    then = (self.stored or {}).get('git')
+    now = provenance.git()
+    if not then or not now or then['commit'] == now['commit']:
+      return None
+    return (
+      f'the results come from commit {then["commit"][:10]}, the code is at '
+      f'{now["commit"][:10]}; --overwrite computes them again'
+    )
+
+  def _read(self) -> dict[str, Any] | None:
+    if self.path.exists() and not self.path.is_dir():
+      raise ValueError(f'{self.path} is a file; choose another --out.')
+    if not self.path.is_dir():
+      return None
+    names = {
+      entry.name for entry in self.path.iterdir() if not files.is_partial(entry)
+    }
+    if not names:
+      return None
+    try:
+      stored = files.read_json(self.path / _CONFIG)
+      ours = isinstance(stored, dict) and {'bitjax', 'config'} <= stored.keys()
+    except (OSError, ValueError):
+      stored, ours = None, False
+    foreign = sorted(names - {_CONFIG, _CHUNKS, *_FILES})
+    if not ours and foreign:
+      raise ValueError(
+        f'{self.path} is not the directory of a run (it holds {foreign[0]} and '
+        f'no {_CONFIG} of bitjax); choose another --out.'
+      )
+    # Without a readable configuration only --overwrite can go on.
+    return stored if ours else {}
+
+  def _check_identity(self, stored: dict[str, Any]) -> None:
+    if not stored:
+      raise ValueError(
+        f'{self.path} holds files of a run but no readable {_CONFIG}; '
+        f'{_WAYS_OUT}.'
+      )
+    wanted = self._identity
+    for key in ('experiment', 'bitjax'):
+      self._compare({key: stored.get(key)}, {key: wanted[key]})
+    self._compare(stored['config'], wanted['config'])
+
+  def _compare(self, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key in [*wanted, *(key for key in stored if key not in wanted)]:
+      there, here = stored.get(key, _ABSENT), wanted.get(key, _ABSENT)
+      if there != here:
+        raise ValueError(
+          f'{self.path} holds a run with {key} = {_short(there)}, this one has '
+          f'{key} = {_short(here)}; {_WAYS_OUT}.'
+        )
+
+  def _clear(self) -> None:
+    """Removes the files that a run writes; its configuration last."""
+    for name in _FILES:
+      (self.path / name).unlink(missing_ok=True)
+    chunks = self.path / _CHUNKS
+    for folder in chunks.glob('*/'):
+      files.remove_partial(folder)
+      for chunk in folder.glob('*.npz'):
+        chunk.unlink()
+      if not any(folder.iterdir()):
+        folder.rmdir()
+    if chunks.is_dir() and not any(chunks.iterdir()):
+      chunks.rmdir()
+    (self.path / _CONFIG).unlink(missing_ok=True)
+
+
+_ABSENT = object()
+
+
+def _short(value: Any) -> str:
+  text = '(absent)' if value is _ABSENT else str(value)
+  return text if len(text) <= 60 else text[:57] + '...'

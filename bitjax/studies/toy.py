@@ -1,0 +1,300 @@
+r"""The toy problem of the studies, and the ways to move inside a budget.
+
+One seed is one experiment: a fresh initialisation, a fresh search batch A and a
+disjoint held-out batch B. Only one layer moves. Every *arm* starts at the same
+kernel, stays in the same ball, and reports the same two numbers at every point it
+visits: the loss on A, which it may look at, and the loss on B, which it may not.
+
+Learning rates are given as fractions of `descent.reach`: 1 is the rate at which
+the optimiser's first step from the original point comes to the edge of the ball.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import TypeAlias
+
+from flax import linen
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import data
+from bitjax import descent
+from bitjax import lanes
+from bitjax import nn
+from bitjax import scans
+from bitjax import transforms
+from bitjax import tree
+from bitjax import types
+
+__all__ = [
+  'OPTIMIZERS',
+  'REPORTED',
+  'Outputs',
+  'Problem',
+  'draw_problem',
+  'init_variables',
+  'multi_step',
+  'noisy_single_step',
+  'restarts',
+  'single_step',
+]
+
+Outputs: TypeAlias = dict[str, types.Array]
+
+# What every arm reports at each point that it visits.
+REPORTED = ('search', 'holdout', 'flips', 'used')
+
+OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
+  'sgd': optax.identity,
+  'sgdm': lambda: optax.trace(decay=0.9),
+  'adam': optax.scale_by_adam,
+}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """One layer of one network, seen on two disjoint batches.
+
+  Attributes:
+    search: the layer's view on batch A.
+    holdout: the same layer on batch B.
+    noise_key: source of this seed's perturbations.
+  """
+
+  search: scans.LayerView
+  holdout: scans.LayerView
+  noise_key: types.Array
+
+  @property
+  def kernel(self) -> types.Array:
+    """The original latent kernel."""
+    return self.search.kernel
+
+  def losses(self, kernel: types.Array) -> Outputs:
+    """The losses on A and on B."""
+    return {
+      'search': self.search.loss(kernel),
+      'holdout': self.holdout.loss(kernel),
+    }
+
+
+def draw_problem(
+  model: linen.Module,
+  variables: types.PyTree,
+  seed: types.Array,
+  images: types.Array,
+  labels: types.Array,
+  batch_size: int,
+  *,
+  augment: str = 'none',
+  layer: str = 'Dense_0',
+) -> Problem:
+  """Draws a seed's batches A and B for a network.
+
+  Batches and noise depend on the seed alone, so networks are compared on equal
+  data.
+
+  Args:
+    model: the network.
+    variables: its variables; see `init_variables`.
+    seed: an integer, may be traced.
+    images: the data set, uint8 [N, H, W, C].
+    labels: its classes, [N].
+    batch_size: examples in A, and in B.
+    augment: see `data.search_and_holdout`.
+    layer: the layer that moves.
+  """
+  _, data_key, noise_key = _keys(seed)
+  batches = data.search_and_holdout(
+    data_key, images, labels, batch_size, augment=augment
+  )
+  search, holdout = (
+    nn.layer_view(model, variables, batch.inputs, batch.labels, layer)
+    for batch in batches
+  )
+  return Problem(search, holdout, noise_key)
+
+
+def init_variables(
+  model: linen.Module, seed: types.Array, image: types.Array
+) -> types.PyTree:
+  """Draws a seed's initial variables.
+
+  Args:
+    model: the network.
+    seed: an integer, may be traced.
+    image: one image, [1, H, W, C]; only its shape matters.
+  """
+  init_key, _, _ = _keys(seed)
+  return model.init(init_key, image)
+
+
+def _keys(seed):
+  """Keys for the initialisation, the batches and the noise of a seed."""
+  return jax.random.split(jax.random.key(seed), 3)
+
+
+def single_step(
+  problem: Problem,
+  budget: types.Budget,
+  fractions: types.Array,
+  *,
+  steepest: bool = False,
+) -> Outputs:
+  """One step along the gradient, at every learning rate of a grid.
+
+  Args:
+    problem: network and batches.
+    budget: the ball; fraction 1 reaches its edge.
+    fractions: learning rates, [rates], in units of `descent.reach`.
+    steepest: whether to take the direction of steepest descent in the budget's
+      norm instead of the gradient itself (in l2 they are the same).
+
+  Returns:
+    ``search``, ``holdout``, ``flips``, ``used`` (distance / radius), [rates].
+  """
+  direction = jax.grad(problem.search.loss)(problem.kernel)
+  if steepest:
+    direction = transforms.steepest(budget.norm).update(
+      direction, optax.EmptyState()
+    )[0]
+  return _scan(problem, budget, problem.kernel, direction, fractions)
+
+
+def noisy_single_step(
+  problem: Problem,
+  budget: types.Budget,
+  fractions: types.Array,
+  noise: types.Scalar,
+  draw: types.Array,
+) -> Outputs:
+  """`single_step` from a perturbed start, projected back onto the ball.
+
+  Args:
+    problem: network and batches.
+    budget: the ball, around the original kernel.
+    fractions: learning rates, [rates], in units of `descent.reach`.
+    noise: amplitude, as a fraction of the budget.
+    draw: number of the noise draw, an integer.
+  """
+  start = problem.kernel + _noise(problem, budget, noise, draw)
+  direction = jax.grad(problem.search.loss)(start)
+  return _scan(
+    problem,
+    budget,
+    start,
+    direction,
+    fractions,
+    lambda kernel: transforms.project(kernel, problem.kernel, budget),
+  )
+
+
+def multi_step(
+  problem: Problem,
+  budget: types.Budget,
+  num_steps: int,
+  step_size: types.Scalar,
+  *,
+  optimizer: str = 'sgd',
+  noise: types.Scalar = 0.0,
+  draw: types.Array | int = 0,
+) -> Outputs:
+  """Several steps of an optimiser from a perturbed start, inside the ball.
+
+  Args:
+    problem: network and batches.
+    budget: the ball.
+    num_steps: T, updates.
+    step_size: learning rate in units of the `descent.reach` of the optimiser's
+      first step from the original kernel.
+    optimizer: one of `OPTIMIZERS`.
+    noise: amplitude, as a fraction of the budget.
+    draw: number of the noise draw, an integer.
+
+  Returns:
+    ``search``, ``holdout``, ``flips``, ``used`` (distance / radius), [T + 1].
+  """
+  value_and_grad = jax.value_and_grad(problem.search.loss)
+  _, gradient = value_and_grad(problem.kernel)
+  # Adam's first step is the sign of the gradient.
+  first = jnp.sign(gradient) if optimizer == 'adam' else gradient
+  rate = step_size * descent.reach(problem.kernel, first, budget)
+  trajectory = descent.descend(
+    value_and_grad,
+    optax.chain(OPTIMIZERS[optimizer](), optax.scale(-rate)),
+    problem.kernel,
+    num_steps,
+    budget=budget,
+    perturbation=_noise(problem, budget, noise, draw),
+    monitor=problem.holdout.loss,
+  )
+  return {
+    'search': trajectory.losses,
+    'holdout': trajectory.monitored,
+    'flips': trajectory.flips,
+    'used': trajectory.displacements / budget.radius,
+  }
+
+
+def restarts(
+  problem: Problem,
+  budget: types.Budget,
+  noise: types.Scalar,
+  draws: types.Array,
+) -> Outputs:
+  """Random points of the ball, without any descent.
+
+  Args:
+    problem: network and batches.
+    budget: the ball.
+    noise: amplitude, as a fraction of the budget.
+    draws: numbers of the noise draws, [draws], integers.
+
+  Returns:
+    ``search``, ``holdout``, ``flips``, ``used``, [draws].
+  """
+
+  def visit(draw):
+    moved = problem.kernel + _noise(problem, budget, noise, draw)
+    kernel = transforms.project(moved, problem.kernel, budget)
+    return problem.losses(kernel) | _spend(problem, budget, kernel)
+
+  return lanes.each(visit, {'draw': draws})
+
+
+def _scan(problem, budget, start, direction, fractions, constrain=None):
+  rates = fractions * descent.reach(problem.kernel, direction, budget)
+  views = {'search': problem.search, 'holdout': problem.holdout}
+  losses = {
+    name: scans.line_scan(
+      dataclasses.replace(view, kernel=start),
+      direction,
+      rates,
+      constrain=constrain,
+    ).losses
+    for name, view in views.items()
+  }
+
+  def spend(rate):
+    kernel = start - rate * direction
+    return _spend(
+      problem, budget, kernel if constrain is None else constrain(kernel)
+    )
+
+  return losses | lanes.each(spend, {'rate': rates})
+
+
+def _spend(problem, budget, kernel):
+  return {
+    'flips': tree.flips(kernel, problem.kernel),
+    'used': tree.norm(kernel, budget.norm, problem.kernel) / budget.radius,
+  }
+
+
+def _noise(problem, budget, amplitude, draw):
+  key = jax.random.fold_in(problem.noise_key, draw)
+  return descent.noise(key, problem.kernel, budget, amplitude)

@@ -1,0 +1,255 @@
+"""The arms of the toy studies: each is one sweep, and all report alike.
+
+An *arm* is a way to move inside the ball together with the axes over which a study
+varies it. It reports, along an axis of its own, the losses on A and on B, the signs
+flipped and the share of the budget used. A study is a list of arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import descent
+from bitjax import types
+from bitjax.studies import protocols
+from bitjax.studies import sweep as sweeps
+from bitjax.studies import toy
+from bitjax.studies import toy_config
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = [
+  'CHOICES',
+  'Arm',
+  'collect',
+  'losses',
+  'multi',
+  'noisy',
+  'restarts',
+  'single',
+  'variant',
+]
+
+# Axes along which a method may choose; the others tell experiments apart.
+CHOICES = ('learning_rate', 'control_rate', 'control_draw', 'step_size', 'step')
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One sweep of a study.
+
+  Attributes:
+    name: prefix of the arm's results.
+    fn: keyword arguments (static values, lane values, ``data``, ``labels`` of the
+      arm's own axis) to outputs.
+    static: axes of static values.
+    lanes: axes of traced values.
+    axis: the name of the axis along which the arm reports.
+    labels: the labels of that axis.
+  """
+
+  name: str
+  fn: Callable[..., toy.Outputs]
+  static: Mapping[str, Sequence[Any]]
+  lanes: Mapping[str, Sequence[Any]]
+  axis: str
+  labels: Any
+
+
+def collect(
+  problem: toy_config.Toy, sweep: sweeps.Sweep, arms: Sequence[Arm]
+) -> xarray.Dataset:
+  """Runs the arms and puts their results together.
+
+  Returns:
+    Variables ``<arm>_search``, ``<arm>_holdout``, ``<arm>_flips``,
+    ``<arm>_used`` and what else an arm reports.
+  """
+  import xarray
+
+  results = []
+  for arm in arms:
+    labels = np.asarray(arm.labels)
+    outcome = sweep(
+      arm.fn,
+      name=arm.name,
+      static=arm.static,
+      lanes=arm.lanes,
+      shared={'data': problem.arrays, 'labels': jnp.asarray(labels)},
+      dims=dict.fromkeys(toy.REPORTED, (arm.axis,)),
+      coords={arm.axis: labels},
+    )
+    names = {name: f'{arm.name}_{name}' for name in outcome.data_vars}
+    results.append(outcome.rename(names))
+  merged = xarray.merge(results, join='exact', combine_attrs='drop')
+  return merged.assign_attrs(
+    examples=len(problem.dataset.labels),
+    independent=int(problem.config.augment == 'none'),
+  )
+
+
+def losses(
+  results: xarray.Dataset,
+  arm: str,
+  *,
+  protocol: str = 'deployable',
+  batch: str = 'holdout',
+  keep: Sequence[str] = (),
+  **labels: Any,
+) -> xarray.DataArray:
+  """The loss that an arm reaches with the setting that a protocol chooses.
+
+  Args:
+    results: what `collect` returned.
+    arm: name of the arm.
+    protocol: ``'oracle'`` or ``'deployable'``.
+    batch: ``'search'`` for A, ``'holdout'`` for B.
+    keep: axes in `CHOICES` that are not up for choice this time.
+    **labels: where to look, by label.
+
+  Returns:
+    The losses by seed, draw, noise and whatever else was not selected.
+  """
+  outcomes = protocols.arm(results, arm, **labels)[['search', 'holdout']]
+  over = [n for n in CHOICES if n in outcomes.dims and n not in keep]
+  if not over:
+    return outcomes[batch]
+  return protocols.select(outcomes, over, protocol)[batch]
+
+
+def single(problem: toy_config.Toy, rates: Sequence[float]) -> Arm:
+  """Single-step STE at every learning rate, network and batch size.
+
+  Also reports ``reachable``, the largest share of signs that a point of the ball
+  has flipped: a budget that reaches all, or none, compares nothing.
+  """
+
+  def fn(network, batch_size, seed, data, labels):
+    drawn = problem.draw(network, seed, data, batch_size=batch_size)
+    flips = descent.reachable_flips(drawn.kernel, problem.budget)
+    outputs = toy.single_step(drawn, problem.budget, labels)
+    return outputs | {'reachable': flips / drawn.kernel.size}
+
+  static = {
+    'network': problem.config.networks,
+    'batch_size': problem.config.batch_size,
+  }
+  return Arm('single', fn, static, _seeds(problem), 'learning_rate', rates)
+
+
+def variant(
+  problem: toy_config.Toy,
+  name: str,
+  rates: Sequence[float],
+  **estimators: Any,
+) -> Arm:
+  """Single-step STE of the binary network with other estimators.
+
+  Also reports ``affected``, the share of the gradient's entries that differ from
+  those of the normal STE: an arm that affects none is inert.
+
+  Args:
+    problem: the toy problem.
+    name: of the arm.
+    rates: learning rates.
+    **estimators: keywords of `nn.binary_mlp`.
+  """
+
+  def fn(batch_size, seed, data, labels):
+    normal, other = (
+      problem.draw('binary', seed, data, batch_size=batch_size, **keywords)
+      for keywords in ({}, estimators)
+    )
+    gradients = [jax.grad(p.search.loss)(p.kernel) for p in (normal, other)]
+    outputs = toy.single_step(other, problem.budget, labels)
+    return outputs | {'affected': jnp.mean(gradients[0] != gradients[1])}
+
+  static = {'batch_size': problem.config.batch_size}
+  return Arm(name, fn, static, _seeds(problem), 'learning_rate', rates)
+
+
+def multi(
+  problem: toy_config.Toy,
+  name: str,
+  num_steps: int,
+  *,
+  static: Mapping[str, Sequence[Any]],
+  lanes: Mapping[str, Sequence[Any]],
+  budget: types.Budget | None = None,
+) -> Arm:
+  """Several steps of STE.
+
+  Args:
+    problem: the toy problem.
+    name: of the arm.
+    num_steps: updates.
+    static: axes among ``batch_size`` and ``optimizer`` (default: the largest
+      batch, and SGD), besides the network.
+    lanes: axes among ``noise``, ``draw`` (default: none) and ``step_size``,
+      besides the seed.
+    budget: None for that of the study.
+  """
+
+  def fn(network, seed, data, labels, **options):
+    del labels  # The steps follow one another anyway.
+    batch_size = options.pop('batch_size', None)
+    drawn = problem.draw(network, seed, data, batch_size=batch_size)
+    return toy.multi_step(
+      drawn, budget or problem.budget, num_steps=num_steps, **options
+    )
+
+  static = {'network': problem.config.networks} | dict(static)
+  lanes = _seeds(problem) | dict(lanes)
+  return Arm(name, fn, static, lanes, 'step', range(num_steps + 1))
+
+
+def noisy(
+  problem: toy_config.Toy, lanes: Mapping[str, Sequence[Any]], num_rates: int
+) -> Arm:
+  """Control: noise, then one scanned step.
+
+  Args:
+    problem: the toy problem.
+    lanes: axes ``noise`` and ``draw``.
+    num_rates: learning rates, spaced evenly in their logarithm from 0.01 to 1.
+  """
+
+  def fn(network, seed, noise, draw, data, labels):
+    drawn = problem.draw(network, seed, data)
+    return toy.noisy_single_step(drawn, problem.budget, labels, noise, draw)
+
+  static = {'network': problem.config.networks}
+  rates = np.geomspace(0.01, 1.0, num_rates)
+  lanes = _seeds(problem) | dict(lanes)
+  return Arm('noisy', fn, static, lanes, 'control_rate', rates)
+
+
+def restarts(
+  problem: toy_config.Toy, lanes: Mapping[str, Sequence[Any]], num_draws: int
+) -> Arm:
+  """Control: random points of the ball, without descent.
+
+  Args:
+    problem: the toy problem.
+    lanes: axis ``noise``.
+    num_draws: points for each seed and amplitude.
+  """
+
+  def fn(network, seed, noise, data, labels):
+    drawn = problem.draw(network, seed, data)
+    return toy.restarts(drawn, problem.budget, noise, labels)
+
+  static = {'network': problem.config.networks}
+  lanes = _seeds(problem) | dict(lanes)
+  return Arm('restarts', fn, static, lanes, 'control_draw', range(num_draws))
+
+
+def _seeds(problem):
+  return {'seed': problem.config.seeds}

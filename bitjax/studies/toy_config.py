@@ -1,0 +1,186 @@
+"""The flags that all studies of the toy problem share, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import data
+from bitjax import lanes
+from bitjax import nn
+from bitjax import types
+from bitjax.studies import flags
+from bitjax.studies import sweep as sweeps
+from bitjax.studies import toy
+
+__all__ = ['NETWORKS', 'Toy', 'ToyConfig']
+
+NETWORKS = {
+  'full_precision': nn.full_precision_mlp,
+  'binary': nn.binary_mlp,
+  'binary_weights': nn.binary_weights_mlp,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyConfig:
+  """Data, networks, ball and seeds; studies add fields of their own."""
+
+  dataset: str = flags.flag(
+    'mnist5k',
+    'Data set. mnist5k, digits and synthetic need no files.',
+    choices=data.DATASETS,
+  )
+  data_dir: str | None = flags.flag(
+    None, 'Folder that holds the files of mnist, fashion_mnist or cifar.'
+  )
+  split: str = flags.flag(
+    'all', 'Examples from which batches are drawn.', choices=data.SPLITS
+  )
+  augment: str = flags.flag(
+    'none',
+    '"shift" moves images by up to 2 pixels, so that a batch may exceed the '
+    'data; the results are marked as not independent.',
+    choices=data.AUGMENTS,
+  )
+  batch_size: tuple[int, ...] = flags.flag(
+    (1024,),
+    'Examples in the search batch A, and in the held-out batch B. The study '
+    'runs at the largest; others serve to tell what the batch does.',
+    minimum=1,
+    unique=True,
+  )
+  hidden: tuple[int, ...] = flags.flag(
+    (256, 256), 'Units of each hidden layer.', minimum=1
+  )
+  networks: tuple[str, ...] = flags.flag(
+    ('full_precision', 'binary'),
+    'Networks: what is binary in them.',
+    choices=tuple(NETWORKS),
+    unique=True,
+  )
+  budget: float = flags.flag(
+    0.1,
+    "Radius of the ball around the initial kernel, in the norm's unit.",
+    exclusive_minimum=0,
+  )
+  norm: str = flags.flag(
+    'l2',
+    'Norm of the ball; flips counts the signs that change.',
+    choices=types.NORMS,
+  )
+  anchor: str = flags.flag(
+    'start',
+    'Centre of the ball: the original kernel, or the noised start.',
+    choices=types.ANCHORS,
+  )
+  seeds: tuple[int, ...] = flags.flag(
+    tuple(range(8)),
+    'Seeds: each has an initialisation, an A and a B of its own.',
+    minimum=0,
+    unique=True,
+  )
+
+  def __post_init__(self):
+    flags.check(self)
+
+  def open(self, sweep: sweeps.Sweep) -> Toy:
+    """Loads the data, checks that they suffice, and records which they are.
+
+    Raises:
+      ValueError: for missing or malformed files, or batches that the data
+        cannot supply.
+    """
+    dataset = data.load(self.dataset, split=self.split, data_dir=self.data_dir)
+    for size in self.batch_size:
+      data.check_batch_size(len(dataset.labels), size, augment=self.augment)
+    sweep.record(
+      data_checksum=dataset.checksum,
+      data_examples=len(dataset.labels),
+      independent_examples=self.augment == 'none',
+    )
+    return Toy(self, dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+  """A configured toy problem with its data.
+
+  Attributes:
+    config: what was asked for.
+    dataset: the data.
+  """
+
+  config: ToyConfig
+  dataset: data.Dataset
+
+  @property
+  def budget(self) -> types.Budget:
+    """The ball in which all methods move."""
+    return types.Budget(
+      self.config.budget, self.config.norm, self.config.anchor
+    )
+
+  @functools.cached_property
+  def arrays(self) -> dict[str, Any]:
+    """What all lanes of a sweep share.
+
+    ``images`` and ``labels``; and ``seeds`` with the ``variables`` that each
+    starts from. Initial latent weights do not depend on what is binary, so all
+    networks of a seed start from the same; drawing them once, outside, spares
+    every arm's program the compilation of the random numbers.
+    """
+    seeds = jnp.asarray(self.config.seeds)
+    init = functools.partial(
+      toy.init_variables,
+      self._model('full_precision'),
+      image=self.dataset.images[:1],
+    )
+    variables = jax.jit(lambda seeds: lanes.each(init, {'seed': seeds}))(seeds)
+    return {
+      'images': self.dataset.images,
+      'labels': self.dataset.labels,
+      'seeds': seeds,
+      'variables': variables,
+    }
+
+  def draw(
+    self,
+    network: str,
+    seed: types.Array,
+    arrays: dict[str, types.Array],
+    *,
+    batch_size: int | None = None,
+    **kwargs: Any,
+  ) -> toy.Problem:
+    """Draws one seed's network and batches.
+
+    Args:
+      network: a name in `NETWORKS`.
+      seed: an integer; may be traced.
+      arrays: the data, as in `arrays`, traced.
+      batch_size: examples in A and in B; None for the largest configured.
+      **kwargs: passed to the network's factory, such as an estimator.
+    """
+    place = jnp.argmax(arrays['seeds'] == seed)
+    return toy.draw_problem(
+      self._model(network, **kwargs),
+      jax.tree.map(lambda leaf: leaf[place], arrays['variables']),
+      seed,
+      arrays['images'],
+      arrays['labels'],
+      batch_size or max(self.config.batch_size),
+      augment=self.config.augment,
+    )
+
+  def _model(self, network, **kwargs):
+    return NETWORKS[network](
+      hidden=self.config.hidden,
+      num_classes=self.dataset.num_classes,
+      input_scale=self.dataset.scale,
+      **kwargs,
+    )

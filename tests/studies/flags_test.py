@@ -1,0 +1,289 @@
+"""Flags: what is valid, what is not, and how that is said."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bitjax import studies
+from bitjax.studies import command
+from bitjax.studies import flags
+from bitjax.studies import kinds
+
+
+@pytest.mark.parametrize(
+  'spec, values',
+  [
+    ('0.01, 0.02', [0.01, 0.02]),
+    ('3', [3.0]),
+    ('lin:0:1:3', [0.0, 0.5, 1.0]),
+    ('log:1e-2:1:3', [0.01, 0.1, 1.0]),
+    ('', []),
+  ],
+)
+def test_grid_values(spec, values):
+  np.testing.assert_allclose(studies.Grid(spec).values, values, rtol=1e-12)
+
+
+def test_grid_hits_its_ends_and_is_a_value():
+  grid = studies.Grid('log:1e-5:1e-1:200')
+  assert (grid.values[0], grid.values[-1], len(grid)) == (1e-5, 1e-1, 200)
+  assert grid == studies.Grid(' log:1e-5:1e-1:200')
+  assert hash(grid) == hash(studies.Grid('log:1e-5:1e-1:200'))
+  assert len(studies.Grid('lin:1e-5:1e-1:10000')) == 10000
+
+
+@pytest.mark.parametrize(
+  'spec',
+  [
+    'a,b',
+    '1,,2',
+    '1,1',
+    'nan',
+    'inf',
+    'log:0:1:3',
+    'log:-1:1:3',
+    'log:1:0.1:3',
+    'lin:0:1',
+    'lin:0:1:1',
+    'lin:0:1:1e3',
+    'lin:0:1:99999999999',
+    'geo:1:2:3',
+    'lin:nan:1:3',
+    3.0,
+  ],
+)
+def test_bad_grids(spec):
+  with pytest.raises(ValueError):
+    studies.Grid(spec)
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    ({'num_steps': 0}, 'num_steps must be >= 1; got 0.'),
+    ({'num_steps': 1.5}, 'num_steps must be an integer; got 1.5.'),
+    ({'num_steps': True}, 'num_steps must be an integer; got True.'),
+    ({'budget': -0.1}, 'budget must be >= 0; got -0.1.'),
+    ({'budget': float('nan')}, 'budget must be finite; got nan.'),
+    ({'budget': float('inf')}, 'budget must be finite; got inf.'),
+    ({'budget': '0.1'}, "budget must be a number; got '0.1'."),
+    ({'noise': (0.0, 1.5)}, 'noise must be <= 1; got 1.5.'),
+    ({'noise': (float('nan'),)}, 'noise must be finite; got nan.'),
+    ({'seeds': ()}, 'seeds needs at least one value.'),
+    ({'seeds': [0]}, 'seeds must be a tuple of integers; got [0].'),
+    (
+      {'networks': ('ternary',)},
+      "networks must be one of binary, full_precision; got 'ternary'.",
+    ),
+    (
+      {'learning_rates': studies.Grid('0,1')},
+      'learning_rates must be > 0; got 0.0.',
+    ),
+    (
+      {'learning_rates': studies.Grid('')},
+      'learning_rates needs at least one value.',
+    ),
+    ({'split': ''}, 'split must not be empty.'),
+  ],
+)
+def test_python_gets_value_errors(sample, fields, message):
+  with pytest.raises(ValueError) as caught:
+    sample.Config(**fields)
+  assert str(caught.value) == message
+
+
+def test_numpy_numbers_are_numbers(sample):
+  config = sample.Config(num_steps=np.int64(2), budget=np.float32(0.5))
+  encoded = flags.encode(config)
+  assert type(encoded['num_steps']) is int
+  assert type(encoded['budget']) is float
+
+
+def test_unique_lists():
+  @dataclasses.dataclass(frozen=True)
+  class Config:
+    seeds: tuple[int, ...] = studies.flag((0,), '', unique=True)
+
+  with pytest.raises(ValueError, match='seeds lists 3 twice'):
+    command.parse(Config, {}, ['--seeds=1,3,2:4'])
+
+
+def test_defaults_then_preset_then_flags(sample):
+  def resolve(*argv):
+    return command.parse(sample.Config, sample.PRESETS, argv)
+
+  plain = resolve()
+  assert plain.preset == 'quick'
+  assert plain.config == sample.Config()
+  smoke = resolve('--preset=smoke')
+  assert smoke.config.seeds == (0,)
+  assert smoke.config.learning_rates == studies.Grid('0.01,0.1')
+  # Given explicitly, the default itself overrides the preset.
+  given = resolve('--preset', 'smoke', '--seeds=0,1,2')
+  assert given.config.seeds == (0, 1, 2)
+  assert given.config.learning_rates == studies.Grid('0.01,0.1')
+  assert command.default_preset({'a': {}, 'b': {}}) == 'a'
+  assert command.parse(sample.Config, {}, []).preset is None
+
+
+def test_every_type_of_flag(sample):
+  request = command.parse(
+    sample.Config,
+    sample.PRESETS,
+    [
+      '--num_steps=7',
+      '--budget=1e-2',
+      '--networks=full_precision,binary',
+      '--seeds=0:3, 10, 20:22',
+      '--noise',
+      '0.25',
+      '--learning_rates=lin:1:2:3',
+      '--split=test',
+      '--literal',
+      '--out=somewhere',
+      '--overwrite',
+      '--chunk=3',
+      '--width=2',
+    ],
+  )
+  assert request.config == sample.Config(
+    num_steps=7,
+    budget=0.01,
+    networks=('full_precision', 'binary'),
+    seeds=(0, 1, 2, 10, 20, 21),
+    noise=(0.25,),
+    learning_rates=studies.Grid('lin:1:2:3'),
+    split='test',
+    literal=True,
+  )
+  assert (request.out, request.overwrite) == ('somewhere', True)
+  assert (request.chunk, request.width) == (3, 2)
+  off = command.parse(sample.Config, {}, ['--noliteral', '--split=none'])
+  assert (off.config.literal, off.config.split) == (False, None)
+
+
+def test_what_is_shown_can_be_typed(sample):
+  for field in flags.fields(sample.Config):
+    shown = field.kind.show(field.default)
+    assert field.kind.parse(shown) == field.default
+  ints = kinds.kind_of(tuple[int, ...])
+  assert ints.show((0, 1, 2, 3, 7, 8, 5)) == '0:4,7,8,5'
+
+
+BAD = {
+  '--num_steps=abc': "flag --num_steps=abc: 'abc' is not an integer",
+  '--num_steps=0': 'num_steps must be >= 1; got 0.',
+  '--num_steps': 'Missing value for flag --num_steps',
+  '--budget=-1': 'budget must be >= 0; got -1.0.',
+  '--budget=nan': 'budget must be finite; got nan.',
+  '--budget=': "flag --budget=: '' is not a number",
+  '--noise=0.1,,0.2': "the list '0.1,,0.2' has an empty entry",
+  '--noise=-0.5': 'noise must be >= 0; got -0.5.',
+  '--seeds=': 'seeds needs at least one value.',
+  '--seeds=3:3': "the range '3:3' is empty",
+  '--seeds=0:99999999999': 'is longer than 1000000',
+  '--networks=ternary': 'must be one of binary, full_precision',
+  '--learning_rates=log:0:1:3': 'LOW must be > 0',
+  '--learning_rates=0': 'learning_rates must be > 0; got 0.0.',
+  '--literal=maybe': 'flag --literal=maybe',
+  '--noliteral=1': 'does not take an argument',
+  '--bugdet=1': 'unknown flag --bugdet; did you mean --budget?',
+  '--xyzzy=1': 'unknown flag --xyzzy; --help lists the flags.',
+  '--undefok=xyzzy': 'unknown flag --undefok',
+  '--flagfile=/nowhere': '/nowhere',
+  '--preset=huge': (
+    "unknown preset 'huge'; valid presets: smoke, quick, many."
+  ),
+  '--chunk=0': 'chunk must be >= 1; got 0.',
+  '--width=-3': 'width must be >= 1; got -3.',
+  '--out=': 'out must name a directory',
+  '--out=/proc/none/x': '/proc/none',
+  '--out=/dev/null/x': '/dev/null',
+  '--seeds=0,0': "lane axis 'seed' lists 0 twice.",
+  '--seeds=99999999999': 'do not fit int32',
+  '--batch_size=1000': 'a batch of 1000 needs 100 examples; use fewer.',
+  'quick': "unexpected argument 'quick'; flags are written --name=value.",
+}
+
+
+@pytest.mark.parametrize('argument', BAD)
+def test_bad_input_is_one_line_and_writes_nothing(
+  launch, argument, capsys, tmp_path
+):
+  assert launch(argument) == 2
+  out, err = capsys.readouterr()
+  assert out == ''
+  assert err.count('\n') == 1 and err.endswith('\n')
+  assert err.startswith('sample_experiment: ')
+  assert BAD[argument] in err
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_as_a_process(start, tmp_path):
+  process = start('--budget=-1')
+  out, err = process.communicate(timeout=60)
+  assert (process.returncode, out) == (2, '')
+  assert err == 'sample_experiment: budget must be >= 0; got -1.0.\n'
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_presets_set_fields_only(launch, capsys):
+  assert launch(PRESETS={'quick': {'seed': 1}}) == 2
+  assert "preset 'quick' sets 'seed', which is not a field" in (
+    capsys.readouterr().err
+  )
+
+
+def test_errors_in_a_traced_function_say_where(launch, capsys, tmp_path):
+  def run(config, sweep):
+    def fn(seed):
+      raise ValueError('no such thing')
+
+    return sweep(fn, name='a', lanes={'seed': config.seeds})
+
+  assert launch(run=run) == 2
+  err = capsys.readouterr().err
+  assert err.count('\n') == 1
+  assert "no such thing (sweep 'a', flags_test.py:" in err
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_the_program_keep_their_traceback(launch):
+  def run(config, sweep):
+    raise KeyError('oops')
+
+  with pytest.raises(KeyError, match='oops'):
+    launch(run=run)
+  with pytest.raises(ValueError, match='oops'):
+    launch('--preset=smoke', verdicts=lambda _: _raise(ValueError('oops')))
+
+
+def _raise(error):
+  raise error
+
+
+@pytest.mark.parametrize('annotation', [dict, tuple[bool, ...], 'list[int]'])
+def test_types_without_a_flag_are_refused(annotation):
+  config = dataclasses.make_dataclass(
+    'Config', [('field', annotation, dataclasses.field(default=None))]
+  )
+  with pytest.raises(TypeError, match=r'Config\.field has type'):
+    flags.fields(config)
+
+
+def test_fields_need_defaults_and_free_names():
+  @dataclasses.dataclass(frozen=True)
+  class Bare:
+    seed: int
+
+  @dataclasses.dataclass(frozen=True)
+  class Taken:
+    chunk: int = 3
+
+  with pytest.raises(TypeError, match=r'Config\.seed needs a default'):
+    flags.fields(Bare)
+  with pytest.raises(TypeError, match=r'Config\.chunk is the name of a shared'):
+    command.parse(Taken, {}, [])

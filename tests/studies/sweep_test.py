@@ -1,0 +1,303 @@
+"""Sweeps against a Python loop; what is traced, saved, loaded and refused."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+from bitjax import studies
+
+STATIC = {'kind': ('sin', 'cos')}
+POWERS = {'power': (1, 2)}
+LANES = {
+  'seed': np.arange(3),
+  'rate': np.array([0.1, 0.25, 0.5, 0.75], np.float32),
+}
+SHARED = {'batch': np.linspace(0, 1, 6, dtype=np.float32)}
+DIMS = {'curve': ('step',)}
+
+
+class Function:
+  """Counts how often it is traced."""
+
+  def __init__(self, offset=0.0):
+    self.traces = []
+    self.offset = offset
+
+  def __call__(self, kind, seed, rate, batch, power=1):
+    self.traces.append((kind, power))
+    wave = {'sin': jnp.sin, 'cos': jnp.cos, 'tan': jnp.tan}[kind]
+    noise = jnp.cos(7.0 * seed + jnp.arange(2.0))
+    curve = wave(rate * batch.sum()) ** power + noise
+    return {
+      'curve': curve + self.offset,
+      'sign': jnp.sum(curve > 0),
+      'best': curve.max() > 0.5,
+    }
+
+
+def forbidden(**_):
+  raise AssertionError('traced')
+
+
+def call(sweep, fn, **changed):
+  options = {'static': STATIC, 'lanes': LANES, 'shared': SHARED, 'dims': DIMS}
+  options |= {'name': 'waves', 'coords': {'step': [10, 20]}} | changed
+  return sweep(fn, **options)
+
+
+@pytest.mark.parametrize(
+  'chunk, width', [(None, None), (1, None), (5, 2), (7, 12)]
+)
+def test_equals_a_loop_and_names_every_axis(chunk, width):
+  fn = Function()
+  static = STATIC | POWERS
+  sweep = studies.Sweep(chunk=chunk, width=width)
+  found = call(sweep, fn, static=static)
+  assert fn.traces == list(itertools.product(*static.values()))
+  assert found.curve.dims == ('kind', 'power', 'seed', 'rate', 'step')
+  assert found.sign.dims == ('kind', 'power', 'seed', 'rate')
+  assert found.best.dtype == bool
+  assert found.attrs['diverged'] == 0
+  np.testing.assert_array_equal(found.step, [10, 20])
+  for kind, power in itertools.product(*static.values()):
+    for seed, rate in itertools.product(*LANES.values()):
+      expected = fn(kind, seed, rate, SHARED['batch'], power)
+      point = found.sel(kind=kind, power=power, seed=seed, rate=rate)
+      np.testing.assert_allclose(point.curve, expected['curve'], rtol=1e-5)
+      assert point.sign == expected['sign']
+
+
+def test_result_does_not_depend_on_the_chunk():
+  one = call(studies.Sweep(chunk=1), Function())
+  for chunk in (5, 12, 100):
+    xarray.testing.assert_identical(
+      one, call(studies.Sweep(chunk=chunk), Function())
+    )
+
+
+def test_blocks_are_even_and_within_the_chunk():
+  from bitjax.studies import plan
+
+  def sizes(num, chunk, width=None):
+    lanes = {'seed': np.arange(num)}
+    made = plan.make('a', {}, lanes, chunk=chunk, width=width)
+    return made.block, [block.size for block in made.blocks]
+
+  assert sizes(65, 64) == (33, [33, 32])
+  assert sizes(10, 64) == (10, [10])
+  assert sizes(10, 4) == (4, [4, 4, 2])
+  assert sizes(10, 5, 4) == (4, [4, 4, 2])
+  assert sizes(9, 8, 4) == (8, [8, 1])
+  assert sizes(3, 2, 8) == (2, [2, 1])
+
+
+def test_a_finished_sweep_traces_nothing(tmp_path):
+  first = call(studies.Sweep(tmp_path, chunk=5), Function())
+  assert len(list((tmp_path / 'chunks' / 'waves').iterdir())) == 2 * 3
+  again = call(studies.Sweep(tmp_path, chunk=5), forbidden)
+  xarray.testing.assert_identical(first, again)
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty', 'pickle'])
+def test_a_damaged_chunk_is_computed_again(tmp_path, damage, capsys):
+  first = call(studies.Sweep(tmp_path, chunk=5), Function())
+  path = tmp_path / 'chunks' / 'waves' / '1-1.npz'
+  whole = path.read_bytes()
+  if damage == 'truncated':
+    path.write_bytes(whole[: len(whole) // 2])
+  elif damage == 'empty':
+    path.write_bytes(b'')
+  elif damage == 'pickle':
+    np.savez(path, header=np.array({'a': 1}, dtype=object))
+  else:
+    content = bytearray(whole)
+    content[len(content) // 3] ^= 0xFF
+    path.write_bytes(bytes(content))
+  fn = Function()
+  again = call(studies.Sweep(tmp_path, chunk=5), fn)
+  xarray.testing.assert_identical(first, again)
+  assert fn.traces == [('cos', 1)]
+  err = capsys.readouterr().err
+  assert err.count('\n') == 1
+  assert '1-1.npz is damaged' in err and err.endswith('; computed again\n')
+  call(studies.Sweep(tmp_path, chunk=5), forbidden)
+
+
+def test_every_corrupted_byte_is_harmless(tmp_path):
+  lanes, fn = {'seed': [0, 1]}, lambda seed: {'a': seed * 2.0}
+  studies.Sweep(tmp_path)(fn, name='b', lanes=lanes)
+  path = tmp_path / 'chunks' / 'b' / '0-0.npz'
+  whole = path.read_bytes()
+  from bitjax.studies import chunks
+  from bitjax.studies import plan
+
+  made = plan.make('b', {}, lanes, chunk=64, width=None)
+  store = chunks.Store(tmp_path, made, chunks.digest({}))
+  good = store.load(made.blocks[0])
+  for place in range(0, len(whole), 3):
+    content = bytearray(whole)
+    content[place] ^= 0x55
+    path.write_bytes(bytes(content))
+    try:
+      found = store.load(made.blocks[0])
+    except chunks.Damaged:
+      continue
+    np.testing.assert_array_equal(found['a'], good['a'])
+
+
+@pytest.mark.parametrize(
+  'changed, recomputed',
+  [
+    ({'lanes': LANES | {'seed': np.arange(1, 4)}}, 2),
+    ({'lanes': LANES | {'rate': LANES['rate'].astype(np.float16)}}, 2),
+    ({'static': {'kind': ('sin', 'tan')}}, 1),
+    ({'shared': {'batch': SHARED['batch'] + 1}}, 2),
+    ({'chunk': 7}, 2),
+  ],
+)
+def test_chunks_of_another_sweep_are_not_used(
+  tmp_path, changed, recomputed, capsys
+):
+  call(studies.Sweep(tmp_path), Function(), chunk=5)
+  fn = Function()
+  options = {'chunk': 5} | changed
+  found = call(studies.Sweep(tmp_path), fn, **options)
+  assert len(fn.traces) == recomputed
+  assert 'holds other lanes; computed again' in capsys.readouterr().err
+  expected = call(studies.Sweep(), Function(), **options)
+  xarray.testing.assert_identical(found, expected)
+
+
+def test_chunks_with_other_outputs_are_not_used(tmp_path, capsys):
+  def call_with(fn, kinds):
+    return studies.Sweep(tmp_path)(
+      fn, name='c', static={'kind': kinds}, lanes={'seed': [0, 1]}
+    )
+
+  call_with(lambda kind, seed: {'a': seed}, ('x', 'y'))
+  (tmp_path / 'chunks' / 'c' / '1-0.npz').unlink()
+  found = call_with(lambda kind, seed: {'b': seed + 1.0}, ('x', 'y'))
+  assert list(found) == ['b']
+  np.testing.assert_array_equal(found.b, [[1, 2], [1, 2]])
+  assert 'chunks hold other outputs' in capsys.readouterr().err
+
+
+def test_diverged_lanes_are_kept_counted_and_alone(capsys):
+  def fn(seed, rate, scale):
+    bad = jnp.where(seed == 1, jnp.nan, 1.0) * rate
+    return {
+      'loss': jnp.stack([bad, rate]),
+      'gain': jnp.where(rate > 2, jnp.inf, rate) * scale,
+      'flips': seed,
+    }
+
+  found = studies.Sweep(chunk=2)(
+    fn,
+    name='d',
+    lanes={'seed': [0, 1, 2], 'rate': [1.0, 2.0, 3.0]},
+    shared={'scale': np.float32(2)},
+    dims={'loss': ('step',)},
+  )
+  assert found.attrs['diverged'] == 5
+  assert found.loss.attrs['diverged'] == 3
+  assert found.gain.attrs['diverged'] == 3
+  assert 'diverged' not in found.flips.attrs
+  np.testing.assert_array_equal(
+    found.loss.sel(seed=2), [[1, 1], [2, 2], [3, 3]]
+  )
+  assert np.isnan(found.loss.sel(seed=1, step=0)).all()
+  assert capsys.readouterr().err == (
+    'd: 5 of 9 lanes have outputs that are not finite (gain 3, loss 3)\n'
+  )
+
+
+def test_shared_pytrees_and_small_floats():
+  params = {'kernel': np.ones((2, 3), np.float32), 'scale': 2.0}
+
+  def fn(seed, params, key):
+    total = params['kernel'].sum() * params['scale'] + seed
+    half = total.astype(jnp.bfloat16)
+    draw = jax.random.uniform(jax.random.fold_in(key, seed))
+    return {'half': half, 'draw': draw}
+
+  found = studies.Sweep()(
+    fn,
+    name='e',
+    lanes={'seed': [0, 1]},
+    shared={'params': params, 'key': jax.random.key(0)},
+  )
+  assert found.half.dtype == np.float32
+  np.testing.assert_array_equal(found.half, [12, 13])
+
+
+def test_records_come_first():
+  sweep = studies.Sweep()
+  sweep.record(checksum='a', size=(1, 2))
+  assert sweep.records == {'checksum': 'a', 'size': [1, 2]}
+  with pytest.raises(TypeError):
+    sweep.record(array=np.zeros(2))
+  sweep(lambda seed: {'a': seed}, name='f', lanes={'seed': [0]})
+  with pytest.raises(RuntimeError, match='before the first sweep'):
+    sweep.record(more=1)
+
+
+@pytest.mark.parametrize(
+  'changed, message',
+  [
+    ({'name': 'a/b'}, 'named by letters'),
+    ({'name': '..'}, 'named by letters'),
+    ({'lanes': {}}, 'needs at least one axis of lanes'),
+    ({'lanes': {'seed': []}}, "'seed' needs at least one value"),
+    ({'lanes': {'seed': [[0]]}}, "'seed' must be a 1-D array of numbers"),
+    ({'lanes': {'seed': ['a']}}, "'seed' must be a 1-D array of numbers"),
+    ({'lanes': {'seed': [0, 0]}}, "'seed' lists 0 twice"),
+    ({'lanes': {'seed': [2**40]}}, "'seed' holds integers that do not fit"),
+    ({'static': {'kind': ()}}, "'kind' needs at least one value"),
+    ({'static': {'kind': ('a', 1)}}, "'kind' must hold strings or numbers"),
+    ({'static': {'kind': (None,)}}, "'kind' must hold strings or numbers"),
+    ({'static': {'kind': ('a', 'a')}}, "'kind' lists a value twice"),
+    ({'static': {'seed': (1,)}}, "'seed' is both static and a lane axis"),
+    ({'shared': {'seed': 1}}, "'seed' is both an axis and a shared input"),
+    ({'chunk': -1}, 'chunk must be >= 1'),
+    ({'dims': {}}, r"name its axes with dims=\{'curve'"),
+    ({'dims': DIMS | {'other': ()}}, "dims names 'other'"),
+    ({'dims': {'curve': ('seed',)}}, "'seed' of output 'curve' is also"),
+    ({'coords': {'step': [1]}}, "the axis 'step' has size 2"),
+  ],
+)
+def test_what_does_not_fit_is_said(changed, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    call(studies.Sweep(tmp_path), Function(), **changed)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_used_once():
+  sweep = studies.Sweep()
+  call(sweep, Function())
+  with pytest.raises(ValueError, match="are named 'waves'"):
+    call(sweep, Function())
+  call(sweep, Function(), name='other')
+
+
+@pytest.mark.parametrize(
+  'fn', [lambda seed: seed, lambda seed: {}, lambda seed: {'a': seed + 1j}]
+)
+def test_functions_return_dictionaries_of_real_arrays(fn):
+  with pytest.raises(TypeError, match=r'dictionary|real numbers'):
+    studies.Sweep()(fn, name='g', lanes={'seed': [0]})
+
+
+def test_outputs_are_the_same_everywhere():
+  def fn(kind, seed):
+    return {kind: seed}
+
+  with pytest.raises(TypeError, match='differ for kind=b'):
+    studies.Sweep()(
+      fn, name='h', static={'kind': ('a', 'b')}, lanes={'seed': [0]}
+    )
