@@ -24,7 +24,14 @@ from bitjax import transforms
 from bitjax import tree
 from bitjax import types
 
-__all__ = ['Trajectory', 'descend', 'noise', 'reach', 'reachable_flips']
+__all__ = [
+  'Trajectory',
+  'descend',
+  'distance',
+  'noise',
+  'reach',
+  'reachable_flips',
+]
 
 
 class Trajectory(NamedTuple):
@@ -95,7 +102,7 @@ def descend(
     value, grads = value_and_grad(current, *args)
     seen = (
       value,
-      tree.norm(current, norm, anchor),
+      distance(current, anchor, norm),
       tree.flips(current, anchor),
       None if monitor is None else monitor(current),
     )
@@ -114,6 +121,29 @@ def descend(
     lambda rows, row: jnp.concatenate([rows, row[None]]), history, last
   )
   return Trajectory(final, *history)
+
+
+def distance(
+  params: types.PyTree, anchor: types.PyTree, norm: types.Norm
+) -> types.Array:
+  """The distance of two parameter trees, a scalar.
+
+  Plainly summed, for reports; where a guarantee hangs on it, `tree.norm` is
+  right to the last places.
+
+  Args:
+    params: any pytree.
+    anchor: a pytree like it.
+    norm: ``'l2'``, ``'linf'``, ``'l1'``, or ``'flips'`` for a count.
+  """
+  if norm == 'flips':
+    return tree.flips(params, anchor)
+  return _size(optax.tree.sub(params, anchor), norm)
+
+
+def _size(direction, norm):
+  order = {'l2': 2, 'l1': 1, 'linf': jnp.inf}[norm]
+  return optax.tree.norm(direction, order)
 
 
 def noise(
@@ -157,7 +187,7 @@ def noise(
   }[budget.norm]
   draw = optax.tree.random_like(key, params, sampler)
   if budget.norm != 'linf':
-    size = size / tree.norm(draw, budget.norm)
+    size = size / _size(draw, budget.norm)
   return jax.tree.map(lambda x: (size * x).astype(x.dtype), draw)
 
 
@@ -181,7 +211,7 @@ def reach(
   """
   if budget.norm == 'flips':
     return _rth_breakpoint(params, direction, budget.radius)
-  size = tree.norm(direction, budget.norm)
+  size = _size(direction, budget.norm)
   return jnp.where(size > 0, budget.radius / jnp.where(size > 0, size, 1), 0)
 
 

@@ -11,9 +11,10 @@ the optimiser's first step from the original point comes to the edge of the ball
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
-from typing import TypeAlias
+import functools
+from typing import NamedTuple, TypeAlias
 
 from flax import linen
 import jax
@@ -32,12 +33,13 @@ from bitjax import types
 __all__ = [
   'OPTIMIZERS',
   'REPORTED',
+  'Experiment',
   'Outputs',
   'Problem',
-  'draw_problem',
-  'init_variables',
+  'draw_experiments',
   'multi_step',
   'noisy_single_step',
+  'pose_problem',
   'restarts',
   'single_step',
 ]
@@ -82,60 +84,91 @@ class Problem:
     }
 
 
-def draw_problem(
+class Experiment(NamedTuple):
+  """What is random about a seed, drawn once for all arms.
+
+  Attributes:
+    variables: initial variables of the network. They do not depend on what is
+      binary, so all networks of a seed start from the same latent weights.
+    batches: batch size -> batches A and B.
+    noise: raw key of the seed's perturbations, uint32.
+  """
+
+  variables: types.PyTree
+  batches: dict[int, tuple[data.Batch, data.Batch]]
+  noise: types.Array
+
+
+def draw_experiments(
   model: linen.Module,
-  variables: types.PyTree,
-  seed: types.Array,
+  seeds: types.Array,
   images: types.Array,
   labels: types.Array,
-  batch_size: int,
+  batch_sizes: Sequence[int],
   *,
   augment: str = 'none',
-  layer: str = 'Dense_0',
-) -> Problem:
-  """Draws a seed's batches A and B for a network.
-
-  Batches and noise depend on the seed alone, so networks are compared on equal
-  data.
+) -> Experiment:
+  """Draws every seed's initialisation, batches and source of noise.
 
   Args:
-    model: the network.
-    variables: its variables; see `init_variables`.
-    seed: an integer, may be traced.
+    model: a network of the family; only its parameters' shapes matter.
+    seeds: integers, [seeds].
     images: the data set, uint8 [N, H, W, C].
     labels: its classes, [N].
-    batch_size: examples in A, and in B.
+    batch_sizes: examples in A, and in B.
     augment: see `data.search_and_holdout`.
-    layer: the layer that moves.
+
+  Returns:
+    An `Experiment` whose leaves have a leading axis of seeds.
   """
-  _, data_key, noise_key = _keys(seed)
-  batches = data.search_and_holdout(
-    data_key, images, labels, batch_size, augment=augment
-  )
-  search, holdout = (
-    nn.layer_view(model, variables, batch.inputs, batch.labels, layer)
-    for batch in batches
-  )
-  return Problem(search, holdout, noise_key)
+
+  def keys(seed):
+    return jax.random.split(jax.random.key(seed), 3)
+
+  def start(seed, images):
+    key, _, noise_key = keys(seed)
+    return model.init(key, images[:1]), jax.random.key_data(noise_key)
+
+  def batches(size, seed, images, labels):
+    return data.search_and_holdout(
+      keys(seed)[1], images, labels, size, augment=augment
+    )
+
+  def each(fn, **shared):
+    return jax.jit(
+      lambda seeds, shared: lanes.each(fn, {'seed': seeds}, shared=shared)
+    )(seeds, shared)
+
+  variables, noise_keys = each(start, images=images)
+  drawn = {
+    size: each(functools.partial(batches, size), images=images, labels=labels)
+    for size in batch_sizes
+  }
+  return Experiment(variables, drawn, noise_keys)
 
 
-def init_variables(
-  model: linen.Module, seed: types.Array, image: types.Array
-) -> types.PyTree:
-  """Draws a seed's initial variables.
+def pose_problem(
+  model: linen.Module,
+  experiment: Experiment,
+  batch_size: int,
+  *,
+  layer: str = 'Dense_0',
+) -> Problem:
+  """Looks at one layer of a network in one seed's experiment.
 
   Args:
     model: the network.
-    seed: an integer, may be traced.
-    image: one image, [1, H, W, C]; only its shape matters.
+    experiment: of one seed.
+    batch_size: which of its batches.
+    layer: the layer that moves.
   """
-  init_key, _, _ = _keys(seed)
-  return model.init(init_key, image)
-
-
-def _keys(seed):
-  """Keys for the initialisation, the batches and the noise of a seed."""
-  return jax.random.split(jax.random.key(seed), 3)
+  search, holdout = (
+    nn.layer_view(
+      model, experiment.variables, batch.inputs, batch.labels, layer
+    )
+    for batch in experiment.batches[batch_size]
+  )
+  return Problem(search, holdout, jax.random.wrap_key_data(experiment.noise))
 
 
 def single_step(
@@ -170,7 +203,7 @@ def noisy_single_step(
   budget: types.Budget,
   fractions: types.Array,
   noise: types.Scalar,
-  draw: types.Array,
+  draw: types.Array | int = 0,
 ) -> Outputs:
   """`single_step` from a perturbed start, projected back onto the ball.
 
@@ -291,7 +324,8 @@ def _scan(problem, budget, start, direction, fractions, constrain=None):
 def _spend(problem, budget, kernel):
   return {
     'flips': tree.flips(kernel, problem.kernel),
-    'used': tree.norm(kernel, budget.norm, problem.kernel) / budget.radius,
+    'used': descent.distance(kernel, problem.kernel, budget.norm)
+    / budget.radius,
   }
 
 

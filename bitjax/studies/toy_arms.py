@@ -132,10 +132,10 @@ def single(problem: toy_config.Toy, rates: Sequence[float]) -> Arm:
   """
 
   def fn(network, batch_size, seed, data, labels):
-    drawn = problem.draw(network, seed, data, batch_size=batch_size)
-    flips = descent.reachable_flips(drawn.kernel, problem.budget)
-    outputs = toy.single_step(drawn, problem.budget, labels)
-    return outputs | {'reachable': flips / drawn.kernel.size}
+    posed = problem.pose(network, seed, data, batch_size=batch_size)
+    flips = descent.reachable_flips(posed.kernel, problem.budget)
+    outputs = toy.single_step(posed, problem.budget, labels)
+    return outputs | {'reachable': flips / posed.kernel.size}
 
   static = {
     'network': problem.config.networks,
@@ -164,7 +164,7 @@ def variant(
 
   def fn(batch_size, seed, data, labels):
     normal, other = (
-      problem.draw('binary', seed, data, batch_size=batch_size, **keywords)
+      problem.pose('binary', seed, data, batch_size=batch_size, **keywords)
       for keywords in ({}, estimators)
     )
     gradients = [jax.grad(p.search.loss)(p.kernel) for p in (normal, other)]
@@ -177,35 +177,36 @@ def variant(
 
 def multi(
   problem: toy_config.Toy,
-  name: str,
   num_steps: int,
+  name: str,
   *,
-  static: Mapping[str, Sequence[Any]],
   lanes: Mapping[str, Sequence[Any]],
-  budget: types.Budget | None = None,
+  static: Mapping[str, Sequence[Any]] | None = None,
+  norm: types.Norm | None = None,
 ) -> Arm:
   """Several steps of STE.
 
   Args:
     problem: the toy problem.
-    name: of the arm.
     num_steps: updates.
-    static: axes among ``batch_size`` and ``optimizer`` (default: the largest
-      batch, and SGD), besides the network.
+    name: of the arm.
     lanes: axes among ``noise``, ``draw`` (default: none) and ``step_size``,
       besides the seed.
-    budget: None for that of the study.
+    static: axes among ``batch_size`` and ``optimizer`` (default: the largest
+      batch, and SGD), besides the network.
+    norm: of the ball; None for that of the study.
   """
 
   def fn(network, seed, data, labels, **options):
     del labels  # The steps follow one another anyway.
     batch_size = options.pop('batch_size', None)
-    drawn = problem.draw(network, seed, data, batch_size=batch_size)
-    return toy.multi_step(
-      drawn, budget or problem.budget, num_steps=num_steps, **options
-    )
+    posed = problem.pose(network, seed, data, batch_size=batch_size)
+    return toy.multi_step(posed, budget, num_steps=num_steps, **options)
 
-  static = {'network': problem.config.networks} | dict(static)
+  budget = problem.budget
+  if norm is not None:
+    budget = dataclasses.replace(budget, norm=norm)
+  static = {'network': problem.config.networks} | dict(static or {})
   lanes = _seeds(problem) | dict(lanes)
   return Arm(name, fn, static, lanes, 'step', range(num_steps + 1))
 
@@ -217,13 +218,13 @@ def noisy(
 
   Args:
     problem: the toy problem.
-    lanes: axes ``noise`` and ``draw``.
+    lanes: axis ``noise``.
     num_rates: learning rates, spaced evenly in their logarithm from 0.01 to 1.
   """
 
-  def fn(network, seed, noise, draw, data, labels):
-    drawn = problem.draw(network, seed, data)
-    return toy.noisy_single_step(drawn, problem.budget, labels, noise, draw)
+  def fn(network, seed, noise, data, labels):
+    posed = problem.pose(network, seed, data)
+    return toy.noisy_single_step(posed, problem.budget, labels, noise)
 
   static = {'network': problem.config.networks}
   rates = np.geomspace(0.01, 1.0, num_rates)
@@ -243,8 +244,8 @@ def restarts(
   """
 
   def fn(network, seed, noise, data, labels):
-    drawn = problem.draw(network, seed, data)
-    return toy.restarts(drawn, problem.budget, noise, labels)
+    posed = problem.pose(network, seed, data)
+    return toy.restarts(posed, problem.budget, noise, labels)
 
   static = {'network': problem.config.networks}
   lanes = _seeds(problem) | dict(lanes)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import data
-from bitjax import lanes
 from bitjax import nn
 from bitjax import types
 from bitjax.studies import flags
@@ -127,54 +126,45 @@ class Toy:
 
   @functools.cached_property
   def arrays(self) -> dict[str, Any]:
-    """What all lanes of a sweep share.
+    """What all lanes of a sweep share: the seeds and what each has drawn.
 
-    ``images`` and ``labels``; and ``seeds`` with the ``variables`` that each
-    starts from. Initial latent weights do not depend on what is binary, so all
-    networks of a seed start from the same; drawing them once, outside, spares
-    every arm's program the compilation of the random numbers.
+    Drawn once, outside, it spares every arm the random numbers: most of the time
+    to compile them, and some of the time to run them.
     """
     seeds = jnp.asarray(self.config.seeds)
-    init = functools.partial(
-      toy.init_variables,
+    experiments = toy.draw_experiments(
       self._model('full_precision'),
-      image=self.dataset.images[:1],
+      seeds,
+      self.dataset.images,
+      self.dataset.labels,
+      self.config.batch_size,
+      augment=self.config.augment,
     )
-    variables = jax.jit(lambda seeds: lanes.each(init, {'seed': seeds}))(seeds)
-    return {
-      'images': self.dataset.images,
-      'labels': self.dataset.labels,
-      'seeds': seeds,
-      'variables': variables,
-    }
+    return {'seeds': seeds, 'experiments': experiments}
 
-  def draw(
+  def pose(
     self,
     network: str,
     seed: types.Array,
-    arrays: dict[str, types.Array],
+    arrays: dict[str, Any],
     *,
     batch_size: int | None = None,
     **kwargs: Any,
   ) -> toy.Problem:
-    """Draws one seed's network and batches.
+    """Poses one seed's problem to a network.
 
     Args:
       network: a name in `NETWORKS`.
-      seed: an integer; may be traced.
-      arrays: the data, as in `arrays`, traced.
+      seed: one of the configured seeds; may be traced.
+      arrays: what the attribute of that name holds, traced.
       batch_size: examples in A and in B; None for the largest configured.
       **kwargs: passed to the network's factory, such as an estimator.
     """
     place = jnp.argmax(arrays['seeds'] == seed)
-    return toy.draw_problem(
+    return toy.pose_problem(
       self._model(network, **kwargs),
-      jax.tree.map(lambda leaf: leaf[place], arrays['variables']),
-      seed,
-      arrays['images'],
-      arrays['labels'],
+      jax.tree.map(lambda leaf: leaf[place], arrays['experiments']),
       batch_size or max(self.config.batch_size),
-      augment=self.config.augment,
     )
 
   def _model(self, network, **kwargs):
