@@ -39,7 +39,8 @@ def grid(
   Args:
     fn: function of keyword arguments, one for each axis and shared input.
     axes: values of each named axis, each an array of shape [size, ...]; lanes
-      take one entry of each. The order of the axes is the order of the result.
+      take one entry of each. The order of the axes is the order of the result;
+      a dict that was an argument of a jitted function comes sorted by name.
     width: lanes that are vectorised at a time; None for `default_width`.
     shared: inputs that all lanes have in common; never copied.
 
@@ -107,22 +108,29 @@ def each(
     The pytree of ``fn``'s outputs, each leaf of shape [lanes, ...].
 
   Raises:
-    ValueError: for no lanes, or a width below 1.
+    ValueError: for no lanes, lists of different lengths, or a width below 1.
   """
-  (num_lanes,) = {lane.shape[0] for lane in lanes.values()}
-  width = default_width(num_lanes) if width is None else min(width, num_lanes)
-  if width < 1:
+  lanes = {name: jnp.asarray(lane) for name, lane in lanes.items()}
+  sizes = {name: lane.shape[0] for name, lane in lanes.items()}
+  if len(set(sizes.values())) != 1:
     raise ValueError(
-      f'width and the number of lanes must be >= 1; got {width}.'
+      f'All arguments need the same number of lanes; got {sizes}.'
+    )
+  num_lanes = min(sizes.values())
+  width = default_width(num_lanes) if width is None else min(width, num_lanes)
+  if min(width, num_lanes) < 1:
+    raise ValueError(
+      'width and the number of lanes must be >= 1; got '
+      f'{width} and {num_lanes}.'
     )
 
   def run(lane):
     return fn(**lane, **(shared or {}))
 
   if width == num_lanes and width > 1:
-    return jax.vmap(run)(dict(lanes))
+    return jax.vmap(run)(lanes)
   if width == 1:
-    return jax.lax.map(run, dict(lanes))
+    return jax.lax.map(run, lanes)
   num_groups = -(-num_lanes // width)
   slots = jnp.minimum(jnp.arange(num_groups * width), num_lanes - 1)
   groups = {

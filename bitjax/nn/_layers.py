@@ -26,7 +26,12 @@ def at_progress(
   """The quantizer with its ``progress`` filled in."""
   if quantizer is None:
     return None
-  return jax.tree_util.Partial(quantizer, progress=progress)
+  # Not Partial(quantizer, ...): that hides the quantizer's leaves from JAX.
+  return jax.tree_util.Partial(_quantize, quantizer, progress)
+
+
+def _quantize(quantizer, progress, x):
+  return quantizer(x, progress=progress)
 
 
 class QuantDense(nn.Module):

@@ -39,7 +39,8 @@ def layer_view(
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
-    layer: the layer's name, with slashes between the names of nested modules.
+    layer: the layer's name, with slashes between the names of nested modules;
+      '' for a model that is a layer itself.
     quantizer: for models of others, what the view's kernel passes through
       before it is put into the layer; None for none. Our own layers bring theirs.
     **kwargs: passed to the model's call, such as ``progress`` or ``train``.
@@ -87,7 +88,7 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
 
 
 def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
-  path = tuple(layer.split('/'))
+  path = tuple(filter(None, layer.split('/')))  # The model itself: ().
   calls = []
 
   def record(next_fun, args, call_kwargs, context):
@@ -168,7 +169,7 @@ def _check_layer(layer, layers):
   if layer not in layers:
     raise ValueError(
       f'The model has no layer {layer!r} with a kernel; it has '
-      f'{", ".join(sorted(layers))}.'
+      f'{", ".join(map(repr, sorted(layers)))}.'
     )
 
 

@@ -86,8 +86,13 @@ def _quantize(staircase, estimator, x, *, progress=1.0, key=None):
     raise ValueError(f'A quantizer needs a floating x; got dtype {x.dtype}.')
   types.check_range('progress', progress, 0.0, 1.0)
   if key is not None:
-    staircase = jax.tree_util.Partial(staircase, key=key)
+    # Not Partial(staircase, ...): that hides the staircase's leaves from JAX.
+    staircase = jax.tree_util.Partial(_random, staircase, key)
   return _straight_through(x, staircase, estimator, progress)
+
+
+def _random(staircase, key, x):
+  return staircase(x, key=key)
 
 
 @jax.custom_vjp

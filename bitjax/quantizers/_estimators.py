@@ -75,20 +75,24 @@ def clip(
   r"""Clips the *value* of the gradient to ``[-limit, limit]``.
 
   .. math:: \bar x = \frac1B \, \mathrm{clip}(B g, -l, l)
+    = \mathrm{clip}(g, -l / B, l / B)
 
   With the default ``B = 1`` it clips the gradient as it arrives, that of the
   *mean* loss. For ``num_examples = B``, the batch size, it clips each example's
-  gradient of its *own* loss: on activations directly, since example b receives
-  1/B times the gradient of its loss; on weights if ``quantize`` is called inside a
-  ``vmap`` over the examples, where JAX applies the estimator example by example
-  and sums afterwards.
+  gradient of its *own* loss wherever each example has an ``x`` of its own, since
+  it receives 1/B times the gradient of its loss: on activations [B, ...], and on
+  weights that are copied first, ``quantize(jnp.broadcast_to(w, (B, *w.shape)))``.
+  Weights that a ``vmap`` over the examples merely shares are quantized once,
+  outside of it, and receive one sum: there take the mean of ``vmap(grad(...))``
+  of the examples' own losses, with ``B = 1``.
 
   Args:
     limit: l > 0, in units of loss per unit of ``x``.
     num_examples: B, over how many examples the loss is a mean.
 
   Returns:
-    An estimator. Infinite gradients become ``+-limit``; NaN stays NaN.
+    An estimator. Infinite gradients become ``+-limit / num_examples``; NaN
+    stays NaN.
 
   Raises:
     ValueError: if a concrete ``limit`` or ``num_examples`` is not positive.
@@ -100,4 +104,5 @@ def clip(
 
 def _clip(limit, num_examples, g, x, x_q, progress):
   del x, x_q, progress
-  return jnp.clip(num_examples * g, -limit, limit) / num_examples
+  bound = limit / num_examples  # Not clip(B * g) / B: B * g may overflow.
+  return jnp.clip(g, -bound, bound)

@@ -47,7 +47,7 @@ def mean_abs(coupling: str = 'column', *, detached: bool = True) -> Scaling:
     coupling: ``'column'`` for one scale per unit, ``'tensor'`` for one in all.
     detached: whether the gradient stops at the scale, as in most training code;
       else :math:`\partial \alpha_j / \partial w_{ij} = \mathrm{sgn}(w_{ij}) / n`,
-      with sgn(0) = 0.
+      with sgn(0) = +1 (that of JAX's |w|).
 
   Returns:
     A callable pytree: kernel [fan_in, units] to scale [units] or [].

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -42,11 +42,15 @@ __all__ = [
 ACTIVATIONS = ('identity', 'relu', 'sign')
 
 
-def _static(default=dataclasses.MISSING):
+def _static(default: Any = dataclasses.MISSING) -> Any:
   return dataclasses.field(default=default, metadata={'static': True})
 
 
-def _stage(cls):
+_T = TypeVar('_T')
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(_static,))
+def _stage(cls: type[_T]) -> type[_T]:
   return jax.tree_util.register_dataclass(
     dataclasses.dataclass(frozen=True)(cls)
   )

@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from flax import linen
 import jax
 import jax.numpy as jnp
 import optax
@@ -29,6 +28,9 @@ from bitjax import scans
 from bitjax import transforms
 from bitjax import tree
 from bitjax import types
+
+if TYPE_CHECKING:
+  from flax import linen
 
 __all__ = [
   'OPTIMIZERS',

@@ -1,0 +1,87 @@
+"""Every experiment runs from flags to figure, and draws again without work."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+EXPERIMENTS = sorted(
+  path.stem for path in (ROOT / 'experiments').glob('[!_]*.py')
+)
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_smoke_preset_runs_and_redraws(name, tmp_path):
+  out = tmp_path / 'run'
+  first = _run(name, '--preset=smoke', f'--out={out}')
+  assert first.returncode == 0, first.stderr
+  files = {
+    'config.json', 'results.nc', 'results.csv', 'verdicts.json',
+    'figure.png', 'figure.pdf',
+  }  # fmt: skip
+  assert files <= {path.name for path in out.iterdir()}
+  verdicts = json.loads((out / 'verdicts.json').read_text())
+  assert verdicts and all(entry['claim'] for entry in verdicts)
+  before = (out / 'results.nc').read_bytes(), verdicts
+  again = _run(name, '--preset=smoke', f'--out={out}')
+  assert again.returncode == 0, again.stderr
+  assert 'lanes' not in again.stderr  # Nothing was computed.
+  assert before == (
+    (out / 'results.nc').read_bytes(),
+    json.loads((out / 'verdicts.json').read_text()),
+  )
+
+
+@pytest.mark.parametrize('name', EXPERIMENTS)
+def test_help_is_a_manual_page(name):
+  page = _run(name, '--help')
+  assert page.returncode == 0, page.stderr
+  assert '--preset' in page.stdout and 'smoke' in page.stdout
+
+
+@pytest.mark.parametrize(
+  ('flag', 'words'),
+  [
+    ('--dataset=imagenet', 'mnist5k'),
+    ('--optimizers=sgd,rmsprop', 'adam'),
+    ('--norm=l3', 'linf'),
+    ('--networks=ternary', 'binary_weights'),
+    ('--preset=huge', 'quick'),
+    ('--learning_rate=1', 'learning_rates'),
+    ('--budget=-1', 'budget'),
+    ('--budget=nan', 'budget'),
+    ('--noise=-0.1', 'noise'),
+    ('--seeds=', 'seeds'),
+    ('--batch_size=4000', '--augment=shift'),
+    ('--dataset=mnist', 'data_dir'),
+    ('--out=/proc/nowhere/run', '/proc/nowhere'),
+  ],
+)
+def test_bad_input_is_one_line_and_status_2(flag, words, tmp_path):
+  out = tmp_path / 'run'
+  done = _run('multistep_ste', f'--out={out}', flag)
+  assert done.returncode == 2
+  lines = done.stderr.strip().splitlines()
+  assert len(lines) == 1 and words in lines[0], done.stderr
+  assert not out.exists()
+
+
+def _run(name, *flags):
+  return subprocess.run(
+    [sys.executable, '-m', f'experiments.{name}', *flags],
+    cwd=ROOT,
+    env=_environment(),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def _environment():
+  # What is tested is that it runs, not how fast: most of a smoke run is spent in
+  # the compiler.
+  return os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}

@@ -1,0 +1,250 @@
+"""Grids of lanes equal nested Python loops, at any width."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import lanes
+
+AXES = {
+  'rate': np.float32([0.1, 0.2, 0.3]),
+  'noise': np.float32([[1, 2], [3, 4]]),
+  'seed': np.arange(5),
+}
+SHAPE = (3, 2, 5)
+WIDTHS = (None, 1, 2, 7, 29, 30, 1000)
+
+
+def step(rate, noise, seed, data):
+  """Anything that mixes all inputs, in a pytree of several shapes."""
+  moved = jnp.tanh(data @ (noise + jnp.sin(seed)) * rate)
+  return {'moved': moved, 'scalars': (moved.sum(), seed), 'none': None}
+
+
+DATA = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+
+
+@functools.cache
+def looped():
+  one = jax.jit(step)
+  outputs = [
+    one(rate, noise, seed, DATA)
+    for rate, noise, seed in itertools.product(*AXES.values())
+  ]
+  return jax.tree.map(
+    lambda *leaves: np.stack(leaves).reshape(SHAPE + leaves[0].shape), *outputs
+  )
+
+
+class TestGrid:
+  """Against loops."""
+
+  @pytest.mark.parametrize('width', WIDTHS)
+  def test_equals_loops_and_traces_once(self, width):
+    traces = []
+
+    def counted(**kwargs):
+      traces.append(None)
+      return step(**kwargs)
+
+    got = jax.jit(
+      lambda axes, data: lanes.grid(
+        counted,
+        dict(zip(AXES, axes, strict=True)),  # jit would sort a dict.
+        width=width,
+        shared={'data': data},
+      )
+    )(tuple(AXES.values()), DATA)
+    assert len(traces) == 1
+    assert got['moved'].shape == (*SHAPE, 4)
+    want = looped()
+    np.testing.assert_array_equal(got['scalars'][1], want['scalars'][1])
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+      got,
+      want,
+    )
+
+  @pytest.mark.parametrize('width', [1, 2, 6])
+  def test_without_jit(self, width):
+    traces = []
+
+    def product(a, b):
+      traces.append(None)
+      return a * b
+
+    axes = {'a': np.float32([1, 2, 3]), 'b': np.float32([5, 7])}
+    got = lanes.grid(product, axes, width=width)
+    np.testing.assert_array_equal(got, np.outer(axes['a'], axes['b']))
+    assert len(traces) == 1
+
+  def test_order_of_axes_is_order_of_result(self):
+    a, b = np.float32([1, 2, 3]), np.float32([5, 7])
+    minus = lambda a, b: a - b
+    got = lanes.grid(minus, {'b': b, 'a': a})
+    np.testing.assert_array_equal(got, a[None] - b[:, None])
+
+  def test_keys_are_an_axis(self):
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def use(key, scale):
+      return scale * jax.random.key_data(key)
+
+    scales = np.uint32([1, 10])
+    data = np.asarray(jax.random.key_data(keys))
+    for width in (1, 3, 8):
+      got = lanes.grid(use, {'key': keys, 'scale': scales}, width=width)
+      np.testing.assert_array_equal(got, data[:, None] * scales[:, None])
+
+  def test_nested(self):
+    def outer(a):
+      return lanes.grid(
+        lambda b, a: a + 10 * b, {'b': np.arange(4)}, shared={'a': a}, width=3
+      )
+
+    for width in (1, 2):
+      grid = jax.jit(functools.partial(lanes.grid, outer, width=width))
+      got = grid({'a': np.arange(3)})
+      want = np.arange(3)[:, None] + 10 * np.arange(4)
+      np.testing.assert_array_equal(got, want)
+
+  @pytest.mark.parametrize('width', [1, 2, 3])
+  def test_gradient_through_axes_and_shared(self, width):
+    axes = {'a': np.float32([1, 2, 3]), 'b': np.float32([0.5, 0.25])}
+
+    def total(axes, factor):
+      product = lambda a, b, factor: factor * jnp.sin(a) * b**2
+      shared = {'factor': factor}
+      return lanes.grid(product, axes, width=width, shared=shared).sum()
+
+    grads, factor = jax.jit(jax.grad(total, argnums=(0, 1)))(axes, 2.0)
+    a, b = np.float64(axes['a']), np.float64(axes['b'])
+    np.testing.assert_allclose(
+      grads['a'], 2 * np.cos(a) * np.sum(b**2), rtol=1e-5
+    )
+    np.testing.assert_allclose(grads['b'], 4 * np.sin(a).sum() * b, rtol=1e-5)
+    np.testing.assert_allclose(
+      factor, np.sin(a).sum() * np.sum(b**2), rtol=1e-5
+    )
+
+  @pytest.mark.parametrize('width', [1, 2, 5])
+  def test_diverged_lane_does_not_disturb_the_others(self, width):
+    def run(rate):
+      def step(x, _):
+        return x - rate * 4 * x**3, None
+
+      return jax.lax.scan(step, 1.0, None, length=30)[0]
+
+    rates = np.float32([0.05, 9, 0.1, 0.02, 8])
+    got = np.asarray(lanes.grid(run, {'rate': rates}, width=width))
+    assert np.isnan(got[[1, 4]]).all()
+    calm = np.asarray(lanes.grid(run, {'rate': rates[[0, 2, 3]]}, width=1))
+    np.testing.assert_allclose(got[[0, 2, 3]], calm, rtol=1e-6)
+
+  @pytest.mark.parametrize('width', [1, 2, 4])
+  def test_shared_inputs_are_not_copied_to_lanes(self, width):
+    data = np.ones((1000, 50), np.float32)
+
+    def use(a, data):
+      return a * data.sum()
+
+    grid = lambda a, data: lanes.grid(
+      use, {'a': a}, width=width, shared={'data': data}
+    )
+    a = np.float32([1, 2, 3, 4])
+    text = str(jax.make_jaxpr(grid)(a, data))
+    assert 'f32[1000,50]' in text
+    assert not any(f'f32[{n},1000,50]' in text for n in (1, 2, 4))
+    compiled = jax.jit(grid).lower(a, data).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < data.nbytes
+    np.testing.assert_allclose(jax.jit(grid)(a, data), 50000 * a)
+
+  def test_memory_is_bounded_by_the_width(self):
+    def big(a):
+      return jnp.sum(jnp.sort(jnp.sin(a * jnp.arange(10_000.0))))
+
+    def temporary(width):
+      grid = jax.jit(lambda a: lanes.grid(big, {'a': a}, width=width))
+      compiled = grid.lower(np.ones(32, np.float32)).compile()
+      return compiled.memory_analysis().temp_size_in_bytes
+
+    one, four, all_lanes = temporary(1), temporary(4), temporary(32)
+    assert one < four < all_lanes
+    assert four < 0.3 * all_lanes
+
+  @pytest.mark.parametrize(
+    ('axes', 'kwargs', 'message'),
+    [
+      ({}, {}, 'needs at least one axis'),
+      ({'a': np.ones(0)}, {}, r"Axis 'a' needs at least one value; got.*\(0,"),
+      ({'a': 1.0}, {}, r"Axis 'a' needs at least one value; got shape \(\)"),
+      ({'a': np.ones(2)}, {'width': 0}, 'must be >= 1; got 0 and 2'),
+      ({'a': np.ones(2)}, {'width': -3}, 'must be >= 1; got -3 and 2'),
+    ],
+  )
+  def test_errors(self, axes, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+      lanes.grid(lambda a: a, axes, **kwargs)
+
+
+class TestProduct:
+  """The list of lanes."""
+
+  def test_last_axis_runs_fastest(self):
+    listed, shape = lanes.product(AXES)
+    assert shape == SHAPE
+    want = list(itertools.product(*AXES.values()))
+    for place, name in enumerate(AXES):
+      np.testing.assert_array_equal(listed[name], [row[place] for row in want])
+
+  def test_keys(self):
+    keys = jax.random.split(jax.random.key(0), 3)
+    listed, shape = lanes.product({'key': keys, 'a': np.arange(2)})
+    assert shape == (3, 2)
+    np.testing.assert_array_equal(
+      jax.random.key_data(listed['key']),
+      np.repeat(jax.random.key_data(keys), 2, axis=0),
+    )
+
+
+class TestEach:
+  """Lists of lanes that are not a grid."""
+
+  @pytest.mark.parametrize('jitted', [False, True])
+  @pytest.mark.parametrize('width', [None, 3, 9])
+  def test_equals_a_loop(self, width, jitted):
+    listed = {
+      'a': [1.0, 2.0, 3.0, 4.0, 5.0],
+      'b': np.arange(10, dtype=np.float32).reshape(5, 2),
+    }
+
+    def run():
+      return lanes.each(lambda a, b: (a * b, a), listed, width=width)
+
+    got = jax.jit(run)() if jitted else run()
+    a = np.asarray(listed['a'])
+    np.testing.assert_array_equal(got[0], a[:, None] * listed['b'])
+    np.testing.assert_array_equal(got[1], a)
+
+  @pytest.mark.parametrize(
+    ('listed', 'message'),
+    [
+      ({}, 'need the same number of lanes'),
+      ({'a': np.ones(2), 'b': np.ones(3)}, "got {'a': 2, 'b': 3}"),
+      ({'a': np.ones(0)}, 'number of lanes must be >= 1'),
+    ],
+  )
+  def test_errors(self, listed, message):
+    with pytest.raises(ValueError, match=message):
+      lanes.each(lambda **kwargs: kwargs, listed)
+
+
+def test_default_width_is_one_on_a_cpu(monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
+  assert lanes.default_width(12) == 1
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert lanes.default_width(12) == 12

@@ -1,0 +1,517 @@
+"""What every estimator and every staircase must satisfy: one row each.
+
+A new estimator is one row of `ESTIMATORS`: how to make it, its rule rewritten in
+NumPy (float64), and the places where the rule has a kink.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import quantizers
+
+DTYPES = ('float32', 'float16', 'bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One estimator: ``rule(g, x, x_q, progress, **hyper)`` is its oracle."""
+
+  name: str
+  make: Callable[..., quantizers.Estimator]
+  rule: Callable[..., np.ndarray]
+  hyper: dict[str, Any] = dataclasses.field(default_factory=dict)
+  kinks_of_x: tuple[float, ...] = ()
+  kinks_of_g: tuple[float, ...] = ()
+  bad: tuple[dict[str, Any], ...] = ()
+  progress: float = 1.0
+
+  def __call__(self) -> quantizers.Estimator:
+    return self.make(**self.hyper)
+
+  def expected(self, g, x, x_q, progress=None, **hyper):
+    progress = self.progress if progress is None else progress
+    arrays = (np.asarray(a).astype(np.float64) for a in (g, x, x_q))
+    return self.rule(*arrays, progress, **{**self.hyper, **hyper})
+
+
+def narrowing(start=2.0):
+  """The tests' own annealed estimator: a window that shrinks with progress."""
+  return jax.tree_util.Partial(_narrowing, start)
+
+
+def _narrowing(start, g, x, x_q, progress):
+  return jnp.where(jnp.abs(x) <= start * (1 - 0.5 * progress), g, 0)
+
+
+def pull(rate=0.5):
+  """The tests' own estimator that uses ``x_q``, like EWGS."""
+  return jax.tree_util.Partial(_pull, rate)
+
+
+def _pull(rate, g, x, x_q, progress):
+  return g * (1 + rate * jnp.sign(g) * jnp.clip(x - x_q, -1, 1))
+
+
+def _window_rule(g, x, x_q, progress, half_width=1.0, gain=1.0):
+  return np.where(np.abs(x) <= half_width, gain * g, 0)
+
+
+def _clip_rule(g, x, x_q, progress, limit, num_examples=1):
+  return np.clip(num_examples * g, -limit, limit) / num_examples
+
+
+NOT_POSITIVE = (0, -1.0, float('nan'), np.float32(-2), [[1.0], [-1.0]])
+
+
+def _bad(name, **others):
+  return tuple(
+    {**others, name: np.asarray(v) if isinstance(v, list) else v}
+    for v in NOT_POSITIVE
+  )
+
+
+ESTIMATORS = (
+  Row('identity', quantizers.identity, lambda g, x, x_q, progress: g),
+  Row('window', quantizers.window, _window_rule, {}, (-1, 1)),
+  Row(
+    'window, narrow and louder',
+    quantizers.window,
+    _window_rule,
+    {'half_width': 0.5, 'gain': 2.0},
+    (-0.5, 0.5),
+    bad=_bad('half_width'),
+  ),
+  Row(
+    'clip of the mean',
+    quantizers.clip,
+    _clip_rule,
+    {'limit': 0.25},
+    kinks_of_g=(-0.25, 0.25),
+    bad=_bad('limit'),
+  ),
+  Row(
+    'clip per example',
+    quantizers.clip,
+    _clip_rule,
+    {'limit': 0.5, 'num_examples': 4},
+    kinks_of_g=(-0.125, 0.125),
+    bad=_bad('num_examples', limit=1.0),
+  ),
+  Row(
+    'annealed',
+    narrowing,
+    lambda g, x, x_q, p, start: np.where(
+      np.abs(x) <= start * (1 - 0.5 * p), g, 0
+    ),
+    {'start': 2.0},
+    (-1.5, 1.5),
+    progress=0.5,
+  ),
+  Row(
+    'reads x_q',
+    pull,
+    lambda g, x, x_q, p, rate: (
+      g * (1 + rate * np.sign(g) * np.clip(x - x_q, -1, 1))
+    ),
+    {'rate': 0.5},
+    (-2, 0, 2),
+    (0.0,),
+  ),
+)
+
+STAIRCASES = {
+  'sign': (quantizers.sign, lambda x: np.where(x >= 0, 1.0, -1.0), (0.0,)),
+}
+
+every_estimator = pytest.mark.parametrize(
+  'row', ESTIMATORS, ids=[row.name for row in ESTIMATORS]
+)
+every_staircase = pytest.mark.parametrize('name', STAIRCASES)
+every_dtype = pytest.mark.parametrize('dtype', DTYPES)
+
+
+def around(kinks, dtype):
+  """Each kink and its two neighbours; zeros, large and plain values."""
+  dtype = jnp.dtype(dtype)
+  kinks = np.asarray([k for k in kinks if k], dtype)
+  sides = [np.nextafter(kinks, np.asarray(side, dtype)) for side in (-9, 9)]
+  far = float(jnp.finfo(dtype).max)
+  near = 4 * float(jnp.finfo(dtype).tiny)  # XLA takes subnormals for zero.
+  plain = np.asarray([0.0, near, 0.0625, 0.75, 3.0, far, np.inf], dtype)
+  return np.concatenate([kinks, *sides, plain, -plain, [np.nan]]).astype(dtype)
+
+
+def pairs(row, dtype):
+  """Every x of interest with every g of interest, both flat."""
+  x = around(row.kinks_of_x, dtype)
+  g = around(row.kinks_of_g, dtype)
+  # Products stay finite here: overflow has its own test.
+  g = g[~(np.abs(g.astype(np.float64)) > 100)]
+  x, g = np.meshgrid(x, g)
+  return x.ravel(), g.ravel()
+
+
+def sign_of(x):
+  return np.where(np.asarray(x).astype(np.float64) >= 0, 1.0, -1.0)
+
+
+@jax.jit
+def vjp(quantize, x, g, progress=1.0):
+  x_q, pull_back = jax.vjp(lambda x: quantize(x, progress=progress), x)
+  (x_bar,) = pull_back(jnp.asarray(g).astype(x_q.dtype))
+  return x_q, x_bar
+
+
+def float64(x):
+  return np.asarray(x).astype(np.float64)
+
+
+def attach(estimator):
+  return quantizers.attach(quantizers.sign(), estimator)
+
+
+def loss(x, quantize, progress, g):
+  """A scalar whose gradient by x is the estimator's answer to g."""
+  return jnp.sum(quantize(x, progress=progress) * g)
+
+
+class TestRule:
+  """Forward and backward are the rule of the table."""
+
+  @every_dtype
+  @every_estimator
+  def test_equals_rule_around_kinks_and_at_random(self, row, dtype):
+    drawn = np.random.default_rng(0).normal(size=(2, 500)).astype(dtype)
+    x, g = np.concatenate([pairs(row, dtype), drawn], axis=1)
+    x_q, x_bar = vjp(attach(row()), x, g, row.progress)
+    assert x_q.dtype == x_bar.dtype == x.dtype
+    np.testing.assert_array_equal(float64(x_q), sign_of(x))
+    want = row.expected(g, x, sign_of(x))
+    tolerance = 4 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(float64(x_bar), want, rtol=tolerance, atol=0)
+    finite = ~np.isnan(float64(x)) & ~np.isnan(float64(g))
+    assert np.isfinite(float64(x_bar)[finite]).all()
+
+  def test_clip_of_infinite_gradients_is_finite(self):
+    g = np.float16([np.inf, -np.inf, 6e4, 1e-3])
+    _, x_bar = vjp(attach(quantizers.clip(1.0, 8192)), np.ones_like(g), g)
+    want = np.float16([1, -1, 1, 1]) / np.float16(8192)
+    np.testing.assert_array_equal(x_bar, want)
+
+  def test_clip_leaves_small_gradients_bitwise_alone(self):
+    g = np.random.default_rng(1).normal(size=500).astype(np.float32)
+    x_bar = vjp(attach(quantizers.clip(9e3, 1000)), g, g)[1]
+    np.testing.assert_array_equal(x_bar, g)
+
+  def test_narrow_window_with_reciprocal_gain_keeps_the_mass(self):
+    x = np.linspace(-2, 2, 4001, dtype=np.float32)
+    masses = [
+      vjp(attach(quantizers.window(c, 1 / c)), x, np.ones_like(x))[1].mean()
+      for c in (0.5, 1.0)
+    ]
+    np.testing.assert_allclose(masses, 0.5, rtol=2e-3)
+
+
+class TestShapesAndTypes:
+  """Any shape, any float; everything else is a ValueError."""
+
+  @every_estimator
+  def test_any_shape(self, row):
+    shapes = [(), (0,), (3, 0), (2, 3, 4)]
+    x = [np.full(shape, -0.25, np.float32) for shape in shapes]
+    g = [np.full(shape, 0.0625, np.float32) for shape in shapes]
+    with jax.numpy_rank_promotion('raise'):
+      outputs = jax.jit(
+        lambda xs, gs: [
+          vjp(attach(row()), x, g, row.progress)
+          for x, g in zip(xs, gs, strict=True)
+        ]
+      )(x, g)
+    for shape, (x_q, x_bar) in zip(shapes, outputs, strict=True):
+      assert x_q.shape == x_bar.shape == shape
+      np.testing.assert_array_equal(x_q, -np.ones(shape))
+      want = row.expected(np.float64(0.0625), np.float64(-0.25), -1.0)
+      np.testing.assert_allclose(x_bar, np.broadcast_to(want, shape), rtol=1e-6)
+
+  @every_dtype
+  @every_estimator
+  def test_cotangent_has_dtype_of_x(self, row, dtype):
+    """Whatever the dtypes of the staircase, hyperparameters and progress."""
+    x = jnp.zeros(3, dtype)
+    for returned in DTYPES:
+      staircase = jax.tree_util.Partial(lambda x, t=returned: x.astype(t))
+      for cast in (float, np.float32):
+        quantize = quantizers.attach(staircase, jax.tree.map(cast, row()))
+        x_q, x_bar = jax.eval_shape(vjp, quantize, x, x, cast(row.progress))
+        assert x_q.dtype == returned
+        assert x_bar.dtype == dtype
+
+  @pytest.mark.parametrize(
+    'x', [1, True, np.arange(3), np.ones(2, bool), 1j], ids=repr
+  )
+  def test_rejects_what_is_not_floating(self, x):
+    quantize = attach(quantizers.identity())
+    with pytest.raises(ValueError, match='needs a floating x; got dtype'):
+      quantize(x)
+
+  @pytest.mark.parametrize(
+    'progress', [-0.01, 1.01, float('nan'), np.float32(2), 5, 'jax']
+  )
+  def test_rejects_progress_outside_its_range(self, progress):
+    progress = jnp.float32(-1) if progress == 'jax' else progress
+    quantize = attach(quantizers.identity())
+    with pytest.raises(ValueError, match=r'progress must be in \[0'):
+      quantize(jnp.ones(2), progress=progress)
+
+  @pytest.mark.parametrize('progress', [0, 1, 0.5, np.float32(1), True])
+  def test_accepts_progress_in_its_range(self, progress):
+    x = np.float32([0.7, 1.0, 1.4])
+    _, x_bar = vjp(attach(narrowing(1.5)), x, np.ones_like(x), progress)
+    want = x <= 1.5 * (1 - 0.5 * float(progress))
+    np.testing.assert_array_equal(x_bar, want)
+
+  @pytest.mark.parametrize(
+    ('make', 'hyper'),
+    [
+      pytest.param(row.make, bad, id=f'{row.name}-{bad}')
+      for row in ESTIMATORS
+      for bad in row.bad
+    ],
+  )
+  def test_rejects_bad_hyperparameters(self, make, hyper):
+    with pytest.raises(ValueError, match='must be > 0 and not NaN; got'):
+      make(**hyper)
+
+
+def _over_lanes(transform):
+  """Sweeps estimator and progress over three lanes; the middle is the row's."""
+
+  def swept(x, quantize, progress, g):
+    lanes = jax.tree.map(
+      lambda leaf: jnp.asarray([0.5 * leaf, leaf, 2.0 * leaf]), quantize
+    )
+    progresses = jnp.asarray([0.0, progress, 1.0])
+    grads = jax.vmap(transform, in_axes=(None, 0, 0, None))
+    return grads(x, lanes, progresses, g)[1]
+
+  return swept
+
+
+def _in_scan(x, quantize, progress, g):
+  """A step a scan: progress is a tracer of the loop, as in training."""
+
+  def step(carry, progress):
+    return carry, jax.grad(loss)(x, carry, progress, g)
+
+  quantize = jax.tree.map(jnp.float32, quantize)
+  progresses = jnp.asarray([0.0, progress, 1.0])
+  return jax.lax.scan(step, quantize, progresses)[1][1]
+
+
+def _through_scan(x, quantize, progress, g):
+  def total(x):
+    def step(carry, row):
+      return carry + loss(row[0], quantize, progress, row[1]), None
+
+    return jax.lax.scan(step, 0.0, (x, g))[0]
+
+  return jax.grad(total)(x)
+
+
+def _closed_over(transform):
+  """The quantizer, with its tracers, is closed over by what is transformed."""
+
+  @jax.jit
+  def outer(x, quantize, progress, g):
+    def inner(x, g):
+      return loss(x, quantize, progress, g)
+
+    return jax.grad(transform(inner))(x, g)
+
+  return outer
+
+
+GRADIENTS = {
+  'jit(grad)': jax.jit(jax.grad(loss)),
+  'grad(jit)': jax.grad(jax.jit(loss)),
+  'grad(checkpoint)': jax.grad(jax.checkpoint(loss)),
+  'jit(grad(checkpoint(jit)))': jax.jit(
+    jax.grad(jax.checkpoint(jax.jit(loss)))
+  ),
+  'vmap(grad(jit))': jax.vmap(
+    jax.grad(jax.jit(loss)), in_axes=(0, None, None, 0)
+  ),
+  'grad(jit) of a closure': _closed_over(jax.jit),
+  'grad(checkpoint) of a closure': _closed_over(jax.checkpoint),
+  'lanes(grad(jit))': _over_lanes(jax.grad(jax.jit(loss))),
+  'lanes(closure)': _over_lanes(_closed_over(jax.checkpoint)),
+  'scan(grad)': _in_scan,
+  'grad(scan)': _through_scan,
+}
+
+# What every estimator is compiled with; the rest differ only in tracing.
+ESSENTIAL = ('vmap(grad(jit))', 'lanes(closure)', 'scan(grad)')
+
+
+class TestTransformations:
+  """The same gradient under every nesting, and no leaked tracers."""
+
+  x = np.float32([0.0, -0.3, 0.5, 0.9, -1.4, 1.6, 2.5])
+  g = np.float32([0.5, 0.1, -0.1, 2.0, 0.2, -0.3, 0.06])
+
+  @every_estimator
+  def test_every_nesting_equals_rule(self, row):
+    @jax.jit
+    def run(*args):
+      return {name: GRADIENTS[name](*args) for name in ESSENTIAL}
+
+    with jax.checking_leaks():
+      x_bars = run(self.x, attach(row()), row.progress, self.g)
+    want = row.expected(self.g, self.x, sign_of(self.x))
+    for name, x_bar in x_bars.items():
+      np.testing.assert_allclose(x_bar, want, rtol=1e-6, err_msg=name)
+
+  @pytest.mark.parametrize('nesting', GRADIENTS)
+  def test_nesting_without_outer_jit_equals_rule(self, nesting):
+    (row,) = (row for row in ESTIMATORS if row.name == 'annealed')
+    with jax.checking_leaks():
+      x_bar = GRADIENTS[nesting](self.x, attach(row()), row.progress, self.g)
+    want = row.expected(self.g, self.x, sign_of(self.x))
+    np.testing.assert_allclose(x_bar, want, rtol=1e-6)
+
+  def test_window_width_swept_by_vmap(self):
+    widths = np.float32([0.25, 0.5, 1.0, 2.0])
+    x = np.linspace(-3, 3, 25, dtype=np.float32)
+
+    def passed(half_width):
+      estimator = quantizers.window(half_width)
+      quantize = quantizers.attach(quantizers.sign(), estimator)
+      return jax.grad(jax.jit(lambda x: jnp.sum(quantize(x))))(x)
+
+    with jax.checking_leaks():
+      got = jax.jit(jax.vmap(passed))(widths)
+    want = np.abs(x) <= np.asarray(widths)[:, None]
+    np.testing.assert_array_equal(got, want)
+
+  @every_estimator
+  def test_hyperparameters_are_leaves_with_zero_gradient(self, row):
+    quantize = jax.tree.map(np.float32, attach(row()))
+    sent = jax.tree.leaves(quantize)
+    assert all(np.float32(value) in sent for value in row.hyper.values())
+    got = jax.jit(jax.grad(loss, argnums=1))(
+      self.x, quantize, row.progress, self.g
+    )
+    assert jax.tree.structure(got) == jax.tree.structure(quantize)
+    assert all(leaf == 0 for leaf in jax.tree.leaves(got))
+
+  @every_estimator
+  def test_equal_quantizers_share_one_trace(self, row):
+    traces = []
+
+    @jax.jit
+    def step(x, quantize, progress):
+      traces.append(None)
+      return jax.grad(loss)(x, quantize, progress, x)
+
+    for factor in (1.0, 1.0, 3.0):
+      hyper = {k: factor * v for k, v in row.hyper.items()}
+      x = np.linspace(-2, 2, 9, dtype=np.float32)
+      got = step(x, attach(row.make(**hyper)), row.progress / factor)
+      want = row.expected(x, x, sign_of(x), row.progress / factor, **hyper)
+      np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert len(traces) == 1
+
+
+def noisy_sign(amplitude=1.0):
+  """The tests' own random staircase."""
+  return jax.tree_util.Partial(_noisy_sign, amplitude)
+
+
+def _noisy_sign(amplitude, x, *, key):
+  noise = jax.random.uniform(key, x.shape, x.dtype, -1, 1)
+  return jnp.where(x + amplitude * noise >= 0, 1, -1).astype(x.dtype)
+
+
+class TestStaircases:
+  """Staircases alone, and random ones."""
+
+  @every_dtype
+  @every_staircase
+  def test_equals_rule_around_kinks(self, name, dtype):
+    make, rule, kinks = STAIRCASES[name]
+    x = around(kinks, dtype)
+    got = jax.jit(make())(x)
+    assert got.dtype == x.dtype
+    want = rule(float64(x))
+    np.testing.assert_array_equal(float64(got), want)
+
+  @every_staircase
+  def test_compositions(self, name):
+    make, rule, kinks = STAIRCASES[name]
+    x = np.stack(2 * [around(kinks, 'float32')])
+    want = rule(float64(x))
+    np.testing.assert_array_equal(jax.jit(make())(x), want)
+    np.testing.assert_array_equal(jax.vmap(make())(x), want)
+    np.testing.assert_array_equal(jax.lax.map(make(), x), want)
+    assert make()(jnp.zeros((0, 2))).shape == (0, 2)
+    assert jax.tree.structure(make()) == jax.tree.structure(make())
+
+  @pytest.mark.parametrize('dtype', DTYPES)
+  def test_signed_zeros_are_positive(self, dtype):
+    got = quantizers.sign()(jnp.asarray([0.0, -0.0], dtype))
+    np.testing.assert_array_equal(float64(got), [1, 1])
+
+  def test_own_gradient_is_zero(self):
+    sign = quantizers.sign()
+    grad = jax.jit(jax.grad(lambda x: jnp.sum(sign(x))))(np.arange(-2.0, 3))
+    np.testing.assert_array_equal(grad, np.zeros(5))
+
+  def test_random_staircase_draws_by_its_key(self):
+    x = jnp.zeros(200)
+    quantize = quantizers.attach(noisy_sign(), quantizers.window(1.0))
+    draw = jax.jit(lambda seed: quantize(x, key=jax.random.key(seed)))
+    first, again, other = draw(1), draw(1), draw(2)
+    np.testing.assert_array_equal(first, again)
+    assert 50 < np.sum(np.asarray(first) != np.asarray(other)) < 150
+    with pytest.raises(TypeError, match='key'):
+      quantize(x)
+
+  def test_random_staircase_with_traced_amplitude(self):
+    x = np.linspace(-2, 2, 50, dtype=np.float32)
+    amplitudes = np.float32([0.0, 0.5, 2.0])
+
+    def run(amplitude, seed):
+      quantize = quantizers.attach(
+        noisy_sign(amplitude), quantizers.window(amplitude + 0.5)
+      )
+
+      def total(x):
+        x_q = quantize(x, key=jax.random.key(seed))
+        return jnp.sum(x_q), x_q
+
+      return jax.grad(jax.checkpoint(total), has_aux=True)(x)
+
+    with jax.checking_leaks():
+      grads, outputs = jax.jit(jax.vmap(run))(amplitudes, np.arange(3))
+    for seed, amplitude in enumerate(amplitudes):
+      key = jax.random.key(seed)
+      noise = float64(jax.random.uniform(key, x.shape, x.dtype, -1, 1))
+      want = np.where(x + amplitude * noise >= 0, 1, -1)
+      np.testing.assert_array_equal(outputs[seed], want)
+      np.testing.assert_array_equal(grads[seed], np.abs(x) <= amplitude + 0.5)
+
+  def test_leaves_of_a_random_staircase_are_not_hidden(self):
+    """Differentiated hyperparameters must not be closed over."""
+    x = np.zeros(4, np.float32)
+
+    def total(amplitude, seed):
+      quantize = quantizers.attach(noisy_sign(amplitude), quantizers.identity())
+      return jnp.sum(quantize(x, key=jax.random.key(seed)))
+
+    assert jax.jit(jax.grad(total))(1.0, 0) == 0

@@ -1,0 +1,270 @@
+"""Views of other people's linen models, by intercepting one layer."""
+
+import functools
+
+from flax import linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bitjax import nn
+from bitjax import quantizers
+from bitjax import scans
+
+CLASSES = 3
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(5, 6, 4, 2)).astype(np.float32)
+LABELS = RNG.integers(0, CLASSES, 5)
+close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+
+
+def sign_ste():
+  return quantizers.attach(quantizers.sign(), quantizers.identity())
+
+
+class Plain(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    x = x.reshape((x.shape[0], -1))
+    x = linen.tanh(linen.Dense(7)(x))
+    x = linen.tanh(linen.Dense(6)(x))
+    return linen.Dense(CLASSES)(x)
+
+
+class Residual(linen.Module):
+  features: int
+
+  @linen.compact
+  def __call__(self, x):
+    return x + linen.gelu(linen.Dense(self.features)(x))
+
+
+class Nested(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    x = linen.Dense(6)(x.reshape((x.shape[0], -1)))
+    x = linen.BatchNorm(use_running_average=True)(x)
+    x = Residual(6, name='block')(x)
+    return linen.Dense(CLASSES, name='head')(x)
+
+
+class Convolutional(linen.Module):
+  def setup(self):
+    self.conv = linen.Conv(4, (3, 3), strides=2)
+    self.head = linen.Dense(CLASSES)
+
+  def __call__(self, x):
+    x = linen.relu(self.conv(x)).mean(axis=(1, 2))
+    return self.head(x)
+
+
+class BinaryDense(linen.Module):
+  """A layer that transforms its kernel itself."""
+
+  features: int
+
+  @linen.compact
+  def __call__(self, x):
+    shape = (x.shape[-1], self.features)
+    kernel = self.param('kernel', linen.initializers.lecun_normal(), shape)
+    alpha = self.param('alpha', linen.initializers.ones, (1, self.features))
+    return x @ sign_ste()(kernel) * alpha
+
+
+class Custom(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    x = BinaryDense(6)(x.reshape((x.shape[0], -1)))
+    return linen.Dense(CLASSES)(jnp.tanh(0.2 * x))
+
+
+CASES = {
+  'plain, first': (Plain(), 'Dense_0'),
+  'plain, last': (Plain(), 'Dense_2'),
+  'residual in a block': (Nested(), 'block/Dense_0'),
+  'named head': (Nested(), 'head'),
+  'convolution': (Convolutional(), 'conv'),
+  'own kernel transformation': (Custom(), 'BinaryDense_0'),
+  'the model itself': (linen.Dense(CLASSES), ''),
+}
+
+
+def random_variables(model, inputs=IMAGES):
+  shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)
+  rng = np.random.default_rng(1)
+
+  def leaf(path, x):
+    value = 0.5 * rng.normal(size=x.shape).astype(np.float32)
+    return np.exp(value) if path[-1].key == 'var' else value
+
+  return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def with_kernel(variables, layer, kernel):
+  """The variables with one layer's kernel replaced."""
+  flat = jax.tree_util.tree_map_with_path(
+    lambda path, leaf: (
+      kernel
+      if [k.key for k in path]
+      == ['params', *filter(None, layer.split('/')), 'kernel']
+      else leaf
+    ),
+    variables,
+  )
+  return flat
+
+
+@pytest.mark.parametrize(
+  ('case', 'quantizer'),
+  [
+    *((case, None) for case in CASES),
+    ('plain, first', sign_ste()),
+    ('convolution', sign_ste()),
+  ],
+)
+def test_equals_model(case, quantizer):
+  model, layer = CASES[case]
+  inputs = IMAGES if layer else IMAGES.reshape(5, -1)
+  variables = random_variables(model, inputs)
+  view = nn.layer_view(
+    model, variables, inputs, LABELS, layer, quantizer=quantizer
+  )
+  assert isinstance(view.tail[-1], scans.Opaque)
+  assert view.couples_examples
+
+  def model_loss(kernel):
+    kernel = kernel if quantizer is None else quantizer(kernel)
+    logits = model.apply(with_kernel(variables, layer, kernel), inputs)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
+    return jnp.mean(losses), (logits, losses)
+
+  def view_loss(kernel):
+    return view.loss(kernel), (view.logits(kernel), view.losses(kernel))
+
+  @jax.jit
+  def run(kernels):
+    return [
+      jax.vmap(jax.value_and_grad(loss, has_aux=True))(kernels)
+      for loss in (model_loss, view_loss)
+    ]
+
+  noise = RNG.normal(size=view.kernel.shape).astype(np.float32)
+  want, got = run(np.stack([view.kernel, view.kernel + noise]))
+  jax.tree.map(close, got, want)
+  assert np.abs(want[1]).max() > 1e-3  # A gradient flows,
+  assert abs(want[0][0][0] - want[0][0][1]) > 1e-3  # and the kernel matters.
+
+
+def test_views_are_arguments_and_stack():
+  model, layer = CASES['residual in a block']
+  variables = random_variables(model)
+  other = jax.tree.map(lambda leaf: leaf[::-1], variables)
+  views = [
+    nn.layer_view(model, v, IMAGES, LABELS, layer) for v in (variables, other)
+  ]
+  traces = []
+
+  @jax.jit
+  def loss(view):
+    traces.append(None)
+    return view.loss(view.kernel)
+
+  alone = np.asarray([loss(view) for view in views])
+  assert len(traces) == 1
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *views)
+  together = jax.jit(jax.vmap(lambda view: view.loss(view.kernel)))(stacked)
+  close(together, alone)
+  assert abs(alone[0] - alone[1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+  ('layer', 'left'), [('Dense_0', 3), ('Dense_1', 2), ('Dense_2', 1)]
+)
+def test_what_precedes_the_layer_is_dropped(layer, left):
+  """All products are traced; those before the layer are not compiled."""
+  view = nn.layer_view(
+    Plain(), random_variables(Plain()), IMAGES, LABELS, layer
+  )
+  loss = jax.jit(lambda view: view.loss(view.kernel))
+  lowered = loss.lower(view)
+  assert str(jax.make_jaxpr(loss)(view)).count('dot_general[') == 3
+  assert lowered.as_text().count('stablehlo.dot_general') == left
+  products = {'Dense_0': 48 * 7, 'Dense_1': 7 * 6, 'Dense_2': 6 * CLASSES}
+  names = list(products)
+  want = sum(2 * 5 * products[n] for n in names[names.index(layer) :])
+  flops = lowered.compile().cost_analysis()['flops']
+  assert want <= flops < want + 1000
+
+
+def test_unknown_layer_lists_the_layers():
+  variables = random_variables(Nested())
+  for layer in ('block', 'block/Dense_1', 'BatchNorm_0', '', 'block//Dense_0'):
+    with pytest.raises(
+      ValueError, match=r"has no layer .*'Dense_0', 'block/Dense_0', 'head'"
+    ):
+      nn.layer_view(Nested(), variables, IMAGES, LABELS, layer)
+
+
+class Twice(linen.Module):
+  def setup(self):
+    self.shared = linen.Dense(6)
+    self.unused = linen.Dense(6)
+    self.head = linen.Dense(CLASSES)
+
+  def __call__(self, x):
+    x = x.reshape((x.shape[0], -1))[:, :6]
+    if self.is_initializing():
+      self.unused(x)
+    return self.head(self.shared(self.shared(x)))
+
+
+@pytest.mark.parametrize(('layer', 'calls'), [('shared', 2), ('unused', 0)])
+def test_layer_must_be_called_once(layer, calls):
+  variables = random_variables(Twice())
+  with pytest.raises(ValueError, match=f'it was called {calls} times'):
+    nn.layer_view(Twice(), variables, IMAGES, LABELS, layer)
+  nn.layer_view(Twice(), variables, IMAGES, LABELS, 'head')
+
+
+class Masked(linen.Module):
+  @linen.compact
+  def __call__(self, x, mask):
+    kernel = self.param('kernel', linen.initializers.ones, (48, CLASSES))
+    return (x * mask) @ kernel
+
+
+class UsesMasked(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    return Masked(name='masked')(x.reshape((x.shape[0], -1)), 2.0)
+
+
+def test_layer_must_take_its_inputs_only():
+  variables = random_variables(UsesMasked())
+  with pytest.raises(ValueError, match='must take its inputs only'):
+    nn.layer_view(UsesMasked(), variables, IMAGES, LABELS, 'masked')
+
+
+def test_shapes_must_agree():
+  variables = random_variables(Plain())
+  with pytest.raises(ValueError, match='same number of examples'):
+    nn.layer_view(Plain(), variables, IMAGES, LABELS[:3], 'Dense_0')
+
+
+class Switched(linen.Module):
+  @linen.compact
+  def __call__(self, x, train=False):
+    x = linen.Dense(6)(x.reshape((x.shape[0], -1)))
+    x = 2 * x if train else x  # A Python branch: `train` must stay static.
+    return linen.Dense(CLASSES)(x)
+
+
+def test_call_keywords_stay_static():
+  variables = random_variables(Switched())
+  view = nn.layer_view(
+    Switched(), variables, IMAGES, LABELS, 'Dense_0', train=True
+  )
+  got = jax.jit(lambda view: view.logits(view.kernel))(view)
+  close(got, Switched().apply(variables, IMAGES, train=True))

@@ -1,0 +1,125 @@
+"""The toy problem: what a seed shares, and what each arm reports."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import descent
+from bitjax import studies
+from bitjax import types
+from bitjax.studies import toy
+from bitjax.studies import toy_arms
+from bitjax.studies import toy_config
+
+BUDGET = types.Budget(0.1)
+
+
+@pytest.fixture(scope='module')
+def opened():
+  config = toy_config.ToyConfig(
+    dataset='digits', batch_size=(16, 40), hidden=(8,), seeds=(5, 2)
+  )
+  sweep = studies.Sweep()
+  problem = config.open(sweep)
+  assert sweep.records['data_checksum'] == problem.dataset.checksum
+  return problem
+
+
+def pose(problem, network='binary', seed=2, **kwargs):
+  return problem.pose(network, jnp.asarray(seed), problem.arrays, **kwargs)
+
+
+def test_networks_of_a_seed_share_weights_and_batches(opened):
+  binary, real = pose(opened), pose(opened, 'full_precision')
+  np.testing.assert_array_equal(binary.kernel, real.kernel)
+  np.testing.assert_array_equal(binary.search.inputs, real.search.inputs)
+  other = pose(opened, seed=5)
+  assert (binary.kernel != other.kernel).any()
+  assert (binary.search.labels != other.search.labels).any()
+
+
+def test_batches_are_disjoint_and_of_the_size_asked_for(opened):
+  small, large = pose(opened, batch_size=16), pose(opened)
+  assert small.search.inputs.shape[0] == 16
+  assert large.search.inputs.shape[0] == large.holdout.inputs.shape[0] == 40
+  images = opened.dataset.images.reshape(len(opened.dataset.labels), -1)
+  unique = len(np.unique(images, axis=0)) == len(images)
+  rows = {tuple(row) for row in np.asarray(large.search.inputs)}
+  assert unique
+  assert not rows & {tuple(row) for row in np.asarray(large.holdout.inputs)}
+
+
+def test_single_step_is_the_loss_along_the_gradient(opened):
+  problem = pose(opened)
+  fractions = jnp.array([0.1, 1.0])
+  found = toy.single_step(problem, BUDGET, fractions)
+  gradient = jax.grad(problem.search.loss)(problem.kernel)
+  unit = BUDGET.radius / np.linalg.norm(gradient)
+  for place, fraction in enumerate(fractions):
+    kernel = problem.kernel - fraction * unit * gradient
+    np.testing.assert_allclose(
+      found['holdout'][place], problem.holdout.loss(kernel), rtol=1e-6
+    )
+    np.testing.assert_allclose(found['used'][place], fraction, rtol=1e-5)
+
+
+@pytest.mark.parametrize('norm', ['l2', 'linf', 'l1', 'flips'])
+def test_every_arm_stays_in_the_ball(opened, norm):
+  problem, budget = pose(opened), types.Budget(0.1, norm)
+  if norm == 'flips':
+    budget = types.Budget(5.0, norm)
+  rates = jnp.array([0.3, 1.0])
+  arms = {
+    'single': toy.single_step(problem, budget, rates),
+    'steepest': (
+      toy.single_step(problem, budget, rates, steepest=True)
+      if norm != 'flips'
+      else {}
+    ),
+    'noisy': toy.noisy_single_step(problem, budget, rates, 0.5),
+    'restarts': toy.restarts(problem, budget, 1.0, jnp.arange(3)),
+    **{
+      name: toy.multi_step(
+        problem, budget, 3, 0.7, optimizer=name, noise=0.5, draw=1
+      )
+      for name in toy.OPTIMIZERS
+    },
+  }
+  for name, outputs in arms.items():
+    if outputs:
+      assert set(outputs) == set(toy.REPORTED), name
+      assert (outputs['used'] <= 1 + 1e-5).all(), name
+      assert (outputs['used'] > 0).any(), name
+
+
+@pytest.mark.parametrize('optimizer', list(toy.OPTIMIZERS))
+def test_step_size_one_reaches_the_edge(opened, optimizer):
+  found = toy.multi_step(pose(opened), BUDGET, 1, 1.0, optimizer=optimizer)
+  np.testing.assert_allclose(found['used'][1], 1.0, rtol=0.02)
+
+
+def test_first_step_of_sgd_is_the_single_step(opened):
+  problem = pose(opened)
+  several = toy.multi_step(problem, BUDGET, 2, 0.5)
+  single = toy.single_step(problem, BUDGET, jnp.array([0.5]))
+  np.testing.assert_allclose(several['holdout'][1], single['holdout'][0])
+  np.testing.assert_array_equal(several['flips'][1], single['flips'][0])
+
+
+def test_losses_choose_by_protocol(opened):
+  sweep = studies.Sweep()
+  results = toy_arms.collect(
+    opened, sweep, [toy_arms.single(opened, (0.01, 0.1, 1.0))]
+  )
+  assert results.attrs == {'examples': 1797, 'independent': 1}
+  found = toy_arms.losses(
+    results, 'single', protocol='oracle', batch='search', batch_size=40
+  )
+  expected = results['single_search'].sel(batch_size=40).min('learning_rate')
+  np.testing.assert_array_equal(found, expected.transpose(*found.dims))
+  share = descent.reachable_flips(pose(opened).kernel, BUDGET) / (64 * 8)
+  reported = results['single_reachable'].sel(
+    network='binary', batch_size=40, seed=2
+  )
+  np.testing.assert_allclose(reported, share, rtol=1e-6)

@@ -1,0 +1,125 @@
+"""Norms, flip counts and masks of trees, against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bitjax import tree
+
+KINDS = ('l2', 'linf', 'l1')
+
+norm = jax.jit(tree.norm, static_argnums=1)  # Eager, each step compiles.
+
+
+def want(kind, x):
+  x = np.abs(np.asarray(x, np.float64).ravel())
+  return {'l2': np.sqrt(np.sum(x**2)), 'linf': x.max(), 'l1': x.sum()}[kind]
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float32'])
+@pytest.mark.parametrize('kind', KINDS)
+def test_norm_is_that_of_the_difference_within_three_ulps(kind, dtype):
+  rng = np.random.default_rng(0)
+  params = {
+    'a': jnp.asarray(rng.normal(size=(700, 3)), dtype),
+    'b': [jnp.asarray(2.5, dtype), jnp.zeros((0, 4), dtype)],
+  }
+  anchor = jax.tree.map(lambda x: jnp.ones_like(x) / 2, params)
+  flat = [np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(params)]
+  got = norm(params, kind, anchor)
+  assert got.dtype == jnp.float32
+  # In exact arithmetic, where the leaves are read as they are stored.
+  exact = want(kind, np.concatenate(flat) - 0.5)
+  np.testing.assert_allclose(got, exact, rtol=3 * 2.0**-23)
+  np.testing.assert_allclose(
+    norm(params, kind), want(kind, np.concatenate(flat)), rtol=3 * 2**-23
+  )
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1.0, 1e30, 2e37])
+@pytest.mark.parametrize('kind', KINDS)
+def test_norm_neither_overflows_nor_vanishes(kind, scale):
+  x = jnp.asarray(np.array([3.0, -4.0, 1.0]) * scale, jnp.float32)
+  np.testing.assert_allclose(norm(x, kind), want(kind, x), rtol=3e-7)
+
+
+def test_total_is_accurate_whatever_the_spread():
+  rng = np.random.default_rng(1)
+  spread = 10.0 ** rng.uniform(-12, 0, size=200_704)
+  alike = np.full(200_704, 0.1)
+  # A small term each, after a large one: a running sum would lose them all.
+  drowned = np.concatenate([[1.0], np.full(200_703, 2.0**-25)])
+  for values in (spread, alike, drowned):
+    x = jnp.asarray(values.reshape(784, 256), jnp.float32)
+    got = jax.jit(tree.total)(x, jnp.max(x))
+    np.testing.assert_allclose(
+      got, np.sum(np.asarray(x, np.float64)), rtol=2.0**-23
+    )
+
+
+def test_norm_of_extreme_and_empty_trees():
+  nan, inf = jnp.nan, jnp.inf
+  for kind in KINDS:
+    assert norm({}, kind) == 0
+    assert norm([jnp.zeros((0, 3))], kind) == 0
+    assert norm(jnp.zeros(3), kind) == 0
+    assert norm(jnp.array([1.0, -inf]), kind) == inf
+    assert np.isnan(norm(jnp.array([nan, inf]), kind))
+  assert norm(jnp.array([1, -2]), 'l1') == 3
+
+
+def test_norm_in_float64():
+  with jax.enable_x64():
+    x = jnp.asarray(np.random.default_rng(2).normal(size=999))
+    for kind in KINDS:
+      np.testing.assert_allclose(norm(x, kind), want(kind, x), rtol=4e-16)
+
+
+def test_norm_gradients():
+  x = jnp.array([3.0, -4.0])
+  for kind, gradient in (
+    ('l2', [0.6, -0.8]),
+    ('l1', [1.0, -1.0]),
+    ('linf', [0.0, -1.0]),
+  ):
+    got = jax.jit(jax.grad(lambda x, kind=kind: tree.norm(x, kind)))(x)
+    np.testing.assert_allclose(got, gradient, rtol=1e-6)
+  np.testing.assert_array_equal(
+    jax.jit(jax.grad(lambda x: tree.norm(x, 'l2')))(jnp.zeros(2)), np.zeros(2)
+  )
+
+
+def test_flips_take_zero_as_positive():
+  x = {'a': jnp.array([1.0, -1.0, 0.0, -0.0]), 'b': jnp.array(-2.0)}
+  anchor = {'a': jnp.array([-1.0, -1.0, -0.0, -3.0]), 'b': jnp.array(0.0)}
+  assert tree.flips(x, anchor) == 3
+  got = tree.norm(x, 'flips', anchor)
+  assert got == 3 and got.dtype == jnp.int32
+
+
+def test_mask_by_name():
+  params = {'dense': {'kernel': 1.0, 'bias': 2.0}, 'list': [3.0]}
+  assert tree.mask_by_name(params, 'kernel') == {
+    'dense': {'kernel': True, 'bias': False},
+    'list': [False],
+  }
+  assert tree.mask_by_name(params, ['bias', '0', 'scale']) == {
+    'dense': {'kernel': False, 'bias': True},
+    'list': [True],
+  }
+  # An attribute's name, as of a named tuple.
+  trace = optax.TraceState(trace=jnp.zeros(2))
+  assert jax.tree.leaves(tree.mask_by_name(trace, 'trace')) == [True]
+
+
+def test_errors_name_the_choices():
+  with pytest.raises(ValueError, match='l2, linf, l1, flips'):
+    tree.norm(jnp.zeros(2), 'l3')
+  with pytest.raises(ValueError, match='anchor'):
+    tree.norm(jnp.zeros(2), 'flips')
+  with pytest.raises(ValueError, match='bias, kernel'):
+    tree.mask_by_name({'kernel': 1.0, 'bias': 1.0}, 'kernels')
+  with pytest.raises(ValueError):
+    tree.norm({'a': 1.0}, 'l2', {'b': 1.0})

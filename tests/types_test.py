@@ -1,0 +1,118 @@
+"""The budget as a pytree, and the checks with their messages."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import types
+
+
+class TestBudget:
+  """Radius traced, norm and anchor static."""
+
+  def test_radius_is_the_only_leaf(self):
+    budget = types.Budget(0.5, 'linf', 'noised')
+    assert jax.tree.leaves(budget) == [0.5]
+    assert (budget.norm, budget.anchor) == ('linf', 'noised')
+    assert (types.Budget(1).norm, types.Budget(1).anchor) == ('l2', 'start')
+
+  def test_one_trace_for_all_radii_another_for_another_norm(self):
+    traces = []
+
+    @jax.jit
+    def doubled(budget):
+      traces.append(budget.norm)
+      return 2 * budget.radius
+
+    radii = (0.5, 1.0, 0.0)
+    assert [float(doubled(types.Budget(r))) for r in radii] == [1, 2, 0]
+    assert float(doubled(types.Budget(3.0, 'l1'))) == 6
+    assert traces == ['l2', 'l1']
+
+  def test_vmap_grad_and_scan_over_radii(self):
+    budgets = types.Budget(jnp.asarray([1.0, 2.0, 3.0]), 'flips')
+    square = lambda budget: budget.radius**2
+    np.testing.assert_array_equal(jax.vmap(square)(budgets), [1, 4, 9])
+    grads = jax.vmap(jax.grad(square))(budgets)
+    assert isinstance(grads, types.Budget)
+    assert grads.norm == 'flips'
+    np.testing.assert_array_equal(grads.radius, [2, 4, 6])
+    swept = jax.vmap(lambda radius: types.Budget(radius).radius + 1)
+    np.testing.assert_array_equal(swept(jnp.arange(3.0)), [1, 2, 3])
+    _, stacked = jax.lax.scan(lambda c, b: (c, square(b)), 0.0, budgets)
+    np.testing.assert_array_equal(stacked, [1, 4, 9])
+
+  def test_traced_radius_is_not_validated(self):
+    """JAX rebuilds budgets with anything for leaves: gradients, None."""
+    got = jax.jit(lambda r: types.Budget(r).radius)(-1.0)
+    assert float(got) == -1
+    structure = jax.tree.structure(types.Budget(1.0))
+    for leaf in (None, object(), jax.ShapeDtypeStruct((), jnp.float32)):
+      assert jax.tree.unflatten(structure, [leaf]).radius is leaf
+
+  @pytest.mark.parametrize('norm', types.NORMS)
+  @pytest.mark.parametrize('anchor', types.ANCHORS)
+  def test_accepts_what_it_lists(self, norm, anchor):
+    for radius in (0, 0.0, 2, np.float32(1), jnp.float32(1), np.inf):
+      budget = types.Budget(radius, norm, anchor)
+      assert budget.radius is radius
+
+  @pytest.mark.parametrize(
+    'radius',
+    [-1, -0.1, float('nan'), np.float32(-1), np.array([1, -1]), -np.inf],
+    ids=repr,
+  )
+  def test_rejects_bad_radius(self, radius):
+    for cast in (lambda x: x, jnp.asarray):
+      with pytest.raises(
+        ValueError, match='radius must be >= 0 and not NaN; g'
+      ):
+        types.Budget(cast(radius))
+
+  @pytest.mark.parametrize(
+    ('field', 'message'),
+    [
+      ({'norm': 'l3'}, "norm must be one of l2, linf, l1, flips; got 'l3'"),
+      ({'norm': None}, 'norm must be one of l2, linf, l1, flips; got None'),
+      ({'anchor': ''}, "anchor must be one of start, noised; got ''"),
+    ],
+  )
+  def test_rejects_unknown_choices(self, field, message):
+    with pytest.raises(ValueError, match=message):
+      types.Budget(1.0, **field)
+
+  def test_is_frozen(self):
+    with pytest.raises(AttributeError):
+      types.Budget(1.0).radius = 2.0
+
+
+CHECKS = {
+  'non_negative': (types.check_non_negative, [0, 2.5, np.inf], [-1, np.nan]),
+  'positive': (types.check_positive, [1e-9, np.inf], [0, -1, np.nan]),
+  'finite': (types.check_finite, [0, -3.0], [np.inf, -np.inf, np.nan]),
+  'range': (
+    lambda name, value: types.check_range(name, value, 0.25, 4),
+    [0.25, 4, 1],
+    [0.2499, 4.001, np.nan, -np.inf],
+  ),
+}
+
+
+@pytest.mark.parametrize('name', CHECKS)
+def test_checks(name):
+  check, good, bad = CHECKS[name]
+  for cast in (float, np.float32, jnp.float32, lambda x: np.array([1, x])):
+    for value in good:
+      check('thing', cast(value))
+    for value in bad:
+      with pytest.raises(ValueError, match=r'^thing must be .*; got .*\.$'):
+        check('thing', cast(value))
+  jax.jit(lambda value: check('thing', value))(bad[0])
+
+
+def test_message_shows_value_as_the_user_wrote_it():
+  with pytest.raises(
+    ValueError, match=r'^x must be > 0 and not NaN; got -2\.$'
+  ):
+    types.check_positive('x', -2)
