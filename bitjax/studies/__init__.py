@@ -33,6 +33,7 @@ from bitjax.studies.statistics import paired
 from bitjax.studies.statistics import simultaneous
 from bitjax.studies.sweep import Sweep
 from bitjax.studies.sweep import TraceError
+from bitjax.studies.toy_config import StepsConfig
 from bitjax.studies.toy_config import ToyConfig
 from bitjax.studies.verdicts import Verdict
 
@@ -42,6 +43,7 @@ __all__ = [
   'Grid',
   'Interval',
   'RunDirectory',
+  'StepsConfig',
   'Sweep',
   'ToyConfig',
   'TraceError',

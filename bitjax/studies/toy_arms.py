@@ -124,8 +124,13 @@ def losses(
   return protocols.select(outcomes, over, protocol)[batch]
 
 
-def single(problem: toy_config.Toy, rates: Sequence[float]) -> Arm:
+def single(
+  problem: toy_config.Toy, rates: Sequence[float], *, steepest: bool = False
+) -> Arm:
   """Single-step STE at every learning rate, network and batch size.
+
+  With ``steepest`` the arm is named so, and its direction is that of steepest
+  descent in the budget's norm instead of the gradient.
 
   Also reports ``reachable``, the largest share of signs that a point of the ball
   has flipped: a budget that reaches all, or none, compares nothing.
@@ -134,14 +139,15 @@ def single(problem: toy_config.Toy, rates: Sequence[float]) -> Arm:
   def fn(network, batch_size, seed, data, labels):
     posed = problem.pose(network, seed, data, batch_size=batch_size)
     flips = descent.reachable_flips(posed.kernel, problem.budget)
-    outputs = toy.single_step(posed, problem.budget, labels)
+    outputs = toy.single_step(posed, problem.budget, labels, steepest=steepest)
     return outputs | {'reachable': flips / posed.kernel.size}
 
   static = {
     'network': problem.config.networks,
     'batch_size': problem.config.batch_size,
   }
-  return Arm('single', fn, static, _seeds(problem), 'learning_rate', rates)
+  name = 'steepest' if steepest else 'single'
+  return Arm(name, fn, static, _seeds(problem), 'learning_rate', rates)
 
 
 def variant(
@@ -179,9 +185,9 @@ def multi(
   problem: toy_config.Toy,
   num_steps: int,
   name: str,
-  *,
+  static: Mapping[str, Sequence[Any]],
   lanes: Mapping[str, Sequence[Any]],
-  static: Mapping[str, Sequence[Any]] | None = None,
+  *,
   norm: types.Norm | None = None,
 ) -> Arm:
   """Several steps of STE.
@@ -190,10 +196,10 @@ def multi(
     problem: the toy problem.
     num_steps: updates.
     name: of the arm.
-    lanes: axes among ``noise``, ``draw`` (default: none) and ``step_size``,
-      besides the seed.
     static: axes among ``batch_size`` and ``optimizer`` (default: the largest
       batch, and SGD), besides the network.
+    lanes: axes among ``noise``, ``draw`` (default: none) and ``step_size``,
+      besides the seed.
     norm: of the ball; None for that of the study.
   """
 
@@ -206,7 +212,7 @@ def multi(
   budget = problem.budget
   if norm is not None:
     budget = dataclasses.replace(budget, norm=norm)
-  static = {'network': problem.config.networks} | dict(static or {})
+  static = {'network': problem.config.networks} | dict(static)
   lanes = _seeds(problem) | dict(lanes)
   return Arm(name, fn, static, lanes, 'step', range(num_steps + 1))
 

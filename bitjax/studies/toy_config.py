@@ -13,10 +13,11 @@ from bitjax import data
 from bitjax import nn
 from bitjax import types
 from bitjax.studies import flags
+from bitjax.studies import grids
 from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 
-__all__ = ['NETWORKS', 'Toy', 'ToyConfig']
+__all__ = ['NETWORKS', 'StepsConfig', 'Toy', 'ToyConfig']
 
 NETWORKS = {
   'full_precision': nn.full_precision_mlp,
@@ -103,6 +104,41 @@ class ToyConfig:
       independent_examples=self.augment == 'none',
     )
     return Toy(self, dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepsConfig(ToyConfig):
+  """And the ways to step: optimisers, noise, learning rates, lengths."""
+
+  optimizers: tuple[str, ...] = flags.flag(
+    ('sgd', 'sgdm', 'adam'),
+    'Optimisers of the multi-step arms.',
+    choices=tuple(toy.OPTIMIZERS),
+    unique=True,
+  )
+  noise: tuple[float, ...] = flags.flag(
+    (0.0, 0.1, 0.3, 1.0),
+    'Noise amplitudes, as fractions of the budget.',
+    minimum=0,
+    maximum=1,
+    unique=True,
+  )
+  draws: int = flags.flag(1, 'Noise draws for each seed.', minimum=1)
+  learning_rates: grids.Grid = flags.flag(
+    grids.Grid('log:1e-4:1:200'),
+    'Single-step learning rates, as fractions of the one that reaches the edge '
+    'of the ball (1e-4 to 1 is 1e-5 to 1e-1 for a normalised gradient and the '
+    'budget 0.1).',
+    exclusive_minimum=0,
+    maximum=1,
+  )
+  step_sizes: tuple[float, ...] = flags.flag(
+    (0.1, 0.3, 1.0),
+    'Multi-step learning rates, in the same unit.',
+    exclusive_minimum=0,
+    unique=True,
+  )
+  num_steps: int = flags.flag(5, 'Updates of the multi-step arms.', minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)

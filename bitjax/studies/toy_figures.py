@@ -1,0 +1,86 @@
+"""The note's curve, (L1 - Lm) / L1, in panels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bitjax.studies import plots
+from bitjax.studies.toy_arms import losses
+
+if TYPE_CHECKING:
+  from matplotlib import axes as axes_lib
+  import xarray
+
+__all__ = ['against_noise', 'against_steps']
+
+
+def against_noise(
+  ax: axes_lib.Axes, results: xarray.Dataset, batch: str
+) -> None:
+  """Draws the curve against the noise amplitude, with the best of all steps.
+
+  Args:
+    ax: where to draw.
+    results: with arms ``single`` and ``multi``.
+    batch: ``'search'`` for A, ``'holdout'`` for B; A chooses.
+  """
+  for network, optimizer, look in _lines(results):
+    curve = _curve(results, network, optimizer, batch)
+    samples = curve.transpose('noise', 'seed', 'draw')
+    plots.band(ax, results.noise, samples, marker='o', **look)
+  ax.set_xlabel('noise amplitude / budget')
+
+
+def against_steps(
+  ax: axes_lib.Axes, results: xarray.Dataset, batch: str
+) -> None:
+  """Draws the curve against the number of steps, without noise.
+
+  Thin lines show Adam at each learning rate: the spread that makes it hard to
+  tune.
+
+  Args:
+    ax: where to draw.
+    results: with arms ``single`` and ``multi``.
+    batch: ``'search'`` for A, ``'holdout'`` for B; A chooses.
+  """
+  taken = {'step': slice(1, None), 'noise': 0}
+  for network, optimizer, look in _lines(results):
+    curve = _curve(results, network, optimizer, batch, keep=('step',))
+    samples = curve.isel(taken).transpose('step', 'seed', 'draw')
+    plots.band(ax, samples.step, samples, marker='o', **look)
+    if optimizer == 'adam':
+      keep = ('step', 'step_size')
+      each = _curve(results, network, optimizer, batch, keep=keep)
+      each = each.isel(taken).mean(('seed', 'draw'))
+      thin = {'color': look['color'], 'linewidth': 0.5, 'linestyle': ':'}
+      ax.plot(each.step, each.transpose('step', 'step_size'), **thin)
+  ax.xaxis.get_major_locator().set_params(integer=True)
+  ax.set_xlabel('number of steps, without noise')
+
+
+def _lines(results):
+  """Networks have colours, optimisers line styles."""
+  for network in results.network.values.tolist():
+    styles = zip(
+      plots.LINE_STYLES, results.optimizer.values.tolist(), strict=False
+    )
+    for style, optimizer in styles:
+      name = {'sgd': 'SGD', 'sgdm': 'SGDm', 'adam': 'Adam'}[optimizer]
+      yield (
+        network,
+        optimizer,
+        {
+          'color': plots.COLORS[network],
+          'linestyle': style,
+          'label': f'{network.replace("_", " ")}, {name}',
+        },
+      )
+
+
+def _curve(results, network, optimizer, batch, keep=()):
+  options = {'protocol': 'oracle', 'batch': batch, 'network': network}
+  size = results.batch_size.max().item()
+  single = losses(results, 'single', batch_size=size, **options)
+  several = losses(results, 'multi', optimizer=optimizer, keep=keep, **options)
+  return (single - several) / single

@@ -1,0 +1,278 @@
+"""The note's findings on the toy problem, each judged from labelled results.
+
+Losses of a single step are called L1, of several steps Lm. Contrasts are logs of
+loss ratios, paired by seed and averaged over the draws of the noise; where nothing
+else is said, settings are chosen by the deployable protocol and read on B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitjax.studies import contrasts
+from bitjax.studies import protocols
+from bitjax.studies import verdicts
+from bitjax.studies.toy_arms import losses
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = [
+  'adam',
+  'batch',
+  'gain',
+  'interaction',
+  'literal',
+  'momentum',
+  'noise',
+  'several_steps',
+  'variant',
+]
+
+MARGIN = 0.05  # Of an equivalence: 5 % of the loss, or of the mean decrease.
+INFO = {'unit': 'log loss ratio', 'protocol': 'deployable, B'}
+
+Verdicts = Iterator[verdicts.Verdict]
+
+
+def gain(
+  results: xarray.Dataset, network: str, **options: Any
+) -> xarray.DataArray:
+  """log(L1 / Lm) of the first optimiser without noise, by seed.
+
+  Args:
+    results: with arms ``single`` and ``multi``.
+    network: the network.
+    **options: of `toy_arms.losses`, such as the protocol.
+  """
+  several = losses(results, 'multi', network=network, **options)
+  single = losses(results, 'single', **_at_largest(results, network), **options)
+  return np.log(single / several.isel(optimizer=0, noise=0).mean('draw'))
+
+
+def several_steps(
+  results: xarray.Dataset, network: str, *, primary: bool
+) -> Verdicts:
+  """N8: several steps reach a lower loss than one scanned step."""
+  details = {
+    f'{protocol} {name}': gain(
+      results, network, protocol=protocol, batch=batch
+    ).mean()
+    for protocol in protocols.PROTOCOLS
+    for batch, name in (('search', 'A'), ('holdout', 'B'))
+  }
+  single = protocols.arm(results, 'single', **_at_largest(results, network))
+  several = protocols.arm(results, 'multi', network=network)
+  several = several.isel(optimizer=0, noise=0, draw=0)
+  for name, arm in (('single', single), ('multi', several)):
+    over = [d for d in ('learning_rate', 'step_size', 'step') if d in arm.dims]
+    chosen = protocols.oracle(arm[['search', 'flips', 'used']], over)
+    details[f'flips {name}'] = chosen['flips'].mean()
+    details[f'budget used {name}'] = chosen['used'].mean()
+  details['reachable share of signs'] = single['reachable'].mean()
+  yield contrasts.difference(
+    'N8',
+    f'{network}: several steps reach a lower loss than one scanned step.',
+    gain(results, network),
+    primary=primary,
+    details=details,
+    **INFO,
+  )
+
+
+def literal(results: xarray.Dataset, network: str) -> Verdicts:
+  """N6: the note's mixture of an l2 step and element-wise clipping."""
+  single = losses(results, 'single', **_at_largest(results, network))
+  clipped = losses(results, 'literal', network=network)
+  yield contrasts.difference(
+    'N6',
+    f"{network}: several steps, clipped element by element as the note's are, "
+    'reach a lower loss than one l2-normalised step.',
+    np.log(single / clipped),
+    caveat='Unequal balls: the l2 budget binds, while 0.1 for each element '
+    'reaches every sign pattern of a Xavier initialisation.',
+    **INFO,
+  )
+
+
+def momentum(results: xarray.Dataset, network: str) -> Verdicts:
+  """N9: SGD and SGD with momentum are equally good."""
+  if not {'sgd', 'sgdm'} <= set(results.optimizer.values):
+    return
+  several = losses(results, 'multi', network=network).isel(noise=0)
+  several = several.mean('draw')
+  sgd, sgdm = (several.sel(optimizer=name) for name in ('sgd', 'sgdm'))
+  start = protocols.arm(results, 'batches', **_at_largest(results, network))
+  start = start['holdout'].isel(step=0, step_size=0)
+  decrease = float(np.log(start / sgd).mean())
+  yield contrasts.equivalent(
+    'N9 momentum',
+    f'{network}: SGD and SGD with momentum are equally good (within '
+    f'{MARGIN:.0%} of the mean decrease).',
+    np.log(sgd / sgdm),
+    MARGIN * abs(decrease),
+    details={'log decrease of SGD': decrease},
+    **INFO,
+  )
+
+
+def adam(results: xarray.Dataset, network: str) -> Verdicts:
+  """N8: Adam fluctuates; here, over a grid of learning rates."""
+  if not {'sgd', 'adam'} <= set(results.optimizer.values):
+    return
+  final = protocols.arm(results, 'multi', network=network)['holdout']
+  final = np.log(final.isel(step=-1, noise=0)).mean('draw')
+  spread = final.std('step_size')
+  yield contrasts.difference(
+    'N8 Adam',
+    f'{network}: Adam depends on its learning rate more than SGD does.',
+    spread.sel(optimizer='adam') - spread.sel(optimizer='sgd'),
+    unit='std of log loss over learning rates',
+    protocol='last step, B',
+    details={
+      name: spread.sel(optimizer=name).mean() for name in ('sgd', 'adam')
+    },
+  )
+
+
+def noise(results: xarray.Dataset, network: str) -> Verdicts:
+  """N9: noise helps on average; noise finds a better point."""
+  amplitudes = results.noise.values
+  if len(amplitudes) < 2:
+    return
+  several = losses(results, 'multi', network=network).isel(optimizer=0)
+  several = several.mean('draw')
+  yield contrasts.any_arm(
+    'N9 noise, mean',
+    f'{network}: noise at the start lowers the loss on average.',
+    {
+      f'noise {value:g}': np.log(
+        several.isel(noise=0) / several.sel(noise=value)
+      )
+      for value in amplitudes[1:]
+    },
+    **INFO,
+  )
+  read = functools.partial(losses, results, protocol='oracle', batch='search')
+  single = read('single', **_at_largest(results, network))
+  several = read('multi', network=network).isel(optimizer=0)
+  noised = {'noise': slice(1, None)}
+  reached = {
+    'several steps without noise': several.isel(noise=0).min('draw'),
+    'noise, one step': read('noisy', network=network).isel(noised).min('noise'),
+    'noise alone': read('restarts', network=network).isel(noised).min('noise'),
+  }
+  yield contrasts.difference(
+    'N9 noise, best',
+    f'{network}: the ball holds better points than the best single step, and '
+    'the best of all noise draws finds one.',
+    np.log(single / several.isel(noised).min(('noise', 'draw'))),
+    unit='log loss ratio',
+    protocol='oracle, A',
+    details={n: np.log(single / loss).mean() for n, loss in reached.items()},
+    caveat='The best of many draws shows that a point exists, not that noise '
+    'helps; the controls spend as many evaluations.',
+  )
+
+
+def interaction(results: xarray.Dataset) -> Verdicts:
+  """N9: full precision behaves like binary."""
+  if not {'full_precision', 'binary'} <= set(results.network.values):
+    return
+  full, binary = (gain(results, n) for n in ('full_precision', 'binary'))
+  yield contrasts.equivalent(
+    'N9 interaction',
+    'Full precision gains as much from several steps as binary does (within '
+    f'{MARGIN:.0%} of the loss).',
+    full - binary,
+    MARGIN,
+    details={'full precision': full.mean(), 'binary': binary.mean()},
+    **INFO,
+  )
+
+
+def batch(results: xarray.Dataset, network: str) -> Verdicts:
+  """N10: what a larger batch does to the note's curve."""
+  sizes = sorted(results.batch_size.values.tolist())
+  if len(sizes) < 2:
+    return
+  small, large = (
+    _curve(results, network, 'single', size) for size in (sizes[0], sizes[-1])
+  )
+  verdict = contrasts.variances(
+    'N10 batch, variance',
+    f'{network}: with batch {sizes[-1]} instead of {sizes[0]} the curve varies '
+    'less over seeds.',
+    large,
+    small,
+    protocol='oracle, A',
+    details={f'std {sizes[0]}': small.std(), f'std {sizes[-1]}': large.std()},
+  )
+  quarter = results.attrs['examples'] // 4
+  if sizes[-1] > quarter:
+    verdict = dataclasses.replace(
+      verdict,
+      verdict='inconclusive',
+      caveat=f'A batch above a quarter of the data ({quarter}) says nothing '
+      'about variance over batches: they overlap.',
+    )
+  yield verdict
+  yield contrasts.equivalent(
+    'N10 batch, mean',
+    f'{network}: the mean of the curve is the same with either batch.',
+    large - small,
+    MARGIN,
+    unit='(L1 - Lm) / L1',
+    protocol='oracle, A',
+  )
+
+
+def variant(results: xarray.Dataset, network: str, arm: str) -> Verdicts:
+  """N10: what another estimator of the single step does to the curve.
+
+  Args:
+    results: with the arm.
+    network: the network of which the arm is a variant.
+    arm: name of the arm.
+  """
+  size = results.batch_size.max().item()
+  normal = _curve(results, network, 'single', size)
+  other = _curve(results, network, arm, size)
+  affected = results[f'{arm}_affected'].sel(batch_size=size).mean().item()
+  verdict = contrasts.variances(
+    f'N10 {arm}, variance',
+    f'{network}: with {arm} as the single step the curve varies less over '
+    'seeds than with the normal STE.',
+    other,
+    normal,
+    protocol='oracle, A',
+    details={
+      'share of gradient affected': affected,
+      f'mean {arm}': other.mean(),
+      'mean normal': normal.mean(),
+      f'std {arm}': other.std(),
+      'std normal': normal.std(),
+    },
+  )
+  if affected == 0:
+    verdict = dataclasses.replace(verdict, verdict='inert')
+  yield verdict
+
+
+def _curve(results, network, arm, size):
+  """The note's (L1 - Lm) / L1 at one batch size, by seed."""
+  options = {'protocol': 'oracle', 'batch': 'search', 'batch_size': size}
+  where = {'network': network}
+  own = where if 'network' in results[f'{arm}_search'].dims else {}
+  single = losses(results, arm, **options, **own)
+  several = losses(results, 'batches', **options, **where)
+  return (single - several) / single
+
+
+def _at_largest(results, network):
+  return {'network': network, 'batch_size': results.batch_size.max().item()}
