@@ -18,7 +18,7 @@ def want(kind, x):
   return {'l2': np.sqrt(np.sum(x**2)), 'linf': x.max(), 'l1': x.sum()}[kind]
 
 
-@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float32'])
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_norm_is_that_of_the_difference_within_three_ulps(kind, dtype):
   rng = np.random.default_rng(0)

@@ -5,8 +5,16 @@ layer is one function of the view, which chooses the fastest exact path from
 static facts, can be told which to use, and says which it used.
 """
 
+from bitjax.scans._flips import FlipGains
+from bitjax.scans._flips import brute_force_gains
+from bitjax.scans._flips import flip_gains
+from bitjax.scans._flips_moves import Moves
+from bitjax.scans._flips_moves import Neighbours
+from bitjax.scans._flips_moves import moves
 from bitjax.scans._line import LineScan
 from bitjax.scans._line import line_scan
+from bitjax.scans._line_profile import LineProfile
+from bitjax.scans._line_profile import line_profile
 from bitjax.scans._view import Activation
 from bitjax.scans._view import Affine
 from bitjax.scans._view import BatchNorm
@@ -20,9 +28,17 @@ __all__ = [
   'Affine',
   'BatchNorm',
   'Dense',
+  'FlipGains',
   'LayerView',
+  'LineProfile',
   'LineScan',
+  'Moves',
+  'Neighbours',
   'Opaque',
   'Stage',
+  'brute_force_gains',
+  'flip_gains',
+  'line_profile',
   'line_scan',
+  'moves',
 ]

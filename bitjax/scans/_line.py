@@ -1,12 +1,21 @@
 r"""The loss along a line: every learning rate of one step.
 
 For a step along a direction d, ``line_scan`` answers: what is the loss of
-``W - eta * d`` for each of many learning rates ``eta``?
+``W - eta * d`` for each of many learning rates ``eta``? Only the layer's kernel
+moves, so nobody needs to pay a forward pass for each rate. There are three paths:
+
+* ``'steps'``: a quantized kernel changes only at its breakpoints, and each one
+  concerns few examples (`_line_steps`).
+* ``'affine'``: behind a real kernel, logits are affine between the kinks of the
+  ReLUs (`_line_affine`).
+* ``'brute_force'``: the network at every rate, whatever it is; the reference.
+
+All compute the same function. Which one applies follows from static facts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 
 import jax
@@ -14,11 +23,17 @@ import jax.numpy as jnp
 
 from bitjax import lanes
 from bitjax import types
+from bitjax.scans import _flips_split
+from bitjax.scans import _line_affine
+from bitjax.scans import _line_breakpoints
+from bitjax.scans import _line_steps
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'LineScan', 'line_scan']
 
-PATHS = ('auto', 'brute_force')
+PATHS = ('auto', 'steps', 'affine', 'brute_force')
+
+_FEW_RATES = 16  # For fewer, the number of breakpoints is not worth the risk.
 
 
 @jax.tree_util.register_dataclass
@@ -28,23 +43,37 @@ class LineScan:
 
   Attributes:
     learning_rates: the scanned rates, [rates], in the order given.
-    losses: mean loss at each rate, [rates], in nats.
+    losses: mean loss at each rate in nats, [rates]; [views, rates] for several.
+    uncertain: on the path ``'steps'``, for how many examples rounding may have
+      decided a sign behind the layer; else 0. Scalar; [views] for several.
     path: which path computed them.
   """
 
   learning_rates: types.Array
   losses: types.Array
+  uncertain: types.Array
   path: str = dataclasses.field(metadata={'static': True})
 
   def best(self) -> tuple[types.Array, types.Array, types.Array]:
-    """Index, learning rate and loss of the lowest loss; NaN never wins."""
-    losses = jnp.where(jnp.isnan(self.losses), jnp.inf, self.losses)
-    index = jnp.argmin(losses)
-    return index, self.learning_rates[index], self.losses[index]
+    """Index, learning rate and loss of the lowest loss; NaN never wins.
+
+    Each a scalar, or [views]. Of equal losses the first one wins.
+    """
+    index, loss = lowest(self.losses)
+    return index, self.learning_rates[index], loss
+
+
+def lowest(losses: types.Array) -> tuple[types.Array, types.Array]:
+  """Index and value of the lowest loss along the last axis; NaN never wins."""
+  # Infinite losses count as finite here, so that they still win over NaN.
+  finite = jnp.minimum(losses, jnp.finfo(losses.dtype).max)
+  index = jnp.argmin(jnp.where(jnp.isnan(finite), jnp.inf, finite), axis=-1)
+  loss = jnp.take_along_axis(losses, index[..., None], axis=-1)
+  return index, loss[..., 0]
 
 
 def line_scan(
-  view: _view.LayerView,
+  view: _view.LayerView | Sequence[_view.LayerView],
   direction: types.Array,
   learning_rates: types.Array,
   *,
@@ -56,23 +85,38 @@ def line_scan(
 
   .. math:: L(\eta) = \frac1B \sum_b \ell_b(q(W - \eta d))
 
+  What is exact: on ``'steps'`` every kernel is that of brute force, to the bit. If
+  inputs are integers (sums below 2^24), so are the layer's products and what follows
+  from them, and the mean may differ by the order of its sum; otherwise the same
+  holds but for ``uncertain`` examples. On ``'affine'`` losses agree up to rounding.
+
+  The number of rates hardly matters: ``'steps'`` costs what there are breakpoints,
+  ``'affine'`` what there are kinks. Rates that float32 cannot tell apart are equal
+  and have equal losses; the zero direction has a constant loss.
+
   Args:
-    view: the layer; the line starts at its latent kernel.
+    view: the layer; the line starts at its latent kernel. Or several views that
+      differ in their data, such as a batch to search and one to confirm: the
+      kernel and its quantizer are those of the first.
     direction: d, of the kernel's shape.
-    learning_rates: the values of eta, [rates], any order and sign.
+    learning_rates: the values of eta, [rates], any order and sign. Where they, or
+      anything in the direction, are traced and not finite, losses are NaN.
     constrain: applied to every candidate kernel before it is evaluated, such as
-      the projection onto a budget; None for the line as it is.
-    path: ``'brute_force'`` evaluates the network at every rate; ``'auto'``
-      takes the fastest path that is exact for this view.
-    width: rates that are vectorised at a time: memory is bounded by it; None
-      for `lanes.default_width`.
+      the projection onto a budget; None for the line as it is. It bends the
+      line, so it needs brute force.
+    path: one of ``'steps'`` (quantized kernel), ``'affine'`` (real kernel, ReLU)
+      and ``'brute_force'``; ``'auto'`` takes the first that applies, and brute
+      force for fewer than 16 rates.
+    width: what is vectorised at a time and bounds the memory: rates, or
+      breakpoints on ``'steps'``; None for a good choice.
 
   Returns:
     A `LineScan`, which also names the path taken.
 
   Raises:
-    ValueError: for a direction of another shape, rates that are not a non-empty
-      vector, rates that are concrete and not finite, or an unknown path.
+    ValueError: for a direction of another shape or concrete and not finite, rates
+      that are not a non-empty vector or concrete and not finite, views of
+      different kernels, an unknown path, or one that does not apply.
   """
   types.check_choice('path', path, PATHS)
   learning_rates = jnp.asarray(learning_rates)
@@ -82,18 +126,152 @@ def line_scan(
       f'{learning_rates.shape}.'
     )
   types.check_finite('learning_rates', learning_rates)
-  if direction.shape != view.kernel.shape:
+  check_width(width)
+  views = as_views(view, direction)
+  path = _choose(path, views, constrain, learning_rates.size)
+  if path == 'brute_force':
+    losses = _brute_force(views, direction, learning_rates, constrain, width)
+    uncertain = jnp.zeros(len(views), jnp.int32)
+  else:
+    scan = {'steps': _steps, 'affine': _affine}[path]
+    rates = jnp.where(jnp.isfinite(learning_rates), learning_rates, 0)
+    order = jnp.argsort(rates)
+    losses, uncertain = scan(views, direction, rates[order], width)
+    losses = losses[:, jnp.argsort(order)]
+  finite = jnp.isfinite(learning_rates) & jnp.all(jnp.isfinite(direction))
+  losses = jnp.where(finite[None, :], losses, jnp.nan)
+  if isinstance(view, _view.LayerView):
+    losses, uncertain = losses[0], uncertain[0]
+  return LineScan(learning_rates, losses, uncertain, path)
+
+
+def check_width(width: int | None) -> None:
+  """Raises a ``ValueError`` for a width below 1."""
+  if width is not None and width < 1:
+    raise ValueError(f'width must be >= 1; got {width}.')
+
+
+def as_views(
+  view: _view.LayerView | Sequence[_view.LayerView], direction: types.Array
+) -> list[_view.LayerView]:
+  """The views of a line, with the kernel of the first, checked."""
+  if isinstance(view, _view.LayerView):
+    view = [view]
+  if not view:
+    raise ValueError('A line needs at least one view; got none.')
+  first, *others = view
+  for other in others:
+    if other.kernel.shape != first.kernel.shape:
+      raise ValueError(
+        'The views of a line must share one kernel; got shapes '
+        f'{first.kernel.shape} and {other.kernel.shape}.'
+      )
+  if direction.shape != first.kernel.shape:
     raise ValueError(
-      f'direction must have the shape of the kernel, {view.kernel.shape}; got '
+      f'direction must have the shape of the kernel, {first.kernel.shape}; got '
       f'{direction.shape}.'
     )
-  losses = _brute_force(view, direction, learning_rates, constrain, width)
-  return LineScan(learning_rates, losses, 'brute_force')
+  types.check_finite('direction', direction)
+  return [
+    dataclasses.replace(v, kernel=first.kernel, quantizer=first.quantizer)
+    for v in view
+  ]
 
 
-def _brute_force(view, direction, learning_rates, constrain, width):
+def _choose(path, views, constrain, num_rates):
+  """The path to take; a demanded one must apply."""
+  obstacles = {
+    'steps': steps_obstacle(views),
+    'affine': _affine_obstacle(views),
+    'brute_force': None,
+  }
+  if constrain is not None:
+    bent = 'constrain bends the line'
+    obstacles |= {'steps': bent, 'affine': bent}
+  if path == 'auto':
+    if num_rates < _FEW_RATES:
+      return 'brute_force'
+    return next(name for name, obstacle in obstacles.items() if not obstacle)
+  if obstacles[path]:
+    raise ValueError(
+      f'path={path!r} does not apply: {obstacles[path]}. Use one of '
+      f'{", ".join(n for n, obstacle in obstacles.items() if not obstacle)}.'
+    )
+  return path
+
+
+def _common_obstacle(view):
+  if view.coupling != 'none':
+    return (
+      'the scale of the layer depends on its kernel, so that one weight moves '
+      'others; see LayerView.freeze_scale'
+    )
+  return _flips_split.obstacle(view)
+
+
+def steps_obstacle(views: list[_view.LayerView]) -> str | None:
+  """Why the path ``'steps'`` does not apply, or None if it does."""
+  if _line_breakpoints.num_levels(views[0].quantizer) is None:
+    return (
+      "the kernel's quantizer is not known to be a staircase, such as "
+      'quantizers.sign'
+    )
+  for view in views:
+    if obstacle := _common_obstacle(view):
+      return obstacle
+    if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(_activations(view))):
+      return 'an activation has parameters of its own for each unit'
+  return None
+
+
+def _affine_obstacle(views):
+  if views[0].quantizer is not None:
+    return 'the kernel is quantized'
+  for view in views:
+    if obstacle := _common_obstacle(view):
+      return obstacle
+    if any(
+      stage.kind == 'sign' or stage.quantizer is not None
+      for stage in _activations(view)
+    ):
+      return 'the activations are not piecewise linear (ReLU)'
+  return None
+
+
+def _activations(view):
+  return [s for s in view.tail if isinstance(s, _view.Activation)]
+
+
+def _brute_force(views, direction, learning_rates, constrain, width):
   def loss(learning_rate):
-    kernel = view.kernel - learning_rate * direction
-    return view.loss(kernel if constrain is None else constrain(kernel))
+    kernel = views[0].kernel - learning_rate * direction
+    kernel = kernel if constrain is None else constrain(kernel)
+    return jnp.stack([view.loss(kernel) for view in views])
 
-  return lanes.each(loss, {'learning_rate': learning_rates}, width=width)
+  return lanes.each(loss, {'learning_rate': learning_rates}, width=width).T
+
+
+def _steps(views, direction, rates, width):
+  line = _line_breakpoints.Grid(rates)
+  weights, breakpoints = _line_breakpoints.find(
+    views[0].kernel, direction, views[0].quantizer, line
+  )
+  _, stop = line.ends()
+  met = jnp.searchsorted(
+    breakpoints.place, jnp.arange(rates.size), side='right'
+  )
+  results = [
+    _line_steps.losses(view, weights, breakpoints, stop, width)
+    for view in views
+  ]
+  return (
+    jnp.stack([after[met] for after, _ in results]),
+    jnp.stack([uncertain for _, uncertain in results]),
+  )
+
+
+def _affine(views, direction, rates, width):
+  losses = [
+    _line_affine.losses(view, direction, rates, width) for view in views
+  ]
+  return jnp.stack(losses), jnp.zeros(len(views), jnp.int32)

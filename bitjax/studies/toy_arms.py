@@ -88,7 +88,8 @@ def collect(
     )
     names = {name: f'{arm.name}_{name}' for name in outcome.data_vars}
     results.append(outcome.rename(names))
-  merged = xarray.merge(results, join='exact', combine_attrs='drop')
+  # An arm may cover a part of an axis; the rest of its table is then missing.
+  merged = xarray.merge(results, join='outer', combine_attrs='drop')
   return merged.assign_attrs(
     examples=len(problem.dataset.labels),
     independent=int(problem.config.augment == 'none'),

@@ -117,7 +117,7 @@ class StepsConfig(ToyConfig):
     unique=True,
   )
   noise: tuple[float, ...] = flags.flag(
-    (0.0, 0.1, 0.3, 1.0),
+    (0.0, 0.3, 1.0),
     'Noise amplitudes, as fractions of the budget.',
     minimum=0,
     maximum=1,

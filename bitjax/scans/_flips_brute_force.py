@@ -1,0 +1,90 @@
+r"""Single moves by brute force: one evaluation of the loss for each.
+
+The generic path, for any loss function of any leaf of any pytree, and the oracle
+of the fast ones:
+
+.. math:: g_k = \frac1B \sum_b \left( \ell_b(w) - \ell_b(w + (v_k - w_k) e_k)
+  \right)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import lanes
+from bitjax import types
+
+__all__ = ['leaf_losses', 'moments']
+
+# Moves at a time: one candidate network's products already fill a CPU.
+_CHUNKS = {'cpu': 1}
+_CHUNK = 64
+
+
+def moments(
+  losses: Callable[[types.Array], types.Array],
+  array: types.Array,
+  destinations: types.Array,
+  coordinates: types.Array | None,
+  chunk: int | None,
+) -> tuple[types.Array, types.Array, types.Array]:
+  """Mean loss, and first and second moments of each move's decrease.
+
+  Args:
+    losses: function of an array like ``array``: each example's loss, or the
+      loss of the whole.
+    array: where all moves start.
+    destinations: new values, [moves, *array.shape] or [moves, coordinates].
+    coordinates: places in the flattened array, [coordinates]; None for all.
+    chunk: moves that are evaluated at a time; None for a good number.
+
+  Returns:
+    The mean loss, and the means over the examples of the decrease of the loss
+    and of its square, both of the shape of ``destinations``.
+  """
+  base = losses(array)
+  places = jnp.arange(array.size) if coordinates is None else coordinates
+  if chunk is None:
+    chunk = _CHUNKS.get(jax.default_backend(), _CHUNK)
+
+  def move(place, value):
+    moved = array.reshape(-1).at[place].set(value).reshape(array.shape)
+    decrease = base - losses(moved)
+    return jnp.mean(decrease), jnp.mean(decrease**2)
+
+  values = destinations.reshape(-1)
+  places = jnp.tile(places, destinations.shape[0])
+  first, second = lanes.each(
+    move, {'place': places, 'value': values}, width=chunk
+  )
+  shape = destinations.shape
+  return jnp.mean(base), first.reshape(shape), second.reshape(shape)
+
+
+def leaf_losses(
+  losses: Callable[[types.PyTree], types.Array], params: types.PyTree, leaf: str
+) -> tuple[Callable[[types.Array], types.Array], types.Array]:
+  """``losses`` as a function of one leaf, and that leaf.
+
+  Raises:
+    ValueError: if no leaf has that name.
+  """
+  paths, treedef = jax.tree.flatten_with_path(params)
+  names = [
+    jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths
+  ]
+  if leaf not in names:
+    raise ValueError(
+      f'leaf must be one of {", ".join(map(repr, names))}; got {leaf!r}.'
+    )
+  place = names.index(leaf)
+  leaves = [value for _, value in paths]
+
+  def of_leaf(value):
+    moved = [*leaves[:place], value, *leaves[place + 1 :]]
+    return losses(jax.tree.unflatten(treedef, moved))
+
+  return of_leaf, jnp.asarray(leaves[place])

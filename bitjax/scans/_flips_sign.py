@@ -1,0 +1,286 @@
+r"""E1: all single moves of a layer that feeds a sign activation.
+
+A move of weight (i, j) changes the pre-activations of unit j by
+:math:`\Delta_{ij} x_{bi}`. The unit's activation either keeps its sign or takes
+the other, and what the other does to example b's loss,
+
+.. math:: d_{bj} = \ell_b(a_{bj} \to -a_{bj}) - \ell_b,
+
+does not depend on i. So all gains need one loss for each (example, unit) that any
+move can flip at all, and one comparison for each (example, weight):
+
+.. math:: g_{ij} = -\frac1B \sum_b
+  1[\mathrm{sign}_j(p_{bj} + \Delta_{ij} x_{bi}) \ne \mathrm{sign}_j(p_{bj})]
+  \, d_{bj}.
+
+Scales, biases, thresholds and running statistics between the product p and the
+sign are monotone in p, rounding included. So the sign changes at one place on the
+line of floats, which bisection finds: the comparison with it is the comparison
+that the network makes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _flips_split
+from bitjax.scans import _view
+
+__all__ = ['moments', 'obstacle']
+
+# Examples unrolled into one pass over the [units, fan_in] sums, and (example,
+# unit) pairs whose losses are one matrix product: measured on a CPU.
+_GROUP = 16
+_PAIRS = 2048
+
+# Bit patterns of floats: 2^64, beyond any product, and the last denormal.
+_LARGEST = (127 + 64) << 23
+_DENORMALS = (1 << 23) - 1
+
+_ROUNDOFF = 2.0**-24
+
+apply = _flips_split.apply
+
+
+def obstacle(view: _view.LayerView) -> str | None:
+  """Why this path does not apply to a view, or None if it does."""
+  reason = _flips_split.obstacle(view)
+  if reason is not None:
+    return reason
+  affines = [view.affine]
+  for stage in view.tail:
+    if not isinstance(stage, _view.Affine):
+      break
+    affines.append(stage)
+  place = len(affines) - 1
+  first = view.tail[place] if place < len(view.tail) else None
+  if not isinstance(first, _view.Activation) or first.kind != 'sign':
+    return 'its layer does not feed a sign activation'
+  if view.coupling != 'none' and not all(map(_no_offset, affines)):
+    return (
+      f'its scale couples the weights ({view.coupling}) and an offset follows '
+      'before the sign; use view.freeze_scale()'
+    )
+  return None
+
+
+def _no_offset(affine):
+  # A static fact: arrays may be zero now and not in the next call.
+  return isinstance(affine.shift, (int, float)) and affine.shift == 0
+
+
+def moments(
+  view: _view.LayerView,
+  changes: types.Array,
+  chunk: int,
+  count_near_ties: bool = False,
+) -> tuple[tuple[types.Array, types.Array, types.Array], types.Array | None]:
+  """Mean loss, and first and second moments of each move's decrease.
+
+  A scale that depends on the kernel, directly before the sign, is taken to be
+  positive after every move; it may be zero before (a unit of zero weights).
+
+  Args:
+    view: a layer without an `obstacle`.
+    changes: of the quantised weights, [moves, fan_in, units].
+    chunk: examples at a time.
+    count_near_ties: whether to count them.
+
+  Returns:
+    The mean loss, and the means over the examples of the decrease of the loss
+    and of its square, [moves, fan_in, units] each; and of the same shape how
+    many examples are near ties, or None.
+  """
+  parts = _flips_split.split(view)
+  place = 1 + [
+    isinstance(stage, _view.Activation) for stage in parts.front
+  ].index(True)
+  before, behind = parts.front[:place], parts.front[place:]
+  # A positive scale alone does not move the sign, whatever its value.
+  edge = _edge(before[1:] if view.coupling != 'none' else before, changes)
+  deltas = jnp.swapaxes(changes, 1, 2)  # The long axis last.
+  reach = jnp.max(jnp.abs(deltas), axis=(0, 2))[None, :]
+  chunk = _GROUP * -(-min(chunk, view.labels.size) // _GROUP)
+  noise = _noise(parts, before, edge, reach) if count_near_ties else None
+
+  def block(totals, batch):
+    x, y, valid = batch
+    p = parts.products(x)
+    signs = apply(before, p)
+    h, other = apply(behind, signs), apply(behind, -signs)
+    side, threshold = _crossing(signs, edge)
+    p = side * p
+    farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
+    active = (farthest >= threshold) & valid[:, None]
+    base, change = _flip_changes(parts, h, other - h, y, active)
+    sums = (
+      jnp.sum(base * valid),
+      *_masked_sums(deltas, x, side, p, threshold, change),
+    )
+    if noise is not None:
+      bound = jnp.where(valid[:, None], noise(x), 0.0)
+      sums += (_near_ties(deltas, x, side, p, threshold, bound),)
+    return jax.tree.map(jnp.add, totals, sums), None
+
+  zeros = (jnp.zeros((), deltas.dtype),) + 2 * (jnp.zeros_like(deltas),)
+  if noise is not None:
+    zeros += (jnp.zeros(deltas.shape, jnp.int32),)
+  valid = jnp.ones(view.labels.size, bool)
+  batches = _flips_split.batches((view.inputs, view.labels, valid), chunk)
+  (loss, first, second, *counts), _ = jax.lax.scan(block, zeros, batches)
+  first, second, *counts = (
+    jnp.swapaxes(total, 1, 2) for total in (first, second, *counts)
+  )
+  size = view.labels.size
+  means = loss / size, -first / size, second / size
+  return means, counts[0] if counts else None
+
+
+class _Edge(NamedTuple):
+  """Where each unit's sign changes: between two neighbouring floats."""
+
+  low: types.Array  # [units]; -inf for a sign that never changes.
+  high: types.Array  # [units]; +inf for a sign that never changes.
+  sign_above: types.Array  # [units], +-1: the sign of p >= high.
+
+
+def _edge(stages, changes):
+  """Bisects the floats, [units] at a time; no denormals, which may flush."""
+  limit = jnp.full(changes.shape[2:], _LARGEST - _DENORMALS, jnp.int32)
+
+  def number(key):
+    bits = jnp.where(key == 0, 0, jnp.abs(key) + _DENORMALS)
+    magnitude = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    return jnp.where(key < 0, -magnitude, magnitude)
+
+  def sign(key):
+    return apply(stages, number(key)[None, :])[0]
+
+  def halve(_, ends):
+    low, high = ends
+    middle = (low >> 1) + (high >> 1) + (low & high & 1)
+    like_low = sign(middle) != sign_above
+    return jnp.where(like_low, middle, low), jnp.where(like_low, high, middle)
+
+  sign_above = sign(limit)
+  changes = sign(-limit) != sign_above
+  low, high = jax.lax.fori_loop(0, 32, halve, (-limit, limit))
+  return _Edge(
+    jnp.where(changes, number(low), -jnp.inf),
+    jnp.where(changes, number(high), jnp.inf),
+    sign_above,
+  )
+
+
+def _crossing(signs, edge):
+  """Side s and threshold t, such that the sign changes where ``s p >= t``."""
+  above = signs == edge.sign_above[None, :]
+  side = jnp.where(above, -1.0, 1.0)
+  return side, jnp.where(above, -edge.low[None, :], edge.high[None, :])
+
+
+def _flip_changes(parts, h, tau, labels, active):
+  """Each example's loss, and d [examples, units] where ``active``, else 0.
+
+  The active pairs are listed first, then evaluated `_PAIRS` at a time for as
+  long as there are any: the cost follows their number, the shapes do not.
+  """
+  following = parts.following(h)
+  base = parts.losses(following, labels)
+  units, size = active.shape[1], active.size
+  ((listed,), (count,)) = _flips_split.listed(
+    active.reshape(1, -1), room=_PAIRS
+  )
+
+  def evaluate(state):
+    start, changes = state
+    pairs = jax.lax.dynamic_slice(listed, (start,), (_PAIRS,))
+    example, unit = jnp.divmod(jnp.minimum(pairs, size - 1), units)
+    moved = following[example] + tau[example, unit, None] * parts.matrix[unit]
+    change = parts.losses(moved, labels[example]) - base[example]
+    return start + _PAIRS, changes.at[pairs].set(change, mode='drop')
+
+  _, changes = jax.lax.while_loop(
+    lambda state: state[0] < count, evaluate, (0, jnp.zeros(size, base.dtype))
+  )
+  return base, changes.reshape(active.shape)
+
+
+def _masked_sums(deltas, x, side, p, threshold, change):
+  """Sums of d and d^2 over the examples whose sign the move changes."""
+
+  def add(sums, moved, threshold, change):
+    first, second = sums
+    d = jnp.where(moved >= threshold, change, 0.0)
+    return first + d, second + d * d
+
+  zeros = (jnp.zeros_like(deltas), jnp.zeros_like(deltas))
+  return _over_examples(add, zeros, deltas, x, side, p, threshold, change)
+
+
+def _near_ties(deltas, x, side, p, threshold, bound):
+  """How many examples end within ``bound`` of their threshold."""
+
+  def add(count, moved, threshold, bound):
+    return count + (jnp.abs(moved - threshold) < bound)
+
+  zeros = jnp.zeros(deltas.shape, jnp.int32)
+  return _over_examples(add, zeros, deltas, x, side, p, threshold, bound)
+
+
+def _over_examples(add, sums, deltas, x, side, p, *columns):
+  """Adds up over the examples, from their moved products s (p + delta x)."""
+  groups = [a.reshape(-1, _GROUP, a.shape[1]) for a in (x, side, p, *columns)]
+
+  def group(sums, examples):
+    # Unrolled, so that a sum is loaded and stored once in _GROUP examples.
+    for row, *column in zip(*examples, strict=True):
+      s, q, *rest = (c[None, :, None] for c in column)
+      sums = add(sums, s * (deltas * row[None, None, :]) + q, *rest)
+    return sums, None
+
+  return jax.lax.scan(group, sums, groups)[0]
+
+
+def _noise(parts, stages, edge, reach):
+  """A function of x: bounds [examples, units] of what rounding may decide.
+
+  Twice the bound of the rounding of a sum, (n + 4) u sum |x||w|, unless all sums
+  are exact; and that of the affine stages at the edge, as a distance of p. (A
+  compiler may round them once, fused, or twice.)
+  """
+  value = jnp.where(jnp.isfinite(edge.high), edge.high, 0.0)[None, :]
+  slope, shifts = jnp.ones_like(value), jnp.zeros_like(value)
+  for stage in stages:
+    if isinstance(stage, _view.Affine):
+      scaled = _view.Affine(stage.scale)
+      value, slope = scaled(value), jnp.abs(scaled(slope))
+      distance = jnp.abs(value) + jnp.abs(stage(jnp.zeros_like(value)))
+      shifts += distance / jnp.where(slope > 0, slope, 1.0)
+      value = value + stage(jnp.zeros_like(value))
+  shifts = 2 * _ROUNDOFF * shifts
+
+  def sizes(x):
+    total = jnp.abs(x) @ jnp.abs(parts.weights)
+    return total + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
+
+  ulp = _granularity(parts.inputs) * jnp.minimum(
+    _granularity(parts.weights), _granularity(reach)
+  )
+  exact = jnp.max(sizes(parts.inputs)) * _ROUNDOFF < ulp
+  factor = 2 * (parts.weights.shape[0] + 4) * _ROUNDOFF
+  factor = jnp.where(exact, 0.0, factor)
+  return lambda x: factor * sizes(x) + shifts
+
+
+def _granularity(x):
+  """The largest power of two that divides all entries (float32)."""
+  bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+  mantissa = (bits & 0x7FFFFF) | 0x800000
+  lowest = (mantissa & -mantissa).astype(jnp.float32)
+  unit = jnp.ldexp(lowest, ((bits >> 23) & 0xFF) - 150)
+  return jnp.min(jnp.where(x == 0, jnp.inf, unit))

@@ -1,0 +1,140 @@
+r"""A layer view cut where the effect of a single move is narrow.
+
+Moving weight (i, j) changes one column of the product ``p = x q(W)``, and through
+the pointwise *front* one column of the activations h. The next product then moves
+along one row of its matrix, and only the *rest* sees the whole:
+
+.. math::
+  p_{bj} \to h_{bj} = \mathrm{front}_j(p_{bj}), \qquad
+  u_b = h_b V, \qquad \ell_b = \mathrm{loss}(\mathrm{rest}(u_b), y_b),
+
+so an example's loss is a function of one number,
+:math:`\ell_{b}(u_b + \tau V_{j:})` with :math:`\tau` the change of h. Layers whose
+front ends at the logits have the identity for V.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import types
+from bitjax.scans import _view
+
+__all__ = ['Split', 'apply', 'batches', 'listed', 'obstacle', 'split']
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """A view as ``rest(front(inputs @ weights) @ matrix)``.
+
+  Attributes:
+    inputs: x, [examples, fan_in].
+    labels: y, [examples].
+    weights: q(W), [fan_in, units].
+    front: pointwise stages.
+    matrix: V, [units, width].
+    rest: stages from u to the logits.
+  """
+
+  inputs: types.Array
+  labels: types.Array
+  weights: types.Array
+  front: tuple[_view.Stage, ...]
+  matrix: types.Array
+  rest: tuple[_view.Stage, ...]
+
+  def products(self, inputs: types.Array) -> types.Array:
+    """p, [examples, units]."""
+    return jnp.matmul(inputs, self.weights, precision='highest')
+
+  def following(self, activations: types.Array) -> types.Array:
+    """u, [examples, width]."""
+    return jnp.matmul(activations, self.matrix, precision='highest')
+
+  def losses(self, following: types.Array, labels: types.Array) -> types.Array:
+    """Each example's loss in nats, for u of [examples, width]."""
+    return optax.softmax_cross_entropy_with_integer_labels(
+      apply(self.rest, following), labels
+    )
+
+
+def apply(stages: tuple[_view.Stage, ...], x: types.Array) -> types.Array:
+  """``x`` through the stages."""
+  for stage in stages:
+    x = stage(x)
+  return x
+
+
+def split(view: _view.LayerView) -> Split:
+  """Cuts a view that has no `obstacle`.
+
+  A scale that depends on the kernel is the first stage of the front, as it is
+  before any move.
+  """
+  front: list[_view.Stage] = [view.affine]
+  if view.scaling is not None:
+    front.insert(0, _view.Affine(view.scaling(view.kernel)))
+  matrix = jnp.eye(view.kernel.shape[1], dtype=view.kernel.dtype)
+  rest: tuple[_view.Stage, ...] = ()
+  for place, stage in enumerate(view.tail):
+    if isinstance(stage, _view.Dense):
+      dense = stage.freeze()
+      matrix, rest = dense.kernel, (dense.affine, *view.tail[place + 1 :])
+      break
+    front.append(stage)
+  weights = _view.Dense(view.kernel, view.quantizer).quantized
+  inputs = view.inputs.astype(
+    jnp.promote_types(view.inputs.dtype, weights.dtype)
+  )
+  return Split(inputs, view.labels, weights, tuple(front), matrix, rest)
+
+
+def obstacle(view: _view.LayerView) -> str | None:
+  """Why a view cannot be cut, or None if it can."""
+  if view.product is not None:
+    return 'its product is not the matrix product'
+  if view.inputs.ndim != 2:
+    return 'its inputs are not a matrix'
+  if any(isinstance(stage, _view.Opaque) for stage in view.tail):
+    return 'its tail holds an opaque stage'
+  if view.couples_examples:
+    return 'normalisation by batch statistics couples its examples'
+  return None
+
+
+def batches(
+  arrays: tuple[types.Array, ...], size: int
+) -> tuple[types.Array, ...]:
+  """Arrays [examples, ...] as [batches, size, ...], filled up with zeros."""
+
+  def cut(array):
+    padding = -array.shape[0] % size
+    pad = [(0, padding)] + [(0, 0)] * (array.ndim - 1)
+    return jnp.pad(array, pad).reshape(-1, size, *array.shape[1:])
+
+  return tuple(map(cut, arrays))
+
+
+def listed(mask: types.Array, *, room: int) -> tuple[types.Array, types.Array]:
+  """Where each row of a mask is true, in order, and how often.
+
+  Args:
+    mask: booleans, [rows, size].
+    room: by how much the lists are longer than the rows.
+
+  Returns:
+    Places [rows, size + room], with ``size`` beyond a row's last one, and their
+    number [rows].
+  """
+  rows, size = mask.shape
+  rank = jnp.cumsum(mask, axis=1)
+  slot = jnp.where(mask, rank - 1, size + room)
+  places = jnp.full((rows, size + room), size)
+  row = jnp.arange(rows)[:, None]
+  places = places.at[row, slot].set(jnp.arange(size)[None, :], mode='drop')
+  return places, rank[:, -1]

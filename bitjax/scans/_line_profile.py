@@ -1,0 +1,131 @@
+r"""The loss along a line at all learning rates, for a quantized kernel.
+
+The kernel is piecewise constant along the line, so the loss is known at *every*
+rate once it is known after each breakpoint. Every rate is meant in the sense of
+floating point: a breakpoint is the first representable rate with the new kernel,
+and the profile agrees with brute force at all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _line
+from bitjax.scans import _line_breakpoints
+from bitjax.scans import _line_steps
+from bitjax.scans import _view
+
+__all__ = ['LineProfile', 'line_profile']
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LineProfile:
+  """The piecewise constant loss along a line.
+
+  On ``starts[n] <= eta < starts[n + 1]`` the loss is ``losses[..., n]``. Room is
+  for as many intervals as there can be; the unused last ones repeat ``high``.
+
+  Attributes:
+    starts: first rate of each interval, [intervals], sorted.
+    losses: mean loss of each in nats, [intervals]; [views, intervals] for several.
+    low: first rate of the profile.
+    high: its last rate, included.
+    num_breakpoints: how many weights change between them.
+    uncertain: see `LineScan`.
+  """
+
+  starts: types.Array
+  losses: types.Array
+  low: types.Array
+  high: types.Array
+  num_breakpoints: types.Array
+  uncertain: types.Array
+
+  def at(self, learning_rates: types.Array) -> types.Array:
+    """Losses at rates within [low, high]; NaN outside."""
+    rates = jnp.asarray(learning_rates, self.starts.dtype)
+    place = jnp.searchsorted(self.starts, rates, side='right') - 1
+    inside = (rates >= self.low) & (rates <= self.high)
+    return jnp.where(inside, self.losses[..., place], jnp.nan)
+
+  def best(self) -> tuple[types.Array, types.Array, types.Array]:
+    """First rate, end and loss of the best interval; NaN never wins.
+
+    The end is the first rate with another loss, or `high` if there is none. Each a
+    scalar, or [views].
+    """
+    index, loss = _line.lowest(self.losses)
+    start = self.starts[index]
+    starts = jnp.broadcast_to(self.starts, self.losses.shape)
+    beyond = (starts > start[..., None]) & (self.losses != loss[..., None])
+    end = jnp.min(jnp.where(beyond, starts, self.high), axis=-1)
+    return start, end, loss
+
+
+def line_profile(
+  view: _view.LayerView | Sequence[_view.LayerView],
+  direction: types.Array,
+  low: types.Scalar,
+  high: types.Scalar,
+  *,
+  width: int | None = None,
+) -> LineProfile:
+  r"""Returns the loss of ``kernel - eta * direction`` for all eta in [low, high].
+
+  Args:
+    view: the layer, with a quantized kernel; or several, see `line_scan`.
+    direction: d, of the kernel's shape.
+    low: first learning rate.
+    high: last learning rate, included.
+    width: breakpoints that are treated at a time; None for a good choice.
+
+  Returns:
+    A `LineProfile`. It has no more distinct losses than breakpoints + 1, and the
+    best interval is at least as good as the best point of any grid.
+
+  Raises:
+    ValueError: if `line_scan` would not do it in steps, or for rates that are not
+      finite or not in order (where concrete).
+  """
+  views = _line.as_views(view, direction)
+  if obstacle := _line.steps_obstacle(views):
+    raise ValueError(f'The loss is not piecewise constant: {obstacle}.')
+  _line.check_width(width)
+  types.check_finite('low', low)
+  types.check_finite('high', high)
+  kernel = views[0].kernel
+  dtype = jnp.result_type(kernel, direction)
+  low, high = (jnp.asarray(rate, dtype) for rate in (low, high))
+  if not isinstance(high - low, jax.core.Tracer) and high < low:
+    raise ValueError(f'low must not exceed high; got {low} and {high}.')
+  line = _line_breakpoints.AllRates(low, high)
+  weights, breakpoints = _line_breakpoints.find(
+    kernel, direction, views[0].quantizer, line
+  )
+  _, stop = line.ends()
+  count = jnp.sum(breakpoints.place < stop)
+  # Where several weights change at one rate, their last one has the loss.
+  last = jnp.searchsorted(breakpoints.place, breakpoints.place, side='right')
+  results = [
+    _line_steps.losses(view, weights, breakpoints, stop, width)
+    for view in views
+  ]
+  losses = jnp.stack([after[jnp.append(0, last)] for after, _ in results])
+  uncertain = jnp.stack([uncertain for _, uncertain in results])
+  losses = jnp.where(jnp.all(jnp.isfinite(direction)), losses, jnp.nan)
+  if isinstance(view, _view.LayerView):
+    losses, uncertain = losses[0], uncertain[0]
+  return LineProfile(
+    jnp.append(low, line.rate(breakpoints.place)),
+    losses,
+    low,
+    high,
+    count,
+    uncertain,
+  )

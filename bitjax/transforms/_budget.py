@@ -1,0 +1,171 @@
+"""A budget as an optax transform: the last link of a chain."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import types
+from bitjax.transforms import _project
+from bitjax.transforms import _rounding
+
+__all__ = ['ProjectBudgetState', 'project_budget']
+
+
+class ProjectBudgetState(NamedTuple):
+  """State of `project_budget`."""
+
+  anchor: optax.Params  # As params: the centre of the ball.
+
+
+def project_budget(
+  radius: types.Scalar,
+  norm: types.Norm = 'l2',
+  *,
+  anchor: optax.Params | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Keeps the parameters in a ball around those that ``init`` was given.
+
+  Replaces an update that would leave the ball by the one that leads to the
+  nearest point of it, over the whole tree (see `bitjax.transforms.project`):
+
+  .. math:: u \leftarrow P(w + u) - w.
+
+  The guarantee is about what ``optax.apply_updates`` stores, in the dtype of the
+  parameters, rounding included: ``linf`` is never exceeded, by not one unit in
+  the last place; ``l2`` and ``l1`` are at most ``radius * (1 + 4 * eps)``; at
+  most ``radius`` signs differ from the anchor's. It presumes that the
+  parameters handed to ``update`` are themselves in the ball, as after ``init``
+  and any earlier update they are. From further outside, one addition may not
+  reach the ball in floating point (100 + u has no value near 0.1); the update
+  after it does.
+
+  Updates that need no change are returned bit for bit: all of them if the point
+  is inside, for ``linf`` and ``flips`` also single entries.
+
+  **Order.** It must end the chain: it reads the *final* update, and what scales
+  the update after it (a learning rate, momentum, weight decay) breaks the
+  budget. Wrappers go around the whole chain: ``optax.MultiSteps(chain, k)``,
+  ``optax.apply_if_finite(chain, n)``. In ``optax.masked`` or
+  ``optax.partition`` the ball is that of the leaves that are let through.
+  Momentum in front of it does not learn of the projection: it goes on pushing
+  against the ball.
+
+  **Low precision.** A bfloat16 weight has 8 bits: a move smaller than half a
+  unit in its last place is lost (a weight of 1 does not move by less than
+  0.004), whatever the dtype of the update, so a small ball around large weights
+  may hold no other point at all. Keep float32 parameters where that matters.
+  And where several steps are unrolled in one ``jit``, XLA may hand a bfloat16
+  parameter from one to the next in float32, unlike what other uses of it see;
+  then the guarantee is off by an ulp. Steps in a ``scan``, or one jitted step in
+  a loop, store their parameters and keep it.
+
+  Args:
+    radius: radius of the ball, in the units of the parameters; for ``flips`` a
+      number of sign changes, rounded down. May be traced, and swept by ``vmap``.
+      ``optax.inject_hyperparams(project_budget)(radius=schedule, norm='l2')``
+      works as it is (strings are static) and rounds the radius to the dtype of
+      the parameters. Where a ball has shrunk below parameters that were inside,
+      the guarantee is that for parameters outside.
+    norm: ``'l2'``, ``'linf'``, ``'l1'`` or ``'flips'``.
+    anchor: the centre, if it is not what ``init`` sees (say the original
+      parameters, where training starts from noised ones). Leaves are found by
+      their path and taken in the parameters' dtype, so a tree of all
+      parameters will do inside ``optax.masked``.
+
+  Returns:
+    A transform whose ``update`` needs ``params``. An update has the dtype it
+    came with, or that of the parameters if that is wider. NaN and infinite
+    updates are treated as `project` says, and NaN reaches the parameters.
+
+  Raises:
+    ValueError: for an unknown norm, for a concrete radius that is negative or
+      NaN, for parameters that are not floating, an anchor that lacks a leaf or
+      has one of another shape, and for an ``update`` without ``params``.
+
+  Examples:
+    >>> import jax.numpy as jnp
+    >>> import optax
+    >>> from bitjax import transforms
+    >>> budget = transforms.project_budget(0.5, 'linf')
+    >>> tx = optax.chain(optax.sgd(1.0), budget)
+    >>> params = jnp.array([1.0, 2.0])
+    >>> state = tx.init(params)
+    >>> updates, state = tx.update(jnp.array([-3.0, 0.25]), state, params)
+    >>> print(optax.apply_updates(params, updates))
+    [1.5  1.75]
+
+  References:
+    Levitin and Polyak, Constrained minimization methods, 1966 (projected
+    gradients).
+  """
+  budget = types.Budget(radius, norm)
+
+  def init(params: optax.Params) -> ProjectBudgetState:
+    leaves, treedef = jax.tree.flatten(params)
+    centres = leaves if anchor is None else _pick(anchor, params)
+    _project.check_leaves(leaves, centres)
+    # Copies: a caller may donate both the parameters and this state.
+    copies = [
+      jnp.array(centre, jnp.result_type(leaf), copy=True)
+      for leaf, centre in zip(leaves, centres, strict=True)
+    ]
+    return ProjectBudgetState(anchor=treedef.unflatten(copies))
+
+  def update(
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+    **extra_args: Any,
+  ) -> tuple[optax.Updates, optax.OptState]:
+    del extra_args
+    if params is None:
+      raise ValueError(
+        'You are using a transformation that requires the current value of '
+        'parameters, but you are not passing `params` when calling `update`.'
+      )
+    proposed, treedef = jax.tree.flatten(updates)
+    proposed = [_rounding.seal(jnp.asarray(u)) for u in proposed]
+    leaves = [jnp.asarray(p) for p in treedef.flatten_up_to(params)]
+    centres = treedef.flatten_up_to(state.anchor)
+    _project.check_leaves(leaves, centres)
+    points = [_apply(p, u) for p, u in zip(leaves, proposed, strict=True)]
+    targets = _project.project_leaves(points, centres, budget)
+    sides = centres
+    if norm == 'flips':  # What must not be passed is zero, not the target.
+      sides = [jnp.where(a < 0, -jnp.inf, jnp.inf) for a in centres]
+    parts = zip(leaves, proposed, points, targets, sides, strict=True)
+    limited = [_limit(*part) for part in parts]
+    return treedef.unflatten(limited), state
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _pick(anchor: optax.Params, params: optax.Params) -> list:
+  """Returns the leaves of ``anchor`` at the paths of the leaves of ``params``."""
+  centres = dict(jax.tree.leaves_with_path(anchor))
+  paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+  missing = [jax.tree_util.keystr(p) for p in paths if p not in centres]
+  if missing:
+    raise ValueError(
+      f'the anchor lacks the leaves {", ".join(missing)}: it must have all '
+      'leaves of the parameters, at the same paths.'
+    )
+  return [centres[path] for path in paths]
+
+
+def _apply(param: types.Array, update: types.Array) -> types.Array:
+  """Returns what ``optax.apply_updates`` will store."""
+  dtype = jnp.result_type(jnp.float32, param, update)
+  moved = param.astype(dtype) + update.astype(dtype)
+  return _rounding.cast(moved, param.dtype)
+
+
+def _limit(param, update, point, target, side):
+  """Returns the update that leads to ``target``, unchanged if it does."""
+  dtype = jnp.promote_types(param.dtype, update.dtype)
+  solved = _rounding.solve(param, target, side, dtype)
+  return jnp.where(target == point, update.astype(dtype), solved)
