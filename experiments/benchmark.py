@@ -211,9 +211,7 @@ def _line_scan(config):
   rates = jnp.linspace(0, 0.1, config.timed_rates)
 
   def forwards():
-    for _ in range(config.timed_rates):
-      loss = forward(view, view.kernel)
-    return loss
+    return [forward(view, view.kernel) for _ in range(config.timed_rates)]
 
   seconds = _race(
     {'forward': forwards, 'scan': lambda: scan(view, direction, rates)},
@@ -248,7 +246,7 @@ def report_memory(config: Config) -> None:
   """Prints what a full line scan adds to this process's memory, in GiB."""
   view, direction, scan = _scan(config)
   rates = jnp.linspace(0, 0.1, config.rates)
-  analysis = scan.lower(view, direction, rates).compile().memory_analysis()
+  analysis: Any = scan.lower(view, direction, rates).compile().memory_analysis()
   held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
   jax.block_until_ready(scan(view, direction, rates[: config.timed_rates]))
   resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -261,7 +259,12 @@ def _projections(config):
   key = jax.random.key(0)
   kernel = jax.random.uniform(key, (784, 256), minval=-0.076, maxval=0.076)
   moved = kernel + 0.05 * jax.random.normal(jax.random.key(1), kernel.shape)
-  radii = {'l2': 0.1, 'linf': 0.01, 'l1': 10.0, 'flips': 200.0}
+  radii: dict[types.Norm, float] = {
+    'l2': 0.1,
+    'linf': 0.01,
+    'l1': 10.0,
+    'flips': 200.0,
+  }
   contestants = {}
   for norm, radius in radii.items():
     tx = transforms.project_budget(radius, norm)

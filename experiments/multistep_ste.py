@@ -77,8 +77,8 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   """Runs every arm and control, each as one sweep."""
   problem = config.open(sweep)
   rates = config.learning_rates.values
-  noise = {'noise': config.noise}
-  draws = noise | {'draw': range(config.draws)}
+  noise = sorted(config.noise)
+  draws = {'noise': noise, 'draw': range(config.draws)}
   size = {'step_size': config.step_sizes}
   multi = functools.partial(arms.multi, problem, config.num_steps)
   # Controls spend as many evaluations of loss and gradient as a multi-step arm.
@@ -88,9 +88,10 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
     multi('multi', {'optimizer': config.optimizers}, draws | size),
     # The note's mixture: each element of the displacement is clipped.
     multi('literal', {}, size, norm='linf'),
-    arms.noisy(problem, noise, matched),
-    arms.restarts(problem, noise, matched),
   ]
+  if noisy := [value for value in noise if value > 0]:
+    study.append(arms.noisy(problem, noisy, matched))
+    study.append(arms.restarts(problem, noisy, matched))
   smaller = sorted(set(config.batch_size) - {max(config.batch_size)})
   if smaller:
     study.append(multi('batches', {'batch_size': smaller}, size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bitjax.data.batches import AUGMENTS
+from bitjax.data.batches import Augment
 from bitjax.data.batches import Batch
 from bitjax.data.batches import check_batch_size
 from bitjax.data.batches import search_and_holdout
@@ -15,6 +16,7 @@ __all__ = [
   'AUGMENTS',
   'DATASETS',
   'SPLITS',
+  'Augment',
   'Batch',
   'Dataset',
   'check_batch_size',

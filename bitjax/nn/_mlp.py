@@ -192,12 +192,9 @@ def binary_weights_mlp(
     Courbariaux et al., BinaryConnect, 2015 (https://arxiv.org/abs/1511.00363).
   """
   kernel_estimator = kernel_estimator or quantizers.identity()
-  return MLP(
-    **{
-      'kernel_quantizer': quantizers.attach(
-        quantizers.sign(), kernel_estimator
-      ),
-      'scaling': 'fan_in',
-      **kwargs,
-    }
-  )
+  quantizer = quantizers.attach(quantizers.sign(), kernel_estimator)
+  defaults: dict[str, Any] = {
+    'kernel_quantizer': quantizer,
+    'scaling': 'fan_in',
+  }
+  return MLP(**(defaults | kwargs))

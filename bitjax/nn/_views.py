@@ -9,7 +9,7 @@ drops what precedes the layer, since nothing depends on it any more.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 from flax import linen as nn
 import jax
@@ -137,9 +137,10 @@ class _Product:
   module: nn.Module = dataclasses.field(metadata={'static': True})
   variables: types.PyTree
 
-  def __call__(self, inputs, kernel):
+  def __call__(self, inputs: types.Array, kernel: types.Array) -> types.Array:
     params = {**self.variables['params'], 'kernel': kernel}
-    return self.module.apply({**self.variables, 'params': params}, inputs)
+    variables = {**self.variables, 'params': params}
+    return cast(types.Array, self.module.apply(variables, inputs))
 
 
 @jax.tree_util.register_dataclass
@@ -155,14 +156,17 @@ class _Rest:
   variables: types.PyTree
   inputs: types.Array
 
-  def __call__(self, z):
+  def __call__(self, z: types.Array) -> types.Array:
     def replace(next_fun, args, kwargs, context):
       if context.module.path == self.path and context.method_name == '__call__':
         return z
       return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(replace):
-      return self.model.apply(self.variables, self.inputs, **dict(self.kwargs))
+      output = self.model.apply(
+        self.variables, self.inputs, **dict(self.kwargs)
+      )
+    return cast(types.Array, output)
 
 
 def _check_layer(layer, layers):
@@ -179,7 +183,7 @@ def _kernel_paths(variables):
   return ['/'.join(key[:-1]) for key in keys if key[-1] == 'kernel']
 
 
-def _descend(tree, path):
+def _descend(tree: Any, path: tuple[str, ...]) -> Any:
   for name in path:
     if name not in tree:
       return None

@@ -6,7 +6,7 @@ within their seed. Samples that diverged are left out, and counted in the verdic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bitjax.studies import statistics
@@ -90,7 +90,7 @@ def any_arm(
 
 
 def variances(
-  finding: str, claim: str, a: Sequence[float], b: Sequence[float], **info: Any
+  finding: str, claim: str, a: Any, b: Any, **info: Any
 ) -> verdicts.Verdict:
   """Judges the claim that ``a`` varies less over seeds than ``b``.
 

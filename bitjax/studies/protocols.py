@@ -28,7 +28,8 @@ def arm(results: xarray.Dataset, name: str, **labels: object) -> xarray.Dataset:
     **labels: coordinates to select, by label.
   """
   prefix = f'{name}_'
-  own = {v: v[len(prefix) :] for v in results.data_vars if v.startswith(prefix)}
+  names = [str(name) for name in results.data_vars]
+  own = {n: n.removeprefix(prefix) for n in names if n.startswith(prefix)}
   return results[list(own)].rename(own).sel(labels)
 
 

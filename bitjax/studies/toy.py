@@ -11,10 +11,10 @@ the optimiser's first step from the original point comes to the edge of the ball
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ class Experiment(NamedTuple):
   """
 
   variables: types.PyTree
-  batches: dict[int, tuple[data.Batch, data.Batch]]
+  batches: Mapping[int, tuple[data.Batch, data.Batch]]
   noise: types.Array
 
 
@@ -108,7 +108,7 @@ def draw_experiments(
   labels: types.Array,
   batch_sizes: Sequence[int],
   *,
-  augment: str = 'none',
+  augment: data.Augment = 'none',
 ) -> Experiment:
   """Draws every seed's initialisation, batches and source of noise.
 
@@ -136,7 +136,7 @@ def draw_experiments(
       keys(seed)[1], images, labels, size, augment=augment
     )
 
-  def each(fn, **shared):
+  def each(fn: Callable[..., Any], **shared: types.Array) -> Any:
     return jax.jit(
       lambda seeds, shared: lanes.each(fn, {'seed': seeds}, shared=shared)
     )(seeds, shared)

@@ -219,13 +219,13 @@ def multi(
 
 
 def noisy(
-  problem: toy_config.Toy, lanes: Mapping[str, Sequence[Any]], num_rates: int
+  problem: toy_config.Toy, noise: Sequence[float], num_rates: int
 ) -> Arm:
   """Control: noise, then one scanned step.
 
   Args:
     problem: the toy problem.
-    lanes: axis ``noise``.
+    noise: amplitudes, as fractions of the budget.
     num_rates: learning rates, spaced evenly in their logarithm from 0.01 to 1.
   """
 
@@ -235,18 +235,18 @@ def noisy(
 
   static = {'network': problem.config.networks}
   rates = np.geomspace(0.01, 1.0, num_rates)
-  lanes = _seeds(problem) | dict(lanes)
+  lanes = _seeds(problem) | {'noise': noise}
   return Arm('noisy', fn, static, lanes, 'control_rate', rates)
 
 
 def restarts(
-  problem: toy_config.Toy, lanes: Mapping[str, Sequence[Any]], num_draws: int
+  problem: toy_config.Toy, noise: Sequence[float], num_draws: int
 ) -> Arm:
   """Control: random points of the ball, without descent.
 
   Args:
     problem: the toy problem.
-    lanes: axis ``noise``.
+    noise: amplitudes, as fractions of the budget.
     num_draws: points for each seed and amplitude.
   """
 
@@ -255,7 +255,7 @@ def restarts(
     return toy.restarts(posed, problem.budget, noise, labels)
 
   static = {'network': problem.config.networks}
-  lanes = _seeds(problem) | dict(lanes)
+  lanes = _seeds(problem) | {'noise': noise}
   return Arm('restarts', fn, static, lanes, 'control_draw', range(num_draws))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,9 @@ class ToyConfig:
     """
     dataset = data.load(self.dataset, split=self.split, data_dir=self.data_dir)
     for size in self.batch_size:
-      data.check_batch_size(len(dataset.labels), size, augment=self.augment)
+      data.check_batch_size(
+        len(dataset.labels), size, augment=cast(data.Augment, self.augment)
+      )
     sweep.record(
       data_checksum=dataset.checksum,
       data_examples=len(dataset.labels),
@@ -157,7 +159,9 @@ class Toy:
   def budget(self) -> types.Budget:
     """The ball in which all methods move."""
     return types.Budget(
-      self.config.budget, self.config.norm, self.config.anchor
+      self.config.budget,
+      cast(types.Norm, self.config.norm),
+      cast(types.Anchor, self.config.anchor),
     )
 
   @functools.cached_property
@@ -171,17 +175,17 @@ class Toy:
     experiments = toy.draw_experiments(
       self._model('full_precision'),
       seeds,
-      self.dataset.images,
-      self.dataset.labels,
+      jnp.asarray(self.dataset.images),
+      jnp.asarray(self.dataset.labels),
       self.config.batch_size,
-      augment=self.config.augment,
+      augment=cast(data.Augment, self.config.augment),
     )
     return {'seeds': seeds, 'experiments': experiments}
 
   def pose(
     self,
     network: str,
-    seed: types.Array,
+    seed: types.Array | int,
     arrays: dict[str, Any],
     *,
     batch_size: int | None = None,

@@ -44,6 +44,8 @@ def against_steps(
     results: with arms ``single`` and ``multi``.
     batch: ``'search'`` for A, ``'holdout'`` for B; A chooses.
   """
+  from matplotlib import ticker
+
   taken = {'step': slice(1, None), 'noise': 0}
   for network, optimizer, look in _lines(results):
     curve = _curve(results, network, optimizer, batch, keep=('step',))
@@ -55,7 +57,7 @@ def against_steps(
       each = each.isel(taken).mean(('seed', 'draw'))
       thin = {'color': look['color'], 'linewidth': 0.5, 'linestyle': ':'}
       ax.plot(each.step, each.transpose('step', 'step_size'), **thin)
-  ax.xaxis.get_major_locator().set_params(integer=True)
+  ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   ax.set_xlabel('number of steps, without noise')
 
 

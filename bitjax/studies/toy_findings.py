@@ -52,7 +52,8 @@ def gain(
   """
   several = losses(results, 'multi', network=network, **options)
   single = losses(results, 'single', **_at_largest(results, network), **options)
-  return np.log(single / several.isel(optimizer=0, noise=0).mean('draw'))
+  several = several.isel(optimizer=0, noise=0).mean('draw')
+  return _log_ratio(single, several)
 
 
 def margin(results: xarray.Dataset, *networks: str) -> float:
@@ -66,8 +67,8 @@ def margin(results: xarray.Dataset, *networks: str) -> float:
   for network in networks:
     start = protocols.arm(results, 'multi', network=network)['holdout']
     reached = losses(results, 'multi', network=network)
-    ratio = start.isel(step=0, step_size=0) / reached
-    decreases.append(np.log(ratio.isel(optimizer=0, noise=0)).mean().item())
+    decrease = _log_ratio(start.isel(step=0, step_size=0), reached)
+    decreases.append(decrease.isel(optimizer=0, noise=0).mean().item())
   return 0.05 * abs(float(np.mean(decreases)))
 
 
@@ -109,7 +110,7 @@ def literal(results: xarray.Dataset, network: str) -> Verdicts:
     'N6',
     f"{network}: several steps, clipped element by element as the note's are, "
     'reach a lower loss than one l2-normalised step.',
-    np.log(single / clipped),
+    _log_ratio(single, clipped),
     caveat='Unequal balls: the l2 budget binds, while 0.1 for each element '
     'reaches every sign pattern of a Xavier initialisation.',
     **INFO,
@@ -126,7 +127,7 @@ def momentum(results: xarray.Dataset, network: str) -> Verdicts:
   yield contrasts.equivalent(
     'N9 momentum',
     f'{network}: SGD and SGD with momentum are equally good.',
-    np.log(sgd / sgdm),
+    _log_ratio(sgd, sgdm),
     margin(results, network),
     **INFO,
   )
@@ -137,7 +138,7 @@ def adam(results: xarray.Dataset, network: str) -> Verdicts:
   if not {'sgd', 'adam'} <= set(results.optimizer.values):
     return
   path = protocols.arm(results, 'multi', network=network)['holdout']
-  path = np.log(path.isel(noise=0)).mean('draw')
+  path = _log_ratio(path.isel(noise=0), path.isel(noise=0, step=0)).mean('draw')
   spread = path.isel(step=-1).std('step_size')
   rises = path.diff('step').clip(min=0).sum('step').mean('step_size')
   details = {}
@@ -148,7 +149,7 @@ def adam(results: xarray.Dataset, network: str) -> Verdicts:
     'N8 Adam',
     f'{network}: Adam depends on its learning rate more than SGD does.',
     spread.sel(optimizer='adam') - spread.sel(optimizer='sgd'),
-    unit='std of log loss over learning rates',
+    unit='std over learning rates of log(L/L0)',
     protocol='last step, B',
     details=details,
   )
@@ -185,10 +186,10 @@ def noise(results: xarray.Dataset, network: str) -> Verdicts:
     'N9 noise, best',
     f'{network}: the ball holds better points than the best single step, and '
     'the best of all noise draws finds one.',
-    np.log(single / several.isel(noised).min(('noise', 'draw'))),
+    _log_ratio(single, several.isel(noised).min(('noise', 'draw'))),
     unit='log loss ratio',
     protocol='oracle, A',
-    details={n: np.log(single / loss).mean() for n, loss in reached.items()},
+    details={n: _log_ratio(single, loss).mean() for n, loss in reached.items()},
     caveat='The best of many draws shows that a point exists, not that noise '
     'helps; the controls spend as many evaluations.',
   )
@@ -289,6 +290,11 @@ def _curve(results, network, arm, size):
     options |= {'network': network, 'batch_size': size}
     several = losses(results, 'batches', **options)
   return (single - several) / single
+
+
+def _log_ratio(above: xarray.DataArray, below: xarray.DataArray) -> Any:
+  """Log of a ratio of losses; an `xarray.DataArray`."""
+  return np.log(above / below)
 
 
 def _at_largest(results, network):

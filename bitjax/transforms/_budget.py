@@ -117,10 +117,10 @@ def project_budget(
 
   def update(
     updates: optax.Updates,
-    state: optax.OptState,
+    state: Any,
     params: optax.Params | None = None,
     **extra_args: Any,
-  ) -> tuple[optax.Updates, optax.OptState]:
+  ) -> tuple[optax.Updates, ProjectBudgetState]:
     del extra_args
     if params is None:
       raise ValueError(
