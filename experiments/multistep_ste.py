@@ -141,10 +141,8 @@ def plot(results: xarray.Dataset) -> figure.Figure:
     ax.set_xlabel('')
   axes[0, 0].set_title('best of all steps and learning rates')
   axes[0, 1].set_title('best learning rate for each number of steps')
-  handles, labels = axes[0, 0].get_legend_handles_labels()
-  fig.legend(
-    handles, labels, loc='outside lower center', ncols=3, handlelength=3
-  )
+  lines = axes[0, 1].get_legend_handles_labels()
+  fig.legend(*lines, loc='outside lower center', ncols=2, handlelength=3)
   return fig
 
 

@@ -56,7 +56,8 @@ def against_steps(
       each = _curve(results, network, optimizer, batch, keep=keep)
       each = each.isel(taken).mean(('seed', 'draw'))
       thin = {'color': look['color'], 'linewidth': 0.5, 'linestyle': ':'}
-      ax.plot(each.step, each.transpose('step', 'step_size'), **thin)
+      lines = ax.plot(each.step, each.transpose('step', 'step_size'), **thin)
+      lines[0].set_label(f'{look["label"]}, each rate')
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   ax.set_xlabel('number of steps, without noise')
 

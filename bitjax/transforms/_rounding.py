@@ -39,7 +39,7 @@ def seal(x: types.Array) -> types.Array:
 
 
 def nudge(x: types.Array, upward: types.Array) -> types.Array:
-  """Returns the float next to ``x``; next to zero, the smallest normal one.
+  """Returns the float next to ``x``; next to zero, the smallest not flushed.
 
   The derivative is that of the identity.
 
@@ -53,7 +53,10 @@ def nudge(x: types.Array, upward: types.Array) -> types.Array:
   away_from_zero = (fixed > 0) == upward
   bits = bits + jnp.where(away_from_zero, 1, -1).astype(integer)
   moved = jax.lax.bitcast_convert_type(bits, x.dtype)
-  tiny = jnp.finfo(x.dtype).tiny
+  # XLA computes float16 in float32, where its subnormal numbers are normal.
+  info = jnp.finfo(x.dtype)
+  half = x.dtype == jnp.float16
+  tiny = info.smallest_subnormal if half else info.smallest_normal
   moved = jnp.where(fixed == 0, jnp.where(upward, tiny, -tiny), moved)
   zero = jnp.where(jnp.isfinite(x), x - fixed, 0)  # Has the derivative one.
   return (moved + zero).astype(x.dtype)

@@ -179,6 +179,21 @@ def test_inside_the_ball_updates_are_untouched(norm):
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
+def test_float16_next_to_zero():
+  """Subnormal numbers, 1 000 of which make the smallest normal one."""
+  rng = np.random.default_rng(7)
+  step = jitted_step('l2')
+  values = rng.normal(size=3000) * 10.0 ** -rng.uniform(0, 6, size=3000)
+  anchor = jnp.asarray(values * 0.08, jnp.float16)
+  tx = transforms.project_budget(0.0)
+  state = (optax.EmptyState(), tx.init(anchor))
+  grads = jnp.asarray(rng.normal(size=3000), jnp.float16)
+  for radius in 10.0 ** np.arange(-5, 0):
+    radius = jnp.float32(radius)
+    params, _ = step(anchor, state, grads, jnp.float16(1), radius)
+    assert excess(params, anchor, radius, 'l2') <= allowed('l2', 'float16')
+
+
 def test_a_move_too_small_for_bfloat16_is_lost():
   params = jnp.ones(1, jnp.bfloat16)
   tx = transforms.project_budget(0.003, 'linf')
