@@ -37,6 +37,8 @@ __all__ = [
   'variant',
 ]
 
+CHUNK = 8  # Lanes between two saves: at the note's sizes a lane takes seconds.
+
 # Axes along which a method may choose; the others tell experiments apart.
 CHOICES = ('learning_rate', 'control_rate', 'control_draw', 'step_size', 'step')
 
@@ -85,6 +87,7 @@ def collect(
       shared={'data': problem.arrays, 'labels': jnp.asarray(labels)},
       dims=dict.fromkeys(toy.REPORTED, (arm.axis,)),
       coords={arm.axis: labels},
+      chunk=CHUNK,
     )
     names = {name: f'{arm.name}_{name}' for name in outcome.data_vars}
     results.append(outcome.rename(names))

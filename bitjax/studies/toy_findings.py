@@ -92,6 +92,15 @@ def several_steps(
     details[f'flips {name}'] = chosen['flips'].mean()
     details[f'budget used {name}'] = chosen['used'].mean()
   details['reachable share of signs'] = single['reachable'].mean()
+  rates, sizes, steps = (
+    results.sizes[axis] for axis in ('learning_rate', 'step_size', 'step')
+  )
+  details |= {
+    'losses evaluated, single': rates,
+    'gradients evaluated, single': 1,
+    'losses evaluated, multi': sizes * steps,
+    'gradients evaluated, multi': sizes * (steps - 1),
+  }
   yield contrasts.difference(
     'N8',
     f'{network}: several steps reach a lower loss than one scanned step.',
@@ -162,13 +171,20 @@ def noise(results: xarray.Dataset, network: str) -> Verdicts:
     return
   several = losses(results, 'multi', network=network).isel(optimizer=0)
   several = several.mean('draw')
+  path = protocols.arm(results, 'multi', network=network)['holdout']
+  start = path.isel(optimizer=0, noise=0, draw=0, step=0, step_size=0)
+  alone = protocols.arm(results, 'restarts', network=network)['holdout']
   yield contrasts.any_arm(
     'N9 noise, mean',
     f'{network}: noise at the start lowers the loss on average.',
     {
-      f'noise {value:g}': np.log(
-        several.isel(noise=0) / several.sel(noise=value)
+      f'noise {value:g}': _log_ratio(
+        several.isel(noise=0), several.sel(noise=value)
       )
+      for value in amplitudes[1:]
+    },
+    details={
+      f'noise {value:g} alone': _log_ratio(start, alone.sel(noise=value)).mean()
       for value in amplitudes[1:]
     },
     **INFO,
@@ -258,6 +274,13 @@ def variant(results: xarray.Dataset, network: str, arm: str) -> Verdicts:
   normal = _curve(results, network, 'single', size)
   other = _curve(results, network, arm, size)
   affected = results[f'{arm}_affected'].sel(batch_size=size).mean().item()
+  # The 2 x 2 of batch and estimator.
+  details = {'share of gradient affected': affected}
+  for cell in sorted(results.batch_size.values.tolist()):
+    for name, source in (('normal', 'single'), (arm, arm)):
+      curve = _curve(results, network, source, cell)
+      details[f'mean {name}, batch {cell}'] = curve.mean()
+      details[f'std {name}, batch {cell}'] = curve.std()
   verdict = contrasts.variances(
     f'N10 {arm}, variance',
     f'{network}: with {arm} as the single step the curve varies less over '
@@ -265,13 +288,7 @@ def variant(results: xarray.Dataset, network: str, arm: str) -> Verdicts:
     other,
     normal,
     protocol='oracle, A',
-    details={
-      'share of gradient affected': affected,
-      f'mean {arm}': other.mean(),
-      'mean normal': normal.mean(),
-      f'std {arm}': other.std(),
-      'std normal': normal.std(),
-    },
+    details=details,
   )
   if affected == 0:
     verdict = dataclasses.replace(verdict, verdict='inert')
