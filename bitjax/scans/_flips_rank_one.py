@@ -28,8 +28,8 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.scans import _flips_moves
-from bitjax.scans import _flips_split
 from bitjax.scans import _flips_tails
+from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['moments', 'obstacle']
@@ -40,12 +40,12 @@ _GROUP = 4
 _NUMBERS = 1 << 18
 _ROWS = 64  # At most as many at a time.
 
-apply = _flips_split.apply
+apply = _split.apply
 
 
 def obstacle(view: _view.LayerView) -> str | None:
   """Why this path does not apply to a view, or None if it does."""
-  reason = _flips_split.obstacle(view)
+  reason = _split.obstacle(view)
   if reason is None and view.coupling != 'none':
     reason = (
       f'its scale couples the weights ({view.coupling}); use '
@@ -68,7 +68,7 @@ def moments(
     The mean loss, and the means over the examples of the decrease of the loss
     and of its square, [moves, fan_in, units] each.
   """
-  parts = _flips_split.split(view)
+  parts = _split.split(view)
   changes = jnp.swapaxes(moves.changes, 0, 1)  # [fan_in, moves, units].
   if moves.spacing is not None:
     # Both directions of every weight; each then has those that it can make.
@@ -110,7 +110,7 @@ def moments(
   # One table, filled again and again: rows beyond its length are never read.
   table = jnp.zeros((group, shape[0] + _ROWS, zeros.shape[1]), dtype)
   valid = jnp.ones(view.labels.size, bool)
-  batches = _flips_split.batches((view.inputs, view.labels, valid), chunk)
+  batches = _split.batches((view.inputs, view.labels, valid), chunk)
   (totals, _), _ = jax.lax.scan(block, (nothing, table), batches)
   loss, *sums = (total / view.labels.size for total in totals)
   first, second = (_per_move(total.reshape(shape), moves) for total in sums)

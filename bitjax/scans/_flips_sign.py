@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
-from bitjax.scans import _flips_split
+from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['moments', 'obstacle']
@@ -43,12 +43,12 @@ _DENORMALS = (1 << 23) - 1
 
 _ROUNDOFF = 2.0**-24
 
-apply = _flips_split.apply
+apply = _split.apply
 
 
 def obstacle(view: _view.LayerView) -> str | None:
   """Why this path does not apply to a view, or None if it does."""
-  reason = _flips_split.obstacle(view)
+  reason = _split.obstacle(view)
   if reason is not None:
     return reason
   affines = [view.affine]
@@ -95,7 +95,7 @@ def moments(
     and of its square, [moves, fan_in, units] each; and of the same shape how
     many examples are near ties, or None.
   """
-  parts = _flips_split.split(view)
+  parts = _split.split(view)
   place = 1 + [
     isinstance(stage, _view.Activation) for stage in parts.front
   ].index(True)
@@ -130,7 +130,7 @@ def moments(
   if noise is not None:
     zeros += (jnp.zeros(deltas.shape, jnp.int32),)
   valid = jnp.ones(view.labels.size, bool)
-  batches = _flips_split.batches((view.inputs, view.labels, valid), chunk)
+  batches = _split.batches((view.inputs, view.labels, valid), chunk)
   (loss, first, second, *counts), _ = jax.lax.scan(block, zeros, batches)
   first, second, *counts = (
     jnp.swapaxes(total, 1, 2) for total in (first, second, *counts)
@@ -192,9 +192,7 @@ def _flip_changes(parts, h, tau, labels, active):
   following = parts.following(h)
   base = parts.losses(following, labels)
   units, size = active.shape[1], active.size
-  ((listed,), (count,)) = _flips_split.listed(
-    active.reshape(1, -1), room=_PAIRS
-  )
+  ((listed,), (count,)) = _split.listed(active.reshape(1, -1), room=_PAIRS)
 
   def evaluate(state):
     start, changes = state

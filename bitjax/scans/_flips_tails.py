@@ -1,6 +1,6 @@
 r"""What a change of one activation does to an example's loss.
 
-`_flips_split` leaves a function of one number, the change tau of the activation
+`_split` leaves a function of one number, the change tau of the activation
 of unit j, for each example: :math:`\ell_b(u_b + \tau V_{j:}) - \ell_b(u_b)`. Here
 it is evaluated for many tau at once, in one of two forms.
 
@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
-from bitjax.scans import _flips_split
+from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['AnyTail', 'LinearTail', 'tail']
@@ -49,7 +49,7 @@ class AnyTail:
     base: losses at tau = 0, [examples].
   """
 
-  parts: _flips_split.Split
+  parts: _split.Split
   labels: types.Array
   following: types.Array
   base: types.Array
@@ -178,7 +178,7 @@ def _expm1(x):
 
 
 def tail(
-  parts: _flips_split.Split,
+  parts: _split.Split,
   activations: types.Array,
   farthest: types.Array,
   labels: types.Array,
@@ -199,7 +199,7 @@ def tail(
   inner, outer = pieces
   matrix = _matrix(inner, parts.matrix)
   columns = _matrix(outer, jnp.eye(matrix.shape[1], dtype=matrix.dtype))
-  z = _flips_split.apply(inner, following)
+  z = _split.apply(inner, following)
   if not outer:  # No ReLU: nothing has a kink.
     pattern, reached = jnp.ones_like(z), jnp.zeros_like(z, bool)
   else:
@@ -210,11 +210,11 @@ def tail(
   slopes = jnp.matmul(
     pattern[:, None, :] * columns.T[None], matrix.T, precision='highest'
   )
-  order, count = _flips_split.listed(reached, room=_KINKS)
+  order, count = _split.listed(reached, room=_KINKS)
   unit = jnp.minimum(order, z.shape[1] - 1)
   distances = jnp.take_along_axis(jnp.abs(z), unit, axis=1)
   return LinearTail(
-    logits=_flips_split.apply(parts.rest, following),
+    logits=_split.apply(parts.rest, following),
     base=base,
     labels=labels,
     slopes=slopes,

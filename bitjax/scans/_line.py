@@ -23,10 +23,10 @@ import jax.numpy as jnp
 
 from bitjax import lanes
 from bitjax import types
-from bitjax.scans import _flips_split
 from bitjax.scans import _line_affine
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _line_steps
+from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'LineScan', 'line_scan']
@@ -206,7 +206,7 @@ def _common_obstacle(view):
       'the scale of the layer depends on its kernel, so that one weight moves '
       'others; see LayerView.freeze_scale'
     )
-  return _flips_split.obstacle(view)
+  return _split.obstacle(view)
 
 
 def steps_obstacle(views: list[_view.LayerView]) -> str | None:

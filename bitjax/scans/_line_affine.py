@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
-from bitjax.scans import _flips_split
+from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['losses']
@@ -64,7 +64,7 @@ def losses(
     rates: sorted, [rates].
     width: rates that are scanned at a time.
   """
-  split = _flips_split.split(view)
+  split = _split.split(view)
   stages = (*split.front, _view.Dense(split.matrix), *split.rest)
   products = split.products(view.inputs)
   velocity = -jnp.matmul(view.inputs, direction, precision='highest')
@@ -110,9 +110,7 @@ def losses(
       lambda carry: jnp.any(carry[0].following < first + chunk), step, carry
     )
 
-  classes = jax.eval_shape(
-    lambda z: _flips_split.apply(stages, z), products
-  ).shape[1]
+  classes = jax.eval_shape(lambda z: _split.apply(stages, z), products).shape[1]
   nothing = jnp.zeros((num_examples, classes), products.dtype)
   walk = _Walk(
     jnp.zeros(num_examples, rates.dtype),

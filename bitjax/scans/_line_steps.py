@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
-from bitjax.scans import _flips_split
 from bitjax.scans import _line_breakpoints
+from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['losses']
@@ -46,7 +46,7 @@ class _Network(NamedTuple):
   inputs: types.Array  # x transposed, [fan_in, examples].
   labels: types.Array  # y, [examples].
   slack: types.Array | None  # Bound of the rounding of p, [examples].
-  parts: _flips_split.Split
+  parts: _split.Split
 
 
 class _State(NamedTuple):
@@ -119,7 +119,7 @@ def losses(
 
 
 def _start(view, weights, breakpoints):
-  parts = _flips_split.split(view)
+  parts = _split.split(view)
   products = jnp.matmul(parts.inputs, weights, precision='highest').T
   units = jnp.arange(products.shape[0])
   following = parts.following(_front(parts, products, units).T)
