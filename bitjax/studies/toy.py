@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,6 @@ from bitjax import scans
 from bitjax import transforms
 from bitjax import tree
 from bitjax import types
-
-if TYPE_CHECKING:
-  from flax import linen
 
 __all__ = [
   'OPTIMIZERS',
@@ -102,7 +99,7 @@ class Experiment(NamedTuple):
 
 
 def draw_experiments(
-  model: linen.Module,
+  model: nn.MLP,
   seeds: types.Array,
   images: types.Array,
   labels: types.Array,
@@ -150,7 +147,7 @@ def draw_experiments(
 
 
 def pose_problem(
-  model: linen.Module,
+  model: nn.MLP,
   experiment: Experiment,
   batch_size: int,
   *,
