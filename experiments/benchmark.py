@@ -68,7 +68,7 @@ PRESETS = {
     'batch_size': 64,
     'hidden': (16, 16),
     'gemm': 64,
-    'repeats': 2,
+    'repeats': 1,
     'rates': 100,
     'timed_rates': 5,
   },

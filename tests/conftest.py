@@ -1,7 +1,19 @@
 """Strictness for every test: no silent rank promotion, no reused keys."""
 
+import pathlib
+
 import jax
 import pytest
+
+# Most of the suite's time is the compiler's. What these tests ask does not depend
+# on optimised code; the exactness of scans and projections does, and keeps it.
+UNOPTIMISED = {'data', 'descent_test.py', 'docs_test.py', 'studies'}
+
+
+@pytest.fixture(autouse=True)
+def unoptimised(request):
+  place = request.path.relative_to(pathlib.Path(__file__).parent).parts[0]
+  jax.config.update('jax_disable_most_optimizations', place in UNOPTIMISED)
 
 
 @pytest.fixture(autouse=True)
