@@ -72,7 +72,7 @@ PRESETS = {
     'rates': 100,
     'timed_rates': 5,
   },
-  'full': {},
+  'quick': {},
 }
 
 # name -> (what it is, target, whether more is better)
