@@ -18,13 +18,12 @@ def want(kind, x):
   return {'l2': np.sqrt(np.sum(x**2)), 'linf': x.max(), 'l1': x.sum()}[kind]
 
 
-@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_norm_is_that_of_the_difference_within_three_ulps(kind, dtype):
+def test_norm_is_that_of_the_difference_within_three_ulps(kind):
   rng = np.random.default_rng(0)
   params = {
-    'a': jnp.asarray(rng.normal(size=(700, 3)), dtype),
-    'b': [jnp.asarray(2.5, dtype), jnp.zeros((0, 4), dtype)],
+    'a': jnp.asarray(rng.normal(size=(700, 3)), jnp.float16),
+    'b': [jnp.asarray(2.5, jnp.bfloat16), jnp.zeros((0, 4))],
   }
   anchor = jax.tree.map(lambda x: jnp.ones_like(x) / 2, params)
   flat = [np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(params)]
@@ -33,9 +32,6 @@ def test_norm_is_that_of_the_difference_within_three_ulps(kind, dtype):
   # In exact arithmetic, where the leaves are read as they are stored.
   exact = want(kind, np.concatenate(flat) - 0.5)
   np.testing.assert_allclose(got, exact, rtol=3 * 2.0**-23)
-  np.testing.assert_allclose(
-    norm(params, kind), want(kind, np.concatenate(flat)), rtol=3 * 2**-23
-  )
 
 
 @pytest.mark.parametrize('scale', [1e-30, 1.0, 1e30, 2e37])

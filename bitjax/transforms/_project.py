@@ -52,7 +52,8 @@ def project(
     put at the nearest number that has the anchor's sign: 0, or for a negative
     anchor ``-finfo(dtype).tiny`` (what is nearer is flushed to 0 by XLA). All
     entries that do not flip are left alone.
-  - Radius 0 returns the anchor (``flips``: without flips).
+  - Radius 0 returns the anchor (``flips``: without flips). A radius that is
+    not 0 should be above 1e-30 in float32: XLA flushes subnormal numbers.
   - NaN stays: in its entry for ``linf`` and ``flips``, everywhere for ``l2`` and
     ``l1``. Infinity is clipped by ``linf``, the largest overshoot for ``flips``,
     and NaN everywhere for ``l2`` and ``l1``, as is a norm that overflows.

@@ -64,7 +64,7 @@ def test_single_step_is_the_loss_along_the_gradient(opened):
     np.testing.assert_allclose(found['used'][place], fraction, rtol=1e-5)
 
 
-@pytest.mark.parametrize('norm', ['l2', 'linf', 'l1', 'flips'])
+@pytest.mark.parametrize('norm', ['linf', 'flips'])
 def test_every_arm_stays_in_the_ball(opened, norm):
   problem, budget = pose(opened), types.Budget(0.1, norm)
   if norm == 'flips':
