@@ -142,6 +142,13 @@ class StepsConfig(ToyConfig):
   )
   num_steps: int = flags.flag(5, 'Updates of the multi-step arms.', minimum=1)
 
+  def __post_init__(self):
+    super().__post_init__()
+    if 0 not in self.noise:
+      raise ValueError(
+        f'noise must list 0, the reference without noise; got {self.noise}.'
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class Toy:

@@ -55,6 +55,7 @@ def test_help_is_a_manual_page(name):
     ('--budget=-1', 'budget'),
     ('--budget=nan', 'budget'),
     ('--noise=-0.1', 'noise'),
+    ('--noise=0.5', 'list 0'),
     ('--seeds=', 'seeds'),
     ('--batch_size=4000', '--augment=shift'),
     ('--dataset=mnist', 'data_dir'),
