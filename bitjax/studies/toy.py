@@ -300,16 +300,11 @@ def restarts(
 
 def _scan(problem, budget, start, direction, fractions, constrain=None):
   rates = fractions * descent.reach(problem.kernel, direction, budget)
-  views = {'search': problem.search, 'holdout': problem.holdout}
-  losses = {
-    name: scans.line_scan(
-      dataclasses.replace(view, kernel=start),
-      direction,
-      rates,
-      constrain=constrain,
-    ).losses
-    for name, view in views.items()
-  }
+  views = [
+    dataclasses.replace(view, kernel=start)
+    for view in (problem.search, problem.holdout)
+  ]
+  losses = scans.line_scan(views, direction, rates, constrain=constrain).losses
 
   def spend(rate):
     kernel = start - rate * direction
@@ -317,7 +312,8 @@ def _scan(problem, budget, start, direction, fractions, constrain=None):
       problem, budget, kernel if constrain is None else constrain(kernel)
     )
 
-  return losses | lanes.each(spend, {'rate': rates})
+  spent = lanes.each(spend, {'rate': rates})
+  return {'search': losses[0], 'holdout': losses[1]} | spent
 
 
 def _spend(problem, budget, kernel):
