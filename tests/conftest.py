@@ -12,7 +12,13 @@ jax.config.update('jax_enable_compilation_cache', False)
 
 # Most of the suite's time is the compiler's. What these tests ask does not depend
 # on optimised code; the exactness of scans and projections does, and keeps it.
-UNOPTIMISED = {'data', 'descent_test.py', 'docs_test.py', 'studies'}
+UNOPTIMISED = {
+  'data',
+  'descent_test.py',
+  'docs_test.py',
+  'measures_test.py',
+  'studies',
+}
 
 
 @pytest.fixture(autouse=True)
