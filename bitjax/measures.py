@@ -20,10 +20,13 @@ __all__ = [
   'Agreement',
   'Entering',
   'GradientStatistics',
+  'Ranked',
   'SplitHalf',
   'agreement',
+  'correlation',
   'entering',
   'gradient_statistics',
+  'ranked',
   'ranks',
   'split_half',
 ]
@@ -49,47 +52,89 @@ class Agreement(NamedTuple):
   top_precision: types.Array
 
 
+class Ranked(NamedTuple):
+  """A gradient, ready to be compared with many others: sorted once.
+
+  Attributes:
+    values: the gradient, [n], float32.
+    ranks: of the values, from 0, ties sharing their mean rank, [n].
+    top: places of the largest magnitudes, [top], int32.
+  """
+
+  values: types.Array
+  ranks: types.Array
+  top: types.Array
+
+
+def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
+  """Sorts a gradient, for comparing it with many others.
+
+  Args:
+    gradient: of any shape.
+    top: size of the top, as a share of the coordinates in (0, 1]; at least one.
+      Of equal magnitudes the first ones count.
+
+  Raises:
+    ValueError: for an empty gradient or a ``top`` outside (0, 1].
+  """
+  values = jnp.ravel(jnp.asarray(gradient)).astype(jnp.float32)
+  if values.size == 0:
+    raise ValueError('A gradient must not be empty.')
+  if not 0 < top <= 1:
+    raise ValueError(f'top must be in (0, 1]; got {top}.')
+  num_top = math.ceil(top * values.size)
+  places = jax.lax.top_k(jnp.abs(values), num_top)[1]
+  return Ranked(values, ranks(values), places)
+
+
 def agreement(
-  a: types.Array, b: types.Array, *, top: float = 0.01
+  a: types.Array | Ranked, b: types.Array | Ranked, *, top: float = 0.01
 ) -> Agreement:
   """Measures how two gradients agree, coordinate by coordinate.
 
   Args:
-    a: a gradient of any shape.
-    b: another, of the same shape.
-    top: size of the top for ``top_precision``, as a share of the coordinates in
-      (0, 1]; at least one. Of equal magnitudes the first ones count.
+    a: a gradient of any shape, or what `ranked` made of it.
+    b: another, of the same size.
+    top: size of the top for ``top_precision``, see `ranked`.
 
   Returns:
     An `Agreement`; NaN where an input is.
 
   Raises:
-    ValueError: for shapes that differ or are empty, or a ``top`` outside (0, 1].
+    ValueError: for sizes that differ, and as `ranked`.
   """
-  a, b = jnp.asarray(a), jnp.asarray(b)
-  if a.shape != b.shape or a.size == 0:
+  a, b = (x if isinstance(x, Ranked) else ranked(x, top=top) for x in (a, b))
+  if a.values.shape != b.values.shape or a.top.shape != b.top.shape:
     raise ValueError(
-      'Two gradients must have one shape, which is not empty; got '
-      f'{a.shape} and {b.shape}.'
+      'Two gradients must have as many coordinates, and tops of one size; got '
+      f'{a.values.size} and {b.values.size}, tops {a.top.size} and '
+      f'{b.top.size}.'
     )
-  if not 0 < top <= 1:
-    raise ValueError(f'top must be in (0, 1]; got {top}.')
-  a, b = (jnp.ravel(x).astype(jnp.float32) for x in (a, b))
+  x, y = a.values, b.values
   # NaN wins over any convention for zeros.
-  bad = jnp.where(jnp.any(jnp.isnan(a) | jnp.isnan(b)), jnp.nan, 0.0)
-  both = (a != 0) & (b != 0)
-  equal = jnp.sum(both & ((a > 0) == (b > 0)))
-  num_top = math.ceil(top * a.size)
-  best_a, best_b = (jax.lax.top_k(jnp.abs(x), num_top)[1] for x in (a, b))
-  among = jnp.zeros(a.shape, bool).at[best_b].set(True)
+  bad = jnp.where(jnp.any(jnp.isnan(x) | jnp.isnan(y)), jnp.nan, 0.0)
+  both = (x != 0) & (y != 0)
+  equal = jnp.sum(both & ((x > 0) == (y > 0)))
+  among = jnp.zeros(x.shape, bool).at[b.top].set(True)
+  middle = (x.size - 1) / 2
   found = Agreement(
-    _cosine(a, b),
-    _cosine(a - jnp.mean(a), b - jnp.mean(b)),
-    _cosine(*(ranks(x) - (a.size - 1) / 2 for x in (a, b))),
+    _cosine(x, y),
+    correlation(x, y),
+    _cosine(a.ranks - middle, b.ranks - middle),
     equal / jnp.maximum(jnp.sum(both), 1),
-    jnp.mean(among[best_a], dtype=jnp.float32),
+    jnp.mean(among[a.top], dtype=jnp.float32),
   )
   return Agreement(*(value + bad for value in found))
+
+
+def correlation(a: types.Array, b: types.Array) -> types.Array:
+  """Pearson's correlation over coordinates; 0 if either is constant.
+
+  Args:
+    a: of any shape.
+    b: of the same shape.
+  """
+  return _cosine(a - jnp.mean(a), b - jnp.mean(b))
 
 
 def ranks(values: types.Array) -> types.Array:

@@ -17,6 +17,7 @@ UNOPTIMISED = {
   'descent_test.py',
   'docs_test.py',
   'measures_test.py',
+  'quantizers',
   'studies',
 }
 

@@ -62,6 +62,15 @@ def test_a_zero_gradient_agrees_with_nothing_and_nan_shows():
   assert np.isnan(measures.agreement(a, a)).all()
 
 
+def test_a_gradient_can_be_sorted_once():
+  a, b = pair()
+  first = measures.ranked(a, top=0.1)
+  found = measures.agreement(first, measures.ranked(b, top=0.1))
+  np.testing.assert_array_equal(found, measures.agreement(a, b, top=0.1))
+  with pytest.raises(ValueError, match='tops 7 and 1'):
+    measures.agreement(first, b)
+
+
 def test_agreement_over_lanes():
   a, b = pair((3, 8, 5))
   found = jax.jit(jax.vmap(measures.agreement))(a, b)
@@ -141,7 +150,7 @@ def test_what_enters_a_window():
 @pytest.mark.parametrize(
   ('call', 'words'),
   [
-    (lambda: measures.agreement(jnp.ones(3), jnp.ones(4)), 'one shape'),
+    (lambda: measures.agreement(jnp.ones(3), jnp.ones(4)), 'as many'),
     (lambda: measures.agreement(jnp.ones(0), jnp.ones(0)), 'not empty'),
     (lambda: measures.agreement(jnp.ones(3), jnp.ones(3), top=0), r'\(0, 1\]'),
     (lambda: measures.split_half(jnp.ones((3, 2))), 'even number'),
