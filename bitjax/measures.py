@@ -146,15 +146,17 @@ def ranks(values: types.Array) -> types.Array:
   Returns:
     float32 [n].
   """
-  order = jnp.argsort(values)
-  ordered = values[order]
-  places = jnp.arange(values.size)
-  rises = ordered[1:] != ordered[:-1]
-  edge = jnp.ones(1, bool)
-  first = jnp.where(jnp.concatenate([edge, rises]), places, 0)
-  last = jnp.where(jnp.concatenate([rises, edge]), places, values.size)
-  mean = (jax.lax.cummax(first) + jax.lax.cummin(last, reverse=True)) / 2
-  return jnp.zeros(values.shape, jnp.float32).at[order].set(mean)
+  # Integers sort ten times faster than floats, and two searches are cheaper than
+  # carrying places along. Adding 0 makes -0 and 0 one number.
+  bits = jax.lax.bitcast_convert_type(
+    values.astype(jnp.float32) + 0.0, jnp.int32
+  )
+  keys = bits ^ ((bits >> 31) & jnp.iinfo(jnp.int32).max)
+  ordered = jnp.sort(keys)
+  first = jnp.searchsorted(ordered, keys, side='left')
+  last = jnp.searchsorted(ordered, keys, side='right') - 1
+  # Before they are added: the sum of two exceeds what float32 can tell apart.
+  return 0.5 * first.astype(jnp.float32) + 0.5 * last.astype(jnp.float32)
 
 
 def _cosine(a, b):

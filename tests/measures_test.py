@@ -151,7 +151,7 @@ def test_what_enters_a_window():
   ('call', 'words'),
   [
     (lambda: measures.agreement(jnp.ones(3), jnp.ones(4)), 'as many'),
-    (lambda: measures.agreement(jnp.ones(0), jnp.ones(0)), 'not empty'),
+    (lambda: measures.agreement(jnp.ones(0), jnp.ones(0)), 'not be empty'),
     (lambda: measures.agreement(jnp.ones(3), jnp.ones(3), top=0), r'\(0, 1\]'),
     (lambda: measures.split_half(jnp.ones((3, 2))), 'even number'),
     (lambda: measures.gradient_statistics(jnp.ones((1, 2))), 'needs two'),
