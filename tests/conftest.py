@@ -7,7 +7,13 @@ import pytest
 
 # Most of the suite's time is the compiler's. What these tests ask does not depend
 # on optimised code; the exactness of scans and projections does, and keeps it.
-UNOPTIMISED = {'data', 'descent_test.py', 'docs_test.py', 'studies'}
+UNOPTIMISED = {
+  'data',
+  'descent_test.py',
+  'docs_test.py',
+  'quantizers',
+  'studies',
+}
 
 
 @pytest.fixture(autouse=True)

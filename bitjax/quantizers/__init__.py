@@ -7,28 +7,46 @@ are callable pytrees: their hyperparameters are leaves, so a sweep may vmap over
 them and a schedule may anneal them.
 """
 
+from bitjax.quantizers._annealed import error_decay
+from bitjax.quantizers._annealed import reste
 from bitjax.quantizers._attach import Estimator
 from bitjax.quantizers._attach import Quantizer
 from bitjax.quantizers._attach import Staircase
 from bitjax.quantizers._attach import attach
 from bitjax.quantizers._estimators import clip
+from bitjax.quantizers._estimators import clip_quantile
 from bitjax.quantizers._estimators import identity
 from bitjax.quantizers._estimators import window
+from bitjax.quantizers._gradient_scaling import ewgs
+from bitjax.quantizers._gradient_scaling import ewgs_delta
 from bitjax.quantizers._scaling import COUPLINGS
 from bitjax.quantizers._scaling import Scaling
 from bitjax.quantizers._scaling import mean_abs
+from bitjax.quantizers._shaped import polynomial
+from bitjax.quantizers._shaped import swish_sign
+from bitjax.quantizers._soft import SOFT_STEPS
+from bitjax.quantizers._soft import dsq
 from bitjax.quantizers._staircases import sign
 
 __all__ = [
   'COUPLINGS',
+  'SOFT_STEPS',
   'Estimator',
   'Quantizer',
   'Scaling',
   'Staircase',
   'attach',
   'clip',
+  'clip_quantile',
+  'dsq',
+  'error_decay',
+  'ewgs',
+  'ewgs_delta',
   'identity',
   'mean_abs',
+  'polynomial',
+  'reste',
   'sign',
+  'swish_sign',
   'window',
 ]
