@@ -50,10 +50,10 @@ class Annealed:
     x: types.Array,
     *,
     progress: types.Scalar = 1.0,
-    **key: types.Array,
+    **given: types.Array,
   ) -> types.Array:
     """Returns ``x`` as far quantized as ``progress`` says."""
-    return self.rule(x, progress=progress, **key)
+    return self.rule(x, progress=progress, **given)
 
 
 class Estimator(Protocol):
