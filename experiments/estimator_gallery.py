@@ -1,9 +1,8 @@
 r"""Every staircase and every gradient estimator, drawn.
 
-What the forward pass does and what the backward pass pretends, for all that
-`bitjax.quantizers` exports, with default arguments unless `SETTINGS` says others;
-what anneals at several values of progress, random staircases as a mean of 512.
-The verdicts compare each gradient mass with the height of the sign's step, 2:
+All that `bitjax.quantizers` exports, with default arguments unless `SETTINGS` says
+others; what anneals at three values of progress, random staircases as one draw. The
+verdicts compare each gradient mass with the height of the sign's step, 2:
 estimators of unequal mass differ in learning rate as well as in shape.
 
   python -m experiments.estimator_gallery
@@ -31,25 +30,21 @@ if TYPE_CHECKING:
 
 # Arguments that show what a default hides, and those without a default.
 SIGN = quantizers.sign()
-SETTINGS: dict[str, list[dict[str, Any]]] = {
-  'clip': [{'limit': 0.5}],
-  'clip_quantile': [{'quantile': 0.5}],
-  'dspike': [{'temperature': 3.0}],
-  'dsq': [
-    {'alpha': 0.5, 'alpha_end': 0.02},
-    {'alpha': 0.5, 'alpha_end': 0.02, 'step': 'hardtanh'},
-    {'alpha': 0.5, 'alpha_end': 0.02, 'levels': 4},
-  ],
-  'ewgs': [{'delta': 0.5}],
-  'parq': [{}, {'levels': 4}],
-  'progressive_hardtanh': [{'end': 0.05}],
-  'proximal': [
-    {'staircase': SIGN, 'end': 20.0},
-    {'staircase': SIGN, 'start': 0.1, 'end': 1.0, 'distance': 'l1'},
-  ],
-}
-OF_GRADIENTS = ('clip', 'clip_quantile')  # Drawn against g, not x.
-COLORS = ('#EE7733', '#0077BB', '#000000')  # By progress.
+SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+  ('clip', {'limit': 0.5}),
+  ('clip_quantile', {'quantile': 0.5}),
+  ('dspike', {'temperature': 3.0}),
+  ('dsq', {'alpha_end': 0.01}),
+  ('dsq', {'alpha_end': 0.01, 'step': 'hardtanh'}),
+  ('dsq', {'alpha_end': 0.01, 'levels': 4}),
+  ('ewgs', {'delta': 0.5}),
+  ('parq', {}),
+  ('parq', {'levels': 4}),
+  ('progressive_hardtanh', {'end': 0.05}),
+  ('proximal', {'staircase': SIGN, 'end': 20.0}),
+  ('proximal', {'staircase': SIGN, 'end': 1.0, 'distance': 'l1', 'start': 0.1}),
+)
+COLORS = {0.0: '#EE7733', 0.5: '#0077BB', 1.0: '#000000'}  # By progress.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,82 +52,71 @@ class Config:
   """One field is one flag."""
 
   points: int = studies.flag(2401, 'Places on the x axis.', minimum=3)
-  progress: tuple[float, ...] = studies.flag(
-    (0.0, 0.5, 1.0), 'Up to three values of progress.', minimum=0, maximum=1
-  )
 
 
-PRESETS = {'smoke': {'points': 61, 'progress': (0.0, 1.0)}, 'quick': {}}
+PRESETS = {'smoke': {'points': 61}, 'quick': {}}
 
 
-def exported(*kinds: str) -> dict[str, Any]:
-  """What has one of the kinds, by the title of its panel."""
-  found = {}
+def panels() -> list[tuple[bool, str, Any]]:
+  """All that is exported, staircases first: whether an estimator, title, it."""
+  found = []
   for name in quantizers.__all__:
     make = getattr(quantizers, name)
-    returned = getattr(make, '__annotations__', {}).get('return', '')
-    if inspect.isfunction(make) and returned.split('.')[-1] in kinds:
-      for given in SETTINGS.get(name, [{}]):
+    kind = getattr(make, '__annotations__', {}).get('return', '').split('.')[-1]
+    if kind in ('Staircase', 'Annealed', 'Estimator'):
+      for given in [given for n, given in SETTINGS if n == name] or [{}]:
         shown = [f'{k}={v}' for k, v in given.items() if not callable(v)]
-        found['\n'.join([name, ', '.join(shown)]).strip()] = make(**given)
-  return found
+        shown += ['against g'] if name.startswith('clip') else []
+        title = '\n'.join([name, ', '.join(shown)]).strip()
+        found.append((kind == 'Estimator', title, make(**given)))
+  return sorted(found, key=lambda panel: panel[0])
 
 
-def forward(name, staircase, x, progress):
-  """What a staircase makes of x."""
-  del name
-  quantize = quantizers.attach(staircase, quantizers.identity())
-  if 'key' not in inspect.signature(staircase).parameters:
-    return quantize(x, progress=progress)
-  keys = jax.random.split(jax.random.key(0), 512)
-  drawn = jax.vmap(lambda key: quantize(x, progress=progress, key=key))(keys)
-  return jnp.mean(drawn, axis=0)
-
-
-def backward(name, estimator, x, progress):
-  """What an estimator answers to a gradient of 1, or of x."""
-  kernel = x[:, None]  # One unit, whose inputs are the places.
-  g = kernel if name.split()[0] in OF_GRADIENTS else jnp.ones_like(kernel)
-  quantize = quantizers.attach(SIGN, estimator)
-  return jax.vjp(lambda x: quantize(x, progress=progress), kernel)[1](g)[0][
-    :, 0
-  ]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def curves(function, subjects, x, progress):
-  """[subjects, points], all in one program."""
-  return jnp.stack([function(*item, x, progress) for item in subjects.items()])
+def curve(estimator, title, subject, x, progress):
+  """x_q of a staircase, or x_bar for a gradient of 1 (or against it)."""
+  if estimator:
+    kernel = x[:, None]  # One unit, whose inputs are the places.
+    quantize = quantizers.attach(SIGN, subject)
+    _, pull_back = jax.vjp(lambda x: quantize(x, progress=progress), kernel)
+    g = kernel if 'against g' in title else jnp.ones_like(kernel)
+    return pull_back(g)[0][:, 0]
+  quantize = quantizers.attach(subject, quantizers.identity())
+  random = 'key' in inspect.signature(subject).parameters
+  key = jax.random.key(0) if random else None
+  return quantize(x, progress=progress, key=key)
 
 
 def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
-  """Evaluates every panel at every progress."""
+  """Evaluates every panel at every progress, in one program."""
   import xarray
 
   del sweep  # Nothing here is worth resuming.
+  drawn = panels()
   x = jnp.linspace(-3, 3, config.points)
-  names, values = {}, {}
-  for kind, function, subjects in (
-    ('staircase', forward, exported('Staircase', 'Annealed')),
-    ('estimator', backward, exported('Estimator')),
-  ):
-    found = [curves(function, subjects, x, p) for p in config.progress]
-    values[kind + 's'] = ((kind, 'progress', 'x'), np.stack(found, axis=1))
-    names[kind] = list(subjects)
-  axes = {'progress': list(config.progress), 'x': np.asarray(x)}
-  return xarray.Dataset(values, coords=names | axes)
+  lines = [jax.vmap(functools.partial(curve, *panel, x)) for panel in drawn]
+  curves = jax.jit(lambda progress: [line(progress) for line in lines])
+  values = np.stack(curves(jnp.array(list(COLORS))))
+  return xarray.Dataset(
+    {'value': (('panel', 'progress', 'x'), values)},
+    coords={
+      'estimator': ('panel', [estimator for estimator, _, _ in drawn]),
+      'panel': [title for _, title, _ in drawn],
+      'progress': list(COLORS),
+      'x': np.asarray(x),
+    },
+  )
 
 
 def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
   """Says whose gradient mass is the sign's step, at the last progress."""
   found = []
-  for curve in results['estimators'].isel(progress=-1):
-    name = ' '.join(curve.estimator.item().split())
-    mass = float(np.trapezoid(curve, results.x))
-    same = 'supported' if abs(mass / 2 - 1) < 0.01 else 'contradicted'
+  for last in results['value'].isel(progress=-1):
+    name = ' '.join(last.panel.item().split())
+    mass = float(np.trapezoid(last, results.x))
+    same = 'supported' if abs(mass - 2) < 0.02 else 'contradicted'
     claim = 'On [-3, 3] its gradient mass is that of the sign, 2.'
     limits = (mass, -np.inf, np.inf, 'mass', 0, 'trapezoidal rule')
-    if name.split()[0] not in OF_GRADIENTS:
+    if last.estimator and 'against g' not in name:
       found.append(studies.Verdict(name, claim, same, *limits))
   return found
 
@@ -141,22 +125,24 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   """One panel for each, staircases first; colours are values of progress."""
   from matplotlib import pyplot
 
-  panels = dict(
-    zip(results.staircase.values, results['staircases'], strict=True)
-  )
-  panels |= zip(results.estimator.values, results['estimators'], strict=True)
-  rows = -(-len(panels) // 4)
-  fig, axes = pyplot.subplots(rows, 4, figsize=(7.5, 1.4 * rows), sharex=True)
-  for ax in axes.flat[len(panels) :]:
-    ax.set_axis_off()
-  for ax, (name, panel) in zip(axes.flat, panels.items(), strict=False):
-    fixed = bool((panel == panel[0]).all())
-    lines = list(zip(panel, COLORS, strict=False))
-    for line, color in lines[-1:] if fixed else lines:
+  dots = {'linestyle': 'none', 'marker': '.', 'markersize': 2, 'markevery': 12}
+  rows = -(-results.panel.size // 4)
+  fig, axes = pyplot.subplots(rows, 4, figsize=(7.5, 1.35 * rows), sharex=True)
+  for ax, panel in zip(axes.flat, results['value'], strict=False):
+    ax.axhline(0, color='#BBBBBB', linewidth=0.6)
+    name = panel.panel.item()
+    form = dots if name.startswith('stochastic') else {'linewidth': 1.2}
+    lines = list(zip(panel, COLORS.values(), strict=True))
+    for line, color in lines[-1:] if (panel == panel[0]).all() else lines:
       label = f'progress {line.progress.item():g}'
-      ax.plot(results.x, line, color=color, linewidth=1.2, label=label)
-    ax.set_title(name, fontsize=7)
-    ax.set_ylabel('gradient' if 'estimator' in panel.coords else 'q(x)')
+      ax.plot(results.x, line, color=color, label=label, **form)
+    ax.set_title(name, fontsize=6.5)
+    ax.set_ylabel('gradient' if panel.estimator else 'q(x)', size=7)
+    ax.tick_params(labelsize=6)
+  for ax in axes.flat[results.panel.size :]:
+    ax.set_axis_off()
+  lines = axes[0, 0].get_legend_handles_labels()
+  fig.legend(*lines, loc='outside lower center', ncols=3)
   return fig
 
 
