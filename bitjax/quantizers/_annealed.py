@@ -15,7 +15,7 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
 
-__all__ = ['error_decay', 'reste']
+__all__ = ['error_decay', 'rbnn', 'reste', 'shrinking_window']
 
 
 def error_decay(
@@ -41,7 +41,8 @@ def error_decay(
     ValueError: if a concrete ``t_min`` or ``t_max`` is not positive.
 
   References:
-    Qin et al., IR-Net, 2020, eq. 10 to 12 (https://arxiv.org/abs/1909.10788).
+    Qin et al., IR-Net, 2020, the error decay estimator
+    (https://arxiv.org/abs/1909.10788).
   """
   types.check_positive('t_min', t_min)
   types.check_positive('t_max', t_max)
@@ -53,6 +54,59 @@ def _error_decay(t_min, t_max, g, x, x_q, progress):
   t = _maths.geometric(t_min, t_max, progress)
   # k t = max(1 / t, 1) t.
   return g * jnp.maximum(t, 1.0) * _maths.sech2(t * _maths.widen(x))
+
+
+def rbnn(
+  t_min: types.Scalar = 0.01,
+  t_max: types.Scalar = 10.0,
+  *,
+  activations: bool = False,
+) -> _attach.Estimator:
+  r"""RBNN's training-aware approximation: a triangle that becomes steeper.
+
+  .. math:: \bar x = g \max(0, k (\sqrt2 \, t - t^2 |x|)), \quad
+    t = t_\min (t_\max / t_\min)^p, \quad k = \max(1 / t, 1)
+
+  Its half-width is :math:`\sqrt2 / t`, its mass 2 k.
+
+  Args:
+    t_min: the slope at progress 0, > 0.
+    t_max: the slope at progress 1, > 0.
+    activations: the rule that the authors' code has for activations: k = 1, and
+      max(t, 1) in the place of t, so that nothing anneals before t = 1.
+
+  Returns:
+    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+
+  Raises:
+    ValueError: if a concrete ``t_min`` or ``t_max`` is not positive.
+
+  References:
+    Lin et al., Rotated binary neural network, 2020, training-aware
+    approximation
+    (https://arxiv.org/abs/2009.13055).
+  """
+  types.check_positive('t_min', t_min)
+  types.check_positive('t_max', t_max)
+  rule = _rbnn_activations if activations else _rbnn
+  return jax.tree_util.Partial(rule, t_min, t_max)
+
+
+def _rbnn(t_min, t_max, g, x, x_q, progress):
+  del x_q
+  t = _maths.geometric(t_min, t_max, progress)
+  # k t = max(1 / t, 1) t.
+  return g * jnp.maximum(t, 1.0) * _triangle(t, x)
+
+
+def _rbnn_activations(t_min, t_max, g, x, x_q, progress):
+  del x_q
+  t = jnp.maximum(_maths.geometric(t_min, t_max, progress), 1.0)
+  return g * t * _triangle(t, x)
+
+
+def _triangle(t, x):
+  return jnp.maximum(math.sqrt(2) - t * jnp.abs(_maths.widen(x)), 0)
 
 
 def reste(
@@ -84,7 +138,8 @@ def reste(
       or ``outer`` does not exceed it.
 
   References:
-    Wu et al., ReSTE, 2023, section 3.4 (https://arxiv.org/abs/2308.06689).
+    Wu et al., Rectified straight through estimator, 2023
+    (https://arxiv.org/abs/2308.06689).
   """
   types.check_range('o_end', o_end, 1, math.inf)
   types.check_positive('inner', inner)
@@ -99,3 +154,38 @@ def _reste(o_end, inner, outer, g, x, x_q, progress):
   power = jnp.clip(size, inner, outer) ** ((1 - root) / root)
   slope = jnp.where(size <= inner, power, power / root)
   return jnp.where(size <= outer, g * slope, 0)
+
+
+def shrinking_window(
+  start: types.Scalar = 1.0, end: types.Scalar = 0.1
+) -> _attach.Estimator:
+  r"""A window that shrinks and loses no mass: the derivative of a hardtanh.
+
+  .. math:: \bar x = \frac gc \, 1[|x| \le c], \qquad
+    c = c_0 (c_1 / c_0)^p
+
+  The true derivative of `progressive_hardtanh` with the same arguments, which is
+  what BoolNet trains its weights with.
+
+  Args:
+    start: c at progress 0, > 0, in the units of ``x``.
+    end: c at progress 1, > 0.
+
+  Returns:
+    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+
+  Raises:
+    ValueError: if a concrete argument is not positive.
+
+  References:
+    Guo et al., BoolNet, 2021 (https://arxiv.org/abs/2106.06991).
+  """
+  types.check_positive('start', start)
+  types.check_positive('end', end)
+  return jax.tree_util.Partial(_shrinking_window, start, end)
+
+
+def _shrinking_window(start, end, g, x, x_q, progress):
+  del x_q
+  half_width = _maths.geometric(start, end, progress)
+  return jnp.where(jnp.abs(_maths.widen(x)) <= half_width, g / half_width, 0)

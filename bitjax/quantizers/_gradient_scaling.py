@@ -45,8 +45,8 @@ def ewgs(
       ``low``.
 
   References:
-    Lee et al., Network quantization with element-wise gradient scaling, 2021,
-    eq. 5 (https://arxiv.org/abs/2104.00903).
+    Lee et al., Network quantization with element-wise gradient scaling, 2021
+    (https://arxiv.org/abs/2104.00903).
   """
   types.check_non_negative('delta', delta)
   types.check_finite('low', low)
@@ -83,7 +83,8 @@ def ewgs_delta(
     delta, []. A batch whose gradients do not vary counts as 0.
 
   References:
-    Lee et al., 2021, eq. 9 and 10.
+    Lee et al., 2021 (https://arxiv.org/abs/2104.00903); the average over batches
+    is that of the authors' code.
   """
   gradients = jnp.reshape(gradients, (len(gradients), -1))
   spread = 3 * jnp.std(gradients, axis=1)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 
-__all__ = ['geometric', 'sech2', 'widen']
+__all__ = ['geometric', 'linear', 'sech2', 'widen']
 
 
 def widen(x: types.Array) -> types.Array:
@@ -25,3 +25,10 @@ def geometric(
 ) -> types.Scalar:
   """From ``start`` to ``end`` by equal factors as progress goes from 0 to 1."""
   return start * (end / start) ** progress
+
+
+def linear(
+  start: types.Scalar, end: types.Scalar, progress: types.Scalar
+) -> types.Scalar:
+  """From ``start`` to ``end`` by equal amounts as progress goes from 0 to 1."""
+  return start + (end - start) * progress
