@@ -21,8 +21,8 @@ SCALINGS = ('none', 'fan_in', 'mean_abs')
 
 
 def at_progress(
-  quantizer: quantizers.Quantizer | None, progress: types.Scalar
-) -> quantizers.Quantizer | None:
+  quantizer: quantizers.Quantize | None, progress: types.Scalar
+) -> quantizers.Quantize | None:
   """The quantizer with its ``progress`` filled in."""
   if quantizer is None:
     return None
@@ -52,7 +52,7 @@ class QuantDense(nn.Module):
   """
 
   features: int
-  kernel_quantizer: quantizers.Quantizer | None = None
+  kernel_quantizer: quantizers.Quantize | None = None
   scaling: str = 'none'
   use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()

@@ -56,8 +56,8 @@ class MLP(nn.Module):
 
   hidden: tuple[int, ...] = (256, 256)
   num_classes: int = 10
-  kernel_quantizer: quantizers.Quantizer | None = None
-  activation_quantizer: quantizers.Quantizer | None = None
+  kernel_quantizer: quantizers.Quantize | None = None
+  activation_quantizer: quantizers.Quantize | None = None
   scaling: str = 'none'
   batch_norm: bool = False
   use_bias: bool = False

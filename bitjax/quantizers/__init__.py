@@ -8,7 +8,7 @@ them and a schedule may anneal them.
 """
 
 from bitjax.quantizers._attach import Estimator
-from bitjax.quantizers._attach import Quantizer
+from bitjax.quantizers._attach import Quantize
 from bitjax.quantizers._attach import Staircase
 from bitjax.quantizers._attach import attach
 from bitjax.quantizers._estimators import clip
@@ -22,7 +22,7 @@ from bitjax.quantizers._staircases import sign
 __all__ = [
   'COUPLINGS',
   'Estimator',
-  'Quantizer',
+  'Quantize',
   'Scaling',
   'Staircase',
   'attach',

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 
-__all__ = ['Estimator', 'Quantizer', 'Staircase', 'attach']
+__all__ = ['Estimator', 'Quantize', 'Staircase', 'attach']
 
 
 class Staircase(Protocol):
@@ -42,7 +42,7 @@ class Estimator(Protocol):
     ...
 
 
-class Quantizer(Protocol):
+class Quantize(Protocol):
   """What `attach` returns: ``quantize(x, *, progress=1.0, key=None)``."""
 
   def __call__(
@@ -56,7 +56,7 @@ class Quantizer(Protocol):
     ...
 
 
-def attach(staircase: Staircase, estimator: Estimator) -> Quantizer:
+def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
   r"""Returns ``quantize``: ``staircase`` forward, ``estimator`` backward.
 
   Both are callable pytrees and *arguments* of the differentiated function, so

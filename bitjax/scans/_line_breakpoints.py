@@ -37,7 +37,7 @@ class Breakpoints(NamedTuple):
   place: types.Array  # [breakpoints], first position on the line after it.
 
 
-def num_levels(quantizer: quantizers.Quantizer | None) -> int | None:
+def num_levels(quantizer: quantizers.Quantize | None) -> int | None:
   """How many values a quantizer has; None if it is not known to be a staircase.
 
   A staircase is elementwise and monotone. That of `quantizers.sign` is known;
@@ -104,7 +104,7 @@ def _ordered(bits):
 def find(
   kernel: types.Array,
   direction: types.Array,
-  quantizer: quantizers.Quantizer,
+  quantizer: quantizers.Quantize,
   line: Grid | AllRates,
 ) -> tuple[types.Array, Breakpoints]:
   """Finds all breakpoints of a line.

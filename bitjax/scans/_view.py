@@ -91,7 +91,7 @@ class Dense:
   """
 
   kernel: types.Array
-  quantizer: quantizers.Quantizer | None = None
+  quantizer: quantizers.Quantize | None = None
   scaling: quantizers.Scaling | None = None
   affine: Affine = Affine()
 
@@ -134,7 +134,7 @@ class Activation:
   """
 
   kind: str = _static()
-  quantizer: quantizers.Quantizer | None = None
+  quantizer: quantizers.Quantize | None = None
 
   def __post_init__(self):
     types.check_choice('kind', self.kind, ACTIVATIONS)
@@ -216,7 +216,7 @@ class LayerView:
   kernel: types.Array
   labels: types.Array
   tail: tuple[Stage, ...]
-  quantizer: quantizers.Quantizer | None = None
+  quantizer: quantizers.Quantize | None = None
   scaling: quantizers.Scaling | None = None
   affine: Affine = Affine()
   product: Callable[[types.Array, types.Array], types.Array] | None = None
