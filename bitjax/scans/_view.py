@@ -96,8 +96,11 @@ class Dense:
   affine: Affine = Affine()
 
   def __call__(self, x: types.Array) -> types.Array:
-    """Maps [examples, fan_in] to [examples, units]."""
-    z = jnp.matmul(x, self.quantized, precision='highest')
+    """Maps [..., fan_in] to [..., units]."""
+    return self.rescale(jnp.matmul(x, self.quantized, precision='highest'))
+
+  def rescale(self, z: types.Array) -> types.Array:
+    """A product with the layer's scales and shift, [..., units]."""
     if self.scaling is not None:
       z = z * _align(self.scaling(self.kernel), z)
     return self.affine(z)
