@@ -36,7 +36,7 @@ def bind_layer(
   x: types.Array | None,
   input_scale: types.Scalar,
   progress: types.Scalar,
-) -> tuple[types.Array, scans.Dense]:
+) -> tuple[Any, scans.Dense]:
   """Creates a layer's variables and binds them; call it in a compact method.
 
   Args:

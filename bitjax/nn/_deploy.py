@@ -85,7 +85,7 @@ def deploy(
     variables, *args, mutable=[_binding.QUANTIZED], **kwargs
   )
   kernels = traverse_util.flatten_dict(
-    core.unfreeze(seen.get(_binding.QUANTIZED, {}))
+    core.unfreeze(seen).get(_binding.QUANTIZED, {})
   )
   if not kernels:
     raise ValueError(

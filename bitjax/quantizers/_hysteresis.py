@@ -47,7 +47,7 @@ def hysteretic_sign(margin: types.Scalar) -> _attach.Staircase:
 class _HystereticSign:
   margin: types.Scalar
 
-  def __call__(self, x, *, state):
+  def __call__(self, x, *, state=None):
     _check_state(x, state)
     one = jnp.ones((), x.dtype)
     margin = jnp.asarray(self.margin, x.dtype)
@@ -108,7 +108,7 @@ def hysteretic_uniform(
 class _HystereticUniform:
   grid: _uniform.Grid
 
-  def __call__(self, x, *, state):
+  def __call__(self, x, *, state=None):
     _check_state(x, state)
     last = jnp.round(self.grid.scaled(state))
     scaled = self.grid.scaled(x)
@@ -120,9 +120,11 @@ class _HystereticUniform:
 
 
 def _check_state(x, state):
-  if jnp.shape(state) != x.shape:
+  shape = None if state is None else jnp.shape(state)
+  if shape != x.shape:
     raise ValueError(
-      f'state must have the shape of x, {x.shape}; got {jnp.shape(state)}.'
+      f'state must have the shape of x, {x.shape}; got {shape}. It is what the '
+      'staircase returned last; begin with initial_state(quantize, x).'
     )
 
 

@@ -90,10 +90,11 @@ class _LSQ:
     step = _channels.align('step', step, x, self.channel_axis)
     # Each element's terms are added before the sum of all is taken.
     step = jnp.broadcast_to(step, x.shape)
-    v = wide / step
-    clipped = jnp.where(
-      v <= self.low, self.low, jnp.where(v >= self.high, self.high, v)
-    )
+    v = jax.lax.stop_gradient(wide / step)
+    inside = (v > self.low) & (v < self.high)
+    outer = jnp.clip(v, self.low, self.high)
+    # Where x is infinite, 0 * inf would be NaN.
+    clipped = jnp.where(inside, jnp.where(inside, wide, 0) / step, outer)
     return rounded(clipped, progress) * step
 
   def levels(self, qparams):

@@ -63,6 +63,9 @@ class _RSign:
       _channels.at_least_float32(x) - threshold, progress=progress
     )
 
+  def levels(self, qparams):
+    return _staircases.Step(qparams['threshold'], -1, self.channel_axis)
+
 
 def rprelu(
   *, channel_axis: int = -1, slope: float = 0.25
@@ -114,7 +117,10 @@ class _RPReLU:
       for name in ('shift_in', 'shift_out', 'slope')
     )
     shifted = _channels.at_least_float32(x) - shift_in
-    return jnp.where(shifted > 0, shifted, slope * shifted) + shift_out
+    above = shifted > 0
+    # Where x is infinite, 0 * inf would be NaN.
+    below = slope * jnp.where(above, 0, shifted)
+    return jnp.where(above, shifted, below) + shift_out
 
 
 def _per_channel(x, channel_axis, value):

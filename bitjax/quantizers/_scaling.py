@@ -95,7 +95,8 @@ def power_of_two(coupling: str = 'column') -> Scaling:
   References:
     Qin et al., IR-Net, 2020, eqs. 9-10 (https://arxiv.org/abs/1909.10788).
   """
-  return _PowerOfTwo(mean_abs(coupling))
+  types.check_choice('coupling', coupling, COUPLINGS[1:])
+  return _PowerOfTwo(_MeanAbs(coupling, True))
 
 
 @jax.tree_util.register_dataclass

@@ -17,7 +17,7 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 
-__all__ = ['heaviside', 'shifted_sign', 'sign', 'ternary']
+__all__ = ['Step', 'heaviside', 'shifted_sign', 'sign', 'ternary']
 
 # How far beyond a threshold a neighbour lies, as a fraction of the largest
 # magnitude: no denormal number, which compiled code takes for zero.
@@ -42,10 +42,12 @@ def sign() -> _attach.Staircase:
     Courbariaux et al., Binarized neural networks, 2016, eq. 1
     (https://arxiv.org/abs/1602.02830).
   """
-  return _Step(None, -1)
+  return Step(None, -1, None)
 
 
-def shifted_sign(threshold: types.Scalar) -> _attach.Staircase:
+def shifted_sign(
+  threshold: types.Scalar, *, channel_axis: int | None = None
+) -> _attach.Staircase:
   r"""The sign of what exceeds a threshold: +1 where ``x >= threshold``, else -1.
 
   .. math:: q(x) = \begin{cases} +1 & x \ge t \\ -1 & x < t \end{cases}
@@ -54,18 +56,18 @@ def shifted_sign(threshold: types.Scalar) -> _attach.Staircase:
   `rsign` for one that learns.
 
   Args:
-    threshold: t, in the units of ``x``; a scalar, or one for each entry of the
-      last axis of ``x``.
+    threshold: t, in the units of ``x``: a scalar, or [channels].
+    channel_axis: the axis of ``x`` that thresholds are for; None for one.
 
   Returns:
     A staircase that keeps shape and dtype; NaN becomes -1.
 
   Raises:
-    ValueError: for a threshold that is NaN, and, when called, for one of another
-      shape.
+    ValueError: for a threshold that is NaN, and, when called, for thresholds of
+      another number than the channels.
   """
   types.check_range('threshold', threshold, -float('inf'), float('inf'))
-  return _Step(threshold, -1)
+  return Step(threshold, -1, channel_axis)
 
 
 def heaviside() -> _attach.Staircase:
@@ -78,26 +80,29 @@ def heaviside() -> _attach.Staircase:
   Returns:
     A staircase that keeps shape and dtype; NaN becomes 0.
   """
-  return _Step(None, 0)
+  return Step(None, 0, None)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Step:
+class Step:
   """1 where ``x >= threshold``, else ``low``; no threshold is 0."""
 
   threshold: types.Scalar | None
   low: int = dataclasses.field(metadata={'static': True})
+  channel_axis: int | None = dataclasses.field(metadata={'static': True})
 
   num_levels = 2
   uniform = True
 
-  def __call__(self, x):
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns the upper or the lower level."""
     one = jnp.ones((), x.dtype)
     low = jnp.full((), self.low, x.dtype)
     return jnp.where(x >= self._threshold(x), one, low)
 
-  def neighbours(self, x):
+  def neighbours(self, x: types.Array) -> tuple[types.Array, types.Array]:
+    """Values beyond the threshold, up and down; ``x`` at the ends."""
     threshold = self._threshold(x)
     margin = _margin(x, threshold)
     high = x >= threshold
@@ -109,8 +114,9 @@ class _Step:
   def _threshold(self, x):
     if self.threshold is None:
       return jnp.zeros((), x.dtype)
-    channel_axis = -1 if x.ndim else None
-    threshold = _channels.align('threshold', self.threshold, x, channel_axis)
+    threshold = _channels.align(
+      'threshold', self.threshold, x, self.channel_axis
+    )
     return threshold.astype(x.dtype)
 
 

@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
-from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 
 __all__ = ['Grid', 'code_range', 'uniform']
@@ -58,7 +57,7 @@ def uniform(
   narrow: bool = False,
   step: types.Scalar | None = None,
   channel_axis: int | None = None,
-) -> _attach.Staircase:
+) -> Grid:
   r"""Rounds to a uniform grid of ``bits`` bits, and clips to its ends.
 
   .. math:: q(x) = s \, \mathrm{clip}(\mathrm{round}(x / s), Q_n, Q_p)
