@@ -72,9 +72,7 @@ class Config(studies.ToyConfig):
     exclusive_minimum=0,
     maximum=1,
   )
-  num_groups: int = studies.flag(
-    4, 'Parts of a batch, for variances.', minimum=2
-  )
+  num_groups: int = studies.flag(4, 'Parts of a batch.', minimum=2)
   train_steps: int = studies.flag(
     300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
   )

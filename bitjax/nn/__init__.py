@@ -1,5 +1,8 @@
 """Networks in flax.linen whose layers can be looked at one by one."""
 
+from bitjax.nn._conv import QuantConv
+from bitjax.nn._deploy import complete
+from bitjax.nn._deploy import deploy
 from bitjax.nn._layers import BatchNorm
 from bitjax.nn._layers import QuantDense
 from bitjax.nn._mlp import MLP
@@ -11,9 +14,12 @@ from bitjax.nn._views import layer_view
 __all__ = [
   'MLP',
   'BatchNorm',
+  'QuantConv',
   'QuantDense',
   'binary_mlp',
   'binary_weights_mlp',
+  'complete',
+  'deploy',
   'full_precision_mlp',
   'layer_view',
 ]

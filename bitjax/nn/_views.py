@@ -29,7 +29,7 @@ def layer_view(
   labels: types.Array,
   layer: str,
   *,
-  quantizer: quantizers.Quantizer | None = None,
+  quantizer: quantizers.Quantize | None = None,
   **kwargs: Any,
 ) -> scans.LayerView:
   """Returns a model as one of its layers sees it.

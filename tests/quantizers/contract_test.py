@@ -436,6 +436,36 @@ ESTIMATORS = (
 
 STAIRCASES = {
   'sign': (quantizers.sign, lambda x: np.where(x >= 0, 1.0, -1.0), (0.0,)),
+  'heaviside': (
+    quantizers.heaviside,
+    lambda x: np.where(x >= 0, 1.0, 0.0),
+    (0.0,),
+  ),
+  'shifted sign': (
+    lambda: quantizers.shifted_sign(-0.5),
+    lambda x: np.where(x >= -0.5, 1.0, -1.0),
+    (-0.5,),
+  ),
+  'ternary': (
+    lambda: quantizers.ternary(0.5),
+    lambda x: np.where(x > 0.5, 1.0, np.where(x < -0.5, -1.0, 0.0)),
+    (-0.5, 0.5),
+  ),
+  'uniform, 1 bit': (
+    lambda: quantizers.uniform(1, signed=False),
+    lambda x: np.clip(np.rint(x), 0, 1),
+    (0.5, 1.0, 1.5),
+  ),
+  'uniform, 2 bits': (
+    lambda: quantizers.uniform(2, step=0.25),
+    lambda x: 0.25 * np.clip(np.rint(x / 0.25), -2, 1),
+    (-0.625, -0.5, -0.375, -0.125, 0.125, 0.375),
+  ),
+  'uniform, narrow': (
+    lambda: quantizers.uniform(3, narrow=True, step=2.0),
+    lambda x: 2 * np.clip(np.rint(x / 2), -3, 3),
+    (-7.0, -5.0, -3.0, -1.0, 1.0, 3.0, 5.0, 7.0),
+  ),
 }
 
 every_estimator = pytest.mark.parametrize(
