@@ -8,6 +8,7 @@ exponential only errors relative to the peak are small.
 
 from collections.abc import Callable
 import dataclasses
+import inspect
 import itertools
 from typing import Any
 
@@ -433,6 +434,18 @@ ESTIMATORS = (
     (0.0,),
   ),
 )
+
+EXPORTED = {
+  make
+  for make in map(quantizers.__dict__.get, quantizers.__all__)
+  if inspect.isfunction(make)
+  and make.__annotations__['return'].endswith('.Estimator')
+}
+
+
+def test_every_exported_estimator_has_a_row():
+  assert {row.make for row in ESTIMATORS} >= EXPORTED > {quantizers.window}
+
 
 STAIRCASES = {
   'sign': (quantizers.sign, lambda x: np.where(x >= 0, 1.0, -1.0), (0.0,)),
