@@ -565,9 +565,9 @@ class TestShapesAndTypes:
     shapes = [(), (0,), (3, 0), (2, 3, 4)]
     x = [np.full(shape, -0.25, np.float32) for shape in shapes]
     g = [np.full(shape, 0.0625, np.float32) for shape in shapes]
+    inputs = dict(enumerate(map(list, zip(x, g, strict=True))))
     with jax.numpy_rank_promotion('raise'):
-      inputs = [list(pair) for pair in zip(x, g, strict=True)]
-      outputs = vjps(attach(row()), dict(enumerate(inputs)), row.progress)
+      outputs = vjps(attach(row()), inputs, row.progress)
     for shape, (x_q, x_bar) in zip(shapes, outputs.values(), strict=True):
       assert x_q.shape == x_bar.shape == shape
       np.testing.assert_array_equal(x_q, -np.ones(shape))
