@@ -8,6 +8,7 @@ exponential only errors relative to the peak are small.
 
 from collections.abc import Callable
 import dataclasses
+import inspect
 import itertools
 from typing import Any
 
@@ -434,6 +435,18 @@ ESTIMATORS = (
   ),
 )
 
+EXPORTED = {
+  make
+  for make in map(quantizers.__dict__.get, quantizers.__all__)
+  if inspect.isfunction(make)
+  and make.__annotations__['return'].endswith('.Estimator')
+}
+
+
+def test_every_exported_estimator_has_a_row():
+  assert {row.make for row in ESTIMATORS} >= EXPORTED > {quantizers.window}
+
+
 STAIRCASES = {
   'sign': (quantizers.sign, lambda x: np.where(x >= 0, 1.0, -1.0), (0.0,)),
   'heaviside': (
@@ -582,9 +595,9 @@ class TestShapesAndTypes:
     shapes = [(), (0,), (3, 0), (2, 3, 4)]
     x = [np.full(shape, -0.25, np.float32) for shape in shapes]
     g = [np.full(shape, 0.0625, np.float32) for shape in shapes]
+    inputs = dict(enumerate(map(list, zip(x, g, strict=True))))
     with jax.numpy_rank_promotion('raise'):
-      inputs = [list(pair) for pair in zip(x, g, strict=True)]
-      outputs = vjps(attach(row()), dict(enumerate(inputs)), row.progress)
+      outputs = vjps(attach(row()), inputs, row.progress)
     for shape, (x_q, x_bar) in zip(shapes, outputs.values(), strict=True):
       assert x_q.shape == x_bar.shape == shape
       np.testing.assert_array_equal(x_q, -np.ones(shape))
