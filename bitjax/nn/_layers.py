@@ -34,7 +34,7 @@ class QuantDense(nn.Module):
   load, and without quantizers it computes the same. Learned quantizers add
   parameters ``kernel_quantizer`` and ``input_quantizer`` (see `complete`), those
   with memory a variable in the collection ``quantizer_state``, which an update
-  needs as ``mutable``.
+  needs as ``mutable``; random ones draw from ``rngs={'quantizer': key}``.
 
   Attributes:
     features: number of units.
