@@ -85,6 +85,12 @@ class QuantDense(nn.Module):
     x, stage = self._bind(x.shape[-1], x, 1.0, progress)
     return _binding.as_dtype(stage(x), self.dtype)
 
+  def parts(
+    self, x: types.Array, *, progress: types.Scalar = 1.0
+  ) -> tuple[types.Array, scans.Dense, None]:
+    """The quantized inputs, what follows them, and the product if not matmul."""
+    return (*self._bind(x.shape[-1], x, 1.0, progress), None)
+
   @nn.compact
   def _bind(self, fan_in, x, input_scale, progress):
     shape = (fan_in, self.features)

@@ -5,10 +5,12 @@ import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import scans
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0, impl='rbg')  # Compiles faster than threefry.
@@ -236,6 +238,37 @@ class TestQuantized:
     z = np.asarray(z) - variables['params']['layers_2']['bias']
     np.testing.assert_allclose((z - head.sum(axis=0)) % 2, 0, atol=1e-5)
 
+  def test_progress_reaches_layers_that_nobody_hands_it_to(self):
+    def fading(g, x, x_q, progress):
+      return g * progress
+
+    quantize = sign(jax.tree_util.Partial(fading))
+    model = linen.Sequential(
+      [
+        nn.QuantDense(3),
+        nn.QuantDense(2, input_quantizer=quantize),
+      ]
+    )
+    x = normal(4, 3)
+    variables = model.init(KEY, x)
+
+    @jax.jit
+    def grad(progress):
+      def total(x):
+        with nn.training_progress(progress):
+          return jnp.sum(model.apply(variables, x))
+
+      return jax.grad(total)(x)
+
+    whole = grad(1.0)
+    np.testing.assert_allclose(grad(0.25), whole / 4, rtol=1e-6)
+    assert np.abs(whole).max() > 0
+    with (
+      pytest.raises(ValueError, match='progress must be in'),
+      nn.training_progress(2.0),
+    ):
+      pass
+
   def test_progress_reaches_both_quantizers(self):
     def fading(g, x, x_q, progress):
       return g * progress
@@ -374,6 +407,37 @@ class TestMemory:
     np.testing.assert_array_equal(got, want)
     third = {'params': {'kernel': -0.1 * np.ones((3, 2), np.float32)}, **new}
     np.testing.assert_array_equal(self.model.apply(third, x), want)
+
+
+class TestViews:
+  """Quantized layers in anybody's model tell exact scans what they are."""
+
+  @pytest.mark.parametrize('layer', ['Conv', 'Dense'])
+  def test_view_is_the_model_and_knows_its_levels(self, layer):
+    model, x = Network(scaling='mean_abs'), TestLearned.x
+    variables = nn.complete(model, TestLearned().checkpoint(), KEY, x)
+    labels = np.arange(len(x)) % 2
+    view = nn.layer_view(model, variables, x, labels, layer)
+    np.testing.assert_allclose(
+      view.logits(view.kernel), model.apply(variables, x), rtol=1e-5
+    )
+    assert view.coupling == 'column'
+    staircase = quantizers.staircase(view.quantizer)
+    if layer == 'Conv':  # TTQ's threshold depends on all weights.
+      assert staircase is None
+      return
+    assert staircase.num_levels == 4
+    gains = scans.flip_gains(view, coordinates=jnp.arange(3)).gains
+    moved = staircase.neighbours(view.kernel)[0].ravel()[0]
+    kernel = jnp.asarray(view.kernel).at[0, 0].set(moved)
+    params = variables['params']
+    params = {**params, 'Dense': {**params['Dense'], 'kernel': kernel}}
+    logits = model.apply({'params': params}, x)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    want = view.loss(view.kernel) - losses.mean()
+    np.testing.assert_allclose(gains[0, 0], want, atol=1e-5)
+    with pytest.raises(ValueError, match='brings its own quantizer'):
+      nn.layer_view(model, variables, x, labels, layer, quantizer=sign())
 
 
 def noisy_sign(x, *, key):
