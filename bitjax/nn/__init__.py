@@ -9,6 +9,7 @@ from bitjax.nn._mlp import MLP
 from bitjax.nn._mlp import binary_mlp
 from bitjax.nn._mlp import binary_weights_mlp
 from bitjax.nn._mlp import full_precision_mlp
+from bitjax.nn._progress import training_progress
 from bitjax.nn._views import layer_view
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
   'deploy',
   'full_precision_mlp',
   'layer_view',
+  'training_progress',
 ]

@@ -14,6 +14,7 @@ from bitjax import types
 __all__ = [
   'DEPLOYED',
   'QUANTIZED',
+  'RNG',
   'SCALINGS',
   'STATE',
   'AnyQuantizer',
@@ -26,6 +27,8 @@ SCALINGS = ('none', 'fan_in', 'mean_abs')
 # Collections: memory of quantizers, weights as computed with, and where kernels
 # are such weights already (see `deploy`).
 STATE, QUANTIZED, DEPLOYED = 'quantizer_state', 'quantized', 'deployed'
+
+RNG = 'quantizer'  # Name of the random keys.
 
 AnyQuantizer: TypeAlias = quantizers.Quantize | quantizers.Quantizer | None
 
@@ -71,8 +74,7 @@ def bind_layer(
   affine = scans.Affine(scale, 0.0)
   layer = scans.Dense(kernel, quantizer, scaling, affine)
   if module.is_mutable_collection(QUANTIZED) and not module.is_initializing():
-    frozen = layer.freeze()
-    weights = (frozen.kernel * frozen.affine.scale).astype(module.param_dtype)
+    weights = layer.rescale(layer.quantized).astype(module.param_dtype)
     module.sow(QUANTIZED, 'kernel', weights, reduce_fn=lambda _, new: new)
   affine = scans.Affine(scale * input_scale, shift)
   return x, scans.Dense(kernel, quantizer, scaling, affine)
@@ -101,7 +103,11 @@ def _bind(module, name, x, progress, dtype):
     state = memory.value
     if module.is_mutable_collection(STATE):
       memory.value = quantizers.at_progress(quantizer, progress, state=state)(x)
-  return quantizers.at_progress(quantizer, progress, state=state, dtype=dtype)
+  # Evaluation needs keys too: what is random is so there as well.
+  key = module.make_rng(RNG) if quantizers.is_random(quantizer) else None
+  return quantizers.at_progress(
+    quantizer, progress, key=key, state=state, dtype=dtype
+  )
 
 
 def as_dtype(x: types.Array, dtype: Any) -> types.Array:

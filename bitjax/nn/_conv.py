@@ -16,7 +16,7 @@ from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
 
-__all__ = ['PADDINGS', 'QuantConv']
+__all__ = ['PADDINGS', 'Product', 'QuantConv']
 
 PADDINGS = ('SAME', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL')
 
@@ -82,29 +82,35 @@ class QuantConv(nn.Module):
       in_features: number of input channels.
       progress: of training, in [0, 1], for the quantizer.
     """
-    return self._bind(in_features, None, progress)[1]
+    _, layer = self._bind(in_features, None, progress)
+    return scans.Opaque(_Convolution(layer, self._product()))
 
   def __call__(
     self, x: types.Array, *, progress: types.Scalar = 1.0
   ) -> types.Array:
     """Maps [..., *spatial, in_features] to [..., *spatial', features]."""
-    x, stage = self._bind(x.shape[-1], x, progress)
-    return _binding.as_dtype(stage(x), self.dtype)
+    x, layer, product = self.parts(x, progress=progress)
+    return _binding.as_dtype(_Convolution(layer, product)(x), self.dtype)
+
+  def parts(
+    self, x: types.Array, *, progress: types.Scalar = 1.0
+  ) -> tuple[types.Array, scans.Dense, Product]:
+    """The quantized inputs, scales and kernel, and the product of both."""
+    return (*self._bind(x.shape[-1], x, progress), self._product())
 
   @nn.compact
   def _bind(self, in_features, x, progress):
-    geometry = self._geometry()
+    size = self._product().kernel_size
     groups = self.feature_group_count
     if in_features % groups or self.features % groups:
       raise ValueError(
         'feature_group_count must divide the numbers of channels, '
         f'{in_features} and {self.features}; got {groups}.'
       )
-    shape = (*geometry.kernel_size, in_features // groups, self.features)
-    x, layer = _binding.bind_layer(self, shape, x, 1.0, progress)
-    return x, scans.Opaque(_Convolution(layer, geometry))
+    shape = (*size, in_features // groups, self.features)
+    return _binding.bind_layer(self, shape, x, 1.0, progress)
 
-  def _geometry(self):
+  def _product(self):
     size = self.kernel_size
     size = (size,) if isinstance(size, int) else tuple(size)
     rank = len(size)
@@ -118,7 +124,7 @@ class QuantConv(nn.Module):
         )
       return value
 
-    return _Geometry(
+    return Product(
       size,
       spread('strides'),
       _padding(self.padding, rank),
@@ -129,8 +135,11 @@ class QuantConv(nn.Module):
     )
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class _Geometry:
+class Product:
+  """The convolution itself, ``(inputs, weights) -> z``: static, no arrays."""
+
   kernel_size: tuple[int, ...]
   strides: tuple[int, ...]
   padding: str | tuple[tuple[int, int], ...]
@@ -139,8 +148,19 @@ class _Geometry:
   groups: int
   precision: Any
 
-  def convolve(self, x, kernel):
-    """[examples, *spatial, in] to [examples, *spatial', out]."""
+  def __call__(self, x: types.Array, kernel: types.Array) -> types.Array:
+    """Maps [..., *spatial, in] to [..., *spatial', out]."""
+    rank = len(self.kernel_size) + 1
+    if x.ndim < rank:
+      raise ValueError(
+        f'x must have {rank} axes or more, [..., *spatial, channels]; got shape '
+        f'{x.shape}.'
+      )
+    leading, inner = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
+    z = self._convolve(x.reshape(math.prod(leading), *inner), kernel)
+    return z.reshape(*leading, *z.shape[1:])
+
+  def _convolve(self, x, kernel):
     x, padding = self._padded(x)
     spatial = tuple(range(len(self.kernel_size)))
     rank = len(spatial) + 2
@@ -197,16 +217,7 @@ def _padding(padding, rank):
 @dataclasses.dataclass(frozen=True)
 class _Convolution:
   layer: scans.Dense
-  geometry: _Geometry = dataclasses.field(metadata={'static': True})
+  product: Product
 
   def __call__(self, x):
-    rank = len(self.geometry.kernel_size) + 1
-    if x.ndim < rank:
-      raise ValueError(
-        f'x must have {rank} axes or more, [..., *spatial, channels]; got shape '
-        f'{x.shape}.'
-      )
-    leading, inner = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
-    flat = x.reshape(math.prod(leading), *inner)
-    z = self.geometry.convolve(flat, self.layer.quantized)
-    return self.layer.rescale(z.reshape(*leading, *z.shape[1:]))
+    return self.layer.rescale(self.product(x, self.layer.quantized))

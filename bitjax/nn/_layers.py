@@ -34,7 +34,7 @@ class QuantDense(nn.Module):
   load, and without quantizers it computes the same. Learned quantizers add
   parameters ``kernel_quantizer`` and ``input_quantizer`` (see `complete`), those
   with memory a variable in the collection ``quantizer_state``, which an update
-  needs as ``mutable``.
+  needs as ``mutable``; random ones draw from ``rngs={'quantizer': key}``.
 
   Attributes:
     features: number of units.
@@ -84,6 +84,12 @@ class QuantDense(nn.Module):
     """Maps [..., fan_in] to [..., features]."""
     x, stage = self._bind(x.shape[-1], x, 1.0, progress)
     return _binding.as_dtype(stage(x), self.dtype)
+
+  def parts(
+    self, x: types.Array, *, progress: types.Scalar = 1.0
+  ) -> tuple[types.Array, scans.Dense, None]:
+    """The quantized inputs, what follows them, and the product if not matmul."""
+    return (*self._bind(x.shape[-1], x, 1.0, progress), None)
 
   @nn.compact
   def _bind(self, fan_in, x, input_scale, progress):

@@ -18,6 +18,7 @@ from bitjax.quantizers._attach import Quantize
 from bitjax.quantizers._attach import Staircase
 from bitjax.quantizers._attach import at_progress
 from bitjax.quantizers._attach import attach
+from bitjax.quantizers._attach import is_random
 from bitjax.quantizers._attach import staircase
 from bitjax.quantizers._compositions import DOREFA_VARIANTS
 from bitjax.quantizers._compositions import dorefa_activations
@@ -93,6 +94,7 @@ __all__ = [
   'hysteretic_uniform',
   'identity',
   'initial_state',
+  'is_random',
   'learned_dsq',
   'lsq',
   'magnitude_aware',

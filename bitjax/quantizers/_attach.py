@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import inspect
 from typing import Any, Protocol
 
 import jax
@@ -26,6 +27,7 @@ __all__ = [
   'Staircase',
   'at_progress',
   'attach',
+  'is_random',
   'staircase',
 ]
 
@@ -167,6 +169,7 @@ def at_progress(
   quantize: Quantize,
   progress: types.Scalar,
   *,
+  key: types.Array | None = None,
   state: types.Array | None = None,
   dtype: Any = None,
 ) -> Quantize:
@@ -175,13 +178,14 @@ def at_progress(
   Args:
     quantize: the quantizer.
     progress: of training, in [0, 1].
+    key: random key, if the staircase is random; None if not.
     state: what the staircase returned last, if it remembers; None if not.
     dtype: of what it returns; None for what ``quantize`` returns.
 
   Returns:
     A callable pytree ``(x) -> x_q``, whose `staircase` is that of ``quantize``.
   """
-  return _AtProgress(quantize, progress, state, dtype)
+  return _AtProgress(quantize, progress, key, state, dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -189,20 +193,23 @@ def at_progress(
 class _AtProgress:
   quantize: Callable[..., types.Array]
   default: types.Scalar
+  key: types.Array | None
   state: types.Array | None
   dtype: Any = dataclasses.field(metadata={'static': True})
 
   def __call__(self, x, *, progress=None, key=None):
-    keywords = {'key': key, 'state': self.state}
-    keywords = {k: v for k, v in keywords.items() if v is not None}
+    key = self.key if key is None else key
+    given = {'key': key, 'state': self.state}
+    given = {k: v for k, v in given.items() if v is not None}
     progress = self.default if progress is None else progress
-    x_q = self.quantize(x, progress=progress, **keywords)
+    x_q = self.quantize(x, progress=progress, **given)
     return x_q if self.dtype is None else x_q.astype(self.dtype)
 
   @property
   def staircase(self):
-    # One that remembers is another function for every weight.
-    return None if self.state is not None else staircase(self.quantize)
+    # One that remembers or draws is another function for every weight.
+    other = self.state is not None or self.key is not None
+    return None if other else staircase(self.quantize)
 
 
 def staircase(quantize: Callable[..., types.Array] | None) -> Any:
@@ -218,3 +225,14 @@ def staircase(quantize: Callable[..., types.Array] | None) -> Any:
   if isinstance(quantize, jax.tree_util.Partial):
     return quantize.args[0] if quantize.func is _quantize else None
   return getattr(quantize, 'staircase', None)
+
+
+def is_random(quantize: Callable[..., types.Array] | None) -> bool:
+  """Whether the staircase inside a quantizer takes a random key.
+
+  Args:
+    quantize: a quantizer, or None.
+  """
+  found = staircase(quantize)
+  found = getattr(found, 'rule', found)  # What anneals says so by its rule.
+  return callable(found) and 'key' in inspect.signature(found).parameters

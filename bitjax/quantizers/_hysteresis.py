@@ -48,7 +48,7 @@ class _HystereticSign:
   margin: types.Scalar
 
   def __call__(self, x, *, state=None):
-    state = _check_state(x, state)
+    state = _checked(state, x)
     one = jnp.ones((), x.dtype)
     margin = jnp.asarray(self.margin, x.dtype)
     stays = jnp.where(x < -margin, -one, state.astype(x.dtype))
@@ -109,7 +109,7 @@ class _HystereticUniform:
   grid: _uniform.Grid
 
   def __call__(self, x, *, state=None):
-    state = _check_state(x, state)
+    state = _checked(state, x)
     last = jnp.round(self.grid.scaled(state))
     scaled = self.grid.scaled(x)
     codes = jnp.where(scaled > last, jnp.floor(scaled), jnp.ceil(scaled))
@@ -119,12 +119,12 @@ class _HystereticUniform:
     return self.grid(x)
 
 
-def _check_state(x, state) -> jax.Array:
-  shape = None if state is None else jnp.shape(state)
-  if state is None or shape != x.shape:
+def _checked(state, x):
+  if state is None or jnp.shape(state) != x.shape:
     raise ValueError(
-      f'state must have the shape of x, {x.shape}; got {shape}. It is what the '
-      'staircase returned last; begin with initial_state(quantize, x).'
+      f'state must have the shape of x, {x.shape}; got '
+      f'{None if state is None else jnp.shape(state)}. It is what the staircase '
+      'returned last; begin with initial_state(quantize, x).'
     )
   return jnp.asarray(state)
 

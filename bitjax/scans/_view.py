@@ -229,7 +229,7 @@ class LayerView:
     layer = Dense(kernel, self.quantizer, self.scaling, self.affine)
     if self.product is None:
       return layer(self.inputs)
-    return self.product(self.inputs, layer.quantized)
+    return layer.rescale(self.product(self.inputs, layer.quantized))
 
   def logits(self, kernel: types.Array) -> types.Array:
     """The network's output for a latent ``kernel``, [examples, classes]."""

@@ -228,7 +228,7 @@ class TestLevels:
       np.testing.assert_array_equal(down[:, unit], want)
 
   def test_moves_and_gains_of_every_kind(self):
-    for name in ('heaviside', 'ternary', 'lsq of channels'):
+    for name in ('heaviside', 'lsq of channels'):
       view = view_of(LEVELS[name]())
       moves = scans.moves(view)
       two = quantizers.staircase(view.quantizer).num_levels == 2
