@@ -110,9 +110,9 @@ class Summary:
           'total' if row is self.total else _shorten(row.path or '(model)', 24),
           _shorten(row.kind, 16),
           'x'.join(map(str, row.output_shape or ())),
-          *(f'{counts[bits]}' for bits in widths),
+          *(f'{counts[bits]:,}' for bits in widths),
           _size(row.memory),
-          f'{sum(row.macs.values())}',
+          f'{sum(row.macs.values()):,}',
           ', '.join(_precision(pair) for pair in sorted(row.macs))
           if row is not self.total
           else '',
@@ -124,15 +124,15 @@ class Summary:
     total = self.total
     trained = sum(total.parameters.values())
     others = sum(total.statistics.values())
-    macs = [f'{_precision(p)}: {n}' for p, n in sorted(total.macs.items())]
+    macs = [f'{_precision(p)}: {n:,}' for p, n in sorted(total.macs.items())]
     return [
-      f'parameters: {trained} trained, {others} statistics',
+      f'parameters: {trained:,} trained, {others:,} statistics',
       f'memory:     {_size(total.memory)}; floats at 8 bits '
       f'{_size(total.int8_memory)}; all at 32 bits '
       f'{_size(total.float32_memory)}',
       f'MACs:       {", ".join(macs) or "none"} (bits of input x weight)',
-      f'operations: {total.operations:g} OPs = {total.flops} FLOPs + '
-      f'{total.bit_operations} BOPs / {_WORD}',
+      f'operations: {total.operations:,.0f} OPs = {total.flops:,} FLOPs + '
+      f'{total.bit_operations:,} BOPs / {_WORD}',
     ]
 
 
@@ -141,8 +141,8 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
 
   The model is traced, not run: shapes suffice, and nothing is drawn. Products and
   convolutions are counted in the traced program, so any module will do,
-  attention and scanned layers included; padding counts as inputs, and biases,
-  normalisations and pooling do not count.
+  attention and scanned layers included; padding counts as inputs, a loop of unknown
+  length as one turn, and biases, normalisations and pooling do not count.
 
   **Bits of weights.** A module with a field ``kernel_quantizer`` stores its
   kernels at the quantizer's bits. All other variables have those of their dtype.
