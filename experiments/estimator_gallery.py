@@ -47,7 +47,6 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('proximal', {'staircase': SIGN, 'end': 1.0, 'distance': 'l1', 'start': 0.1}),
   ('shifted_sign', {'threshold': 0.5}),
   ('ternary', {'threshold': 0.5}),
-  ('uniform', {'bits': 2}),
 )
 COLORS = {0.0: '#EE7733', 0.5: '#0077BB', 1.0: '#000000'}  # By progress.
 
