@@ -141,7 +141,7 @@ def ranks(values: types.Array) -> types.Array:
   """Ranks from 0, ties sharing their mean rank.
 
   Args:
-    values: a vector, [n]; NaN ranks last.
+    values: a vector, [n]; NaN ranks at one of the ends.
 
   Returns:
     float32 [n].
@@ -223,9 +223,11 @@ class GradientStatistics(NamedTuple):
     signal_to_noise: :math:`(\|\bar g\|^2 - v / n) / v`, v the sum over coordinates
       of the variance over batches: an unbiased signal's power over the noise's,
       for one batch. Negative where there is no signal; infinite without noise.
-    bias: :math:`\|\bar g - a r\| / \|r\|` for the reference r and the factor a
-      that makes it smallest: what no learning rate mends. 0 without a reference.
-    gain: that factor's inverse, the gradient's length along r in units of r.
+    gain: a, for which :math:`\|\bar g - a r\|` is smallest: the gradient's length
+      along the reference r, in units of r. 0 without a reference.
+    bias: :math:`\|\bar g - a r\| / \|a r\|`, what no learning rate mends: the
+      tangent of the angle to r, whatever the scale. Infinite across r; 0 without
+      a reference.
   """
 
   mean: types.Array
@@ -233,8 +235,8 @@ class GradientStatistics(NamedTuple):
   batch_variance: types.Array
   sparsity: types.Array
   signal_to_noise: types.Array
-  bias: types.Array
   gain: types.Array
+  bias: types.Array
 
 
 def gradient_statistics(
@@ -267,20 +269,24 @@ def gradient_statistics(
   mean = jnp.mean(gradients, axis=0)
   noise = jnp.sum(jnp.var(gradients, axis=0, ddof=1))
   signal = jnp.sum(mean**2) - noise / num
-  bias = gain = jnp.zeros((), jnp.float32)
+  gain = bias = jnp.zeros((), jnp.float32)
   if reference is not None:
     true = jnp.ravel(reference).astype(jnp.float32)
     power = jnp.sum(true**2)
     gain = jnp.sum(mean * true) / power
-    bias = jnp.sqrt(jnp.sum((mean - gain * true) ** 2) / power)
+    across = jnp.sqrt(jnp.sum((mean - gain * true) ** 2))
+    along = jnp.abs(gain) * jnp.sqrt(power)
+    bias = jnp.where(
+      along > 0, across / jnp.where(along > 0, along, 1), jnp.inf
+    )
   return GradientStatistics(
     jnp.mean(mean),
     jnp.var(mean),
     noise / mean.size,
     jnp.mean(gradients == 0, dtype=jnp.float32),
     jnp.where(noise > 0, signal / jnp.where(noise > 0, noise, 1), jnp.inf),
-    bias,
     gain,
+    bias,
   )
 
 

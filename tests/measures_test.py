@@ -116,8 +116,8 @@ def test_statistics_are_numpys():
     noise.mean(),
     4 / 24,
     ((mean**2).sum() - noise.sum() / 5) / noise.sum(),
-    np.sqrt(residual) / np.linalg.norm(reference),
     gain,
+    np.sqrt(residual) / np.linalg.norm(gain * reference),
   )
   np.testing.assert_allclose(found, want, rtol=2e-5)
 
@@ -127,6 +127,17 @@ def test_statistics_without_reference_or_noise():
   found = measures.gradient_statistics(gradients)
   assert (found.bias, found.gain, found.batch_variance) == (0, 0, 0)
   assert found.signal_to_noise == np.inf
+
+
+def test_bias_is_an_angle():
+  reference = jnp.array([3.0, 0.0])
+  gradients = jnp.array([[1.0, 1.0], [1.0, 1.0]])
+  for scale in (1.0, -7.0):
+    found = measures.gradient_statistics(scale * gradients, reference)
+    np.testing.assert_allclose(found.bias, 1, rtol=1e-6)
+    np.testing.assert_allclose(found.gain, scale / 3, rtol=1e-6)
+  across = jnp.array([[0.0, 1.0], [0.0, 1.0]])
+  assert measures.gradient_statistics(across, reference).bias == jnp.inf
 
 
 def test_signal_to_noise_is_unbiased():

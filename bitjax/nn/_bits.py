@@ -6,8 +6,6 @@ from typing import Any
 
 import jax
 
-from bitjax import quantizers
-
 __all__ = ['quantizer_bits']
 
 
@@ -15,7 +13,7 @@ def quantizer_bits(quantizer: Any) -> int:
   """Returns how many bits the values of a quantizer take.
 
   The quantizer, or the one staircase inside it however it is wrapped, says so:
-  by an attribute ``bits``, or ``num_levels``; `quantizers.sign` has one bit.
+  by an attribute ``bits``, or ``num_levels``.
 
   Args:
     quantizer: any callable pytree.
@@ -32,16 +30,10 @@ def quantizer_bits(quantizer: Any) -> int:
       f'{len(declaring)} that do.'
     )
   (node,) = declaring
-  if _is_sign(node):
-    return 1
-  if hasattr(node, 'bits'):
+  if getattr(node, 'bits', None) is not None:
     return int(node.bits)
   return max(1, (int(node.num_levels) - 1).bit_length())
 
 
 def _declares(node: Any) -> bool:
-  return _is_sign(node) or hasattr(node, 'bits') or hasattr(node, 'num_levels')
-
-
-def _is_sign(node: Any) -> bool:
-  return jax.tree.structure(node) == jax.tree.structure(quantizers.sign())
+  return getattr(node, 'bits', None) is not None or hasattr(node, 'num_levels')

@@ -16,9 +16,9 @@ import inspect
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.quantizers import _channels
 
 __all__ = [
   'Annealed',
@@ -56,9 +56,11 @@ class Annealed:
 
   Attributes:
     rule: ``(x, *, progress) -> x_q``, a callable pytree; ``key`` too if random.
+    bits: of the staircase at progress 1; None if the rule, or nobody, says so.
   """
 
   rule: Callable[..., types.Array]
+  bits: int | None = dataclasses.field(default=None, metadata={'static': True})
 
   def __call__(
     self,
@@ -127,9 +129,7 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
 
 
 def _quantize(staircase, estimator, x, *, progress=1.0, key=None, state=None):
-  x = jnp.asarray(x)
-  if not jnp.issubdtype(x.dtype, jnp.floating):
-    raise ValueError(f'A quantizer needs a floating x; got dtype {x.dtype}.')
+  x = _channels.check_floating(x)
   types.check_range('progress', progress, 0.0, 1.0)
   given = {'key': key, 'state': state}
   given = {name: value for name, value in given.items() if value is not None}

@@ -11,7 +11,6 @@ from bitjax import types
 __all__ = [
   'MAX_BITS',
   'align',
-  'at_least_float32',
   'check_bits',
   'check_floating',
   'num_per_channel',
@@ -98,8 +97,3 @@ def check_floating(x: types.Array) -> types.Array:
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f'A quantizer needs a floating x; got dtype {x.dtype}.')
   return x
-
-
-def at_least_float32(x: types.Array) -> types.Array:
-  """``x`` in float32, or as it is if its dtype is wider."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))

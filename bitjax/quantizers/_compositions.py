@@ -15,6 +15,7 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
+from bitjax.quantizers import _maths
 from bitjax.quantizers import _scaling
 from bitjax.quantizers import _staircases
 from bitjax.quantizers import _uniform
@@ -77,7 +78,7 @@ class _Standardized:
       raise ValueError(
         f'x must hold at least 2 weights for each unit; got shape {x.shape}.'
       )
-    wide = _channels.at_least_float32(x)
+    wide = _maths.widen(x)
     source = jax.lax.stop_gradient(wide) if self.detached else wide
     mean = jnp.mean(source, axis=axes, keepdims=True)
     total = jnp.sum((source - mean) ** 2, axis=axes, keepdims=True)
@@ -182,14 +183,14 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
     - [\text{w attains } m] \, \frac{\mathrm{sgn}(w)}{m^2}
     \sum \bar y \tanh w \right)
 
-  ==============  ========================================  ==================
+  ==============  ========================================  ======================
   ``variant``     gradient                                  1 bit
-  ==============  ========================================  ==================
-  ``'authors'``   as above (shared equally by ties for m)   mean|w| * sign(w),
+  ==============  ========================================  ======================
+  ``'authors'``   as above (shared equally by ties for m)   ``mean|w| * sign(w)``,
                                                             gradient 1
   ``'larq'``      m is a constant: without the last term    as for more bits
   ``'identity'``  :math:`\bar w = \bar y` (some ports)      as for more bits
-  ==============  ========================================  ==================
+  ==============  ========================================  ======================
 
   Args:
     bits: b, in [1, 16].
@@ -247,7 +248,7 @@ class _DorefaWeights:
 
 
 def _squashed(x):
-  squashed = jnp.tanh(_channels.at_least_float32(x))
+  squashed = jnp.tanh(_maths.widen(x))
   largest = jnp.max(jnp.abs(squashed), initial=0)
   return squashed, jnp.where(largest == 0, 1, largest)
 

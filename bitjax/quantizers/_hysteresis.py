@@ -47,6 +47,8 @@ def hysteretic_sign(margin: types.Scalar) -> _attach.Staircase:
 class _HystereticSign:
   margin: types.Scalar
 
+  bits = 1
+
   def __call__(self, x, *, state=None):
     state = _checked(state, x)
     one = jnp.ones((), x.dtype)

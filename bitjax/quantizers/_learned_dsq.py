@@ -12,6 +12,7 @@ from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
+from bitjax.quantizers import _maths
 from bitjax.quantizers import _staircases
 
 __all__ = ['learned_dsq']
@@ -74,7 +75,7 @@ class _DSQ:
   intervals: int = dataclasses.field(metadata={'static': True})
 
   def init(self, x):
-    x = _channels.at_least_float32(x)
+    x = _maths.widen(x)
     lower = jnp.min(x, initial=jnp.inf)
     upper = jnp.max(x, initial=-jnp.inf)
     some = lower < upper
@@ -86,7 +87,7 @@ class _DSQ:
     }
 
   def apply(self, qparams, x, progress):
-    x = _channels.at_least_float32(x)
+    x = _maths.widen(x)
     # Each element's terms are added before the sum of all is taken.
     alpha, lower, upper = (
       jnp.broadcast_to(_channels.align(name, qparams[name], x, None), x.shape)

@@ -11,6 +11,7 @@ from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
+from bitjax.quantizers import _maths
 from bitjax.quantizers import _uniform
 
 __all__ = ['lsq', 'rounded']
@@ -76,14 +77,14 @@ class _LSQ:
   batch_axes: int
 
   def init(self, x):
-    x = _channels.at_least_float32(x)
+    x = _maths.widen(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
     count = max(_channels.num_per_channel(x, self.channel_axis), 1)
     size = jnp.sum(jnp.abs(x), axis=axes) / count
     return {'step': jnp.where(size > 0, 2 * size / math.sqrt(self.high), 1)}
 
   def apply(self, qparams, x, progress):
-    wide = _channels.at_least_float32(x)
+    wide = _maths.widen(x)
     size = _channels.num_per_channel(x, self.channel_axis, self.batch_axes)
     scale = 1 / math.sqrt(max(size, 1) * self.high)
     step = _scale_gradient(qparams['step'], scale)

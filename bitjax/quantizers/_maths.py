@@ -1,4 +1,4 @@
-"""The few functions that several backward rules share, safe for any float."""
+"""The few functions that several rules share, safe for any float."""
 
 from __future__ import annotations
 

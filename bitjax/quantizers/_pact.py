@@ -11,6 +11,7 @@ from bitjax import types
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _lsq
+from bitjax.quantizers import _maths
 from bitjax.quantizers import _uniform
 
 __all__ = ['pact']
@@ -64,13 +65,13 @@ class _PACT:
   through_step: bool = dataclasses.field(metadata={'static': True})
 
   def init(self, x):
-    dtype = _channels.at_least_float32(x).dtype
+    dtype = _maths.widen(x).dtype
     return {'alpha': jnp.asarray(self.alpha, dtype)}
 
   def apply(self, qparams, x, progress):
     alpha = _channels.align('alpha', qparams['alpha'], x, None)
     alpha = jnp.broadcast_to(alpha, x.shape)
-    wide = _channels.at_least_float32(x)
+    wide = _maths.widen(x)
     zero = jnp.zeros((), wide.dtype)
     clipped = jnp.where(wide >= alpha, alpha, jnp.where(wide < 0, zero, wide))
     step = alpha / self.high

@@ -64,7 +64,7 @@ def progressive_hardtanh(
   types.check_positive('start', start)
   types.check_positive('end', end)
   return _attach.Annealed(
-    jax.tree_util.Partial(_progressive_hardtanh, start, end)
+    jax.tree_util.Partial(_progressive_hardtanh, start, end), bits=1
   )
 
 
@@ -118,8 +118,9 @@ def parq(
   types.check_finite('high', high)
   types.check_positive('high - low', high - low)
   types.check_range('levels', levels, 2, math.inf)
+  bits = (levels - 1).bit_length() if isinstance(levels, int) else None
   return _attach.Annealed(
-    jax.tree_util.Partial(_parq, steepness, low, high, levels)
+    jax.tree_util.Partial(_parq, steepness, low, high, levels), bits
   )
 
 

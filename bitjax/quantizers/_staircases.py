@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _maths
 
 __all__ = ['Step', 'heaviside', 'shifted_sign', 'sign', 'ternary']
 
@@ -220,9 +221,11 @@ class _Ternary:
   scaled: bool = dataclasses.field(metadata={'static': True})
   channel_axis: int | None = dataclasses.field(metadata={'static': True})
 
+  bits = 2
+
   def __call__(self, x):
     axes = _channels.reduced_axes(x, self.channel_axis)
-    size = jnp.abs(_channels.at_least_float32(x))
+    size = jnp.abs(_maths.widen(x))
     threshold = self.value
     if self.rule == 'mean_abs':
       threshold *= jnp.mean(size, axis=axes, keepdims=True)
@@ -235,7 +238,7 @@ class _Ternary:
 
 
 def _ternary(x, threshold):
-  wide = _channels.at_least_float32(x)
+  wide = _maths.widen(x)
   return (wide > threshold).astype(x.dtype) - (wide < -threshold).astype(
     x.dtype
   )

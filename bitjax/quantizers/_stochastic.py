@@ -5,6 +5,8 @@ They take an explicit ``key``; `attach` passes on the one its quantizer is given
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -31,13 +33,18 @@ def stochastic_sign() -> _attach.Staircase:
     Courbariaux et al., BinaryConnect, 2015, stochastic binarization
     (https://arxiv.org/abs/1511.00363).
   """
-  return jax.tree_util.Partial(_stochastic_sign)
+  return _StochasticSign()
 
 
-def _stochastic_sign(x, *, key):
-  probability = (_maths.widen(x) + 1) / 2
-  drawn = jax.random.uniform(key, x.shape, probability.dtype)
-  return jnp.where(drawn < probability, 1, -1).astype(x.dtype)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _StochasticSign:
+  bits = 1
+
+  def __call__(self, x, *, key):
+    probability = (_maths.widen(x) + 1) / 2
+    drawn = jax.random.uniform(key, x.shape, probability.dtype)
+    return jnp.where(drawn < probability, 1, -1).astype(x.dtype)
 
 
 def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:

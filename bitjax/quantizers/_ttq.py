@@ -12,6 +12,7 @@ from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
+from bitjax.quantizers import _maths
 from bitjax.quantizers import _staircases
 
 __all__ = ['ttq']
@@ -64,7 +65,7 @@ class _TTQ:
 
   def init(self, x):
     codes = self._codes(x)
-    size = jnp.abs(_channels.at_least_float32(x))
+    size = jnp.abs(_maths.widen(x))
     axes = _channels.reduced_axes(x, self.channel_axis)
     shape = _channels.shape_of_channels(x, self.channel_axis)
 
@@ -76,7 +77,7 @@ class _TTQ:
 
   def apply(self, qparams, x, progress):
     del progress
-    codes = self._codes(_channels.at_least_float32(x))
+    codes = self._codes(_maths.widen(x))
     positive, negative = (
       _channels.align(name, qparams[name], x, self.channel_axis)
       for name in ('positive', 'negative')

@@ -1,14 +1,4 @@
-r"""Uniform grids: integer codes times a step.
-
-With b bits the codes are
-
-================  ==========================  ====================
-grid              codes                       2 bits
-================  ==========================  ====================
-unsigned          0 ... 2^b - 1               0, 1, 2, 3
-signed            -2^(b-1) ... 2^(b-1) - 1    -2, -1, 0, 1
-signed, narrow    the same without the first  -1, 0, 1
-================  ==========================  ====================
+"""Uniform grids: integer codes times a step.
 
 One bit is {0, 1} unsigned; the signed grids need two (one signed bit is the
 sign's +-1, which has no zero). Ties round to the even code, as IEEE 754 has it.
@@ -23,6 +13,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _maths
 
 __all__ = ['Grid', 'code_range', 'uniform']
 
@@ -130,7 +121,7 @@ class Grid:
 
   def scaled(self, x: types.Array) -> types.Array:
     """``x`` in units of the step, clipped, not rounded; at least float32."""
-    wide = _channels.at_least_float32(x)
+    wide = _maths.widen(x)
     if self.step is None:
       wide = wide * self.high
     else:

@@ -85,7 +85,8 @@ def any_arm(
       f'{name} low': arm.low,
       f'{name} high': arm.high,
     }
-  best = max(found, key=lambda arm: arm.low)
+  # Of those beyond 0, if any, the largest effect.
+  best = max(found, key=lambda arm: (arm.low > 0, arm.mean))
   return _verdict(finding, claim, verdict, best, info | {'details': details})
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax.nn import _bits
 
 IMAGES = jax.ShapeDtypeStruct((3, 28, 28, 1), 'uint8')
 SIGN = quantizers.attach(quantizers.sign(), quantizers.identity())
@@ -169,29 +170,18 @@ class Levels:
 
   bits: int
 
-  def __call__(self, x):
+  def __call__(self, x, *, progress=1.0):
     return x
 
 
-class QuantConv(linen.Module):
-  """A layer with the fields that a summary reads."""
-
-  features: int
-  kernel_quantizer: Any = None
-  input_quantizer: Any = None
-
-  @linen.compact
-  def __call__(self, x):
-    shape = (3, 3, x.shape[-1], self.features)
-    kernel = self.param('kernel', linen.initializers.normal(), shape)
-    for quantize in filter(None, [self.input_quantizer]):
-      x = quantize(x)
-    for quantize in filter(None, [self.kernel_quantizer]):
-      kernel = quantize(kernel)
-    dimensions = ('NHWC', 'HWIO', 'NHWC')
-    return jax.lax.conv_general_dilated(
-      x, kernel, (1, 1), 'SAME', dimension_numbers=dimensions
-    )
+def conv(features, kernel_quantizer=None, input_quantizer=None):
+  return nn.QuantConv(
+    features,
+    (3, 3),
+    use_bias=False,
+    kernel_quantizer=kernel_quantizer,
+    input_quantizer=input_quantizer,
+  )
 
 
 class Activation(linen.Module):
@@ -209,13 +199,13 @@ class TestQuantizers:
   def test_fields_of_layers_and_activations(self):
     net = linen.Sequential(
       [
-        QuantConv(2, SIGN),
-        QuantConv(2, SIGN, SIGN),
+        conv(2, SIGN),
+        conv(2, SIGN, SIGN),
         Activation(SIGN),
-        QuantConv(2, Levels(3)),
-        QuantConv(2, Levels(2), Levels(4)),
+        conv(2, Levels(3)),
+        conv(2, Levels(2), Levels(4)),
         linen.relu,
-        QuantConv(2),
+        conv(2),
       ]
     )
     got = nn.summary(net, jnp.zeros((1, 5, 5, 2)))
@@ -240,11 +230,60 @@ class TestQuantizers:
         return x
 
     quantizer = quantizers.attach(Grid(levels), quantizers.window(0.5))
-    got = nn.summary(QuantConv(1, quantizer), jnp.zeros((1, 3, 3, 1)))
+    got = nn.summary(conv(1, quantizer), jnp.zeros((1, 3, 3, 1)))
     assert got.total.parameters == {bits: 9}
 
+  @pytest.mark.parametrize(
+    ('staircase', 'bits'),
+    [
+      (quantizers.heaviside(), 1),
+      (quantizers.shifted_sign(0.1), 1),
+      (quantizers.hysteretic_sign(0.1), 1),
+      (quantizers.stochastic_sign(), 1),
+      (quantizers.progressive_hardtanh(), 1),
+      (quantizers.proximal(quantizers.sign()), 1),
+      (quantizers.parq(levels=4), 2),
+      (quantizers.ternary(0.1), 2),
+      (quantizers.ternary('mean_abs', scaled=True), 2),
+      (quantizers.hysteretic_uniform(2), 2),
+      (quantizers.uniform(5), 5),
+    ],
+    ids=lambda value: type(value).__name__,
+  )
+  def test_our_staircases_say(self, staircase, bits):
+    attached = quantizers.attach(staircase, quantizers.identity())
+    assert _bits.quantizer_bits(attached) == bits
+    scaled = quantizers.scaled(attached, quantizers.mean_abs())
+    assert _bits.quantizer_bits(quantizers.standardized(scaled)) == bits
+
+  @pytest.mark.parametrize(
+    ('quantizer', 'bits'),
+    [
+      (quantizers.lsq(3), 3),
+      (quantizers.pact(4), 4),
+      (quantizers.ttq(), 2),
+      (quantizers.learned_dsq(2), 2),
+      (quantizers.rsign(quantizers.identity()), 1),
+      (quantizers.dorefa_weights(1), 1),
+      (quantizers.dorefa_weights(2), 2),
+      (quantizers.dorefa_activations(2), 2),
+    ],
+    ids=lambda value: type(value).__name__,
+  )
+  def test_our_other_quantizers_say(self, quantizer, bits):
+    assert _bits.quantizer_bits(quantizer) == bits
+
   def test_a_quantizer_that_does_not_say_is_an_error(self):
-    net = linen.Sequential([QuantConv(2, jnp.round)])
+    net = linen.Sequential(
+      [
+        conv(
+          2,
+          quantizers.attach(
+            jax.tree_util.Partial(jnp.round), quantizers.identity()
+          ),
+        )
+      ]
+    )
     with pytest.raises(
       ValueError, match=r'kernel_quantizer of layers_0.*`bits`'
     ):

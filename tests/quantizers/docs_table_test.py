@@ -10,7 +10,7 @@ from bitjax import quantizers
 
 PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'quantizers.md'
 HEADER = 'idea | paper | checked | annealed | learned | bits | peers'
-KINDS = ('Annealed', 'Estimator', 'Scaling', 'Staircase')
+KINDS = ('Annealed', 'Estimator', 'Grid', 'Scaling', 'Staircase')
 MADE = {
   name: make
   for name in quantizers.__all__

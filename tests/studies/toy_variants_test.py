@@ -117,17 +117,18 @@ def test_a_variant_that_changes_nothing_is_the_normal_one(results):
 def test_central_difference_is_discrete_where_it_reaches(problem, results):
   view = pose(problem).search
   step = jnp.median(jnp.abs(view.kernel))
-  moved = [toy_variants.discrete(view) * (jnp.abs(view.kernel) <= step) / step]
+  near = jnp.abs(view.kernel) <= step
+  central = toy_variants.discrete(view) * near / step
   # By definition: both losses, one step up and one step down.
   place = (20, 3)
   ends = [view.loss(view.kernel.at[place].add(sign * step)) for sign in (1, -1)]
   np.testing.assert_allclose(
-    moved[0][place], (ends[0] - ends[1]) / (2 * step), atol=1e-5
+    central[place], (ends[0] - ends[1]) / (2 * step), atol=1e-5
   )
   gradient = jax.grad(view.loss)(view.kernel)
   np.testing.assert_allclose(
     at(results, 'central_cosine', variant='normal'),
-    measures.agreement(gradient, moved[0]).cosine,
+    measures.agreement(gradient, central).cosine,
     atol=1e-4,
   )
 
