@@ -45,7 +45,7 @@ def grid(
     shared: inputs that all lanes have in common; never copied.
 
   Returns:
-    The pytree of ``fn``'s outputs, each leaf of shape [*axis sizes, ...].
+    The pytree of ``fn``'s outputs, each leaf of shape ``[*axis sizes, ...]``.
 
   Raises:
     ValueError: without axes, for an empty axis, or a width below 1.

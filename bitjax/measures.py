@@ -36,13 +36,13 @@ class Agreement(NamedTuple):
   """How two gradients a and b agree; scalars.
 
   Attributes:
-    cosine: a . b / (|a| |b|); 0 if either is zero.
+    cosine: ``a . b / (|a| |b|)``; 0 if either is zero.
     correlation: Pearson's, over coordinates; 0 if either is constant.
     rank_correlation: Spearman's, ties sharing their mean rank.
     sign_agreement: of the coordinates where neither is zero, the share with equal
       signs; 0 if there are none.
-    top_precision: of the coordinates with the largest |a|, the share that is also
-      among those with the largest |b|. By chance it is about the size of the top.
+    top_precision: of the coordinates with the largest ``|a|``, the share that is
+      also among those with the largest ``|b|``. By chance it is about the size of the top.
   """
 
   cosine: types.Array

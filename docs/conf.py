@@ -16,3 +16,4 @@ exclude_patterns = ['_build']
 default_role = 'literal'
 autodoc_typehints = 'none'
 napoleon_google_docstring = True
+napoleon_use_ivar = True  # Else fields of named tuples are described twice.

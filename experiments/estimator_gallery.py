@@ -135,7 +135,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
     lines = list(zip(panel, COLORS.values(), strict=True))
     for line, color in lines[-1:] if (panel == panel[0]).all() else lines:
       ax.plot(results.x, line, color=color, **form)
-    ax.set_title(name, fontsize=6.5)
+    ax.set_title(name, fontsize=6)
     ax.set_ylabel('gradient' if panel.estimator else 'q(x)', size=7)
     ax.tick_params(labelsize=6)
   for ax in axes.flat[results.panel.size :]:

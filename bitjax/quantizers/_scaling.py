@@ -48,7 +48,7 @@ def mean_abs(coupling: str = 'column', *, detached: bool = True) -> Scaling:
       channel), ``'tensor'`` for one in all.
     detached: whether the gradient stops at the scale, as in most training code;
       else :math:`\partial \alpha_j / \partial w_{ij} = \mathrm{sgn}(w_{ij}) / n`,
-      with sgn(0) = +1 (that of JAX's |w|).
+      with sgn(0) = +1 (that of JAX's ``|w|``).
 
   Returns:
     A callable pytree: kernel [..., units] to scale [units] or [].

@@ -6,6 +6,7 @@ They take an explicit ``key``; `attach` passes on the one its quantizer is given
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def stochastic_sign() -> _attach.Staircase:
     Courbariaux et al., BinaryConnect, 2015, stochastic binarization
     (https://arxiv.org/abs/1511.00363).
   """
-  return _StochasticSign()
+  return cast(_attach.Staircase, _StochasticSign())
 
 
 @jax.tree_util.register_dataclass

@@ -154,7 +154,7 @@ def brute_force_gains(
       loss (whose gains then have no standard errors).
     params: where all moves start.
     leaf: name of the leaf, as ``'params/Dense_0/kernel'``.
-    destinations: the moved values, [moves, *leaf.shape], or [moves,
+    destinations: the moved values, ``[moves, *leaf.shape]``, or [moves,
       coordinates] if there are coordinates.
     coordinates: places in the flattened leaf, [coordinates]; None for all.
     chunk: moves that are evaluated at a time; None for a good number.

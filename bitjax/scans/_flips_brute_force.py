@@ -37,7 +37,7 @@ def moments(
     losses: function of an array like ``array``: each example's loss, or the
       loss of the whole.
     array: where all moves start.
-    destinations: new values, [moves, *array.shape] or [moves, coordinates].
+    destinations: new values, ``[moves, *array.shape]`` or [moves, coordinates].
     coordinates: places in the flattened array, [coordinates]; None for all.
     chunk: moves that are evaluated at a time; None for a good number.
 

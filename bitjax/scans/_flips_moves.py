@@ -60,8 +60,8 @@ class Moves:
   """All single moves of a layer's kernel.
 
   Attributes:
-    destinations: latent values after the move, [moves, *kernel.shape]; where a
-      weight has no such move, its own value.
+    destinations: latent values after the move, ``[moves, *kernel.shape]``; where
+      a weight has no such move, its own value.
     changes: what the move adds to the quantised weight, of the same shape.
     spacing: the common magnitude of all changes that are not zero; None if
       they differ.

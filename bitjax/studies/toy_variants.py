@@ -144,8 +144,8 @@ def compare(
     ),
     num_groups=num_groups,
   )
-  layers = [f'Dense_{layer}' for layer in range(len(problem.config.hidden) + 1)]
-  own = {'variant': [variant.name for variant in variants], 'layer': layers}
+  names = [variant.name for variant in variants]
+  own = {'variant': names, 'layer': _layers(problem)}
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(
     toy.REPORTED, ('variant', 'learning_rate')
   )
@@ -171,7 +171,7 @@ def compare(
       'learning_rate': np.asarray(rates),
       'few_rate': np.asarray(few_rates),
       'half_width': np.asarray(half_widths),
-      'chosen': [v.name for v in variants if v.name in everywhere],
+      'chosen': [name for name in names if name in everywhere],
     },
     chunk=1,
   )
@@ -180,6 +180,10 @@ def compare(
     family=('variant', [variant.family for variant in variants]),
     setting=('variant', [float(variant.setting) for variant in variants]),
   )
+
+
+def _layers(problem):
+  return [f'Dense_{layer}' for layer in range(len(problem.config.hidden) + 1)]
 
 
 _AGREEMENTS = tuple(
@@ -213,7 +217,7 @@ def _lane(
   experiment = problem.experiment(seed, arrays | {'experiments': experiments})
   size = max(problem.config.batch_size)
   model = problem.model('binary')
-  layers = sorted(experiment.variables['params'])
+  layers = _layers(problem)
   posed = {
     layer: toy.pose_problem(model, experiment, size, layer=layer)
     for layer in layers
