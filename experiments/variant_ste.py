@@ -12,7 +12,7 @@ difference of the decreases on B. The claim is equivalence, within 5 % of the no
 STE's decrease (two one-sided tests). All else is exploratory; the intervals of many
 variants are simultaneous.
 
-On embedded data (two CPU cores: 3 minutes; 30 seeds: 10), and at the note's sizes:
+On embedded data (two CPU cores: 3 minutes; 30 seeds: 9), and at the note's sizes:
 
   python -m experiments.variant_ste
   python -m experiments.variant_ste --preset=full
