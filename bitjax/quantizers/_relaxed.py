@@ -163,7 +163,8 @@ def proximal(
   Args:
     staircase: :math:`\Pi`, from x to the nearest level.
     start: :math:`\lambda` at progress 0: > 0, or >= 0 if linear.
-    end: :math:`\lambda` just before progress 1.
+    end: :math:`\lambda` just before progress 1. With l1 it is a distance: for
+      levels 2 apart every ``|x| <= 2`` is at its level from 1 on.
     distance: ``'l2'``, half the squared distance to the levels; ``'l1'``, the
       distance itself.
     schedule: ``'geometric'`` raises :math:`\lambda` by equal factors, as
