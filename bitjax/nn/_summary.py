@@ -100,7 +100,7 @@ class Summary:
 
   def __str__(self) -> str:
     """A table of at most 100 columns."""
-    widths = sorted(self.total.parameters | self.total.statistics)
+    widths = sorted({*self.total.parameters, *self.total.statistics})
     head = ['layer', 'kind', 'output', *(f'{bits}-bit' for bits in widths)]
     table = [[*head, 'memory', 'MACs', 'bits']]
     for row in (*self.layers, self.total):

@@ -108,7 +108,7 @@ def bop(
       averages.append(average)
       flips.append(_flip(w, average, tau, jnp.promote_types(g.dtype, w.dtype)))
     state = BopState(
-      count=optax.safe_increment(state.count),
+      count=jnp.asarray(optax.safe_increment(state.count)),
       momentum=treedef.unflatten(averages),
     )
     return treedef.unflatten(flips), state

@@ -94,7 +94,7 @@ def flip_ratio(
     ]
     size = sum(p.size for p in leaves)
     ratio = tree_lib.count(changed).astype(jnp.float32) / max(1, size)
-    count = optax.safe_increment(state.count)
+    count = jnp.asarray(optax.safe_increment(state.count))
     mean = state.mean_flip_ratio
     mean += (ratio - mean) / count.astype(jnp.float32)
     return updates, FlipRatioState(ratio, mean, count)
