@@ -5,6 +5,12 @@ layer is one function of the view, which chooses the fastest exact path from
 static facts, can be told which to use, and says which it used.
 """
 
+from bitjax.scans._discrete import DiscretePath
+from bitjax.scans._discrete import DiscreteStep
+from bitjax.scans._discrete import discrete_gradient
+from bitjax.scans._discrete import multi_step_discrete_gradient
+from bitjax.scans._discrete_prefixes import PrefixScan
+from bitjax.scans._discrete_prefixes import prefix_scan
 from bitjax.scans._flips import FlipGains
 from bitjax.scans._flips import brute_force_gains
 from bitjax.scans._flips import flip_gains
@@ -28,6 +34,8 @@ __all__ = [
   'Affine',
   'BatchNorm',
   'Dense',
+  'DiscretePath',
+  'DiscreteStep',
   'FlipGains',
   'LayerView',
   'LineProfile',
@@ -35,10 +43,14 @@ __all__ = [
   'Moves',
   'Neighbours',
   'Opaque',
+  'PrefixScan',
   'Stage',
   'brute_force_gains',
+  'discrete_gradient',
   'flip_gains',
   'line_profile',
   'line_scan',
   'moves',
+  'multi_step_discrete_gradient',
+  'prefix_scan',
 ]

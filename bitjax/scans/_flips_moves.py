@@ -30,7 +30,7 @@ from bitjax import quantizers
 from bitjax import types
 from bitjax.scans import _view
 
-__all__ = ['MARGIN', 'Moves', 'Neighbours', 'moves']
+__all__ = ['MARGIN', 'Moves', 'Neighbours', 'is_binary', 'moves']
 
 MARGIN = 1e-3
 
@@ -120,6 +120,11 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
   uniform = binary or staircase.uniform
   spacing = jnp.max(jnp.abs(changes)) if uniform else None
   return Moves(jnp.stack(destinations), changes, spacing, paired=not binary)
+
+
+def is_binary(view: _view.LayerView) -> bool:
+  """Whether a view's kernel is quantised by the sign; a static fact."""
+  return view.quantizer is not None and _is_sign(_staircase(view.quantizer))
 
 
 def _beyond_zero(kernel):

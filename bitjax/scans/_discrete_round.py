@@ -1,0 +1,230 @@
+r"""One round of a discrete gradient: score all moves, rank them, take the best.
+
+Each single move k of the kernel has a *signal* :math:`s_k`, what it promises, and a
+cost :math:`c_k` (see `_discrete_costs`). Moves with :math:`s_k > 0` are ranked by
+:math:`s_k / c_k^p` and taken from the top.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _discrete_costs
+from bitjax.scans import _flips
+from bitjax.scans import _flips_moves
+from bitjax.scans import _view
+
+__all__ = [
+  'RANKINGS',
+  'SIGNALS',
+  'Candidates',
+  'Place',
+  'Rules',
+  'candidates',
+  'play',
+  'signals',
+  'start',
+]
+
+SIGNALS = ('exact', 'linear', 'random', 'cost')
+RANKINGS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """What is decided before the first round; static.
+
+  Attributes:
+    rank_by: one of `RANKINGS`.
+    signal: one of `SIGNALS`, or ``'given'``.
+    overflow: one of `_discrete_costs.OVERFLOWS`.
+    split: one of `_discrete_costs.SPLITS`.
+    num_steps: K, rounds.
+    path: of `flip_gains`.
+    chunk: of `flip_gains`.
+  """
+
+  rank_by: str = 'gain'
+  signal: str = 'exact'
+  overflow: str = 'stop'
+  split: str = 'cumulative'
+  num_steps: int = 1
+  path: str = 'auto'
+  chunk: int | None = None
+
+
+class Place(NamedTuple):
+  """Where the rounds have led.
+
+  Attributes:
+    displacement: from the original kernel, of its shape.
+    heading: sign of each weight's last move, of its shape; 0 if it has none.
+    spent: units of the budget, int32; stays 0 where rounds do not share one.
+  """
+
+  displacement: types.Array
+  heading: types.Array
+  spent: types.Array
+
+
+class Candidates(NamedTuple):
+  """All single moves from a place, [moves, *kernel.shape] each.
+
+  Attributes:
+    there: displacement after the move, from the original kernel.
+    changes: of the quantised weight; 0 where there is no such move.
+    heading: sign of the move.
+    cost: how far from the original point, in latent units.
+    charge: units of the round's budget, int32.
+  """
+
+  there: types.Array
+  changes: types.Array
+  heading: types.Array
+  cost: types.Array
+  charge: types.Array
+
+
+def start(view: _view.LayerView) -> Place:
+  """The original point."""
+  zeros = jnp.zeros_like(view.kernel)
+  return Place(zeros, zeros, jnp.zeros((), jnp.int32))
+
+
+def candidates(
+  view: _view.LayerView,
+  place: Place,
+  budget: types.Budget,
+  rules: Rules,
+  radius: types.Array,
+  step: types.Scalar | None,
+) -> tuple[_view.LayerView, Candidates]:
+  """The view from a place, and all moves that it has there.
+
+  Args:
+    view: the layer at the original point.
+    place: where the weights stand.
+    budget: the ball.
+    rules: of the search.
+    radius: that charges refer to.
+    step: size of a full-precision kernel's moves; None for others.
+  """
+  here = place.displacement
+  moved = dataclasses.replace(view, kernel=view.kernel + here)
+  moves = _flips_moves.moves(moved, step=step)
+  there = _settle(view, moves.destinations)
+  heading = jnp.sign(there - here[None])
+  cost = _discrete_costs.costs(here, there)
+  onward = heading == place.heading[None]
+  charge = _discrete_costs.charges(
+    budget.norm, rules.split, radius, cost, here, onward
+  )
+  return moved, Candidates(there, moves.changes, heading, cost, charge)
+
+
+def _settle(view, destinations):
+  """Displacements that, added to the kernel and rounded, do reach their level."""
+  there = destinations - view.kernel[None]
+  if view.quantizer is None:
+    return there
+  level = view.quantizer(destinations)
+  away = jnp.sign(there) * jnp.finfo(there.dtype).eps
+  away = away * jnp.maximum(jnp.abs(view.kernel)[None], jnp.abs(destinations))
+  for ulps in (1, 2):
+    missed = view.quantizer(view.kernel[None] + there) != level
+    farther = destinations + ulps * away - view.kernel[None]
+    there = jnp.where(missed, farther, there)
+  return there
+
+
+def signals(
+  view: _view.LayerView,
+  options: Candidates,
+  rules: Rules,
+  key: types.Array | None,
+  given: types.Array | None,
+  step: types.Scalar | None,
+) -> types.Array:
+  """What each move promises, [moves, *kernel.shape]."""
+  shape = options.cost.shape
+  if rules.signal == 'given':
+    return jnp.asarray(given).reshape(shape)
+  if rules.signal == 'exact':
+    gains = _flips.flip_gains(
+      view, step=step, path=rules.path, chunk=rules.chunk
+    ).gains
+    return gains.reshape(shape)
+  if rules.signal == 'linear':
+    return -jax.grad(view.loss)(view.kernel)[None] * options.changes
+  if rules.signal == 'cost':
+    return jnp.max(options.cost) / options.cost
+  uniform = jax.random.uniform(cast(jax.Array, key), shape, options.cost.dtype)
+  return 1.0 - uniform
+
+
+class Round(NamedTuple):
+  """What a round did.
+
+  Attributes:
+    num_moves: how many moves it made, int32.
+    num_returns: how many of them turned a weight round, int32.
+    predicted: sum of their signals.
+    rank: how many moves came before a weight's own, int32, of the kernel's
+      shape; -1 for weights that did not move.
+  """
+
+  num_moves: types.Array
+  num_returns: types.Array
+  predicted: types.Array
+  rank: Any
+
+
+def play(
+  options: Candidates,
+  signal: types.Array,
+  place: Place,
+  rules: Rules,
+  room: types.Array,
+) -> tuple[Place, Round]:
+  """Takes the best of the candidates.
+
+  Args:
+    options: all moves, at most one of which a weight takes.
+    signal: what each promises.
+    place: where they start.
+    rules: of the search.
+    room: units that may be spent.
+  """
+  promising = (signal > 0) & (options.changes != 0) & (options.charge <= room)
+  relative = options.cost / jnp.max(options.cost)
+  score = signal / relative ** RANKINGS[rules.rank_by]
+  score = jnp.where(promising, score, -jnp.inf)
+  best = jnp.argmax(score, axis=0)[None]
+
+  def pick(x):
+    return jnp.take_along_axis(x, best, axis=0)[0]
+
+  charge = pick(options.charge)
+  taken, rank = _discrete_costs.take(
+    pick(score).reshape(-1), charge.reshape(-1), room, rules.overflow
+  )
+  taken, rank = (x.reshape(charge.shape) for x in (taken, rank))
+  heading = pick(options.heading)
+  spent = jnp.sum(jnp.where(taken, charge, 0), dtype=jnp.int32)
+  returns = taken & (heading == -place.heading)
+  after = Place(
+    jnp.where(taken, pick(options.there), place.displacement),
+    jnp.where(taken, heading, place.heading),
+    place.spent + spent if rules.split == 'cumulative' else place.spent,
+  )
+  return after, Round(
+    num_moves=jnp.sum(taken, dtype=jnp.int32),
+    num_returns=jnp.sum(returns, dtype=jnp.int32),
+    predicted=jnp.sum(jnp.where(taken, pick(signal), 0.0)),
+    rank=rank,
+  )

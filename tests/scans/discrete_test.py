@@ -1,0 +1,417 @@
+"""Discrete gradients against a greedy search in NumPy, move by move."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+
+BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
+POWERS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
+FAN_IN, UNITS, CLASSES = 6, 4, 3
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+def sign(x):
+  return np.where(x >= 0, 1.0, -1.0)
+
+
+def make(seed=0, examples=40, activation='sign', kernel=None, binary=True):
+  """A view on integers, and its loss in NumPy as a function of the kernel."""
+  rng = np.random.default_rng(seed)
+  x = rng.integers(-2, 3, size=(examples, FAN_IN)).astype(float)
+  labels = rng.integers(0, CLASSES, examples)
+  matrix = rng.integers(-2, 3, size=(UNITS, CLASSES)).astype(float)
+  if kernel is None:
+    kernel = rng.integers(-64, 65, size=(FAN_IN, UNITS)) / 256
+  view = scans.LayerView(
+    inputs=jnp.asarray(x, jnp.float32),
+    kernel=jnp.asarray(kernel, jnp.float32),
+    labels=jnp.asarray(labels),
+    tail=(
+      scans.Activation(activation, BINARY if activation == 'sign' else None),
+      scans.Dense(jnp.asarray(matrix, jnp.float32)),
+    ),
+    quantizer=BINARY if binary else None,
+    affine=scans.Affine(0.5, 0.25),
+  )
+
+  def loss(kernel):
+    kernel = np.asarray(kernel, float)
+    z = x @ (sign(kernel) if binary else kernel) * 0.5 + 0.25
+    h = sign(z) if activation == 'sign' else np.maximum(z, 0)
+    logits = h @ matrix
+    top = logits.max(axis=1)
+    total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
+    return (total - logits[np.arange(examples), labels]).mean()
+
+  return view, loss
+
+
+def destinations(kernel):
+  return -1e-3 * np.abs(kernel).max() * sign(kernel)
+
+
+def size(displacement, norm):
+  d = np.abs(np.asarray(displacement, np.float64)).ravel()
+  return {
+    'l2': lambda: np.sqrt((d**2).sum()),
+    'l1': d.sum,
+    'linf': d.max,
+    'flips': lambda: (d > 0).sum(),
+  }[norm]()
+
+
+def greedy(kernel, loss, radius, norm, power, gains=None, overflow='stop'):
+  """The moved kernel and the sum of the gains, by a loop over sorted moves."""
+  kernel = np.asarray(kernel, float)
+  there = destinations(kernel)
+  cost = np.abs(there - kernel)
+  if gains is None:
+    gains = np.zeros(kernel.shape)
+    for place in np.ndindex(*kernel.shape):
+      moved = kernel.copy()
+      moved[place] = there[place]
+      gains[place] = loss(kernel) - loss(moved)
+  score = gains / cost**power
+  moved, predicted = kernel.copy(), 0.0
+  for place in sorted(np.ndindex(*kernel.shape), key=lambda p: -score[p]):
+    trial = moved.copy()
+    trial[place] = there[place]
+    alone = np.where(np.arange(kernel.size) == 0, cost[place], 0.0)
+    if gains[place] <= 1e-9 or size(alone, norm) > radius:
+      continue
+    if size(trial - kernel, norm) > radius:
+      if overflow == 'stop':
+        break
+      continue
+    moved, predicted = trial, predicted + gains[place]
+  return moved, predicted
+
+
+@pytest.mark.parametrize('rank_by', POWERS)
+@pytest.mark.parametrize(
+  ('norm', 'radius'), [('l2', 0.3), ('l1', 0.7), ('linf', 0.1), ('flips', 3.0)]
+)
+def test_single_step_equals_the_loop(norm, radius, rank_by):
+  view, loss = make()
+  holdout, holdout_loss = make(seed=1)
+  budget = types.Budget(radius, norm)
+  step = scans.discrete_gradient(view, budget, rank_by=rank_by, holdout=holdout)
+  moved, predicted = greedy(view.kernel, loss, radius, norm, POWERS[rank_by])
+  found = view.kernel + step.displacement
+  np.testing.assert_array_equal(sign(found), sign(moved))
+  assert step.num_moves == (moved != np.asarray(view.kernel, float)).sum() > 1
+  np.testing.assert_allclose(step.predicted, predicted, rtol=1e-4)
+  assert size(step.displacement, norm) <= radius * (1 + 5e-7)
+  np.testing.assert_allclose(
+    step.used, size(step.displacement, norm), rtol=1e-6
+  )
+  before = loss(view.kernel)
+  np.testing.assert_allclose(
+    step.decrease_search, before - loss(moved), atol=1e-6
+  )
+  before = holdout_loss(view.kernel)
+  np.testing.assert_allclose(
+    step.decrease_holdout, before - holdout_loss(moved), atol=1e-6
+  )
+  assert step.loss_evaluations == view.kernel.size + 2
+
+
+def test_what_does_not_fit_ends_the_step_or_is_passed_over():
+  view, loss = make(seed=2)
+  kinds = {}
+  for overflow in 'stop', 'skip':
+    step = scans.discrete_gradient(
+      view, types.Budget(0.5, 'l1'), overflow=overflow
+    )
+    moved, _ = greedy(view.kernel, loss, 0.5, 'l1', 0, overflow=overflow)
+    found = view.kernel + step.displacement
+    np.testing.assert_array_equal(sign(found), sign(moved))
+    kinds[overflow] = int(step.num_moves)
+    ranks = np.asarray(step.rank)[np.asarray(step.rank) >= 0]
+    assert sorted(ranks) == list(range(step.num_moves))
+  assert kinds['skip'] > kinds['stop']
+
+
+@pytest.mark.parametrize('signal', ['linear', 'cost', 'random', 'given'])
+def test_other_signals(signal):
+  view, loss = make(seed=3)
+  cost = np.abs(destinations(view.kernel) - view.kernel)
+  key = jax.random.key(0)
+  if signal == 'linear':
+    gradient = jax.grad(view.loss)(view.kernel)
+    values = np.asarray(gradient * 2 * sign(view.kernel), float)
+    assert (values > 0).any()
+  elif signal == 'cost':
+    values = 1 / cost
+  elif signal == 'given':
+    values = np.random.default_rng(0).normal(size=view.kernel.shape)
+  else:
+    values = None
+  asked = jnp.asarray(values) if signal == 'given' else signal
+  radius = 0.4
+  step = scans.discrete_gradient(
+    view, types.Budget(radius), signal=asked, rank_by='gain_per_cost', key=key
+  )
+  if values is not None:
+    moved, predicted = greedy(view.kernel, loss, radius, 'l2', 1, values)
+    np.testing.assert_array_equal(
+      sign(view.kernel + step.displacement), sign(moved)
+    )
+    assert step.num_moves > 1
+  if signal in ('linear', 'given'):
+    np.testing.assert_allclose(step.predicted, predicted, rtol=1e-4)
+  assert size(step.displacement, 'l2') <= radius
+  assert step.gradient_evaluations == (signal == 'linear')
+  assert step.loss_evaluations == 2
+
+
+@pytest.mark.parametrize('norm', types.NORMS)
+def test_zeros_and_tiny_weights_flip_both_ways(norm):
+  # sign(0) = sign(-0) = +1: a zero must become negative, whatever it costs.
+  kernel = np.array([0.0, -0.0, 1e-30, -1e-30, 1e-8, -1e-8, 0.5, -0.5])
+  kernel = np.tile(kernel, 3).reshape(FAN_IN, UNITS).astype(np.float32)
+  view, _ = make(kernel=kernel)
+  step = scans.discrete_gradient(
+    view, types.Budget(100.0, norm), signal=jnp.ones(kernel.shape)
+  )
+  moved = np.asarray(view.kernel + step.displacement)
+  np.testing.assert_array_equal(sign(moved), -sign(kernel))
+  assert step.num_moves == kernel.size
+
+
+def test_no_promising_move_moves_nothing():
+  view, _ = make()
+  step = scans.discrete_gradient(
+    view, types.Budget(1.0), signal=-jnp.ones(view.kernel.shape)
+  )
+  assert step.num_moves == 0 and not step.displacement.any()
+  assert step.decrease_search == 0 and step.predicted == 0
+
+
+def test_an_exact_fit_is_taken():
+  # Four moves of 1/4 fill the l2 ball of radius 1/2, and the l1 ball of 1.
+  kernel = np.zeros((FAN_IN, UNITS))
+  view, _ = make(kernel=kernel, activation='relu', binary=False)
+  signal = jnp.stack([jnp.ones(kernel.shape), 2 * jnp.ones(kernel.shape)])
+  for norm, radius, moves in ('l2', 0.5, 4), ('l1', 1.0, 4), ('linf', 0.25, 24):
+    step = scans.discrete_gradient(
+      view, types.Budget(radius, norm), signal=signal, step=0.25
+    )
+    assert step.num_moves == moves
+    assert step.used == radius
+    assert (step.displacement[step.rank >= 0] == -0.25).all()  # The better one.
+
+
+def walk(kernel, loss, radius, norm, power, num_steps, split):
+  """Several rounds in NumPy; the last kernel and the losses on the way."""
+  start = np.asarray(kernel, float)
+  here, losses, paid = start, [loss(start)], []
+  for number in range(1, num_steps + 1):
+    there = destinations(here)
+    cost = np.maximum(np.abs(there - start), np.abs(here - start))
+    gains = np.zeros(start.shape)
+    for place in np.ndindex(*start.shape):
+      trial = here.copy()
+      trial[place] = there[place]
+      gains[place] = loss(here) - loss(trial)
+    limit = radius * number / num_steps
+    if split == 'even':
+      paid, limit = [], radius / num_steps
+    candidates = [
+      place
+      for place in np.ndindex(*start.shape)
+      if gains[place] > 1e-9 and size([*paid, cost[place]], norm) <= limit
+    ]
+    score = gains / cost**power
+    moved = here.copy()
+    for place in sorted(candidates, key=lambda p: -score[p]):
+      if size([*paid, cost[place]], norm) > limit:
+        break
+      paid = [*paid, cost[place]]
+      moved[place] = there[place]
+    here = moved
+    losses.append(loss(here))
+  return here, losses
+
+
+@pytest.mark.parametrize('split', ['even', 'cumulative'])
+@pytest.mark.parametrize(
+  ('norm', 'radius'), [('l2', 0.6), ('l1', 1.5), ('linf', 0.24), ('flips', 9.0)]
+)
+def test_rounds_equal_the_loop(norm, radius, split):
+  view, loss = make(seed=4)
+  holdout, holdout_loss = make(seed=5)
+  budget = types.Budget(radius, norm)
+  path = scans.multi_step_discrete_gradient(
+    view, budget, 3, split, rank_by='gain_per_cost', holdout=holdout
+  )
+  moved, losses = walk(view.kernel, loss, radius, norm, 1, 3, split)
+  found = np.asarray(view.kernel + path.displacement)
+  np.testing.assert_array_equal(sign(found), sign(moved))
+  np.testing.assert_allclose(path.search, losses, atol=1e-6)
+  np.testing.assert_allclose(path.holdout[-1], holdout_loss(moved), atol=1e-6)
+  assert size(path.displacement, norm) <= radius * (1 + 5e-7)
+  assert path.flips[-1] == (sign(found) != sign(view.kernel)).sum() > 1
+  assert path.num_moves.sum() == path.flips[-1] + 2 * path.num_returns.sum()
+  assert path.loss_evaluations == 3 * view.kernel.size + 4
+
+
+def test_one_round_is_a_single_step():
+  view, _ = make(seed=6)
+  for split in 'even', 'cumulative':
+    path = scans.multi_step_discrete_gradient(view, types.Budget(0.3), 1, split)
+    step = scans.discrete_gradient(view, types.Budget(0.3))
+    np.testing.assert_array_equal(path.displacement, step.displacement)
+    assert step.num_moves == path.num_moves[0] > 0
+
+
+def test_turning_round_costs_a_whole_distance_again():
+  # A loss that rises by what the first round did together: flips go back.
+  view, _ = make(seed=0, examples=3)
+  path = scans.multi_step_discrete_gradient(
+    view, types.Budget(1e3, 'linf'), 6, 'cumulative'
+  )
+  assert path.num_returns.sum() > 0, 'the case does not turn'
+  # In l1, all that was walked is within the radius, to and fro.
+  cost = np.abs(destinations(view.kernel) - view.kernel)
+  radius = float(cost.sum())
+  path = scans.multi_step_discrete_gradient(
+    view, types.Budget(radius, 'l1'), 6, 'cumulative'
+  )
+  assert path.num_moves.sum() * cost.min() <= radius
+  # Where each flip may be paid for once, one that turned round is not repeated.
+  path = scans.multi_step_discrete_gradient(
+    view, types.Budget(4, 'flips'), 6, 'cumulative'
+  )
+  assert path.num_moves.sum() <= 4
+  np.testing.assert_array_equal(path.used[1:], np.cumsum(path.num_moves))
+
+
+def test_full_precision_rounds_go_on_in_their_direction():
+  # The rest of the way is paid, not the way from the start again.
+  view, _ = make(seed=7, binary=False, activation='relu')
+  radius, step = 0.5, 1 / 16
+  for split in 'even', 'cumulative':
+    path = scans.multi_step_discrete_gradient(
+      view, types.Budget(radius, 'linf'), 8, split, step=step
+    )
+    assert jnp.max(jnp.abs(path.displacement)) == radius
+    assert path.search[-1] < path.search[0]
+
+
+@pytest.mark.parametrize('binary', [True, False])
+def test_prefixes_are_the_first_moves(binary):
+  view, loss = make(seed=8, binary=binary, activation='relu')
+  holdout, holdout_loss = make(seed=9, binary=binary, activation='relu')
+  step = scans.discrete_gradient(
+    view, types.Budget(10.0), step=None if binary else 0.125
+  )
+  prefixes = (*range(20), 99)  # More than all: all of them.
+  scan = scans.prefix_scan(view, step, prefixes, holdout=holdout)
+  moves = int(step.num_moves)
+  assert 4 < moves < 99
+  np.testing.assert_array_equal(scan.num_moves, np.minimum(prefixes, moves))
+  start, rank = np.asarray(view.kernel), np.asarray(step.rank)
+  for count, search, held in zip(
+    scan.num_moves, scan.search, scan.holdout, strict=True
+  ):
+    made = (rank >= 0) & (rank < count)
+    moved = start + np.where(made, step.displacement, 0)
+    np.testing.assert_allclose(search, loss(moved), atol=1e-5)
+    np.testing.assert_allclose(held, holdout_loss(moved), atol=1e-5)
+  assert scan.best == np.argmin(scan.search)
+  falls = scan.decreases()
+  np.testing.assert_allclose(falls[0], scan.search[0] - scan.search.min())
+  default = scans.prefix_scan(view, step)
+  assert default.holdout is None and default.num_moves[-1] == moves
+  np.testing.assert_array_equal(default.num_moves[:4], [0, 1, 2, 4])
+
+
+def test_jit_vmap_and_a_traced_radius():
+  view, _ = make()
+
+  def fall(kernel, radius):
+    step = scans.discrete_gradient(
+      dataclasses.replace(view, kernel=kernel), types.Budget(radius)
+    )
+    return step.decrease_search, step.num_moves
+
+  kernels = jnp.stack([view.kernel, -view.kernel])
+  radii = jnp.array([0.1, 0.4])
+  together = jax.jit(jax.vmap(fall))(kernels, radii)
+  for i in range(2):
+    alone = fall(kernels[i], radii[i])
+    np.testing.assert_allclose(together[0][i], alone[0], atol=1e-6)
+    assert together[1][i] == alone[1]
+  assert together[1][0] != together[1][1]
+
+
+def test_coupled_and_opaque_views_take_the_generic_path():
+  view, _ = make(seed=10)
+  budget = types.Budget(0.3)
+  plain = scans.discrete_gradient(view, budget)
+  opaque = dataclasses.replace(
+    view, tail=(scans.Opaque(jax.tree_util.Partial(_rest, view.tail)),)
+  )
+  step = scans.discrete_gradient(opaque, budget)
+  np.testing.assert_array_equal(step.displacement, plain.displacement)
+  coupled = dataclasses.replace(view, scaling=quantizers.mean_abs('tensor'))
+  step = scans.discrete_gradient(coupled, budget, rank_by='gain_per_cost')
+  moved = coupled.loss(view.kernel + step.displacement)
+  np.testing.assert_allclose(
+    step.decrease_search, coupled.loss(view.kernel) - moved, atol=1e-6
+  )
+  assert step.num_moves > 0
+  with pytest.raises(ValueError, match='couples the weights'):
+    scans.discrete_gradient(coupled, budget, path='sign')
+
+
+def _rest(tail, z):
+  for stage in tail:
+    z = stage(z)
+  return z
+
+
+def test_bad_input():
+  view, _ = make()
+  good = types.Budget(0.1)
+  single = scans.discrete_gradient
+  multi = scans.multi_step_discrete_gradient
+  for call, message in (
+    (lambda: single(view, types.Budget(0.0)), r'radius must be > 0'),
+    (lambda: multi(view, good, 0), r'num_steps must be >= 1; got 0'),
+    (
+      lambda: multi(view, good, 2, 'odd'),
+      r"split.*even, cumulative; got 'odd'",
+    ),
+    (
+      lambda: single(view, good, rank_by='x'),
+      r'rank_by.*gain_per_squared_cost',
+    ),
+    (lambda: single(view, good, signal='x'), r'signal.*exact, linear, random'),
+    (lambda: multi(view, good, 2, signal='given'), r'signal must be one of'),
+    (lambda: single(view, good, overflow='x'), r'overflow.*stop, skip'),
+    (lambda: single(view, good, signal='random'), r"'random' needs a key"),
+    (lambda: single(view, good, signal=jnp.ones(3)), r'an entry for each move'),
+    (lambda: single(view, good, step=0.1), r'step is for full-precision'),
+    (lambda: single(view, good, path='x'), r'path must be one of'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      call()
+  step = single(view, good, signal='linear')
+  for prefixes in (), (-1, 2):
+    with pytest.raises(ValueError, match='prefixes must be numbers >= 0'):
+      scans.prefix_scan(view, step, prefixes)
