@@ -125,7 +125,10 @@ def charges(
   else:
     share = (cost / radius) ** power - (paid / radius) ** power
   units = jnp.ceil(share * UNITS)
-  return jnp.where(units <= UNITS, units, _TOO_MUCH).astype(jnp.int32)
+  fits = units <= UNITS
+  # An integer first: as a float32 what is too much would not be.
+  units = jnp.where(fits, units, 0.0).astype(jnp.int32)
+  return jnp.where(fits, units, _TOO_MUCH)
 
 
 def take(
@@ -147,10 +150,12 @@ def take(
   """
   order = jnp.argsort(-score)
   charge = jnp.where(score > -jnp.inf, charge, _TOO_MUCH)[order]
+  places = jnp.arange(score.size)
   if overflow == 'stop':
-    # Later sums may wrap around; after the first refusal they do not count.
-    fits = (jnp.cumsum(charge) <= room).astype(jnp.int32)
-    fits = jax.lax.cummin(fits) == 1
+    # Sums may wrap around, but not before the first refusal.
+    refused = jnp.cumsum(charge) > room
+    fits = ~jnp.any(refused) | (places < jnp.argmax(refused))
+    before = places
   else:
 
     def pay(spent, charge):
@@ -158,6 +163,7 @@ def take(
       return spent + jnp.where(fits, charge, 0), fits
 
     _, fits = jax.lax.scan(pay, jnp.zeros_like(room), charge)
-  before = jnp.where(fits, jnp.cumsum(fits.astype(jnp.int32)) - 1, -1)
+    before = jnp.cumsum(fits, dtype=jnp.int32) - 1
+  before = jnp.where(fits, before, -1)
   rank = jnp.zeros(score.shape, jnp.int32).at[order].set(before)
   return rank >= 0, rank
