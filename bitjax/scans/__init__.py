@@ -5,12 +5,17 @@ layer is one function of the view, which chooses the fastest exact path from
 static facts, can be told which to use, and says which it used.
 """
 
+from bitjax.scans._central import central_difference
+from bitjax.scans._coordinate import CoordinateDescent
+from bitjax.scans._coordinate import coordinate_discrete_gradient
 from bitjax.scans._discrete import DiscretePath
 from bitjax.scans._discrete import DiscreteStep
 from bitjax.scans._discrete import discrete_gradient
 from bitjax.scans._discrete import multi_step_discrete_gradient
 from bitjax.scans._discrete_prefixes import PrefixScan
 from bitjax.scans._discrete_prefixes import prefix_scan
+from bitjax.scans._exhaustive import Optimum
+from bitjax.scans._exhaustive import exhaustive
 from bitjax.scans._flips import FlipGains
 from bitjax.scans._flips import brute_force_gains
 from bitjax.scans._flips import flip_gains
@@ -33,6 +38,7 @@ __all__ = [
   'Activation',
   'Affine',
   'BatchNorm',
+  'CoordinateDescent',
   'Dense',
   'DiscretePath',
   'DiscreteStep',
@@ -43,10 +49,14 @@ __all__ = [
   'Moves',
   'Neighbours',
   'Opaque',
+  'Optimum',
   'PrefixScan',
   'Stage',
   'brute_force_gains',
+  'central_difference',
+  'coordinate_discrete_gradient',
   'discrete_gradient',
+  'exhaustive',
   'flip_gains',
   'line_profile',
   'line_scan',

@@ -14,7 +14,6 @@ those examples whose activation changes at all.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -58,3 +57,178 @@ class CoordinateDescent(NamedTuple):
   accepted: types.Array
   loss_evaluations: types.Array
   gradient_evaluations: types.Array
+
+
+def coordinate_discrete_gradient(
+  view: _view.LayerView,
+  budget: types.Budget,
+  *,
+  order: str | types.Array = 'random',
+  rank_by: str = 'gain',
+  num_candidates: int | None = None,
+  num_sweeps: int = 1,
+  holdout: _view.LayerView | None = None,
+  key: types.Array | None = None,
+  step: types.Scalar | None = None,
+  tolerance: types.Scalar = 1e-6,
+) -> CoordinateDescent:
+  """Tries single moves one after another and keeps those that lower the loss.
+
+  Moves that the rest of the budget cannot pay are passed over. In one sweep a weight
+  moves at most once; in later ones it is scored from where it stands, and its cost
+  counts from the original point (see `multi_step_discrete_gradient`).
+
+  Args:
+    view: the layer, on the batch to search.
+    budget: the ball around the view's kernel.
+    order: a signal, as for `discrete_gradient`: candidates come in descending order
+      of it, promising or not; ``'random'`` is a random order.
+    rank_by: the ranking that makes an order of the signal, as there.
+    num_candidates: how many candidates of the order a sweep tries; None for all.
+    num_sweeps: how often it goes through the order, static; each sweep ranks
+      anew.
+    holdout: the same layer on another batch, to be looked at only.
+    key: a random key, for ``'random'``.
+    step: size of a full-precision kernel's moves; None for others.
+    tolerance: by how much the loss must fall, as a fraction of the loss before any
+      move: less is rounding.
+
+  Returns:
+    A `CoordinateDescent`.
+
+  Raises:
+    ValueError: for a radius that is not positive, unknown names, ``'random'`` without
+      a key, an array of another shape, fewer than one candidate or sweep, or what
+      `moves` objects to.
+
+  References:
+    Zhou, Ashrafi and Blaschko, Combinatorial optimization for low bit-width neural
+    networks, 2022 (https://arxiv.org/abs/2206.02006): greedy coordinate descent.
+  """
+  given = None
+  if not isinstance(order, str):
+    given, order = order, 'given'
+  else:
+    types.check_choice('order', order, _discrete_round.SIGNALS)
+  types.check_positive('budget.radius', budget.radius)
+  types.check_non_negative('tolerance', tolerance)
+  types.check_choice('rank_by', rank_by, tuple(_discrete_round.RANKINGS))
+  if num_sweeps < 1:
+    raise ValueError(f'num_sweeps must be >= 1; got {num_sweeps}.')
+  if num_candidates is not None and num_candidates < 1:
+    raise ValueError(f'num_candidates must be >= 1; got {num_candidates}.')
+  _discrete_round.check_signal(view, order, key, given)
+  rules = _discrete_round.Rules(rank_by, order)
+  return _descend(
+    view,
+    holdout,
+    budget,
+    key,
+    given,
+    step,
+    tolerance,
+    rules=rules,
+    num_candidates=num_candidates,
+    num_sweeps=num_sweeps,
+  )
+
+
+@functools.partial(
+  jax.jit, static_argnames=('rules', 'num_candidates', 'num_sweeps')
+)
+def _descend(
+  view,
+  holdout,
+  budget,
+  key,
+  given,
+  step,
+  tolerance,
+  *,
+  rules,
+  num_candidates,
+  num_sweeps,
+):
+  radius, room = _discrete_costs.allowance(budget, 'cumulative', 1, 1)
+  before = view.loss(view.kernel)
+  keys = None if key is None else jax.random.split(key, num_sweeps)
+
+  def sweep(place, key):
+    moved, options = _discrete_round.candidates(
+      view, place, budget, rules, radius, step
+    )
+    signal = _discrete_round.signals(moved, options, rules, key, given, step)
+    score = _discrete_round.scores(options, signal, rules)
+    score = jnp.where(options.changes != 0, score, -jnp.inf)
+    order = jnp.argsort(-score.reshape(-1))[:num_candidates]
+    flat = jax.tree.map(lambda x: x.reshape(-1), options)
+    size = view.kernel.size
+    begin = (
+      _reshape(place, (-1,)),
+      jnp.zeros(size, bool),
+      _coordinate_losses.begin(moved),
+    )
+    original = view.kernel.reshape(-1)
+
+    def visit(carry, candidate):
+      place, already, state = carry
+      weight = candidate % size
+      allowed = flat.charge[candidate] <= room - place.spent
+      allowed &= (flat.changes[candidate] != 0) & ~already[weight]
+      there = flat.there[candidate]
+      state, decrease = state.attempt(
+        _coordinate_losses.Move(
+          weight, original[weight] + there, flat.changes[candidate], allowed
+        ),
+        tolerance * before,
+      )
+      made = decrease > 0
+      place = _discrete_round.Place(
+        place.displacement.at[weight].set(
+          jnp.where(made, there, place.displacement[weight])
+        ),
+        place.heading.at[weight].set(
+          jnp.where(made, flat.heading[candidate], place.heading[weight])
+        ),
+        place.spent + jnp.where(made, flat.charge[candidate], 0),
+      )
+      already = already.at[weight].set(already[weight] | made)
+      return (place, already, state), (made, decrease, allowed)
+
+    (place, _, _), seen = jax.lax.scan(visit, begin, order)
+    return _reshape(place, view.kernel.shape), seen
+
+  place, (made, decreases, tried) = jax.lax.scan(
+    sweep, _discrete_round.start(view), keys, length=num_sweeps
+  )
+  kernel = view.kernel + place.displacement
+  num_moves = jnp.sum(made, dtype=jnp.int32)
+  size = _discrete_costs.size(budget.norm, place.displacement)
+  scored = 0
+  if rules.signal == 'exact':
+    scored = num_sweeps * _discrete_round.num_moves(view, step)
+  falls = [
+    None if v is None else v.loss(view.kernel) - v.loss(kernel)
+    for v in (view, holdout)
+  ]
+  return CoordinateDescent(
+    displacement=place.displacement,
+    num_moves=num_moves,
+    used=num_moves if budget.norm == 'flips' else size,
+    predicted=jnp.sum(decreases),
+    loss=before,
+    decrease_search=falls[0],
+    decrease_holdout=falls[1],
+    accepted=made.reshape(-1),
+    loss_evaluations=jnp.sum(tried, dtype=jnp.int32) + (scored + 2),
+    gradient_evaluations=jnp.int32(
+      num_sweeps if rules.signal == 'linear' else 0
+    ),
+  )
+
+
+def _reshape(place, shape):
+  return place._replace(
+    displacement=place.displacement.reshape(shape),
+    heading=place.heading.reshape(shape),
+  )

@@ -30,7 +30,6 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
-from bitjax.scans import _flips_moves
 from bitjax.scans import _view
 
 __all__ = [
@@ -259,15 +258,7 @@ def _rules(rank_by, signal, overflow, split, num_steps, path, chunk):
 
 def _start(view, holdout, budget, rules, key, given, step):
   types.check_positive('budget.radius', budget.radius)
-  if rules.signal == 'random' and key is None:
-    raise ValueError("The signal 'random' needs a key; got None.")
-  if given is not None:
-    single = view.kernel.shape
-    if given.shape not in (single, (1, *single), (2, *single)):
-      raise ValueError(
-        'signal must have an entry for each move, shape '
-        f'{("moves", *single)}; got {given.shape}.'
-      )
+  _discrete_round.check_signal(view, rules.signal, key, given)
   return _walk(view, holdout, budget, key, given, step, rules=rules)
 
 
@@ -293,7 +284,7 @@ def _walk(view, holdout, budget, key, given, step, *, rules):
     return {
       'search': view.loss(kernel),
       'holdout': None if holdout is None else holdout.loss(kernel),
-      'used': _size(budget.norm, place.displacement),
+      'used': _discrete_costs.size(budget.norm, place.displacement),
       'flips': _num_flips(view, kernel),
     }
 
@@ -325,8 +316,9 @@ def _walk(view, holdout, budget, key, given, step, *, rules):
     seen['used'] = jnp.concatenate(
       [jnp.zeros(1, jnp.int32), jnp.cumsum(rounds.num_moves)]
     )
-  num_moves = _flips_moves.moves(view, step=step).destinations.size
-  scored = num_steps * num_moves if rules.signal == 'exact' else 0
+  scored = 0
+  if rules.signal == 'exact':
+    scored = num_steps * _discrete_round.num_moves(view, step)
   slopes = num_steps if rules.signal == 'linear' else 0
   return _Walk(
     place,
@@ -336,14 +328,6 @@ def _walk(view, holdout, budget, key, given, step, *, rules):
     gradient_evaluations=jnp.int32(slopes),
     **seen,
   )
-
-
-def _size(norm, displacement):
-  """The displacement's own norm; ``flips`` are counted from the moves."""
-  magnitudes = jnp.abs(displacement)
-  if norm == 'l2':
-    return jnp.sqrt(jnp.sum(magnitudes**2))
-  return jnp.sum(magnitudes) if norm == 'l1' else jnp.max(magnitudes)
 
 
 def _num_flips(view, kernel):

@@ -35,6 +35,7 @@ __all__ = [
   'allowance',
   'charges',
   'costs',
+  'size',
   'take',
 ]
 
@@ -167,3 +168,11 @@ def take(
   before = jnp.where(fits, before, -1)
   rank = jnp.zeros(score.shape, jnp.int32).at[order].set(before)
   return rank >= 0, rank
+
+
+def size(norm: types.Norm, displacement: types.Array) -> types.Array:
+  """The norm of a displacement (for ``flips``, which count moves, that of linf)."""
+  magnitudes = jnp.abs(displacement)
+  if norm == 'l2':
+    return jnp.sqrt(jnp.sum(magnitudes**2))
+  return jnp.sum(magnitudes) if norm == 'l1' else jnp.max(magnitudes)

@@ -167,6 +167,37 @@ def signals(
   return 1.0 - uniform
 
 
+def scores(
+  options: Candidates, signal: types.Array, rules: Rules
+) -> types.Array:
+  """What candidates are ranked by, [moves, *kernel.shape]."""
+  relative = options.cost / jnp.max(options.cost)
+  return signal / relative ** RANKINGS[rules.rank_by]
+
+
+def num_moves(view: _view.LayerView, step: types.Scalar | None) -> int:
+  """How many single moves a view has."""
+  return _flips_moves.moves(view, step=step).destinations.size
+
+
+def check_signal(
+  view: _view.LayerView,
+  signal: str,
+  key: types.Array | None,
+  given: types.Array | None,
+) -> None:
+  """Raises a ``ValueError`` for a missing key or an array of a wrong shape."""
+  if signal == 'random' and key is None:
+    raise ValueError("The signal 'random' needs a key; got None.")
+  if given is not None:
+    single = view.kernel.shape
+    if given.shape not in (single, (1, *single), (2, *single)):
+      raise ValueError(
+        'signal must have an entry for each move, shape '
+        f'{("moves", *single)}; got {given.shape}.'
+      )
+
+
 class Round(NamedTuple):
   """What a round did.
 
@@ -201,9 +232,7 @@ def play(
     room: units that may be spent.
   """
   promising = (signal > 0) & (options.changes != 0) & (options.charge <= room)
-  relative = options.cost / jnp.max(options.cost)
-  score = signal / relative ** RANKINGS[rules.rank_by]
-  score = jnp.where(promising, score, -jnp.inf)
+  score = jnp.where(promising, scores(options, signal, rules), -jnp.inf)
   best = jnp.argmax(score, axis=0)[None]
 
   def pick(x):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _discrete_costs
-from bitjax.scans import _flips_moves
+from bitjax.scans import _discrete_round
 from bitjax.scans import _view
 
 __all__ = ['MAX_POINTS', 'Optimum', 'exhaustive']
@@ -73,9 +73,8 @@ def exhaustive(
       what `moves` objects to.
   """
   types.check_positive('budget.radius', budget.radius)
-  moves = _flips_moves.moves(view, step=step)
   places = jnp.arange(view.kernel.size) if coordinates is None else coordinates
-  base = moves.destinations.shape[0] + 1
+  base = _discrete_round.num_moves(view, step) // view.kernel.size + 1
   num_points = base**places.size
   if places.size == 0 or num_points > MAX_POINTS:
     raise ValueError(
@@ -83,28 +82,25 @@ def exhaustive(
       f'weights with {base - 1} moves each make {num_points}. Name fewer '
       'coordinates.'
     )
-  return _search(view, budget, moves, places)
+  return _search(view, budget, places, step)
 
 
 @jax.jit
-def _search(view, budget, moves, places):
+def _search(view, budget, places, step):
   kernel = view.kernel.reshape(-1)
-  there = moves.destinations.reshape(moves.destinations.shape[0], -1) - kernel
-  # Row 0 is no move.
-  options = jnp.concatenate([jnp.zeros((1, places.size)), there[:, places]])
-  real = moves.changes.reshape(there.shape)[:, places] != 0
-  real = jnp.concatenate([jnp.ones((1, places.size), bool), real])
-  base = options.shape[0]
   radius, room = _discrete_costs.allowance(budget, 'cumulative', 1, 1)
-  charges = _discrete_costs.charges(
-    budget.norm,
-    'cumulative',
-    radius,
-    jnp.abs(options),
-    jnp.zeros(places.size),
-    jnp.zeros(options.shape, bool),
+  start = _discrete_round.start(view)
+  _, moves = _discrete_round.candidates(
+    view, start, budget, _discrete_round.Rules(), radius, step
   )
-  charges = charges.at[0].set(0)
+
+  def rows(x, nothing):  # Row 0 is no move.
+    x = x.reshape(x.shape[0], -1)[:, places]
+    return jnp.pad(x, [(1, 0), (0, 0)], constant_values=nothing)
+
+  options = rows(moves.there, 0)
+  charges, real = rows(moves.charge, 0), rows(moves.changes != 0, True)
+  base = options.shape[0]
   columns = jnp.arange(places.size)
   digits = base**columns
 
@@ -114,10 +110,8 @@ def _search(view, budget, moves, places):
 
   def visit(number):
     chosen, moved = point(number)
-    charge = charges[chosen, columns]
-    # As a sum of halves, which does not overflow, however many there are.
-    paid = jnp.cumsum(charge)
-    fits = jnp.all((paid <= room) & (paid >= 0))
+    # Sums may wrap around, but not before the first that is too much.
+    fits = jnp.all(jnp.cumsum(charges[chosen, columns]) <= room)
     fits &= jnp.all(real[chosen, columns])
     loss = view.loss(moved.reshape(view.kernel.shape))
     return jnp.where(fits, loss, jnp.inf), fits

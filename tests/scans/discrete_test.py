@@ -13,7 +13,7 @@ from bitjax import types
 
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
 POWERS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
-FAN_IN, UNITS, CLASSES = 6, 4, 3
+FAN_IN, UNITS = 6, 4
 
 
 @pytest.fixture(autouse=True)
@@ -25,38 +25,6 @@ def quick_compilation():
 
 def sign(x):
   return np.where(x >= 0, 1.0, -1.0)
-
-
-def make(seed=0, examples=40, activation='sign', kernel=None, binary=True):
-  """A view on integers, and its loss in NumPy as a function of the kernel."""
-  rng = np.random.default_rng(seed)
-  x = rng.integers(-2, 3, size=(examples, FAN_IN)).astype(float)
-  labels = rng.integers(0, CLASSES, examples)
-  matrix = rng.integers(-2, 3, size=(UNITS, CLASSES)).astype(float)
-  if kernel is None:
-    kernel = rng.integers(-64, 65, size=(FAN_IN, UNITS)) / 256
-  view = scans.LayerView(
-    inputs=jnp.asarray(x, jnp.float32),
-    kernel=jnp.asarray(kernel, jnp.float32),
-    labels=jnp.asarray(labels),
-    tail=(
-      scans.Activation(activation, BINARY if activation == 'sign' else None),
-      scans.Dense(jnp.asarray(matrix, jnp.float32)),
-    ),
-    quantizer=BINARY if binary else None,
-    affine=scans.Affine(0.5, 0.25),
-  )
-
-  def loss(kernel):
-    kernel = np.asarray(kernel, float)
-    z = x @ (sign(kernel) if binary else kernel) * 0.5 + 0.25
-    h = sign(z) if activation == 'sign' else np.maximum(z, 0)
-    logits = h @ matrix
-    top = logits.max(axis=1)
-    total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
-    return (total - logits[np.arange(examples), labels]).mean()
-
-  return view, loss
 
 
 def destinations(kernel):
@@ -109,7 +77,7 @@ def greedy(kernel, loss, radius, norm, power, gains=None, overflow='stop'):
     ('flips', 3.0, 'gain_per_cost', 'brute_force'),
   ],
 )
-def test_single_step_equals_the_loop(norm, radius, rank_by, path):
+def test_single_step_equals_the_loop(make, norm, radius, rank_by, path):
   view, loss = make()
   holdout, holdout_loss = make(seed=1)
   budget = types.Budget(radius, norm)
@@ -136,7 +104,7 @@ def test_single_step_equals_the_loop(norm, radius, rank_by, path):
   assert step.loss_evaluations == view.kernel.size + 2
 
 
-def test_what_does_not_fit_ends_the_step_or_is_passed_over():
+def test_what_does_not_fit_ends_the_step_or_is_passed_over(make):
   view, loss = make(seed=2)
   kinds = {}
   for overflow in 'stop', 'skip':
@@ -153,7 +121,7 @@ def test_what_does_not_fit_ends_the_step_or_is_passed_over():
 
 
 @pytest.mark.parametrize('signal', ['linear', 'cost', 'random', 'given'])
-def test_other_signals(signal):
+def test_other_signals(make, signal):
   view, loss = make(seed=3)
   cost = np.abs(destinations(view.kernel) - view.kernel)
   key = jax.random.key(0)
@@ -185,7 +153,7 @@ def test_other_signals(signal):
   assert step.loss_evaluations == 2
 
 
-def test_zeros_and_tiny_weights_flip_both_ways():
+def test_zeros_and_tiny_weights_flip_both_ways(make):
   # sign(0) = sign(-0) = +1: a zero must become negative, whatever it costs.
   kernel = np.array([0.0, -0.0, 1e-30, -1e-30, 1e-8, -1e-8, 0.5, -0.5])
   kernel = np.tile(kernel, 3).reshape(FAN_IN, UNITS).astype(np.float32)
@@ -198,7 +166,7 @@ def test_zeros_and_tiny_weights_flip_both_ways():
   assert step.num_moves == kernel.size
 
 
-def test_no_promising_move_moves_nothing():
+def test_no_promising_move_moves_nothing(make):
   view, _ = make()
   step = scans.discrete_gradient(
     view, types.Budget(1.0), signal=-jnp.ones(view.kernel.shape)
@@ -207,7 +175,7 @@ def test_no_promising_move_moves_nothing():
   assert step.decrease_search == 0 and step.predicted == 0
 
 
-def test_an_exact_fit_is_taken():
+def test_an_exact_fit_is_taken(make):
   # Four moves of 1/4 fill the l2 ball of radius 1/2.
   kernel = np.zeros((FAN_IN, UNITS))
   view, _ = make(kernel=kernel, activation='relu', binary=False)
@@ -257,7 +225,7 @@ def walk(kernel, loss, radius, norm, power, num_steps, split):
   ('norm', 'radius', 'split'),
   [('l2', 0.6, 'even'), ('l1', 1.5, 'cumulative'), ('flips', 9.0, 'even')],
 )
-def test_rounds_equal_the_loop(norm, radius, split):
+def test_rounds_equal_the_loop(make, norm, radius, split):
   view, loss = make(seed=4)
   holdout, holdout_loss = make(seed=5)
   budget = types.Budget(radius, norm)
@@ -281,7 +249,7 @@ def test_rounds_equal_the_loop(norm, radius, split):
   assert path.loss_evaluations == 3 * view.kernel.size + 4
 
 
-def test_one_round_is_a_single_step():
+def test_one_round_is_a_single_step(make):
   view, _ = make(seed=6)
   budget = types.Budget(0.3)
   step = scans.discrete_gradient(view, budget, signal='linear')
@@ -290,7 +258,7 @@ def test_one_round_is_a_single_step():
   assert step.num_moves == path.num_moves[0] > 0
 
 
-def test_turning_round_is_not_for_free():
+def test_turning_round_is_not_for_free(make):
   # What the first round did together was too much: in linf flips go back.
   view, _ = make(seed=0, activation='relu')
   path = scans.multi_step_discrete_gradient(
@@ -307,7 +275,7 @@ def test_turning_round_is_not_for_free():
   np.testing.assert_array_equal(path.used[1:], np.cumsum(path.num_moves))
 
 
-def test_full_precision_rounds_go_on_in_their_direction():
+def test_full_precision_rounds_go_on_in_their_direction(make):
   # The rest of the way is paid, not the way from the start again.
   view, _ = make(seed=7, binary=False, activation='relu')
   radius, step = 0.5, 1 / 16
@@ -319,7 +287,7 @@ def test_full_precision_rounds_go_on_in_their_direction():
 
 
 @pytest.mark.parametrize('binary', [True, False])
-def test_prefixes_are_the_first_moves(binary):
+def test_prefixes_are_the_first_moves(make, binary):
   view, loss = make(seed=8, binary=binary, activation='relu')
   holdout, holdout_loss = make(seed=9, binary=binary, activation='relu')
   step = scans.discrete_gradient(
@@ -351,7 +319,7 @@ def test_prefixes_are_the_first_moves(binary):
   np.testing.assert_array_equal(default.num_moves[:4], [0, 1, 2, 4])
 
 
-def test_jit_vmap_and_a_traced_radius():
+def test_jit_vmap_and_a_traced_radius(make):
   view, _ = make()
 
   def fall(kernel, radius):
@@ -372,7 +340,7 @@ def test_jit_vmap_and_a_traced_radius():
   assert together[1][0] != together[1][1]
 
 
-def test_coupled_and_opaque_views_take_the_generic_path():
+def test_coupled_and_opaque_views_take_the_generic_path(make):
   view, loss = make(seed=10)
   budget = types.Budget(0.3)
   opaque = dataclasses.replace(
@@ -400,7 +368,7 @@ def _rest(tail, z):
   return z
 
 
-def test_bad_input():
+def test_bad_input(make):
   view, _ = make()
   good = types.Budget(0.1)
   single = scans.discrete_gradient
