@@ -6,6 +6,9 @@ static facts, can be told which to use, and says which it used.
 """
 
 from bitjax.scans._central import central_difference
+from bitjax.scans._certificates import Certificate
+from bitjax.scans._certificates import flip_certificate
+from bitjax.scans._certificates import merge_gains
 from bitjax.scans._coordinate import CoordinateDescent
 from bitjax.scans._coordinate import coordinate_discrete_gradient
 from bitjax.scans._discrete import DiscretePath
@@ -16,6 +19,10 @@ from bitjax.scans._discrete_prefixes import PrefixScan
 from bitjax.scans._discrete_prefixes import prefix_scan
 from bitjax.scans._exhaustive import Optimum
 from bitjax.scans._exhaustive import exhaustive
+from bitjax.scans._flip_descent import FlipDescent
+from bitjax.scans._flip_descent import flip_descent
+from bitjax.scans._flip_pairs import PairGains
+from bitjax.scans._flip_pairs import pair_gains
 from bitjax.scans._flips import FlipGains
 from bitjax.scans._flips import brute_force_gains
 from bitjax.scans._flips import flip_gains
@@ -38,10 +45,12 @@ __all__ = [
   'Activation',
   'Affine',
   'BatchNorm',
+  'Certificate',
   'CoordinateDescent',
   'Dense',
   'DiscretePath',
   'DiscreteStep',
+  'FlipDescent',
   'FlipGains',
   'LayerView',
   'LineProfile',
@@ -50,6 +59,7 @@ __all__ = [
   'Neighbours',
   'Opaque',
   'Optimum',
+  'PairGains',
   'PrefixScan',
   'Stage',
   'brute_force_gains',
@@ -57,10 +67,14 @@ __all__ = [
   'coordinate_discrete_gradient',
   'discrete_gradient',
   'exhaustive',
+  'flip_certificate',
+  'flip_descent',
   'flip_gains',
   'line_profile',
   'line_scan',
+  'merge_gains',
   'moves',
   'multi_step_discrete_gradient',
+  'pair_gains',
   'prefix_scan',
 ]

@@ -151,13 +151,15 @@ def _descend(
 ):
   radius, room = _discrete_costs.allowance(budget, 'cumulative', 1, 1)
   before = view.loss(view.kernel)
-  keys = None if key is None else jax.random.split(key, num_sweeps)
+  raw_keys, as_key = _discrete_round.round_keys(key, num_sweeps)
 
-  def sweep(place, key):
+  def sweep(place, raw_key):
     moved, options = _discrete_round.candidates(
       view, place, budget, rules, radius, step
     )
-    signal = _discrete_round.signals(moved, options, rules, key, given, step)
+    signal = _discrete_round.signals(
+      moved, options, rules, as_key(raw_key), given, step
+    )
     score = _discrete_round.scores(options, signal, rules)
     score = jnp.where(options.changes != 0, score, -jnp.inf)
     order = jnp.argsort(-score.reshape(-1))[:num_candidates]
@@ -199,7 +201,7 @@ def _descend(
     return _reshape(place, view.kernel.shape), seen
 
   place, (made, decreases, tried) = jax.lax.scan(
-    sweep, _discrete_round.start(view), keys, length=num_sweeps
+    sweep, _discrete_round.start(view), raw_keys, length=num_sweeps
   )
   kernel = view.kernel + place.displacement
   num_moves = jnp.sum(made, dtype=jnp.int32)
@@ -207,18 +209,18 @@ def _descend(
   scored = 0
   if rules.signal == 'exact':
     scored = num_sweeps * _discrete_round.num_moves(view, step)
-  falls = [
-    None if v is None else v.loss(view.kernel) - v.loss(kernel)
-    for v in (view, holdout)
-  ]
+
+  def fall(view):
+    return view.loss(view.kernel) - view.loss(kernel)
+
   return CoordinateDescent(
     displacement=place.displacement,
     num_moves=num_moves,
     used=num_moves if budget.norm == 'flips' else size,
     predicted=jnp.sum(decreases),
     loss=before,
-    decrease_search=falls[0],
-    decrease_holdout=falls[1],
+    decrease_search=fall(view),
+    decrease_holdout=None if holdout is None else fall(holdout),
     accepted=made.reshape(-1),
     loss_evaluations=jnp.sum(tried, dtype=jnp.int32) + (scored + 2),
     gradient_evaluations=jnp.int32(

@@ -24,7 +24,7 @@ from bitjax.scans import _flips_rank_one
 from bitjax.scans import _split
 from bitjax.scans import _view
 
-__all__ = ['Generic', 'Incremental', 'Move', 'begin']
+__all__ = ['Generic', 'Incremental', 'Move', 'begin', 'of_unit']
 
 _ROWS = 256  # Examples whose losses are computed at a time.
 
@@ -132,7 +132,7 @@ class Incremental:
     fan_in_place, unit = jnp.divmod(move.place, self.products.shape[0])
     before = self.products[unit]
     after = before + move.change * self.inputs[fan_in_place]
-    front = tuple(_of_unit(stage, unit) for stage in self.parts.front)
+    front = of_unit(self.parts.front, unit)
     tau = _split.apply(front, after) - _split.apply(front, before)
     changed = (tau != 0) & move.allowed
     ((places,), (count,)) = _split.listed(changed[None], room=rows)
@@ -172,12 +172,17 @@ class Incremental:
     return state, jnp.where(made, decrease, 0.0)
 
 
-def _of_unit(stage: _view.Stage, unit: types.Array) -> _view.Stage:
-  """A pointwise stage as one unit sees it."""
-  if not isinstance(stage, _view.Affine):
-    return stage
+def of_unit(
+  stages: tuple[_view.Stage, ...], unit: types.Array
+) -> tuple[_view.Stage, ...]:
+  """Pointwise stages as one unit sees them."""
 
   def pick(vector):
     return vector[unit] if jnp.ndim(vector) else vector
 
-  return _view.Affine(pick(stage.scale), pick(stage.shift))
+  return tuple(
+    _view.Affine(pick(stage.scale), pick(stage.shift))
+    if isinstance(stage, _view.Affine)
+    else stage
+    for stage in stages
+  )

@@ -277,7 +277,7 @@ class _Walk(NamedTuple):
 @functools.partial(jax.jit, static_argnames=('rules',))
 def _walk(view, holdout, budget, key, given, step, *, rules):
   num_steps = rules.num_steps
-  keys = None if key is None else jax.random.split(key, num_steps)
+  raw_keys, as_key = _discrete_round.round_keys(key, num_steps)
 
   def look(place):
     kernel = view.kernel + place.displacement
@@ -290,7 +290,7 @@ def _walk(view, holdout, budget, key, given, step, *, rules):
 
   def visit(carry, round_):
     place, _ = carry
-    number, key = round_
+    number, raw_key = round_
     radius, room = _discrete_costs.allowance(
       budget, rules.split, num_steps, number
     )
@@ -299,7 +299,9 @@ def _walk(view, holdout, budget, key, given, step, *, rules):
     moved, options = _discrete_round.candidates(
       view, place, budget, rules, radius, step
     )
-    signal = _discrete_round.signals(moved, options, rules, key, given, step)
+    signal = _discrete_round.signals(
+      moved, options, rules, as_key(raw_key), given, step
+    )
     after, made = _discrete_round.play(options, signal, place, rules, room)
     return (after, made.rank), (made._replace(rank=()), look(after))
 
@@ -307,7 +309,7 @@ def _walk(view, holdout, budget, key, given, step, *, rules):
   ranks = jnp.zeros(view.kernel.shape, jnp.int32)
   numbers = jnp.arange(1, num_steps + 1)
   (place, ranks), (rounds, seen) = jax.lax.scan(
-    visit, (begin, ranks), (numbers, keys)
+    visit, (begin, ranks), (numbers, raw_keys)
   )
   seen = jax.tree.map(
     lambda first, rest: jnp.concatenate([first[None], rest]), look(begin), seen

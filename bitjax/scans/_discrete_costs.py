@@ -59,7 +59,7 @@ def costs(here: types.Array, there: types.Array) -> types.Array:
 
 
 def allowance(
-  budget: types.Budget, split: str, num_steps: int, step: types.Array
+  budget: types.Budget, split: str, num_steps: int, step: types.Array | int
 ) -> tuple[types.Array, types.Array]:
   r"""The radius that charges refer to in a round, and the units it may spend.
 

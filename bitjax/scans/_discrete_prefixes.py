@@ -48,11 +48,10 @@ class PrefixScan(NamedTuple):
 
     The first prefix must be 0, as it is by default.
     """
-    falls = [
-      None if losses is None else losses[0] - losses[self.best]
-      for losses in (self.search, self.holdout)
-    ]
-    return falls[0], falls[1]
+    search = self.search[0] - self.search[self.best]
+    if self.holdout is None:
+      return search, None
+    return search, self.holdout[0] - self.holdout[self.best]
 
 
 def prefix_scan(

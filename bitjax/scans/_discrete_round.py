@@ -7,6 +7,7 @@ cost :math:`c_k` (see `_discrete_costs`). Moves with :math:`s_k > 0` are ranked 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any, NamedTuple, cast
 
@@ -26,7 +27,11 @@ __all__ = [
   'Place',
   'Rules',
   'candidates',
+  'check_signal',
+  'num_moves',
   'play',
+  'round_keys',
+  'scores',
   'signals',
   'start',
 ]
@@ -165,6 +170,17 @@ def signals(
     return jnp.max(options.cost) / options.cost
   uniform = jax.random.uniform(cast(jax.Array, key), shape, options.cost.dtype)
   return 1.0 - uniform
+
+
+def round_keys(
+  key: types.Array | None, num_rounds: int
+) -> tuple[types.Array | None, Callable[[Any], types.Array | None]]:
+  """Raw keys of the rounds, to be scanned over, and what makes keys of them."""
+  if key is None:
+    return None, lambda raw: None
+  impl = jax.random.key_impl(key)
+  raw = jax.random.key_data(jax.random.split(key, num_rounds))
+  return raw, lambda raw: jax.random.wrap_key_data(raw, impl=impl)
 
 
 def scores(
