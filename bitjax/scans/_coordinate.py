@@ -210,8 +210,8 @@ def _descend(
   if rules.signal == 'exact':
     scored = num_sweeps * _discrete_round.num_moves(view, step)
 
-  def fall(view):
-    return view.loss(view.kernel) - view.loss(kernel)
+  def fall(other):
+    return other.loss(view.kernel) - other.loss(kernel)
 
   return CoordinateDescent(
     displacement=place.displacement,

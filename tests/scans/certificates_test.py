@@ -64,10 +64,6 @@ def test_descent_equals_the_loop(make, monkeypatch):
   gains = single_gains(kernel, loss)
   assert gains.max() <= 1e-6 * losses[0]
   np.testing.assert_allclose(found.best, gains.max(), atol=1e-6)
-  certificate = scans.flip_certificate(
-    scans.flip_gains(dataclasses.replace(view, kernel=jnp.asarray(kernel)))
-  )
-  assert certificate.is_optimum and certificate.improving == 0
 
 
 def test_incremental_sums_are_those_of_all_examples(make, monkeypatch):
@@ -77,7 +73,10 @@ def test_incremental_sums_are_those_of_all_examples(make, monkeypatch):
   @jax.jit
   def flip_thrice(view, choices):
     begin = _flip_sums.begin(view)
-    flip = lambda state, choice: (state.flip(choice), None)  # noqa: E731
+
+    def flip(state, choice):
+      return state.flip(choice), None
+
     return jax.lax.scan(flip, begin, choices)[0]
 
   state = flip_thrice(view, jnp.array([5, 10, 5]))

@@ -73,7 +73,6 @@ def greedy(kernel, loss, radius, norm, power, gains=None, overflow='stop'):
   [
     ('l2', 0.3, 'gain_per_squared_cost', 'auto'),
     ('l1', 0.7, 'gain_per_cost', 'brute_force'),
-    ('linf', 0.15, 'gain', 'brute_force'),
     ('flips', 3.0, 'gain_per_cost', 'brute_force'),
   ],
 )
@@ -104,20 +103,18 @@ def test_single_step_equals_the_loop(make, norm, radius, rank_by, path):
   assert step.loss_evaluations == view.kernel.size + 2
 
 
-def test_what_does_not_fit_ends_the_step_or_is_passed_over(make):
+def test_what_does_not_fit_may_be_passed_over(make):
   view, loss = make(seed=2)
-  kinds = {}
-  for overflow in 'stop', 'skip':
-    step = scans.discrete_gradient(
-      view, types.Budget(0.5, 'l1'), overflow=overflow, path='brute_force'
-    )
-    moved, _ = greedy(view.kernel, loss, 0.5, 'l1', 0, overflow=overflow)
-    found = view.kernel + step.displacement
-    np.testing.assert_array_equal(sign(found), sign(moved))
-    kinds[overflow] = int(step.num_moves)
-    ranks = np.asarray(step.rank)[np.asarray(step.rank) >= 0]
-    assert sorted(ranks) == list(range(step.num_moves))
-  assert kinds['skip'] > kinds['stop']
+  step = scans.discrete_gradient(
+    view, types.Budget(0.5, 'l1'), overflow='skip', path='brute_force'
+  )
+  stopped, _ = greedy(view.kernel, loss, 0.5, 'l1', 0)
+  moved, _ = greedy(view.kernel, loss, 0.5, 'l1', 0, overflow='skip')
+  assert (moved != stopped).any()  # By default: see above.
+  found = view.kernel + step.displacement
+  np.testing.assert_array_equal(sign(found), sign(moved))
+  ranks = np.asarray(step.rank)[np.asarray(step.rank) >= 0]
+  assert sorted(ranks) == list(range(step.num_moves))
 
 
 @pytest.mark.parametrize('signal', ['linear', 'cost', 'random'])
@@ -177,13 +174,11 @@ def test_an_exact_fit_is_taken(make):
   kernel = np.zeros((FAN_IN, UNITS))
   view, _ = make(kernel=kernel, activation='relu', binary=False)
   signal = jnp.stack([jnp.ones(kernel.shape), 2 * jnp.ones(kernel.shape)])
-  for norm, radius, moves in ('l2', 0.5, 4), ('linf', 0.25, 24):
-    step = scans.discrete_gradient(
-      view, types.Budget(radius, norm), signal=signal, step=0.25
-    )
-    assert step.num_moves == moves
-    assert step.used == radius
-    assert (step.displacement[step.rank >= 0] == -0.25).all()  # The better one.
+  step = scans.discrete_gradient(
+    view, types.Budget(0.5), signal=signal, step=0.25
+  )
+  assert step.num_moves == 4 and step.used == 0.5
+  assert (step.displacement[step.rank >= 0] == -0.25).all()  # The better one.
 
 
 def walk(kernel, loss, radius, norm, power, num_steps, split):
@@ -220,7 +215,7 @@ def walk(kernel, loss, radius, norm, power, num_steps, split):
 
 @pytest.mark.parametrize(
   ('norm', 'radius', 'split'),
-  [('l2', 0.6, 'even'), ('l1', 1.5, 'cumulative'), ('flips', 9.0, 'even')],
+  [('l2', 0.6, 'even'), ('l1', 1.5, 'cumulative')],
 )
 def test_rounds_equal_the_loop(make, norm, radius, split):
   view, loss = make(seed=4)
@@ -244,15 +239,6 @@ def test_rounds_equal_the_loop(make, norm, radius, split):
   assert path.flips[-1] == (sign(found) != sign(view.kernel)).sum() > 1
   assert path.num_moves.sum() == path.flips[-1] + 2 * path.num_returns.sum()
   assert path.loss_evaluations == 3 * view.kernel.size + 4
-
-
-def test_one_round_is_a_single_step(make):
-  view, _ = make(seed=6)
-  budget = types.Budget(0.3)
-  step = scans.discrete_gradient(view, budget, signal='linear')
-  path = scans.multi_step_discrete_gradient(view, budget, 1, signal='linear')
-  np.testing.assert_array_equal(path.displacement, step.displacement)
-  assert step.num_moves == path.num_moves[0] > 0
 
 
 def test_turning_round_is_not_for_free(make):
