@@ -24,6 +24,7 @@ __all__ = [
   'Scalar',
   'check_choice',
   'check_finite',
+  'check_inside',
   'check_non_negative',
   'check_positive',
   'check_range',
@@ -89,6 +90,11 @@ def check_positive(name: str, value: Any) -> None:
 def check_finite(name: str, value: Any) -> None:
   """Raises a ``ValueError`` if a concrete ``value`` is infinite or NaN."""
   _check(name, value, np.isfinite, 'finite')
+
+
+def check_inside(name: str, value: Any, low: float, high: float) -> None:
+  """Raises a ``ValueError`` if a concrete ``value`` is outside (low, high)."""
+  _check(name, value, lambda x: (x > low) & (x < high), f'in ({low}, {high})')
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> None:

@@ -11,9 +11,8 @@ Primary contrast, declared beforehand: the binary network, SGD without noise,
 deployable protocol, log(L_single / L_multi) on B; supported if its 95 % interval
 lies above 0. Equivalences have a margin of 5 %. All else is exploratory.
 
-The figure is the note's: (L_single - L_multi) / L_single, against the amplitude of
-the noise and against the number of steps; the more positive, the better multi-step
-is. Red: full precision. Blue: binary.
+The figure is the note's: (L_single - L_multi) / L_single, against the noise and the
+number of steps. Red: full precision. Blue: binary.
 
 On embedded data (two CPU cores: 3 minutes), and at the note's sizes (hours):
 
@@ -54,8 +53,9 @@ class Config(studies.StepsConfig):
 PRESETS = {
   'smoke': {
     'dataset': 'digits',
-    'batch_size': (32, 64),
+    'batch_size': (64,),
     'hidden': (16, 16),
+    'optimizers': ('sgd', 'adam'),
     'seeds': (0, 1, 2),
     'noise': (0.0, 0.5),
     'learning_rates': studies.Grid('log:1e-2:1:5'),

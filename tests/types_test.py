@@ -91,6 +91,11 @@ CHECKS = {
   'non_negative': (types.check_non_negative, [0, 2.5, np.inf], [-1, np.nan]),
   'positive': (types.check_positive, [1e-9, np.inf], [0, -1, np.nan]),
   'finite': (types.check_finite, [0, -3.0], [np.inf, -np.inf, np.nan]),
+  'inside': (
+    lambda name, value: types.check_inside(name, value, 0, 1),
+    [0.5, 1e-9],
+    [0, 1, -1, np.inf, np.nan],
+  ),
   'range': (
     lambda name, value: types.check_range(name, value, 0.25, 4),
     [0.25, 4, 1],
@@ -102,7 +107,12 @@ CHECKS = {
 @pytest.mark.parametrize('name', CHECKS)
 def test_checks(name):
   check, good, bad = CHECKS[name]
-  for cast in (float, np.float32, jnp.float32, lambda x: np.array([1, x])):
+  for cast in (
+    float,
+    np.float32,
+    jnp.float32,
+    lambda x: np.array([good[0], x]),
+  ):
     for value in good:
       check('thing', cast(value))
     for value in bad:

@@ -6,6 +6,7 @@ from bitjax.data.batches import AUGMENTS
 from bitjax.data.batches import Augment
 from bitjax.data.batches import Batch
 from bitjax.data.batches import check_batch_size
+from bitjax.data.batches import remainder
 from bitjax.data.batches import search_and_holdout
 from bitjax.data.datasets import DATASETS
 from bitjax.data.datasets import SPLITS
@@ -21,5 +22,6 @@ __all__ = [
   'Dataset',
   'check_batch_size',
   'load',
+  'remainder',
   'search_and_holdout',
 ]

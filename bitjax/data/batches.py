@@ -30,6 +30,7 @@ __all__ = [
   'Augment',
   'Batch',
   'check_batch_size',
+  'remainder',
   'search_and_holdout',
 ]
 
@@ -112,6 +113,35 @@ def search_and_holdout(
     Batch(inputs[:batch_size], targets[:batch_size]),
     Batch(inputs[batch_size:], targets[batch_size:]),
   )
+
+
+def remainder(
+  key: types.Array, num_examples: int, batch_size: int
+) -> types.Array:
+  """Returns the places of the examples that `search_and_holdout` leaves over.
+
+  For the same key and batch size, without augmentation: what may be trained on
+  while both batches stay unseen.
+
+  Args:
+    key: the key of the two batches.
+    num_examples: how many examples the data has.
+    batch_size: examples in each of the two batches.
+
+  Returns:
+    int32 [num_examples - 2 * batch_size], in random order.
+
+  Raises:
+    ValueError: if nothing would be left over.
+  """
+  check_batch_size(num_examples, batch_size)
+  if 2 * batch_size == num_examples:
+    raise ValueError(
+      f'Two batches of {batch_size} leave none of the {num_examples} examples '
+      f'to train on; a batch of at most {(num_examples - 1) // 2} does.'
+    )
+  numbers = jax.random.bits(key, (num_examples,), jnp.uint32)
+  return _distinct(numbers, num_examples)[2 * batch_size :]
 
 
 def check_batch_size(

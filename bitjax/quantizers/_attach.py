@@ -10,6 +10,8 @@ This is the only place in the library that overrides a derivative.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import dataclasses
 from typing import Protocol
 
 import jax
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 
-__all__ = ['Estimator', 'Quantizer', 'Staircase', 'attach']
+__all__ = ['Annealed', 'Estimator', 'Quantizer', 'Staircase', 'attach']
 
 
 class Staircase(Protocol):
@@ -26,6 +28,32 @@ class Staircase(Protocol):
   def __call__(self, x: types.Array) -> types.Array:
     """Returns the quantized ``x``."""
     ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Annealed:
+  """A staircase that is reached by and by: its forward pass takes the progress.
+
+  `attach` passes it the progress it is called with; a staircase that is not
+  `Annealed` never sees it. At progress 1, the default, it must be the staircase
+  itself, so that what is deployed is quantized.
+
+  Attributes:
+    rule: ``(x, *, progress) -> x_q``, a callable pytree; ``key`` too if random.
+  """
+
+  rule: Callable[..., types.Array]
+
+  def __call__(
+    self,
+    x: types.Array,
+    *,
+    progress: types.Scalar = 1.0,
+    **given: types.Array,
+  ) -> types.Array:
+    """Returns ``x`` as far quantized as ``progress`` says."""
+    return self.rule(x, progress=progress, **given)
 
 
 class Estimator(Protocol):
@@ -64,7 +92,8 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantizer:
   hyperparameter.
 
   Args:
-    staircase: ``(x) -> x_q``, of any shape; ``(x, *, key) -> x_q`` if random.
+    staircase: ``(x) -> x_q``, of any shape; ``(x, *, key) -> x_q`` if random;
+      `Annealed` if it also takes the progress.
     estimator: ``(g, x, x_q, progress) -> x_bar``, shapes as ``x``.
 
   Returns:
@@ -85,14 +114,17 @@ def _quantize(staircase, estimator, x, *, progress=1.0, key=None):
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f'A quantizer needs a floating x; got dtype {x.dtype}.')
   types.check_range('progress', progress, 0.0, 1.0)
-  if key is not None:
+  given = {} if key is None else {'key': key}
+  if isinstance(staircase, Annealed):
+    given['progress'] = progress
+  if given:
     # Not Partial(staircase, ...): that hides the staircase's leaves from JAX.
-    staircase = jax.tree_util.Partial(_random, staircase, key)
+    staircase = jax.tree_util.Partial(_given, staircase, given)
   return _straight_through(x, staircase, estimator, progress)
 
 
-def _random(staircase, key, x):
-  return staircase(x, key=key)
+def _given(staircase, given, x):
+  return staircase(x, **given)
 
 
 @jax.custom_vjp

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 
-__all__ = ['clip', 'identity', 'window']
+__all__ = ['clip', 'clip_quantile', 'identity', 'window']
 
 
 def identity() -> _attach.Estimator:
@@ -37,9 +37,12 @@ def _identity(g, x, x_q, progress):
 
 
 def window(
-  half_width: types.Scalar = 1.0, gain: types.Scalar = 1.0
+  half_width: types.Scalar = 1.0,
+  gain: types.Scalar = 1.0,
+  *,
+  inclusive: bool = True,
 ) -> _attach.Estimator:
-  r"""Passes the gradient where ``|x| <= half_width``, edges included.
+  r"""Passes the gradient where ``|x| <= half_width``.
 
   .. math:: \bar x = a \, g \, 1[|x| \le c]
 
@@ -49,6 +52,8 @@ def window(
   Args:
     half_width: c > 0, in the units of ``x``.
     gain: a, a factor on what passes.
+    inclusive: whether the edges pass, as in larq and brevitas; some code of
+      XNOR-Net has ``|x| < half_width``.
 
   Returns:
     An estimator. ``x = NaN`` passes nothing; so does an infinite ``x``.
@@ -61,12 +66,18 @@ def window(
     (https://arxiv.org/abs/1602.02830).
   """
   types.check_positive('half_width', half_width)
-  return jax.tree_util.Partial(_window, half_width, gain)
+  rule = _window if inclusive else _open_window
+  return jax.tree_util.Partial(rule, half_width, gain)
 
 
 def _window(half_width, gain, g, x, x_q, progress):
   del x_q, progress
   return jnp.where(jnp.abs(x) <= half_width, gain * g, jnp.zeros_like(g))
+
+
+def _open_window(half_width, gain, g, x, x_q, progress):
+  del x_q, progress
+  return jnp.where(jnp.abs(x) < half_width, gain * g, jnp.zeros_like(g))
 
 
 def clip(
@@ -106,3 +117,35 @@ def _clip(limit, num_examples, g, x, x_q, progress):
   del x, x_q, progress
   bound = limit / num_examples  # Not clip(B * g) / B: B * g may overflow.
   return jnp.clip(g, -bound, bound)
+
+
+def clip_quantile(quantile: types.Scalar = 0.99) -> _attach.Estimator:
+  r"""Clips the value of the gradient to a quantile of its own magnitudes.
+
+  .. math:: \bar x = \mathrm{clip}(g, -l, l), \qquad
+    l = \text{the } q \text{-quantile of } |g| \text{ over the whole tensor}
+
+  The limit is a magnitude that occurs: the least one with a share q of the others
+  below or at it. Under ``vmap`` the tensor is that of one lane.
+
+  Args:
+    quantile: q in [0, 1]; 1 clips nothing.
+
+  Returns:
+    An estimator. NaN gradients stay NaN and do not count; infinite ones become
+    the limit, which is infinite only if more than a share 1 - q of them is.
+
+  Raises:
+    ValueError: if a concrete ``quantile`` is outside [0, 1].
+  """
+  types.check_range('quantile', quantile, 0, 1)
+  return jax.tree_util.Partial(_clip_quantile, quantile)
+
+
+def _clip_quantile(quantile, g, x, x_q, progress):
+  del x, x_q, progress
+  if not g.size:
+    return g
+  size = jnp.abs(g).astype(jnp.promote_types(g.dtype, jnp.float32))
+  limit = jnp.nanquantile(size, quantile, method='higher').astype(g.dtype)
+  return jnp.clip(g, -limit, limit)

@@ -143,7 +143,11 @@ def _staircase(quantizer):
   def found(node):
     return _is_sign(node) or hasattr(node, 'neighbours')
 
-  nodes = jax.tree.leaves(quantizer, is_leaf=found)
+  def stop(node):
+    # What is on its way to a staircase has no levels yet.
+    return isinstance(node, quantizers.Annealed) or found(node)
+
+  nodes = jax.tree.leaves(quantizer, is_leaf=stop)
   staircases = [node for node in nodes if found(node)]
   if len(staircases) != 1:
     raise ValueError(

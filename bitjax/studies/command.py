@@ -33,6 +33,11 @@ SHARED: dict[str, tuple[Any, str]] = {
     'lanes that are vectorised at a time (default: 1 on a CPU, a whole chunk on '
     'an accelerator)',
   ),
+  'compilation_cache': (
+    bool,
+    'keep compiled programs in ~/.cache/bitjax, so that the next run starts at '
+    'once; --nocompilation_cache does not',
+  ),
 }
 
 
@@ -47,6 +52,7 @@ class Request:
     overwrite: whether to replace the run that is there.
     chunk: most lanes between two saves, if given.
     width: lanes that are vectorised at a time, if given.
+    compilation_cache: whether to keep compiled programs.
   """
 
   config: Any
@@ -55,6 +61,7 @@ class Request:
   overwrite: bool
   chunk: int | None
   width: int | None
+  compilation_cache: bool = True
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -92,6 +99,7 @@ def parse(
     raise ValueError(f'unknown preset {preset!r}; valid presets: {valid}.')
   out = given.pop('out', None)
   overwrite = bool(given.pop('overwrite', False))
+  keep = bool(given.pop('compilation_cache', True))
   if out is not None and not out:
     raise ValueError('out must name a directory; got nothing.')
   sizes = {name: given.pop(name, None) for name in ('chunk', 'width')}
@@ -105,7 +113,7 @@ def parse(
   resolved = config(**(values | given))
   flags.check(resolved)
   return Request(
-    resolved, preset, out, overwrite, sizes['chunk'], sizes['width']
+    resolved, preset, out, overwrite, sizes['chunk'], sizes['width'], keep
   )
 
 

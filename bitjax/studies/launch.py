@@ -20,6 +20,7 @@ from bitjax.studies import files
 from bitjax.studies import flags
 from bitjax.studies import manual
 from bitjax.studies import plots
+from bitjax.studies import programs
 from bitjax.studies import progress
 from bitjax.studies import results as results_lib
 from bitjax.studies import rundir
@@ -133,6 +134,8 @@ def _results(name, config, presets, run, argv):
     except (OSError, ValueError) as error:
       path = directory.path / 'results.nc'
       progress.say(f'{name}: {path} is damaged ({_line(error)}); made again')
+  if request.compilation_cache:
+    programs.keep()
   sweep = sweep_lib.Sweep(
     directory.path,
     chunk=request.chunk,

@@ -40,6 +40,7 @@ __all__ = [
   'noisy_single_step',
   'pose_problem',
   'restarts',
+  'seed_keys',
   'single_step',
 ]
 
@@ -98,6 +99,11 @@ class Experiment(NamedTuple):
   noise: types.Array
 
 
+def seed_keys(seed: types.Array | int) -> types.Array:
+  """A seed's keys: of the initialisation, the batches, and the noise, [3]."""
+  return jax.random.split(jax.random.key(seed), 3)
+
+
 def draw_experiments(
   model: nn.MLP,
   seeds: types.Array,
@@ -121,17 +127,13 @@ def draw_experiments(
     An `Experiment` whose leaves have a leading axis of seeds.
   """
 
-  def keys(seed):
-    return jax.random.split(jax.random.key(seed), 3)
-
   def start(seed, images):
-    key, _, noise_key = keys(seed)
+    key, _, noise_key = seed_keys(seed)
     return model.init(key, images[:1]), jax.random.key_data(noise_key)
 
   def batches(size, seed, images, labels):
-    return data.search_and_holdout(
-      keys(seed)[1], images, labels, size, augment=augment
-    )
+    _, key, _ = seed_keys(seed)
+    return data.search_and_holdout(key, images, labels, size, augment=augment)
 
   def each(fn: Callable[..., Any], **shared: types.Array) -> Any:
     return jax.jit(
@@ -175,25 +177,27 @@ def single_step(
   budget: types.Budget,
   fractions: types.Array,
   *,
+  direction: types.Array | None = None,
   steepest: bool = False,
 ) -> Outputs:
-  """One step along the gradient, at every learning rate of a grid.
+  """One step along a direction, at every learning rate of a grid.
 
   Args:
     problem: network and batches.
     budget: the ball; fraction 1 reaches its edge.
     fractions: learning rates, [rates], in units of `descent.reach`.
+    direction: the step is a negative multiple of it; None for the gradient.
     steepest: whether to take the direction of steepest descent in the budget's
-      norm instead of the gradient itself (in l2 they are the same).
+      norm instead (in l2 they are the same).
 
   Returns:
     ``search``, ``holdout``, ``flips``, ``used`` (distance / radius), [rates].
   """
-  direction = jax.grad(problem.search.loss)(problem.kernel)
+  if direction is None:
+    direction = jax.grad(problem.search.loss)(problem.kernel)
   if steepest:
-    direction = transforms.steepest(budget.norm).update(
-      direction, optax.EmptyState()
-    )[0]
+    descent_of = transforms.steepest(budget.norm)
+    direction = jnp.asarray(descent_of.update(direction, optax.EmptyState())[0])
   return _scan(problem, budget, problem.kernel, direction, fractions)
 
 
@@ -300,16 +304,11 @@ def restarts(
 
 def _scan(problem, budget, start, direction, fractions, constrain=None):
   rates = fractions * descent.reach(problem.kernel, direction, budget)
-  views = {'search': problem.search, 'holdout': problem.holdout}
-  losses = {
-    name: scans.line_scan(
-      dataclasses.replace(view, kernel=start),
-      direction,
-      rates,
-      constrain=constrain,
-    ).losses
-    for name, view in views.items()
-  }
+  views = [
+    dataclasses.replace(view, kernel=start)
+    for view in (problem.search, problem.holdout)
+  ]
+  losses = scans.line_scan(views, direction, rates, constrain=constrain).losses
 
   def spend(rate):
     kernel = start - rate * direction
@@ -317,7 +316,8 @@ def _scan(problem, budget, start, direction, fractions, constrain=None):
       problem, budget, kernel if constrain is None else constrain(kernel)
     )
 
-  return losses | lanes.each(spend, {'rate': rates})
+  spent = lanes.each(spend, {'rate': rates})
+  return {'search': losses[0], 'holdout': losses[1]} | spent
 
 
 def _spend(problem, budget, kernel):

@@ -180,7 +180,7 @@ class Toy:
     """
     seeds = jnp.asarray(self.config.seeds)
     experiments = toy.draw_experiments(
-      self._model('full_precision'),
+      self.model('full_precision'),
       seeds,
       jnp.asarray(self.dataset.images),
       jnp.asarray(self.dataset.labels),
@@ -207,14 +207,21 @@ class Toy:
       batch_size: examples in A and in B; None for the largest configured.
       **kwargs: passed to the network's factory, such as an estimator.
     """
-    place = jnp.argmax(arrays['seeds'] == seed)
     return toy.pose_problem(
-      self._model(network, **kwargs),
-      jax.tree.map(lambda leaf: leaf[place], arrays['experiments']),
+      self.model(network, **kwargs),
+      self.experiment(seed, arrays),
       batch_size or max(self.config.batch_size),
     )
 
-  def _model(self, network, **kwargs):
+  def experiment(
+    self, seed: types.Array | int, arrays: dict[str, Any]
+  ) -> toy.Experiment:
+    """What one seed has drawn; arguments as for `pose`."""
+    place = jnp.argmax(arrays['seeds'] == seed)
+    return jax.tree.map(lambda leaf: leaf[place], arrays['experiments'])
+
+  def model(self, network: str, **kwargs: Any) -> nn.MLP:
+    """The network of that name for these data."""
     return NETWORKS[network](
       hidden=self.config.hidden,
       num_classes=self.dataset.num_classes,

@@ -197,6 +197,9 @@ def test_bad_input_is_refused():
   rounding = quantizers.attach(
     jax.tree_util.Partial(jnp.round), quantizers.identity()
   )
+  relaxed = quantizers.attach(
+    quantizers.proximal(quantizers.sign()), quantizers.identity()
+  )
   empty = dataclasses.replace(
     view, inputs=view.inputs[:0], labels=view.labels[:0]
   )
@@ -215,6 +218,7 @@ def test_bad_input_is_refused():
     (empty, {'step': 0.1}, 'must not be empty; got 0 examples'),
     (nothing, {'step': 0.1}, r'kernel of shape \(12, 0\)'),
     (dataclasses.replace(view, quantizer=rounding), {}, 'neighbours'),
+    (dataclasses.replace(view, quantizer=relaxed), {}, 'neighbours'),
     (infinite, {'step': 0.01}, 'loss must be finite'),
   ]
   for bad, kwargs, match in refused:

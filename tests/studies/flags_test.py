@@ -161,8 +161,12 @@ def test_every_type_of_flag(sample):
   )
   assert (request.out, request.overwrite) == ('somewhere', True)
   assert (request.chunk, request.width) == (3, 2)
-  off = command.parse(sample.Config, {}, ['--noliteral', '--split=none'])
+  assert request.compilation_cache
+  off = command.parse(
+    sample.Config, {}, ['--noliteral', '--split=none', '--nocompilation_cache']
+  )
   assert (off.config.literal, off.config.split) == (False, None)
+  assert not off.compilation_cache
 
 
 def test_what_is_shown_can_be_typed(sample):

@@ -1,0 +1,313 @@
+r"""Measures of gradients: how two of them agree, and how one of them varies.
+
+A straight-through gradient is a surrogate, so there are two things to ask of it:
+does it point where a gradient that is true in some sense points (`agreement`), and
+is it the same for the next batch (`split_half`, `gradient_statistics`)? All
+functions take arrays of any shape, one layer's; map them over a tree for several.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+
+__all__ = [
+  'Agreement',
+  'Entering',
+  'GradientStatistics',
+  'Ranked',
+  'SplitHalf',
+  'agreement',
+  'correlation',
+  'entering',
+  'gradient_statistics',
+  'ranked',
+  'ranks',
+  'split_half',
+]
+
+
+class Agreement(NamedTuple):
+  """How two gradients a and b agree; scalars.
+
+  Attributes:
+    cosine: a . b / (|a| |b|); 0 if either is zero.
+    correlation: Pearson's, over coordinates; 0 if either is constant.
+    rank_correlation: Spearman's, ties sharing their mean rank.
+    sign_agreement: of the coordinates where neither is zero, the share with equal
+      signs; 0 if there are none.
+    top_precision: of the coordinates with the largest |a|, the share that is also
+      among those with the largest |b|. By chance it is about the size of the top.
+  """
+
+  cosine: types.Array
+  correlation: types.Array
+  rank_correlation: types.Array
+  sign_agreement: types.Array
+  top_precision: types.Array
+
+
+class Ranked(NamedTuple):
+  """A gradient, ready to be compared with many others: sorted once.
+
+  Attributes:
+    values: the gradient, [n], float32.
+    ranks: of the values, from 0, ties sharing their mean rank, [n].
+    top: places of the largest magnitudes, [top], int32.
+  """
+
+  values: types.Array
+  ranks: types.Array
+  top: types.Array
+
+
+def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
+  """Sorts a gradient, for comparing it with many others.
+
+  Args:
+    gradient: of any shape.
+    top: size of the top, as a share of the coordinates in (0, 1]; at least one.
+      Of equal magnitudes the first ones count.
+
+  Raises:
+    ValueError: for an empty gradient or a ``top`` outside (0, 1].
+  """
+  values = jnp.ravel(jnp.asarray(gradient)).astype(jnp.float32)
+  if values.size == 0:
+    raise ValueError('A gradient must not be empty.')
+  if not 0 < top <= 1:
+    raise ValueError(f'top must be in (0, 1]; got {top}.')
+  num_top = math.ceil(top * values.size)
+  places = jax.lax.top_k(jnp.abs(values), num_top)[1]
+  return Ranked(values, ranks(values), places)
+
+
+def agreement(
+  a: types.Array | Ranked, b: types.Array | Ranked, *, top: float = 0.01
+) -> Agreement:
+  """Measures how two gradients agree, coordinate by coordinate.
+
+  Args:
+    a: a gradient of any shape, or what `ranked` made of it.
+    b: another, of the same size.
+    top: size of the top for ``top_precision``, see `ranked`.
+
+  Returns:
+    An `Agreement`; NaN where an input is.
+
+  Raises:
+    ValueError: for sizes that differ, and as `ranked`.
+  """
+  a, b = (x if isinstance(x, Ranked) else ranked(x, top=top) for x in (a, b))
+  if a.values.shape != b.values.shape or a.top.shape != b.top.shape:
+    raise ValueError(
+      'Two gradients must have as many coordinates, and tops of one size; got '
+      f'{a.values.size} and {b.values.size}, tops {a.top.size} and '
+      f'{b.top.size}.'
+    )
+  x, y = a.values, b.values
+  # NaN wins over any convention for zeros.
+  bad = jnp.where(jnp.any(jnp.isnan(x) | jnp.isnan(y)), jnp.nan, 0.0)
+  both = (x != 0) & (y != 0)
+  equal = jnp.sum(both & ((x > 0) == (y > 0)))
+  among = jnp.zeros(x.shape, bool).at[b.top].set(True)
+  middle = (x.size - 1) / 2
+  found = Agreement(
+    _cosine(x, y),
+    correlation(x, y),
+    _cosine(a.ranks - middle, b.ranks - middle),
+    equal / jnp.maximum(jnp.sum(both), 1),
+    jnp.mean(among[a.top], dtype=jnp.float32),
+  )
+  return Agreement(*(value + bad for value in found))
+
+
+def correlation(a: types.Array, b: types.Array) -> types.Array:
+  """Pearson's correlation over coordinates; 0 if either is constant.
+
+  Args:
+    a: of any shape.
+    b: of the same shape.
+  """
+  return _cosine(a - jnp.mean(a), b - jnp.mean(b))
+
+
+def ranks(values: types.Array) -> types.Array:
+  """Ranks from 0, ties sharing their mean rank.
+
+  Args:
+    values: a vector, [n]; NaN ranks last.
+
+  Returns:
+    float32 [n].
+  """
+  # Integers sort ten times faster than floats, and two searches are cheaper than
+  # carrying places along. Adding 0 makes -0 and 0 one number.
+  bits = jax.lax.bitcast_convert_type(
+    values.astype(jnp.float32) + 0.0, jnp.int32
+  )
+  keys = bits ^ ((bits >> 31) & jnp.iinfo(jnp.int32).max)
+  ordered = jnp.sort(keys)
+  first = jnp.searchsorted(ordered, keys, side='left')
+  last = jnp.searchsorted(ordered, keys, side='right') - 1
+  # Before they are added: the sum of two exceeds what float32 can tell apart.
+  return 0.5 * first.astype(jnp.float32) + 0.5 * last.astype(jnp.float32)
+
+
+def _cosine(a, b):
+  # Divided by the largest entry first: squares of small gradients vanish.
+  a, b = (x / jnp.maximum(jnp.max(jnp.abs(x)), _TINY) for x in (a, b))
+  size = jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
+  return jnp.where(size > 0, jnp.sum(a * b) / jnp.where(size > 0, size, 1), 0)
+
+
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+
+
+class SplitHalf(NamedTuple):
+  """Reliability of a gradient, from two halves of its batches.
+
+  Attributes:
+    halves: agreement of the two halves' mean gradients.
+    reliability: 2 r / (1 + r), r the halves' correlation: what the correlation of
+      two gradients, each of as many batches as were given, would be
+      (Spearman-Brown).
+  """
+
+  halves: Agreement
+  reliability: types.Array
+
+
+def split_half(gradients: types.Array, *, top: float = 0.01) -> SplitHalf:
+  """Measures whether a gradient would be found again on other data.
+
+  Args:
+    gradients: one for each of an even number of equal batches, [batches, ...];
+      the even ones make one half, the odd ones the other.
+    top: see `agreement`.
+
+  Raises:
+    ValueError: for an odd number of batches, or none.
+
+  References:
+    Brown (1910) and Spearman (1910), British J. of Psychology 3.
+  """
+  gradients = jnp.asarray(gradients)
+  if gradients.ndim < 1 or gradients.shape[0] < 2 or gradients.shape[0] % 2:
+    raise ValueError(
+      f'Two halves need an even number of batches; got shape {gradients.shape}.'
+    )
+  halves = agreement(
+    jnp.mean(gradients[::2], axis=0), jnp.mean(gradients[1::2], axis=0), top=top
+  )
+  r = halves.correlation
+  return SplitHalf(halves, 2 * r / jnp.where(r > -1, 1 + r, jnp.nan))
+
+
+class GradientStatistics(NamedTuple):
+  r"""Mean and variance of a gradient, over coordinates and over batches.
+
+  With :math:`g_{bi}` the gradient of batch b at coordinate i, and
+  :math:`\bar g_i` its mean over n batches:
+
+  Attributes:
+    mean: of :math:`\bar g` over coordinates.
+    coordinate_variance: of :math:`\bar g` over coordinates.
+    batch_variance: over batches (unbiased), averaged over coordinates.
+    sparsity: share of the entries that are exactly zero.
+    signal_to_noise: :math:`(\|\bar g\|^2 - v / n) / v`, v the sum over coordinates
+      of the variance over batches: an unbiased signal's power over the noise's,
+      for one batch. Negative where there is no signal; infinite without noise.
+    bias: :math:`\|\bar g - a r\| / \|r\|` for the reference r and the factor a
+      that makes it smallest: what no learning rate mends. 0 without a reference.
+    gain: that factor's inverse, the gradient's length along r in units of r.
+  """
+
+  mean: types.Array
+  coordinate_variance: types.Array
+  batch_variance: types.Array
+  sparsity: types.Array
+  signal_to_noise: types.Array
+  bias: types.Array
+  gain: types.Array
+
+
+def gradient_statistics(
+  gradients: types.Array, reference: types.Array | None = None
+) -> GradientStatistics:
+  """Measures how a gradient is distributed, and how it varies over batches.
+
+  Args:
+    gradients: one for each batch, [batches, ...], at least two.
+    reference: the gradient that is taken for true, [...]; None for none.
+
+  Returns:
+    A `GradientStatistics`, scalars.
+
+  Raises:
+    ValueError: for fewer than two batches, or a reference of another shape.
+  """
+  gradients = jnp.asarray(gradients)
+  if gradients.ndim < 1 or gradients.shape[0] < 2 or gradients.size == 0:
+    raise ValueError(
+      f'A variance over batches needs two; got shape {gradients.shape}.'
+    )
+  if reference is not None and reference.shape != gradients.shape[1:]:
+    raise ValueError(
+      f'The reference must have shape {gradients.shape[1:]}; got '
+      f'{reference.shape}.'
+    )
+  num = gradients.shape[0]
+  gradients = gradients.reshape(num, -1).astype(jnp.float32)
+  mean = jnp.mean(gradients, axis=0)
+  noise = jnp.sum(jnp.var(gradients, axis=0, ddof=1))
+  signal = jnp.sum(mean**2) - noise / num
+  bias = gain = jnp.zeros((), jnp.float32)
+  if reference is not None:
+    true = jnp.ravel(reference).astype(jnp.float32)
+    power = jnp.sum(true**2)
+    gain = jnp.sum(mean * true) / power
+    bias = jnp.sqrt(jnp.sum((mean - gain * true) ** 2) / power)
+  return GradientStatistics(
+    jnp.mean(mean),
+    jnp.var(mean),
+    noise / mean.size,
+    jnp.mean(gradients == 0, dtype=jnp.float32),
+    jnp.where(noise > 0, signal / jnp.where(noise > 0, noise, 1), jnp.inf),
+    bias,
+    gain,
+  )
+
+
+class Entering(NamedTuple):
+  """What enters a quantizer; scalars but for the shares.
+
+  Attributes:
+    mean: over the entries.
+    std: over the entries.
+    shares: of the entries with ``|x| <= c``, for each half-width, [half_widths].
+  """
+
+  mean: types.Array
+  std: types.Array
+  shares: types.Array
+
+
+def entering(x: types.Array, half_widths: types.Array) -> Entering:
+  """Measures the tensor that an estimator's window sees.
+
+  Args:
+    x: pre-activations or latent weights, any shape.
+    half_widths: c, [half_widths], in units of x.
+  """
+  magnitudes = jnp.abs(jnp.asarray(x))
+  share = jax.lax.map(
+    lambda c: jnp.mean(magnitudes <= c, dtype=jnp.float32),
+    jnp.asarray(half_widths),
+  )
+  return Entering(jnp.mean(x), jnp.std(x), share)

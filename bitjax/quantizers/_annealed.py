@@ -1,0 +1,191 @@
+r"""Estimators that anneal: easy gradients first, faithful ones at last.
+
+Each starts wide, so that every latent weight is moved, and narrows towards the
+derivative of the sign itself as ``progress`` goes from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _maths
+
+__all__ = ['error_decay', 'rbnn', 'reste', 'shrinking_window']
+
+
+def error_decay(
+  t_min: types.Scalar = 0.1, t_max: types.Scalar = 10.0
+) -> _attach.Estimator:
+  r"""IR-Net's error decay estimator: a tanh that becomes steeper.
+
+  .. math:: \bar x = g \, k t \, (1 - \tanh^2(t x)), \quad
+    t = t_\min (t_\max / t_\min)^p, \quad k = \max(1 / t, 1)
+
+  While t <= 1 its peak is 1 and its mass falls from ``2 / t_min`` to 2; from
+  there on the mass stays and the peak rises to ``t_max``.
+
+  Args:
+    t_min: the slope at progress 0, > 0. The paper's is 0.1; the authors' code
+      for ResNet-20 with binary activations has 1e-3.
+    t_max: the slope at progress 1, > 0.
+
+  Returns:
+    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+
+  Raises:
+    ValueError: if a concrete ``t_min`` or ``t_max`` is not positive.
+
+  References:
+    Qin et al., IR-Net, 2020, the error decay estimator
+    (https://arxiv.org/abs/1909.10788).
+  """
+  types.check_positive('t_min', t_min)
+  types.check_positive('t_max', t_max)
+  return jax.tree_util.Partial(_error_decay, t_min, t_max)
+
+
+def _error_decay(t_min, t_max, g, x, x_q, progress):
+  del x_q
+  t = _maths.geometric(t_min, t_max, progress)
+  # k t = max(1 / t, 1) t.
+  return g * jnp.maximum(t, 1.0) * _maths.sech2(t * _maths.widen(x))
+
+
+def rbnn(
+  t_min: types.Scalar = 0.01,
+  t_max: types.Scalar = 10.0,
+  *,
+  activations: bool = False,
+) -> _attach.Estimator:
+  r"""RBNN's training-aware approximation: a triangle that becomes steeper.
+
+  .. math:: \bar x = g \max(0, k (\sqrt2 \, t - t^2 |x|)), \quad
+    t = t_\min (t_\max / t_\min)^p, \quad k = \max(1 / t, 1)
+
+  Its half-width is :math:`\sqrt2 / t`, its mass 2 k.
+
+  Args:
+    t_min: the slope at progress 0, > 0.
+    t_max: the slope at progress 1, > 0.
+    activations: the rule that the authors' code has for activations: k = 1, and
+      max(t, 1) in the place of t, so that nothing anneals before t = 1.
+
+  Returns:
+    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+
+  Raises:
+    ValueError: if a concrete ``t_min`` or ``t_max`` is not positive.
+
+  References:
+    Lin et al., Rotated binary neural network, 2020, training-aware
+    approximation
+    (https://arxiv.org/abs/2009.13055).
+  """
+  types.check_positive('t_min', t_min)
+  types.check_positive('t_max', t_max)
+  rule = _rbnn_activations if activations else _rbnn
+  return jax.tree_util.Partial(rule, t_min, t_max)
+
+
+def _rbnn(t_min, t_max, g, x, x_q, progress):
+  del x_q
+  t = _maths.geometric(t_min, t_max, progress)
+  # k t = max(1 / t, 1) t.
+  return g * jnp.maximum(t, 1.0) * _triangle(t, x)
+
+
+def _rbnn_activations(t_min, t_max, g, x, x_q, progress):
+  del x_q
+  t = jnp.maximum(_maths.geometric(t_min, t_max, progress), 1.0)
+  return g * t * _triangle(t, x)
+
+
+def _triangle(t, x):
+  return jnp.maximum(math.sqrt(2) - t * jnp.abs(_maths.widen(x)), 0)
+
+
+def reste(
+  o_end: types.Scalar = 3.0,
+  inner: types.Scalar = 0.1,
+  outer: types.Scalar = 1.5,
+) -> _attach.Estimator:
+  r"""The rectified estimator: the derivative of a power, cut at both ends.
+
+  .. math:: \bar x = g \begin{cases}
+    m^{1/o} / m & |x| \le m \\
+    \tfrac1o |x|^{(1 - o) / o} & m < |x| \le t \\
+    0 & |x| > t \end{cases}, \qquad
+    o = 1 + (1 - \cos(\pi p / 2)) (o_{end} - 1)
+
+  At progress 0 it is ``window(t)``. The first case is the difference quotient
+  of the power, whose derivative is infinite at 0.
+
+  Args:
+    o_end: the power's root at progress 1, >= 1.
+    inner: m > 0, where the difference quotient ends.
+    outer: t > m, beyond which nothing passes.
+
+  Returns:
+    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+
+  Raises:
+    ValueError: if a concrete ``o_end`` is below 1, ``inner`` is not positive,
+      or ``outer`` does not exceed it.
+
+  References:
+    Wu et al., Rectified straight through estimator, 2023
+    (https://arxiv.org/abs/2308.06689).
+  """
+  types.check_range('o_end', o_end, 1, math.inf)
+  types.check_positive('inner', inner)
+  types.check_positive('outer - inner', outer - inner)
+  return jax.tree_util.Partial(_reste, o_end, inner, outer)
+
+
+def _reste(o_end, inner, outer, g, x, x_q, progress):
+  del x_q
+  root = 1 + (1 - jnp.cos(0.5 * math.pi * progress)) * (o_end - 1)
+  size = jnp.abs(_maths.widen(x))
+  power = jnp.clip(size, inner, outer) ** ((1 - root) / root)
+  slope = jnp.where(size <= inner, power, power / root)
+  return jnp.where(size <= outer, g * slope, 0)
+
+
+def shrinking_window(
+  start: types.Scalar = 1.0, end: types.Scalar = 0.1
+) -> _attach.Estimator:
+  r"""A window that shrinks and loses no mass: the derivative of a hardtanh.
+
+  .. math:: \bar x = \frac gc \, 1[|x| \le c], \qquad
+    c = c_0 (c_1 / c_0)^p
+
+  The true derivative of `progressive_hardtanh` with the same arguments, which is
+  what BoolNet trains its weights with.
+
+  Args:
+    start: c at progress 0, > 0, in the units of ``x``.
+    end: c at progress 1, > 0.
+
+  Returns:
+    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+
+  Raises:
+    ValueError: if a concrete argument is not positive.
+
+  References:
+    Guo et al., BoolNet, 2021 (https://arxiv.org/abs/2106.06991).
+  """
+  types.check_positive('start', start)
+  types.check_positive('end', end)
+  return jax.tree_util.Partial(_shrinking_window, start, end)
+
+
+def _shrinking_window(start, end, g, x, x_q, progress):
+  del x_q
+  half_width = _maths.geometric(start, end, progress)
+  return jnp.where(jnp.abs(_maths.widen(x)) <= half_width, g / half_width, 0)

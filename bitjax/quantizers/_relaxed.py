@@ -1,0 +1,212 @@
+r"""Annealed staircases: forward passes that become quantized by and by.
+
+The proximal family keeps latent weights y and evaluates the network at weights that
+lie between y and their levels, nearer and nearer to these:
+
+.. math:: w = \mathrm{prox}_{\lambda R}(y)
+  = \arg\min_w \tfrac12 (w - y)^2 + \lambda R(w)
+
+with a regulariser R that is 0 at the levels. As forward passes they are staircases
+that take the progress, and with `identity` as the estimator they are the published
+methods; any other estimator may be attached. Each is the staircase itself, exactly,
+at progress 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _maths
+
+__all__ = [
+  'DISTANCES',
+  'SCHEDULES',
+  'parq',
+  'progressive_hardtanh',
+  'proximal',
+]
+
+DISTANCES = ('l2', 'l1')
+SCHEDULES = ('geometric', 'linear')
+
+
+def progressive_hardtanh(
+  start: types.Scalar = 1.0, end: types.Scalar = 4.0**-10
+) -> _attach.Annealed:
+  r"""A hardtanh that becomes a sign.
+
+  .. math:: q(x) = \mathrm{clip}(x / c, -1, 1), \qquad
+    c = c_0 (c_1 / c_0)^p, \qquad q(x) = \mathrm{sign}(x) \text{ at } p = 1
+
+  The defaults are bitorch's, :math:`c = 4^{-10 p}`, to which `identity` belongs.
+  BoolNet multiplies c by 0.965 in every epoch or step, ``end = 0.965**n`` after n
+  of them, and uses the true derivative, `shrinking_window`.
+
+  Args:
+    start: c at progress 0, > 0, in the units of ``x``.
+    end: c just before progress 1, > 0.
+
+  Returns:
+    An annealed staircase that keeps shape and dtype. NaN stays NaN before
+    progress 1, where it becomes -1.
+
+  Raises:
+    ValueError: if a concrete argument is not positive.
+
+  References:
+    Guo et al., BoolNet, 2021 (https://arxiv.org/abs/2106.06991).
+  """
+  types.check_positive('start', start)
+  types.check_positive('end', end)
+  return _attach.Annealed(
+    jax.tree_util.Partial(_progressive_hardtanh, start, end)
+  )
+
+
+def _progressive_hardtanh(start, end, x, *, progress):
+  half_width = _maths.geometric(start, end, progress)
+  soft = jnp.clip(_maths.widen(x) / half_width, -1, 1)
+  hard = jnp.where(x >= 0, 1, -1)
+  return jnp.where(progress >= 1, hard, soft).astype(x.dtype)
+
+
+def parq(
+  steepness: types.Scalar = 10.0,
+  *,
+  low: types.Scalar = -1.0,
+  high: types.Scalar = 1.0,
+  levels: types.Scalar = 2,
+) -> _attach.Annealed:
+  r"""PARQ's map: affine between the levels, ever steeper.
+
+  In the interval of x, with the midpoint m and the width :math:`\Delta`,
+
+  .. math:: q(x) = m + \mathrm{clip}\left(\frac{x - m}{r},
+    -\tfrac\Delta2, \tfrac\Delta2\right), \qquad
+    r = \frac{\sigma(s (\frac12 - p)) - \sigma(-\frac s2)}
+             {\sigma(\frac s2) - \sigma(-\frac s2)}
+
+  the prox of a piecewise affine regulariser. The inverse slope r falls from 1,
+  where q is the identity on [l, u], to 0, where it is the nearest level, the upper
+  one at a tie.
+
+  Args:
+    steepness: s > 0, how abruptly r falls, at half time.
+    low: l, the lowest level.
+    high: u > l, the highest level.
+    levels: n >= 2, how many levels.
+
+  Returns:
+    An annealed staircase that keeps shape and dtype. Infinite ``x`` becomes the
+    first or the last level; NaN stays NaN before progress 1, where it becomes
+    the lowest level.
+
+  Raises:
+    ValueError: if a concrete ``steepness`` is not positive, ``high`` not above
+      ``low``, or ``levels`` < 2.
+
+  References:
+    Jin et al., PARQ, 2025 (https://arxiv.org/abs/2503.15748).
+  """
+  types.check_positive('steepness', steepness)
+  types.check_finite('low', low)
+  types.check_finite('high', high)
+  types.check_positive('high - low', high - low)
+  types.check_range('levels', levels, 2, math.inf)
+  return _attach.Annealed(
+    jax.tree_util.Partial(_parq, steepness, low, high, levels)
+  )
+
+
+def _parq(steepness, low, high, levels, x, *, progress):
+  wide = _maths.widen(x)
+  width = (high - low) / (levels - 1)
+  index = jnp.clip(jnp.floor((wide - low) / width), 0, levels - 2)
+  # NaN has no interval, but must have a lowest level.
+  index = jnp.where(jnp.isnan(wide), 0, index)
+  midpoint = low + (index + 0.5) * width
+  fall = jnp.tanh(steepness * (0.5 - progress) / 2)
+  inverse_slope = 0.5 * (1 + fall / jnp.tanh(steepness / 4))
+  steep = jnp.where(progress >= 1, 1, inverse_slope)
+  soft = jnp.clip((wide - midpoint) / steep, -0.5 * width, 0.5 * width)
+  hard = jnp.where(wide >= midpoint, 0.5 * width, -0.5 * width)
+  step = jnp.where(progress >= 1, hard, soft)
+  return (midpoint + step).astype(x.dtype)
+
+
+def proximal(
+  staircase: _attach.Staircase,
+  start: types.Scalar = 1.0,
+  end: types.Scalar = 100.0,
+  *,
+  distance: str = 'l2',
+  schedule: str = 'geometric',
+) -> _attach.Annealed:
+  r"""The proximal point of the distance to a staircase's levels.
+
+  With the level :math:`\Pi x` and the residual :math:`r = x - \Pi x`,
+
+  .. math:: q(x) = \begin{cases}
+    (x + \lambda \Pi x) / (1 + \lambda) & \text{l2: BinaryRelax} \\
+    \Pi x + \mathrm{sgn}(r) \max(|r| - \lambda, 0) & \text{l1: ProxQuant}
+    \end{cases}
+
+  and :math:`\Pi x` itself at progress 1. In ProxQuant the map acts on the weights
+  after each step: ``proximal(...)(w, progress=p)``.
+
+  Args:
+    staircase: :math:`\Pi`, from x to the nearest level.
+    start: :math:`\lambda` at progress 0: > 0, or >= 0 if linear.
+    end: :math:`\lambda` just before progress 1.
+    distance: ``'l2'``, half the squared distance to the levels; ``'l1'``, the
+      distance itself.
+    schedule: ``'geometric'`` raises :math:`\lambda` by equal factors, as
+      BinaryRelax does, ``'linear'`` by equal amounts, as ProxQuant does.
+
+  Returns:
+    An annealed staircase that keeps shape and dtype. Before progress 1 infinite
+    ``x`` stays infinite and NaN stays NaN.
+
+  Raises:
+    ValueError: for a negative ``start`` or ``end`` (or 0 if geometric), or an
+      unknown ``distance`` or ``schedule``.
+
+  References:
+    Yin et al., BinaryRelax, 2018 (https://arxiv.org/abs/1801.06313);
+    Bai et al., ProxQuant, 2018 (https://arxiv.org/abs/1810.00861).
+  """
+  types.check_choice('distance', distance, DISTANCES)
+  types.check_choice('schedule', schedule, SCHEDULES)
+  geometric = schedule == 'geometric'
+  check = types.check_positive if geometric else types.check_non_negative
+  check('start', start)
+  check('end', end)
+  return _attach.Annealed(
+    jax.tree_util.Partial(
+      _shrunk if distance == 'l1' else _averaged,
+      staircase,
+      jax.tree_util.Partial(_maths.geometric if geometric else _maths.linear),
+      start,
+      end,
+    )
+  )
+
+
+def _averaged(staircase, schedule, start, end, x, *, progress):
+  level = staircase(x)
+  share = 1 / (1 + schedule(start, end, progress))
+  soft = share * _maths.widen(x) + (1 - share) * level
+  return jnp.where(progress >= 1, level, soft).astype(x.dtype)
+
+
+def _shrunk(staircase, schedule, start, end, x, *, progress):
+  level = staircase(x)
+  residual = _maths.widen(x) - level
+  excess = jnp.abs(residual) - schedule(start, end, progress)
+  soft = level + jnp.sign(residual) * jnp.maximum(excess, 0)
+  return jnp.where(progress >= 1, level, soft).astype(x.dtype)

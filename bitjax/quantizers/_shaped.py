@@ -1,0 +1,173 @@
+r"""Estimators of one fixed shape: smooth or tapered pseudo-derivatives.
+
+`polynomial`, `swish_sign` and `dspike` have the gradient mass of the sign's own
+step, which is 2, for every value of their hyperparameters: they say *where* the
+gradient passes, not how much of it. `magnitude_aware` says how much.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _maths
+
+__all__ = ['dspike', 'magnitude_aware', 'polynomial', 'swish_sign']
+
+
+def dspike(
+  temperature: types.Scalar = 1.0, half_width: types.Scalar = 1.0
+) -> _attach.Estimator:
+  r"""The derivative of a tanh that is cut where it would reach the levels.
+
+  .. math:: \bar x = g \, \frac{b}{2c} \,
+    \frac{\mathrm{sech}^2(b x / 2c)}{\tanh(b / 2)} \, 1[|x| \le c]
+
+  The paper's spike, a step from 0 to 1 on [0, 1], rescaled to the sign's from -1
+  to 1 on [-c, c]. It is ``window(c, 1 / c)`` for b to 0, the sign's own
+  derivative for b to infinity.
+
+  Args:
+    temperature: b > 0; the paper searches it, by how well the gradient agrees
+      with a finite difference.
+    half_width: c > 0, in the units of ``x``.
+
+  Returns:
+    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+
+  Raises:
+    ValueError: if a concrete argument is not positive.
+
+  References:
+    Li et al., Differentiable spike, 2021, the Dspike function
+    (https://proceedings.neurips.cc/paper/2021/hash/c4ca4238a0b923820dcc509a6f75849b-Abstract.html).
+  """
+  types.check_positive('temperature', temperature)
+  types.check_positive('half_width', half_width)
+  return jax.tree_util.Partial(_dspike, temperature, half_width)
+
+
+def _dspike(temperature, half_width, g, x, x_q, progress):
+  del x_q, progress
+  x = _maths.widen(x)
+  rate = temperature / (2 * half_width)
+  peak = rate / jnp.tanh(temperature / 2)
+  spike = g * peak * _maths.sech2(rate * x)
+  return jnp.where(jnp.abs(x) <= half_width, spike, 0)
+
+
+def magnitude_aware(
+  half_width: types.Scalar = 1.0, *, unit_axis: int | None = -1
+) -> _attach.Estimator:
+  r"""Bi-Real Net's for weights: a window times the unit's mean magnitude.
+
+  .. math:: \bar w_{ij} = g_{ij} \, \frac1n \sum_{i'} |w_{i'j}| \;
+    1[|w_{ij}| \le c]
+
+  With it a sign without a scale learns like one with the scale mean ``|w|``: large
+  weights are hard to move in either. A layer that does multiply by that scale
+  (`mean_abs`) already has the factor in ``g``: use `window` there. The authors'
+  code multiplies by the scale but drops it from the gradient, which is `window`
+  attached to the scaled staircase.
+
+  Args:
+    half_width: c > 0, in the units of the weights.
+    unit_axis: the axis of ``x`` that counts units, over whose other axes the mean
+      runs; None for one mean in all.
+
+  Returns:
+    An estimator for weights [..., units]. NaN weights pass nothing.
+
+  Raises:
+    ValueError: if a concrete ``half_width`` is not positive; when called, if
+      ``x`` has no such axis.
+
+  References:
+    Liu et al., Bi-Real Net, 2018, the magnitude-aware gradient
+    (https://arxiv.org/abs/1808.00278).
+  """
+  types.check_positive('half_width', half_width)
+  return _MagnitudeAware(half_width, unit_axis)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _MagnitudeAware:
+  half_width: types.Scalar
+  unit_axis: int | None = dataclasses.field(metadata={'static': True})
+
+  def __call__(self, g, x, x_q, progress):
+    del x_q, progress
+    size = jnp.abs(_maths.widen(x))
+    axes = set(range(x.ndim))
+    if self.unit_axis is not None and x.ndim:
+      types.check_range('unit_axis', self.unit_axis, -x.ndim, x.ndim - 1)
+      axes -= {self.unit_axis % x.ndim}
+    scale = jnp.mean(size, axis=tuple(axes), keepdims=True)
+    return jnp.where(size <= self.half_width, g * scale, 0)
+
+
+def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
+  r"""The derivative of a piecewise quadratic sign: a triangle.
+
+  .. math:: \bar x = g \, \frac2c \max(0, 1 - |x| / c)
+
+  Args:
+    half_width: c > 0, in the units of ``x``; the paper's is 1.
+
+  Returns:
+    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+
+  Raises:
+    ValueError: if a concrete ``half_width`` is not positive.
+
+  References:
+    Liu et al., Bi-Real Net, 2018, the approximation of the sign function
+    (https://arxiv.org/abs/1808.00278).
+  """
+  types.check_positive('half_width', half_width)
+  return jax.tree_util.Partial(_polynomial, half_width)
+
+
+def _polynomial(half_width, g, x, x_q, progress):
+  del x_q, progress
+  x = _maths.widen(x)
+  triangle = jnp.maximum(1 - jnp.abs(x) / half_width, 0)
+  return g * (2 / half_width) * triangle
+
+
+def swish_sign(beta: types.Scalar = 5.0) -> _attach.Estimator:
+  r"""The derivative of SignSwish: a bump with shallow negative lobes.
+
+  .. math:: \bar x = g \, \beta \,
+    \frac{2 - \beta x \tanh(\beta x / 2)}{1 + \cosh \beta x}
+
+  Its peak is ``beta``.
+
+  Args:
+    beta: > 0, the inverse of a width. The paper's is 5, or learned.
+
+  Returns:
+    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+
+  Raises:
+    ValueError: if a concrete ``beta`` is not positive.
+
+  References:
+    Darabi et al., BNN+, 2018, SignSwish (https://arxiv.org/abs/1812.11800).
+  """
+  types.check_positive('beta', beta)
+  return jax.tree_util.Partial(_swish_sign, beta)
+
+
+def _swish_sign(beta, g, x, x_q, progress):
+  del x_q, progress
+  # Beyond 1000 all is 0 in any float, and inf * 0 would be NaN.
+  z = jnp.minimum(jnp.abs(beta * _maths.widen(x)), 1000)
+  e = jnp.exp(-z)  # 1 / (1 + cosh z) = 2 e / (1 + e)^2, without overflow.
+  bump = (2 - z * jnp.tanh(z / 2)) * 2 * e / (1 + e) ** 2
+  return g * beta * bump

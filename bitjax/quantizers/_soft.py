@@ -1,0 +1,110 @@
+r"""Differentiable soft quantization: the derivative of a staircase with soft steps.
+
+Each of the equal intervals of [l, u] holds one soft step. The step becomes steeper
+as its parameter alpha, the height at which it misses the level, goes to 0: then the
+gradient passes only near the thresholds, in windows that shrink.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _maths
+
+__all__ = ['SOFT_STEPS', 'dsq']
+
+SOFT_STEPS = ('tanh', 'hardtanh')
+
+
+def dsq(
+  alpha: types.Scalar = 0.2,
+  alpha_end: types.Scalar | None = None,
+  *,
+  low: types.Scalar = -1.0,
+  high: types.Scalar = 1.0,
+  levels: types.Scalar = 2,
+  step: str = 'tanh',
+) -> _attach.Estimator:
+  r"""The derivative of DSQ's soft staircase, in each of its intervals.
+
+  With the interval's width :math:`\Delta = (u - l) / (n - 1)` for n levels, and its
+  midpoint m,
+
+  .. math:: \bar x = g \, \tfrac12 s k \Delta \, \mathrm{sech}^2(k (x - m)), \quad
+    s = \frac1{1 - \alpha}, \quad k = \frac1\Delta \ln(\tfrac2\alpha - 1)
+
+  and 0 outside [l, u]. Its mass over an interval is :math:`\Delta` for every
+  alpha. With ``step='hardtanh'`` the same slope :math:`a = \frac12 s k \Delta` at
+  the midpoint belongs to a step with corners, and what passes is a window that
+  shrinks with alpha, of the same mass:
+
+  .. math:: \bar x = g \, a \, 1[|x - m| \le \tfrac{\Delta}{2 a}]
+
+  Both go from the clipped identity (alpha near 1) to the derivative of the
+  staircase itself (alpha near 0).
+
+  Args:
+    alpha: in (0, 1). The paper learns it from 0.2; other code fixes it at 0.4.
+    alpha_end: if given, alpha at progress 1, which it approaches by equal
+      factors. The paper has no schedule.
+    low: l, the lowest level.
+    high: u > l, the highest level.
+    levels: n >= 2, how many levels; 2 for a sign.
+    step: ``'tanh'``, the paper's; ``'hardtanh'``, a shrinking window.
+
+  Returns:
+    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+
+  Raises:
+    ValueError: if a concrete alpha is outside (0, 1), ``high`` is not above
+      ``low``, ``levels`` < 2, or for another ``step``.
+
+  References:
+    Gong et al., Differentiable soft quantization, 2019, section 3
+    (https://arxiv.org/abs/1908.05033).
+  """
+  types.check_inside('alpha', alpha, 0, 1)
+  if alpha_end is not None:
+    types.check_inside('alpha_end', alpha_end, 0, 1)
+  types.check_finite('low', low)
+  types.check_finite('high', high)
+  types.check_positive('high - low', high - low)
+  types.check_range('levels', levels, 2, math.inf)
+  types.check_choice('step', step, SOFT_STEPS)
+  end = alpha if alpha_end is None else alpha_end
+  rule = _tanh if step == 'tanh' else _hardtanh
+  return jax.tree_util.Partial(rule, alpha, end, low, high, levels)
+
+
+def _tanh(alpha, alpha_end, low, high, levels, g, x, x_q, progress):
+  del x_q
+  alpha = _maths.geometric(alpha, alpha_end, progress)
+  inside, place = _place(low, high, levels, x)
+  slope = _slope(alpha) * _maths.sech2(jnp.log(2 / alpha - 1) * place)
+  return jnp.where(inside, g * slope, 0)
+
+
+def _hardtanh(alpha, alpha_end, low, high, levels, g, x, x_q, progress):
+  del x_q
+  slope = _slope(_maths.geometric(alpha, alpha_end, progress))
+  inside, place = _place(low, high, levels, x)
+  return jnp.where(inside & (jnp.abs(place) <= 0.5 / slope), g * slope, 0)
+
+
+def _slope(alpha):
+  return 0.5 * jnp.log(2 / alpha - 1) / (1 - alpha)
+
+
+def _place(low, high, levels, x):
+  """Whether x is in [low, high]; how many intervals it is from a midpoint."""
+  x = _maths.widen(x)
+  width = (high - low) / (levels - 1)
+  inside = (x >= low) & (x <= high)
+  x = jnp.clip(x, low, high)
+  index = jnp.clip(jnp.floor((x - low) / width), 0, levels - 2)
+  return inside, (x - (low + (index + 0.5) * width)) / width

@@ -1,0 +1,72 @@
+r"""Random staircases: right on average, so that small changes are not lost.
+
+They take an explicit ``key``; `attach` passes on the one its quantizer is given.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _maths
+
+__all__ = ['stochastic_round', 'stochastic_sign']
+
+
+def stochastic_sign() -> _attach.Staircase:
+  r"""The sign of BinaryConnect: +1 with a probability that rises with x.
+
+  .. math:: P(q(x) = 1) = \mathrm{clip}\left(\frac{x + 1}{2}, 0, 1\right),
+    \qquad \mathrm{E} \, q(x) = \mathrm{clip}(x, -1, 1)
+
+  The paper attaches `identity` and clips the latent weights to [-1, 1].
+
+  Returns:
+    A staircase ``(x, *, key) -> x_q`` that keeps shape and dtype. NaN becomes
+    -1.
+
+  References:
+    Courbariaux et al., BinaryConnect, 2015, stochastic binarization
+    (https://arxiv.org/abs/1511.00363).
+  """
+  return jax.tree_util.Partial(_stochastic_sign)
+
+
+def _stochastic_sign(x, *, key):
+  probability = (_maths.widen(x) + 1) / 2
+  drawn = jax.random.uniform(key, x.shape, probability.dtype)
+  return jnp.where(drawn < probability, 1, -1).astype(x.dtype)
+
+
+def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
+  r"""Rounds up with the probability that makes it right on average.
+
+  .. math:: q(x) = s \left( \left\lfloor \tfrac xs \right\rfloor + b \right),
+    \qquad P(b = 1) = \tfrac xs - \left\lfloor \tfrac xs \right\rfloor,
+    \qquad \mathrm{E} \, q(x) = x
+
+  Args:
+    step: s > 0, the distance between levels.
+
+  Returns:
+    A staircase ``(x, *, key) -> x_q`` that keeps shape and dtype. Multiples of the
+    step, infinities and NaN stay what they are.
+
+  Raises:
+    ValueError: if a concrete ``step`` is not positive.
+
+  References:
+    Gupta et al., Deep learning with limited numerical precision, 2015
+    (https://arxiv.org/abs/1502.02551).
+  """
+  types.check_positive('step', step)
+  return jax.tree_util.Partial(_stochastic_round, step)
+
+
+def _stochastic_round(step, x, *, key):
+  scaled = _maths.widen(x) / step
+  below = jnp.floor(scaled)
+  drawn = jax.random.uniform(key, x.shape, scaled.dtype)
+  return (step * (below + (drawn < scaled - below))).astype(x.dtype)

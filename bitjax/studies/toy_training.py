@@ -1,0 +1,126 @@
+"""The toy network after a little training: a point that STE has led to.
+
+Each seed trains its own network, from its own initialisation, on the examples that
+are neither in its batch A nor in its batch B. Both batches are then as new to the
+trained network as to the initial one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import data
+from bitjax import lanes
+from bitjax import nn
+from bitjax import types
+from bitjax.studies import toy
+from bitjax.studies import toy_config
+
+__all__ = ['train', 'trained']
+
+
+def train(
+  model: nn.MLP,
+  variables: types.PyTree,
+  batch: data.Batch,
+  places: types.Array,
+  key: types.Array,
+  *,
+  num_steps: int,
+  batch_size: int = 128,
+  learning_rate: types.Scalar = 1e-3,
+) -> types.PyTree:
+  """Trains by Adam on the mean cross-entropy, with the model's own estimators.
+
+  Args:
+    model: the network.
+    variables: where it starts.
+    batch: the whole data set.
+    places: of the examples to train on, [places], drawn with replacement.
+    key: a random key.
+    num_steps: updates.
+    batch_size: examples for each.
+    learning_rate: of Adam.
+
+  Returns:
+    The trained variables.
+  """
+  tx = optax.adam(learning_rate)
+
+  def loss(variables, inputs, labels):
+    logits: Any = model.apply(variables, inputs)
+    return jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    )
+
+  def step(carry, key):
+    variables, state = carry
+    drawn = jax.random.randint(key, (batch_size,), 0, places.size)
+    inputs, labels = (x[places[drawn]] for x in batch)
+    gradient = jax.grad(loss)(variables, inputs, labels)
+    updates, state = tx.update(gradient, state, variables)
+    return (optax.apply_updates(variables, updates), state), None
+
+  start = (variables, tx.init(variables))
+  keys = jax.random.split(key, num_steps)
+  return jax.lax.scan(step, start, keys)[0][0]
+
+
+def trained(
+  problem: toy_config.Toy, network: str, num_steps: int, **options: Any
+) -> types.PyTree:
+  """Trains every seed's network on what its batches A and B leave over.
+
+  Args:
+    problem: the toy problem; its largest batch size counts.
+    network: a name in `toy_config.NETWORKS`, with normal estimators.
+    num_steps: updates; 0 for the initial variables.
+    **options: of `train`.
+
+  Returns:
+    Variables with a leading axis of seeds.
+
+  Raises:
+    ValueError: if the batches leave nothing over, or were augmented.
+  """
+  variables = problem.arrays['experiments'].variables
+  if num_steps == 0:
+    return variables
+  if problem.config.augment != 'none':
+    raise ValueError(
+      'A network can only be trained on what two batches leave over; with '
+      f'--augment={problem.config.augment} they may take everything.'
+    )
+  size = max(problem.config.batch_size)
+  num_examples = len(problem.dataset.labels)
+  fit = functools.partial(
+    train, problem.model(network), num_steps=num_steps, **options
+  )
+
+  def lane(seed, variables, batch):
+    _, key, noise = toy.seed_keys(seed)
+    places = data.remainder(key, num_examples, size)
+    # A key of its own: folded in, so that no other stream is touched.
+    return fit(variables, batch, places, jax.random.fold_in(noise, 1 << 20))
+
+  @jax.jit
+  def run(seeds, variables, batch):
+    return lanes.each(
+      lambda place, **shared: lane(
+        seeds[place],
+        jax.tree.map(lambda leaf: leaf[place], variables),
+        **shared,
+      ),
+      {'place': jnp.arange(seeds.size)},
+      shared={'batch': batch},
+    )
+
+  batch = data.Batch(
+    jnp.asarray(problem.dataset.images), jnp.asarray(problem.dataset.labels)
+  )
+  return run(problem.arrays['seeds'], variables, batch)

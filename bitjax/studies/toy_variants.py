@@ -1,0 +1,365 @@
+r"""Variants of the straight-through gradient, side by side on the toy problem.
+
+A *variant* is the binary network with other estimators: the same forward pass,
+another gradient. One lane is one seed at one state of its network (initial or
+trained); inside it every variant's gradient is taken on the same batches, steps
+along the same learning rates, and is compared with what is true without any
+estimator: the *discrete* gradient
+
+.. math:: D_i = \tfrac12 \bigl(L(q_i = +1) - L(q_i = -1)\bigr),
+
+all other weights as they are, and the *central* difference of the latent weights,
+:math:`(L(w + s e_i) - L(w - s e_i)) / 2s`, s the median magnitude: it is
+:math:`D_i / s` where :math:`|w_i| \le s`, and 0 elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bitjax import data
+from bitjax import descent
+from bitjax import lanes
+from bitjax import measures
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+from bitjax.studies import choices
+from bitjax.studies import sweep as sweeps
+from bitjax.studies import toy
+from bitjax.studies import toy_config
+from bitjax.studies import toy_training
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['NORMAL', 'STATES', 'Variant', 'compare']
+
+STATES = ('initialised', 'trained')
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One estimator at one setting.
+
+  Attributes:
+    family: what is varied, such as ``'window on activations'``.
+    setting: its value.
+    kernel: estimator of the weights; None for the identity.
+    activation: estimator of the activations; None for ``window(1)``.
+    progress: of the estimators, in [0, 1].
+  """
+
+  family: str
+  setting: float
+  kernel: quantizers.Estimator | None = None
+  activation: quantizers.Estimator | None = None
+  progress: float = 1.0
+
+  @property
+  def name(self) -> str:
+    """Family and setting."""
+    return f'{self.family} {self.setting:g}' if self.setting else self.family
+
+  @property
+  def estimators(self) -> Estimators:
+    """What the gradient depends on, as a pytree."""
+    return Estimators(
+      self.kernel or quantizers.identity(),
+      self.activation or quantizers.window(1.0),
+      self.progress,
+    )
+
+
+class Estimators(NamedTuple):
+  """Estimators of a binary network, and their progress."""
+
+  kernel: quantizers.Estimator
+  activation: quantizers.Estimator
+  progress: types.Scalar
+
+
+NORMAL = Variant('normal', 0)
+
+
+def compare(
+  problem: toy_config.Toy,
+  sweep: sweeps.Sweep,
+  variants: Sequence[Variant],
+  rates: Sequence[float],
+  *,
+  everywhere: Sequence[str],
+  few_rates: Sequence[float],
+  half_widths: Sequence[float],
+  num_groups: int,
+  train_steps: int,
+  states: Sequence[str] = STATES,
+) -> xarray.Dataset:
+  """Runs all variants on every seed, initialised and trained.
+
+  Args:
+    problem: the toy problem.
+    sweep: runs the sweep.
+    variants: the first is the normal one.
+    rates: learning rates of a step of the first layer, as fractions of
+      `descent.reach`.
+    everywhere: names of the variants that also step through all layers.
+    few_rates: learning rates of those steps, each a forward pass.
+    half_widths: for the share of what enters each window.
+    num_groups: equal parts of a batch, for variances over batches.
+    train_steps: updates of the trained state.
+    states: some of `STATES`.
+
+  Returns:
+    A dataset over (state, seed, variant, ...): ``search``, ``holdout``, ``flips``,
+    ``used`` by learning rate; ``start_search``, ``start_holdout`` before the step;
+    ``all_search``, ``all_holdout`` for steps through all layers; ``affected``;
+    agreements; gradient statistics by layer; what enters each window.
+  """
+  size = max(problem.config.batch_size)
+  if size % num_groups:
+    raise ValueError(
+      f'num_groups must divide the batch size, {size}; got {num_groups}.'
+    )
+  arrays = problem.arrays
+  updates = {'initialised': 0, 'trained': train_steps}
+  ends = [
+    toy_training.trained(problem, 'binary', updates[state]) for state in states
+  ]
+  starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ends)
+  fn = functools.partial(
+    _lane,
+    problem=problem,
+    variants=tuple(variants),
+    chosen=tuple(
+      place for place, v in enumerate(variants) if v.name in everywhere
+    ),
+    num_groups=num_groups,
+  )
+  layers = [f'Dense_{layer}' for layer in range(len(problem.config.hidden) + 1)]
+  own = {'variant': [variant.name for variant in variants], 'layer': layers}
+  dims: dict[str, tuple[str, ...]] = dict.fromkeys(
+    toy.REPORTED, ('variant', 'learning_rate')
+  )
+  dims |= dict.fromkeys(('all_search', 'all_holdout'), ('chosen', 'few_rate'))
+  dims |= dict.fromkeys(_PER_VARIANT, ('variant',))
+  dims |= dict.fromkeys(_PER_LAYER, ('variant', 'layer'))
+  dims |= dict.fromkeys(('entering_mean', 'entering_std'), ('layer',))
+  dims |= {'entering_share': ('layer', 'half_width')}
+  found = sweep(
+    fn,
+    name='variants',
+    lanes={'state': range(len(states)), 'seed': problem.config.seeds},
+    shared={
+      'arrays': arrays,
+      'starts': starts,
+      'rates': jnp.asarray(rates, jnp.float32),
+      'few_rates': jnp.asarray(few_rates, jnp.float32),
+      'half_widths': jnp.asarray(half_widths, jnp.float32),
+    },
+    dims=dims,
+    coords=own
+    | {
+      'learning_rate': np.asarray(rates),
+      'few_rate': np.asarray(few_rates),
+      'half_width': np.asarray(half_widths),
+      'chosen': [v.name for v in variants if v.name in everywhere],
+    },
+    chunk=1,
+  )
+  return found.assign_coords(
+    state=list(states),
+    family=('variant', [variant.family for variant in variants]),
+    setting=('variant', [float(variant.setting) for variant in variants]),
+  )
+
+
+_AGREEMENTS = tuple(
+  f'{truth}_{name}'
+  for truth in ('discrete', 'central', 'holdout_discrete')
+  for name in measures.Agreement._fields
+)
+_PER_VARIANT = ('affected', 'reliability', *_AGREEMENTS)
+_PER_LAYER = tuple(
+  f'gradient_{name}' for name in measures.GradientStatistics._fields
+)
+
+
+def _lane(
+  state,
+  seed,
+  arrays,
+  starts,
+  rates,
+  few_rates,
+  half_widths,
+  *,
+  problem,
+  variants,
+  chosen,
+  num_groups,
+):
+  """One seed at one state: all variants."""
+  variables = jax.tree.map(lambda leaf: leaf[state], starts)
+  experiments = arrays['experiments']._replace(variables=variables)
+  experiment = problem.experiment(seed, arrays | {'experiments': experiments})
+  size = max(problem.config.batch_size)
+  model = problem.model('binary')
+  layers = sorted(experiment.variables['params'])
+  posed = {
+    layer: toy.pose_problem(model, experiment, size, layer=layer)
+    for layer in layers
+  }
+  first = posed[layers[0]]
+  truths = {layer: discrete(posed[layer].search) for layer in layers}
+  compared = _truths(first, truths[layers[0]])
+  gradients = _gradients(problem, experiment, variants, size, num_groups)
+
+  def describe(variant):
+    search, holdout = gradients(variant)
+    direction, other = (
+      jnp.mean(part[layers[0]], axis=0) for part in (search, holdout)
+    )
+    statistics = [
+      measures.gradient_statistics(search[layer], truths[layer])
+      for layer in layers
+    ]
+    return {
+      'direction': direction,
+      'reliability': measures.correlation(direction, other),
+    } | {
+      f'gradient_{name}': jnp.stack([getattr(s, name) for s in statistics])
+      for name in measures.GradientStatistics._fields
+    }
+
+  def follow(direction):
+    sorted_once = measures.ranked(direction)
+    outputs = toy.single_step(first, problem.budget, rates, direction=direction)
+    for name, truth in compared.items():
+      found = measures.agreement(sorted_once, truth)._asdict()
+      outputs |= {f'{name}_{kind}': value for kind, value in found.items()}
+    return outputs
+
+  def through_all(variant):
+    search, _ = gradients(variant)
+    direction = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), search)
+    return _all_layers(problem, model, experiment, direction, few_rates)
+
+  outputs = lanes.each(describe, {'variant': jnp.arange(len(variants))})
+  directions = outputs.pop('direction')
+  outputs |= choices.each_once(follow, directions)
+  outputs['affected'] = jax.lax.map(
+    lambda d: jnp.mean(d != directions[0], dtype=jnp.float32), directions
+  )
+  everywhere = lanes.each(through_all, {'variant': jnp.asarray(chosen)})
+  outputs |= {f'all_{name}': value for name, value in everywhere.items()}
+  start = first.losses(first.kernel)
+  outputs |= {f'start_{name}': value for name, value in start.items()}
+  return outputs | _entering(posed, layers, half_widths)
+
+
+def _truths(problem, truth):
+  """What directions are compared with: discrete gradients, sorted."""
+  step = jnp.median(jnp.abs(problem.kernel))
+  central = jnp.where(jnp.abs(problem.kernel) <= step, truth / step, 0)
+  found = {
+    'discrete': truth,
+    'central': central,
+    'holdout_discrete': discrete(problem.holdout),
+  }
+  return {name: measures.ranked(value) for name, value in found.items()}
+
+
+def discrete(view: scans.LayerView) -> types.Array:
+  """The discrete gradient of a binary layer, of the kernel's shape.
+
+  Args:
+    view: a layer whose kernel passes through the sign.
+  """
+  # A flip goes from q to -q, and its gain is what the loss loses by it.
+  signs = jnp.where(view.kernel >= 0, 1.0, -1.0)
+  return 0.5 * signs * scans.flip_gains(view).gains
+
+
+def _gradients(problem, experiment, variants, size, num_groups):
+  """Variant's number -> its gradients by layer for the parts of A, and of B."""
+  groups = [
+    jax.tree.map(
+      lambda leaf: leaf.reshape(num_groups, -1, *leaf.shape[1:]), batch
+    )
+    for batch in experiment.batches[size]
+  ]
+  params = experiment.variables['params']
+
+  def by_group(estimators: Estimators):
+    model = problem.model(
+      'binary',
+      kernel_estimator=estimators.kernel,
+      activation_estimator=estimators.activation,
+    )
+
+    def loss(params, batch):
+      logits = model.apply(
+        {'params': params}, batch.inputs, progress=estimators.progress
+      )
+      return _cross_entropy(logits, batch.labels)
+
+    def gradient(inputs, labels):
+      found = jax.grad(loss)(params, data.Batch(inputs, labels))
+      return {layer: leaves['kernel'] for layer, leaves in found.items()}
+
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
+    found = lanes.each(gradient, both._asdict())
+    halves = slice(None, num_groups), slice(num_groups, None)
+    return tuple(
+      {layer: rows[half] for layer, rows in found.items()} for half in halves
+    )
+
+  return choices.switch(by_group, [variant.estimators for variant in variants])
+
+
+def _all_layers(problem, model, experiment, direction, fractions):
+  """Losses on A and B of steps through all layers, [rates] each."""
+  params = {
+    layer: leaves['kernel']
+    for layer, leaves in experiment.variables['params'].items()
+  }
+  rates = fractions * descent.reach(params, direction, problem.budget)
+
+  def at(rate):
+    moved = jax.tree.map(lambda w, d: w - rate * d, params, direction)
+    variables = {'params': {k: {'kernel': w} for k, w in moved.items()}}
+    batches = experiment.batches[max(problem.config.batch_size)]
+    return {
+      name: _cross_entropy(model.apply(variables, batch.inputs), batch.labels)
+      for name, batch in zip(('search', 'holdout'), batches, strict=True)
+    }
+
+  return lanes.each(at, {'rate': rates})
+
+
+def _entering(posed, layers, half_widths):
+  """What enters the activations behind each layer, on A; the last are logits."""
+  found = [
+    measures.entering(view.search.pre_activations(view.kernel), half_widths)
+    for view in (posed[layer] for layer in layers)
+  ]
+  return {
+    'entering_mean': jnp.stack([entered.mean for entered in found]),
+    'entering_std': jnp.stack([entered.std for entered in found]),
+    'entering_share': jnp.stack([entered.shares for entered in found]),
+  }
+
+
+def _cross_entropy(logits, labels):
+  return jnp.mean(
+    optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  )

@@ -1,0 +1,150 @@
+r"""Every staircase and every gradient estimator, drawn.
+
+All that `bitjax.quantizers` exports, with default arguments unless `SETTINGS` says
+others; what anneals at three values of progress, random staircases as one draw. The
+verdicts compare each gradient mass with the height of the sign's step, 2:
+estimators of unequal mass differ in learning rate as well as in shape.
+
+  python -m experiments.estimator_gallery
+
+Takes ten seconds on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import quantizers
+from bitjax import studies
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+# Arguments that show what a default hides, and those without a default.
+SIGN = quantizers.sign()
+SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+  ('clip', {'limit': 0.5}),
+  ('clip_quantile', {'quantile': 0.5}),
+  ('dspike', {'temperature': 3.0}),
+  ('dsq', {'alpha_end': 0.01}),
+  ('dsq', {'alpha_end': 0.01, 'step': 'hardtanh'}),
+  ('dsq', {'alpha_end': 0.01, 'levels': 4}),
+  ('ewgs', {'delta': 0.5}),
+  ('parq', {}),
+  ('parq', {'levels': 4}),
+  ('progressive_hardtanh', {'end': 0.05}),
+  ('proximal', {'staircase': SIGN, 'end': 20.0}),
+  ('proximal', {'staircase': SIGN, 'end': 1.0, 'distance': 'l1', 'start': 0.1}),
+)
+COLORS = {0.0: '#EE7733', 0.5: '#0077BB', 1.0: '#000000'}  # By progress.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One field is one flag."""
+
+  points: int = studies.flag(2401, 'Places on the x axis.', minimum=3)
+
+
+PRESETS = {'smoke': {'points': 61}, 'quick': {}}
+
+
+def panels() -> list[tuple[bool, str, Any]]:
+  """All that is exported, staircases first: whether an estimator, title, it."""
+  found = []
+  for name in quantizers.__all__:
+    make = getattr(quantizers, name)
+    kind = getattr(make, '__annotations__', {}).get('return', '').split('.')[-1]
+    if kind in ('Staircase', 'Annealed', 'Estimator'):
+      for given in [given for n, given in SETTINGS if n == name] or [{}]:
+        shown = [f'{k}={v}' for k, v in given.items() if not callable(v)]
+        shown += ['against g'] if name.startswith('clip') else []
+        title = '\n'.join([name, ', '.join(shown)]).strip()
+        found.append((kind == 'Estimator', title, make(**given)))
+  return sorted(found, key=lambda panel: panel[0])
+
+
+def curve(estimator, title, subject, x, progress):
+  """x_q of a staircase, or x_bar for a gradient of 1 (or against it)."""
+  if estimator:
+    kernel = x[:, None]  # One unit, whose inputs are the places.
+    quantize = quantizers.attach(SIGN, subject)
+    _, pull_back = jax.vjp(lambda x: quantize(x, progress=progress), kernel)
+    g = kernel if 'against g' in title else jnp.ones_like(kernel)
+    return pull_back(g)[0][:, 0]
+  quantize = quantizers.attach(subject, quantizers.identity())
+  random = 'key' in inspect.signature(subject).parameters
+  key = jax.random.key(0) if random else None
+  return quantize(x, progress=progress, key=key)
+
+
+def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+  """Evaluates every panel at every progress, in one program."""
+  import xarray
+
+  del sweep  # Nothing here is worth resuming.
+  drawn = panels()
+  x = jnp.linspace(-3, 3, config.points)
+  lines = [jax.vmap(functools.partial(curve, *panel, x)) for panel in drawn]
+  curves = jax.jit(lambda progress: [line(progress) for line in lines])
+  values = np.stack(curves(jnp.array(list(COLORS))))
+  return xarray.Dataset(
+    {'value': (('panel', 'progress', 'x'), values)},
+    coords={
+      'estimator': ('panel', [estimator for estimator, _, _ in drawn]),
+      'panel': [title for _, title, _ in drawn],
+      'progress': list(COLORS),
+      'x': np.asarray(x),
+    },
+  )
+
+
+def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+  """Says whose gradient mass is the sign's step, at the last progress."""
+  found = []
+  for last in results['value'].isel(progress=-1):
+    name = ' '.join(last.panel.item().split())
+    mass = float(np.trapezoid(last, results.x))
+    same = 'supported' if abs(mass - 2) < 0.02 else 'contradicted'
+    claim = 'On [-3, 3] its gradient mass is that of the sign, 2.'
+    limits = (mass, -np.inf, np.inf, 'mass', 0, 'trapezoidal rule')
+    if last.estimator and 'against g' not in name:
+      found.append(studies.Verdict(name, claim, same, *limits))
+  return found
+
+
+def plot(results: xarray.Dataset) -> figure.Figure:
+  """One panel for each, staircases first; colours are values of progress."""
+  from matplotlib import pyplot
+
+  dots = {'linestyle': 'none', 'marker': '.', 'markersize': 2, 'markevery': 12}
+  rows = -(-results.panel.size // 4)
+  fig, axes = pyplot.subplots(rows, 4, figsize=(7.5, 1.35 * rows), sharex=True)
+  for ax, panel in zip(axes.flat, results['value'], strict=False):
+    ax.axhline(0, color='#BBBBBB', linewidth=0.6)
+    name = panel.panel.item()
+    form = dots if name.startswith('stochastic') else {'linewidth': 1.2}
+    lines = list(zip(panel, COLORS.values(), strict=True))
+    for line, color in lines[-1:] if (panel == panel[0]).all() else lines:
+      label = f'progress {line.progress.item():g}'
+      ax.plot(results.x, line, color=color, label=label, **form)
+    ax.set_title(name, fontsize=6.5)
+    ax.set_ylabel('gradient' if panel.estimator else 'q(x)', size=7)
+    ax.tick_params(labelsize=6)
+  for ax in axes.flat[results.panel.size :]:
+    ax.set_axis_off()
+  lines = axes[0, 0].get_legend_handles_labels()
+  fig.legend(*lines, loc='outside lower center', ncols=3)
+  return fig
+
+
+if __name__ == '__main__':
+  studies.main(Config, PRESETS, run, verdicts, plot)

@@ -1,0 +1,49 @@
+"""Lists of choices: one trace a kind, one computation a value."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import quantizers
+from bitjax.studies import choices
+
+
+def test_switch_is_the_function_of_each_choice():
+  windows = [quantizers.window(c) for c in (0.5, 1.0, 2.0)]
+  listed = [windows[0], quantizers.identity(), windows[1], windows[2]]
+  traces = []
+  x = jnp.float32([-1.5, 0.7, 0.2])
+
+  def passed(estimator):
+    traces.append(1)
+    return estimator(jnp.ones(3), x, x, 1.0)
+
+  chosen = choices.switch(passed, listed)
+  numbers = jnp.arange(len(listed))
+  found = jax.jit(lambda: jax.lax.map(chosen, numbers))()
+  assert len(traces) == 2  # Windows, and the identity.
+  np.testing.assert_array_equal(found, [passed(choice) for choice in listed])
+  np.testing.assert_array_equal(chosen(2), passed(listed[2]))
+
+
+def test_equal_rows_are_computed_once():
+  rows = jnp.float32([[1, 2], [3, 4], [1, 2], [1, 5], [3, 4]])
+  computed = []
+
+  def fn(row):
+    jax.debug.callback(lambda first: computed.append(float(first)), row[0])
+    return {'sum': jnp.sum(row), 'square': row**2}
+
+  found = jax.jit(lambda rows: choices.each_once(fn, rows))(rows)
+  jax.effects_barrier()
+  assert sorted(computed) == [1, 1, 3]
+  np.testing.assert_array_equal(found['sum'], rows.sum(1))
+  np.testing.assert_array_equal(found['square'], rows**2)
+
+
+def test_rows_with_nan_stand_for_themselves():
+  rows = jnp.float32([[1, 2], [jnp.nan, 4], [jnp.nan, 4], [1, 2]])
+  found = jax.jit(lambda rows: choices.each_once(lambda row: row[1], rows))(
+    rows
+  )
+  np.testing.assert_array_equal(found, [2, 4, 4, 2])
