@@ -64,7 +64,7 @@ def coordinate_discrete_gradient(
   budget: types.Budget,
   *,
   order: str | types.Array = 'random',
-  rank_by: str = 'gain',
+  rank_by: str | types.Scalar = 'gain',
   num_candidates: int | None = None,
   num_sweeps: int = 1,
   holdout: _view.LayerView | None = None,
@@ -112,17 +112,18 @@ def coordinate_discrete_gradient(
     types.check_choice('order', order, _discrete_round.SIGNALS)
   types.check_positive('budget.radius', budget.radius)
   types.check_non_negative('tolerance', tolerance)
-  types.check_choice('rank_by', rank_by, tuple(_discrete_round.RANKINGS))
+  power = _discrete_round.ranking_power(rank_by)
   if num_sweeps < 1:
     raise ValueError(f'num_sweeps must be >= 1; got {num_sweeps}.')
   if num_candidates is not None and num_candidates < 1:
     raise ValueError(f'num_candidates must be >= 1; got {num_candidates}.')
   _discrete_round.check_signal(view, order, key, given)
-  rules = _discrete_round.Rules(rank_by, order)
+  rules = _discrete_round.Rules(order)
   return _descend(
     view,
     holdout,
     budget,
+    power,
     key,
     given,
     step,
@@ -140,6 +141,7 @@ def _descend(
   view,
   holdout,
   budget,
+  power,
   key,
   given,
   step,
@@ -160,7 +162,7 @@ def _descend(
     signal = _discrete_round.signals(
       moved, options, rules, as_key(raw_key), given, step
     )
-    score = _discrete_round.scores(options, signal, rules)
+    score = _discrete_round.scores(options, signal, power)
     score = jnp.where(options.changes != 0, score, -jnp.inf)
     order = jnp.argsort(-score.reshape(-1))[:num_candidates]
     flat = jax.tree.map(lambda x: x.reshape(-1), options)

@@ -103,7 +103,7 @@ def discrete_gradient(
   view: _view.LayerView,
   budget: types.Budget,
   *,
-  rank_by: str = 'gain',
+  rank_by: str | types.Scalar = 'gain',
   signal: str | types.Array = 'exact',
   holdout: _view.LayerView | None = None,
   key: types.Array | None = None,
@@ -128,7 +128,8 @@ def discrete_gradient(
     view: the layer, on the batch to search.
     budget: the ball around the view's kernel; its anchor is not looked at. In
       ``flips`` it counts moves, in ``linf`` it only says which are in reach.
-    rank_by: ``'gain'``, ``'gain_per_cost'`` or ``'gain_per_squared_cost'``.
+    rank_by: ``'gain'``, ``'gain_per_cost'`` or ``'gain_per_squared_cost'``; or the
+      power p = 0, 1, 2 of the cost, which may be traced.
     signal: ``'exact'``: the decrease of the loss by the move alone (`flip_gains`);
       ``'linear'``: minus the gradient times the change of the quantised weight;
       ``'random'``: uniform in (0, 1]; ``'cost'``: the reciprocal cost, which puts the
@@ -163,8 +164,8 @@ def discrete_gradient(
     given, signal = signal, 'given'
   else:
     types.check_choice('signal', signal, _discrete_round.SIGNALS)
-  rules = _rules(rank_by, signal, overflow, 'cumulative', 1, path, chunk)
-  walk = _start(view, holdout, budget, rules, key, given, step)
+  rules = _rules(signal, overflow, 'cumulative', 1, path, chunk)
+  walk = _start(view, holdout, budget, rules, rank_by, key, given, step)
   return DiscreteStep(
     displacement=walk.place.displacement,
     rank=walk.ranks,
@@ -187,7 +188,7 @@ def multi_step_discrete_gradient(
   num_steps: int,
   split: str = 'even',
   *,
-  rank_by: str = 'gain',
+  rank_by: str | types.Scalar = 'gain',
   signal: str = 'exact',
   holdout: _view.LayerView | None = None,
   key: types.Array | None = None,
@@ -230,8 +231,8 @@ def multi_step_discrete_gradient(
   if num_steps < 1:
     raise ValueError(f'num_steps must be >= 1; got {num_steps}.')
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
-  rules = _rules(rank_by, signal, overflow, split, num_steps, path, chunk)
-  walk = _start(view, holdout, budget, rules, key, None, step)
+  rules = _rules(signal, overflow, split, num_steps, path, chunk)
+  walk = _start(view, holdout, budget, rules, rank_by, key, None, step)
   return DiscretePath(
     displacement=walk.place.displacement,
     search=walk.search,
@@ -246,20 +247,18 @@ def multi_step_discrete_gradient(
   )
 
 
-def _rules(rank_by, signal, overflow, split, num_steps, path, chunk):
-  types.check_choice('rank_by', rank_by, tuple(_discrete_round.RANKINGS))
+def _rules(signal, overflow, split, num_steps, path, chunk):
 
   types.check_choice('overflow', overflow, _discrete_costs.OVERFLOWS)
   types.check_choice('split', split, _discrete_costs.SPLITS)
-  return _discrete_round.Rules(
-    rank_by, signal, overflow, split, num_steps, path, chunk
-  )
+  return _discrete_round.Rules(signal, overflow, split, num_steps, path, chunk)
 
 
-def _start(view, holdout, budget, rules, key, given, step):
+def _start(view, holdout, budget, rules, rank_by, key, given, step):
   types.check_positive('budget.radius', budget.radius)
   _discrete_round.check_signal(view, rules.signal, key, given)
-  return _walk(view, holdout, budget, key, given, step, rules=rules)
+  power = _discrete_round.ranking_power(rank_by)
+  return _walk(view, holdout, budget, power, key, given, step, rules=rules)
 
 
 class _Walk(NamedTuple):
@@ -275,7 +274,7 @@ class _Walk(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=('rules',))
-def _walk(view, holdout, budget, key, given, step, *, rules):
+def _walk(view, holdout, budget, power, key, given, step, *, rules):
   num_steps = rules.num_steps
   raw_keys, as_key = _discrete_round.round_keys(key, num_steps)
 
@@ -302,7 +301,9 @@ def _walk(view, holdout, budget, key, given, step, *, rules):
     signal = _discrete_round.signals(
       moved, options, rules, as_key(raw_key), given, step
     )
-    after, made = _discrete_round.play(options, signal, place, rules, room)
+    after, made = _discrete_round.play(
+      options, signal, place, rules, power, room
+    )
     return (after, made.rank), (made._replace(rank=()), look(after))
 
   begin = _discrete_round.start(view)

@@ -35,6 +35,7 @@ __all__ = [
   'allowance',
   'charges',
   'costs',
+  'fitting',
   'size',
   'take',
 ]
@@ -138,8 +139,8 @@ def take(
   """Takes moves from the highest score down until the room is used up.
 
   Args:
-    score: [size]; minus infinity for what is no candidate. At ties the first
-      goes first.
+    score: [size], positive; minus infinity for what is no candidate. At ties the
+      first goes first.
     charge: int32, [size].
     room: int32, what may be charged in all.
     overflow: ``'stop'`` at the first candidate that does not fit, or ``'skip'``
@@ -150,24 +151,65 @@ def take(
     what is not taken.
   """
   order = jnp.argsort(-score)
-  charge = jnp.where(score > -jnp.inf, charge, _TOO_MUCH)[order]
-  places = jnp.arange(score.size)
   if overflow == 'stop':
-    # Sums may wrap around, but not before the first refusal.
-    refused = jnp.cumsum(charge) > room
-    fits = ~jnp.any(refused) | (places < jnp.argmax(refused))
-    before = places
+    fits = fitting(score, charge, room)[order]
   else:
 
     def pay(spent, charge):
       fits = charge <= room - spent
       return spent + jnp.where(fits, charge, 0), fits
 
+    charge = jnp.where(score > -jnp.inf, charge, _TOO_MUCH)[order]
     _, fits = jax.lax.scan(pay, jnp.zeros_like(room), charge)
-    before = jnp.cumsum(fits, dtype=jnp.int32) - 1
-  before = jnp.where(fits, before, -1)
+  before = jnp.where(fits, jnp.cumsum(fits, dtype=jnp.int32) - 1, -1)
   rank = jnp.zeros(score.shape, jnp.int32).at[order].set(before)
   return rank >= 0, rank
+
+
+def fitting(
+  score: types.Array, charge: types.Array, room: types.Array
+) -> types.Array:
+  """What `take` takes until it stops, [size], without sorting.
+
+  The bits of a positive float, read as an integer, are ordered as the float is. So
+  the score to reach is found bit by bit; among equals, the place to stop at.
+  """
+  key = jax.lax.bitcast_convert_type(score.astype(jnp.float32), jnp.int32)
+  key = jnp.where(score > -jnp.inf, key, -1)
+  # Digits of eight bits: their sums do not overflow.
+  digits = [(charge >> shift) & 255 for shift in (0, 8, 16, 24)]
+
+  def affordable(chosen):
+    carry, rest = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    for shift, digit in zip((0, 8, 16, 24), digits, strict=True):
+      carry += jnp.sum(jnp.where(chosen, digit, 0), dtype=jnp.int32)
+      if shift < 24:
+        rest |= (carry & 255) << shift
+        carry >>= 8
+    limit = room >> 24
+    return (carry < limit) | ((carry == limit) & (rest <= room & (2**24 - 1)))
+
+  def smallest(choose, high):
+    """The smallest number above 0 whose set is affordable; ``high``'s is."""
+
+    def halve(ends):
+      low, high = ends
+      middle = low + (high - low) // 2
+      fits = affordable(choose(middle))
+      return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+    return jax.lax.while_loop(
+      lambda ends: ends[1] - ends[0] > 1,
+      halve,
+      (jnp.zeros((), jnp.int32), jnp.full((), high, jnp.int32)),
+    )[1]
+
+  least = smallest(lambda t: key >= t, 2**31 - 1)
+  above, equal = key >= least, key == least - 1
+  # Places counted from the end: a larger number makes a smaller set.
+  place = score.size - jnp.arange(score.size)
+  last = smallest(lambda p: above | (equal & (place >= p)), score.size + 1)
+  return above | (equal & (place >= last))
 
 
 def size(norm: types.Norm, displacement: types.Array) -> types.Array:

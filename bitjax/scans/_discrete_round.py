@@ -30,6 +30,7 @@ __all__ = [
   'check_signal',
   'num_moves',
   'play',
+  'ranking_power',
   'round_keys',
   'scores',
   'signals',
@@ -45,7 +46,6 @@ class Rules:
   """What is decided before the first round; static.
 
   Attributes:
-    rank_by: one of `RANKINGS`.
     signal: one of `SIGNALS`, or ``'given'``.
     overflow: one of `_discrete_costs.OVERFLOWS`.
     split: one of `_discrete_costs.SPLITS`.
@@ -54,7 +54,6 @@ class Rules:
     chunk: of `flip_gains`.
   """
 
-  rank_by: str = 'gain'
   signal: str = 'exact'
   overflow: str = 'stop'
   split: str = 'cumulative'
@@ -184,11 +183,26 @@ def round_keys(
 
 
 def scores(
-  options: Candidates, signal: types.Array, rules: Rules
+  options: Candidates, signal: types.Array, power: types.Array
 ) -> types.Array:
   """What candidates are ranked by, [moves, *kernel.shape]."""
   relative = options.cost / jnp.max(options.cost)
-  return signal / relative ** RANKINGS[rules.rank_by]
+  return signal / jnp.select(
+    [power == 0, power == 1], [1, relative], relative**2
+  )
+
+
+def ranking_power(rank_by: str | types.Scalar) -> types.Array:
+  """The power p of a ranking, by name or by number.
+
+  Raises:
+    ValueError: for an unknown name, or a concrete number other than 0, 1, 2.
+  """
+  if isinstance(rank_by, str):
+    types.check_choice('rank_by', rank_by, tuple(RANKINGS))
+    rank_by = RANKINGS[rank_by]
+  types.check_range('rank_by', rank_by, 0, 2)
+  return jnp.asarray(rank_by, jnp.int32)
 
 
 def num_moves(view: _view.LayerView, step: types.Scalar | None) -> int:
@@ -236,6 +250,7 @@ def play(
   signal: types.Array,
   place: Place,
   rules: Rules,
+  power: types.Array,
   room: types.Array,
 ) -> tuple[Place, Round]:
   """Takes the best of the candidates.
@@ -245,19 +260,23 @@ def play(
     signal: what each promises.
     place: where they start.
     rules: of the search.
+    power: p, of the ranking.
     room: units that may be spent.
   """
   promising = (signal > 0) & (options.changes != 0) & (options.charge <= room)
-  score = jnp.where(promising, scores(options, signal, rules), -jnp.inf)
+  score = jnp.where(promising, scores(options, signal, power), -jnp.inf)
   best = jnp.argmax(score, axis=0)[None]
 
   def pick(x):
     return jnp.take_along_axis(x, best, axis=0)[0]
 
   charge = pick(options.charge)
-  taken, rank = _discrete_costs.take(
-    pick(score).reshape(-1), charge.reshape(-1), room, rules.overflow
-  )
+  entries = pick(score).reshape(-1), charge.reshape(-1), room
+  if rules.num_steps > 1 and rules.overflow == 'stop':
+    taken = _discrete_costs.fitting(*entries)  # Nobody asks for the order.
+    rank = jnp.where(taken, 0, -1)
+  else:
+    taken, rank = _discrete_costs.take(*entries, rules.overflow)
   taken, rank = (x.reshape(charge.shape) for x in (taken, rank))
   heading = pick(options.heading)
   spent = jnp.sum(jnp.where(taken, charge, 0), dtype=jnp.int32)

@@ -10,6 +10,7 @@ import pytest
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.scans import _discrete_costs
 
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
 POWERS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
@@ -383,3 +384,26 @@ def test_bad_input(make):
   for prefixes in (), (-1, 2):
     with pytest.raises(ValueError, match='prefixes must be numbers >= 0'):
       scans.prefix_scan(view, step, prefixes)
+
+
+def test_what_fits_is_found_without_sorting():
+  rng = np.random.default_rng(11)
+  unit = _discrete_costs.UNITS
+  ties = jnp.asarray(rng.integers(1, 4, 300), jnp.float32)
+  clear = jnp.asarray(rng.permutation(300) + 1.0, jnp.float32)
+  some = jnp.where(jnp.asarray(rng.uniform(size=300)) < 0.2, -jnp.inf, 1.0)
+  large = jnp.asarray(rng.integers(0, unit // 20, 300), jnp.int32)
+  fitting = jax.jit(_discrete_costs.fitting)
+  sizes = []
+  for score in ties, clear, ties * some, clear * some:
+    for charge in large, large // 2**12, jnp.ones_like(large):
+      for room in 0, 7, unit // 3, unit:
+        order = np.argsort(-score, kind='stable')
+        order = order[np.asarray(score)[order] > 0]
+        spent = np.cumsum(np.asarray(charge, np.int64)[order])
+        expected = np.zeros(300, bool)
+        expected[order[spent <= room]] = True
+        found = fitting(score, charge, jnp.int32(room))
+        np.testing.assert_array_equal(found, expected)
+        sizes.append(expected.sum())
+  assert min(sizes) == 0 and max(sizes) == 300 and len(set(sizes)) > 5
