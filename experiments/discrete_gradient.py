@@ -67,10 +67,7 @@ class Config(studies.ToyConfig):
     maximum=1,
   )
   step_sizes: tuple[float, ...] = studies.flag(
-    (0.1, 0.3, 1.0),
-    'Multi-step learning rates, in the same unit.',
-    exclusive_minimum=0,
-    unique=True,
+    (0.1, 0.3, 1.0), 'Multi-step learning rates, likewise.', exclusive_minimum=0
   )
   num_steps: int = studies.flag(4, 'Rounds of DG, steps of STE.', minimum=1)
   num_candidates: int = studies.flag(
@@ -138,12 +135,7 @@ def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
     for state in results.state.values.tolist():
       where = {'ball': ball, 'state': state}
       found += findings.bound(results, where, primary=not found)
-      for judge in (
-        findings.held_out,
-        findings.causes,
-        findings.several,
-        findings.split,
-      ):
+      for judge in findings.EXPLORATORY:
         found += judge(results, where)
   return found
 

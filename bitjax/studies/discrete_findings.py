@@ -21,7 +21,15 @@ from bitjax.studies import verdicts
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['bound', 'causes', 'held_out', 'reached', 'several', 'split']
+__all__ = [
+  'EXPLORATORY',
+  'bound',
+  'causes',
+  'held_out',
+  'reached',
+  'several',
+  'split',
+]
 
 DENSE = toy_discrete.RANKINGS[2]
 BATCHES = {'search': 'A', 'holdout': 'B'}
@@ -247,6 +255,9 @@ def split(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
       for name in toy_discrete.SPLITS
     },
   )
+
+
+EXPLORATORY = (held_out, causes, several, split)
 
 
 def _contrast(
