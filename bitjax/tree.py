@@ -1,4 +1,4 @@
-r"""Norms of parameter trees, sign changes between them, and masks by leaf name.
+r"""Norms of parameter trees, sign changes between them, and masks of leaves.
 
 Everything is a reduction over the leaves where they lie: nothing is
 concatenated, sorted or gathered, so sharded and vmapped trees need no care.
@@ -12,7 +12,7 @@ into integers, whose sums are exact in any order, and a small rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 
 import jax
@@ -23,6 +23,7 @@ from bitjax import types
 __all__ = [
   'count',
   'flips',
+  'label',
   'mask_by_name',
   'norm',
   'power_of_two',
@@ -200,3 +201,40 @@ def mask_by_name(
       f'the tree has {", ".join(sorted(present)) or "no leaves"}.'
     )
   return jax.tree.map(lambda name: name in wanted, found)
+
+
+def label(
+  tree: types.PyTree,
+  predicate: Callable[[str], bool],
+  match: str = 'binary',
+  rest: str = 'rest',
+) -> types.PyTree:
+  """Returns a tree of labels: ``match`` where the leaf's path satisfies.
+
+  For ``optax.partition``::
+
+    optax.partition(
+      {'binary': bop(), 'rest': optax.adam(1e-3)},
+      label(params, lambda path: path.endswith('kernel')),
+    )
+
+  Args:
+    tree: a tree of dicts, dataclasses, named tuples or sequences.
+    predicate: of a leaf's path, its keys joined by slashes, as in
+      ``'Dense_0/kernel'``.
+    match: the label of leaves that satisfy the predicate.
+    rest: the label of the others.
+
+  Raises:
+    ValueError: if no leaf satisfies the predicate.
+  """
+  paths = jax.tree.map_with_path(
+    lambda path, _: jax.tree_util.keystr(path, simple=True, separator='/'), tree
+  )
+  labels = jax.tree.map(lambda path: match if predicate(path) else rest, paths)
+  if match not in jax.tree.leaves(labels):
+    present = ', '.join(jax.tree.leaves(paths)) or 'no leaves'
+    raise ValueError(
+      f'no leaf satisfies the predicate for {match!r}; the tree has {present}.'
+    )
+  return labels

@@ -30,6 +30,7 @@ import optax
 
 from bitjax import descent
 from bitjax import lanes
+from bitjax import quantizers
 from bitjax import scans
 from bitjax import studies
 from bitjax import transforms
@@ -61,6 +62,9 @@ class Config:
   timed_rates: int = studies.flag(
     50, 'Points of the line scan that is timed.', minimum=1
   )
+  weights: int = studies.flag(
+    4096, 'Rows and columns of the kernel that estimators see.', minimum=1
+  )
 
 
 PRESETS = {
@@ -71,6 +75,7 @@ PRESETS = {
     'repeats': 1,
     'rates': 100,
     'timed_rates': 5,
+    'weights': 8,
   },
   'quick': {},
 }
@@ -85,6 +90,7 @@ TARGETS = {
   'project linf': ('ms per lane', 10.0, False),
   'project l1': ('ms per lane', 10.0, False),
   'project flips': ('ms per lane', 10.0, False),
+  'estimator overhead': ('times fused by hand, the worst', 1.25, False),
   'import': ('times jax + flax + optax', 1.2, False),
 }
 
@@ -94,24 +100,28 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   import xarray
 
   del sweep  # Timings are not resumed.
+  overheads = _estimators(config)
   measured = {
     **_multi_step(config),
     **_line_scan(config),
     **_projections(config),
+    'estimator overhead': max(overheads.values()),
     'import': _import_ratio(config.repeats),
   }
   return xarray.Dataset(
     {
       'measured': ('case', [measured[name] for name in TARGETS]),
       'target': ('case', [target for _, target, _ in TARGETS.values()]),
+      'overhead': ('estimator', list(overheads.values())),
     },
-    coords={'case': list(TARGETS)},
+    coords={'case': list(TARGETS), 'estimator': list(overheads)},
   )
 
 
 def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
   """Says which targets are met."""
   found = []
+  overheads = results['overhead'].to_series().to_dict()
   for name, (unit, target, more) in TARGETS.items():
     value = results['measured'].sel(case=name).item()
     met = value >= target if more else value <= target
@@ -126,6 +136,7 @@ def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
         unit=unit,
         num_seeds=1,
         protocol='median of turns, one machine',
+        details=overheads if name == 'estimator overhead' else {},
       )
     )
   return found
@@ -273,6 +284,77 @@ def _projections(config):
       step, moved - kernel, tx.init(kernel), kernel
     )
   return {n: 1e3 * s for n, s in _race(contestants, 20).items()}
+
+
+def _by_hand():
+  """Backward rules at progress 1 as one would write them into a fused kernel."""
+  size, tanh = jnp.abs, jnp.tanh
+  return {
+    'identity': lambda g, x: g,
+    'window': lambda g, x: jnp.where(size(x) <= 1, g, 0),
+    'clip': lambda g, x: jnp.clip(g, -0.5, 0.5),
+    'polynomial': lambda g, x: g * jnp.maximum(2 - 2 * size(x), 0),
+    'swish_sign': lambda g, x: (
+      g * 5 * (2 - 5 * x * tanh(2.5 * x)) / (1 + jnp.cosh(5 * x))
+    ),
+    'dspike': lambda g, x: jnp.where(
+      size(x) <= 1, g * (1 - tanh(x / 2) ** 2) / (2 * np.tanh(0.5)), 0
+    ),
+    'magnitude_aware': lambda g, x: jnp.where(
+      size(x) <= 1, g * jnp.mean(size(x), axis=0, keepdims=True), 0
+    ),
+    'error_decay': lambda g, x: g * 10 * (1 - tanh(10 * x) ** 2),
+    'rbnn': lambda g, x: g * 10 * jnp.maximum(np.sqrt(2) - 10 * size(x), 0),
+    'reste': lambda g, x: jnp.where(
+      size(x) <= 1.5,
+      g * jnp.where(size(x) <= 0.1, 0.1 ** (-2 / 3), size(x) ** (-2 / 3) / 3),
+      0,
+    ),
+    'shrinking_window': lambda g, x: jnp.where(size(x) <= 0.1, 10 * g, 0),
+    'dsq': lambda g, x: jnp.where(
+      size(x) <= 1,
+      g * 0.625 * np.log(9) * (1 - tanh(0.5 * np.log(9) * x) ** 2),
+      0,
+    ),
+    'ewgs': lambda g, x: jnp.where(
+      size(x) <= 1,
+      g + 5e-4 * size(g) * (x - jnp.where(x >= 0, 1, -1)),
+      0,
+    ),
+  }
+
+
+def _estimators(config):
+  """Forward and backward of sign with each, over one fused function's time."""
+  key = jax.random.key(0)
+  x, g = jax.random.normal(key, (2, config.weights, config.weights))
+  ratios = {}
+  for name, rule in _by_hand().items():
+    make = getattr(quantizers, name)
+    estimator = make(0.5) if name == 'clip' else make()
+    quantize = quantizers.attach(quantizers.sign(), estimator)
+
+    @jax.jit
+    def attached(quantize, x, g):
+      x_q, pull_back = jax.vjp(quantize, x)
+      return x_q, pull_back(g)[0]
+
+    @jax.jit
+    def fused(x, g, rule=rule):
+      return jnp.where(x >= 0, 1.0, -1.0), rule(g, x)
+
+    # What is compared must be the same function.
+    for ours, theirs in zip(attached(quantize, x, g), fused(x, g), strict=True):
+      np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    seconds = _race(
+      {
+        'attached': functools.partial(attached, quantize, x, g),
+        'fused': functools.partial(fused, x, g),
+      },
+      config.repeats,
+    )
+    ratios[name] = seconds['attached'] / seconds['fused']
+  return ratios
 
 
 def _import_ratio(repeats):

@@ -38,11 +38,15 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('dsq', {'alpha_end': 0.01, 'step': 'hardtanh'}),
   ('dsq', {'alpha_end': 0.01, 'levels': 4}),
   ('ewgs', {'delta': 0.5}),
+  ('hysteretic_sign', {'margin': 0.5}),
+  ('hysteretic_uniform', {'bits': 2}),
   ('parq', {}),
   ('parq', {'levels': 4}),
   ('progressive_hardtanh', {'end': 0.05}),
   ('proximal', {'staircase': SIGN, 'end': 20.0}),
   ('proximal', {'staircase': SIGN, 'end': 1.0, 'distance': 'l1', 'start': 0.1}),
+  ('shifted_sign', {'threshold': 0.5}),
+  ('ternary', {'threshold': 0.5}),
 )
 COLORS = {0.0: '#EE7733', 0.5: '#0077BB', 1.0: '#000000'}  # By progress.
 
@@ -81,9 +85,13 @@ def curve(estimator, title, subject, x, progress):
     g = kernel if 'against g' in title else jnp.ones_like(kernel)
     return pull_back(g)[0][:, 0]
   quantize = quantizers.attach(subject, quantizers.identity())
-  random = 'key' in inspect.signature(subject).parameters
-  key = jax.random.key(0) if random else None
-  return quantize(x, progress=progress, key=key)
+  takes = inspect.signature(subject).parameters
+  given = {}
+  if 'key' in takes:
+    given['key'] = jax.random.key(0)
+  if 'state' in takes:  # As if it came from the right, where all are high.
+    given['state'] = jnp.full_like(x, subject.initial(x).max())
+  return quantize(x, progress=progress, **given)
 
 
 def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:

@@ -12,7 +12,7 @@ difference of the decreases on B. The claim is equivalence, within 5 % of the no
 STE's decrease (two one-sided tests). All else is exploratory; the intervals of many
 variants are simultaneous.
 
-On embedded data (two CPU cores: 3 minutes; 30 seeds: 10), and at the note's sizes:
+On embedded data (two busy cores: 4 minutes; 30 seeds: 13), and at the note's sizes:
 
   python -m experiments.variant_ste
   python -m experiments.variant_ste --preset=full
@@ -72,9 +72,7 @@ class Config(studies.ToyConfig):
     exclusive_minimum=0,
     maximum=1,
   )
-  num_groups: int = studies.flag(
-    4, 'Parts of a batch, for variances.', minimum=2
-  )
+  num_groups: int = studies.flag(4, 'Parts of a batch.', minimum=2)
   train_steps: int = studies.flag(
     300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
   )

@@ -119,3 +119,24 @@ def test_errors_name_the_choices():
     tree.mask_by_name({'kernel': 1.0, 'bias': 1.0}, 'kernels')
   with pytest.raises(ValueError):
     tree.norm({'a': 1.0}, 'l2', {'b': 1.0})
+
+
+def test_labels_follow_paths():
+  params = {
+    'Dense_0': {'kernel': 1.0, 'bias': None},
+    'rest': [2.0, {'kernel': 3}],
+  }
+  seen = []
+
+  def predicate(path):
+    seen.append(path)
+    return path.endswith('kernel') and not path.startswith('Dense')
+
+  labels = tree.label(params, predicate, match='bop', rest='adam')
+  assert labels == {
+    'Dense_0': {'kernel': 'adam', 'bias': None},
+    'rest': ['adam', {'kernel': 'bop'}],
+  }
+  assert seen == ['Dense_0/kernel', 'rest/0', 'rest/1/kernel']
+  with pytest.raises(ValueError, match='the tree has Dense_0/kernel, rest/0'):
+    tree.label(params, lambda path: False)

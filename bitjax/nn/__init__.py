@@ -1,19 +1,33 @@
 """Networks in flax.linen whose layers can be looked at one by one."""
 
+from bitjax.nn._conv import QuantConv
+from bitjax.nn._deploy import complete
+from bitjax.nn._deploy import deploy
 from bitjax.nn._layers import BatchNorm
 from bitjax.nn._layers import QuantDense
 from bitjax.nn._mlp import MLP
 from bitjax.nn._mlp import binary_mlp
 from bitjax.nn._mlp import binary_weights_mlp
 from bitjax.nn._mlp import full_precision_mlp
+from bitjax.nn._progress import training_progress
+from bitjax.nn._summary import LayerSummary
+from bitjax.nn._summary import Summary
+from bitjax.nn._summary import summary
 from bitjax.nn._views import layer_view
 
 __all__ = [
   'MLP',
   'BatchNorm',
+  'LayerSummary',
+  'QuantConv',
   'QuantDense',
+  'Summary',
   'binary_mlp',
   'binary_weights_mlp',
+  'complete',
+  'deploy',
   'full_precision_mlp',
   'layer_view',
+  'summary',
+  'training_progress',
 ]

@@ -1,11 +1,16 @@
-"""Layers that know their own *stage*: the pure function that they compute.
+r"""Layers that know their own *stage*: the pure function that they compute.
 
 A layer of this library is a flax module that offers ``stage(...)``: its variables
 bound into one of the stages of `bitjax.scans`. The module's ``__call__`` applies
 that very stage, so what a network computes and what an exact scan sees are one.
+
+Quantized layers always quantize, in evaluation as in training: weights are latent
+only as parameters. See `bitjax.nn.deploy` for the weights that they compute with.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -14,50 +19,49 @@ import jax.numpy as jnp
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.nn import _binding
 
-__all__ = ['SCALINGS', 'BatchNorm', 'QuantDense', 'at_progress']
-
-SCALINGS = ('none', 'fan_in', 'mean_abs')
-
-
-def at_progress(
-  quantizer: quantizers.Quantizer | None, progress: types.Scalar
-) -> quantizers.Quantizer | None:
-  """The quantizer with its ``progress`` filled in."""
-  if quantizer is None:
-    return None
-  # Not Partial(quantizer, ...): that hides the quantizer's leaves from JAX.
-  return jax.tree_util.Partial(_quantize, quantizer, progress)
-
-
-def _quantize(quantizer, progress, x):
-  return quantizer(x, progress=progress)
+__all__ = ['BatchNorm', 'QuantDense']
 
 
 class QuantDense(nn.Module):
-  r"""A fully connected layer with a quantized kernel.
+  r"""A fully connected layer with a quantized kernel, and inputs if you like.
 
-  .. math:: z = s \, (x \, q(W)) + b
+  .. math:: z = s \, (q_x(x) \, q(W)) + b
 
-  The product is accumulated before it is scaled. Parameters have the names and
-  shapes of ``flax.linen.Dense``.
+  The product is accumulated before it is scaled. It takes the place of
+  ``flax.linen.Dense``: parameters have its names and shapes, so its checkpoints
+  load, and without quantizers it computes the same. Learned quantizers add
+  parameters ``kernel_quantizer`` and ``input_quantizer`` (see `complete`), those
+  with memory a variable in the collection ``quantizer_state``, which an update
+  needs as ``mutable``; random ones draw from ``rngs={'quantizer': key}``.
 
   Attributes:
     features: number of units.
-    kernel_quantizer: what the kernel passes through; None for none.
+    kernel_quantizer: what the kernel passes through, learned or not; None for
+      none.
+    input_quantizer: what the inputs pass through, learned or not; None for none.
     scaling: s: ``'fan_in'`` for 1/sqrt(fan_in), ``'mean_abs'`` for the mean
-      magnitude of each unit's latent weights (detached), ``'none'`` for 1.
+      magnitude of each unit's latent weights (detached), ``'none'`` for 1, or a
+      `bitjax.quantizers.Scaling`.
     use_bias: whether to add b.
+    dtype: of the computation, such as bfloat16; None for that of inputs and
+      parameters. Kernels are quantized before they are rounded to it.
+    param_dtype: of the parameters.
     kernel_init: initialiser of the latent kernel.
+    bias_init: initialiser of the bias.
   """
 
   features: int
-  kernel_quantizer: quantizers.Quantizer | None = None
-  scaling: str = 'none'
+  kernel_quantizer: _binding.AnyQuantizer = None
+  input_quantizer: _binding.AnyQuantizer = None
+  scaling: str | quantizers.Scaling = 'none'
   use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
-  @nn.compact
   def stage(
     self,
     fan_in: int,
@@ -65,32 +69,32 @@ class QuantDense(nn.Module):
     input_scale: types.Scalar = 1.0,
     progress: types.Scalar = 1.0,
   ) -> scans.Dense:
-    """Returns the layer as a `scans.Dense`.
+    """Returns what follows the input quantizer as a `scans.Dense`.
 
     Args:
       fan_in: number of inputs.
       input_scale: what one unit of the input means; part of the scale.
       progress: of training, in [0, 1], for the quantizer.
     """
-    types.check_choice('scaling', self.scaling, SCALINGS)
-    kernel = self.param('kernel', self.kernel_init, (fan_in, self.features))
-    shift = 0.0
-    if self.use_bias:
-      shift = self.param('bias', nn.initializers.zeros, (self.features,))
-    scale = fan_in**-0.5 if self.scaling == 'fan_in' else 1.0
-    scaling = quantizers.mean_abs() if self.scaling == 'mean_abs' else None
-    return scans.Dense(
-      kernel,
-      at_progress(self.kernel_quantizer, progress),
-      scaling,
-      scans.Affine(scale * input_scale, shift),
-    )
+    return self._bind(fan_in, None, input_scale, progress)[1]
 
   def __call__(
     self, x: types.Array, *, progress: types.Scalar = 1.0
   ) -> types.Array:
     """Maps [..., fan_in] to [..., features]."""
-    return self.stage(x.shape[-1], progress=progress)(x)
+    x, stage = self._bind(x.shape[-1], x, 1.0, progress)
+    return _binding.as_dtype(stage(x), self.dtype)
+
+  def parts(
+    self, x: types.Array, *, progress: types.Scalar = 1.0
+  ) -> tuple[types.Array, scans.Dense, None]:
+    """The quantized inputs, what follows them, and the product if not matmul."""
+    return (*self._bind(x.shape[-1], x, 1.0, progress), None)
+
+  @nn.compact
+  def _bind(self, fan_in, x, input_scale, progress):
+    shape = (fan_in, self.features)
+    return _binding.bind_layer(self, shape, x, input_scale, progress)
 
 
 class BatchNorm(nn.Module):

@@ -56,8 +56,8 @@ class MLP(nn.Module):
 
   hidden: tuple[int, ...] = (256, 256)
   num_classes: int = 10
-  kernel_quantizer: quantizers.Quantizer | None = None
-  activation_quantizer: quantizers.Quantizer | None = None
+  kernel_quantizer: quantizers.Quantize | quantizers.Quantizer | None = None
+  activation_quantizer: quantizers.Quantize | None = None
   scaling: str = 'none'
   batch_norm: bool = False
   use_bias: bool = False
@@ -138,7 +138,7 @@ class MLP(nn.Module):
   def _activation(self, progress):
     if self.activation_quantizer is None:
       return scans.Activation('relu')
-    quantizer = _layers.at_progress(self.activation_quantizer, progress)
+    quantizer = quantizers.at_progress(self.activation_quantizer, progress)
     return scans.Activation('sign', quantizer)
 
 

@@ -3,7 +3,8 @@
 A network that offers ``stages`` (see `MLP`) is looked at stage by stage. Of any
 other linen model one layer is intercepted: what it receives becomes the view's
 inputs, and the rest of the model, with the layer's output replaced, its tail. XLA
-drops what precedes the layer, since nothing depends on it any more.
+drops what precedes the layer, since nothing depends on it any more. A `QuantDense`
+or `QuantConv` in such a model tells its quantizer and scales.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import jax
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.nn import _binding
+from bitjax.nn import _conv
+from bitjax.nn import _layers
 from bitjax.nn import _mlp
 
 __all__ = ['layer_view']
@@ -29,7 +33,7 @@ def layer_view(
   labels: types.Array,
   layer: str,
   *,
-  quantizer: quantizers.Quantizer | None = None,
+  quantizer: quantizers.Quantize | None = None,
   **kwargs: Any,
 ) -> scans.LayerView:
   """Returns a model as one of its layers sees it.
@@ -41,8 +45,8 @@ def layer_view(
     labels: the batch's classes, [examples], integers.
     layer: the layer's name, with slashes between the names of nested modules;
       '' for a model that is a layer itself.
-    quantizer: for models of others, what the view's kernel passes through
-      before it is put into the layer; None for none. Our own layers bring theirs.
+    quantizer: for layers of others, what the view's kernel passes through
+      before it is put into the layer; None for none. Our own bring theirs.
     **kwargs: passed to the model's call, such as ``progress`` or ``train``.
 
   Returns:
@@ -108,25 +112,49 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
       f'{len(calls)} times.'
     )
   ((module, (layer_inputs, *rest), call_kwargs),) = calls
-  if rest or call_kwargs:
+  ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
+  if rest or (call_kwargs and not ours):
     raise ValueError(f'Layer {layer!r} must take its inputs only.')
   own = {
     collection: _descend(tree, path)
     for collection, tree in variables.items()
     if _descend(tree, path) is not None
   }
+  rest_of_model = scans.Opaque(
+    _Rest(model, path, tuple(kwargs.items()), variables, inputs)
+  )
+  if ours:
+    if quantizer is not None:
+      raise ValueError(f'Layer {layer!r} brings its own quantizer; pass none.')
+    parts = module.apply(own, layer_inputs, method='parts', **call_kwargs)
+    layer_inputs, bound, product = cast(Any, parts)
+    return scans.LayerView(
+      inputs=layer_inputs,
+      kernel=bound.kernel,
+      labels=labels,
+      tail=(scans.Opaque(_Cast(module.dtype)), rest_of_model),
+      quantizer=bound.quantizer,
+      scaling=bound.scaling,
+      affine=bound.affine,
+      product=product,
+    )
   return scans.LayerView(
     inputs=layer_inputs,
     kernel=own['params']['kernel'],
     labels=labels,
-    tail=(
-      scans.Opaque(
-        _Rest(model, path, tuple(kwargs.items()), variables, inputs)
-      ),
-    ),
+    tail=(rest_of_model,),
     quantizer=quantizer,
     product=_Product(module, own),
   )
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Cast:
+  dtype: Any
+
+  def __call__(self, z):
+    return _binding.as_dtype(z, self.dtype)
 
 
 @jax.tree_util.register_dataclass

@@ -12,18 +12,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Protocol
+import inspect
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
 
-__all__ = ['Annealed', 'Estimator', 'Quantizer', 'Staircase', 'attach']
+__all__ = [
+  'Annealed',
+  'Estimator',
+  'Quantize',
+  'Staircase',
+  'at_progress',
+  'attach',
+  'is_random',
+  'staircase',
+]
 
 
 class Staircase(Protocol):
-  """Forward rule ``(x) -> x_q``; a random one also takes ``key``."""
+  """Forward rule ``(x) -> x_q``.
+
+  A random one also takes ``key``; one that remembers also takes ``state``. One
+  that is elementwise and monotone may say so by offering its levels (see
+  `bitjax.scans.Neighbours`).
+  """
 
   def __call__(self, x: types.Array) -> types.Array:
     """Returns the quantized ``x``."""
@@ -70,7 +85,7 @@ class Estimator(Protocol):
     ...
 
 
-class Quantizer(Protocol):
+class Quantize(Protocol):
   """What `attach` returns: ``quantize(x, *, progress=1.0, key=None)``."""
 
   def __call__(
@@ -84,7 +99,7 @@ class Quantizer(Protocol):
     ...
 
 
-def attach(staircase: Staircase, estimator: Estimator) -> Quantizer:
+def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
   r"""Returns ``quantize``: ``staircase`` forward, ``estimator`` backward.
 
   Both are callable pytrees and *arguments* of the differentiated function, so
@@ -92,13 +107,15 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantizer:
   hyperparameter.
 
   Args:
-    staircase: ``(x) -> x_q``, of any shape; ``(x, *, key) -> x_q`` if random;
-      `Annealed` if it also takes the progress.
+    staircase: ``(x) -> x_q``, of any shape; ``(x, *, key) -> x_q`` if random,
+      ``(x, *, state) -> x_q`` if it remembers what it returned last; `Annealed` if
+      it also takes the progress.
     estimator: ``(g, x, x_q, progress) -> x_bar``, shapes as ``x``.
 
   Returns:
-    ``quantize(x, *, progress=1.0, key=None) -> x_q``, a callable pytree. The
-    cotangent of ``x`` has the dtype of ``x``, whatever the dtype of ``x_q``.
+    ``quantize(x, *, progress=1.0, key=None, state=None) -> x_q``, a callable
+    pytree. The cotangent of ``x`` has the dtype of ``x``, whatever the dtype
+    of ``x_q``.
     ``quantize`` raises a ``ValueError`` for an ``x`` that is not floating, and
     for a concrete ``progress`` outside [0, 1].
 
@@ -109,12 +126,13 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantizer:
   return jax.tree_util.Partial(_quantize, staircase, estimator)
 
 
-def _quantize(staircase, estimator, x, *, progress=1.0, key=None):
+def _quantize(staircase, estimator, x, *, progress=1.0, key=None, state=None):
   x = jnp.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f'A quantizer needs a floating x; got dtype {x.dtype}.')
   types.check_range('progress', progress, 0.0, 1.0)
-  given = {} if key is None else {'key': key}
+  given = {'key': key, 'state': state}
+  given = {name: value for name, value in given.items() if value is not None}
   if isinstance(staircase, Annealed):
     given['progress'] = progress
   if given:
@@ -145,3 +163,76 @@ def _backward(residuals, g):
 
 
 _straight_through.defvjp(_forward, _backward)
+
+
+def at_progress(
+  quantize: Quantize,
+  progress: types.Scalar,
+  *,
+  key: types.Array | None = None,
+  state: types.Array | None = None,
+  dtype: Any = None,
+) -> Quantize:
+  """The quantizer with its ``progress`` filled in.
+
+  Args:
+    quantize: the quantizer.
+    progress: of training, in [0, 1].
+    key: random key, if the staircase is random; None if not.
+    state: what the staircase returned last, if it remembers; None if not.
+    dtype: of what it returns; None for what ``quantize`` returns.
+
+  Returns:
+    A callable pytree ``(x) -> x_q``, whose `staircase` is that of ``quantize``.
+  """
+  return _AtProgress(quantize, progress, key, state, dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _AtProgress:
+  quantize: Callable[..., types.Array]
+  default: types.Scalar
+  key: types.Array | None
+  state: types.Array | None
+  dtype: Any = dataclasses.field(metadata={'static': True})
+
+  def __call__(self, x, *, progress=None, key=None):
+    key = self.key if key is None else key
+    given = {'key': key, 'state': self.state}
+    given = {k: v for k, v in given.items() if v is not None}
+    progress = self.default if progress is None else progress
+    x_q = self.quantize(x, progress=progress, **given)
+    return x_q if self.dtype is None else x_q.astype(self.dtype)
+
+  @property
+  def staircase(self):
+    # One that remembers or draws is another function for every weight.
+    other = self.state is not None or self.key is not None
+    return None if other else staircase(self.quantize)
+
+
+def staircase(quantize: Callable[..., types.Array] | None) -> Any:
+  """Returns the staircase inside a quantizer, or None if none is known.
+
+  Known are those that `attach` joined, also with progress or learned parameters
+  filled in; objects of other kinds may offer an attribute ``staircase``. Exact
+  scans ask it for its levels (see `bitjax.scans.Neighbours`).
+
+  Args:
+    quantize: a quantizer, or None.
+  """
+  if isinstance(quantize, jax.tree_util.Partial):
+    return quantize.args[0] if quantize.func is _quantize else None
+  return getattr(quantize, 'staircase', None)
+
+
+def is_random(quantize: Callable[..., types.Array] | None) -> bool:
+  """Whether the staircase inside a quantizer takes a random key.
+
+  Args:
+    quantize: a quantizer, or None.
+  """
+  found = staircase(quantize)
+  found = getattr(found, 'rule', found)  # What anneals says so by its rule.
+  return callable(found) and 'key' in inspect.signature(found).parameters

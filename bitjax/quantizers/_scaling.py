@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 
-__all__ = ['COUPLINGS', 'Scaling', 'mean_abs']
+__all__ = ['COUPLINGS', 'Scaling', 'mean_abs', 'power_of_two']
 
 COUPLINGS = ('none', 'column', 'tensor')
 
@@ -34,7 +34,7 @@ class Scaling(Protocol):
     ...
 
   def __call__(self, kernel: types.Array) -> types.Array:
-    """Returns the scale, [units] or [], of a kernel [fan_in, units]."""
+    """Returns the scale, [units] or [], of a kernel [..., units]."""
     ...
 
 
@@ -44,13 +44,14 @@ def mean_abs(coupling: str = 'column', *, detached: bool = True) -> Scaling:
   .. math:: \alpha_j = \frac1n \sum_i |w_{ij}|
 
   Args:
-    coupling: ``'column'`` for one scale per unit, ``'tensor'`` for one in all.
+    coupling: ``'column'`` for one scale per unit (of a convolution: per output
+      channel), ``'tensor'`` for one in all.
     detached: whether the gradient stops at the scale, as in most training code;
       else :math:`\partial \alpha_j / \partial w_{ij} = \mathrm{sgn}(w_{ij}) / n`,
       with sgn(0) = +1 (that of JAX's |w|).
 
   Returns:
-    A callable pytree: kernel [fan_in, units] to scale [units] or [].
+    A callable pytree: kernel [..., units] to scale [units] or [].
 
   Raises:
     ValueError: for another coupling.
@@ -70,6 +71,46 @@ class _MeanAbs:
 
   def __call__(self, kernel):
     kernel = jax.lax.stop_gradient(kernel) if self.detached else kernel
-    return jnp.mean(
-      jnp.abs(kernel), axis=0 if self.coupling == 'column' else None
-    )
+    axes = tuple(range(kernel.ndim - 1)) if self.coupling == 'column' else None
+    return jnp.mean(jnp.abs(kernel), axis=axes)
+
+
+def power_of_two(coupling: str = 'column') -> Scaling:
+  r"""The power of two nearest to the mean magnitude: a scale that is a shift.
+
+  .. math:: \alpha_j = 2^{\mathrm{round}(\log_2 \frac1n \sum_i |w_{ij}|)}
+
+  The gradient stops at it. Zero for weights that are all zero. IR-Net takes it of
+  standardised weights: ``scaled(quantize, power_of_two())`` in `standardized`.
+
+  Args:
+    coupling: ``'column'`` for one scale per unit, ``'tensor'`` for one in all.
+
+  Returns:
+    A callable pytree: kernel [..., units] to scale [units] or [].
+
+  Raises:
+    ValueError: for another coupling.
+
+  References:
+    Qin et al., IR-Net, 2020, eqs. 9-10 (https://arxiv.org/abs/1909.10788).
+  """
+  types.check_choice('coupling', coupling, COUPLINGS[1:])
+  return _PowerOfTwo(_MeanAbs(coupling, True))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _PowerOfTwo:
+  mean: _MeanAbs
+
+  @property
+  def coupling(self):
+    return self.mean.coupling
+
+  def __call__(self, kernel):
+    mean = self.mean(kernel)
+    exponent = jnp.round(jnp.log2(jnp.where(mean > 0, mean, 1)))
+    # Not exp2, which compiled code may round.
+    power = jnp.ldexp(jnp.ones_like(mean), exponent.astype(jnp.int32))
+    return jnp.where(mean > 0, power, 0)

@@ -1,13 +1,29 @@
-"""Staircases: the piecewise constant functions of the forward pass."""
+r"""Staircases: the piecewise constant functions of the forward pass.
+
+A staircase that is elementwise and monotone offers its levels: how many there
+are, whether they are equally far apart, and a latent value that has the next one
+(see `bitjax.scans.Neighbours`). One whose thresholds come from all weights at
+once, such as TWN's, offers none, since moving one weight moves the others.
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
+from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
 
-__all__ = ['sign']
+__all__ = ['Step', 'heaviside', 'shifted_sign', 'sign', 'ternary']
+
+# How far beyond a threshold a neighbour lies, as a fraction of the largest
+# magnitude: no denormal number, which compiled code takes for zero.
+_MARGIN = 1e-3
+
+_FACTORS = {'mean_abs': 0.7, 'max_abs': 0.05}
 
 
 def sign() -> _attach.Staircase:
@@ -26,9 +42,209 @@ def sign() -> _attach.Staircase:
     Courbariaux et al., Binarized neural networks, 2016, eq. 1
     (https://arxiv.org/abs/1602.02830).
   """
-  return jax.tree_util.Partial(_sign)
+  return Step(None, -1, None)
 
 
-def _sign(x):
-  one = jnp.ones((), x.dtype)
-  return jnp.where(x >= 0, one, -one)
+def shifted_sign(
+  threshold: types.Scalar, *, channel_axis: int | None = None
+) -> _attach.Staircase:
+  r"""The sign of what exceeds a threshold: +1 where ``x >= threshold``, else -1.
+
+  .. math:: q(x) = \begin{cases} +1 & x \ge t \\ -1 & x < t \end{cases}
+
+  The threshold is rounded to the dtype of ``x``. Its own gradient is zero; see
+  `rsign` for one that learns.
+
+  Args:
+    threshold: t, in the units of ``x``: a scalar, or [channels].
+    channel_axis: the axis of ``x`` that thresholds are for; None for one.
+
+  Returns:
+    A staircase that keeps shape and dtype; NaN becomes -1.
+
+  Raises:
+    ValueError: for a threshold that is NaN, and, when called, for thresholds of
+      another number than the channels.
+  """
+  types.check_range('threshold', threshold, -float('inf'), float('inf'))
+  return Step(threshold, -1, channel_axis)
+
+
+def heaviside() -> _attach.Staircase:
+  r"""The unit step, two-valued: 1 where ``x >= 0``, 0 elsewhere.
+
+  .. math:: q(x) = \begin{cases} 1 & x \ge 0 \\ 0 & x < 0 \end{cases}
+
+  It is (sign(x) + 1) / 2, so that heaviside(0) = 1. (Some libraries have 0.)
+
+  Returns:
+    A staircase that keeps shape and dtype; NaN becomes 0.
+  """
+  return Step(None, 0, None)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """1 where ``x >= threshold``, else ``low``; no threshold is 0."""
+
+  threshold: types.Scalar | None
+  low: int = dataclasses.field(metadata={'static': True})
+  channel_axis: int | None = dataclasses.field(metadata={'static': True})
+
+  num_levels = 2
+  uniform = True
+
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns the upper or the lower level."""
+    one = jnp.ones((), x.dtype)
+    low = jnp.full((), self.low, x.dtype)
+    return jnp.where(x >= self._threshold(x), one, low)
+
+  def neighbours(self, x: types.Array) -> tuple[types.Array, types.Array]:
+    """Values beyond the threshold, up and down; ``x`` at the ends."""
+    threshold = self._threshold(x)
+    margin = _margin(x, threshold)
+    high = x >= threshold
+    return (
+      jnp.where(high, x, threshold + margin),
+      jnp.where(high, threshold - margin, x),
+    )
+
+  def _threshold(self, x):
+    if self.threshold is None:
+      return jnp.zeros((), x.dtype)
+    threshold = _channels.align(
+      'threshold', self.threshold, x, self.channel_axis
+    )
+    return threshold.astype(x.dtype)
+
+
+def _margin(x, threshold):
+  """A distance from a threshold that is small and no denormal number."""
+  largest = jnp.maximum(
+    jnp.max(jnp.abs(x), initial=0), jnp.max(jnp.abs(threshold))
+  )
+  return _MARGIN * jnp.where(largest > 0, largest, jnp.ones_like(largest))
+
+
+def ternary(
+  threshold: types.Scalar | str = 'mean_abs',
+  *,
+  factor: types.Scalar | None = None,
+  scaled: bool = False,
+  channel_axis: int | None = None,
+) -> _attach.Staircase:
+  r"""Three levels: the sign where ``|x|`` exceeds a threshold, 0 elsewhere.
+
+  .. math::
+    q(x) = \begin{cases} +a & x > \Delta \\ 0 & |x| \le \Delta \\
+    -a & x < -\Delta \end{cases}
+
+  ===============  =========================  ==================================
+  ``threshold``    Delta                      of
+  ===============  =========================  ==================================
+  a number         that number
+  ``'mean_abs'``   ``factor * mean|x|``, 0.7  TWN
+  ``'max_abs'``    ``factor * max|x|``, 0.05  TTQ (whose scales are `ttq`'s)
+  ===============  =========================  ==================================
+
+  a = 1, or, ``scaled``, the mean of the ``|x|`` above Delta, with which q(x) is
+  the best fit of x (TWN; 0 if there are none).
+
+  Args:
+    threshold: Delta >= 0, in the units of ``x``, or how to compute it.
+    factor: of the computed threshold; None for that of the paper.
+    scaled: whether to multiply by a.
+    channel_axis: computes Delta and a for each entry of that axis; None for one
+      of all ``x``.
+
+  Returns:
+    A staircase that keeps shape and dtype. NaN becomes 0 at a fixed threshold,
+    and makes all computed from it 0; so does an infinite value. It offers its
+    levels if they do not depend on the other weights.
+
+  Raises:
+    ValueError: for a threshold that is negative or of an unknown name, a factor
+      that is not positive or goes with a fixed threshold, and, when called, a
+      ``channel_axis`` that ``x`` does not have.
+
+  References:
+    Li et al., Ternary weight networks, 2016, eqs. 3-6
+    (https://arxiv.org/abs/1605.04711); Zhu et al., Trained ternary
+    quantization, 2017, eq. 9 (https://arxiv.org/abs/1612.01064).
+  """
+  if isinstance(threshold, str):
+    types.check_choice('threshold', threshold, tuple(_FACTORS))
+    value, rule = factor, threshold
+    value = _FACTORS[rule] if factor is None else factor
+    types.check_positive('factor', value)
+    return _Ternary(value, rule, scaled, channel_axis)
+  types.check_non_negative('threshold', threshold)
+  if factor is not None:
+    raise ValueError(
+      f'factor must be None for a fixed threshold; got {factor}.'
+    )
+  if not scaled:
+    return _FixedTernary(threshold)
+  return _Ternary(threshold, 'fixed', scaled, channel_axis)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _FixedTernary:
+  threshold: types.Scalar
+
+  num_levels = 3
+  uniform = True
+
+  def __call__(self, x):
+    return _ternary(x, self.threshold)
+
+  def neighbours(self, x):
+    threshold = jnp.asarray(self.threshold, x.dtype)
+    beyond = threshold + _margin(x, threshold)
+    code, zero = self(x), jnp.zeros((), x.dtype)
+    up = jnp.where(code < 0, zero, jnp.where(code > 0, x, beyond))
+    down = jnp.where(code > 0, zero, jnp.where(code < 0, x, -beyond))
+    return up, down
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Ternary:
+  """Ternary with a threshold or a scale that depends on all of ``x``."""
+
+  value: types.Scalar
+  rule: str = dataclasses.field(metadata={'static': True})
+  scaled: bool = dataclasses.field(metadata={'static': True})
+  channel_axis: int | None = dataclasses.field(metadata={'static': True})
+
+  def __call__(self, x):
+    axes = _channels.reduced_axes(x, self.channel_axis)
+    size = jnp.abs(_channels.at_least_float32(x))
+    threshold = self.value
+    if self.rule == 'mean_abs':
+      threshold *= jnp.mean(size, axis=axes, keepdims=True)
+    elif self.rule == 'max_abs':
+      threshold *= jnp.max(size, axis=axes, keepdims=True, initial=0)
+    x_q = _ternary(x, threshold)
+    if self.scaled:
+      x_q *= mean_where(size, x_q != 0, axes).astype(x.dtype)
+    return x_q
+
+
+def _ternary(x, threshold):
+  wide = _channels.at_least_float32(x)
+  return (wide > threshold).astype(x.dtype) - (wide < -threshold).astype(
+    x.dtype
+  )
+
+
+def mean_where(
+  x: types.Array, mask: types.Array, axes: tuple[int, ...] | None
+) -> types.Array:
+  """Mean of ``x`` where ``mask``, axes kept; 0 where there is nothing."""
+  count = jnp.sum(mask, axis=axes, keepdims=True).astype(x.dtype)
+  total = jnp.sum(jnp.where(mask, x, 0), axis=axes, keepdims=True)
+  return total / jnp.maximum(count, 1)

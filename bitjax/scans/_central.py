@@ -31,7 +31,7 @@ def central_difference(
 
   Both losses are exact. Full-precision kernels take them from `flip_gains`, and so
   do binary kernels whose scale does not depend on the weights: a step that does not
-  cross zero changes nothing, one that does is a flip. All others are evaluated by
+  cross the threshold changes nothing, one that does is a flip. All others are evaluated by
   brute force, two losses for each weight.
 
   As a gradient it takes part in `descend`, where ``value_and_grad`` is ``lambda
@@ -60,11 +60,13 @@ def central_difference(
   binary = _flips_moves.is_binary(view) and view.coupling == 'none'
   if view.quantizer is None:
     up, down = _flips.flip_gains(view, step=step, path=path, chunk=chunk).gains
-  elif binary and path != 'brute_force':
+  elif binary and view.quantizer is not None and path != 'brute_force':
     gains = _flips.flip_gains(view, path=path, chunk=chunk).gains
-    above = view.kernel >= 0
-    up = jnp.where((view.kernel + step >= 0) != above, gains, 0.0)
-    down = jnp.where((view.kernel - step >= 0) != above, gains, 0.0)
+    here = view.quantizer(view.kernel)
+    up, down = (
+      jnp.where(view.quantizer(there) != here, gains, 0.0)
+      for there in (view.kernel + step, view.kernel - step)
+    )
   elif path in ('auto', 'brute_force'):
     destinations = jnp.stack([view.kernel + step, view.kernel - step])
     up, down = _flips.brute_force_gains(

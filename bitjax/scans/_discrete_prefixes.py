@@ -91,7 +91,7 @@ def prefix_scan(
     )
   counts = jnp.minimum(jnp.asarray(prefixes, jnp.int32), step.num_moves)
   views = [view] if holdout is None else [view, holdout]
-  if view.scaling is None and _flips_moves.is_binary(view):
+  if view.scaling is None and _flips_moves.is_sign(view):
     losses = _along_a_line(views, step, counts)
   else:
     losses = _one_by_one(views, step, counts)

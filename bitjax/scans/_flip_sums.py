@@ -140,7 +140,7 @@ class Sums:
 
 def _sums(view, chunk):
   """Sums of the decreases over the examples, [fan_in, units]."""
-  changes = -2 * view.quantizer(view.kernel)[None]
+  changes = _flips_moves.moves(view).changes
   (_, means, _), _ = _flips_sign.moments(view, changes, chunk)
   return means[0] * view.labels.size
 
@@ -153,7 +153,8 @@ def _column(view, inputs, following, losses, products, unit):
   ].index(True)
   front = _coordinate_losses.of_unit(parts.front, unit)
   before, behind = front[:place], front[place:]
-  changes = -2 * jnp.take(parts.weights, unit, axis=1)[None, :, None]
+  changes = _flips_moves.moves(view).changes
+  changes = jnp.take(changes[0], unit, axis=1)[None, :, None]
   edge = _flips_sign.edge(before, changes)
   p = products[:, None]
   signs = _split.apply(before, p)

@@ -6,22 +6,19 @@ neighbouring one, and leaves all others where they are:
 =================  =======================================  =================
 kernel             destinations of a weight w               moves per weight
 =================  =======================================  =================
-binary (sign)      ``-delta * sign(w)``                     1: the flip
-other staircases   as its ``neighbours`` say                2: up, down
+of two levels      as its staircase's ``neighbours`` say    1: the flip
+of more levels     as its staircase's ``neighbours`` say    2: up, down
 full precision     ``w + step``, ``w - step``               2: up, down
 =================  =======================================  =================
 
-``delta`` is `MARGIN` times the largest magnitude of the kernel: just beyond the
-step of the sign, but no denormal number, which compiled code takes for zero.
-
-A staircase takes part by offering ``neighbours`` (see `Neighbours`): nothing else
-in the scans depends on which staircase it is.
+A staircase takes part by offering its neighbours (see `Neighbours`), as those of
+`bitjax.quantizers` do: nothing in the scans depends on which staircase it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,18 +27,22 @@ from bitjax import quantizers
 from bitjax import types
 from bitjax.scans import _view
 
-__all__ = ['MARGIN', 'Moves', 'Neighbours', 'is_binary', 'moves']
-
-MARGIN = 1e-3
+__all__ = ['Moves', 'Neighbours', 'is_binary', 'is_sign', 'moves']
 
 
 class Neighbours(Protocol):
-  """A staircase that acts elementwise and knows its neighbouring levels.
+  """A staircase that acts elementwise, is monotone, and knows its levels.
 
   Attributes:
+    num_levels: static; how many there are. Those of two have one move.
     uniform: static; whether neighbouring levels are equally far apart for all
       weights, so that moves of the same unit can share their evaluation.
   """
+
+  @property
+  def num_levels(self) -> int:
+    """How many levels there are."""
+    ...
 
   @property
   def uniform(self) -> bool:
@@ -110,49 +111,40 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
       'whose levels say how far it moves.'
     )
   staircase = _staircase(view.quantizer)
-  binary = _is_sign(staircase)
-  if binary:
-    destinations = (_beyond_zero(view.kernel),)
-  else:
-    destinations = staircase.neighbours(view.kernel)
+  up, down = staircase.neighbours(view.kernel)
+  binary = _has_two_levels(staircase)
+  destinations = (
+    (jnp.where(up != view.kernel, up, down),) if binary else (up, down)
+  )
   here = view.quantizer(view.kernel)
   changes = jnp.stack([view.quantizer(there) - here for there in destinations])
-  uniform = binary or staircase.uniform
-  spacing = jnp.max(jnp.abs(changes)) if uniform else None
+  spacing = jnp.max(jnp.abs(changes)) if staircase.uniform else None
   return Moves(jnp.stack(destinations), changes, spacing, paired=not binary)
 
 
 def is_binary(view: _view.LayerView) -> bool:
-  """Whether a view's kernel is quantised by the sign; a static fact."""
-  return view.quantizer is not None and _is_sign(_staircase(view.quantizer))
+  """Whether a view's kernel has two levels; a static fact."""
+  return view.quantizer is not None and _has_two_levels(
+    quantizers.staircase(view.quantizer)
+  )
 
 
-def _beyond_zero(kernel):
-  largest = jnp.max(jnp.abs(kernel))
-  delta = MARGIN * jnp.where(largest > 0, largest, jnp.ones_like(largest))
-  return jnp.where(kernel >= 0, -delta, delta)
+def is_sign(view: _view.LayerView) -> bool:
+  """Whether its two levels are those of the sign, changing at 0; static too."""
+  staircase = quantizers.staircase(view.quantizer)
+  return jax.tree.structure(staircase) == jax.tree.structure(quantizers.sign())
 
 
-def _is_sign(node: Any) -> bool:
-  return jax.tree.structure(node) == jax.tree.structure(quantizers.sign())
+def _has_two_levels(staircase):
+  return getattr(staircase, 'num_levels', None) == 2
 
 
 def _staircase(quantizer):
-  """The one staircase inside a quantizer, however it is wrapped."""
-
-  def found(node):
-    return _is_sign(node) or hasattr(node, 'neighbours')
-
-  def stop(node):
-    # What is on its way to a staircase has no levels yet.
-    return isinstance(node, quantizers.Annealed) or found(node)
-
-  nodes = jax.tree.leaves(quantizer, is_leaf=stop)
-  staircases = [node for node in nodes if found(node)]
-  if len(staircases) != 1:
+  found = quantizers.staircase(quantizer)
+  if not hasattr(found, 'neighbours'):
     raise ValueError(
-      'The moves of a quantised kernel are those of its staircase: '
-      'quantizers.sign() or one with a method neighbours(x); the quantizer '
-      f'holds {len(staircases)} of them.'
+      'The moves of a quantised kernel are those of its staircase, which must '
+      'offer num_levels and neighbours(x), as quantizers.sign() does; the '
+      f'quantizer holds {found}.'
     )
-  return staircases[0]
+  return found

@@ -34,6 +34,7 @@ __all__ = ['PATHS', 'LineScan', 'line_scan']
 PATHS = ('auto', 'steps', 'affine', 'brute_force')
 
 _FEW_RATES = 16  # For fewer, the number of breakpoints is not worth the risk.
+_MANY_LEVELS = 16  # A search is compiled for each.
 
 
 @jax.tree_util.register_dataclass
@@ -211,11 +212,14 @@ def _common_obstacle(view):
 
 def steps_obstacle(views: list[_view.LayerView]) -> str | None:
   """Why the path ``'steps'`` does not apply, or None if it does."""
-  if _line_breakpoints.num_levels(views[0].quantizer) is None:
+  levels = _line_breakpoints.num_levels(views[0].quantizer)
+  if levels is None:
     return (
       "the kernel's quantizer is not known to be a staircase, such as "
       'quantizers.sign'
     )
+  if levels > _MANY_LEVELS:
+    return f'the kernel has more than {_MANY_LEVELS} levels: {levels}'
   for view in views:
     if obstacle := _common_obstacle(view):
       return obstacle

@@ -12,7 +12,7 @@ sorted grid or over *all* rates that floating point can represent.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,6 @@ from bitjax import quantizers
 from bitjax import types
 
 __all__ = ['AllRates', 'Breakpoints', 'Grid', 'find', 'num_levels']
-
-_SIGN = cast(jax.tree_util.Partial, quantizers.sign()).func
 
 
 _FEW = 8192  # Breakpoints that are found rather than sorted out.
@@ -40,21 +38,13 @@ class Breakpoints(NamedTuple):
   place: types.Array  # [breakpoints], first position on the line after it.
 
 
-def num_levels(quantizer: quantizers.Quantizer | None) -> int | None:
+def num_levels(quantizer: quantizers.Quantize | None) -> int | None:
   """How many values a quantizer has; None if it is not known to be a staircase.
 
-  A staircase is elementwise and monotone. That of `quantizers.sign` is known;
-  others say what they are by an attribute ``num_levels``, a static integer.
-  The quantizers of this library bind their staircase as the first argument.
+  A staircase is elementwise and monotone; it says so by its attribute
+  ``num_levels``, a static integer.
   """
-  while isinstance(quantizer, jax.tree_util.Partial):
-    if quantizer.func is _SIGN:
-      return 2
-    ours = quantizer.func.__module__.partition('.')[0] == 'bitjax'
-    if not ours or not quantizer.args:
-      return None
-    quantizer = quantizer.args[0]
-  return getattr(quantizer, 'num_levels', None)
+  return getattr(quantizers.staircase(quantizer), 'num_levels', None)
 
 
 class Grid(NamedTuple):
@@ -107,7 +97,7 @@ def _ordered(bits):
 def find(
   kernel: types.Array,
   direction: types.Array,
-  quantizer: quantizers.Quantizer,
+  quantizer: quantizers.Quantize,
   line: Grid | AllRates,
 ) -> tuple[types.Array, Breakpoints]:
   """Finds all breakpoints of a line.

@@ -91,13 +91,16 @@ class Dense:
   """
 
   kernel: types.Array
-  quantizer: quantizers.Quantizer | None = None
+  quantizer: quantizers.Quantize | None = None
   scaling: quantizers.Scaling | None = None
   affine: Affine = Affine()
 
   def __call__(self, x: types.Array) -> types.Array:
-    """Maps [examples, fan_in] to [examples, units]."""
-    z = jnp.matmul(x, self.quantized, precision='highest')
+    """Maps [..., fan_in] to [..., units]."""
+    return self.rescale(jnp.matmul(x, self.quantized, precision='highest'))
+
+  def rescale(self, z: types.Array) -> types.Array:
+    """A product with the layer's scales and shift, [..., units]."""
     if self.scaling is not None:
       z = z * _align(self.scaling(self.kernel), z)
     return self.affine(z)
@@ -134,7 +137,7 @@ class Activation:
   """
 
   kind: str = _static()
-  quantizer: quantizers.Quantizer | None = None
+  quantizer: quantizers.Quantize | None = None
 
   def __post_init__(self):
     types.check_choice('kind', self.kind, ACTIVATIONS)
@@ -216,7 +219,7 @@ class LayerView:
   kernel: types.Array
   labels: types.Array
   tail: tuple[Stage, ...]
-  quantizer: quantizers.Quantizer | None = None
+  quantizer: quantizers.Quantize | None = None
   scaling: quantizers.Scaling | None = None
   affine: Affine = Affine()
   product: Callable[[types.Array, types.Array], types.Array] | None = None
@@ -226,7 +229,7 @@ class LayerView:
     layer = Dense(kernel, self.quantizer, self.scaling, self.affine)
     if self.product is None:
       return layer(self.inputs)
-    return self.product(self.inputs, layer.quantized)
+    return layer.rescale(self.product(self.inputs, layer.quantized))
 
   def logits(self, kernel: types.Array) -> types.Array:
     """The network's output for a latent ``kernel``, [examples, classes]."""

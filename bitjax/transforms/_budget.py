@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from bitjax import types
+from bitjax.transforms import _leaves
 from bitjax.transforms import _project
 from bitjax.transforms import _rounding
 
@@ -122,23 +123,18 @@ def project_budget(
     **extra_args: Any,
   ) -> tuple[optax.Updates, ProjectBudgetState]:
     del extra_args
-    if params is None:
-      raise ValueError(
-        'You are using a transformation that requires the current value of '
-        'parameters, but you are not passing `params` when calling `update`.'
-      )
-    proposed, treedef = jax.tree.flatten(updates)
-    proposed = [_rounding.seal(jnp.asarray(u)) for u in proposed]
-    leaves = [jnp.asarray(p) for p in treedef.flatten_up_to(params)]
+    treedef, proposed, leaves = _leaves.pair(updates, params)
     centres = treedef.flatten_up_to(state.anchor)
     _project.check_leaves(leaves, centres)
-    points = [_apply(p, u) for p, u in zip(leaves, proposed, strict=True)]
+    points = [
+      _leaves.apply(p, u) for p, u in zip(leaves, proposed, strict=True)
+    ]
     targets = _project.project_leaves(points, centres, budget)
     sides = centres
     if norm == 'flips':  # What must not be passed is zero, not the target.
       sides = [jnp.where(a < 0, -jnp.inf, jnp.inf) for a in centres]
     parts = zip(leaves, proposed, points, targets, sides, strict=True)
-    limited = [_limit(*part) for part in parts]
+    limited = [_rounding.reach(*part) for part in parts]
     return treedef.unflatten(limited), state
 
   return optax.GradientTransformationExtraArgs(init, update)
@@ -155,17 +151,3 @@ def _pick(anchor: optax.Params, params: optax.Params) -> list:
       'leaves of the parameters, at the same paths.'
     )
   return [centres[path] for path in paths]
-
-
-def _apply(param: types.Array, update: types.Array) -> types.Array:
-  """Returns what ``optax.apply_updates`` will store."""
-  dtype = jnp.result_type(jnp.float32, param, update)
-  moved = param.astype(dtype) + update.astype(dtype)
-  return _rounding.cast(moved, param.dtype)
-
-
-def _limit(param, update, point, target, side):
-  """Returns the update that leads to ``target``, unchanged if it does."""
-  dtype = jnp.promote_types(param.dtype, update.dtype)
-  solved = _rounding.solve(param, target, side, dtype)
-  return jnp.where(target == point, update.astype(dtype), solved)

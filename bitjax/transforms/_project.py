@@ -28,9 +28,10 @@ import jax.numpy as jnp
 
 from bitjax import tree as tree_lib
 from bitjax import types
+from bitjax.transforms import _leaves
 from bitjax.transforms import _rounding
 
-__all__ = ['check_leaves', 'project', 'project_leaves']
+__all__ = ['check_leaves', 'furthest', 'project', 'project_leaves', 'whole']
 
 _Leaves = list[types.Array]
 
@@ -94,12 +95,8 @@ def project(
 
 def check_leaves(leaves: list, anchors: list) -> None:
   """Raises a ``ValueError`` unless all are floating and the shapes agree."""
+  _leaves.check_floating(leaves)
   for x, a in zip(leaves, anchors, strict=True):
-    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-      raise ValueError(
-        f'a budget needs floating parameters; got {jnp.result_type(x)}. '
-        'Leave such a leaf out with optax.masked.'
-      )
     if jnp.shape(x) != jnp.shape(a):
       raise ValueError(
         f'parameters of shape {jnp.shape(x)} have an anchor of shape '
@@ -225,11 +222,10 @@ def _select(masks: _Leaves, leaves: _Leaves) -> _Leaves:
 
 def _project_flips(leaves, anchors, radius):
   num_entries = sum(x.size for x in leaves)
-  max_flips = jnp.floor(jnp.where(jnp.isnan(radius), 0, radius))
-  max_flips = jnp.minimum(max_flips, num_entries).astype(jnp.int32)
+  max_flips = whole(radius, num_entries)
   flipped = [(x < 0) != (a < 0) for x, a in zip(leaves, anchors, strict=True)]
   flipped = [f & ~jnp.isnan(x) for f, x in zip(flipped, leaves, strict=True)]
-  kept = _furthest(leaves, flipped, max_flips, radius.dtype)
+  kept = furthest(leaves, flipped, max_flips)
   projected = []
   for x, a, f, k in zip(leaves, anchors, flipped, kept, strict=True):
     tiny = jnp.finfo(x.dtype).tiny
@@ -238,17 +234,21 @@ def _project_flips(leaves, anchors, radius):
   return projected
 
 
-def _furthest(
-  leaves: _Leaves,
-  candidates: _Leaves,
-  max_kept: types.Array,
-  dtype: jnp.dtype,
+def whole(number: types.Array, largest: int) -> types.Array:
+  """Returns ``number`` as int32, rounded down, in [0, largest]; 0 for NaN."""
+  number = jnp.floor(jnp.where(jnp.isnan(number), 0, number))
+  return jnp.clip(number, 0, largest).astype(jnp.int32)
+
+
+def furthest(
+  leaves: _Leaves, candidates: _Leaves, max_kept: types.Array
 ) -> _Leaves:
   """Marks the ``max_kept`` candidates of largest magnitude, first ones first.
 
   The bits of a positive float, read as an integer, are ordered as the float is.
   What ties at the magnitude to reach is cut again, by its position.
   """
+  dtype = jnp.result_type(jnp.float32, *leaves)
   integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
   keys = []
   for x, candidate in zip(leaves, candidates, strict=True):

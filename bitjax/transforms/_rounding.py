@@ -19,7 +19,16 @@ import numpy as np
 
 from bitjax import types
 
-__all__ = ['cast', 'interval', 'lower_radius', 'move', 'nudge', 'seal', 'solve']
+__all__ = [
+  'cast',
+  'interval',
+  'lower_radius',
+  'move',
+  'nudge',
+  'reach',
+  'seal',
+  'solve',
+]
 
 
 def cast(x: types.Array, dtype: np.dtype) -> types.Array:
@@ -162,3 +171,24 @@ def solve(
   above = (goal > side) & (reached > goal)
   below = (goal < side) & (reached < goal)
   return jnp.where(above | below, nudge(update, below), update)
+
+
+def reach(
+  params: types.Array,
+  update: types.Array,
+  point: types.Array,
+  target: types.Array,
+  side: types.Array,
+) -> types.Array:
+  """Returns the update that leads to ``target``, unchanged if it does.
+
+  Args:
+    params: floating, any shape.
+    update: what was proposed, same shape.
+    point: where it leads.
+    target: where to go; shape and dtype of ``params``.
+    side: see `solve`.
+  """
+  dtype = jnp.promote_types(params.dtype, update.dtype)
+  solved = solve(params, target, side, dtype)
+  return jnp.where(target == point, update.astype(dtype), solved)

@@ -8,6 +8,7 @@ exponential only errors relative to the peak are small.
 
 from collections.abc import Callable
 import dataclasses
+import inspect
 import itertools
 from typing import Any
 
@@ -434,8 +435,50 @@ ESTIMATORS = (
   ),
 )
 
+EXPORTED = {
+  make
+  for make in map(quantizers.__dict__.get, quantizers.__all__)
+  if inspect.isfunction(make)
+  and make.__annotations__['return'].endswith('.Estimator')
+}
+
+
+def test_every_exported_estimator_has_a_row():
+  assert {row.make for row in ESTIMATORS} >= EXPORTED > {quantizers.window}
+
+
 STAIRCASES = {
   'sign': (quantizers.sign, lambda x: np.where(x >= 0, 1.0, -1.0), (0.0,)),
+  'heaviside': (
+    quantizers.heaviside,
+    lambda x: np.where(x >= 0, 1.0, 0.0),
+    (0.0,),
+  ),
+  'shifted sign': (
+    lambda: quantizers.shifted_sign(-0.5),
+    lambda x: np.where(x >= -0.5, 1.0, -1.0),
+    (-0.5,),
+  ),
+  'ternary': (
+    lambda: quantizers.ternary(0.5),
+    lambda x: np.where(x > 0.5, 1.0, np.where(x < -0.5, -1.0, 0.0)),
+    (-0.5, 0.5),
+  ),
+  'uniform, 1 bit': (
+    lambda: quantizers.uniform(1, signed=False),
+    lambda x: np.clip(np.rint(x), 0, 1),
+    (0.5, 1.0, 1.5),
+  ),
+  'uniform, 2 bits': (
+    lambda: quantizers.uniform(2, step=0.25),
+    lambda x: 0.25 * np.clip(np.rint(x / 0.25), -2, 1),
+    (-0.625, -0.5, -0.375, -0.125, 0.125, 0.375),
+  ),
+  'uniform, narrow': (
+    lambda: quantizers.uniform(3, narrow=True, step=2.0),
+    lambda x: 2 * np.clip(np.rint(x / 2), -3, 3),
+    (-7.0, -5.0, -3.0, -1.0, 1.0, 3.0, 5.0, 7.0),
+  ),
 }
 
 every_estimator = pytest.mark.parametrize(
@@ -552,9 +595,9 @@ class TestShapesAndTypes:
     shapes = [(), (0,), (3, 0), (2, 3, 4)]
     x = [np.full(shape, -0.25, np.float32) for shape in shapes]
     g = [np.full(shape, 0.0625, np.float32) for shape in shapes]
+    inputs = dict(enumerate(map(list, zip(x, g, strict=True))))
     with jax.numpy_rank_promotion('raise'):
-      inputs = [list(pair) for pair in zip(x, g, strict=True)]
-      outputs = vjps(attach(row()), dict(enumerate(inputs)), row.progress)
+      outputs = vjps(attach(row()), inputs, row.progress)
     for shape, (x_q, x_bar) in zip(shapes, outputs.values(), strict=True):
       assert x_q.shape == x_bar.shape == shape
       np.testing.assert_array_equal(x_q, -np.ones(shape))

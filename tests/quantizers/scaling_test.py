@@ -76,3 +76,25 @@ def test_equal_scalings_have_equal_structure():
   assert structure(quantizers.mean_abs()) != structure(
     quantizers.mean_abs('tensor')
   )
+
+
+@pytest.mark.parametrize('coupling', AXES)
+def test_scales_of_a_convolution_are_those_of_its_channels(coupling):
+  kernel = np.random.default_rng(2).normal(size=(3, 3, 2, 4))
+  axes = (0, 1, 2) if coupling == 'column' else None
+  want = np.abs(kernel).mean(axis=axes)
+  got = quantizers.mean_abs(coupling)(np.float32(kernel))
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize('coupling', AXES)
+def test_power_of_two_is_the_nearest_in_the_exponent(coupling):
+  kernel = np.float32(KERNEL * [1e-20, 1, 3e15])
+  scaling = quantizers.power_of_two(coupling)
+  got = np.asarray(jax.jit(scaling)(kernel))
+  mean = np.abs(np.float64(kernel)).mean(axis=AXES[coupling])
+  np.testing.assert_array_equal(got, 2.0 ** np.rint(np.log2(mean)))
+  assert scaling.coupling == coupling
+  assert np.all(scaling(np.zeros((3, 2), np.float32)) == 0)
+  grad = jax.grad(lambda k: jnp.sum(scaling(k)))(kernel)
+  np.testing.assert_array_equal(grad, np.zeros_like(kernel))

@@ -400,16 +400,23 @@ params = {
 grads = jax.tree.map(
   lambda x: np.float32(np.round(3 * rng.normal(size=x.shape))), params
 )
-for axis_type, norm, radius in (
-  (kinds.Auto, 'l2', 1), (kinds.Explicit, 'linf', 0.1),
-  (kinds.Explicit, 'l1', 2), (kinds.Auto, 'flips', 9),
-  (kinds.Explicit, 'flips', 9),
+descents = {
+  norm: optax.chain(
+    transforms.steepest('l1' if norm == 'l1' else 'linf'),
+    optax.sgd(1.5), transforms.project_budget(radius, norm))
+  for norm, radius in (('l2', 1), ('linf', 0.1), ('l1', 2), ('flips', 9))
+}
+latent = optax.chain(
+  transforms.bop(0.5, 0.5), transforms.limit_flips(9), transforms.flip_ratio(),
+  transforms.clip_latent(0.7))
+for axis_type, norm, tx in (
+  (kinds.Auto, 'latent', latent), (kinds.Explicit, 'latent', latent),
+  (kinds.Auto, 'l2', descents['l2']), (kinds.Explicit, 'linf', descents['linf']),
+  (kinds.Explicit, 'l1', descents['l1']), (kinds.Auto, 'flips', descents['flips']),
+  (kinds.Explicit, 'flips', descents['flips']),
 ):
   mesh = jax.make_mesh((4,), ('x',), axis_types=(axis_type,))
   place = jax.NamedSharding(mesh, jax.P('x'))
-  tx = optax.chain(
-    transforms.steepest('l1' if norm == 'l1' else 'linf'),
-    optax.sgd(1.5), transforms.project_budget(radius, norm))
   @jax.jit
   def step(params, grads):
     state = tx.init(params)

@@ -1,0 +1,115 @@
+"""Binds quantizers, with whatever parameters and memory they have, in a module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+
+__all__ = [
+  'DEPLOYED',
+  'QUANTIZED',
+  'RNG',
+  'SCALINGS',
+  'STATE',
+  'AnyQuantizer',
+  'as_dtype',
+  'bind_layer',
+]
+
+SCALINGS = ('none', 'fan_in', 'mean_abs')
+
+# Collections: memory of quantizers, weights as computed with, and where kernels
+# are such weights already (see `deploy`).
+STATE, QUANTIZED, DEPLOYED = 'quantizer_state', 'quantized', 'deployed'
+
+RNG = 'quantizer'  # Name of the random keys.
+
+AnyQuantizer: TypeAlias = quantizers.Quantize | quantizers.Quantizer | None
+
+
+def bind_layer(
+  module: Any,
+  shape: tuple[int, ...],
+  x: types.Array | None,
+  input_scale: types.Scalar,
+  progress: types.Scalar,
+) -> tuple[Any, scans.Dense]:
+  """Creates a layer's variables and binds them; call it in a compact method.
+
+  Args:
+    module: a layer with the attributes of `QuantDense`.
+    shape: of the kernel, [..., features].
+    x: the layer's inputs, to be quantized; None for the stage only.
+    input_scale: what one unit of the input means.
+    progress: of training.
+
+  Returns:
+    The inputs, quantized, and the rest of the layer; its kernel has ``shape``.
+  """
+  if isinstance(module.scaling, str):
+    types.check_choice('scaling', module.scaling, SCALINGS)
+  dtype = module.dtype
+  kernel = module.param('kernel', module.kernel_init, shape, module.param_dtype)
+  shift = 0.0
+  if module.use_bias:
+    shift = module.param(
+      'bias', module.bias_init, shape[-1:], module.param_dtype
+    )
+    shift = as_dtype(shift, dtype)
+  quantizer, scale, scaling = None, 1.0, None
+  if not module.has_variable(DEPLOYED, 'kernel'):
+    quantizer = _bind(module, 'kernel_quantizer', kernel, progress, dtype)
+    scale, scaling = _scales(module.scaling, shape)
+  if quantizer is None:
+    kernel = as_dtype(kernel, dtype)
+  if x is not None:
+    quantize = _bind(module, 'input_quantizer', x, progress, None)
+    x = as_dtype(x if quantize is None else quantize(x), dtype)
+  affine = scans.Affine(scale, 0.0)
+  layer = scans.Dense(kernel, quantizer, scaling, affine)
+  if module.is_mutable_collection(QUANTIZED) and not module.is_initializing():
+    weights = layer.rescale(layer.quantized).astype(module.param_dtype)
+    module.sow(QUANTIZED, 'kernel', weights, reduce_fn=lambda _, new: new)
+  affine = scans.Affine(scale * input_scale, shift)
+  return x, scans.Dense(kernel, quantizer, scaling, affine)
+
+
+def _scales(scaling, shape):
+  if isinstance(scaling, str):
+    scale = math.prod(shape[:-1]) ** -0.5 if scaling == 'fan_in' else 1.0
+    return scale, quantizers.mean_abs() if scaling == 'mean_abs' else None
+  return 1.0, scaling
+
+
+def _bind(module, name, x, progress, dtype):
+  """The module's quantizer of that name, as a function of ``x`` alone."""
+  quantizer = getattr(module, name)
+  if quantizer is None:
+    return None
+  if isinstance(quantizer, quantizers.Quantizer):
+    qparams = module.param(name, lambda key: quantizer.init(key, x))
+    quantizer = quantizers.bind(quantizer, qparams)
+  state = None
+  if quantizers.initial_state(quantizer, x) is not None:
+    memory = module.variable(
+      STATE, name, lambda: quantizers.initial_state(quantizer, x)
+    )
+    state = memory.value
+    if module.is_mutable_collection(STATE):
+      memory.value = quantizers.at_progress(quantizer, progress, state=state)(x)
+  # Evaluation needs keys too: what is random is so there as well.
+  key = module.make_rng(RNG) if quantizers.is_random(quantizer) else None
+  return quantizers.at_progress(
+    quantizer, progress, key=key, state=state, dtype=dtype
+  )
+
+
+def as_dtype(x: types.Array, dtype: Any) -> types.Array:
+  """``x`` in the dtype; as it is for None."""
+  return x if dtype is None else jnp.asarray(x, dtype)

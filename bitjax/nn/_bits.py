@@ -1,0 +1,47 @@
+"""How many bits the values of a quantizer take: one place that knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from bitjax import quantizers
+
+__all__ = ['quantizer_bits']
+
+
+def quantizer_bits(quantizer: Any) -> int:
+  """Returns how many bits the values of a quantizer take.
+
+  The quantizer, or the one staircase inside it however it is wrapped, says so:
+  by an attribute ``bits``, or ``num_levels``; `quantizers.sign` has one bit.
+
+  Args:
+    quantizer: any callable pytree.
+
+  Raises:
+    ValueError: if it does not say, or holds several staircases.
+  """
+  nodes = jax.tree.leaves(quantizer, is_leaf=_declares)
+  declaring = [node for node in nodes if _declares(node)]
+  if len(declaring) != 1:
+    raise ValueError(
+      'A quantizer must say how many bits its values take, by an attribute '
+      f'`bits` (an integer) of it or of its staircase; {quantizer!r} holds '
+      f'{len(declaring)} that do.'
+    )
+  (node,) = declaring
+  if _is_sign(node):
+    return 1
+  if hasattr(node, 'bits'):
+    return int(node.bits)
+  return max(1, (int(node.num_levels) - 1).bit_length())
+
+
+def _declares(node: Any) -> bool:
+  return _is_sign(node) or hasattr(node, 'bits') or hasattr(node, 'num_levels')
+
+
+def _is_sign(node: Any) -> bool:
+  return jax.tree.structure(node) == jax.tree.structure(quantizers.sign())

@@ -1,0 +1,223 @@
+"""Quantized convolutions, in the place of flax's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import math
+from typing import Any, TypeAlias
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+from bitjax.nn import _binding
+
+__all__ = ['PADDINGS', 'Product', 'QuantConv']
+
+PADDINGS = ('SAME', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL')
+
+_Sizes: TypeAlias = int | Sequence[int]
+_Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
+
+
+class QuantConv(nn.Module):
+  r"""A convolution with a quantized kernel, and inputs if you like.
+
+  .. math:: z = s \, (q_x(x) * q(W)) + b
+
+  The sums are accumulated before they are scaled. It takes the place of
+  ``flax.linen.Conv``, as `QuantDense` does of ``Dense``. Padding is with zeros,
+  also of binary inputs.
+
+  Attributes:
+    features: number of output channels.
+    kernel_size: of each spatial dimension; an integer for one dimension.
+    strides: one for each dimension, or one for all.
+    padding: one of ``'SAME'``, ``'VALID'``, ``'CIRCULAR'``, ``'REFLECT'``,
+      ``'CAUSAL'`` (one dimension), or how much: an integer, or an integer or a
+      pair (low, high) for each dimension.
+    input_dilation: of the inputs, one for each dimension, or one for all.
+    kernel_dilation: of the kernel, likewise.
+    feature_group_count: groups of channels; the number of input channels for a
+      depthwise convolution.
+    kernel_quantizer: what the kernel passes through, learned or not; None for
+      none. Its channels are axis -1.
+    input_quantizer: what the inputs pass through, learned or not; None for none.
+    scaling: s, as that of `QuantDense`; fan_in counts the weights of a channel.
+    use_bias: whether to add b.
+    dtype: of the computation; None for that of inputs and parameters.
+    param_dtype: of the parameters.
+    precision: of the convolution, as in ``jax.lax``.
+    kernel_init: initialiser of the latent kernel.
+    bias_init: initialiser of the bias.
+  """
+
+  features: int
+  kernel_size: _Sizes
+  strides: _Sizes = 1
+  padding: _Padding = 'SAME'
+  input_dilation: _Sizes = 1
+  kernel_dilation: _Sizes = 1
+  feature_group_count: int = 1
+  kernel_quantizer: _binding.AnyQuantizer = None
+  input_quantizer: _binding.AnyQuantizer = None
+  scaling: str | quantizers.Scaling = 'none'
+  use_bias: bool = True
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = 'highest'
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+  def stage(
+    self, in_features: int, *, progress: types.Scalar = 1.0
+  ) -> scans.Opaque:
+    """Returns what follows the input quantizer as a `scans.Opaque`.
+
+    Args:
+      in_features: number of input channels.
+      progress: of training, in [0, 1], for the quantizer.
+    """
+    _, layer = self._bind(in_features, None, progress)
+    return scans.Opaque(_Convolution(layer, self._product()))
+
+  def __call__(
+    self, x: types.Array, *, progress: types.Scalar = 1.0
+  ) -> types.Array:
+    """Maps [..., *spatial, in_features] to [..., *spatial', features]."""
+    x, layer, product = self.parts(x, progress=progress)
+    return _binding.as_dtype(_Convolution(layer, product)(x), self.dtype)
+
+  def parts(
+    self, x: types.Array, *, progress: types.Scalar = 1.0
+  ) -> tuple[types.Array, scans.Dense, Product]:
+    """The quantized inputs, scales and kernel, and the product of both."""
+    return (*self._bind(x.shape[-1], x, progress), self._product())
+
+  @nn.compact
+  def _bind(self, in_features, x, progress):
+    size = self._product().kernel_size
+    groups = self.feature_group_count
+    if in_features % groups or self.features % groups:
+      raise ValueError(
+        'feature_group_count must divide the numbers of channels, '
+        f'{in_features} and {self.features}; got {groups}.'
+      )
+    shape = (*size, in_features // groups, self.features)
+    return _binding.bind_layer(self, shape, x, 1.0, progress)
+
+  def _product(self):
+    size = self.kernel_size
+    size = (size,) if isinstance(size, int) else tuple(size)
+    rank = len(size)
+
+    def spread(name):
+      value = getattr(self, name)
+      value = (value,) * rank if isinstance(value, int) else tuple(value)
+      if len(value) != rank:
+        raise ValueError(
+          f'{name} must be an integer or {rank} of them; got {value}.'
+        )
+      return value
+
+    return Product(
+      size,
+      spread('strides'),
+      _padding(self.padding, rank),
+      spread('input_dilation'),
+      spread('kernel_dilation'),
+      self.feature_group_count,
+      self.precision,
+    )
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Product:
+  """The convolution itself, ``(inputs, weights) -> z``: static, no arrays."""
+
+  kernel_size: tuple[int, ...]
+  strides: tuple[int, ...]
+  padding: str | tuple[tuple[int, int], ...]
+  input_dilation: tuple[int, ...]
+  kernel_dilation: tuple[int, ...]
+  groups: int
+  precision: Any
+
+  def __call__(self, x: types.Array, kernel: types.Array) -> types.Array:
+    """Maps [..., *spatial, in] to [..., *spatial', out]."""
+    rank = len(self.kernel_size) + 1
+    if x.ndim < rank:
+      raise ValueError(
+        f'x must have {rank} axes or more, [..., *spatial, channels]; got shape '
+        f'{x.shape}.'
+      )
+    leading, inner = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
+    z = self._convolve(x.reshape(math.prod(leading), *inner), kernel)
+    return z.reshape(*leading, *z.shape[1:])
+
+  def _convolve(self, x, kernel):
+    x, padding = self._padded(x)
+    spatial = tuple(range(len(self.kernel_size)))
+    rank = len(spatial) + 2
+    outer = (0, rank - 1, *(1 + a for a in spatial))
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    return jax.lax.conv_general_dilated(
+      x.astype(dtype),
+      kernel.astype(dtype),
+      self.strides,
+      padding,
+      lhs_dilation=self.input_dilation,
+      rhs_dilation=self.kernel_dilation,
+      dimension_numbers=jax.lax.ConvDimensionNumbers(
+        outer, (rank - 1, rank - 2, *spatial), outer
+      ),
+      feature_group_count=self.groups,
+      precision=self.precision,
+    )
+
+  def _padded(self, x):
+    if self.padding not in PADDINGS[2:]:
+      return x, self.padding
+    reach = [
+      (k - 1) * d
+      for k, d in zip(self.kernel_size, self.kernel_dilation, strict=True)
+    ]
+    if self.padding == 'CAUSAL':
+      around, mode = [(r, 0) for r in reach], 'constant'
+    else:
+      around = [(r // 2, (r + 1) // 2) for r in reach]
+      mode = {'CIRCULAR': 'wrap', 'REFLECT': 'reflect'}[self.padding]
+    return jnp.pad(x, [(0, 0), *around, (0, 0)], mode=mode), 'VALID'
+
+
+def _padding(padding, rank):
+  if isinstance(padding, str):
+    types.check_choice('padding', padding, PADDINGS)
+    if padding == 'CAUSAL' and rank != 1:
+      raise ValueError(
+        f"padding must not be 'CAUSAL' in {rank} dimensions; it is for one."
+      )
+    return padding
+  sizes = (padding,) * rank if isinstance(padding, int) else tuple(padding)
+  pairs = tuple((p, p) if isinstance(p, int) else tuple(p) for p in sizes)
+  if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
+    raise ValueError(
+      f'padding must be one of {", ".join(PADDINGS)}, an integer, or an integer '
+      f'or a pair for each of {rank} dimensions; got {padding!r}.'
+    )
+  return pairs
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Convolution:
+  layer: scans.Dense
+  product: Product
+
+  def __call__(self, x):
+    return self.layer.rescale(self.product(x, self.layer.quantized))

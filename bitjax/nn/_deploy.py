@@ -1,0 +1,105 @@
+r"""From full precision to a quantized model, and from there to its weights.
+
+A quantized layer keeps *latent* weights as its parameters and computes with
+quantized ones, always. So nothing is evaluated with latent weights unless a model
+is made without quantizers, which has to be written down. `deploy` gives the
+weights that a model computes with, and marks them, so that they are not quantized
+again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import core
+from flax import linen as nn
+from flax import traverse_util
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.nn import _binding
+
+__all__ = ['complete', 'deploy']
+
+
+def complete(
+  model: nn.Module,
+  variables: types.PyTree,
+  key: types.Array,
+  *args: Any,
+  **kwargs: Any,
+) -> types.PyTree:
+  """Adds the variables that a checkpoint lacks, such as learned quantizers'.
+
+  They are initialised from the checkpoint's own weights, and from what they make
+  of the inputs. What the checkpoint has is left as it is.
+
+  Args:
+    model: a model with quantized layers.
+    variables: of a full-precision model of the same names and shapes.
+    key: random key of what is initialised.
+    *args: inputs of the model.
+    **kwargs: as of the model's call.
+
+  Returns:
+    All variables of the model.
+  """
+  hidden = core.DenyList((_binding.QUANTIZED, 'intermediates'))
+  _, new = model.apply(
+    variables, *args, rngs={'params': key}, mutable=hidden, **kwargs
+  )
+  flat = traverse_util.flatten_dict(core.unfreeze(new))
+  old = traverse_util.flatten_dict(core.unfreeze(variables))
+  return traverse_util.unflatten_dict(flat | old)
+
+
+def deploy(
+  model: nn.Module, variables: types.PyTree, *args: Any, **kwargs: Any
+) -> types.PyTree:
+  """Returns variables that hold the weights which the layers compute with.
+
+  Every kernel of a `QuantDense` or `QuantConv` is replaced by its quantized
+  weights, times their scale. The collection ``'deployed'`` marks them: with it the
+  same model computes the same and quantizes no kernel again (inputs it does).
+  ``variables['params']`` alone is for models of flax's own layers, which compute
+  the same if inputs are not quantized.
+
+  Args:
+    model: the model.
+    variables: with latent kernels, as trained.
+    *args: inputs of the model; only their shapes matter.
+    **kwargs: as of the model's call.
+
+  Returns:
+    The variables; without parameters and memory of the kernels' quantizers.
+
+  Raises:
+    ValueError: for variables that are deployed already, or a model that calls
+      no quantized layer.
+  """
+  if _binding.DEPLOYED in variables:
+    raise ValueError(
+      'variables must hold latent kernels; these are deployed already.'
+    )
+  _, seen = model.apply(
+    variables, *args, mutable=[_binding.QUANTIZED], **kwargs
+  )
+  kernels = traverse_util.flatten_dict(
+    core.unfreeze(seen).get(_binding.QUANTIZED, {})
+  )
+  if not kernels:
+    raise ValueError(
+      'The model must call a QuantDense or QuantConv; it has none.'
+    )
+  flat = traverse_util.flatten_dict(core.unfreeze(variables))
+  learned = {(*path[:-1], 'kernel_quantizer') for path in kernels}
+
+  def belongs_to_a_kernel(name, *path):
+    own = name in ('params', _binding.STATE)
+    return own and any(tuple(path[: len(p)]) == p for p in learned)
+
+  kept = {k: v for k, v in flat.items() if not belongs_to_a_kernel(*k)}
+  for path, kernel in kernels.items():
+    kept['params', *path] = kernel
+    kept[_binding.DEPLOYED, *path] = jnp.asarray(True)
+  return traverse_util.unflatten_dict(kept)

@@ -1,0 +1,105 @@
+"""Parameters with one value per channel, and the checks that go with them."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+
+from bitjax import types
+
+__all__ = [
+  'MAX_BITS',
+  'align',
+  'at_least_float32',
+  'check_bits',
+  'check_floating',
+  'num_per_channel',
+  'reduced_axes',
+  'shape_of_channels',
+]
+
+MAX_BITS = 16  # Codes of more bits are not all distinct after float32 division.
+
+
+def reduced_axes(
+  x: types.Array, channel_axis: int | None
+) -> tuple[int, ...] | None:
+  """All axes but the channels', or None, all axes, for no channels."""
+  if channel_axis is None:
+    return None
+  if not -x.ndim <= channel_axis < x.ndim:
+    raise ValueError(
+      f'channel_axis must be in [{-x.ndim}, {x.ndim}), an axis of x of shape '
+      f'{x.shape}; got {channel_axis}.'
+    )
+  return tuple(a for a in range(x.ndim) if a != channel_axis % x.ndim)
+
+
+def shape_of_channels(
+  x: types.Array, channel_axis: int | None
+) -> tuple[int, ...]:
+  """Shape of a parameter of ``x``: [channels], or [] for no channels."""
+  axes = reduced_axes(x, channel_axis)
+  if axes is None:
+    return ()
+  return tuple(n for a, n in enumerate(x.shape) if a not in axes)
+
+
+def align(
+  name: str,
+  value: types.Scalar,
+  x: types.Array,
+  channel_axis: int | None,
+) -> types.Array:
+  """A parameter as an array that broadcasts against ``x``.
+
+  Args:
+    name: of the parameter, for the error.
+    value: scalar or [channels].
+    x: what it is for.
+    channel_axis: the channels' axis in ``x``; None for a scalar parameter.
+
+  Raises:
+    ValueError: for a parameter that is neither scalar nor [channels].
+  """
+  value = jnp.asarray(value)
+  if value.ndim == 0:
+    return value
+  wanted = shape_of_channels(x, channel_axis)
+  if value.shape != wanted:
+    raise ValueError(
+      f'{name} must have shape {wanted} for x of shape {x.shape} with '
+      f'channel_axis {channel_axis}; got {value.shape}.'
+    )
+  return jnp.expand_dims(value, reduced_axes(x, channel_axis) or ())
+
+
+def num_per_channel(
+  x: types.Array, channel_axis: int | None, batch_axes: int = 0
+) -> int:
+  """How many elements of an example share one parameter."""
+  channels = math.prod(shape_of_channels(x, channel_axis))
+  return math.prod(x.shape[batch_axes:]) // max(channels, 1)
+
+
+def check_bits(bits: int, minimum: int = 1) -> None:
+  """Raises a ``ValueError`` unless ``bits`` is an integer in its range."""
+  is_integer = isinstance(bits, int) and not isinstance(bits, bool)
+  if not is_integer or not minimum <= bits <= MAX_BITS:
+    raise ValueError(
+      f'bits must be an integer in [{minimum}, {MAX_BITS}]; got {bits!r}.'
+    )
+
+
+def check_floating(x: types.Array) -> types.Array:
+  """``x`` as an array; a ``ValueError`` if it is not floating."""
+  x = jnp.asarray(x)
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise ValueError(f'A quantizer needs a floating x; got dtype {x.dtype}.')
+  return x
+
+
+def at_least_float32(x: types.Array) -> types.Array:
+  """``x`` in float32, or as it is if its dtype is wider."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,145 @@
+r"""Staircases with memory, against weights that oscillate around a threshold.
+
+What such a staircase returned last is its *state*: an argument, ``quantize(x,
+state=previous)``, never hidden. Whoever calls it keeps what it returns; the layers
+of `bitjax.nn` do so in a collection of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _staircases
+from bitjax.quantizers import _uniform
+
+__all__ = ['hysteretic_sign', 'hysteretic_uniform', 'initial_state']
+
+
+def hysteretic_sign(margin: types.Scalar) -> _attach.Staircase:
+  r"""The sign, which changes only when ``x`` is beyond a margin.
+
+  .. math::
+    q_t(x) = \begin{cases} +1 & x \ge m \\ -1 & x < -m \\
+    q_{t-1} & \text{else} \end{cases}
+
+  Args:
+    margin: m >= 0, in the units of ``x``; 0 is the sign itself.
+
+  Returns:
+    A staircase ``(x, *, state) -> x_q``, with ``state`` what it returned last
+    (see `initial_state`). NaN keeps its state.
+
+  Raises:
+    ValueError: for a negative margin, and, when called, a state of another shape
+      than ``x``.
+  """
+  types.check_non_negative('margin', margin)
+  return _HystereticSign(margin)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _HystereticSign:
+  margin: types.Scalar
+
+  def __call__(self, x, *, state=None):
+    state = _checked(state, x)
+    one = jnp.ones((), x.dtype)
+    margin = jnp.asarray(self.margin, x.dtype)
+    stays = jnp.where(x < -margin, -one, state.astype(x.dtype))
+    return jnp.where(x >= margin, one, stays)
+
+  def initial(self, x):
+    return _staircases.sign()(x)
+
+
+def hysteretic_uniform(
+  bits: int,
+  *,
+  signed: bool = True,
+  narrow: bool = False,
+  step: types.Scalar | None = None,
+  channel_axis: int | None = None,
+) -> _attach.Staircase:
+  r"""A uniform grid whose code changes only when the next level is reached.
+
+  With :math:`v = x / s` and c the last code,
+
+  .. math::
+    c_t = \begin{cases} \lfloor v \rfloor & v > c_{t-1} \\
+    \lceil v \rceil & v \le c_{t-1} \end{cases}, \qquad
+    q_t(x) = s \, \mathrm{clip}(c_t, Q_n, Q_p),
+
+  where rounding to the nearest would change half a step earlier.
+
+  Args:
+    bits: as those of `uniform`.
+    signed: as that of `uniform`.
+    narrow: as that of `uniform`.
+    step: as that of `uniform`.
+    channel_axis: as that of `uniform`.
+
+  Returns:
+    A staircase ``(x, *, state) -> x_q``, with ``state`` what it returned last
+    (see `initial_state`). NaN stays NaN.
+
+  Raises:
+    ValueError: as `uniform`, and, when called, for a state of another shape than
+      ``x``.
+
+  References:
+    Lee et al., Toward efficient low-precision training: data format
+    optimization and hysteresis quantization, ICLR 2022
+    (https://openreview.net/forum?id=3HJOA-1hb0e).
+  """
+  grid = _uniform.uniform(
+    bits, signed=signed, narrow=narrow, step=step, channel_axis=channel_axis
+  )
+  return _HystereticUniform(grid)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _HystereticUniform:
+  grid: _uniform.Grid
+
+  def __call__(self, x, *, state=None):
+    state = _checked(state, x)
+    last = jnp.round(self.grid.scaled(state))
+    scaled = self.grid.scaled(x)
+    codes = jnp.where(scaled > last, jnp.floor(scaled), jnp.ceil(scaled))
+    return self.grid.values(codes, x)
+
+  def initial(self, x):
+    return self.grid(x)
+
+
+def _checked(state, x):
+  if state is None or jnp.shape(state) != x.shape:
+    raise ValueError(
+      f'state must have the shape of x, {x.shape}; got '
+      f'{None if state is None else jnp.shape(state)}. It is what the staircase '
+      'returned last; begin with initial_state(quantize, x).'
+    )
+  return jnp.asarray(state)
+
+
+def initial_state(
+  quantize: _attach.Quantize | None, x: types.Array
+) -> types.Array | None:
+  """Returns the state of a quantizer that has not seen ``x`` before.
+
+  Args:
+    quantize: the quantizer, or None.
+    x: what it will quantize.
+
+  Returns:
+    What the staircase without memory returns; None if it has no memory.
+  """
+  found = _attach.staircase(quantize)
+  return found.initial(x) if hasattr(found, 'initial') else None

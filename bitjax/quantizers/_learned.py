@@ -1,0 +1,109 @@
+r"""Quantizers with parameters of their own, which are learned with the weights.
+
+A `Quantizer` is two pure functions, ``init(key, x) -> qparams`` and ``apply(qparams,
+x, *, progress=1.0, key=None) -> x_q``, and a number of bits. Its gradients are
+those of automatic differentiation around attached roundings and signs, so that
+they are right for the parameters as well. Parameters are float32 or wider,
+whatever the dtype of ``x``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
+
+__all__ = ['Quantizer', 'bind', 'from_rule', 'static']
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Quantizer:
+  """A quantizer that learns.
+
+  Attributes:
+    init: ``(key, x) -> qparams``, a dict of arrays; the key may be None for
+      those that draw nothing.
+    apply: ``(qparams, x, *, progress=1.0, key=None) -> x_q``; differentiable in
+      ``qparams`` and ``x``.
+    bits: of what it returns; None for full precision.
+    levels: ``(qparams) -> staircase``, what it computes forward as an
+      elementwise staircase that exact scans can ask for its levels; None if it
+      is none.
+  """
+
+  init: Callable[[types.Array | None, types.Array], dict[str, types.Array]]
+  apply: Callable[..., types.Array]
+  bits: int | None = dataclasses.field(metadata={'static': True})
+  levels: Callable[[dict[str, types.Array]], Any] | None = None
+
+
+_T = TypeVar('_T')
+
+
+@dataclass_transform(frozen_default=True)
+def static(cls: type[_T]) -> type[_T]:
+  """Makes a frozen dataclass that is a pytree without leaves."""
+  return jax.tree_util.register_static(dataclasses.dataclass(frozen=True)(cls))
+
+
+def from_rule(rule: Any, bits: int | None) -> Quantizer:
+  """A `Quantizer` from a pytree with methods ``init``, ``apply``, ``levels``.
+
+  Two of equal rules have equal structure, so that they share compiled code.
+  """
+  partial = jax.tree_util.Partial
+  levels = partial(_levels, rule) if hasattr(rule, 'levels') else None
+  return Quantizer(partial(_init, rule), partial(_apply, rule), bits, levels)
+
+
+def _init(rule, key, x):
+  del key  # None of ours draws.
+  return rule.init(_channels.check_floating(x))
+
+
+def _apply(rule, qparams, x, *, progress=1.0, key=None):
+  del key
+  types.check_range('progress', progress, 0.0, 1.0)
+  x = _channels.check_floating(x)
+  return rule.apply(qparams, x, progress).astype(x.dtype)
+
+
+def _levels(rule, qparams):
+  return rule.levels(qparams)
+
+
+def bind(
+  quantizer: Quantizer, qparams: dict[str, types.Array]
+) -> _attach.Quantize:
+  """A learned quantizer with its parameters filled in.
+
+  Args:
+    quantizer: the quantizer.
+    qparams: its parameters; gradients flow to them.
+
+  Returns:
+    ``quantize(x, *, progress=1.0, key=None) -> x_q``, a callable pytree.
+  """
+  return _Bound(quantizer, qparams)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Bound:
+  quantizer: Quantizer
+  qparams: dict[str, types.Array]
+
+  def __call__(self, x, *, progress=1.0, key=None):
+    return self.quantizer.apply(self.qparams, x, progress=progress, key=key)
+
+  @property
+  def staircase(self):
+    levels = self.quantizer.levels
+    return None if levels is None else levels(self.qparams)

@@ -1,0 +1,117 @@
+"""Differentiable soft quantization with everything learned."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
+from bitjax.quantizers import _estimators
+from bitjax.quantizers import _learned
+from bitjax.quantizers import _staircases
+
+__all__ = ['learned_dsq']
+
+# How near alpha may come to 0, where the soft staircase is a hard one.
+_SMALLEST = 1e-3
+
+
+def learned_dsq(bits: int, *, alpha: types.Scalar = 0.2) -> _learned.Quantizer:
+  r"""DSQ with learned softness and range: a hard staircase, a soft gradient.
+
+  The range [l, u] has :math:`n = 2^b - 1` intervals of width
+  :math:`\Delta = (u - l) / n`. In interval i, with midpoint :math:`m_i`,
+
+  .. math::
+    \varphi = s \tanh(k (x - m_i)), \qquad s = \frac{1}{1 - \alpha}, \qquad
+    k = \frac1\Delta \ln\left(\frac2\alpha - 1\right), \qquad
+    y = l + \Delta \left(i + \frac{\mathrm{sgn}(\varphi) + 1}{2}\right),
+
+  and y = l below l, y = u above u. Backward the sign passes its gradient and
+  :math:`\varphi` has its own: with :math:`\tau = \tanh(k (x - m_i))`, the level's
+  number c, and :math:`v = (x - l) / \Delta`, inside the range
+
+  .. math::
+    \frac{\partial y}{\partial x} = p = \tfrac12 s k \Delta (1 - \tau^2), \quad
+    \frac{\partial y}{\partial u} = \frac{c - p v}{n}, \quad
+    \frac{\partial y}{\partial l} = 1 - p - \frac{c - p v}{n}, \quad
+    \frac{\partial y}{\partial \alpha} = \frac\Delta2 \left( s^2 \tau
+    - \frac{2 s (1 - \tau^2) (x - m_i)}{\Delta \, \alpha (2 - \alpha)} \right);
+
+  below it only :math:`\partial y / \partial l = 1`, above only
+  :math:`\partial y / \partial u = 1`. The range begins at the least and the
+  largest value. Where learning leads alpha out of (0, 1), its nearest value
+  inside is taken, and its gradient passes, so that it finds back.
+
+  Args:
+    bits: b, in [1, 16].
+    alpha: where alpha begins, in (0, 1); smaller is harder.
+
+  Returns:
+    A `Quantizer` with the parameters ``'alpha'``, ``'lower'`` (l) and ``'upper'``
+    (u), []. Infinite values become l and u, NaN stays NaN.
+
+  Raises:
+    ValueError: for bits out of range or an alpha outside (0, 1).
+
+  References:
+    Gong et al., Differentiable soft quantization, 2019, eqs. 3-11
+    (https://arxiv.org/abs/1908.05033).
+  """
+  _channels.check_bits(bits)
+  types.check_inside('alpha', alpha, 0.0, 1.0)
+  return _learned.from_rule(_DSQ(alpha, 2**bits - 1), bits)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _DSQ:
+  alpha: types.Scalar
+  intervals: int = dataclasses.field(metadata={'static': True})
+
+  def init(self, x):
+    x = _channels.at_least_float32(x)
+    lower = jnp.min(x, initial=jnp.inf)
+    upper = jnp.max(x, initial=-jnp.inf)
+    some = lower < upper
+    middle = jnp.where(jnp.isfinite(lower), lower, 0)
+    return {
+      'alpha': jnp.asarray(self.alpha, x.dtype),
+      'lower': jnp.where(some, lower, middle - 1),
+      'upper': jnp.where(some, upper, middle + 1),
+    }
+
+  def apply(self, qparams, x, progress):
+    x = _channels.at_least_float32(x)
+    # Each element's terms are added before the sum of all is taken.
+    alpha, lower, upper = (
+      jnp.broadcast_to(_channels.align(name, qparams[name], x, None), x.shape)
+      for name in ('alpha', 'lower', 'upper')
+    )
+    alpha = _inside(alpha, progress)
+    inside = (x > lower) & (x < upper)
+    # Elsewhere 0 * inf would be NaN.
+    safe = jnp.where(inside, x, jax.lax.stop_gradient((lower + upper) / 2))
+    width = (upper - lower) / self.intervals
+    places = (safe - lower) / width
+    interval = jnp.clip(jnp.floor(places), 0, self.intervals - 1)
+    interval = jax.lax.stop_gradient(interval)
+    soft = jnp.tanh(jnp.log(2 / alpha - 1) * (places - interval - 0.5))
+    hard = _attach.attach(_staircases.sign(), _estimators.identity())
+    sign = hard(soft / (1 - alpha), progress=progress)
+    y = lower + width * (interval + (sign + 1) / 2)
+    outer = jnp.where(x >= upper, upper, jnp.where(x <= lower, lower, x))
+    return jnp.where(inside, y, outer)
+
+
+def _inside(alpha, progress):
+  clip = _attach.attach(jax.tree_util.Partial(_clip), _estimators.identity())
+  return clip(alpha, progress=progress)
+
+
+def _clip(alpha):
+  return jnp.clip(alpha, _SMALLEST, 1 - _SMALLEST)

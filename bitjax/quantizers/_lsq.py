@@ -1,0 +1,127 @@
+"""LSQ: a uniform grid whose step is learned."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
+from bitjax.quantizers import _estimators
+from bitjax.quantizers import _learned
+from bitjax.quantizers import _uniform
+
+__all__ = ['lsq', 'rounded']
+
+
+def lsq(
+  bits: int,
+  *,
+  signed: bool = True,
+  narrow: bool = False,
+  channel_axis: int | None = None,
+  batch_axes: int = 0,
+) -> _learned.Quantizer:
+  r"""Learned step size quantization.
+
+  With :math:`v = x / s`
+
+  .. math::
+    y = s \, \mathrm{round}(\mathrm{clip}(v, Q_n, Q_p)), \qquad
+    \bar x = \bar y \, 1[Q_n < v < Q_p], \qquad
+    \bar s = \frac{1}{\sqrt{N Q_p}} \sum \bar y \begin{cases}
+      \mathrm{round}(v) - v & Q_n < v < Q_p \\ Q_n & v \le Q_n \\
+      Q_p & v \ge Q_p \end{cases}
+
+  The step begins at :math:`2 \, \mathrm{mean} |x| / \sqrt{Q_p}` (at 1 where x is
+  zero). Nothing keeps it positive but a sensible learning rate, as in the paper.
+
+  Args:
+    bits: in [1, 16]; at least 2 if signed.
+    signed: whether the grid has negative levels; see `uniform`.
+    narrow: whether to leave out the lowest level.
+    channel_axis: learns one step for each entry of that axis; None for one.
+    batch_axes: how many leading axes of ``x`` hold examples, which N, the number
+      of elements that share a step, does not count: 0 for weights, 1 for
+      activations [examples, ...].
+
+  Returns:
+    A `Quantizer` with the parameter ``'step'``, [] or [channels]. Infinite
+    values become the ends of the grid, NaN stays NaN.
+
+  Raises:
+    ValueError: for bits out of range, a narrow unsigned grid, negative
+      ``batch_axes``, and, when called, an ``x`` that is not floating or has no
+      such axis, or steps of another shape.
+
+  References:
+    Esser et al., Learned step size quantization, 2020, eqs. 1-3 and section 2.2
+    (https://arxiv.org/abs/1902.08153).
+  """
+  low, high = _uniform.code_range(bits, signed=signed, narrow=narrow)
+  if batch_axes < 0:
+    raise ValueError(f'batch_axes must be >= 0; got {batch_axes}.')
+
+  rule = _LSQ(low, high, channel_axis, batch_axes)
+  return _learned.from_rule(rule, bits)
+
+
+@_learned.static
+class _LSQ:
+  low: int
+  high: int
+  channel_axis: int | None
+  batch_axes: int
+
+  def init(self, x):
+    x = _channels.at_least_float32(x)
+    axes = _channels.reduced_axes(x, self.channel_axis)
+    count = max(_channels.num_per_channel(x, self.channel_axis), 1)
+    size = jnp.sum(jnp.abs(x), axis=axes) / count
+    return {'step': jnp.where(size > 0, 2 * size / math.sqrt(self.high), 1)}
+
+  def apply(self, qparams, x, progress):
+    wide = _channels.at_least_float32(x)
+    size = _channels.num_per_channel(x, self.channel_axis, self.batch_axes)
+    scale = 1 / math.sqrt(max(size, 1) * self.high)
+    step = _scale_gradient(qparams['step'], scale)
+    step = _channels.align('step', step, x, self.channel_axis)
+    # Each element's terms are added before the sum of all is taken.
+    step = jnp.broadcast_to(step, x.shape)
+    v = jax.lax.stop_gradient(wide / step)
+    inside = (v > self.low) & (v < self.high)
+    outer = jnp.clip(v, self.low, self.high)
+    # Where x is infinite, 0 * inf would be NaN.
+    clipped = jnp.where(inside, jnp.where(inside, wide, 0) / step, outer)
+    return rounded(clipped, progress) * step
+
+  def levels(self, qparams):
+    return _uniform.Grid(
+      qparams['step'], self.low, self.high, self.channel_axis
+    )
+
+
+def rounded(x, progress=1.0):
+  """``x`` rounded, ties to even, with the straight-through estimator."""
+  nearest = _attach.attach(
+    jax.tree_util.Partial(jnp.round), _estimators.identity()
+  )
+  return nearest(x, progress=progress)
+
+
+def _scale_gradient(x, scale):
+  """``x`` itself; its gradient times ``scale``."""
+  staircase = jax.tree_util.Partial(_itself)
+  estimator = jax.tree_util.Partial(_times, scale)
+  return _attach.attach(staircase, estimator)(x)
+
+
+def _itself(x):
+  return x
+
+
+def _times(scale, g, x, x_q, progress):
+  del x, x_q, progress
+  return scale * g

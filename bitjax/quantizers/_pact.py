@@ -1,0 +1,81 @@
+"""PACT: activations clipped at a learned level."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _channels
+from bitjax.quantizers import _learned
+from bitjax.quantizers import _lsq
+from bitjax.quantizers import _uniform
+
+__all__ = ['pact']
+
+
+def pact(
+  bits: int, *, alpha: types.Scalar = 10.0, through_step: bool = False
+) -> _learned.Quantizer:
+  r"""Parameterised clipping activation: [0, alpha] in ``bits`` bits.
+
+  With :math:`c = \mathrm{clip}(x, 0, \alpha)`, :math:`n = 2^b - 1` and the step
+  :math:`s = \alpha / n`
+
+  .. math::
+    y = s \, \mathrm{round}(c / s), \qquad
+    \bar x = \bar y \, 1[0 \le x < \alpha], \qquad
+    \bar \alpha = \sum \bar y \, 1[x \ge \alpha].
+
+  The step is a constant of differentiation, so that values inside the range do not
+  move alpha. ``through_step`` differentiates it as well, which adds
+
+  .. math:: \frac1n \sum \bar y \, (\mathrm{round}(c / s) - c / s).
+
+  The paper regularises alpha by the weights' l2 penalty; that is the optimiser's.
+
+  Args:
+    bits: b, in [1, 16].
+    alpha: where alpha begins, in the units of ``x``; > 0.
+    through_step: whether alpha also gets the gradient of the step.
+
+  Returns:
+    A `Quantizer` with the parameter ``'alpha'``, []. +inf becomes alpha, -inf
+    becomes 0, NaN stays NaN.
+
+  Raises:
+    ValueError: for bits out of range or an alpha that is not positive.
+
+  References:
+    Choi et al., PACT, 2018, eqs. 1-3 (https://arxiv.org/abs/1805.06085).
+  """
+  _, high = _uniform.code_range(bits, signed=False)
+  types.check_positive('alpha', alpha)
+  return _learned.from_rule(_PACT(alpha, high, through_step), bits)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _PACT:
+  alpha: types.Scalar
+  high: int = dataclasses.field(metadata={'static': True})
+  through_step: bool = dataclasses.field(metadata={'static': True})
+
+  def init(self, x):
+    dtype = _channels.at_least_float32(x).dtype
+    return {'alpha': jnp.asarray(self.alpha, dtype)}
+
+  def apply(self, qparams, x, progress):
+    alpha = _channels.align('alpha', qparams['alpha'], x, None)
+    alpha = jnp.broadcast_to(alpha, x.shape)
+    wide = _channels.at_least_float32(x)
+    zero = jnp.zeros((), wide.dtype)
+    clipped = jnp.where(wide >= alpha, alpha, jnp.where(wide < 0, zero, wide))
+    step = alpha / self.high
+    step = step if self.through_step else jax.lax.stop_gradient(step)
+    return _lsq.rounded(clipped / step, progress) * step
+
+  def levels(self, qparams):
+    return _uniform.Grid(qparams['alpha'] / self.high, 0, self.high, None)

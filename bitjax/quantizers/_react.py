@@ -1,0 +1,128 @@
+"""ReActNet's learned shifts: of the sign, and of the PReLU between layers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
+from bitjax.quantizers import _learned
+from bitjax.quantizers import _staircases
+
+__all__ = ['rprelu', 'rsign']
+
+
+def rsign(
+  estimator: _attach.Estimator, *, channel_axis: int = -1
+) -> _learned.Quantizer:
+  r"""The sign around a learned threshold for each channel.
+
+  .. math::
+    y = \mathrm{sgn}(x - \beta_c), \qquad \bar x = e(\bar y, x - \beta_c), \qquad
+    \bar \beta_c = -\sum \bar x
+
+  with e the estimator and the sum over all elements of the channel. The thresholds
+  begin at 0.
+
+  Args:
+    estimator: of the sign (in the paper Bi-Real net's polynomial).
+    channel_axis: the axis of ``x`` that thresholds are for.
+
+  Returns:
+    A `Quantizer` with the parameter ``'threshold'``, [channels]. NaN becomes -1.
+
+  Raises:
+    ValueError: when called, for a ``channel_axis`` that ``x`` does not have or
+      thresholds of another number.
+
+  References:
+    Liu et al., ReActNet, 2020, eqs. 1 and 8 (https://arxiv.org/abs/2003.03488).
+  """
+  sign = _attach.attach(_staircases.sign(), estimator)
+  return _learned.from_rule(_RSign(sign, channel_axis), 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _RSign:
+  sign: _attach.Quantize
+  channel_axis: int = dataclasses.field(metadata={'static': True})
+
+  def init(self, x):
+    return {'threshold': _per_channel(x, self.channel_axis, 0.0)}
+
+  def apply(self, qparams, x, progress):
+    threshold = _channels.align(
+      'threshold', qparams['threshold'], x, self.channel_axis
+    )
+    return self.sign(
+      _channels.at_least_float32(x) - threshold, progress=progress
+    )
+
+  def levels(self, qparams):
+    return _staircases.Step(qparams['threshold'], -1, self.channel_axis)
+
+
+def rprelu(
+  *, channel_axis: int = -1, slope: float = 0.25
+) -> _learned.Quantizer:
+  r"""PReLU with learned shifts before and after it, for each channel.
+
+  .. math::
+    y = \begin{cases} x - \gamma_c + \zeta_c & x > \gamma_c \\
+    \beta_c (x - \gamma_c) + \zeta_c & x \le \gamma_c \end{cases}
+
+  It has the ordinary derivatives, that of the lower side at the kink. It quantizes
+  nothing, but is learned like the rest.
+
+  Args:
+    channel_axis: the axis of ``x`` that the parameters are for.
+    slope: where beta begins.
+
+  Returns:
+    A `Quantizer` (``bits`` None) with the parameters ``'shift_in'`` (gamma),
+    ``'slope'`` (beta) and ``'shift_out'`` (zeta), [channels] each.
+
+  Raises:
+    ValueError: when called, for a ``channel_axis`` that ``x`` does not have or
+      parameters of another number.
+
+  References:
+    Liu et al., ReActNet, 2020, eq. 2 (https://arxiv.org/abs/2003.03488).
+  """
+  return _learned.from_rule(_RPReLU(channel_axis, slope), None)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _RPReLU:
+  channel_axis: int = dataclasses.field(metadata={'static': True})
+  slope: types.Scalar
+
+  def init(self, x):
+    return {
+      'shift_in': _per_channel(x, self.channel_axis, 0.0),
+      'shift_out': _per_channel(x, self.channel_axis, 0.0),
+      'slope': _per_channel(x, self.channel_axis, self.slope),
+    }
+
+  def apply(self, qparams, x, progress):
+    del progress
+    shift_in, shift_out, slope = (
+      _channels.align(name, qparams[name], x, self.channel_axis)
+      for name in ('shift_in', 'shift_out', 'slope')
+    )
+    shifted = _channels.at_least_float32(x) - shift_in
+    above = shifted > 0
+    # Where x is infinite, 0 * inf would be NaN.
+    below = slope * jnp.where(above, 0, shifted)
+    return jnp.where(above, shifted, below) + shift_out
+
+
+def _per_channel(x, channel_axis, value):
+  shape = _channels.shape_of_channels(x, channel_axis)
+  return jnp.full(shape, value, _channels.at_least_float32(x).dtype)

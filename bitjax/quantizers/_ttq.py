@@ -1,0 +1,93 @@
+"""TTQ: ternary weights whose two non-zero levels are learned."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
+from bitjax.quantizers import _estimators
+from bitjax.quantizers import _learned
+from bitjax.quantizers import _staircases
+
+__all__ = ['ttq']
+
+
+def ttq(
+  factor: types.Scalar = 0.05, *, channel_axis: int | None = None
+) -> _learned.Quantizer:
+  r"""Trained ternary quantization: -W_n, 0 or W_p.
+
+  With :math:`\Delta = t \max |x|`
+
+  .. math::
+    y = \begin{cases} W_p \\ 0 \\ -W_n \end{cases} \qquad
+    \bar x = \bar y \begin{cases} W_p \\ 1 \\ W_n \end{cases} \qquad
+    \begin{array}{l} x > \Delta \\ |x| \le \Delta \\ x < -\Delta \end{array}
+    \qquad
+    \bar W_p = \sum_{x > \Delta} \bar y, \quad
+    \bar W_n = -\sum_{x < -\Delta} \bar y
+
+  (The minus is that of -W_n. Some ports leave it out.) The levels begin at the
+  mean magnitude of the weights that they stand for, at 1 where there are none.
+
+  Args:
+    factor: t > 0, of the threshold.
+    channel_axis: learns levels for each entry of that axis, with thresholds of
+      their own; None for one pair.
+
+  Returns:
+    A `Quantizer` with the parameters ``'positive'`` (W_p) and ``'negative'``
+    (W_n), [] or [channels]. An infinite or NaN value makes all others 0.
+
+  Raises:
+    ValueError: for a factor that is not positive, and, when called, a
+      ``channel_axis`` that ``x`` does not have.
+
+  References:
+    Zhu et al., Trained ternary quantization, 2017, eqs. 6-9
+    (https://arxiv.org/abs/1612.01064).
+  """
+  types.check_positive('factor', factor)
+  return _learned.from_rule(_TTQ(factor, channel_axis), 2)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _TTQ:
+  factor: types.Scalar
+  channel_axis: int | None = dataclasses.field(metadata={'static': True})
+
+  def init(self, x):
+    codes = self._codes(x)
+    size = jnp.abs(_channels.at_least_float32(x))
+    axes = _channels.reduced_axes(x, self.channel_axis)
+    shape = _channels.shape_of_channels(x, self.channel_axis)
+
+    def level(mask):
+      mean = _staircases.mean_where(size, mask, axes).reshape(shape)
+      return jnp.where(mean > 0, mean, 1)
+
+    return {'negative': level(codes < 0), 'positive': level(codes > 0)}
+
+  def apply(self, qparams, x, progress):
+    del progress
+    codes = self._codes(_channels.at_least_float32(x))
+    positive, negative = (
+      _channels.align(name, qparams[name], x, self.channel_axis)
+      for name in ('positive', 'negative')
+    )
+    # Its factor is also what a latent weight's gradient is multiplied by.
+    one = jnp.ones((), codes.dtype)
+    level = jnp.where(codes > 0, positive, jnp.where(codes < 0, negative, one))
+    return codes * level
+
+  def _codes(self, x):
+    staircase = _staircases.ternary(
+      'max_abs', factor=self.factor, channel_axis=self.channel_axis
+    )
+    return _attach.attach(staircase, _estimators.identity())(x)

@@ -1,0 +1,152 @@
+r"""Uniform grids: integer codes times a step.
+
+With b bits the codes are
+
+================  ==========================  ====================
+grid              codes                       2 bits
+================  ==========================  ====================
+unsigned          0 ... 2^b - 1               0, 1, 2, 3
+signed            -2^(b-1) ... 2^(b-1) - 1    -2, -1, 0, 1
+signed, narrow    the same without the first  -1, 0, 1
+================  ==========================  ====================
+
+One bit is {0, 1} unsigned; the signed grids need two (one signed bit is the
+sign's +-1, which has no zero). Ties round to the even code, as IEEE 754 has it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _channels
+
+__all__ = ['Grid', 'code_range', 'uniform']
+
+
+def code_range(
+  bits: int, *, signed: bool = True, narrow: bool = False
+) -> tuple[int, int]:
+  """The smallest and the largest code of a grid.
+
+  Args:
+    bits: b >= 1; >= 2 if signed.
+    signed: whether there are negative codes.
+    narrow: whether to leave out the smallest code, so that the grid is
+      symmetric.
+
+  Raises:
+    ValueError: for bits out of range, or a narrow grid that is not signed.
+  """
+  _channels.check_bits(bits, 2 if signed else 1)
+  if not signed:
+    if narrow:
+      raise ValueError('narrow must be False for an unsigned grid; got True.')
+    return 0, 2**bits - 1
+  high = 2 ** (bits - 1) - 1
+  return -high if narrow else -high - 1, high
+
+
+def uniform(
+  bits: int,
+  *,
+  signed: bool = True,
+  narrow: bool = False,
+  step: types.Scalar | None = None,
+  channel_axis: int | None = None,
+) -> Grid:
+  r"""Rounds to a uniform grid of ``bits`` bits, and clips to its ends.
+
+  .. math:: q(x) = s \, \mathrm{clip}(\mathrm{round}(x / s), Q_n, Q_p)
+
+  The codes run from :math:`Q_n` to :math:`Q_p`; ties round to the even code.
+
+  =======================  ==========================  =================
+  grid                     codes                       2 bits
+  =======================  ==========================  =================
+  ``signed=False``         0 ... 2^b - 1               0, 1, 2, 3
+  signed                   -2^(b-1) ... 2^(b-1) - 1    -2, -1, 0, 1
+  signed and ``narrow``    the same without the first  -1, 0, 1
+  =======================  ==========================  =================
+
+  Without a step :math:`s = 1 / Q_p`, so that the largest level is 1: for unsigned
+  grids DoReFa's :math:`\mathrm{round}(x n) / n` on [0, 1].
+
+  Args:
+    bits: b, in [1, 16]; at least 2 if signed (one signed bit is `sign`).
+    signed: whether there are negative levels.
+    narrow: whether to leave out the lowest level, which has no counterpart.
+    step: s > 0, in the units of ``x``: a scalar, or [channels]; None for
+      :math:`1 / Q_p`.
+    channel_axis: the axis of ``x`` that the steps are for; None for one step.
+
+  Returns:
+    A staircase that keeps shape and dtype and computes in float32 or wider.
+    Infinite values become the ends of the grid, NaN stays NaN.
+
+  Raises:
+    ValueError: for bits out of range, a narrow unsigned grid, a step that is not
+      positive, and, when called, steps of another number than the channels.
+  """
+  low, high = code_range(bits, signed=signed, narrow=narrow)
+  if step is not None:
+    types.check_positive('step', step)
+  return Grid(step, low, high, channel_axis)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """The staircase of `uniform`.
+
+  Attributes:
+    step: s, scalar or [channels]; None for ``1 / high``.
+    low: smallest code.
+    high: largest code.
+    channel_axis: the axis that the steps are for.
+  """
+
+  step: types.Scalar | None
+  low: int = dataclasses.field(metadata={'static': True})
+  high: int = dataclasses.field(metadata={'static': True})
+  channel_axis: int | None = dataclasses.field(metadata={'static': True})
+
+  @property
+  def num_levels(self) -> int:
+    """How many levels there are."""
+    return self.high - self.low + 1
+
+  @property
+  def uniform(self) -> bool:
+    """Whether all weights have the same step."""
+    return self.step is None or jnp.ndim(self.step) == 0
+
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns ``x`` on the grid."""
+    return self.values(jnp.round(self.scaled(x)), x)
+
+  def scaled(self, x: types.Array) -> types.Array:
+    """``x`` in units of the step, clipped, not rounded; at least float32."""
+    wide = _channels.at_least_float32(x)
+    if self.step is None:
+      wide = wide * self.high
+    else:
+      wide = wide / _channels.align('step', self.step, x, self.channel_axis)
+    return jnp.clip(wide, self.low, self.high)
+
+  def values(self, codes: types.Array, x: types.Array) -> types.Array:
+    """The levels of codes, in the dtype of ``x``."""
+    if self.step is None:
+      return (codes / self.high).astype(x.dtype)
+    step = _channels.align('step', self.step, x, self.channel_axis)
+    return (codes * step).astype(x.dtype)
+
+  def neighbours(self, x: types.Array) -> tuple[types.Array, types.Array]:
+    """The next level up and down themselves; ``x`` beyond the ends."""
+    codes = jnp.round(self.scaled(x))
+    up = jnp.where(codes < self.high, self.values(codes + 1, x), x)
+    down = jnp.where(codes > self.low, self.values(codes - 1, x), x)
+    return up, down

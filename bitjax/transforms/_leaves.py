@@ -1,0 +1,52 @@
+"""The leaves of an update and of the parameters it is for, side by side."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import types
+from bitjax.transforms import _rounding
+
+__all__ = ['apply', 'check_floating', 'pair']
+
+
+def pair(
+  updates: optax.Updates, params: optax.Params | None
+) -> tuple[jax.tree_util.PyTreeDef, list[types.Array], list[types.Array]]:
+  """Returns the structure of ``updates``, its leaves and those of ``params``.
+
+  What is added to the parameters is what the transform has seen: see
+  `_rounding.seal`.
+
+  Raises:
+    ValueError: without ``params``, or if they are not floating.
+  """
+  if params is None:
+    raise ValueError(
+      'You are using a transformation that requires the current value of '
+      'parameters, but you are not passing `params` when calling `update`.'
+    )
+  leaves, treedef = jax.tree.flatten(updates)
+  proposed = [_rounding.seal(jnp.asarray(u)) for u in leaves]
+  current = [jnp.asarray(p) for p in treedef.flatten_up_to(params)]
+  check_floating(current)
+  return treedef, proposed, current
+
+
+def check_floating(leaves: list) -> None:
+  """Raises a ``ValueError`` unless all leaves are floating."""
+  for x in leaves:
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+      raise ValueError(
+        'budgets, flips and limits are of floating parameters; got '
+        f'{jnp.result_type(x)}. Leave such a leaf out with optax.masked.'
+      )
+
+
+def apply(param: types.Array, update: types.Array) -> types.Array:
+  """Returns what ``optax.apply_updates`` will store."""
+  dtype = jnp.result_type(jnp.float32, param, update)
+  moved = param.astype(dtype) + update.astype(dtype)
+  return _rounding.cast(moved, param.dtype)

@@ -1,0 +1,181 @@
+"""Quantizers made of others equal their rules in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import quantizers
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(9, 3)).astype(np.float32)
+G = RNG.normal(size=(9, 3)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def unoptimised():
+  """Most of the time is the compiler's, and rules need no optimised code."""
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
+@jax.jit
+def vjp(quantize, x, g):
+  y, pull_back = jax.vjp(quantize, x)
+  return y, *pull_back(g)
+
+
+def ste(staircase=None, estimator=None):
+  return quantizers.attach(
+    staircase or quantizers.sign(), estimator or quantizers.identity()
+  )
+
+
+def close(got, want, rtol=2e-6):
+  np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-6)
+
+
+class TestStandardized:
+  """Unbiased deviation; the gradient through mean and deviation, or not."""
+
+  w = np.float64(X)
+  hat = (w - w.mean(axis=0)) / w.std(axis=0, ddof=1)
+
+  @pytest.mark.parametrize('detached', [False, True])
+  def test_equals_formula(self, detached):
+    quantize = quantizers.standardized(
+      ste(estimator=quantizers.window(1.0)), detached=detached
+    )
+    y, x_bar = vjp(quantize, X, G)
+    np.testing.assert_array_equal(y, np.where(self.hat >= 0, 1, -1))
+    g = G * (np.abs(self.hat) <= 1)
+    if not detached:
+      n = len(g)
+      g = g - g.mean(axis=0) - self.hat * np.sum(self.hat * g, axis=0) / (n - 1)
+    close(x_bar, g / self.w.std(axis=0, ddof=1), rtol=1e-5)
+
+  def test_convolution_kernels_and_equal_weights(self):
+    kernel = RNG.normal(size=(2, 2, 3, 4)).astype(np.float32)
+    kernel[..., 1] = 0.5
+    identity = jax.tree_util.Partial(lambda x, progress, key: x)
+    y, x_bar = vjp(quantizers.standardized(identity), kernel, kernel)
+    flat = np.float64(kernel).reshape(-1, 4)
+    hat = (flat - flat.mean(axis=0))[:, [0, 2, 3]]
+    hat /= hat.std(axis=0, ddof=1)
+    close(np.asarray(y).reshape(-1, 4)[:, [0, 2, 3]], hat)
+    np.testing.assert_array_equal(y[..., 1], 0)
+    assert np.isfinite(x_bar).all()
+
+  def test_irnet_weights(self):
+    quantize = quantizers.standardized(
+      quantizers.scaled(ste(), quantizers.power_of_two())
+    )
+    y, _ = vjp(quantize, X, G)
+    scale = 2 ** np.rint(np.log2(np.abs(self.hat).mean(axis=0)))
+    np.testing.assert_array_equal(y, np.where(self.hat >= 0, 1, -1) * scale)
+
+
+class TestScaled:
+  """The scale times the codes; its own gradient only if it is not detached."""
+
+  @pytest.mark.parametrize('detached', [False, True])
+  @pytest.mark.parametrize('coupling', ['column', 'tensor'])
+  def test_xnor_net(self, coupling, detached):
+    scaling = quantizers.mean_abs(coupling, detached=detached)
+    quantize = quantizers.scaled(ste(estimator=quantizers.window(1.0)), scaling)
+    y, x_bar = vjp(quantize, X, G)
+    axis = 0 if coupling == 'column' else None
+    sign = np.where(X >= 0, 1.0, -1.0)
+    alpha = np.abs(np.float64(X)).mean(axis=axis)
+    close(y, alpha * sign)
+    want = alpha * G * (np.abs(X) <= 1)
+    if not detached:
+      count = X.size if axis is None else len(X)
+      want = want + sign * np.sum(sign * G, axis=axis) / count
+    close(x_bar, want)
+
+
+class TestDorefa:
+  """The authors' code, larq's, and the ports'."""
+
+  @pytest.mark.parametrize('bits', [1, 2, 4])
+  def test_activations(self, bits):
+    n = 2**bits - 1
+    ties = (np.arange(n) + 0.5) / n
+    x = np.float32([-np.inf, -1, 0, 1, np.inf, *ties])
+    x = np.concatenate([x, np.nextafter(x, np.float32(-9)), X.ravel()])
+    x = np.where(np.abs(x) < 1e-30, 0, x).astype(np.float32)
+    y, x_bar = vjp(quantizers.dorefa_activations(bits), x, np.ones_like(x))
+    codes = np.rint(np.clip(x, 0, 1) * np.float32(n))
+    close(y, codes / n)
+    np.testing.assert_array_equal(x_bar, (x >= 0) & (x <= 1))
+
+  @pytest.mark.parametrize('variant', quantizers.DOREFA_VARIANTS)
+  @pytest.mark.parametrize('bits', [1, 2, 4])
+  def test_weights(self, bits, variant):
+    y, x_bar = vjp(quantizers.dorefa_weights(bits, variant=variant), X, G)
+    w, n = np.float64(X), 2**bits - 1
+    if bits == 1 and variant == 'authors':
+      close(y, np.abs(w).mean() * np.where(w >= 0, 1, -1))
+      close(x_bar, G)
+      return
+    t = np.tanh(w)
+    m = np.abs(t).max()
+    close(y, 2 * np.rint(n * (t / (2 * m) + 0.5)) / n - 1)
+    want = np.float64(G)
+    if variant != 'identity':
+      g_t = G / m
+      if variant == 'authors':
+        g_t = g_t - (np.abs(t) == m) * np.sign(t) * np.sum(G * t) / m**2
+      want = (1 - t**2) * g_t
+    close(x_bar, want, rtol=1e-5)
+
+  def test_activations_are_a_staircase_and_weights_are_not(self):
+    staircase = quantizers.staircase(quantizers.dorefa_activations(2))
+    assert staircase.num_levels == 4
+    assert quantizers.staircase(quantizers.dorefa_weights(2)) is None
+
+
+def test_dtypes_shapes_and_equal_structure():
+  makes = [
+    lambda: quantizers.standardized(ste()),
+    lambda: quantizers.scaled(ste(), quantizers.mean_abs()),
+    lambda: quantizers.scaled(ste(), quantizers.power_of_two('tensor')),
+    lambda: quantizers.dorefa_activations(2),
+    lambda: quantizers.dorefa_weights(1),
+    lambda: quantizers.dorefa_weights(3, variant='identity'),
+  ]
+  for make in makes:
+    quantize = make()
+    assert jax.tree.structure(quantize) == jax.tree.structure(make())
+    for dtype in ('float32', 'float16', 'bfloat16'):
+      x = jax.ShapeDtypeStruct((3, 2, 4), dtype)
+      y, x_bar = jax.eval_shape(vjp, quantize, x, x)
+      assert y == x_bar == x
+    zeros = jax.jit(quantize)(jnp.zeros((3, 2)))
+    assert np.isfinite(zeros).all()
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda: quantizers.dorefa_activations(0), r'bits .* \[1, 16\]; got 0'),
+    (lambda: quantizers.dorefa_weights(0), r'bits .* \[1, 16\]; got 0'),
+    (
+      lambda: quantizers.dorefa_weights(2, variant='torch'),
+      'variant must be one of authors, larq, identity',
+    ),
+    (lambda: quantizers.dorefa_weights(2)(np.arange(3)), 'needs a floating x'),
+    (
+      lambda: quantizers.scaled(ste(), quantizers.mean_abs())(np.arange(3)),
+      'needs a floating x',
+    ),
+    (
+      lambda: quantizers.standardized(ste())(X[:1]),
+      r'at least 2 weights for each unit; got shape \(1, 3\)',
+    ),
+    (lambda: quantizers.power_of_two('row'), 'coupling must be one of'),
+  ],
+)
+def test_bad_input_is_refused(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

@@ -1,0 +1,53 @@
+"""The table of the documentation has every staircase and estimator."""
+
+import inspect
+import pathlib
+import re
+
+import pytest
+
+from bitjax import quantizers
+
+PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'quantizers.md'
+HEADER = 'idea | paper | checked | annealed | learned | bits | peers'
+KINDS = ('Annealed', 'Estimator', 'Scaling', 'Staircase')
+MADE = {
+  name: make
+  for name in quantizers.__all__
+  if inspect.isfunction(make := getattr(quantizers, name))
+  and make.__annotations__['return'].split('.')[-1] in KINDS
+}
+
+
+def rows(text):
+  """Name to cells, of the tables that have the columns of the header."""
+  found = {}
+  for table in re.findall(
+    rf'\| \w+ \| {re.escape(HEADER)} \|\n((?:\|.*\n)*)', text
+  ):
+    for line in table.splitlines()[1:]:
+      cells = [c.strip() for c in re.split(r'(?<!\\)\|', line)[1:-1]]
+      found[cells[0].strip('`')] = cells[1:]
+  return found
+
+
+ROWS = rows(PAGE.read_text())
+
+
+@pytest.mark.parametrize('name', MADE)
+def test_every_export_has_a_full_row(name):
+  assert name in ROWS, f'docs/quantizers.md has no row for {name}'
+  assert len(ROWS[name]) == 7
+  assert all(ROWS[name]), f'an empty cell in the row of {name}'
+
+
+def test_annealed_is_said_of_what_anneals():
+  for name, make in MADE.items():
+    if make.__annotations__['return'].endswith('Annealed'):
+      assert ROWS[name][3] == 'yes', name
+
+
+def test_a_missing_row_would_be_found():
+  text = PAGE.read_text().replace('| `dsq` |', '| `dsk` |')
+  assert 'dsq' not in rows(text) and 'dsk' in rows(text)
+  assert len(rows(text)) == len(ROWS) > 20

@@ -1,0 +1,516 @@
+"""What every learned quantizer must satisfy: one row each.
+
+A new one is one row of `LEARNED`: how to make it, its parameters, the rule in NumPy
+(float64) for each element's value and its derivatives, and the rule's kinks.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import quantizers
+
+DTYPES = ('float32', 'float16', 'bfloat16')
+
+
+@pytest.fixture(autouse=True)
+def unoptimised():
+  """Most of the time is the compiler's, and rules need no optimised code."""
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """``rule(x, **qparams) -> y, dy/dx, {name: dy/dparam}``, elementwise."""
+
+  name: str
+  make: Callable[[], quantizers.Quantizer]
+  qparams: dict[str, Any]
+  rule: Callable[..., Any]
+  kinks: tuple[float, ...]
+  channels: int = 0  # 0 for a vector; else x is [examples, channels].
+  infinite: bool = True
+  side: float = 0.0  # To a kink's neighbours in float32; 0 for the next float.
+  bits: int | None = 2
+
+  def x(self, dtype):
+    """Each kink and its neighbours, plain values, infinities."""
+    dtype = jnp.dtype(dtype)
+    kinks = np.asarray(self.kinks, dtype)
+    if self.side and dtype == np.float32:
+      sides = [kinks - np.float32(self.side), kinks + np.float32(self.side)]
+    else:
+      away = np.where(kinks == 0, 2.0**-12, 0).astype(dtype)
+      sides = [
+        np.nextafter(kinks - away, np.asarray(-9, dtype)),
+        np.nextafter(kinks + away, np.asarray(9, dtype)),
+      ]
+    plain = np.random.default_rng(0).uniform(-3, 3, 9).astype(dtype)
+    ends = [np.inf, -np.inf] if self.infinite else [4.0, -4.0]
+    x = np.concatenate([kinks, *sides, plain, np.asarray(ends, dtype)])
+    return np.stack(self.channels * [x], axis=1) if self.channels else x
+
+  def params(self):
+    return {k: np.float32(v) for k, v in self.qparams.items()}
+
+  def expected(self, x):
+    x = np.asarray(x).astype(np.float64)
+    with np.errstate(invalid='ignore'):
+      y, dx, dq = self.rule(x, **self.qparams)
+    assert set(dq) == set(self.qparams)
+    return tuple(np.broadcast_to(a, x.shape) for a in (y, dx, *dq.values()))
+
+
+def _lsq(x, step, low, high, batch=False):
+  step, channels = np.asarray(step), np.size(step)
+  share = (x.shape[1] if batch else x.size) // channels
+  v = x / step
+  inside = (v > low) & (v < high)
+  y = step * np.clip(np.rint(v), low, high)
+  slope = np.where(inside, np.rint(v) - v, np.clip(v, low, high))
+  return y, 1.0 * inside, {'step': slope / np.sqrt(share * high)}
+
+
+def _pact(x, alpha, leak=False):
+  step = alpha / 3
+  clipped = np.clip(x, 0, alpha)
+  y = step * np.rint(clipped / step)
+  slope = 1.0 * (x >= alpha)
+  if leak:
+    slope = slope + (np.rint(clipped / step) - clipped / step) / 3
+  return y, 1.0 * ((x >= 0) & (x < alpha)), {'alpha': slope}
+
+
+def _ttq(x, negative, positive):
+  threshold = 0.25 * np.abs(x).max(axis=0)
+  up, down = x > threshold, x < -threshold
+  y = np.where(up, positive, np.where(down, -np.asarray(negative), 0))
+  dx = np.where(up, positive, np.where(down, negative, 1))
+  return y, dx, {'negative': -1.0 * down, 'positive': 1.0 * up}
+
+
+def _dsq(x, alpha, lower, upper):
+  n = 3
+  width = (upper - lower) / n
+  i = np.clip(np.floor((x - lower) / width), 0, n - 1)
+  middle = lower + (i + 0.5) * width
+  s, k = 1 / (1 - alpha), np.log(2 / alpha - 1) / width
+  tau = np.tanh(k * (x - middle))
+  code = i + (s * tau >= 0)
+  p = 0.5 * s * k * width * (1 - tau**2)
+  ds = s**2 * tau
+  dk = -2 / (alpha * (2 - alpha)) / width
+  up = (code - p * (x - lower) / width) / n
+  below, above = x <= lower, x >= upper
+
+  def choose(inside, at_lower, at_upper):
+    return np.where(below, at_lower, np.where(above, at_upper, inside))
+
+  soft = ds + s * (1 - tau**2) * (x - middle) * dk
+  dq = {
+    'alpha': choose(width / 2 * soft, 0, 0),
+    'lower': choose(1 - p - up, 1, 0),
+    'upper': choose(up, 0, 1),
+  }
+  return choose(lower + width * code, lower, upper), choose(p, 0, 0), dq
+
+
+def _rsign(x, threshold):
+  x = x - threshold
+  passed = 1.0 * (np.abs(x) <= 1)
+  return np.where(x >= 0, 1.0, -1.0), passed, {'threshold': -passed}
+
+
+def _rprelu(x, shift_in, shift_out, slope):
+  x = x - shift_in
+  up = x > 0
+  y = np.where(up, x, slope * x) + shift_out
+  dx = np.where(up, 1, slope)
+  dq = {'shift_in': -dx, 'shift_out': 1.0, 'slope': np.where(up, 0, x)}
+  return y, dx, dq
+
+
+def halves(low, high, step):
+  return tuple(step * k / 2 for k in range(2 * low - 1, 2 * high + 2))
+
+
+CLOSE = 2.0**-20  # The rule subtracts: floats nearer than this are one.
+LEARNED = (
+  Row(
+    'lsq',
+    lambda: quantizers.lsq(2),
+    {'step': 0.25},
+    lambda x, step: _lsq(x, step, -2, 1),
+    halves(-2, 1, 0.25),
+  ),
+  Row(
+    'lsq of activations',
+    lambda: quantizers.lsq(3, signed=False, batch_axes=1),
+    {'step': 0.5},
+    lambda x, step: _lsq(x, step, 0, 7, batch=True),
+    halves(0, 7, 0.5),
+    channels=2,
+    bits=3,
+  ),
+  Row(
+    'lsq, narrow, of channels',
+    lambda: quantizers.lsq(3, narrow=True, channel_axis=-1),
+    {'step': [0.25, 1.0]},
+    lambda x, step: _lsq(x, step, -3, 3),
+    halves(-3, 3, 0.25) + halves(-3, 3, 1.0),
+    channels=2,
+    bits=3,
+  ),
+  Row(
+    'pact',
+    lambda: quantizers.pact(2),
+    {'alpha': 1.5},
+    _pact,
+    (0.0, 0.25, 0.75, 1.25, 1.5),
+  ),
+  Row(
+    'pact through its step',
+    lambda: quantizers.pact(2, through_step=True),
+    {'alpha': 1.5},
+    functools.partial(_pact, leak=True),
+    (0.0, 0.25, 0.75, 1.25, 1.5),
+  ),
+  Row(
+    'ttq',
+    lambda: quantizers.ttq(0.25),
+    {'negative': 0.5, 'positive': 3.0},
+    _ttq,
+    (-1.0, 0.0, 1.0),
+    infinite=False,
+  ),
+  Row(
+    'ttq of channels',
+    lambda: quantizers.ttq(0.25, channel_axis=1),
+    {'negative': [0.5, 2.0], 'positive': [3.0, 0.25]},
+    _ttq,
+    (-1.0, 0.0, 1.0),
+    channels=2,
+    infinite=False,
+  ),
+  Row(
+    'dsq',
+    lambda: quantizers.learned_dsq(2),
+    {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
+    _dsq,
+    (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
+    side=CLOSE,
+  ),
+  Row(
+    'rsign',
+    lambda: quantizers.rsign(quantizers.window(1.0)),
+    {'threshold': [0.5, -0.25]},
+    _rsign,
+    (-1.25, -0.5, -0.25, 0.5, 0.75, 1.5),
+    channels=2,
+    side=CLOSE,
+    bits=1,
+  ),
+  Row(
+    'rprelu',
+    lambda: quantizers.rprelu(),
+    {'shift_in': [0.5, -1.0], 'shift_out': [0.25, 2.0], 'slope': [0.25, 3.0]},
+    _rprelu,
+    (-1.0, 0.5),
+    channels=2,
+    infinite=False,
+    bits=None,
+  ),
+)
+every_row = pytest.mark.parametrize('row', LEARNED, ids=lambda row: row.name)
+
+
+@functools.cache
+def pull_backs(dtype):
+  """Of each row: y, and the cotangents of x and qparams for each element."""
+
+  def run(rows):
+    results = []
+    for quantizer, qparams, x in rows:
+      y, pull = jax.vjp(quantizer.apply, qparams, x)
+      ones = jnp.eye(x.size, dtype=y.dtype).reshape(-1, *x.shape)
+      results.append((y, *jax.vmap(pull)(ones)))
+    return results
+
+  rows = [(row.make(), row.params(), row.x(dtype)) for row in LEARNED]
+  results = jax.jit(run)(rows)
+  return {row.name: r for row, r in zip(LEARNED, results, strict=True)}
+
+
+class TestRule:
+  """Forward, input gradient and parameter gradients, element by element."""
+
+  @pytest.mark.parametrize('dtype', DTYPES)
+  @every_row
+  def test_equals_rule_around_kinks(self, row, dtype):
+    x = row.x(dtype)
+    y, qparams_bar, x_bar = pull_backs(dtype)[row.name]
+    assert y.dtype == x_bar.dtype == x.dtype
+    want_y, want_dx, *want_dq = row.expected(x)
+    eps = float(jnp.finfo(dtype).eps)
+    tolerance = 1e-6 if dtype == 'float32' else eps
+
+    def close(got, want):
+      got = np.asarray(got).astype(np.float64)
+      np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance / 2)
+
+    close(y, want_y)
+    x_bar = np.asarray(x_bar).astype(np.float64).reshape(x.size, x.size)
+    close(x_bar, np.diag(want_dx.ravel()))
+    for name, want in zip(qparams_bar, want_dq, strict=True):
+      got = qparams_bar[name]
+      assert got.dtype == np.float32
+      if got.ndim == 2:  # Each element moves the parameter of its channel.
+        channel = np.arange(x.size) % row.channels
+        own = np.eye(row.channels, dtype=bool)[channel]
+        want = np.where(own, want.reshape(-1, 1), 0)
+      close(got, want.reshape(got.shape))
+
+  @every_row
+  def test_bits_and_structure(self, row):
+    assert row.make().bits == row.bits
+    structure = jax.tree.structure
+    assert structure(row.make()) == structure(row.make())
+
+
+class TestTransformations:
+  """The same gradients under every nesting, and no leaked tracers."""
+
+  def test_every_nesting_equals_rule(self):
+    rng = np.random.default_rng(1)
+
+    def loss(qparams, x, quantizer, progress, g):
+      bound = quantizers.bind(quantizer, qparams)
+      return jnp.sum(bound(x, progress=progress) * g)
+
+    grad = jax.grad(loss, argnums=(0, 1))
+
+    def nestings(quantizer, qparams, x, g):
+      def step(carry, progress):
+        return carry, grad(carry, x, quantizer, progress, g)
+
+      @jax.checkpoint
+      def closure(qparams, x):  # Closes over tracers.
+        return jax.jit(loss)(qparams, x, quantizer, 0.5, g)
+
+      lanes = jax.tree.map(lambda p: jnp.stack([2 * p, p]), qparams)
+      swept = jax.vmap(grad, in_axes=(0, None, None, None, None))
+      scanned = jax.lax.scan(step, qparams, jnp.asarray([0.0, 1.0]))[1]
+      return [
+        jax.grad(closure, argnums=(0, 1))(qparams, x),
+        jax.tree.map(lambda a: a[1], swept(lanes, x, quantizer, 1.0, g)),
+        jax.tree.map(lambda a: a[1], scanned),
+      ]
+
+    rows, some = [], LEARNED[1::2]  # One of each file.
+    for row in some:
+      x = row.x('float32')
+      x = np.where(np.isfinite(x), x, 2.5).astype(np.float32)
+      g = rng.uniform(0.5, 1.5, x.shape).astype(np.float32)
+      rows.append((row.make(), row.params(), x, g))
+    with jax.checking_leaks():
+      results = jax.jit(lambda rows: [nestings(*row) for row in rows])(rows)
+    for row, (_, _, x, g), result in zip(some, rows, results, strict=True):
+      _, dx, *dq = row.expected(x)
+      for qparams_bar, x_bar in result:
+        np.testing.assert_allclose(x_bar, dx * g, rtol=3e-6, atol=1e-6)
+        for (name, got), d in zip(qparams_bar.items(), dq, strict=True):
+          want = np.sum(d * g, axis=None if got.ndim == 0 else 0)
+          np.testing.assert_allclose(
+            got, want, rtol=1e-5, atol=1e-5, err_msg=f'{row.name} {name}'
+          )
+
+  def test_any_shape(self):
+    shapes = [(), (0,), (2, 3, 4)]
+    of_channels = {'ttq of channels': [(0, 2)]}
+
+    def run(rows):
+      results = []
+      for row, quantizer in zip(LEARNED, rows, strict=True):
+        known = of_channels.get(row.name)
+        others = [(0, 2), (3, 4, 2)] if row.channels else shapes
+        for shape in known or others:
+          x = jnp.full(shape, 0.75)
+          qparams = quantizer.init(None, x)
+          y = quantizer.apply(qparams, x)
+          assert y.shape == shape
+          results.append(jax.tree.map(jnp.isfinite, qparams))
+      return results
+
+    results = jax.jit(run)([row.make() for row in LEARNED])
+    assert all(np.all(leaf) for leaf in jax.tree.leaves(results))
+
+
+def normal(*shape):
+  return np.random.default_rng(2).normal(size=shape).astype(np.float32)
+
+
+class TestInit:
+  """Where the parameters begin."""
+
+  def test_lsq(self):
+    x = normal(40, 3)
+    got = quantizers.lsq(3).init(None, x)['step']
+    want = 2 * np.abs(x).mean() / np.sqrt(3)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    got = quantizers.lsq(2, signed=False, channel_axis=1).init(None, x)['step']
+    want = 2 * np.abs(x).mean(axis=0) / np.sqrt(3)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert quantizers.lsq(2).init(None, np.zeros(3, np.float32))['step'] == 1
+
+  def test_ttq(self):
+    x = np.float32([4, 2, 0.9, -0.5, -3])
+    got = quantizers.ttq(0.25).init(None, x)
+    assert {k: float(v) for k, v in got.items()} == {
+      'positive': 3.0,
+      'negative': 3.0,
+    }
+    got = quantizers.ttq(0.25).init(None, np.abs(x))
+    assert got['negative'] == 1
+
+  def test_others(self):
+    x = normal(40, 3)
+    assert quantizers.pact(4, alpha=6.0).init(None, x) == {'alpha': 6.0}
+    got = quantizers.learned_dsq(2, alpha=0.3).init(None, x)
+    want = {'alpha': np.float32(0.3), 'lower': x.min(), 'upper': x.max()}
+    assert got == want
+    sign = quantizers.rsign(quantizers.identity())
+    np.testing.assert_array_equal(sign.init(None, x)['threshold'], np.zeros(3))
+    for dtype in ('bfloat16', 'float16'):
+      got = quantizers.lsq(2).init(None, jnp.asarray(x, dtype))
+      assert got['step'].dtype == np.float32
+
+
+class TestBehaviour:
+  """What is said of single quantizers."""
+
+  def test_nan_stays_nan_or_is_minus_one(self):
+    x = np.float32([np.nan, 0.5])
+    for make in (
+      lambda: quantizers.lsq(2),
+      lambda: quantizers.pact(2),
+      lambda: quantizers.learned_dsq(2),
+    ):
+      quantizer = make()
+      y = quantizer.apply(quantizer.init(None, np.float32([1, -1])), x)
+      np.testing.assert_array_equal(np.isnan(y), [True, False])
+    rsign = quantizers.rsign(quantizers.identity())
+    assert rsign.apply({'threshold': jnp.zeros(2)}, x)[0] == -1
+
+  def test_dsq_finds_back_to_a_valid_alpha(self):
+    quantizer = quantizers.learned_dsq(2)
+    x = jnp.asarray([0.2, 0.4, -0.7])
+
+    def total(alpha):
+      qparams = {'alpha': alpha, 'lower': -1.0, 'upper': 2.0}
+      return jnp.sum(quantizer.apply(qparams, x))
+
+    alphas = jnp.asarray([-0.5, 1e-3, 1.7, 1 - 1e-3])
+    low, lowest, high, highest = jax.jit(jax.vmap(jax.grad(total)))(alphas)
+    assert np.isfinite([lowest, highest]).all()
+    assert low == lowest and high == highest
+
+  @pytest.mark.parametrize('bits', [1, 2, 3])
+  def test_dsq_gradient_mass_is_the_range(self, bits):
+    """Each interval's integrates to its width, for every alpha."""
+    quantizer = quantizers.learned_dsq(bits)
+    x = np.linspace(-1, 2, 24 * 400 + 1, dtype=np.float32)[1::2]
+
+    def mass(alpha):
+      qparams = {'alpha': alpha, 'lower': -1.0, 'upper': 2.0}
+      grads = jax.grad(lambda x: jnp.sum(quantizer.apply(qparams, x)))(x)
+      return 3 * jnp.mean(grads)
+
+    masses = jax.jit(jax.vmap(mass))(jnp.asarray([0.05, 0.2, 0.6]))
+    np.testing.assert_allclose(masses, 3.0, rtol=1e-3)
+
+  def test_learned_thresholds_fit_shifted_data(self):
+    """A threshold that learns finds the place where labels change."""
+    quantizer = quantizers.rsign(quantizers.window(1.0))
+    x = normal(256, 1)
+    labels = np.where(x >= 0.4, 1.0, -1.0)
+
+    def loss(qparams):
+      return jnp.mean((quantizer.apply(qparams, x) - labels) ** 2)
+
+    def step(qparams, _):
+      grads = jax.grad(loss)(qparams)
+      return jax.tree.map(lambda p, g: p - 0.05 * g, qparams, grads), None
+
+    qparams = quantizer.init(None, x)
+    qparams, _ = jax.lax.scan(step, qparams, None, 200)
+    np.testing.assert_allclose(qparams['threshold'], 0.4, atol=0.1)
+
+  def test_bound_staircases_are_what_is_computed(self):
+    x = 3 * normal(50, 2)
+    for row in LEARNED:
+      bound = quantizers.bind(row.make(), row.params())
+      staircase = quantizers.staircase(bound)
+      if staircase is None:
+        assert row.name.startswith(('ttq', 'dsq', 'rprelu'))
+        continue
+      np.testing.assert_allclose(staircase(x), bound(x), rtol=1e-6)
+
+
+X = np.ones((4, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda: quantizers.lsq(1), r'bits must be an integer in \[2, 16\]; got 1'),
+    (lambda: quantizers.lsq(0, signed=False), r'in \[1, 16\]; got 0'),
+    (lambda: quantizers.lsq(2.0), 'got 2.0'),
+    (lambda: quantizers.lsq(2, batch_axes=-1), 'batch_axes must be >= 0'),
+    (lambda: quantizers.pact(0), 'bits must be'),
+    (lambda: quantizers.pact(2, alpha=0.0), 'alpha must be > 0'),
+    (lambda: quantizers.ttq(-0.1), 'factor must be > 0'),
+    (lambda: quantizers.learned_dsq(0), 'bits must be'),
+    (
+      lambda: quantizers.learned_dsq(2, alpha=0.0),
+      r'alpha must be in \(0.0, 1',
+    ),
+    (
+      lambda: quantizers.learned_dsq(2, alpha=1.0),
+      r'alpha must be in \(0.0, 1',
+    ),
+    (
+      lambda: quantizers.lsq(2, channel_axis=2).init(None, X),
+      r'channel_axis must be in \[-2, 2\), an axis .* got 2',
+    ),
+    (
+      lambda: quantizers.ttq(channel_axis=-3).init(None, X),
+      r'channel_axis must be in \[-2, 2\)',
+    ),
+    (
+      lambda: quantizers.lsq(2, channel_axis=0).apply({'step': X[0]}, X),
+      r'step must have shape \(4,\) .* channel_axis 0; got \(3,\)',
+    ),
+    (
+      lambda: quantizers.rsign(quantizers.identity()).init(None, X[0, 0]),
+      'channel_axis must be',
+    ),
+    (lambda: quantizers.lsq(2).init(None, np.arange(3)), 'needs a floating x'),
+    (
+      lambda: quantizers.pact(2).apply({'alpha': 1.0}, np.arange(3)),
+      'needs a floating x; got dtype int',
+    ),
+    (
+      lambda: quantizers.pact(2).apply({'alpha': 1.0}, X, progress=2.0),
+      'progress must be in',
+    ),
+  ],
+)
+def test_bad_input_is_refused(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
