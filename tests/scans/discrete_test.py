@@ -407,3 +407,18 @@ def test_what_fits_is_found_without_sorting():
         np.testing.assert_array_equal(found, expected)
         sizes.append(expected.sum())
   assert min(sizes) == 0 and max(sizes) == 300 and len(set(sizes)) > 5
+
+
+def test_ternary_weights_go_to_the_better_neighbour(make):
+  kernel = np.random.default_rng(12).normal(size=(FAN_IN, UNITS)) / 8
+  kernel[0] = 0.125, -0.125, 0.0, 1e-30  # At and around the thresholds.
+  view, _ = make(kernel=kernel)
+  ternary = quantizers.attach(quantizers.ternary(0.125), quantizers.identity())
+  view = dataclasses.replace(view, quantizer=ternary)
+  before = np.asarray(ternary(view.kernel))
+  # Upwards is better, but where there is no way up.
+  signal = jnp.stack([2 * jnp.ones(kernel.shape), jnp.ones(kernel.shape)])
+  step = scans.discrete_gradient(view, types.Budget(100.0), signal=signal)
+  after = np.asarray(ternary(view.kernel + step.displacement))
+  np.testing.assert_array_equal(after, np.where(before < 1, before + 1, 0))
+  assert step.num_moves == kernel.size and len(np.unique(before)) == 3
