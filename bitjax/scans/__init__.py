@@ -5,6 +5,24 @@ layer is one function of the view, which chooses the fastest exact path from
 static facts, can be told which to use, and says which it used.
 """
 
+from bitjax.scans._central import central_difference
+from bitjax.scans._certificates import Certificate
+from bitjax.scans._certificates import flip_certificate
+from bitjax.scans._certificates import merge_gains
+from bitjax.scans._coordinate import CoordinateDescent
+from bitjax.scans._coordinate import coordinate_discrete_gradient
+from bitjax.scans._discrete import DiscretePath
+from bitjax.scans._discrete import DiscreteStep
+from bitjax.scans._discrete import discrete_gradient
+from bitjax.scans._discrete import multi_step_discrete_gradient
+from bitjax.scans._discrete_prefixes import PrefixScan
+from bitjax.scans._discrete_prefixes import prefix_scan
+from bitjax.scans._exhaustive import Optimum
+from bitjax.scans._exhaustive import exhaustive
+from bitjax.scans._flip_descent import FlipDescent
+from bitjax.scans._flip_descent import flip_descent
+from bitjax.scans._flip_pairs import PairGains
+from bitjax.scans._flip_pairs import pair_gains
 from bitjax.scans._flips import FlipGains
 from bitjax.scans._flips import brute_force_gains
 from bitjax.scans._flips import flip_gains
@@ -27,7 +45,12 @@ __all__ = [
   'Activation',
   'Affine',
   'BatchNorm',
+  'Certificate',
+  'CoordinateDescent',
   'Dense',
+  'DiscretePath',
+  'DiscreteStep',
+  'FlipDescent',
   'FlipGains',
   'LayerView',
   'LineProfile',
@@ -35,10 +58,23 @@ __all__ = [
   'Moves',
   'Neighbours',
   'Opaque',
+  'Optimum',
+  'PairGains',
+  'PrefixScan',
   'Stage',
   'brute_force_gains',
+  'central_difference',
+  'coordinate_discrete_gradient',
+  'discrete_gradient',
+  'exhaustive',
+  'flip_certificate',
+  'flip_descent',
   'flip_gains',
   'line_profile',
   'line_scan',
+  'merge_gains',
   'moves',
+  'multi_step_discrete_gradient',
+  'pair_gains',
+  'prefix_scan',
 ]

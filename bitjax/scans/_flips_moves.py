@@ -27,7 +27,7 @@ from bitjax import quantizers
 from bitjax import types
 from bitjax.scans import _view
 
-__all__ = ['Moves', 'Neighbours', 'is_binary', 'moves']
+__all__ = ['Moves', 'Neighbours', 'is_binary', 'is_sign', 'moves']
 
 
 class Neighbours(Protocol):
@@ -127,6 +127,12 @@ def is_binary(view: _view.LayerView) -> bool:
   return view.quantizer is not None and _has_two_levels(
     quantizers.staircase(view.quantizer)
   )
+
+
+def is_sign(view: _view.LayerView) -> bool:
+  """Whether its two levels are those of the sign, changing at 0; static too."""
+  staircase = quantizers.staircase(view.quantizer)
+  return jax.tree.structure(staircase) == jax.tree.structure(quantizers.sign())
 
 
 def _has_two_levels(staircase):

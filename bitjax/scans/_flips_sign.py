@@ -30,7 +30,7 @@ from bitjax import types
 from bitjax.scans import _split
 from bitjax.scans import _view
 
-__all__ = ['moments', 'obstacle']
+__all__ = ['crossing', 'edge', 'masked_sums', 'moments', 'obstacle']
 
 # Examples unrolled into one pass over the [units, fan_in] sums, and (example,
 # unit) pairs whose losses are one matrix product: measured on a CPU.
@@ -101,25 +101,25 @@ def moments(
   ].index(True)
   before, behind = parts.front[:place], parts.front[place:]
   # A positive scale alone does not move the sign, whatever its value.
-  edge = _edge(before[1:] if view.coupling != 'none' else before, changes)
+  where = edge(before[1:] if view.coupling != 'none' else before, changes)
   deltas = jnp.swapaxes(changes, 1, 2)  # The long axis last.
   reach = jnp.max(jnp.abs(deltas), axis=(0, 2))[None, :]
   chunk = _GROUP * -(-min(chunk, view.labels.size) // _GROUP)
-  noise = _noise(parts, before, edge, reach) if count_near_ties else None
+  noise = _noise(parts, before, where, reach) if count_near_ties else None
 
   def block(totals, batch):
     x, y, valid = batch
     p = parts.products(x)
     signs = apply(before, p)
     h, other = apply(behind, signs), apply(behind, -signs)
-    side, threshold = _crossing(signs, edge)
+    side, threshold = crossing(signs, where)
     p = side * p
     farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
     active = (farthest >= threshold) & valid[:, None]
     base, change = _flip_changes(parts, h, other - h, y, active)
     sums = (
       jnp.sum(base * valid),
-      *_masked_sums(deltas, x, side, p, threshold, change),
+      *masked_sums(deltas, x, side, p, threshold, change),
     )
     if noise is not None:
       bound = jnp.where(valid[:, None], noise(x), 0.0)
@@ -148,7 +148,7 @@ class _Edge(NamedTuple):
   sign_above: types.Array  # [units], +-1: the sign of p >= high.
 
 
-def _edge(stages, changes):
+def edge(stages, changes):
   """Bisects the floats, [units] at a time; no denormals, which may flush."""
   limit = jnp.full(changes.shape[2:], _LARGEST - _DENORMALS, jnp.int32)
 
@@ -176,7 +176,7 @@ def _edge(stages, changes):
   )
 
 
-def _crossing(signs, edge):
+def crossing(signs, edge):
   """Side s and threshold t, such that the sign changes where ``s p >= t``."""
   above = signs == edge.sign_above[None, :]
   side = jnp.where(above, -1.0, 1.0)
@@ -208,7 +208,7 @@ def _flip_changes(parts, h, tau, labels, active):
   return base, changes.reshape(active.shape)
 
 
-def _masked_sums(deltas, x, side, p, threshold, change):
+def masked_sums(deltas, x, side, p, threshold, change):
   """Sums of d and d^2 over the examples whose sign the move changes."""
 
   def add(sums, moved, threshold, change):

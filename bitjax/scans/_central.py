@@ -1,0 +1,88 @@
+r"""Central differences: the slope of the loss over a finite step, exactly.
+
+.. math:: d_i = \frac{L(w + \epsilon e_i) - L(w - \epsilon e_i)}{2 \epsilon}
+
+For a full-precision kernel this smooths the gradient. For a latent kernel behind a
+staircase, whose derivative is zero, it is a gradient all the same: the exact
+counterpart of what a straight-through estimator estimates.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _flips
+from bitjax.scans import _flips_moves
+from bitjax.scans import _view
+
+__all__ = ['central_difference']
+
+
+def central_difference(
+  view: _view.LayerView,
+  step: types.Scalar,
+  *,
+  path: str = 'auto',
+  chunk: int | None = None,
+) -> types.Array:
+  r"""Returns the central difference of the loss in every weight.
+
+  Both losses are exact. Full-precision kernels take them from `flip_gains`, and so
+  do binary kernels whose scale does not depend on the weights: a step that does not
+  cross the threshold changes nothing, one that does is a flip. All others are evaluated by
+  brute force, two losses for each weight.
+
+  As a gradient it takes part in `descend`, where ``value_and_grad`` is ``lambda
+  kernel: (view.loss(kernel), central_difference(replace(view, kernel=kernel),
+  step))``.
+
+  Args:
+    view: the layer.
+    step: :math:`\epsilon`, in units of the latent weights.
+    path: of `flip_gains`; ``'brute_force'`` evaluates both losses of each weight.
+    chunk: of `flip_gains`.
+
+  Returns:
+    Differences in nats per unit, of the kernel's shape.
+
+  Raises:
+    ValueError: for a step that is not positive, a path that is unknown or does not
+      apply, an empty batch or kernel, or a loss that is concrete and not finite.
+
+  References:
+    Li et al., Differentiable spike, NeurIPS 2021 (a finite difference as the
+    reference for surrogate gradients).
+  """
+  types.check_positive('step', step)
+  types.check_choice('path', path, _flips.PATHS)
+  binary = _flips_moves.is_binary(view) and view.coupling == 'none'
+  if view.quantizer is None:
+    up, down = _flips.flip_gains(view, step=step, path=path, chunk=chunk).gains
+  elif binary and view.quantizer is not None and path != 'brute_force':
+    gains = _flips.flip_gains(view, path=path, chunk=chunk).gains
+    here = view.quantizer(view.kernel)
+    up, down = (
+      jnp.where(view.quantizer(there) != here, gains, 0.0)
+      for there in (view.kernel + step, view.kernel - step)
+    )
+  elif path in ('auto', 'brute_force'):
+    destinations = jnp.stack([view.kernel + step, view.kernel - step])
+    up, down = _flips.brute_force_gains(
+      jax.tree_util.Partial(_losses, view),
+      {'kernel': view.kernel},
+      'kernel',
+      destinations,
+      chunk=chunk,
+    ).gains
+  else:
+    raise ValueError(
+      f'path {path!r} does not apply to this view: a step of its weights is not '
+      "a move to the neighbouring level; use 'brute_force'."
+    )
+  return (down - up) / (2 * step)
+
+
+def _losses(view, params):
+  return view.losses(params['kernel'])

@@ -1,0 +1,167 @@
+r"""Is a network at a local optimum of single flips, and of which data's loss?
+
+A weight pattern is a *1-flip optimum* of a loss if no single move lowers it. On the
+training loss that is a yes or no. As a statement about the data it is an estimate:
+a gain is a mean over examples, with a standard error, and of 200 000 moves some
+improve any finite sample by chance. So four numbers stand together: the share of
+moves that improve the loss, the share that does so by more than two standard
+errors, the share of those that improves held-out data too, and the same share for
+moves taken at random, below which nothing has been found.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _flips
+
+__all__ = ['Certificate', 'flip_certificate', 'merge_gains']
+
+
+class Certificate(NamedTuple):
+  """How near a layer is to a 1-flip optimum.
+
+  Attributes:
+    is_optimum: whether no single move lowers the loss, bool.
+    best: the largest gain in nats.
+    best_error: its standard error. The largest of many estimates is biased upwards.
+    improving: share of moves that lower the loss.
+    significant: share of moves that lower it by more than so many standard errors.
+    mirrored: share of moves that raise it by more than that; where gains are noise
+      around 0, both are alike.
+    holds: of the improving moves, the share that also lowers the held-out loss.
+    significant_holds: the same of the significant ones.
+    random_holds: the same of all moves: what a random flip does.
+    mean_holdout: mean held-out gain of the improving moves in nats.
+    random_mean_holdout: mean held-out gain of all moves in nats.
+  """
+
+  is_optimum: types.Array
+  best: types.Array
+  best_error: types.Array
+  improving: types.Array
+  significant: types.Array
+  mirrored: types.Array
+  holds: types.Array | None
+  significant_holds: types.Array | None
+  random_holds: types.Array | None
+  mean_holdout: types.Array | None
+  random_mean_holdout: types.Array | None
+
+
+def flip_certificate(
+  gains: _flips.FlipGains,
+  holdout: _flips.FlipGains | None = None,
+  *,
+  num_errors: types.Scalar = 2.0,
+  tolerance: types.Scalar = 1e-6,
+) -> Certificate:
+  r"""Judges the single moves of a layer.
+
+  A move counts as improving if its gain is more than ``tolerance`` times the loss,
+  and as significant if, besides, :math:`g > n \cdot \mathrm{SE}(g)`.
+
+  Args:
+    gains: of all moves (`flip_gains`), on the data whose loss is in question: for a
+      trained network the whole training set, merged by `merge_gains`.
+    holdout: gains of the same moves on other data; None for none, and then nothing
+      is said about them.
+    num_errors: n, standard errors.
+    tolerance: what is rounding, as a fraction of the loss.
+
+  Returns:
+    A `Certificate`. A share of no moves at all is NaN.
+
+  Raises:
+    ValueError: if the two differ in shape, or for a negative number.
+
+  References:
+    Benjamini and Hochberg, Controlling the false discovery rate, 1995, on why a
+    share above two standard errors is no list of discoveries.
+  """
+  types.check_non_negative('num_errors', num_errors)
+  types.check_non_negative('tolerance', tolerance)
+  if holdout is not None and holdout.gains.shape != gains.gains.shape:
+    raise ValueError(
+      'gains and holdout must be of the same moves; got shapes '
+      f'{gains.gains.shape} and {holdout.gains.shape}.'
+    )
+  gain, error = gains.gains.reshape(-1), gains.standard_errors().reshape(-1)
+  least = tolerance * gains.loss
+  improving = gain > least
+  significant = improving & (gain > num_errors * error)
+  mirrored = (gain < -least) & (gain < -num_errors * error)
+  best = jnp.argmax(gain)
+  held = [None] * 5
+  if holdout is not None:
+    other = holdout.gains.reshape(-1)
+    falls = other > tolerance * holdout.loss
+    held = [
+      _mean(falls, improving),
+      _mean(falls, significant),
+      jnp.mean(falls),
+      _mean(other, improving),
+      jnp.mean(other),
+    ]
+  return Certificate(
+    ~jnp.any(improving),
+    gain[best],
+    error[best],
+    jnp.mean(improving),
+    jnp.mean(significant),
+    jnp.mean(mirrored),
+    *held,
+  )
+
+
+def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
+  r"""Returns the gains on several batches taken together.
+
+  .. math:: g = \sum_t \frac{B_t}{B} g_t, \qquad
+    m_2 = \sum_t \frac{B_t}{B} m_{2,t}, \qquad B = \sum_t B_t
+
+  As a running total it streams a training set of any size: ``total =
+  merge_gains(total, flip_gains(view))``. Exact but for rounding, if the loss does
+  not couple the examples of a batch.
+
+  Args:
+    *parts: gains of the same moves on disjoint batches.
+
+  Returns:
+    `FlipGains` of all examples; its path names every path taken.
+
+  Raises:
+    ValueError: for no parts, or parts of different shapes.
+  """
+  shapes = list(dict.fromkeys(part.gains.shape for part in parts))
+  if len(shapes) != 1:
+    raise ValueError(
+      'merge_gains needs gains of the same moves, at least one; got the shapes '
+      f'{shapes}.'
+    )
+  total = sum(part.num_examples for part in parts)
+  shares = [part.num_examples / total for part in parts]
+
+  def mean(values):
+    return sum(
+      share * value for share, value in zip(shares, values, strict=True)
+    )
+
+  ties = [part.near_ties for part in parts if part.near_ties is not None]
+  return _flips.FlipGains(
+    gains=jnp.asarray(mean([part.gains for part in parts])),
+    second_moments=jnp.asarray(mean([part.second_moments for part in parts])),
+    loss=jnp.asarray(mean([part.loss for part in parts])),
+    near_ties=jnp.asarray(sum(ties)) if len(ties) == len(parts) else None,
+    num_examples=total,
+    path=', '.join(dict.fromkeys(part.path for part in parts)),
+  )
+
+
+def _mean(x, mask):
+  count = jnp.sum(mask)
+  total = jnp.sum(jnp.where(mask, x, 0))
+  return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)

@@ -1,0 +1,238 @@
+r"""The coordinate discrete gradient: one move after another, kept if it helps.
+
+Moves are tried in an order. Each is scored from where the weights then stand, and
+made only if the loss really falls and the budget pays for it:
+
+.. math:: w \leftarrow w + \Delta_k e_k \quad \text{if} \quad
+  L(w + \Delta_k e_k) < L(w).
+
+So what it predicts is what it gets, at the price of one loss for each candidate. A
+candidate costs only what depends on it (see `_split`): one unit's column of the
+product, a rank-one update of the next product, and the rest of the network, for
+those examples whose activation changes at all.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _coordinate_losses
+from bitjax.scans import _discrete_costs
+from bitjax.scans import _discrete_round
+from bitjax.scans import _view
+
+__all__ = ['CoordinateDescent', 'coordinate_discrete_gradient']
+
+
+class CoordinateDescent(NamedTuple):
+  """What `coordinate_discrete_gradient` found.
+
+  Attributes:
+    displacement: to be added to the kernel, of its shape.
+    num_moves: moves made, int32.
+    used: the displacement's size in the budget's norm; for ``flips`` the moves.
+    predicted: sum of the decreases that moves were accepted for, in nats; equal to
+      ``decrease_search`` but for rounding.
+    loss: on the search batch before any move, in nats.
+    decrease_search: how much the loss falls on the search batch.
+    decrease_holdout: the same on the held-out batch; None without one.
+    accepted: of each candidate, in the order of trial, bool [candidates].
+    loss_evaluations: losses computed, int32: one for each candidate that the
+      budget could pay, those of the signal, and two.
+    gradient_evaluations: gradients computed, int32.
+  """
+
+  displacement: types.Array
+  num_moves: types.Array
+  used: types.Array
+  predicted: types.Array
+  loss: types.Array
+  decrease_search: types.Array
+  decrease_holdout: types.Array | None
+  accepted: types.Array
+  loss_evaluations: types.Array
+  gradient_evaluations: types.Array
+
+
+def coordinate_discrete_gradient(
+  view: _view.LayerView,
+  budget: types.Budget,
+  *,
+  order: str | types.Array = 'random',
+  rank_by: str | types.Scalar = 'gain',
+  num_candidates: int | None = None,
+  num_sweeps: int = 1,
+  holdout: _view.LayerView | None = None,
+  key: types.Array | None = None,
+  step: types.Scalar | None = None,
+  tolerance: types.Scalar = 1e-6,
+) -> CoordinateDescent:
+  """Tries single moves one after another and keeps those that lower the loss.
+
+  Moves that the rest of the budget cannot pay are passed over. In one sweep a weight
+  moves at most once; in later ones it is scored from where it stands, and its cost
+  counts from the original point (see `multi_step_discrete_gradient`).
+
+  Args:
+    view: the layer, on the batch to search.
+    budget: the ball around the view's kernel.
+    order: a signal, as for `discrete_gradient`: candidates come in descending order
+      of it, promising or not; ``'random'`` is a random order.
+    rank_by: the ranking that makes an order of the signal, as there.
+    num_candidates: how many candidates of the order a sweep tries; None for all.
+    num_sweeps: how often it goes through the order, static; each sweep ranks
+      anew.
+    holdout: the same layer on another batch, to be looked at only.
+    key: a random key, for ``'random'``.
+    step: size of a full-precision kernel's moves; None for others.
+    tolerance: by how much the loss must fall, as a fraction of the loss before any
+      move: less is rounding.
+
+  Returns:
+    A `CoordinateDescent`.
+
+  Raises:
+    ValueError: for a radius that is not positive, unknown names, ``'random'`` without
+      a key, an array of another shape, fewer than one candidate or sweep, or what
+      `moves` objects to.
+
+  References:
+    Zhou, Ashrafi and Blaschko, Combinatorial optimization for low bit-width neural
+    networks, 2022 (https://arxiv.org/abs/2206.02006): greedy coordinate descent.
+  """
+  given = None
+  if not isinstance(order, str):
+    given, order = order, 'given'
+  else:
+    types.check_choice('order', order, _discrete_round.SIGNALS)
+  types.check_positive('budget.radius', budget.radius)
+  types.check_non_negative('tolerance', tolerance)
+  power = _discrete_round.ranking_power(rank_by)
+  if num_sweeps < 1:
+    raise ValueError(f'num_sweeps must be >= 1; got {num_sweeps}.')
+  if num_candidates is not None and num_candidates < 1:
+    raise ValueError(f'num_candidates must be >= 1; got {num_candidates}.')
+  _discrete_round.check_signal(view, order, key, given)
+  rules = _discrete_round.Rules(order)
+  return _descend(
+    view,
+    holdout,
+    budget,
+    power,
+    key,
+    given,
+    step,
+    tolerance,
+    rules=rules,
+    num_candidates=num_candidates,
+    num_sweeps=num_sweeps,
+  )
+
+
+@functools.partial(
+  jax.jit, static_argnames=('rules', 'num_candidates', 'num_sweeps')
+)
+def _descend(
+  view,
+  holdout,
+  budget,
+  power,
+  key,
+  given,
+  step,
+  tolerance,
+  *,
+  rules,
+  num_candidates,
+  num_sweeps,
+):
+  radius, room = _discrete_costs.allowance(budget, 'cumulative', 1, 1)
+  before = view.loss(view.kernel)
+  raw_keys, as_key = _discrete_round.round_keys(key, num_sweeps)
+
+  def sweep(place, raw_key):
+    moved, options = _discrete_round.candidates(
+      view, place, budget, rules, radius, step
+    )
+    signal = _discrete_round.signals(
+      moved, options, rules, as_key(raw_key), given, step
+    )
+    score = _discrete_round.scores(options, signal, power)
+    score = jnp.where(options.changes != 0, score, -jnp.inf)
+    order = jnp.argsort(-score.reshape(-1))[:num_candidates]
+    flat = jax.tree.map(lambda x: x.reshape(-1), options)
+    size = view.kernel.size
+    begin = (
+      _reshape(place, (-1,)),
+      jnp.zeros(size, bool),
+      _coordinate_losses.begin(moved),
+    )
+    original = view.kernel.reshape(-1)
+
+    def visit(carry, candidate):
+      place, already, state = carry
+      weight = candidate % size
+      allowed = flat.charge[candidate] <= room - place.spent
+      allowed &= (flat.changes[candidate] != 0) & ~already[weight]
+      there = flat.there[candidate]
+      state, decrease = state.attempt(
+        _coordinate_losses.Move(
+          weight, original[weight] + there, flat.changes[candidate], allowed
+        ),
+        tolerance * before,
+      )
+      made = decrease > 0
+      place = _discrete_round.Place(
+        place.displacement.at[weight].set(
+          jnp.where(made, there, place.displacement[weight])
+        ),
+        place.heading.at[weight].set(
+          jnp.where(made, flat.heading[candidate], place.heading[weight])
+        ),
+        place.spent + jnp.where(made, flat.charge[candidate], 0),
+      )
+      already = already.at[weight].set(already[weight] | made)
+      return (place, already, state), (made, decrease, allowed)
+
+    (place, _, _), seen = jax.lax.scan(visit, begin, order)
+    return _reshape(place, view.kernel.shape), seen
+
+  place, (made, decreases, tried) = jax.lax.scan(
+    sweep, _discrete_round.start(view), raw_keys, length=num_sweeps
+  )
+  kernel = view.kernel + place.displacement
+  num_moves = jnp.sum(made, dtype=jnp.int32)
+  size = _discrete_costs.size(budget.norm, place.displacement)
+  scored = 0
+  if rules.signal == 'exact':
+    scored = num_sweeps * _discrete_round.num_moves(view, step)
+
+  def fall(other):
+    return other.loss(view.kernel) - other.loss(kernel)
+
+  return CoordinateDescent(
+    displacement=place.displacement,
+    num_moves=num_moves,
+    used=num_moves if budget.norm == 'flips' else size,
+    predicted=jnp.sum(decreases),
+    loss=before,
+    decrease_search=fall(view),
+    decrease_holdout=None if holdout is None else fall(holdout),
+    accepted=made.reshape(-1),
+    loss_evaluations=jnp.sum(tried, dtype=jnp.int32) + (scored + 2),
+    gradient_evaluations=jnp.int32(
+      num_sweeps if rules.signal == 'linear' else 0
+    ),
+  )
+
+
+def _reshape(place, shape):
+  return place._replace(
+    displacement=place.displacement.reshape(shape),
+    heading=place.heading.reshape(shape),
+  )

@@ -1,0 +1,188 @@
+r"""What a move does to the loss, given all that was moved before it.
+
+Behind a view without an `obstacle`, the products p and the next products u of all
+examples are kept. A move of weight (i, j) changes row j of the (transposed) p, and
+of u the rows of those examples whose activation changes:
+
+.. math:: p_{j:} \mathrel{+}= \Delta\, x_{:i}, \qquad
+  u_{b:} \mathrel{+}= \tau_b V_{j:}, \qquad
+  \tau_b = \mathrm{front}_j(p_{jb} + \Delta x_{bi}) - \mathrm{front}_j(p_{jb}).
+
+Only their losses are computed. Every other view pays a forward pass for each move.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _flips_rank_one
+from bitjax.scans import _split
+from bitjax.scans import _view
+
+__all__ = ['Generic', 'Incremental', 'Move', 'begin', 'of_unit']
+
+_ROWS = 256  # Examples whose losses are computed at a time.
+
+
+class Move(NamedTuple):
+  """A move of one weight.
+
+  Attributes:
+    place: of the weight in the flattened kernel.
+    there: its latent value after the move.
+    change: of the quantised weight.
+    allowed: whether it may be made at all; if not, nothing is computed.
+  """
+
+  place: types.Array
+  there: types.Array
+  change: types.Array
+  allowed: types.Array
+
+
+def begin(view: _view.LayerView) -> Incremental | Generic:
+  """The cheapest way to try moves of a view, before any of them."""
+  if _flips_rank_one.obstacle(view) is not None:
+    return Generic(view, view.kernel, view.loss(view.kernel))
+  parts = _split.split(view)
+  products = parts.products(parts.inputs)
+  following = parts.following(_split.apply(parts.front, products))
+  return Incremental(
+    parts,
+    parts.inputs.T,
+    products.T,
+    following,
+    parts.losses(following, parts.labels),
+  )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Generic:
+  """Any view: a forward pass for each move.
+
+  Attributes:
+    view: the layer.
+    kernel: with all moves so far.
+    loss: mean, with all moves so far.
+  """
+
+  view: _view.LayerView
+  kernel: types.Array
+  loss: types.Array
+
+  def attempt(
+    self, move: Move, least: types.Array
+  ) -> tuple[Generic, types.Array]:
+    """Makes a move if the loss falls by more than ``least``.
+
+    Returns:
+      The state after it, and the decrease: 0 if the move is not made.
+    """
+    moved = self.kernel.reshape(-1).at[move.place].set(move.there)
+    moved = moved.reshape(self.kernel.shape)
+    loss = jax.lax.cond(
+      move.allowed, self.view.loss, lambda _: self.loss, moved
+    )
+    made = self.loss - loss > least
+    return (
+      Generic(
+        self.view,
+        jnp.where(made, moved, self.kernel),
+        jnp.where(made, loss, self.loss),
+      ),
+      jnp.where(made, self.loss - loss, 0.0),
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Incremental:
+  """A view without an obstacle: only what changes is computed.
+
+  Attributes:
+    parts: the network, with the weights before any move.
+    inputs: x transposed, [fan_in, examples].
+    products: p transposed, with all moves so far, [units, examples].
+    following: u, with all moves so far, [examples, width].
+    losses: the same, [examples].
+  """
+
+  parts: _split.Split
+  inputs: types.Array
+  products: types.Array
+  following: types.Array
+  losses: types.Array
+
+  def attempt(
+    self, move: Move, least: types.Array
+  ) -> tuple[Incremental, types.Array]:
+    """Makes a move if the loss falls by more than ``least``.
+
+    Returns:
+      The state after it, and the decrease: 0 if the move is not made.
+    """
+    size = self.losses.size
+    rows = min(_ROWS, size)
+    fan_in_place, unit = jnp.divmod(move.place, self.products.shape[0])
+    before = self.products[unit]
+    after = before + move.change * self.inputs[fan_in_place]
+    front = of_unit(self.parts.front, unit)
+    tau = _split.apply(front, after) - _split.apply(front, before)
+    changed = (tau != 0) & move.allowed
+    ((places,), (count,)) = _split.listed(changed[None], room=rows)
+    row = self.parts.matrix[unit]
+
+    def moved(start, following):
+      which = jax.lax.dynamic_slice(places, (start,), (rows,))
+      safe = jnp.minimum(which, size - 1)
+      new = following[safe] + tau[safe, None] * row[None, :]
+      return which, safe, new, self.parts.losses(new, self.parts.labels[safe])
+
+    def add(state):
+      start, total = state
+      which, safe, _, new = moved(start, self.following)
+      fall = jnp.where(which < size, self.losses[safe] - new, 0.0)
+      return start + rows, total + jnp.sum(fall)
+
+    zero = jnp.zeros((), self.losses.dtype)
+    _, total = jax.lax.while_loop(lambda s: s[0] < count, add, (0, zero))
+    decrease = total / size
+    made = decrease > least
+
+    def update(state):
+      start, following, losses = state
+      which, _, new_rows, new = moved(start, following)
+      following = following.at[which].set(new_rows, mode='drop')
+      return start + rows, following, losses.at[which].set(new, mode='drop')
+
+    count = jnp.where(made, count, 0)
+    _, following, losses = jax.lax.while_loop(
+      lambda s: s[0] < count, update, (0, self.following, self.losses)
+    )
+    products = self.products.at[unit].set(jnp.where(made, after, before))
+    state = dataclasses.replace(
+      self, products=products, following=following, losses=losses
+    )
+    return state, jnp.where(made, decrease, 0.0)
+
+
+def of_unit(
+  stages: tuple[_view.Stage, ...], unit: types.Array
+) -> tuple[_view.Stage, ...]:
+  """Pointwise stages as one unit sees them."""
+
+  def pick(vector):
+    return vector[unit] if jnp.ndim(vector) else vector
+
+  return tuple(
+    _view.Affine(pick(stage.scale), pick(stage.shift))
+    if isinstance(stage, _view.Affine)
+    else stage
+    for stage in stages
+  )

@@ -1,0 +1,341 @@
+r"""The discrete gradient: the best single moves that a budget pays for.
+
+Every single move of a layer's kernel (see `moves`) is scored by the exact decrease
+of the loss, the moves are sorted, and taken from the best down until the budget is
+used up. In several rounds, each scores all moves again from where the weights then
+stand.
+
+What a move promises alone is not what it delivers among others: the sum of the
+signals (``predicted``) stands beside the true decrease, on the batch that was
+searched and on another. And what makes the method is the ranking as much as the
+signal, so both are options:
+
+* a signal: the exact gain; the linear prediction of the straight-through estimator,
+  :math:`-g_k \Delta q_k`; none at all (random, or the cost alone); or any array;
+* a ranking: the signal, as such, per cost, or per squared cost.
+
+The cost is the latent distance from the original point to just beyond the edge of
+the level. With the ranking *per squared cost* the l2 ball is a knapsack filled by
+density, *per cost* is that for l1, and the plain gain for flips and linf.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _discrete_costs
+from bitjax.scans import _discrete_round
+from bitjax.scans import _view
+
+__all__ = [
+  'DiscretePath',
+  'DiscreteStep',
+  'discrete_gradient',
+  'multi_step_discrete_gradient',
+]
+
+
+class DiscreteStep(NamedTuple):
+  """What `discrete_gradient` found.
+
+  Attributes:
+    displacement: to be added to the kernel, of its shape.
+    rank: how many moves were taken before a weight's own, int32, of the kernel's
+      shape; -1 for weights that do not move.
+    num_moves: moves made, int32.
+    used: the displacement's size in the budget's norm; for ``flips`` the moves.
+    predicted: sum of the signals of the moves made: in nats if signals are.
+    loss: on the search batch before any move, in nats.
+    decrease_search: how much the loss really falls on the search batch.
+    decrease_holdout: the same on the held-out batch; None without one.
+    loss_evaluations: losses that brute force would have computed, int32.
+    gradient_evaluations: gradients that were computed, int32.
+  """
+
+  displacement: types.Array
+  rank: types.Array
+  num_moves: types.Array
+  used: types.Array
+  predicted: types.Array
+  loss: types.Array
+  decrease_search: types.Array
+  decrease_holdout: types.Array | None
+  loss_evaluations: types.Array
+  gradient_evaluations: types.Array
+
+
+class DiscretePath(NamedTuple):
+  """What `multi_step_discrete_gradient` found; entry k is after k rounds.
+
+  Attributes:
+    displacement: after the last round, to be added to the kernel.
+    search: loss on the search batch in nats, [num_steps + 1].
+    holdout: the same on the held-out batch; None without one.
+    used: the displacement's size in the budget's norm, [num_steps + 1]; for
+      ``flips`` the moves made so far.
+    flips: weights whose quantised value (for full precision: whose sign) differs
+      from the original one, int32 [num_steps + 1].
+    num_moves: moves made in each round, int32 [num_steps].
+    num_returns: how many of them turned a weight round, int32 [num_steps].
+    predicted: sum of the signals of each round's moves, [num_steps].
+    loss_evaluations: losses that brute force would have computed, int32.
+    gradient_evaluations: gradients that were computed, int32.
+  """
+
+  displacement: types.Array
+  search: types.Array
+  holdout: types.Array | None
+  used: types.Array
+  flips: types.Array
+  num_moves: types.Array
+  num_returns: types.Array
+  predicted: types.Array
+  loss_evaluations: types.Array
+  gradient_evaluations: types.Array
+
+
+def discrete_gradient(
+  view: _view.LayerView,
+  budget: types.Budget,
+  *,
+  rank_by: str | types.Scalar = 'gain',
+  signal: str | types.Array = 'exact',
+  holdout: _view.LayerView | None = None,
+  key: types.Array | None = None,
+  step: types.Scalar | None = None,
+  overflow: str = 'stop',
+  path: str = 'auto',
+  chunk: int | None = None,
+) -> DiscreteStep:
+  r"""Takes the best single moves of a layer until a budget is used up.
+
+  With :math:`s_k` the signal of move k, :math:`c_k` its cost and p = 0, 1, 2 for the
+  three rankings, moves with :math:`s_k > 0` are sorted by :math:`s_k / c_k^p` and
+  taken while :math:`\| (c_k)_{k\ \mathrm{taken}} \| \le r`. At most one move of a
+  weight is taken, the better one. Nothing is differentiated but by the signal
+  ``'linear'``, which uses the estimators of the view's quantizers.
+
+  The defaults are the note's words: the objective of each dimension, largest first,
+  until the budget is used up. They say neither that the objective is divided by the
+  cost (``rank_by``) nor that what does not fit is passed over (``overflow``).
+
+  Args:
+    view: the layer, on the batch to search.
+    budget: the ball around the view's kernel; its anchor is not looked at. In
+      ``flips`` it counts moves, in ``linf`` it only says which are in reach.
+    rank_by: ``'gain'``, ``'gain_per_cost'`` or ``'gain_per_squared_cost'``; or the
+      power p = 0, 1, 2 of the cost, which may be traced.
+    signal: ``'exact'``: the decrease of the loss by the move alone (`flip_gains`);
+      ``'linear'``: minus the gradient times the change of the quantised weight;
+      ``'random'``: uniform in (0, 1]; ``'cost'``: the reciprocal cost, which puts the
+      cheapest first in every ranking; or an array with an entry for each move,
+      [moves, *kernel.shape], or of the kernel's shape if there is one.
+    holdout: the same layer on another batch, to be looked at only; None for none.
+    key: a random key, for ``'random'``.
+    step: size of a full-precision kernel's moves; None for others.
+    overflow: ``'stop'`` at the first move that does not fit, or ``'skip'`` it.
+      (Moves that do not fit alone are no candidates in either case.)
+    path: of `flip_gains`, for ``'exact'``.
+    chunk: of `flip_gains`, for ``'exact'``.
+
+  Returns:
+    A `DiscreteStep`. The displacement's norm is at most ``radius`` times
+    ``1 + 4 * eps``.
+
+  Raises:
+    ValueError: for a radius that is not positive, unknown names, ``'random'``
+      without a key, an array of another shape, or what `moves` and `flip_gains`
+      object to.
+
+  Examples:
+    A step of it, to compare with one of STE: ``kernel + step.displacement``.
+
+  References:
+    None that uses the term in this sense; see ``docs/studies``. For the greedy
+    choice of coordinates: Zhou et al. 2022 (https://arxiv.org/abs/2206.02006).
+  """
+  given = None
+  if not isinstance(signal, str):
+    given, signal = signal, 'given'
+  else:
+    types.check_choice('signal', signal, _discrete_round.SIGNALS)
+  rules = _rules(signal, overflow, 'cumulative', 1, path, chunk)
+  walk = _start(view, holdout, budget, rules, rank_by, key, given, step)
+  return DiscreteStep(
+    displacement=walk.place.displacement,
+    rank=walk.ranks,
+    num_moves=walk.rounds.num_moves[0],
+    used=walk.used[1],
+    predicted=walk.rounds.predicted[0],
+    loss=walk.search[0],
+    decrease_search=walk.search[0] - walk.search[1],
+    decrease_holdout=(
+      None if walk.holdout is None else walk.holdout[0] - walk.holdout[1]
+    ),
+    loss_evaluations=walk.loss_evaluations,
+    gradient_evaluations=walk.gradient_evaluations,
+  )
+
+
+def multi_step_discrete_gradient(
+  view: _view.LayerView,
+  budget: types.Budget,
+  num_steps: int,
+  split: str = 'even',
+  *,
+  rank_by: str | types.Scalar = 'gain',
+  signal: str = 'exact',
+  holdout: _view.LayerView | None = None,
+  key: types.Array | None = None,
+  step: types.Scalar | None = None,
+  overflow: str = 'stop',
+  path: str = 'auto',
+  chunk: int | None = None,
+) -> DiscretePath:
+  """Splits a budget over rounds, each of which scores all moves again.
+
+  A weight that an earlier round moved is scored from where it stands, and its cost
+  counts from the original point. It does not flip back for free: turning round
+  costs a whole distance again, and nothing is refunded.
+
+  ``'even'`` is the note's word: each round has the K-th part of the radius. That is
+  not neutral. In l2, rounds that move different weights end near :math:`r/\\sqrt{K}`;
+  in linf no weight whose edge is farther than r / K ever moves. ``'cumulative'``
+  gives the first k rounds together the ball of radius r k / K.
+
+  Args:
+    view: the layer, on the batch to search.
+    budget: the ball around the view's kernel.
+    num_steps: K >= 1, rounds; static.
+    split: ``'even'`` or ``'cumulative'``.
+    rank_by: see `discrete_gradient`, as for all that follow.
+    signal: a name; an array could not be scored again.
+    holdout: the same layer on another batch, to be looked at only.
+    key: a random key, for ``'random'``.
+    step: size of a full-precision kernel's moves; None for others.
+    overflow: ``'stop'`` or ``'skip'``.
+    path: of `flip_gains`.
+    chunk: of `flip_gains`.
+
+  Returns:
+    A `DiscretePath`.
+
+  Raises:
+    ValueError: as `discrete_gradient`, and for ``num_steps`` below 1.
+  """
+  if num_steps < 1:
+    raise ValueError(f'num_steps must be >= 1; got {num_steps}.')
+  types.check_choice('signal', signal, _discrete_round.SIGNALS)
+  rules = _rules(signal, overflow, split, num_steps, path, chunk)
+  walk = _start(view, holdout, budget, rules, rank_by, key, None, step)
+  return DiscretePath(
+    displacement=walk.place.displacement,
+    search=walk.search,
+    holdout=walk.holdout,
+    used=walk.used,
+    flips=walk.flips,
+    num_moves=walk.rounds.num_moves,
+    num_returns=walk.rounds.num_returns,
+    predicted=walk.rounds.predicted,
+    loss_evaluations=walk.loss_evaluations,
+    gradient_evaluations=walk.gradient_evaluations,
+  )
+
+
+def _rules(signal, overflow, split, num_steps, path, chunk):
+
+  types.check_choice('overflow', overflow, _discrete_costs.OVERFLOWS)
+  types.check_choice('split', split, _discrete_costs.SPLITS)
+  return _discrete_round.Rules(signal, overflow, split, num_steps, path, chunk)
+
+
+def _start(view, holdout, budget, rules, rank_by, key, given, step):
+  types.check_positive('budget.radius', budget.radius)
+  _discrete_round.check_signal(view, rules.signal, key, given)
+  power = _discrete_round.ranking_power(rank_by)
+  return _walk(view, holdout, budget, power, key, given, step, rules=rules)
+
+
+class _Walk(NamedTuple):
+  place: _discrete_round.Place
+  rounds: Any  # Of all rounds, [K].
+  ranks: types.Array  # Of the last round.
+  search: types.Array
+  holdout: types.Array | None
+  used: types.Array
+  flips: types.Array
+  loss_evaluations: types.Array
+  gradient_evaluations: types.Array
+
+
+@functools.partial(jax.jit, static_argnames=('rules',))
+def _walk(view, holdout, budget, power, key, given, step, *, rules):
+  num_steps = rules.num_steps
+  raw_keys, as_key = _discrete_round.round_keys(key, num_steps)
+
+  def look(place):
+    kernel = view.kernel + place.displacement
+    return {
+      'search': view.loss(kernel),
+      'holdout': None if holdout is None else holdout.loss(kernel),
+      'used': _discrete_costs.size(budget.norm, place.displacement),
+      'flips': _num_flips(view, kernel),
+    }
+
+  def visit(carry, round_):
+    place, _ = carry
+    number, raw_key = round_
+    radius, room = _discrete_costs.allowance(
+      budget, rules.split, num_steps, number
+    )
+    if rules.split == 'cumulative':
+      room -= place.spent
+    moved, options = _discrete_round.candidates(
+      view, place, budget, rules, radius, step
+    )
+    signal = _discrete_round.signals(
+      moved, options, rules, as_key(raw_key), given, step
+    )
+    after, made = _discrete_round.play(
+      options, signal, place, rules, power, room
+    )
+    return (after, made.rank), (made._replace(rank=()), look(after))
+
+  begin = _discrete_round.start(view)
+  ranks = jnp.zeros(view.kernel.shape, jnp.int32)
+  numbers = jnp.arange(1, num_steps + 1)
+  (place, ranks), (rounds, seen) = jax.lax.scan(
+    visit, (begin, ranks), (numbers, raw_keys)
+  )
+  seen = jax.tree.map(
+    lambda first, rest: jnp.concatenate([first[None], rest]), look(begin), seen
+  )
+  if budget.norm == 'flips':
+    seen['used'] = jnp.concatenate(
+      [jnp.zeros(1, jnp.int32), jnp.cumsum(rounds.num_moves)]
+    )
+  scored = 0
+  if rules.signal == 'exact':
+    scored = num_steps * _discrete_round.num_moves(view, step)
+  slopes = num_steps if rules.signal == 'linear' else 0
+  return _Walk(
+    place,
+    rounds,
+    ranks,
+    loss_evaluations=jnp.int32(scored + num_steps + 1),
+    gradient_evaluations=jnp.int32(slopes),
+    **seen,
+  )
+
+
+def _num_flips(view, kernel):
+  if view.quantizer is None:
+    moved = (kernel < 0) != (view.kernel < 0)
+  else:
+    moved = view.quantizer(kernel) != view.quantizer(view.kernel)
+  return jnp.sum(moved, dtype=jnp.int32)

@@ -1,0 +1,294 @@
+r"""One round of a discrete gradient: score all moves, rank them, take the best.
+
+Each single move k of the kernel has a *signal* :math:`s_k`, what it promises, and a
+cost :math:`c_k` (see `_discrete_costs`). Moves with :math:`s_k > 0` are ranked by
+:math:`s_k / c_k^p` and taken from the top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _discrete_costs
+from bitjax.scans import _flips
+from bitjax.scans import _flips_moves
+from bitjax.scans import _view
+
+__all__ = [
+  'RANKINGS',
+  'SIGNALS',
+  'Candidates',
+  'Place',
+  'Rules',
+  'candidates',
+  'check_signal',
+  'num_moves',
+  'play',
+  'ranking_power',
+  'round_keys',
+  'scores',
+  'signals',
+  'start',
+]
+
+SIGNALS = ('exact', 'linear', 'random', 'cost')
+RANKINGS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """What is decided before the first round; static.
+
+  Attributes:
+    signal: one of `SIGNALS`, or ``'given'``.
+    overflow: one of `_discrete_costs.OVERFLOWS`.
+    split: one of `_discrete_costs.SPLITS`.
+    num_steps: K, rounds.
+    path: of `flip_gains`.
+    chunk: of `flip_gains`.
+  """
+
+  signal: str = 'exact'
+  overflow: str = 'stop'
+  split: str = 'cumulative'
+  num_steps: int = 1
+  path: str = 'auto'
+  chunk: int | None = None
+
+
+class Place(NamedTuple):
+  """Where the rounds have led.
+
+  Attributes:
+    displacement: from the original kernel, of its shape.
+    heading: sign of each weight's last move, of its shape; 0 if it has none.
+    spent: units of the budget, int32; stays 0 where rounds do not share one.
+  """
+
+  displacement: types.Array
+  heading: types.Array
+  spent: types.Array
+
+
+class Candidates(NamedTuple):
+  """All single moves from a place, [moves, *kernel.shape] each.
+
+  Attributes:
+    there: displacement after the move, from the original kernel.
+    changes: of the quantised weight; 0 where there is no such move.
+    heading: sign of the move.
+    cost: how far from the original point, in latent units.
+    charge: units of the round's budget, int32.
+  """
+
+  there: types.Array
+  changes: types.Array
+  heading: types.Array
+  cost: types.Array
+  charge: types.Array
+
+
+def start(view: _view.LayerView) -> Place:
+  """The original point."""
+  zeros = jnp.zeros_like(view.kernel)
+  return Place(zeros, zeros, jnp.zeros((), jnp.int32))
+
+
+def candidates(
+  view: _view.LayerView,
+  place: Place,
+  budget: types.Budget,
+  rules: Rules,
+  radius: types.Array,
+  step: types.Scalar | None,
+) -> tuple[_view.LayerView, Candidates]:
+  """The view from a place, and all moves that it has there.
+
+  Args:
+    view: the layer at the original point.
+    place: where the weights stand.
+    budget: the ball.
+    rules: of the search.
+    radius: that charges refer to.
+    step: size of a full-precision kernel's moves; None for others.
+  """
+  here = place.displacement
+  moved = dataclasses.replace(view, kernel=view.kernel + here)
+  moves = _flips_moves.moves(moved, step=step)
+  there = _settle(view, moves.destinations)
+  heading = jnp.sign(there - here[None])
+  cost = _discrete_costs.costs(here, there)
+  onward = heading == place.heading[None]
+  charge = _discrete_costs.charges(
+    budget.norm, rules.split, radius, cost, here, onward
+  )
+  return moved, Candidates(there, moves.changes, heading, cost, charge)
+
+
+def _settle(view, destinations):
+  """Displacements that, added to the kernel and rounded, do reach their level."""
+  there = destinations - view.kernel[None]
+  if view.quantizer is None:
+    return there
+  level = view.quantizer(destinations)
+  away = jnp.sign(there) * jnp.finfo(there.dtype).eps
+  away = away * jnp.maximum(jnp.abs(view.kernel)[None], jnp.abs(destinations))
+  for ulps in (1, 2):
+    missed = view.quantizer(view.kernel[None] + there) != level
+    farther = destinations + ulps * away - view.kernel[None]
+    there = jnp.where(missed, farther, there)
+  return there
+
+
+def signals(
+  view: _view.LayerView,
+  options: Candidates,
+  rules: Rules,
+  key: types.Array | None,
+  given: types.Array | None,
+  step: types.Scalar | None,
+) -> types.Array:
+  """What each move promises, [moves, *kernel.shape]."""
+  shape = options.cost.shape
+  if rules.signal == 'given':
+    return jnp.asarray(given).reshape(shape)
+  if rules.signal == 'exact':
+    gains = _flips.flip_gains(
+      view, step=step, path=rules.path, chunk=rules.chunk
+    ).gains
+    return gains.reshape(shape)
+  if rules.signal == 'linear':
+    return -jax.grad(view.loss)(view.kernel)[None] * options.changes
+  if rules.signal == 'cost':
+    return jnp.max(options.cost) / options.cost
+  uniform = jax.random.uniform(cast(jax.Array, key), shape, options.cost.dtype)
+  return 1.0 - uniform
+
+
+def round_keys(
+  key: types.Array | None, num_rounds: int
+) -> tuple[types.Array | None, Callable[[Any], types.Array | None]]:
+  """Raw keys of the rounds, to be scanned over, and what makes keys of them."""
+  if key is None:
+    return None, lambda raw: None
+  impl = jax.random.key_impl(key)
+  raw = jax.random.key_data(jax.random.split(key, num_rounds))
+  return raw, lambda raw: jax.random.wrap_key_data(raw, impl=impl)
+
+
+def scores(
+  options: Candidates, signal: types.Array, power: types.Array
+) -> types.Array:
+  """What candidates are ranked by, [moves, *kernel.shape]."""
+  relative = options.cost / jnp.max(options.cost)
+  return signal / jnp.select(
+    [power == 0, power == 1], [1, relative], relative**2
+  )
+
+
+def ranking_power(rank_by: str | types.Scalar) -> types.Array:
+  """The power p of a ranking, by name or by number.
+
+  Raises:
+    ValueError: for an unknown name, or a concrete number other than 0, 1, 2.
+  """
+  if isinstance(rank_by, str):
+    types.check_choice('rank_by', rank_by, tuple(RANKINGS))
+    rank_by = RANKINGS[rank_by]
+  types.check_range('rank_by', rank_by, 0, 2)
+  return jnp.asarray(rank_by, jnp.int32)
+
+
+def num_moves(view: _view.LayerView, step: types.Scalar | None) -> int:
+  """How many single moves a view has."""
+  return _flips_moves.moves(view, step=step).destinations.size
+
+
+def check_signal(
+  view: _view.LayerView,
+  signal: str,
+  key: types.Array | None,
+  given: types.Array | None,
+) -> None:
+  """Raises a ``ValueError`` for a missing key or an array of a wrong shape."""
+  if signal == 'random' and key is None:
+    raise ValueError("The signal 'random' needs a key; got None.")
+  if given is not None:
+    single = view.kernel.shape
+    if given.shape not in (single, (1, *single), (2, *single)):
+      raise ValueError(
+        'signal must have an entry for each move, shape '
+        f'{("moves", *single)}; got {given.shape}.'
+      )
+
+
+class Round(NamedTuple):
+  """What a round did.
+
+  Attributes:
+    num_moves: how many moves it made, int32.
+    num_returns: how many of them turned a weight round, int32.
+    predicted: sum of their signals.
+    rank: how many moves came before a weight's own, int32, of the kernel's
+      shape; -1 for weights that did not move.
+  """
+
+  num_moves: types.Array
+  num_returns: types.Array
+  predicted: types.Array
+  rank: Any
+
+
+def play(
+  options: Candidates,
+  signal: types.Array,
+  place: Place,
+  rules: Rules,
+  power: types.Array,
+  room: types.Array,
+) -> tuple[Place, Round]:
+  """Takes the best of the candidates.
+
+  Args:
+    options: all moves, at most one of which a weight takes.
+    signal: what each promises.
+    place: where they start.
+    rules: of the search.
+    power: p, of the ranking.
+    room: units that may be spent.
+  """
+  promising = (signal > 0) & (options.changes != 0) & (options.charge <= room)
+  score = jnp.where(promising, scores(options, signal, power), -jnp.inf)
+  best = jnp.argmax(score, axis=0)[None]
+
+  def pick(x):
+    return jnp.take_along_axis(x, best, axis=0)[0]
+
+  charge = pick(options.charge)
+  entries = pick(score).reshape(-1), charge.reshape(-1), room
+  if rules.num_steps > 1 and rules.overflow == 'stop':
+    taken = _discrete_costs.fitting(*entries)  # Nobody asks for the order.
+    rank = jnp.where(taken, 0, -1)
+  else:
+    taken, rank = _discrete_costs.take(*entries, rules.overflow)
+  taken, rank = (x.reshape(charge.shape) for x in (taken, rank))
+  heading = pick(options.heading)
+  spent = jnp.sum(jnp.where(taken, charge, 0), dtype=jnp.int32)
+  returns = taken & (heading == -place.heading)
+  after = Place(
+    jnp.where(taken, pick(options.there), place.displacement),
+    jnp.where(taken, heading, place.heading),
+    place.spent + spent if rules.split == 'cumulative' else place.spent,
+  )
+  return after, Round(
+    num_moves=jnp.sum(taken, dtype=jnp.int32),
+    num_returns=jnp.sum(returns, dtype=jnp.int32),
+    predicted=jnp.sum(jnp.where(taken, pick(signal), 0.0)),
+    rank=rank,
+  )

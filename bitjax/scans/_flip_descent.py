@@ -1,0 +1,190 @@
+r"""Descent by single moves, the best one each time, to a certified 1-flip optimum.
+
+All gains are known exactly at every step; the best move is made while it lowers the
+loss by more than rounding. Two ways lead there:
+
+* ``'recompute'``: all gains anew after each move (`flip_gains`), for any view.
+* ``'incremental'``: for a binary layer that feeds a sign. Flipping weight (i, j)
+  concerns the gains of the examples whose activation j flips, and those of the
+  moves into unit j:
+
+  .. math:: G \mathrel{+}= \sum_{b:\ a_{bj}\ \mathrm{flips}}
+      \left( G^{(b)}_{\mathrm{after}} - G^{(b)}_{\mathrm{before}} \right),
+    \qquad G_{:j} = \sum_b G^{(b)}_{:j}.
+
+  For m such examples of B, that costs 2 m / B of a computation of all gains, and
+  one column of it.
+
+Sums that are updated drift by rounding. So when no move is left the gains are
+computed anew, and only if none is left then either is the optimum *certified*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _flip_sums
+from bitjax.scans import _flips
+from bitjax.scans import _flips_moves
+from bitjax.scans import _view
+
+__all__ = ['PATHS', 'FlipDescent', 'flip_descent']
+
+PATHS = ('auto', 'incremental', 'recompute')
+
+
+class FlipDescent(NamedTuple):
+  """What `flip_descent` did.
+
+  Attributes:
+    displacement: to be added to the kernel, of its shape.
+    moved: which weight of the flattened kernel each step moved, int32 [max_flips];
+      -1 where no step was made.
+    losses: in nats, [max_flips + 1]: entry k after k steps; after the last step its
+      loss is repeated.
+    num_flips: steps made, int32.
+    certified: whether the end is a 1-flip optimum by freshly computed gains, bool;
+      False where ``max_flips`` ended the descent.
+    best: the largest gain at the end (of the gains last computed), in nats.
+  """
+
+  displacement: types.Array
+  moved: types.Array
+  losses: types.Array
+  num_flips: types.Array
+  certified: types.Array
+  best: types.Array
+
+
+def flip_descent(
+  view: _view.LayerView,
+  max_flips: int,
+  *,
+  tolerance: types.Scalar = 1e-6,
+  path: str = 'auto',
+) -> FlipDescent:
+  """Makes the best single move, again and again, until none lowers the loss.
+
+  Args:
+    view: a layer with a quantised kernel.
+    max_flips: steps at most, static.
+    tolerance: by how much the loss must fall at each step, as a fraction of the loss
+      before any: less is rounding.
+    path: ``'incremental'``, ``'recompute'``, or ``'auto'`` for the first that
+      applies.
+
+  Returns:
+    A `FlipDescent`.
+
+  Raises:
+    ValueError: for ``max_flips`` below 1, a negative tolerance, an unknown path,
+      ``'incremental'`` where it does not apply, a full-precision kernel, or what
+      `flip_gains` objects to.
+  """
+  types.check_choice('path', path, PATHS)
+  types.check_non_negative('tolerance', tolerance)
+  if max_flips < 1:
+    raise ValueError(f'max_flips must be >= 1; got {max_flips}.')
+  if view.quantizer is None:
+    raise ValueError(
+      'A descent by flips needs a quantised kernel; this one is not.'
+    )
+  reason = _flip_sums.obstacle(view)
+  if path == 'incremental' and reason is not None:
+    raise ValueError(f'path {path!r} does not apply to this view: {reason}.')
+  incremental = reason is None and path != 'recompute'
+  return _descend(view, tolerance, max_flips, incremental)
+
+
+class _Record(NamedTuple):
+  moved: types.Array
+  losses: types.Array
+  num_flips: types.Array
+
+
+@functools.partial(jax.jit, static_argnames=('max_flips', 'incremental'))
+def _descend(view, tolerance, max_flips, incremental):
+  begin = _flip_sums.begin if incremental else _Recomputed.begin
+  steps = jnp.arange(max_flips + 1)
+
+  def improves(state, record):
+    best = jnp.max(state.gains())
+    return (best > least) & (record.num_flips < max_flips)
+
+  def flip(carry):
+    state, record = carry
+    choice = jnp.argmax(state.gains().reshape(-1)).astype(jnp.int32)
+    state = state.flip(choice)
+    now = record.num_flips + 1
+    record = _Record(
+      record.moved.at[record.num_flips].set(choice % view.kernel.size),
+      jnp.where(steps >= now, state.loss(), record.losses),
+      now,
+    )
+    return state, record
+
+  def descend(carry):
+    kernel, record, _, _ = carry
+    state = begin(dataclasses.replace(view, kernel=kernel))
+    fresh = record.num_flips
+    state, record = jax.lax.while_loop(
+      lambda carry: improves(*carry), flip, (state, record)
+    )
+    best = jnp.max(state.gains())
+    certified = (record.num_flips == fresh) & ~(best > least)
+    return state.kernel, record, certified, best
+
+  def unfinished(carry):
+    _, record, certified, _ = carry
+    return ~certified & (record.num_flips < max_flips)
+
+  loss = view.loss(view.kernel)
+  least = tolerance * loss
+  record = _Record(
+    jnp.full(max_flips, -1, jnp.int32),
+    jnp.full(max_flips + 1, loss),
+    jnp.zeros((), jnp.int32),
+  )
+  kernel, record, certified, best = jax.lax.while_loop(
+    unfinished,
+    descend,
+    (view.kernel, record, jnp.zeros((), bool), jnp.zeros_like(loss)),
+  )
+  return FlipDescent(
+    kernel - view.kernel, *record, certified=certified, best=best
+  )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Recomputed:
+  """All gains, computed anew after each move."""
+
+  view: _view.LayerView
+  found: _flips.FlipGains
+
+  @classmethod
+  def begin(cls, view: _view.LayerView) -> _Recomputed:
+    return cls(view, _flips.flip_gains(view))
+
+  @property
+  def kernel(self) -> types.Array:
+    return self.view.kernel
+
+  def gains(self) -> types.Array:
+    return self.found.gains
+
+  def loss(self) -> types.Array:
+    return self.found.loss
+
+  def flip(self, choice: types.Array) -> _Recomputed:
+    there = _flips_moves.moves(self.view).destinations.reshape(-1)[choice]
+    kernel = self.kernel.reshape(-1).at[choice % self.kernel.size].set(there)
+    kernel = kernel.reshape(self.kernel.shape)
+    return self.begin(dataclasses.replace(self.view, kernel=kernel))

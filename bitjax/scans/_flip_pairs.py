@@ -1,0 +1,115 @@
+r"""How far from additive the loss is: two moves together against each alone.
+
+.. math:: I_{kl} = g_{\{k, l\}} - (g_k + g_l)
+
+is 0 for every pair if and only if the gains of sets are sums of single gains, which
+is what a ranking of single moves presumes.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import lanes
+from bitjax import types
+from bitjax.scans import _flips_moves
+from bitjax.scans import _view
+
+__all__ = ['PairGains', 'pair_gains']
+
+
+class PairGains(NamedTuple):
+  """Gains of pairs of moves, [pairs] each.
+
+  Attributes:
+    first: index of a move among all, flattened [moves, *kernel.shape], int32.
+    second: index of the other, of another weight, int32.
+    together: decrease of the mean loss by both in nats.
+    separately: sum of the decreases by each alone in nats.
+  """
+
+  first: types.Array
+  second: types.Array
+  together: types.Array
+  separately: types.Array
+
+  @property
+  def interaction(self) -> types.Array:
+    """What the pair does beyond the sum of its parts, in nats."""
+    return self.together - self.separately
+
+
+def pair_gains(
+  view: _view.LayerView,
+  key: types.Array,
+  num_pairs: int,
+  *,
+  among: types.Array | None = None,
+  step: types.Scalar | None = None,
+  width: int | None = None,
+) -> PairGains:
+  """Draws pairs of moves and evaluates them together and alone.
+
+  Three losses for each pair, by brute force.
+
+  Args:
+    view: the layer.
+    key: a random key.
+    num_pairs: how many pairs, drawn with replacement, static.
+    among: indices of the moves to draw from, [n], such as the best ones
+      (``argsort(-gains)[:n]``); None for all.
+    step: size of a full-precision kernel's moves; None for others.
+    width: pairs evaluated at a time; None for a good number.
+
+  Returns:
+    `PairGains`. Pairs of two moves of the same weight are not drawn; indices of
+    ``among`` must not all be of one weight, or the pairs' gains are NaN.
+
+  Raises:
+    ValueError: for no pairs, fewer than two moves, or what `moves` objects to.
+  """
+  moves = _flips_moves.moves(view, step=step)
+  places = jnp.arange(moves.changes.size) if among is None else among
+  if num_pairs < 1 or places.size < 2:
+    raise ValueError(
+      'pair_gains needs num_pairs >= 1 and at least two moves; got '
+      f'num_pairs={num_pairs} and {places.size} moves.'
+    )
+  return _pairs(view, key, moves, places, num_pairs, width)
+
+
+@functools.partial(jax.jit, static_argnames=('num_pairs', 'width'))
+def _pairs(view, key, moves, places, num_pairs, width):
+  size = view.kernel.size
+  destinations = moves.destinations.reshape(-1)
+  first_key, second_key = jax.random.split(key)
+  first = jax.random.choice(first_key, places, (num_pairs,))
+  # From the others only: where the weight is the same, the next in the list.
+  offset = jax.random.randint(second_key, (num_pairs,), 0, places.size)
+  other = (places[None, :] % size) != (first[:, None] % size)
+  rank = jnp.cumsum(other, axis=1)
+  wanted = offset % jnp.maximum(rank[:, -1], 1)
+  second = places[jnp.argmax(rank > wanted[:, None], axis=1)]
+  base = view.loss(view.kernel)
+
+  def gain(chosen):
+    kernel = view.kernel.reshape(-1)
+    moved = kernel.at[chosen % size].set(destinations[chosen])
+    return base - view.loss(moved.reshape(view.kernel.shape))
+
+  def evaluate(first, second):
+    alone = gain(first[None]) + gain(second[None])
+    return gain(jnp.stack([first, second])), alone
+
+  together, separately = lanes.each(
+    evaluate, {'first': first, 'second': second}, width=width
+  )
+  valid = first % size != second % size
+  together = jnp.where(valid, together, jnp.nan)
+  return PairGains(
+    first.astype(jnp.int32), second.astype(jnp.int32), together, separately
+  )

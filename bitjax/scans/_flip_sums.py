@@ -1,0 +1,194 @@
+r"""The gains of all flips of a layer, kept up to date from flip to flip.
+
+See `_flip_descent` for what a flip concerns. The products p and the next products
+u of all examples are kept, so that it is known whose activation flips.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _coordinate_losses
+from bitjax.scans import _flips_moves
+from bitjax.scans import _flips_sign
+from bitjax.scans import _split
+from bitjax.scans import _view
+
+__all__ = ['Sums', 'begin', 'obstacle']
+
+_ROWS = 256  # Examples whose gains are computed at a time.
+_CHUNK = 1024
+_GROUP = 16
+
+
+def obstacle(view: _view.LayerView) -> str | None:
+  """Why gains cannot be kept up to date, or None if they can."""
+  reason = _flips_sign.obstacle(view)
+  if reason is None and view.coupling != 'none':
+    reason = f'its scale couples the weights ({view.coupling})'
+  if reason is None and not _flips_moves.is_binary(view):
+    reason = 'its kernel is not binary'
+  return reason
+
+
+def begin(view: _view.LayerView) -> Sums:
+  """All gains of a view without an `obstacle`."""
+  parts = _split.split(view)
+  products = parts.products(parts.inputs)
+  following = parts.following(_split.apply(parts.front, products))
+  return Sums(
+    view,
+    parts.inputs,
+    products.T,
+    following,
+    parts.losses(following, parts.labels),
+    _sums(view, _CHUNK),
+  )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sums:
+  """The state of a descent.
+
+  Attributes:
+    view: the layer as it is now.
+    inputs: x, [examples, fan_in], floating.
+    products: p transposed, [units, examples].
+    following: u, [examples, width].
+    losses: of the examples, [examples].
+    totals: sums of the examples' decreases, [fan_in, units].
+  """
+
+  view: _view.LayerView
+  inputs: types.Array
+  products: types.Array
+  following: types.Array
+  losses: types.Array
+  totals: types.Array
+
+  @property
+  def kernel(self) -> types.Array:
+    """The latent kernel as it is now."""
+    return self.view.kernel
+
+  def gains(self) -> types.Array:
+    """Mean decreases, [fan_in, units]."""
+    return self.totals / self.losses.size
+
+  def loss(self) -> types.Array:
+    """The mean loss."""
+    return jnp.mean(self.losses)
+
+  def flip(self, choice: types.Array) -> Sums:
+    """After the flip of a weight, given by its place in the flattened kernel."""
+    size, rows = self.losses.size, min(_ROWS, self.losses.size)
+    place, unit = jnp.divmod(choice, self.kernel.shape[1])
+    there = _flips_moves.moves(self.view).destinations[0, place, unit]
+    moved = dataclasses.replace(
+      self.view, kernel=self.kernel.at[place, unit].set(there)
+    )
+    parts = _split.split(self.view)
+    row = parts.matrix[unit]
+    change = _split.split(moved).weights[place, unit]
+    change -= parts.weights[place, unit]
+    front = _coordinate_losses.of_unit(parts.front, unit)
+    before = self.products[unit]
+    after = before + change * jnp.take(self.inputs, place, axis=1)
+    tau = _split.apply(front, after) - _split.apply(front, before)
+    ((places,), (count,)) = _split.listed((tau != 0)[None], room=rows)
+
+    def update(state):
+      start, following, losses, totals = state
+      which = jax.lax.dynamic_slice(places, (start,), (rows,))
+      safe = jnp.minimum(which, size - 1)
+      # Examples without inputs do not react to any move.
+      x = jnp.where((which < size)[:, None], self.inputs[safe], 0.0)
+      labels = self.view.labels[safe]
+      new, old = (
+        _sums(dataclasses.replace(view, inputs=x, labels=labels), rows)
+        for view in (moved, self.view)
+      )
+      next_rows = following[safe] + tau[safe, None] * row[None, :]
+      next_losses = parts.losses(next_rows, labels)
+      return (
+        start + rows,
+        following.at[which].set(next_rows, mode='drop'),
+        losses.at[which].set(next_losses, mode='drop'),
+        totals + (new - old),
+      )
+
+    _, following, losses, totals = jax.lax.while_loop(
+      lambda state: state[0] < count,
+      update,
+      (0, self.following, self.losses, self.totals),
+    )
+    column = _column(moved, self.inputs, following, losses, after, unit)
+    return Sums(
+      moved,
+      self.inputs,
+      self.products.at[unit].set(after),
+      following,
+      losses,
+      totals.at[:, unit].set(column),
+    )
+
+
+def _sums(view, chunk):
+  """Sums of the decreases over the examples, [fan_in, units]."""
+  changes = _flips_moves.moves(view).changes
+  (_, means, _), _ = _flips_sign.moments(view, changes, chunk)
+  return means[0] * view.labels.size
+
+
+def _column(view, inputs, following, losses, products, unit):
+  """The same of the moves into one unit, [fan_in]."""
+  parts = _split.split(view)
+  place = 1 + [
+    isinstance(stage, _view.Activation) for stage in parts.front
+  ].index(True)
+  front = _coordinate_losses.of_unit(parts.front, unit)
+  before, behind = front[:place], front[place:]
+  changes = _flips_moves.moves(view).changes
+  changes = jnp.take(changes[0], unit, axis=1)[None, :, None]
+  edge = _flips_sign.edge(before, changes)
+  p = products[:, None]
+  signs = _split.apply(before, p)
+  tau = _split.apply(behind, -signs) - _split.apply(behind, signs)
+  side, threshold = _flips_sign.crossing(signs, edge)
+  p = side * p
+  farthest = p[:, 0] + jnp.max(jnp.abs(changes)) * jnp.max(
+    jnp.abs(inputs), axis=1
+  )
+  change = _other_losses(
+    parts, following, losses, tau[:, 0], unit, farthest >= threshold[:, 0]
+  )
+  arrays = [inputs, side, p, threshold, change[:, None]]
+  padding = -losses.size % _GROUP
+  arrays = [jnp.pad(a, [(0, padding), (0, 0)]) for a in arrays]
+  deltas = jnp.swapaxes(changes, 1, 2)
+  first, _ = _flips_sign.masked_sums(deltas, *arrays)
+  return -first[0, 0]
+
+
+def _other_losses(parts, following, losses, tau, unit, active):
+  """What the unit's other activation does to the active examples' losses."""
+  size, rows = losses.size, min(_ROWS, losses.size)
+  ((places,), (count,)) = _split.listed(active[None], room=rows)
+
+  def visit(state):
+    start, changes = state
+    which = jax.lax.dynamic_slice(places, (start,), (rows,))
+    safe = jnp.minimum(which, size - 1)
+    moved = following[safe] + tau[safe, None] * parts.matrix[unit][None, :]
+    new = parts.losses(moved, parts.labels[safe]) - losses[safe]
+    return start + rows, changes.at[which].set(new, mode='drop')
+
+  _, changes = jax.lax.while_loop(
+    lambda state: state[0] < count, visit, (0, jnp.zeros_like(losses))
+  )
+  return changes

@@ -1,0 +1,295 @@
+"""N1-N3, judged from the results of `toy_discrete.compare`.
+
+Contrasts are logs of loss ratios, paired by seed: above 0 the arm named first in the
+claim is better. *All moves* means that an arm spends its whole budget; otherwise the
+number of moves, rounds, steps and the learning rate are chosen by the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitjax.studies import contrasts
+from bitjax.studies import protocols
+from bitjax.studies import toy_discrete
+from bitjax.studies import verdicts
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = [
+  'EXPLORATORY',
+  'bound',
+  'causes',
+  'held_out',
+  'reached',
+  'several',
+  'split',
+]
+
+DENSE = toy_discrete.RANKINGS[2]
+BATCHES = {'search': 'A', 'holdout': 'B'}
+
+Verdicts = Iterator[verdicts.Verdict]
+
+
+def reached(
+  results: xarray.Dataset,
+  arm: str,
+  protocol: str,
+  batch: str,
+  **where: Any,
+) -> xarray.DataArray:
+  """The loss that an arm reaches, by seed.
+
+  Args:
+    results: of `toy_discrete.compare`.
+    arm: its name.
+    protocol: ``'oracle'``, ``'deployable'``, or ``'all'`` for the end of its axis.
+    batch: ``'search'`` for A, ``'holdout'`` for B.
+    **where: labels: the state, the ball, and what the arm varies.
+  """
+  outcomes = protocols.arm(results, arm)[['search', 'holdout']]
+  outcomes = outcomes.sel(
+    {name: label for name, label in where.items() if name in outcomes.dims}
+  )
+  over = [axis for axis in toy_discrete.AXES if axis in outcomes.dims]
+  if not over:
+    return outcomes[batch]
+  if protocol == 'all':
+    return outcomes[batch].isel(dict.fromkeys(over, -1))
+  return protocols.select(outcomes, over, protocol)[batch]
+
+
+def bound(
+  results: xarray.Dataset, where: dict[str, Any], *, primary: bool = False
+) -> Verdicts:
+  """N3: the note's discrete gradient bounds STE on the batch that it searches.
+
+  Args:
+    results: of `toy_discrete.compare`.
+    where: labels of state and ball.
+    primary: whether this is the study's primary contrast.
+  """
+  ste = _read(results, 'ste', 'oracle', 'search', where, direction='gradient')
+  note = _discrete(results, 'all', 'search', where, 'exact', 'gain')
+  details: dict[str, Any] = {}
+  for signal in toy_discrete.SIGNALS:
+    for ranking in toy_discrete.RANKINGS:
+      loss = _discrete(results, 'all', 'search', where, signal, ranking)
+      details[f'{signal}, {ranking}'] = _log(ste, loss).mean()
+  details |= {'reached by STE, nats': ste.mean()}
+  details |= {
+    f'moves {ranking}': results['discrete_moves']
+    .sel(where)
+    .sel(signal='exact', ranking=ranking)
+    .mean()
+    for ranking in toy_discrete.RANKINGS
+  }
+  yield contrasts.difference(
+    'N3 bound',
+    f'{_name(where)}: on the batch it searches, the discrete gradient of the '
+    'note (exact gains, largest first, all moves) reaches a lower loss than one '
+    'STE step at its best learning rate.',
+    _log(ste, note),
+    primary=primary,
+    details=details,
+    protocol='oracle, A',
+    unit='log loss ratio',
+  )
+
+
+def held_out(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
+  """N3: a discrete gradient that minds the cost is a better step than STE's."""
+  ste = _read(
+    results, 'ste', 'deployable', 'holdout', where, direction='gradient'
+  )
+  names = {
+    f'{signal}, {ranking}': _discrete(
+      results, 'deployable', 'holdout', where, signal, ranking
+    )
+    for signal in ('exact', 'linear')
+    for ranking in toy_discrete.RANKINGS
+  }
+  yield contrasts.difference(
+    'N3 held out',
+    f'{_name(where)}: the discrete gradient of exact gains per squared cost is a '
+    'better step than one of STE on held-out data.',
+    _log(ste, names[f'exact, {DENSE}']),
+    details={name: _log(ste, loss).mean() for name, loss in names.items()},
+    protocol='deployable, B',
+    unit='log loss ratio',
+  )
+
+
+def causes(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
+  """Why: the ranking, the signal, the overfitting of the batch; one arm each."""
+
+  def full(signal, ranking, batch='search'):
+    return _discrete(results, 'all', batch, where, signal, ranking)
+
+  yield _contrast(
+    'cause: ranking',
+    'exact gains ranked per squared cost reach a lower loss on A than ranked as '
+    'such.',
+    where,
+    full('exact', 'gain'),
+    full('exact', DENSE),
+  )
+  for batch, name in BATCHES.items():
+    yield _contrast(
+      f'cause: signal, {name}',
+      'of two steps with the same rule (per squared cost), that by exact gains '
+      f"reaches a lower loss on {name} than that by STE's linear prediction.",
+      where,
+      full('linear', DENSE, batch),
+      full('exact', DENSE, batch),
+      batch=name,
+    )
+  yield _contrast(
+    'control: linear',
+    "STE's linear prediction reaches a lower loss on A than the cheapest moves, "
+    'whatever they do.',
+    where,
+    full('cost', DENSE),
+    full('linear', DENSE),
+  )
+  gaps = {}
+  for signal in ('exact', 'linear'):
+    start = protocols.arm(results, 'discrete').sel(where).isel(prefix=0)
+    start = start.sel(signal=signal, ranking=DENSE)
+    falls = [start[batch] - full(signal, DENSE, batch) for batch in BATCHES]
+    gaps[signal] = (falls[0] - falls[1]) / falls[0].mean()
+  yield contrasts.difference(
+    'cause: overfitting',
+    f'{_name(where)}: of what it gains on A, the step by exact gains loses a larger '
+    "share on B than that by STE's linear prediction (per squared cost).",
+    gaps['exact'] - gaps['linear'],
+    details={f'share lost, {name}': gap.mean() for name, gap in gaps.items()},
+    protocol='all moves, A and B',
+    unit='of the mean decrease on A',
+  )
+  found = results[['discrete_predicted', 'discrete_true']].sel(where)
+  found = found.sel(signal='exact')
+  yield contrasts.difference(
+    'cause: additivity',
+    f'{_name(where)}: moves together gain less than the sum of their gains alone '
+    '(exact gains, per squared cost).',
+    (found.discrete_predicted - found.discrete_true).sel(ranking=DENSE),
+    details={
+      f'true / predicted, {ranking}': found.discrete_true.sel(
+        ranking=ranking
+      ).mean()
+      / found.discrete_predicted.sel(ranking=ranking).mean()
+      for ranking in toy_discrete.RANKINGS
+    },
+    protocol='all moves, A',
+    unit='nats',
+  )
+
+
+def several(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
+  """N1: rounds that score again gain over one, and over several steps of STE."""
+  one = _discrete(results, 'oracle', 'search', where, 'exact', DENSE)
+  options = {'signal': 'exact', 'ranking': DENSE, 'split': 'cumulative'}
+  rounds = _read(results, 'rounds', 'oracle', 'search', where, **options)
+  yield _contrast(
+    'N1 rounds',
+    'rounds that score all moves again reach a lower loss on A than one of the '
+    'same budget (exact gains, per squared cost).',
+    where,
+    one,
+    rounds,
+    protocol='oracle',
+  )
+  best = results.optimizer.values.tolist()[0]
+  for batch, name in BATCHES.items():
+    protocol = 'oracle' if name == 'A' else 'deployable'
+    steps = _read(results, 'multi', protocol, batch, where, optimizer=best)
+    arms = {
+      f'rounds, {signal}': _read(
+        results, 'rounds', protocol, batch, where,
+        **(options | {'signal': signal}),
+      )
+      for signal in ('exact', 'linear')
+    }  # fmt: skip
+    for order in results.order.values.tolist():
+      arms[f'one after another, {order}'] = _read(
+        results, 'coordinate', protocol, batch, where, order=order
+      )
+    arms['random points'] = _read(results, 'random', protocol, batch, where)
+    yield _contrast(
+      f'N3 multi-step, {name}',
+      f'rounds of exact gains reach a lower loss on {name} than as many steps of '
+      f'STE ({best}).',
+      where,
+      steps,
+      arms['rounds, exact'],
+      batch=name,
+      protocol=protocol,
+      details={arm: _log(steps, loss).mean() for arm, loss in arms.items()},
+    )
+
+
+def split(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
+  """N1: what the even split of the budget costs."""
+  options = {'signal': 'exact', 'ranking': DENSE}
+  even, together = (
+    _read(results, 'rounds', 'all', 'search', where, split=name, **options)
+    for name in toy_discrete.SPLITS
+  )
+  used = results['rounds_used'].sel(where).sel(options).mean('seed')
+  yield _contrast(
+    'N1 split',
+    'a budget that grows from round to round reaches a lower loss on A than equal '
+    'parts of it (exact gains, per squared cost).',
+    where,
+    even,
+    together,
+    details={
+      f'budget used, {name}': used.sel(split=name)
+      for name in toy_discrete.SPLITS
+    },
+  )
+
+
+EXPLORATORY = (held_out, causes, several, split)
+
+
+def _contrast(
+  finding, claim, where, above, below, batch='A', protocol='all moves', **info
+):
+  """A claim that the losses ``below`` are lower; inert if they are the same."""
+  ratio = _log(above, below)
+  verdict = contrasts.difference(
+    finding,
+    f'{_name(where)}: {claim}',
+    ratio,
+    protocol=f'{protocol}, {batch}',
+    unit='log loss ratio',
+    **info,
+  )
+  if bool((ratio == 0).all()):
+    verdict = dataclasses.replace(verdict, verdict='inert')
+  return verdict
+
+
+def _read(results, arm, protocol, batch, where, **options):
+  return reached(results, arm, protocol, batch, **where, **options)
+
+
+def _discrete(results, protocol, batch, where, signal, ranking):
+  options = {'signal': signal, 'ranking': ranking}
+  return _read(results, 'discrete', protocol, batch, where, **options)
+
+
+def _name(where):
+  return f'{where["ball"]}, {where["state"]}'
+
+
+def _log(above: xarray.DataArray, below: xarray.DataArray) -> Any:
+  return np.log(above / below)

@@ -1,0 +1,199 @@
+"""Certificates of 1-flip optima, the descent to one, and pairs of flips."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import scans
+from bitjax.scans import _coordinate_losses
+from bitjax.scans import _flip_sums
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+def sign(x):
+  return np.where(x >= 0, 1.0, -1.0)
+
+
+def flipped(kernel, place):
+  moved = sign(np.asarray(kernel, float))
+  moved.ravel()[place] *= -1
+  return moved
+
+
+def single_gains(kernel, loss):
+  base = loss(sign(kernel))
+  return np.array([base - loss(flipped(kernel, k)) for k in range(kernel.size)])
+
+
+def steepest_flips(kernel, loss):
+  """Flips the best weight until none lowers the loss."""
+  here, places, losses = sign(np.asarray(kernel)), [], [loss(kernel)]
+  while (gains := single_gains(here, loss)).max() > 1e-6 * losses[0]:
+    places.append(int(np.argmax(gains)))
+    here = flipped(here, places[-1])
+    losses.append(loss(here))
+  return here, places, losses
+
+
+def test_descent_equals_the_loop(make, monkeypatch):
+  monkeypatch.setattr(
+    _flip_sums, '_ROWS', 8
+  )  # More than one block of examples.
+  view, loss = make(seed=1, examples=70)
+  found = scans.flip_descent(view, 40)
+  end, places, losses = steepest_flips(view.kernel, loss)
+  kernel = np.asarray(view.kernel + found.displacement)
+  np.testing.assert_array_equal(sign(kernel), end)
+  assert found.certified and found.num_flips == len(places) > 4
+  np.testing.assert_array_equal(found.moved[: len(places)], places)
+  assert (found.moved[len(places) :] == -1).all()
+  np.testing.assert_allclose(
+    found.losses[: len(losses)], losses, rtol=1e-5, atol=1e-6
+  )
+  assert (found.losses[len(places) :] == found.losses[-1]).all()
+  # The certificate, by other means.
+  gains = single_gains(kernel, loss)
+  assert gains.max() <= 1e-6 * losses[0]
+  np.testing.assert_allclose(found.best, gains.max(), atol=1e-6)
+
+
+def test_incremental_sums_are_those_of_all_examples(make, monkeypatch):
+  monkeypatch.setattr(_flip_sums, '_ROWS', 16)
+  view, _ = make(seed=2, examples=90)
+
+  @jax.jit
+  def flip_thrice(view, choices):
+    begin = _flip_sums.begin(view)
+
+    def flip(state, choice):
+      return state.flip(choice), None
+
+    return jax.lax.scan(flip, begin, choices)[0]
+
+  state = flip_thrice(view, jnp.array([5, 10, 5]))
+  fresh = scans.flip_gains(state.view, path='brute_force')
+  np.testing.assert_allclose(state.gains(), fresh.gains, atol=2e-6)
+  np.testing.assert_allclose(state.loss(), fresh.loss, rtol=1e-6)
+  assert np.abs(fresh.gains).max() > 0.01
+  np.testing.assert_array_equal(
+    sign(state.kernel) != sign(view.kernel), np.arange(24).reshape(6, 4) == 10
+  )
+
+
+def test_other_views_are_recomputed_and_limits_are_kept(make):
+  view, loss = make(seed=3, activation='relu')
+  found = scans.flip_descent(view, 2)
+  _, places, losses = steepest_flips(view.kernel, loss)
+  assert len(places) > 2
+  np.testing.assert_array_equal(found.moved, places[:2])
+  np.testing.assert_allclose(found.losses, losses[:3], rtol=1e-5)
+  assert not found.certified and found.best > 0
+  with pytest.raises(ValueError, match=r"'incremental' does not.*sign"):
+    scans.flip_descent(view, 2, path='incremental')
+
+
+def test_merged_gains_are_those_of_all_examples(make):
+  view, _ = make(seed=4, examples=50)
+  cuts = (slice(0, 10), slice(10, 30), slice(30, 50))
+  parts = [
+    scans.flip_gains(
+      dataclasses.replace(view, inputs=view.inputs[c], labels=view.labels[c]),
+      path='brute_force',
+    )
+    for c in cuts
+  ]
+  whole = scans.flip_gains(view, path='brute_force')
+  merged = scans.merge_gains(scans.merge_gains(*parts[:2]), parts[2])
+  assert merged.num_examples == 50 and merged.path == 'brute_force'
+  np.testing.assert_allclose(merged.loss, whole.loss, rtol=1e-6)
+  np.testing.assert_allclose(merged.gains, whole.gains, atol=1e-6)
+  np.testing.assert_allclose(
+    merged.standard_errors(), whole.standard_errors(), rtol=1e-3, atol=1e-6
+  )
+
+
+def gains_of(means, errors, num_examples=101):
+  means, errors = np.float32(means), np.float32(errors)
+  second = errors**2 * (num_examples - 1) + means**2
+  return scans.FlipGains(
+    jnp.asarray(means), jnp.asarray(second), jnp.float32(1), None,
+    num_examples, 'brute_force',
+  )  # fmt: skip
+
+
+def test_certificate_counts():
+  gains = gains_of(
+    [0.3, 0.3, 1e-9, -0.3, -0.3, 0.0], [0.1, 0.2, 0, 0.1, 0.2, 0]
+  )
+  holdout = gains_of([0.1, -0.2, 0.1, 0.1, -0.1, -0.1], [0.1] * 6)
+  found = scans.flip_certificate(gains, holdout)
+  assert not found.is_optimum
+  np.testing.assert_allclose([found.best, found.best_error], [0.3, 0.1], 1e-5)
+  shares = found.improving, found.significant, found.mirrored
+  np.testing.assert_allclose(shares, np.array([2, 1, 1]) / 6, rtol=1e-6)
+  holds = found.holds, found.significant_holds, found.random_holds
+  np.testing.assert_allclose(holds, [0.5, 1.0, 0.5], rtol=1e-6)
+  np.testing.assert_allclose(found.mean_holdout, -0.05, rtol=1e-5)
+  np.testing.assert_allclose(found.random_mean_holdout, -0.1 / 6, rtol=1e-5)
+  strict = scans.flip_certificate(gains, holdout, num_errors=3.5)
+  assert strict.significant == 0 and np.isnan(strict.significant_holds)
+  assert scans.flip_certificate(gains, tolerance=0.5).is_optimum
+
+
+def test_pairs(make):
+  view, loss = make(seed=5)
+  pairs = scans.pair_gains(view, jax.random.key(0), 50)
+  first, second = np.asarray(pairs.first), np.asarray(pairs.second)
+  assert (first != second).all() and len(set(first)) > 15
+  gains = single_gains(view.kernel, loss)
+  np.testing.assert_allclose(
+    pairs.separately, gains[first] + gains[second], atol=2e-6
+  )
+  base = loss(view.kernel)
+  together = [
+    base - loss(flipped(flipped(view.kernel, k), m))
+    for k, m in zip(first, second, strict=True)
+  ]
+  np.testing.assert_allclose(pairs.together, together, atol=2e-6)
+  assert np.abs(pairs.interaction).max() > 0.01
+  few = scans.pair_gains(view, jax.random.key(1), 50, among=jnp.array([3, 8]))
+  np.testing.assert_array_equal(few.first + few.second, 11)
+
+
+def test_bad_input(make):
+  view, _ = make()
+  real = dataclasses.replace(view, quantizer=None)
+  gains, other = gains_of([0.1], [0.1]), gains_of([0.1, 0.2], [0.1, 0.1])
+  key = jax.random.key(0)
+  for call, message in (
+    (lambda: scans.flip_descent(view, 0), r'max_flips must be >= 1; got 0'),
+    (lambda: scans.flip_descent(view, 1, path='x'), r'path.*recompute'),
+    (lambda: scans.flip_descent(view, 1, tolerance=-1.0), r'tolerance must'),
+    (lambda: scans.flip_descent(real, 1), r'needs a quantised kernel'),
+    (lambda: scans.flip_certificate(gains, other), r'of the same moves'),
+    (lambda: scans.flip_certificate(gains, num_errors=-1.0), r'num_errors'),
+    (lambda: scans.merge_gains(), r'at least one'),
+    (lambda: scans.merge_gains(gains, other), r'of the same moves'),
+    (lambda: scans.pair_gains(view, key, 0), r'num_pairs >= 1'),
+    (
+      lambda: scans.pair_gains(view, key, 1, among=jnp.array([1])),
+      r'at least two moves',
+    ),
+  ):
+    with pytest.raises(ValueError, match=message):
+      call()
+
+
+def test_a_stage_of_one_unit():
+  stages = (scans.Affine(2.0, jnp.array([1.0, 3.0])), scans.Activation('relu'))
+  front = _coordinate_losses.of_unit(stages, jnp.int32(1))
+  assert front[0](jnp.float32(1)) == 5 and front[1] is stages[1]
