@@ -139,7 +139,7 @@ def compare(
       | dict(lanes or {}),
       shared=shared,
       dims=dims,
-      coords={key: np.asarray(value) for key, value in (own | axis).items()},
+      coords={key: np.asarray(value) for key, value in {**own, **axis}.items()},
       chunk=10,
     )
     return found.rename({key: f'{name}_{key}' for key in found.data_vars})
