@@ -14,6 +14,7 @@ from bitjax.nn._summary import LayerSummary
 from bitjax.nn._summary import Summary
 from bitjax.nn._summary import summary
 from bitjax.nn._views import layer_view
+from bitjax.nn._views import network_view
 
 __all__ = [
   'MLP',
@@ -28,6 +29,7 @@ __all__ = [
   'deploy',
   'full_precision_mlp',
   'layer_view',
+  'network_view',
   'summary',
   'training_progress',
 ]

@@ -23,7 +23,7 @@ from bitjax.nn import _conv
 from bitjax.nn import _layers
 from bitjax.nn import _mlp
 
-__all__ = ['layer_view']
+__all__ = ['layer_view', 'network_view']
 
 
 def layer_view(
@@ -56,11 +56,7 @@ def layer_view(
     ValueError: if the model has no layer of that name with a kernel, or calls it
       more than once, or if inputs and labels differ in number.
   """
-  if inputs.shape[0] != labels.shape[0] or labels.ndim != 1:
-    raise ValueError(
-      'inputs and labels must hold the same number of examples; got shapes '
-      f'{inputs.shape} and {labels.shape}.'
-    )
+  _check_batch(inputs, labels)
   if isinstance(model, _mlp.MLP):
     if quantizer is not None:
       raise ValueError('An MLP brings its own kernel quantizer; pass none.')
@@ -68,6 +64,49 @@ def layer_view(
   return _intercepted(
     model, variables, inputs, labels, layer, quantizer, kwargs
   )
+
+
+def network_view(
+  model: _mlp.MLP,
+  variables: types.PyTree,
+  inputs: types.Array,
+  labels: types.Array,
+  **kwargs: Any,
+) -> scans.LayerView:
+  """Returns a network as if it were one layer: all its weights move.
+
+  Args:
+    model: a `MLP`; of other models only single layers can be looked at.
+    variables: the model's variables, as from ``model.init``.
+    inputs: a batch, [examples, ...].
+    labels: the batch's classes, [examples], integers.
+    **kwargs: passed to the model's call, such as ``progress`` or ``train``.
+
+  Returns:
+    A `scans.LayerView` with a kernel of [weights], the kernels of all layers;
+    ``view.product.split`` takes such a vector apart.
+
+  Raises:
+    ValueError: for another kind of model, if inputs and labels differ in number,
+      or as `scans.network_view`.
+  """
+  if not isinstance(model, _mlp.MLP):
+    raise ValueError(
+      f'network_view needs an MLP; got {type(model).__name__}. Look at its '
+      'layers one by one (layer_view).'
+    )
+  _check_batch(inputs, labels)
+  stages = model.apply(variables, inputs, method='stages', **kwargs)
+  stages = cast(dict[str, scans.Stage], stages)
+  return scans.network_view(_mlp.flatten(inputs), labels, list(stages.values()))
+
+
+def _check_batch(inputs, labels):
+  if inputs.shape[0] != labels.shape[0] or labels.ndim != 1:
+    raise ValueError(
+      'inputs and labels must hold the same number of examples; got shapes '
+      f'{inputs.shape} and {labels.shape}.'
+    )
 
 
 def _transparent(model, variables, inputs, labels, layer, kwargs):

@@ -9,6 +9,7 @@ from bitjax.scans._central import central_difference
 from bitjax.scans._certificates import Certificate
 from bitjax.scans._certificates import flip_certificate
 from bitjax.scans._certificates import merge_gains
+from bitjax.scans._certificates import stream_gains
 from bitjax.scans._coordinate import CoordinateDescent
 from bitjax.scans._coordinate import coordinate_discrete_gradient
 from bitjax.scans._discrete import DiscretePath
@@ -33,6 +34,8 @@ from bitjax.scans._line import LineScan
 from bitjax.scans._line import line_scan
 from bitjax.scans._line_profile import LineProfile
 from bitjax.scans._line_profile import line_profile
+from bitjax.scans._network import Network
+from bitjax.scans._network import network_view
 from bitjax.scans._view import Activation
 from bitjax.scans._view import Affine
 from bitjax.scans._view import BatchNorm
@@ -57,6 +60,7 @@ __all__ = [
   'LineScan',
   'Moves',
   'Neighbours',
+  'Network',
   'Opaque',
   'Optimum',
   'PairGains',
@@ -75,6 +79,8 @@ __all__ = [
   'merge_gains',
   'moves',
   'multi_step_discrete_gradient',
+  'network_view',
   'pair_gains',
   'prefix_scan',
+  'stream_gains',
 ]

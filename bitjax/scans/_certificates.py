@@ -11,14 +11,18 @@ moves taken at random, below which nothing has been found.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.scans import _flips
+from bitjax.scans import _view
 
-__all__ = ['Certificate', 'flip_certificate', 'merge_gains']
+__all__ = ['Certificate', 'flip_certificate', 'merge_gains', 'stream_gains']
 
 
 class Certificate(NamedTuple):
@@ -123,9 +127,9 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
   .. math:: g = \sum_t \frac{B_t}{B} g_t, \qquad
     m_2 = \sum_t \frac{B_t}{B} m_{2,t}, \qquad B = \sum_t B_t
 
-  As a running total it streams a training set of any size: ``total =
-  merge_gains(total, flip_gains(view))``. Exact but for rounding, if the loss does
-  not couple the examples of a batch.
+  As a running total it streams a training set of any size, also from a disk:
+  ``total = merge_gains(total, flip_gains(view))``. Exact but for rounding, if the
+  loss does not couple the examples of a batch.
 
   Args:
     *parts: gains of the same moves on disjoint batches.
@@ -159,6 +163,61 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
     num_examples=total,
     path=', '.join(dict.fromkeys(part.path for part in parts)),
   )
+
+
+def stream_gains(
+  look: Callable[[types.Array, types.Array], _view.LayerView],
+  inputs: types.Array,
+  labels: types.Array,
+  size: int,
+  **options: Any,
+) -> _flips.FlipGains:
+  """Returns the gains on a whole data set, some of its examples at a time.
+
+  Memory is that of `flip_gains` on ``size`` examples, whatever its path. It can be
+  jitted: the parts follow one another in one program.
+
+  Args:
+    look: inputs and labels of some examples -> the layer's view on them.
+    inputs: of the data set, [examples, ...].
+    labels: their classes, [examples].
+    size: examples at a time.
+    **options: of `flip_gains`.
+
+  Returns:
+    `FlipGains` of all examples.
+
+  Raises:
+    ValueError: for a size below 1, or what `flip_gains` objects to.
+  """
+  if size < 1:
+    raise ValueError(f'size must be >= 1; got {size}.')
+  size = max(min(size, labels.shape[0]), 1)
+  num_parts, rest = divmod(labels.shape[0], size)
+  whole = num_parts * size
+
+  def gains(batch):
+    return _flips.flip_gains(look(*batch), **options)
+
+  def add(total, batch):
+    return jax.tree.map(jnp.add, total, gains(batch)), None
+
+  parts = tuple(
+    x[:whole].reshape(num_parts, size, *x.shape[1:]) for x in (inputs, labels)
+  )
+  total, _ = jax.lax.scan(
+    add, gains([x[0] for x in parts]), tuple(x[1:] for x in parts)
+  )
+  found = dataclasses.replace(
+    total,
+    gains=total.gains / num_parts,
+    second_moments=total.second_moments / num_parts,
+    loss=total.loss / num_parts,
+    num_examples=whole,
+  )
+  if not rest:
+    return found
+  return merge_gains(found, gains((inputs[whole:], labels[whole:])))
 
 
 def _mean(x, mask):

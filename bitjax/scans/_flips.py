@@ -7,7 +7,7 @@ For a *move* of weight k, which takes its quantised value to a neighbouring one
   L(W) = \frac1B \sum_b \ell_b(W).
 
 By brute force each gain costs one forward pass. Only one layer changes, though,
-and three paths use ever more of that:
+and the other paths use ever more of that:
 
 ===============  ==============================================  ==============
 path             applies to                                      784-256-256-10
@@ -15,6 +15,7 @@ path             applies to                                      784-256-256-10
 ``brute_force``  any view                                        200 704 passes
 ``rank_one``     known stages, examples and weights not coupled  100 to 130
 ``sign``         the same, and the layer feeds a sign            5 to 9
+``layers``       a whole network: each layer by its own path     their sum
 ===============  ==============================================  ==============
 
 Exactness. In exact arithmetic all paths are equal. In float32 gains differ from
@@ -41,11 +42,12 @@ from bitjax.scans import _flips_brute_force
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_rank_one
 from bitjax.scans import _flips_sign
+from bitjax.scans import _network
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
 
-PATHS = ('auto', 'sign', 'rank_one', 'brute_force')
+PATHS = ('auto', 'layers', 'sign', 'rank_one', 'brute_force')
 
 _CHUNKS = {'sign': 1024, 'rank_one': 256}
 
@@ -133,6 +135,8 @@ def flip_gains(
   if step is not None:
     types.check_positive('step', step)
   path = _choose(view, path, coordinates)
+  if path == 'layers':
+    return _by_layer(view, step=step, chunk=chunk, near_ties=count_near_ties)
   gains = _flip_gains(view, step, coordinates, path, chunk, count_near_ties)
   types.check_finite('The loss', gains.loss)
   return gains
@@ -191,10 +195,13 @@ def _choose(view, path, coordinates):
   """The path to take: the first that applies, or the one demanded."""
   if coordinates is not None:
     obstacles = dict.fromkeys(
-      ('sign', 'rank_one'), 'it computes all moves, not those of coordinates'
+      ('layers', 'sign', 'rank_one'),
+      'it computes all moves, not those of coordinates',
     )
   else:
+    whole = isinstance(view.product, _network.Network)
     obstacles = {
+      'layers': None if whole else 'it is not that of a whole network',
       'sign': _flips_sign.obstacle(view),
       'rank_one': _flips_rank_one.obstacle(view),
     }
@@ -206,6 +213,29 @@ def _choose(view, path, coordinates):
       f'path {path!r} does not apply to this view: {obstacles[path]}.'
     )
   return path
+
+
+def _by_layer(view, *, step, chunk, near_ties):
+  """The gains of every layer of a network, as one vector."""
+  parts = [
+    flip_gains(layer, step=step, chunk=chunk, count_near_ties=near_ties)
+    for layer in view.product.views(view)
+  ]
+
+  def join(leaves):
+    lead = leaves[0].shape[:-2]
+    flat = [leaf.reshape(*lead, -1) for leaf in leaves]
+    return jnp.concatenate(flat, axis=-1)
+
+  ties = [part.near_ties for part in parts]
+  return FlipGains(
+    gains=join([part.gains for part in parts]),
+    second_moments=join([part.second_moments for part in parts]),
+    loss=parts[0].loss,
+    near_ties=None if any(tie is None for tie in ties) else join(ties),
+    num_examples=view.labels.size,
+    path=f'layers: {", ".join(part.path for part in parts)}',
+  )
 
 
 @functools.partial(

@@ -153,8 +153,8 @@ def find(
 def _sort(place, stop):
   """Stable order of the places before ``stop``, and the places in it.
 
-  What is not met may come in any order, so where few are, finding those few is
-  ten times faster than sorting all.
+  What is not met may come in any order, so where few are met, those few are found
+  and sorted, which is ten times faster than sorting all.
   """
 
   def sort_all():
@@ -162,11 +162,12 @@ def _sort(place, stop):
     return order, place[order]
 
   def find_few():
-    # Of equal ones the first comes first; the complement inverts the order.
-    found = jax.lax.top_k(~place, few)[1]
+    found = jnp.nonzero(place < stop, size=few, fill_value=0)[0]
+    met = jnp.where(jnp.arange(few) < count, place[found], stop)
+    rank = jnp.argsort(met)
     others = jnp.full(place.size - few, stop)
-    order = jnp.concatenate([found, jnp.zeros_like(others)])
-    return order, jnp.concatenate([place[found], others])
+    order = jnp.concatenate([found[rank], jnp.zeros_like(others)])
+    return order, jnp.concatenate([met[rank], others])
 
   few = min(_FEW, place.size)
   count = jnp.sum(place < stop)

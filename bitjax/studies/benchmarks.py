@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import functools
 import itertools
-import resource
+import math
 import subprocess
 import sys
 import time
@@ -26,27 +26,50 @@ from bitjax import scans
 from bitjax import transforms
 from bitjax import types
 from bitjax.studies import sweep as sweeps
+from bitjax.studies import toy as toy_lib
 from bitjax.studies import toy_config
 
 __all__ = [
   'import_ratio',
-  'line_scan',
   'multi_step',
+  'problem',
   'projections',
   'race',
-  'report_memory',
 ]
 
 
-def _problem(batch_size, hidden, network):
-  """One network on one batch, and the FLOPs of a forward pass."""
+def problem(
+  batch_size: int,
+  hidden: tuple[int, ...],
+  network: str,
+  layer: str = 'Dense_0',
+) -> tuple[scans.LayerView, int, int]:
+  """One layer of a network on one synthetic batch.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    network: its name, as in the studies.
+    layer: the layer's name.
+
+  Returns:
+    The view, and the FLOPs of a forward pass: of the first layer, and of the rest.
+  """
   toy = toy_config.ToyConfig(
     dataset='synthetic', batch_size=(batch_size,), hidden=hidden
   )
-  problem = toy.open(sweeps.Sweep())
-  arrays = jax.tree.map(jnp.asarray, problem.arrays)
-  view = jax.jit(lambda arrays: problem.pose(network, 0, arrays).search)(arrays)
-  sizes = (view.kernel.shape[0], *hidden, 10)
+  opened = toy.open(sweeps.Sweep())
+  model = opened.model(network)
+
+  @jax.jit
+  def look(arrays):
+    experiment = opened.experiment(0, arrays)
+    posed = toy_lib.pose_problem(model, experiment, batch_size, layer=layer)
+    return posed.search
+
+  arrays = jax.tree.map(jnp.asarray, opened.arrays)
+  view = look(arrays)
+  sizes = (math.prod(opened.dataset.images.shape[1:]), *hidden, 10)
   first, *rest = [2 * a * b for a, b in itertools.pairwise(sizes)]
   return view, batch_size * first, batch_size * sum(rest)
 
@@ -76,7 +99,7 @@ def multi_step(
   multiply = jax.jit(jnp.matmul)
   contestants['peak'] = lambda: multiply(square, square)
   for network in ('full_precision', 'binary'):
-    view, first, rest = _problem(batch_size, hidden, network)
+    view, first, rest = problem(batch_size, hidden, network)
     name = f'multi-step, {network.replace("_", " ")}'
     # Forward; backward through the rest to the layer, and to its kernel.
     flops[name] = num_lanes * (num_steps * 2 * (first + rest) + (first + rest))
@@ -102,78 +125,6 @@ def _descent(view, num_lanes, num_steps):
 
   rates = jnp.linspace(0.01, 0.1, num_lanes)
   return lambda: sweep(rates, view)
-
-
-def line_scan(
-  batch_size: int,
-  hidden: tuple[int, ...],
-  num_rates: int,
-  num_timed: int,
-  turns: int,
-) -> dict[str, float]:
-  """Brute force: a point over a forward pass; memory of a whole scan in GiB.
-
-  Args:
-    batch_size: examples.
-    hidden: units of the hidden layers.
-    num_rates: points of the scan whose memory is measured.
-    num_timed: points of the scan that is timed.
-    turns: of each contestant.
-  """
-  view, direction, scan = _scan(batch_size, hidden)
-  forward = jax.jit(lambda view, kernel: view.loss(kernel))
-  rates = jnp.linspace(0, 0.1, num_timed)
-
-  def forwards():
-    return [forward(view, view.kernel) for _ in range(num_timed)]
-
-  seconds = race(
-    {'forward': forwards, 'scan': lambda: scan(view, direction, rates)}, turns
-  )
-  # In a process of its own, which has held nothing else.
-  program = (
-    'from bitjax.studies import benchmarks; '
-    f'benchmarks.report_memory({batch_size}, {hidden}, {num_rates}, {num_timed})'
-  )
-  output = subprocess.run(
-    [sys.executable, '-c', program], check=True, capture_output=True, text=True
-  ).stdout
-  return {
-    'line scan, brute force': seconds['scan'] / seconds['forward'],
-    'line scan, peak memory': float(output),
-  }
-
-
-def _scan(batch_size, hidden):
-  """A view, a direction, and the brute-force scan along it."""
-  view, _, _ = _problem(batch_size, hidden, 'full_precision')
-  direction = jax.jit(jax.grad(view.loss))(view.kernel)
-  scan = jax.jit(
-    lambda view, direction, rates: (
-      scans.line_scan(view, direction, rates, path='brute_force').losses
-    )
-  )
-  return view, direction, scan
-
-
-def report_memory(
-  batch_size: int, hidden: tuple[int, ...], num_rates: int, num_timed: int
-) -> None:
-  """Prints what a full line scan needs of this process's memory, in GiB.
-
-  Args:
-    batch_size: examples.
-    hidden: units of the hidden layers.
-    num_rates: points of the scan.
-    num_timed: points of the part that is run.
-  """
-  view, direction, scan = _scan(batch_size, hidden)
-  rates = jnp.linspace(0, 0.1, num_rates)
-  analysis: Any = scan.lower(view, direction, rates).compile().memory_analysis()
-  held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-  jax.block_until_ready(scan(view, direction, rates[:num_timed]))
-  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  print(max(resident, held + analysis.temp_size_in_bytes) / 2**30)
 
 
 def projections(turns: int = 20) -> dict[str, float]:

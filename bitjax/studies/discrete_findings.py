@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax.studies import contrasts
+from bitjax.studies import discrete_arms
 from bitjax.studies import protocols
 from bitjax.studies import toy_discrete
 from bitjax.studies import verdicts
@@ -27,11 +28,12 @@ __all__ = [
   'causes',
   'held_out',
   'reached',
+  'reliable',
   'several',
   'split',
 ]
 
-DENSE = toy_discrete.RANKINGS[2]
+DENSE = discrete_arms.RANKINGS[2]
 BATCHES = {'search': 'A', 'holdout': 'B'}
 
 Verdicts = Iterator[verdicts.Verdict]
@@ -72,23 +74,26 @@ def bound(
 
   Args:
     results: of `toy_discrete.compare`.
-    where: labels of state and ball.
+    where: labels of ball, layers and state.
     primary: whether this is the study's primary contrast.
   """
   ste = _read(results, 'ste', 'oracle', 'search', where, direction='gradient')
   note = _discrete(results, 'all', 'search', where, 'exact', 'gain')
   details: dict[str, Any] = {}
-  for signal in toy_discrete.SIGNALS:
-    for ranking in toy_discrete.RANKINGS:
+  for signal in discrete_arms.SIGNALS:
+    for ranking in discrete_arms.RANKINGS:
       loss = _discrete(results, 'all', 'search', where, signal, ranking)
       details[f'{signal}, {ranking}'] = _log(ste, loss).mean()
+  for name in results.direction.values.tolist()[1:]:
+    other = _read(results, 'ste', 'oracle', 'search', where, direction=name)
+    details[f'STE step, {name}'] = _log(ste, other).mean()
   details |= {'reached by STE, nats': ste.mean()}
   details |= {
     f'moves {ranking}': results['discrete_moves']
     .sel(where)
     .sel(signal='exact', ranking=ranking)
     .mean()
-    for ranking in toy_discrete.RANKINGS
+    for ranking in discrete_arms.RANKINGS
   }
   yield contrasts.difference(
     'N3 bound',
@@ -113,7 +118,7 @@ def held_out(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
       results, 'deployable', 'holdout', where, signal, ranking
     )
     for signal in ('exact', 'linear')
-    for ranking in toy_discrete.RANKINGS
+    for ranking in discrete_arms.RANKINGS
   }
   yield contrasts.difference(
     'N3 held out',
@@ -185,7 +190,7 @@ def causes(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
         ranking=ranking
       ).mean()
       / found.discrete_predicted.sel(ranking=ranking).mean()
-      for ranking in toy_discrete.RANKINGS
+      for ranking in discrete_arms.RANKINGS
     },
     protocol='all moves, A',
     unit='nats',
@@ -196,15 +201,27 @@ def several(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
   """N1: rounds that score again gain over one, and over several steps of STE."""
   one = _discrete(results, 'oracle', 'search', where, 'exact', DENSE)
   options = {'signal': 'exact', 'ranking': DENSE, 'split': 'cumulative'}
-  rounds = _read(results, 'rounds', 'oracle', 'search', where, **options)
+  numbers = results.num_rounds.values.tolist()
+  by_number = {
+    number: _read(
+      results, 'rounds', 'oracle', 'search', where,
+      num_rounds=number, **options,
+    )
+    for number in numbers
+  }  # fmt: skip
+  most = {'num_rounds': numbers[-1]}
   yield _contrast(
     'N1 rounds',
-    'rounds that score all moves again reach a lower loss on A than one of the '
-    'same budget (exact gains, per squared cost).',
+    f'{numbers[-1]} rounds that score all moves again reach a lower loss on A '
+    'than one of the same budget (exact gains, per squared cost).',
     where,
     one,
-    rounds,
+    by_number[numbers[-1]],
     protocol='oracle',
+    details={
+      f'{number} rounds': _log(one, loss).mean()
+      for number, loss in by_number.items()
+    },
   )
   best = results.optimizer.values.tolist()[0]
   for batch, name in BATCHES.items():
@@ -213,19 +230,20 @@ def several(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
     arms = {
       f'rounds, {signal}': _read(
         results, 'rounds', protocol, batch, where,
-        **(options | {'signal': signal}),
+        **(options | most | {'signal': signal}),
       )
       for signal in ('exact', 'linear')
     }  # fmt: skip
-    for order in results.order.values.tolist():
-      arms[f'one after another, {order}'] = _read(
-        results, 'coordinate', protocol, batch, where, order=order
-      )
+    if where['layers'] == results.layers.values[0]:
+      for order in results.order.values.tolist():
+        arms[f'one after another, {order}'] = _read(
+          results, 'coordinate', protocol, batch, where, order=order
+        )
     arms['random points'] = _read(results, 'random', protocol, batch, where)
     yield _contrast(
       f'N3 multi-step, {name}',
-      f'rounds of exact gains reach a lower loss on {name} than as many steps of '
-      f'STE ({best}).',
+      f'{numbers[-1]} rounds of exact gains reach a lower loss on {name} than as '
+      f'many steps of STE ({best}).',
       where,
       steps,
       arms['rounds, exact'],
@@ -237,23 +255,77 @@ def several(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
 
 def split(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
   """N1: what the even split of the budget costs."""
-  options = {'signal': 'exact', 'ranking': DENSE}
+  number = results.num_rounds.values.tolist()[-1]
+  options = {'signal': 'exact', 'ranking': DENSE, 'num_rounds': number}
   even, together = (
     _read(results, 'rounds', 'all', 'search', where, split=name, **options)
-    for name in toy_discrete.SPLITS
+    for name in discrete_arms.SPLITS
   )
   used = results['rounds_used'].sel(where).sel(options).mean('seed')
   yield _contrast(
     'N1 split',
-    'a budget that grows from round to round reaches a lower loss on A than equal '
-    'parts of it (exact gains, per squared cost).',
+    f'a budget that grows over {number} rounds reaches a lower loss on A than '
+    'equal parts of it (exact gains, per squared cost).',
     where,
     even,
     together,
     details={
       f'budget used, {name}': used.sel(split=name)
-      for name in toy_discrete.SPLITS
+      for name in discrete_arms.SPLITS
     },
+  )
+
+
+def reliable(results: xarray.Dataset, state: str) -> Verdicts:
+  """Do exact gains hold on other data, and would more data help?
+
+  Args:
+    results: of `toy_discrete.compare`.
+    state: of the network.
+  """
+  found = results['reliability_correlation'].sel(state=state)
+  sizes = found.batch_size.values.tolist()
+  exact, linear, across = (found.sel(pair=pair) for pair in discrete_arms.PAIRS)
+  info: dict[str, Any] = {'protocol': 'A, B', 'unit': 'correlation over moves'}
+  if len(sizes) > 1:
+    yield contrasts.difference(
+      'N3 reliability, data',
+      f'{state}, first layer: the exact gains of two batches of {sizes[-1]} '
+      f'agree better than those of two batches of {sizes[0]}.',
+      exact.sel(batch_size=sizes[-1]) - exact.sel(batch_size=sizes[0]),
+      details={
+        f'{pair}, batch {size}': found.sel(pair=pair, batch_size=size).mean()
+        for pair in discrete_arms.PAIRS
+        for size in sizes
+      },
+      **info,
+    )
+  large = {'batch_size': sizes[-1]}
+  yield contrasts.difference(
+    'N3 reliability, signal',
+    f"{state}, first layer: STE's linear prediction replicates better from A to B "
+    f'than the exact gains do (batch {sizes[-1]}).',
+    linear.sel(large) - exact.sel(large),
+    details={
+      'exact': exact.sel(large).mean(),
+      'linear': linear.sel(large).mean(),
+    },
+    **info,
+  )
+  yield contrasts.difference(
+    'N3 smoothed',
+    f"{state}, first layer: STE's linear prediction on A is nearer to the exact "
+    f'gains on B than the exact gains on A are (batch {sizes[-1]}).',
+    across.sel(large) - exact.sel(large),
+    details={
+      f'linear A, exact B, batch {size}': across.sel(batch_size=size).mean()
+      for size in sizes
+    }
+    | {
+      f'exact A, exact B, batch {size}': exact.sel(batch_size=size).mean()
+      for size in sizes
+    },
+    **info,
   )
 
 
@@ -288,7 +360,8 @@ def _discrete(results, protocol, batch, where, signal, ranking):
 
 
 def _name(where):
-  return f'{where["ball"]}, {where["state"]}'
+  layers = 'first layer' if where['layers'] == 'first' else 'all layers'
+  return f'{where["ball"]}, {layers}, {where["state"]}'
 
 
 def _log(above: xarray.DataArray, below: xarray.DataArray) -> Any:

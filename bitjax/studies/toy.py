@@ -153,22 +153,24 @@ def pose_problem(
   experiment: Experiment,
   batch_size: int,
   *,
-  layer: str = 'Dense_0',
+  layer: str | None = 'Dense_0',
 ) -> Problem:
-  """Looks at one layer of a network in one seed's experiment.
+  """Looks at one layer of a network, or all of them, in one seed's experiment.
 
   Args:
     model: the network.
     experiment: of one seed.
     batch_size: which of its batches.
-    layer: the layer that moves.
+    layer: the layer that moves; None for all at once.
   """
-  search, holdout = (
-    nn.layer_view(
-      model, experiment.variables, batch.inputs, batch.labels, layer
-    )
-    for batch in experiment.batches[batch_size]
-  )
+
+  def look(batch):
+    arguments = model, experiment.variables, batch.inputs, batch.labels
+    if layer is None:
+      return nn.network_view(*arguments)
+    return nn.layer_view(*arguments, layer)
+
+  search, holdout = map(look, experiment.batches[batch_size])
   return Problem(search, holdout, jax.random.wrap_key_data(experiment.noise))
 
 

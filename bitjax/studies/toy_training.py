@@ -34,6 +34,7 @@ def train(
   num_steps: int,
   batch_size: int = 128,
   learning_rate: types.Scalar = 1e-3,
+  anneal: bool = False,
 ) -> types.PyTree:
   """Trains by Adam on the mean cross-entropy, with the model's own estimators.
 
@@ -46,29 +47,31 @@ def train(
     num_steps: updates.
     batch_size: examples for each.
     learning_rate: of Adam.
+    anneal: whether progress goes from 0 to 1; it stays 1 otherwise.
 
   Returns:
     The trained variables.
   """
   tx = optax.adam(learning_rate)
 
-  def loss(variables, inputs, labels):
-    logits: Any = model.apply(variables, inputs)
+  def loss(variables, inputs, labels, progress):
+    logits: Any = model.apply(variables, inputs, progress=progress)
     return jnp.mean(
       optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     )
 
-  def step(carry, key):
-    variables, state = carry
+  def step(carry, now):
+    (variables, state), (key, progress) = carry, now
     drawn = jax.random.randint(key, (batch_size,), 0, places.size)
     inputs, labels = (x[places[drawn]] for x in batch)
-    gradient = jax.grad(loss)(variables, inputs, labels)
+    gradient = jax.grad(loss)(variables, inputs, labels, progress)
     updates, state = tx.update(gradient, state, variables)
     return (optax.apply_updates(variables, updates), state), None
 
   start = (variables, tx.init(variables))
   keys = jax.random.split(key, num_steps)
-  return jax.lax.scan(step, start, keys)[0][0]
+  progress = jnp.linspace(0.0 if anneal else 1.0, 1.0, num_steps)
+  return jax.lax.scan(step, start, (keys, progress))[0][0]
 
 
 def trained(

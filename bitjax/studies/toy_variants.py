@@ -229,16 +229,15 @@ def _lane(
 
   def describe(variant):
     search, holdout = gradients(variant)
-    direction, other = (
-      jnp.mean(part[layers[0]], axis=0) for part in (search, holdout)
-    )
+    directions = {layer: jnp.mean(search[layer], axis=0) for layer in layers}
+    other = jnp.mean(holdout[layers[0]], axis=0)
     statistics = [
       measures.gradient_statistics(search[layer], truths[layer])
       for layer in layers
     ]
     return {
-      'direction': direction,
-      'reliability': measures.correlation(direction, other),
+      'directions': directions,
+      'reliability': measures.correlation(directions[layers[0]], other),
     } | {
       f'gradient_{name}': jnp.stack([getattr(s, name) for s in statistics])
       for name in measures.GradientStatistics._fields
@@ -252,18 +251,22 @@ def _lane(
       outputs |= {f'{name}_{kind}': value for kind, value in found.items()}
     return outputs
 
-  def through_all(variant):
-    search, _ = gradients(variant)
-    direction = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), search)
+  def through_all(number, directions):
+    direction = jax.tree.map(lambda leaf: leaf[number], directions)
     return _all_layers(problem, model, experiment, direction, few_rates)
 
   outputs = lanes.each(describe, {'variant': jnp.arange(len(variants))})
-  directions = outputs.pop('direction')
+  everywhere = outputs.pop('directions')
+  directions = everywhere[layers[0]]
   outputs |= choices.each_once(follow, directions)
   outputs['affected'] = jax.lax.map(
     lambda d: jnp.mean(d != directions[0], dtype=jnp.float32), directions
   )
-  everywhere = lanes.each(through_all, {'variant': jnp.asarray(chosen)})
+  everywhere = lanes.each(
+    through_all,
+    {'number': jnp.asarray(chosen)},
+    shared={'directions': everywhere},
+  )
   outputs |= {f'all_{name}': value for name, value in everywhere.items()}
   start = first.losses(first.kernel)
   outputs |= {f'start_{name}': value for name, value in start.items()}

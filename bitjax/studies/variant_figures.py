@@ -73,7 +73,7 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   margin = 100 * findings.MARGIN
   ax.axhspan(-margin, margin, color='#888888', alpha=0.12, linewidth=0)
   ax.axhline(0, color='black', linewidth=0.8)
-  ax.set_xscale('log')
+  _half_widths(ax, results)
   ax.set_title(f'{state} network')
 
 
@@ -94,7 +94,7 @@ def affected(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
         ax, results.setting.values[places], 100 * samples,
         color=color, marker=marker, linestyle=style,
       )  # fmt: skip
-  ax.set_xscale('log')
+  _half_widths(ax, results)
   ax.set_ylim(-5, 105)
   ax.set_xlabel('half-width of the window')
 
@@ -140,6 +140,14 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
 def _places(results, family):
   places = np.flatnonzero(results.family.values == family)
   return places[np.argsort(results.setting.values[places])].tolist()
+
+
+def _half_widths(ax, results):
+  drawn = [place for family in PLACES for place in _places(results, family)]
+  ticks = np.unique(results.setting.values[drawn])
+  ax.set_xscale('log')
+  ax.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=7)
+  ax.set_xticks([], minor=True)
 
 
 def _percent(interval):

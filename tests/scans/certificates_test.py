@@ -121,6 +121,24 @@ def test_merged_gains_are_those_of_all_examples(make):
   )
 
 
+@pytest.mark.parametrize('size', [50, 20, 7])
+def test_streamed_gains_are_those_of_all_examples(make, size):
+  view, _ = make(seed=4, examples=50)
+
+  def look(inputs, labels):
+    return dataclasses.replace(view, inputs=inputs, labels=labels)
+
+  whole = scans.flip_gains(view)
+  streamed = jax.jit(
+    lambda inputs, labels: scans.stream_gains(look, inputs, labels, size)
+  )(view.inputs, view.labels)
+  assert streamed.num_examples == 50
+  for name in ('gains', 'second_moments', 'loss'):
+    np.testing.assert_allclose(
+      getattr(streamed, name), getattr(whole, name), rtol=1e-5, atol=1e-6
+    )
+
+
 def gains_of(means, errors, num_examples=101):
   means, errors = np.float32(means), np.float32(errors)
   second = errors**2 * (num_examples - 1) + means**2
@@ -170,6 +188,8 @@ def test_pairs(make):
 
 
 def test_bad_input(make):
+  with pytest.raises(ValueError, match=r'size must be >= 1; got 0'):
+    scans.stream_gains(lambda *_: make()[0], jnp.ones((3, 2)), jnp.ones(3), 0)
   view, _ = make()
   real = dataclasses.replace(view, quantizer=None)
   gains, other = gains_of([0.1], [0.1]), gains_of([0.1, 0.2], [0.1, 0.1])

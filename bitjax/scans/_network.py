@@ -1,0 +1,147 @@
+r"""All layers of a network as one layer, whose kernel is all of their weights.
+
+.. math::
+  W = (W_1, \dots, W_n) \in \mathbb R^{|W_1| + \dots + |W_n|}, \qquad
+  \ell = \mathrm{loss}\bigl(\mathrm{network}(x; q(W_1), \dots, q(W_n)), y\bigr)
+
+What is asked about a layer can then be asked about the network: a budget is shared
+by all layers, a step moves all of them. The gains of single moves are those of each
+layer with the others frozen, so they keep their fast paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import quantizers
+from bitjax import types
+from bitjax.scans import _view
+
+__all__ = ['Network', 'network_view']
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """The product ``(inputs, weights) -> logits`` of a view of a whole network.
+
+  Attributes:
+    layers: the dense layers, in order; their kernels only say their shapes.
+    between: the stages behind each.
+  """
+
+  layers: tuple[_view.Dense, ...]
+  between: tuple[tuple[_view.Stage, ...], ...]
+
+  def __call__(self, inputs: types.Array, weights: types.Array) -> types.Array:
+    """Returns the logits for quantized weights, [weights]."""
+    x = inputs
+    for layer, stages in self._with(weights):
+      x = dataclasses.replace(layer, quantizer=None)(x)
+      for stage in stages:
+        x = stage(x)
+    return x
+
+  def split(self, vector: types.Array) -> list[types.Array]:
+    """A vector of [..., weights] by layer, each [..., fan_in, units]."""
+    shapes = [layer.kernel.shape for layer in self.layers]
+    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
+    parts = jnp.split(vector, ends[:-1], axis=-1)
+    return [
+      part.reshape(*vector.shape[:-1], *shape)
+      for part, shape in zip(parts, shapes, strict=True)
+    ]
+
+  def views(self, view: _view.LayerView) -> Iterator[_view.LayerView]:
+    """The view of each layer, all others frozen where ``view`` has them."""
+    layers = [layer for layer, _ in self._with(view.kernel)]
+    x = view.inputs
+    for number, layer in enumerate(layers):
+      tail = list(self.between[number])
+      for later in range(number + 1, len(layers)):
+        tail += [layers[later].freeze(), *self.between[later]]
+      yield _view.LayerView(
+        x,
+        layer.kernel,
+        view.labels,
+        tuple(tail),
+        quantizer=layer.quantizer,
+        affine=layer.affine,
+      )
+      x = layer(x)
+      for stage in self.between[number]:
+        x = stage(x)
+
+  def _with(self, weights):
+    kernels = self.split(weights)
+    for layer, kernel, stages in zip(
+      self.layers, kernels, self.between, strict=True
+    ):
+      yield dataclasses.replace(layer, kernel=kernel), stages
+
+
+def network_view(
+  inputs: types.Array, labels: types.Array, stages: Sequence[_view.Stage]
+) -> _view.LayerView:
+  """Returns a network as if it were one layer.
+
+  Args:
+    inputs: what the first stage receives, [examples, fan_in].
+    labels: class of each example, [examples], integers.
+    stages: of the network, the first a `Dense`. All dense layers have one
+      quantizer, an elementwise staircase, or none.
+
+  Returns:
+    A `LayerView` with a kernel of [weights], the latent weights of all layers in
+    order, and a `Network` as its ``product``, which splits such a vector.
+
+  Raises:
+    ValueError: if the first stage is not dense, if layers differ in their
+      quantizers, or if a quantizer or a scale couples the weights.
+  """
+  if not stages or not isinstance(stages[0], _view.Dense):
+    raise ValueError('A network must begin with a Dense stage.')
+  layers: list[_view.Dense] = []
+  between: list[list[_view.Stage]] = []
+  for stage in stages:
+    if isinstance(stage, _view.Dense):
+      layers.append(stage)
+      between.append([])
+    else:
+      between[-1].append(stage)
+  for number, layer in enumerate(layers):
+    _check(number, layer, layers[0])
+  return _view.LayerView(
+    inputs=inputs,
+    kernel=jnp.concatenate([layer.kernel.reshape(-1) for layer in layers]),
+    labels=labels,
+    tail=(),
+    quantizer=layers[0].quantizer,
+    product=Network(tuple(layers), tuple(map(tuple, between))),
+  )
+
+
+def _check(number, layer, first):
+  if layer.scaling is not None:
+    raise ValueError(
+      f"The scale of layer {number} couples its weights; a network's view needs "
+      'constant scales (freeze_scale).'
+    )
+  kinds = [jax.tree.structure(each.quantizer) for each in (layer, first)]
+  if kinds[0] != kinds[1]:
+    raise ValueError(
+      'All layers of a network must have the same quantizer; layer '
+      f'{number} has {layer.quantizer}, layer 0 {first.quantizer}.'
+    )
+  staircase = quantizers.staircase(layer.quantizer)
+  if layer.quantizer is not None and not hasattr(staircase, 'num_levels'):
+    raise ValueError(
+      'The quantizer of a network must be an elementwise staircase; '
+      f'{staircase} does not say that it is.'
+    )

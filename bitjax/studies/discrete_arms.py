@@ -1,0 +1,304 @@
+"""Each way to spend a ball, from one seed's problem: the arms of `toy_discrete`.
+
+An arm is given ``pose``, which poses the problem (with other estimators, on request),
+and its ball. It returns losses on A and on B along an axis of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import lanes as lanes_lib
+from bitjax import measures
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+from bitjax.studies import toy
+from bitjax.studies import toy_config
+
+__all__ = [
+  'DIRECTIONS',
+  'LAYERS',
+  'NUM_DRAWS',
+  'ORDERS',
+  'PAIRS',
+  'RANKINGS',
+  'SHARES',
+  'SIGNALS',
+  'SPLITS',
+  'ball',
+  'check',
+  'coordinate',
+  'discrete',
+  'lane',
+  'multi',
+  'problem_of',
+  'random',
+  'reliability',
+  'rounds',
+  'ste',
+]
+
+Pose = Callable[..., toy.Problem]
+
+LAYERS = {'first': 'Dense_0', 'all': None}
+SIGNALS = ('exact', 'linear', 'random', 'cost')
+RANKINGS = ('gain', 'per cost', 'per squared cost')
+SPLITS = ('even', 'cumulative')
+NUM_DRAWS = 8  # Random points of the ball.
+DIRECTIONS = ('gradient', 'sign', 'central', 'variant')
+VARIANT = quantizers.window(0.5)  # The estimator of the last one's activations.
+ORDERS = ('linear', 'cost')
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # Of the rounds: where losses are read.
+PAIRS = ('exact A, exact B', 'linear A, linear B', 'linear A, exact B')
+
+
+def ball(name: str) -> types.Budget:
+  """The ball that is written ``norm:radius``.
+
+  Raises:
+    ValueError: for another form, an unknown norm, or a radius that is not positive.
+  """
+  norm, _, radius = name.partition(':')
+  types.check_choice('norm', norm, types.NORMS)
+  try:
+    number = float(radius)
+  except ValueError:
+    raise ValueError(
+      f'a ball is written norm:radius, as l2:0.1; got {name!r}.'
+    ) from None
+  types.check_positive('radius', number)
+  return types.Budget(number, cast(types.Norm, norm))
+
+
+def check(
+  balls: Sequence[str], layers: Sequence[str], num_rounds: Sequence[int]
+) -> None:
+  """Raises a ``ValueError`` for what `toy_discrete.compare` cannot run."""
+  for name in balls:
+    ball(name)
+  if layers[0] != 'first' or list(num_rounds) != sorted(set(num_rounds)):
+    raise ValueError(
+      "layers must begin with 'first', and num_rounds must grow; got "
+      f'layers {tuple(layers)} and num_rounds {tuple(num_rounds)}.'
+    )
+
+
+def problem_of(
+  problem: toy_config.Toy,
+  arrays: dict[str, Any],
+  layers: str,
+  seed: types.Array | int | None = None,
+  size: int | None = None,
+  **estimators: Any,
+) -> toy.Problem:
+  """A seed's problem: the first seed's and the largest batch by default."""
+  return toy.pose_problem(
+    problem.model('binary', **estimators),
+    problem.experiment(
+      problem.config.seeds[0] if seed is None else seed, arrays
+    ),
+    size or max(problem.config.batch_size),
+    layer=LAYERS[layers],
+  )
+
+
+def lane(
+  fn: Callable[..., toy.Outputs],
+  problem: toy_config.Toy,
+  options: dict[str, Any],
+  *,
+  state: types.Array,
+  seed: types.Array,
+  arrays: dict[str, Any],
+  starts: types.PyTree,
+  **values: Any,
+) -> toy.Outputs:
+  """One lane: the problem of a seed whose network is in a state."""
+  variables = jax.tree.map(lambda leaf: leaf[state], starts)
+  experiments = arrays['experiments']._replace(variables=variables)
+  size, layers = values.pop('batch_size', None), values.pop('layers', 'first')
+  if 'ball' in values:
+    values['budget'] = ball(values.pop('ball'))
+  pose = functools.partial(
+    problem_of,
+    problem,
+    arrays | {'experiments': experiments},
+    layers,
+    seed,
+    size,
+  )
+  return fn(pose, **values, **options)
+
+
+def discrete(
+  pose: Pose, budget: types.Budget, *, prefixes: Sequence[int]
+) -> toy.Outputs:
+  """All moves at once, for every signal and ranking, by prefix."""
+  posed = pose()
+  signals = _signals(posed)
+
+  def spend(signal, ranking):
+    step = scans.discrete_gradient(
+      posed.search, budget, rank_by=ranking, signal=signals[signal]
+    )
+    scan = scans.prefix_scan(
+      posed.search, step, prefixes, holdout=posed.holdout
+    )
+    return {
+      'search': scan.search,
+      'holdout': scan.holdout,
+      'used': step.used / budget.radius,
+      'moves': step.num_moves,
+      'predicted': step.predicted,
+      'true': step.decrease_search,
+    }
+
+  axes = (jnp.arange(len(names)) for names in (SIGNALS, RANKINGS))
+  return lanes_lib.grid(
+    spend, dict(zip(('signal', 'ranking'), axes, strict=True))
+  )
+
+
+def _signals(posed):
+  """What each flip promises, [signals, *kernel.shape], in the order of `SIGNALS`."""
+  view = posed.search
+  moves = scans.moves(view)
+  gradient = jax.grad(view.loss)(view.kernel)
+  key = jax.random.fold_in(posed.noise_key, 1 << 21)
+  found = {
+    'exact': scans.flip_gains(view).gains,
+    'linear': -gradient * moves.changes[0],
+    'random': 1.0 - jax.random.uniform(key, view.kernel.shape),
+    'cost': 1.0 / jnp.abs(moves.destinations[0] - view.kernel),
+  }
+  return jnp.stack([found[name] for name in SIGNALS])
+
+
+def rounds(
+  pose: Pose, budget: types.Budget, signal: str, split: str, num_rounds: int
+) -> toy.Outputs:
+  """Rounds that score again, for every ranking, by the share of them made."""
+  posed = pose()
+  read = jnp.asarray([int(share * num_rounds) for share in SHARES])
+
+  def spend(ranking):
+    path = scans.multi_step_discrete_gradient(
+      posed.search,
+      budget,
+      num_rounds,
+      split,
+      rank_by=ranking,
+      signal=signal,
+      holdout=posed.holdout,
+    )
+    return {
+      'search': path.search[read],
+      'holdout': cast(jax.Array, path.holdout)[read],
+      'used': path.used[-1] / budget.radius,
+      'moves': jnp.sum(path.num_moves),
+      'returns': jnp.sum(path.num_returns),
+    }
+
+  return lanes_lib.each(spend, {'ranking': jnp.arange(len(RANKINGS))})
+
+
+def ste(
+  pose: Pose, budget: types.Budget, *, rates: Sequence[float]
+) -> toy.Outputs:
+  """One step along every direction, by learning rate."""
+  posed = pose()
+  view = posed.search
+  gradient = jax.grad(view.loss)(view.kernel)
+  size = jnp.median(jnp.abs(view.kernel))
+  variant = pose(activation_estimator=VARIANT).search
+  found = {
+    'gradient': gradient,
+    'sign': jnp.sign(gradient),
+    'central': scans.central_difference(view, size),
+    'variant': jax.grad(variant.loss)(view.kernel),
+  }
+
+  def scan(direction):
+    outputs = toy.single_step(
+      posed, budget, jnp.asarray(rates, jnp.float32), direction=direction
+    )
+    return {name: outputs[name] for name in ('search', 'holdout')}
+
+  directions = jnp.stack([found[name] for name in DIRECTIONS])
+  return lanes_lib.each(scan, {'direction': directions})
+
+
+def multi(
+  pose: Pose,
+  budget: types.Budget,
+  optimizer: str,
+  step_size: types.Scalar,
+  *,
+  num_steps: int,
+) -> toy.Outputs:
+  """Steps of an optimiser, projected, by their number."""
+  found = toy.multi_step(
+    pose(), budget, num_steps, step_size, optimizer=optimizer
+  )
+  return {name: found[name] for name in ('search', 'holdout')}
+
+
+def coordinate(
+  pose: Pose, budget: types.Budget, *, num_candidates: int
+) -> toy.Outputs:
+  """One move after another, each if it helps, in every order."""
+  posed = pose()
+  start = posed.losses(posed.kernel)
+  signals = _signals(posed)
+
+  def spend(order):
+    found = scans.coordinate_discrete_gradient(
+      posed.search,
+      budget,
+      order=signals[order],
+      rank_by='gain_per_squared_cost',
+      num_candidates=num_candidates,
+      holdout=posed.holdout,
+    )
+    falls = {'search': found.decrease_search, 'holdout': found.decrease_holdout}
+    return {
+      name: start[name] - cast(jax.Array, falls[name]) for name in falls
+    } | {
+      'used': found.used / budget.radius,
+      'moves': found.num_moves,
+    }
+
+  places = jnp.array([SIGNALS.index(name) for name in ORDERS])
+  return lanes_lib.each(spend, {'order': places})
+
+
+def random(pose: Pose, budget: types.Budget) -> toy.Outputs:
+  """Points of the ball, by draw."""
+  found = toy.restarts(pose(), budget, 1.0, jnp.arange(NUM_DRAWS))
+  return {name: found[name] for name in ('search', 'holdout')}
+
+
+def reliability(pose: Pose) -> toy.Outputs:
+  """How promises of moves agree, by pair of promises."""
+  posed = pose()
+
+  def promises(view):
+    gradient = jax.grad(view.loss)(view.kernel)
+    return {
+      'exact': measures.ranked(scans.flip_gains(view).gains),
+      'linear': measures.ranked(-gradient * scans.moves(view).changes[0]),
+    }
+
+  found = {'A': promises(posed.search), 'B': promises(posed.holdout)}
+  agreements = []
+  for pair in PAIRS:
+    (a, on_a), (b, on_b) = (side.split() for side in pair.split(', '))
+    agreements.append(measures.agreement(found[on_a][a], found[on_b][b]))
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *agreements)
+  return stacked._asdict()

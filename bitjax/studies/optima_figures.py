@@ -1,0 +1,88 @@
+"""Losses before and after flips, and what flips are worth, by estimator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bitjax.studies import optima_findings as findings
+from bitjax.studies import statistics
+
+if TYPE_CHECKING:
+  from matplotlib import axes as axes_lib
+  from matplotlib import figure
+  import xarray
+
+__all__ = ['page']
+
+_STAGES = (
+  ('trained', 'trained', 'o', '#777777'),
+  ('descended', 'after the best flips', 's', '#0077BB'),
+  ('again', 'perturbed, after the best flips', '^', '#EE7733'),
+)
+_SHARES = (
+  ('improving', 'improve the training loss', 'o', '#0077BB'),
+  ('significant', '... by > 2 standard errors', 's', '#009988'),
+  ('holds', 'of the improving: held-out too', '^', '#EE7733'),
+  ('random_holds', 'of all: held-out', 'x', '#777777'),
+)
+
+
+def page(results: xarray.Dataset) -> figure.Figure:
+  """Losses on training and held-out data, and shares of flips.
+
+  Args:
+    results: of `toy_optima.compare`.
+  """
+  from matplotlib import pyplot
+
+  found = findings.tuned(results)
+  names = found.estimator.values.tolist()
+  fig, axes = pyplot.subplots(
+    1, 3, figsize=(6.75, 1.6 + 0.26 * len(names)), sharey=True
+  )
+  for ax, batch in zip(axes, findings.NAMES, strict=False):
+    for offset, (stage, label, marker, color) in zip(
+      (-0.22, 0, 0.22), _STAGES, strict=True
+    ):
+      losses = found[f'{stage}_{batch}']
+      if 'perturbed' in losses.dims:
+        losses = losses.isel(perturbed=-1)
+      _rows(ax, losses, offset, label, marker, color)
+    ax.set_xscale('log')
+    ax.set_xlabel(f'{findings.NAMES[batch]} loss (nats)')
+  for offset, (name, label, marker, color) in zip(
+    (-0.27, -0.09, 0.09, 0.27), _SHARES, strict=True
+  ):
+    share = found[name].sel(layer='all')
+    _rows(axes[2], share, offset, label, marker, color)
+  axes[2].set_xlim(0, 1)
+  axes[2].set_xlabel('share of flips, all layers')
+  axes[0].set_yticks(range(len(names)), names)
+  axes[0].set_ylim(len(names) - 0.5, -0.5)
+  losses, shares = (ax.get_legend_handles_labels() for ax in axes[::2])
+  fig.legend(*losses, loc='outside lower left')
+  fig.legend(*shares, loc='outside lower right')
+  return fig
+
+
+def _rows(
+  ax: axes_lib.Axes,
+  values: xarray.DataArray,
+  offset: float,
+  label: str,
+  marker: str,
+  color: str,
+) -> None:
+  for place, row in enumerate(values.transpose('estimator', 'seed').values):
+    band = statistics.interval(row)
+    y = place + offset
+    ax.plot([band.low, band.high], [y, y], color=color, linewidth=1)
+    ax.plot(
+      band.mean,
+      y,
+      marker=marker,
+      color=color,
+      markersize=4,
+      linestyle='',
+      label=None if place else label,
+    )

@@ -1,0 +1,224 @@
+"""What exact scans cost, in forward passes of the same network on the same batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import resource
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import scans
+from bitjax.studies import benchmarks
+
+__all__ = ['flip_gains', 'line_scan', 'report_memory', 'scaling']
+
+RANGE = (1e-5, 1e-1)  # Of the learning rates.
+STEP = 0.01  # Of full-precision weights.
+
+# The case -> its network, and whether the direction has l2 norm 1 or linf norm 1.
+_LINES = {
+  'binary, l2': ('binary', 'l2'),
+  'binary, linf': ('binary', 'linf'),
+  'full precision': ('full_precision', 'l2'),
+}
+_FLIPS = {
+  'binary': ('binary', None),
+  'binary weights, ReLU': ('binary_weights', None),
+  'full precision, both signs': ('full_precision', STEP),
+}
+
+
+def line_scan(
+  batch_size: int,
+  hidden: tuple[int, ...],
+  num_rates: int,
+  num_timed: int,
+  turns: int,
+) -> dict[str, float]:
+  """Forward passes of a scan (brute force: of a point of it); memory in GiB.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    num_rates: points of the scan.
+    num_timed: points of the scan that is timed by brute force.
+    turns: of each contestant.
+  """
+  found = {}
+  for case, (network, norm) in _LINES.items():
+    view, direction = _line(batch_size, hidden, network, norm)
+    rates = jnp.linspace(*RANGE, num_rates)
+    found[f'line scan, {case}'] = _passes(
+      view, lambda view, d=direction, r=rates: _scan(view, d, r), turns
+    )
+  view, direction = _line(batch_size, hidden, 'full_precision', 'l2')
+  rates = jnp.linspace(*RANGE, num_timed)
+  brute = _passes(
+    view, lambda view: _scan(view, direction, rates, 'brute_force'), turns
+  )
+  sizes = batch_size, hidden, num_rates, num_timed
+  return {
+    'line scan, brute force': brute / num_timed,
+    **found,
+    'line scan, peak memory': _memory('line', *sizes),
+  }
+
+
+def flip_gains(
+  batch_size: int, hidden: tuple[int, ...], turns: int
+) -> dict[str, float]:
+  """Forward passes for the gains of all moves of the first layer; memory in GiB.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    turns: of each contestant.
+  """
+  found = {}
+  for case, (network, step) in _FLIPS.items():
+    view, _, _ = benchmarks.problem(batch_size, hidden, network)
+    found[f'flip gains, {case}'] = _passes(
+      view, lambda view, s=step: scans.flip_gains(view, step=s), turns
+    )
+  found['flip gains, peak memory'] = _memory('flips', batch_size, hidden, 0, 0)
+  return found
+
+
+def scaling(
+  batch_size: int, hidden: tuple[int, ...], turns: int, *, num_flips: int = 64
+) -> dict[str, float]:
+  """How the cost of binary flip gains grows, and what one flip of a descent costs.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    turns: of each contestant.
+    num_flips: flips of a descent.
+
+  Returns:
+    Ratios of times: of a batch four times as large, per example; of a layer with
+    four times as many units, per unit; of a layer with three more before it. And
+    the forward passes of a flip.
+  """
+  first, *rest = hidden
+  quarter = max(first // 4, 1)
+  same = (first,) * 5
+
+  def gains(batch_size, hidden, layer='Dense_0'):
+    view, _, _ = benchmarks.problem(batch_size, hidden, 'binary', layer)
+    return lambda: scans.flip_gains(view)
+
+  few = max(batch_size // 4, 1)
+  seconds = benchmarks.race(
+    {
+      'all': gains(batch_size, hidden),
+      'few examples': gains(few, hidden),
+      'few units': gains(batch_size, (quarter, *rest)),
+      'one before': gains(few, same, 'Dense_1'),
+      'four before': gains(few, same, 'Dense_4'),
+    },
+    turns,
+  )
+  view, _, _ = benchmarks.problem(batch_size, hidden, 'binary')
+  short, long = (
+    _passes(view, lambda view, n=n: scans.flip_descent(view, n), turns)
+    for n in (num_flips // 4, num_flips)
+  )
+  flips = num_flips - num_flips // 4
+  return {
+    'flip gains, four times the examples': (
+      seconds['all'] / seconds['few examples'] * few / batch_size
+    ),
+    'flip gains, four times the units': (
+      seconds['all'] / seconds['few units'] * quarter / first
+    ),
+    'flip gains, four layers before': (
+      seconds['four before'] / seconds['one before']
+    ),
+    'flip descent, a flip': (long - short) / flips,
+  }
+
+
+def _line(batch_size, hidden, network, norm):
+  """A view, and the direction of its gradient."""
+  view, _, _ = benchmarks.problem(batch_size, hidden, network)
+  gradient = jax.jit(jax.grad(view.loss))(view.kernel)
+  size = {'l2': jnp.linalg.norm, 'linf': lambda g: jnp.max(jnp.abs(g))}[norm]
+  return view, gradient / size(gradient)
+
+
+@jax.jit
+def _forward(view):
+  return view.loss(view.kernel)
+
+
+def _scan_losses(view, direction, rates, path='auto'):
+  return scans.line_scan(view, direction, rates, path=path).losses
+
+
+_scan = jax.jit(_scan_losses, static_argnames=('path',))
+
+
+def _passes(
+  view: scans.LayerView, scan: Callable[[scans.LayerView], Any], turns: int
+) -> float:
+  """Time of a scan over that of a forward pass, in turns."""
+  seconds = benchmarks.race(
+    {'forward': lambda: [_forward(view) for _ in range(8)],
+     'scan': lambda: scan(view)},
+    turns,
+  )  # fmt: skip
+  return 8 * seconds['scan'] / seconds['forward']
+
+
+def _memory(kind: str, *sizes: Any) -> float:
+  # In a process of its own, which has held nothing else.
+  program = (
+    'from bitjax.studies import scan_benchmark; '
+    f'scan_benchmark.report_memory{(kind, *sizes)}'
+  )
+  output = subprocess.run(
+    [sys.executable, '-c', program], check=True, capture_output=True, text=True
+  ).stdout
+  return float(output)
+
+
+def report_memory(
+  kind: str,
+  batch_size: int,
+  hidden: tuple[int, ...],
+  num_rates: int,
+  num_timed: int,
+) -> None:
+  """Prints the most that any scan of a kind needs of this process, in GiB.
+
+  Args:
+    kind: ``'line'`` or ``'flips'``.
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    num_rates: points of a line scan.
+    num_timed: points of the part of it that is run by brute force.
+  """
+  needed = 0
+  if kind == 'flips':
+    for network, step in _FLIPS.values():
+      view, _, _ = benchmarks.problem(batch_size, hidden, network)
+      jax.block_until_ready(scans.flip_gains(view, step=step))
+  else:
+    rates = jnp.linspace(*RANGE, num_rates)
+    for network, norm in _LINES.values():
+      view, direction = _line(batch_size, hidden, network, norm)
+      jax.block_until_ready(_scan(view, direction, rates))
+    # The last again by brute force: what all of it would hold, and a part of it.
+    whole = _scan.lower(view, direction, rates, 'brute_force').compile()
+    analysis: Any = whole.memory_analysis()
+    needed = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    needed += analysis.temp_size_in_bytes
+    part = _scan(view, direction, rates[:num_timed], 'brute_force')
+    jax.block_until_ready(part)
+  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  print(max(resident, needed) / 2**30)

@@ -1,0 +1,116 @@
+"""Measured numbers beside the targets that they should meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitjax.studies import verdicts
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+__all__ = ['Target', 'bars', 'judge', 'table']
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What a number should be.
+
+  Attributes:
+    unit: of the number.
+    limit: the most it may be; or the least, if more is better.
+    more: whether more is better.
+  """
+
+  unit: str
+  limit: float
+  more: bool = False
+
+  def met(self, value: float) -> bool:
+    """Whether a number meets the target; NaN does not."""
+    return value >= self.limit if self.more else value <= self.limit
+
+
+def table(
+  targets: Mapping[str, Target], measured: Mapping[str, float]
+) -> xarray.Dataset:
+  """The numbers by case, beside their targets.
+
+  Raises:
+    ValueError: if a case was not measured, or has no target.
+  """
+  import xarray
+
+  odd = sorted(targets.keys() ^ measured.keys())
+  if odd:
+    raise ValueError(f'the case {odd[0]!r} needs a number and a target.')
+  limits = [target.limit for target in targets.values()]
+  return xarray.Dataset(
+    {
+      'measured': ('case', [measured[name] for name in targets]),
+      'target': ('case', limits),
+    },
+    coords={'case': list(targets)},
+  )
+
+
+def judge(
+  targets: Mapping[str, Target],
+  results: xarray.Dataset,
+  details: Mapping[str, dict[str, Any]],
+) -> list[verdicts.Verdict]:
+  """Says which targets are met.
+
+  Args:
+    targets: by case.
+    results: of `table`.
+    details: more numbers of some cases.
+  """
+  found = []
+  for name, target in targets.items():
+    value = results['measured'].sel(case=name).item()
+    word = 'least' if target.more else 'most'
+    found.append(
+      verdicts.Verdict(
+        finding=name,
+        claim=f'At {word} {target.limit:g} {target.unit}.',
+        verdict='supported' if target.met(value) else 'contradicted',
+        effect=value,
+        low=-np.inf,
+        high=np.inf,
+        unit=target.unit,
+        num_seeds=1,
+        protocol='median of turns, one machine',
+        details=details.get(name, {}),
+      )
+    )
+  return found
+
+
+def bars(
+  targets: Mapping[str, Target], results: xarray.Dataset
+) -> figure.Figure:
+  """Each number relative to its target, which lies at 1."""
+  from matplotlib import pyplot
+
+  fig, ax = pyplot.subplots(figsize=(6.75, 0.6 + 0.24 * len(targets)))
+  names = results.case.values.tolist()
+  measured = results['measured'].values
+  relative = measured / results['target'].values
+  for place, name in enumerate(names):
+    target = targets[name]
+    color = '#0077BB' if target.met(measured[place]) else '#CC3311'
+    ax.barh(place, relative[place], color=color)
+    text = f' {measured[place]:.3g} {target.unit}'
+    ax.text(relative[place], place, text, va='center', fontsize=7)
+  ax.set_yticks(range(len(names)), names)
+  ax.axvline(1, color='black', linewidth=0.8)
+  ax.set_xlim(0, 1.6 * max(1, relative.max()))
+  ax.set_xlabel('measured / target (blue: target met)')
+  ax.invert_yaxis()
+  return fig

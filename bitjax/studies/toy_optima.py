@@ -1,0 +1,261 @@
+"""Where training ends: is it a local optimum of single flips, and can it be left?
+
+One lane trains one network, with one estimator, on its seed's batch A, which is its
+whole training set. Then single flips are asked about:
+
+* of all layers: which share of them would lower the training loss, and is that true
+  of the held-out batch B as well (`scans.flip_certificate`);
+* of the first layer: how low does the training loss fall by the best flip each time,
+  until none is left (`scans.flip_descent`), and what becomes of the loss on B;
+* and if weights of that optimum are flipped at random, and the descent is repeated:
+  does it end lower?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import lanes
+from bitjax import nn
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+from bitjax.studies import choices
+from bitjax.studies import sweep as sweeps
+from bitjax.studies import toy
+from bitjax.studies import toy_config
+from bitjax.studies import toy_training
+from bitjax.studies import toy_variants
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['ESTIMATORS', 'SHARES', 'compare']
+
+_VARIANTS: Mapping[str, dict[str, Any]] = {
+  'normal': {},
+  'window 0.5': {'activation': quantizers.window(0.5)},
+  'window 2': {'activation': quantizers.window(2.0)},
+  'identity': {'activation': quantizers.identity()},
+  'Bi-Real': {'activation': quantizers.polynomial()},
+  'SwishSign': {'activation': quantizers.swish_sign(5.0)},
+  'EDE': {'activation': quantizers.error_decay()},
+  'ReSTE': {'activation': quantizers.reste()},
+  'DSQ': {'activation': quantizers.dsq(0.2)},
+}
+ESTIMATORS = tuple(_VARIANTS)
+
+SHARES = (
+  'improving',
+  'significant',
+  'mirrored',
+  'holds',
+  'significant_holds',
+  'random_holds',
+)
+_PER_LAYER = (*SHARES, 'is_optimum', 'best', 'mean_holdout')
+_PER_PERTURBATION = (
+  'perturbed_search',
+  'again_search',
+  'again_holdout',
+  'again_certified',
+)
+
+
+def compare(
+  problem: toy_config.Toy,
+  sweep: sweeps.Sweep,
+  *,
+  estimators: Sequence[str],
+  learning_rates: Sequence[float],
+  train_steps: int,
+  max_flips: int,
+  perturbed: Sequence[int],
+  num_pairs: int,
+  stream: int,
+) -> xarray.Dataset:
+  """Trains and examines one network for each estimator, rate and seed.
+
+  Args:
+    problem: the toy problem; its largest batch is the training set.
+    sweep: runs the sweep.
+    estimators: some of `ESTIMATORS`.
+    learning_rates: of Adam.
+    train_steps: updates; annealed estimators go from progress 0 to 1.
+    max_flips: of a descent.
+    perturbed: numbers of weights that are flipped at random.
+    num_pairs: pairs of the best moves that are made together.
+    stream: examples at a time, for certificates.
+
+  Returns:
+    A dataset over (estimator, learning_rate, seed, ...): losses ``trained_*``,
+    ``descended_*`` in nats on ``search`` (A) and ``holdout`` (B), ``accuracy_*``;
+    what certificates say, by layer and for ``all``; by number of perturbed weights
+    ``perturbed_search`` and ``again_*``, after the second descent; and
+    ``additivity``, the gain of pairs over the sum of their single gains.
+  """
+  layers = [f'Dense_{n}' for n in range(len(problem.config.hidden) + 1)]
+  dims: dict[str, tuple[str, ...]] = dict.fromkeys(_PER_LAYER, ('layer',))
+  dims |= dict.fromkeys(_PER_PERTURBATION, ('perturbed',))
+  found = sweep(
+    functools.partial(
+      _lane,
+      problem=problem,
+      estimators=tuple(estimators),
+      train_steps=train_steps,
+      max_flips=max_flips,
+      perturbed=tuple(perturbed),
+      num_pairs=num_pairs,
+      stream=stream,
+    ),
+    name='optima',
+    lanes={
+      'estimator': range(len(estimators)),
+      'learning_rate': learning_rates,
+      'seed': problem.config.seeds,
+    },
+    shared={'arrays': problem.arrays},
+    dims=dims,
+    coords={
+      'layer': [*layers, 'all'],
+      'perturbed': np.asarray(perturbed),
+    },
+    chunk=1,
+  )
+  return found.assign_coords(estimator=list(estimators))
+
+
+def _lane(
+  estimator,
+  learning_rate,
+  seed,
+  arrays,
+  *,
+  problem,
+  estimators,
+  train_steps,
+  max_flips,
+  perturbed,
+  num_pairs,
+  stream,
+):
+  experiment = problem.experiment(seed, arrays)
+  training, other = experiment.batches[max(problem.config.batch_size)]
+  keys = jax.random.split(jax.random.wrap_key_data(experiment.noise), 3)
+
+  def fit(chosen: toy_variants.Estimators):
+    return toy_training.train(
+      problem.model(
+        'binary',
+        kernel_estimator=chosen.kernel,
+        activation_estimator=chosen.activation,
+      ),
+      experiment.variables,
+      training,
+      jnp.arange(training.labels.size),
+      keys[0],
+      num_steps=train_steps,
+      learning_rate=learning_rate,
+      anneal=True,
+    )
+
+  variants = [
+    toy_variants.Variant(name, 0, **_VARIANTS[name]).estimators
+    for name in estimators
+  ]
+  variables = choices.switch(fit, variants)(estimator)
+  model = problem.model('binary')
+  experiment = experiment._replace(variables=variables)
+  size = training.labels.size
+  whole = toy.pose_problem(model, experiment, size, layer=None)
+  first = toy.pose_problem(model, experiment, size)
+
+  def look(inputs, labels):
+    return nn.network_view(model, variables, inputs, labels)
+
+  gains = scans.stream_gains(look, training.inputs, training.labels, stream)
+  held = scans.stream_gains(look, other.inputs, other.labels, stream)
+  descent = scans.flip_descent(first.search, max_flips)
+  again = lanes.each(
+    functools.partial(_again, first, max_flips=max_flips),
+    {'number': jnp.asarray(perturbed)},
+    shared={'kernel': first.kernel + descent.displacement, 'key': keys[1]},
+  )
+  end = first.losses(first.kernel + descent.displacement)
+  pairs = scans.pair_gains(
+    whole.search,
+    keys[2],
+    num_pairs,
+    among=jnp.argsort(-gains.gains)[: 2 * num_pairs],
+  )
+  start = whole.losses(whole.kernel)
+  outputs = {f'trained_{name}': loss for name, loss in start.items()}
+  outputs |= {f'descended_{name}': loss for name, loss in end.items()}
+  outputs |= {
+    f'accuracy_{name}': _accuracy(view, whole.kernel)
+    for name, view in (('search', whole.search), ('holdout', whole.holdout))
+  }
+  outputs |= {
+    'num_flips': descent.num_flips,
+    'certified': descent.certified,
+    'additivity': jnp.sum(pairs.together) / jnp.sum(pairs.separately),
+  }
+  outputs |= again | _certificates(whole.search, gains, held)
+  return {name: jnp.asarray(x, jnp.float32) for name, x in outputs.items()}
+
+
+def _certificates(view, gains, held):
+  """What certificates say of each layer, and at last of all, [layers + 1]."""
+  network = view.product
+
+  def by_layer(found: scans.FlipGains):
+    parts = zip(
+      network.split(found.gains),
+      network.split(found.second_moments),
+      strict=True,
+    )
+    for layer_gains, moments in parts:
+      yield dataclasses.replace(
+        found, gains=layer_gains, second_moments=moments, near_ties=None
+      )
+    yield found
+
+  certificates = [
+    scans.flip_certificate(on_training, on_other)
+    for on_training, on_other in zip(
+      by_layer(gains), by_layer(held), strict=True
+    )
+  ]
+  return {
+    name: jnp.stack([getattr(each, name) for each in certificates])
+    for name in _PER_LAYER
+  }
+
+
+def _again(problem, number, kernel, key, *, max_flips):
+  """Flips so many weights at random, and descends again."""
+  view = dataclasses.replace(problem.search, kernel=kernel)
+  draw = jax.random.uniform(jax.random.fold_in(key, number), kernel.shape)
+  chosen = draw <= jnp.sort(draw.reshape(-1))[number - 1]
+  there = jnp.where(chosen, scans.moves(view).destinations[0], kernel)
+  view = dataclasses.replace(view, kernel=there)
+  descent = scans.flip_descent(view, max_flips)
+  end = problem.losses(there + descent.displacement)
+  return {
+    'perturbed_search': view.loss(there),
+    'again_search': end['search'],
+    'again_holdout': end['holdout'],
+    'again_certified': descent.certified,
+  }
+
+
+def _accuracy(view: scans.LayerView, kernel: types.Array) -> types.Array:
+  guesses = jnp.argmax(view.logits(kernel), axis=-1)
+  return jnp.mean(guesses == view.labels, dtype=jnp.float32)

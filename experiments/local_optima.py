@@ -1,0 +1,140 @@
+r"""Does training end at a local optimum of single flips, and would leaving it help?
+
+The study of the note's N15 and N16. Binary MLPs are trained with each of several
+estimators on a batch A, which is the whole training set; B is held out. Then every
+single flip of every layer is evaluated exactly, the first layer descends by the best
+flip each time until none lowers the training loss, and from there some weights are
+flipped at random and the descent is repeated. All is read on A and on B.
+
+Primary contrast, declared beforehand: normal STE, log(L_trained / L_descended) on B,
+the learning rate tuned on other seeds. The claim, that STE leaves flips undone which
+would help on other data, is supported if the 95 % interval lies above 0. All else is
+exploratory; intervals over several estimators are simultaneous.
+
+On embedded data (two CPU cores: minutes), on larger images, and on CIFAR-10:
+
+  python -m experiments.local_optima
+  python -m experiments.local_optima --preset=full
+  python -m experiments.local_optima --preset=note --data_dir=DIR
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from bitjax import studies
+from bitjax.studies import optima_figures as figures
+from bitjax.studies import optima_findings as findings
+from bitjax.studies import toy_optima
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(studies.ToyConfig):
+  """One field is one flag."""
+
+  dataset: str = studies.flag(
+    'digits', 'Data set.', choices=('digits', 'mnist5k', 'cifar10', 'synthetic')
+  )
+  batch_size: tuple[int, ...] = studies.flag(
+    (800,), 'Examples in the training set A, and in B.', minimum=1, unique=True
+  )
+  hidden: tuple[int, ...] = studies.flag(
+    (64, 64), 'Units of each hidden layer.', minimum=1
+  )
+  networks: tuple[str, ...] = studies.flag(
+    ('binary',), 'The network whose signs flip.', choices=('binary',)
+  )
+  estimators: tuple[str, ...] = studies.flag(
+    toy_optima.ESTIMATORS,
+    'What trains; contrasts are with the first.',
+    choices=toy_optima.ESTIMATORS,
+    unique=True,
+  )
+  adam_rates: tuple[float, ...] = studies.flag(
+    (1e-3, 3e-3, 1e-2), 'Learning rates to choose from.', exclusive_minimum=0
+  )
+  train_steps: int = studies.flag(
+    600, 'Updates (Adam, batches of 128 from A).', minimum=1
+  )
+  max_flips: int = studies.flag(3000, 'Flips of a descent, at most.', minimum=1)
+  perturbed: tuple[int, ...] = studies.flag(
+    (8, 64), 'Weights that are flipped at random.', minimum=1, unique=True
+  )
+  num_pairs: int = studies.flag(64, 'Pairs of flips made together.', minimum=1)
+  stream: int = studies.flag(
+    1024, 'Examples whose gains are computed at a time.', minimum=1
+  )
+
+
+PRESETS = {
+  'smoke': {
+    'batch_size': (64,),
+    'hidden': (8, 8),
+    'seeds': (0, 1, 2),
+    'estimators': ('normal', 'window 0.5', 'EDE'),
+    'adam_rates': (1e-3, 1e-2),
+    'train_steps': 20,
+    'max_flips': 20,
+    'perturbed': (4,),
+    'num_pairs': 4,
+    'stream': 48,
+  },
+  'quick': {},
+  'full': {
+    'dataset': 'mnist5k',
+    'batch_size': (2048,),
+    'hidden': (256, 256),
+    'estimators': ('normal', 'window 0.5', 'Bi-Real', 'EDE', 'DSQ'),
+    'perturbed': (64, 512),
+  },
+  'note': {
+    'dataset': 'cifar10',
+    'batch_size': (8192,),
+    'hidden': (256, 256),
+    'estimators': ('normal', 'window 0.5'),
+    'adam_rates': (1e-3, 3e-3),
+    'max_flips': 300,
+    'perturbed': (64,),
+  },
+}
+
+
+def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+  """Trains and examines every network."""
+  return toy_optima.compare(
+    config.open(sweep),
+    sweep,
+    estimators=config.estimators,
+    learning_rates=config.adam_rates,
+    train_steps=config.train_steps,
+    max_flips=config.max_flips,
+    perturbed=config.perturbed,
+    num_pairs=config.num_pairs,
+    stream=config.stream,
+  )
+
+
+def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+  """Judges N15 and N16."""
+  found = findings.tuned(results)
+  first = found.estimator.values.tolist()[0]
+  return [
+    *findings.descent(found, first),
+    *findings.optimum(found, first),
+    *findings.nearest(found),
+    *findings.escape(found, first),
+  ]
+
+
+def plot(results: xarray.Dataset) -> figure.Figure:
+  """Losses before and after flips, and shares of flips, by estimator."""
+  return figures.page(results)
+
+
+if __name__ == '__main__':
+  studies.main(Config, PRESETS, run, verdicts, plot)
