@@ -28,6 +28,9 @@ from bitjax.scans import _view
 __all__ = ['PrefixScan', 'prefix_scan']
 
 
+_FEW = 64
+
+
 class PrefixScan(NamedTuple):
   """Losses after the first moves of a `DiscreteStep`.
 
@@ -65,9 +68,9 @@ def prefix_scan(
 
   .. math:: L_m = L\Bigl(W + \sum_{k:\ \mathrm{rank}_k < m} \Delta_k e_k\Bigr)
 
-  Binary kernels whose scale does not depend on the weights pay for what the moves
-  change (`line_scan`), so that ``range(n)`` is affordable; others pay one forward
-  pass for each prefix.
+  For more than 64 prefixes, binary kernels whose scale does not depend on the weights
+  pay for what the moves change (`line_scan`), so that ``range(n)`` is affordable;
+  otherwise each prefix costs one forward pass.
 
   Args:
     view: the layer that the step was taken from.
@@ -107,7 +110,9 @@ def _along_a_line(views, step, counts):
   direction = jnp.where(taken, signs / (step.rank + 0.5), 0.0)
   views = [dataclasses.replace(view, kernel=signs) for view in views]
   rates = counts.astype(signs.dtype)
-  return _line.line_scan(views, direction, rates).losses
+  # Steps cost what there are moves; brute force, what there are prefixes.
+  path = 'auto' if counts.size > _FEW else 'brute_force'
+  return _line.line_scan(views, direction, rates, path=path).losses
 
 
 def _one_by_one(views, step, counts):

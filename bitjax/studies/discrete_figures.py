@@ -53,10 +53,9 @@ def page(results: xarray.Dataset) -> figure.Figure:
   for ax, state in zip(axes[-1], states, strict=True):
     reliability(ax, results, state)
   axes[-1, 0].set_ylabel('correlation over moves')
-  for row in (axes[0, 0], axes[-1, 0]):
-    fig.legend(
-      *row.get_legend_handles_labels(), loc='outside lower center', ncols=3
-    )
+  axes[-1, 0].legend(fontsize=6.5)
+  lines = axes[0, 0].get_legend_handles_labels()
+  fig.legend(*lines, loc='outside upper center', ncols=3)
   return fig
 
 

@@ -34,6 +34,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
     results: of `toy_optima.compare`.
   """
   from matplotlib import pyplot
+  from matplotlib import ticker
 
   found = findings.tuned(results)
   names = found.estimator.values.tolist()
@@ -49,6 +50,9 @@ def page(results: xarray.Dataset) -> figure.Figure:
         losses = losses.isel(perturbed=-1)
       _rows(ax, losses, offset, label, marker, color)
     ax.set_xscale('log')
+    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
+    ax.xaxis.set_minor_formatter(ticker.NullFormatter())
     ax.set_xlabel(f'{findings.NAMES[batch]} loss (nats)')
   for offset, (name, label, marker, color) in zip(
     (-0.27, -0.09, 0.09, 0.27), _SHARES, strict=True

@@ -280,7 +280,8 @@ def test_prefixes_are_the_first_moves(make, binary):
     step=None if binary else 0.125,
     path='brute_force',
   )
-  prefixes = (*range(20), 99)  # More than all: all of them.
+  # Many, so that they are points on a line; more than all are all of them.
+  prefixes = (*range(70), 99)
   scan = scans.prefix_scan(view, step, prefixes, holdout=holdout)
   moves = int(step.num_moves)
   assert 4 < moves < 99

@@ -37,7 +37,7 @@ def results(problem):
     max_flips=200,
     perturbed=(3,),
     num_pairs=4,
-    stream=15,
+    stream=20,
   )
 
 
