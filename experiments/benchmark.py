@@ -44,10 +44,14 @@ class Config:
   weights: int = studies.flag(
     4096, 'Rows and columns of the kernel that estimators see.', minimum=1
   )
+  thorough: bool = studies.flag(
+    True, 'Also memory, flip descents, and how costs grow.'
+  )
 
 
 PRESETS = {
   'smoke': {
+    'thorough': False,
     'batch_size': 64,
     'hidden': (16, 16),
     'gemm': 64,
@@ -97,11 +101,15 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
     **benchmarks.multi_step(*network, config.gemm, turns),
     **scan_benchmark.line_scan(*network, config.rates, config.timed_rates, few),
     **scan_benchmark.flip_gains(*network, few),
-    **scan_benchmark.scaling(*network, few),
     **benchmarks.projections(),
     'estimator overhead': max(overheads.values()),
     'import': benchmarks.import_ratio(turns),
   }
+  if config.thorough:
+    measured |= scan_benchmark.scaling(*network, few)
+    measured |= scan_benchmark.peak_memory(
+      *network, config.rates, config.timed_rates
+    )
   return targets.table(TARGETS, measured).assign(
     overhead=('estimator', list(overheads.values())),
     estimator=list(overheads),

@@ -14,7 +14,13 @@ import jax.numpy as jnp
 from bitjax import scans
 from bitjax.studies import benchmarks
 
-__all__ = ['flip_gains', 'line_scan', 'report_memory', 'scaling']
+__all__ = [
+  'flip_gains',
+  'line_scan',
+  'peak_memory',
+  'report_memory',
+  'scaling',
+]
 
 RANGE = (1e-5, 1e-1)  # Of the learning rates.
 STEP = 0.01  # Of full-precision weights.
@@ -39,7 +45,7 @@ def line_scan(
   num_timed: int,
   turns: int,
 ) -> dict[str, float]:
-  """Forward passes of a scan (brute force: of a point of it); memory in GiB.
+  """Forward passes of a scan (brute force: of a point of it).
 
   Args:
     batch_size: examples.
@@ -60,18 +66,13 @@ def line_scan(
   brute = _passes(
     view, lambda view: _scan(view, direction, rates, 'brute_force'), turns
   )
-  sizes = batch_size, hidden, num_rates, num_timed
-  return {
-    'line scan, brute force': brute / num_timed,
-    **found,
-    'line scan, peak memory': _memory('line', *sizes),
-  }
+  return {'line scan, brute force': brute / num_timed, **found}
 
 
 def flip_gains(
   batch_size: int, hidden: tuple[int, ...], turns: int
 ) -> dict[str, float]:
-  """Forward passes for the gains of all moves of the first layer; memory in GiB.
+  """Forward passes for the gains of all moves of the first layer.
 
   Args:
     batch_size: examples.
@@ -84,7 +85,6 @@ def flip_gains(
     found[f'flip gains, {case}'] = _passes(
       view, lambda view, s=step: scans.flip_gains(view, step=s), turns
     )
-  found['flip gains, peak memory'] = _memory('flips', batch_size, hidden, 0, 0)
   return found
 
 
@@ -175,16 +175,28 @@ def _passes(
   return 8 * seconds['scan'] / seconds['forward']
 
 
-def _memory(kind: str, *sizes: Any) -> float:
-  # In a process of its own, which has held nothing else.
-  program = (
-    'from bitjax.studies import scan_benchmark; '
-    f'scan_benchmark.report_memory{(kind, *sizes)}'
-  )
-  output = subprocess.run(
-    [sys.executable, '-c', program], check=True, capture_output=True, text=True
-  ).stdout
-  return float(output)
+def peak_memory(
+  batch_size: int, hidden: tuple[int, ...], num_rates: int, num_timed: int
+) -> dict[str, float]:
+  """The most that line scans, and flip gains, need of a process, in GiB.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    num_rates: points of the scan.
+    num_timed: points of the part of it that is run by brute force.
+  """
+  found = {}
+  for kind in ('line scan', 'flip gains'):
+    # In a process of its own, which has held nothing else.
+    program = (
+      'from bitjax.studies import scan_benchmark; scan_benchmark.report_memory'
+      f'{(kind, batch_size, hidden, num_rates, num_timed)}'
+    )
+    command = [sys.executable, '-c', program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found[f'{kind}, peak memory'] = float(done.stdout)
+  return found
 
 
 def report_memory(
@@ -197,14 +209,14 @@ def report_memory(
   """Prints the most that any scan of a kind needs of this process, in GiB.
 
   Args:
-    kind: ``'line'`` or ``'flips'``.
+    kind: ``'line scan'`` or ``'flip gains'``.
     batch_size: examples.
     hidden: units of the hidden layers.
     num_rates: points of a line scan.
     num_timed: points of the part of it that is run by brute force.
   """
   needed = 0
-  if kind == 'flips':
+  if kind == 'flip gains':
     for network, step in _FLIPS.values():
       view, _, _ = benchmarks.problem(batch_size, hidden, network)
       jax.block_until_ready(scans.flip_gains(view, step=step))

@@ -39,20 +39,20 @@ class Target:
 def table(
   targets: Mapping[str, Target], measured: Mapping[str, float]
 ) -> xarray.Dataset:
-  """The numbers by case, beside their targets.
+  """The numbers by case, beside their targets; NaN for what was not measured.
 
   Raises:
-    ValueError: if a case was not measured, or has no target.
+    ValueError: if a case has no target.
   """
   import xarray
 
-  odd = sorted(targets.keys() ^ measured.keys())
+  odd = sorted(measured.keys() - targets.keys())
   if odd:
-    raise ValueError(f'the case {odd[0]!r} needs a number and a target.')
+    raise ValueError(f'the case {odd[0]!r} needs a target.')
   limits = [target.limit for target in targets.values()]
   return xarray.Dataset(
     {
-      'measured': ('case', [measured[name] for name in targets]),
+      'measured': ('case', [measured.get(name, np.nan) for name in targets]),
       'target': ('case', limits),
     },
     coords={'case': list(targets)},
@@ -75,11 +75,12 @@ def judge(
   for name, target in targets.items():
     value = results['measured'].sel(case=name).item()
     word = 'least' if target.more else 'most'
+    verdict = 'supported' if target.met(value) else 'contradicted'
     found.append(
       verdicts.Verdict(
         finding=name,
         claim=f'At {word} {target.limit:g} {target.unit}.',
-        verdict='supported' if target.met(value) else 'contradicted',
+        verdict='inconclusive' if np.isnan(value) else verdict,
         effect=value,
         low=-np.inf,
         high=np.inf,
@@ -95,7 +96,7 @@ def judge(
 def bars(
   targets: Mapping[str, Target], results: xarray.Dataset
 ) -> figure.Figure:
-  """Each number relative to its target, which lies at 1."""
+  """Each number that was measured relative to its target, which lies at 1."""
   from matplotlib import pyplot
 
   fig, ax = pyplot.subplots(figsize=(6.75, 0.6 + 0.24 * len(targets)))
@@ -103,6 +104,8 @@ def bars(
   measured = results['measured'].values
   relative = measured / results['target'].values
   for place, name in enumerate(names):
+    if np.isnan(measured[place]):
+      continue
     target = targets[name]
     color = '#0077BB' if target.met(measured[place]) else '#CC3311'
     ax.barh(place, relative[place], color=color)
@@ -110,7 +113,7 @@ def bars(
     ax.text(relative[place], place, text, va='center', fontsize=7)
   ax.set_yticks(range(len(names)), names)
   ax.axvline(1, color='black', linewidth=0.8)
-  ax.set_xlim(0, 1.6 * max(1, relative.max()))
+  ax.set_xlim(0, 1.6 * max(1, np.nanmax(relative)))
   ax.set_xlabel('measured / target (blue: target met)')
   ax.invert_yaxis()
   return fig
