@@ -92,7 +92,13 @@ def _bind(module, name, x, progress, dtype):
   quantizer = getattr(module, name)
   if quantizer is None:
     return None
-  if isinstance(quantizer, quantizers.Quantizer):
+  learned = isinstance(quantizer, quantizers.Quantizer)
+  if not (learned or callable(quantizer)):
+    raise ValueError(
+      f'{name} must be a function such as quantizers.attach(...), a learned '
+      f'Quantizer, or None; got {quantizer!r}.'
+    )
+  if learned:
     qparams = module.param(name, lambda key: quantizer.init(key, x))
     quantizer = quantizers.bind(quantizer, qparams)
   state = None

@@ -26,7 +26,8 @@ def identity() -> _attach.Estimator:
     An estimator.
 
   References:
-    Bengio et al., 2013, section 4 (https://arxiv.org/abs/1308.3432).
+    Bengio et al., 2013, the straight-through estimator
+    (https://arxiv.org/abs/1308.3432).
   """
   return jax.tree_util.Partial(_identity)
 

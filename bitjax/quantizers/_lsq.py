@@ -58,8 +58,8 @@ def lsq(
       such axis, or steps of another shape.
 
   References:
-    Esser et al., Learned step size quantization, 2020, eqs. 1-3 and section 2.2
-    (https://arxiv.org/abs/1902.08153).
+    Esser et al., Learned step size quantization, 2020, the step size
+    gradient and its scale (https://arxiv.org/abs/1902.08153).
   """
   low, high = _uniform.code_range(bits, signed=signed, narrow=narrow)
   if batch_axes < 0:

@@ -50,7 +50,8 @@ def ttq(
       ``channel_axis`` that ``x`` does not have.
 
   References:
-    Zhu et al., Trained ternary quantization, 2017, eqs. 6-9
+    Zhu et al., Trained ternary quantization, 2017, the gradients of
+    the scales and the threshold of the largest weight
     (https://arxiv.org/abs/1612.01064).
   """
   types.check_positive('factor', factor)
