@@ -460,6 +460,44 @@ def test_random_quantizers_draw_from_keys_of_their_own():
     model.apply(params, x)
 
 
+def test_random_and_remembering_compositions_in_layers():
+  x, kernel = np.eye(3, dtype=np.float32), np.float32([[0.3], [-0.1], [0.2]])
+  drawing = quantizers.attach(
+    quantizers.stochastic_sign(), quantizers.identity()
+  )
+  remembering = quantizers.attach(
+    quantizers.hysteretic_sign(0.5), quantizers.identity()
+  )
+  model = nn.QuantDense(
+    1,
+    kernel_quantizer=quantizers.scaled(drawing, quantizers.mean_abs()),
+    use_bias=False,
+  )
+  params = {'params': {'kernel': kernel}}
+  z = model.apply(params, x, rngs={'quantizer': jax.random.key(0)})
+  np.testing.assert_allclose(np.abs(z), np.full((3, 1), 0.2), rtol=1e-6)
+  model = model.clone(kernel_quantizer=quantizers.standardized(remembering))
+  variables = nn.complete(model, params, KEY, x)
+  np.testing.assert_array_equal(model.apply(variables, x), [[1], [-1], [1]])
+  # Standardised, it is beyond the margin in the last place only.
+  variables = {**variables, 'params': {'kernel': np.float32([[0], [0], [-1]])}}
+  np.testing.assert_array_equal(model.apply(variables, x), [[1], [1], [-1]])
+
+
+def test_functions_are_quantizers_and_other_things_are_not():
+  x, kernel = np.eye(2, dtype=np.float32), np.float32([[1.6, -0.2], [0.4, 3]])
+  variables = {'params': {'kernel': kernel}}
+  model = nn.QuantDense(2, kernel_quantizer=jnp.round, use_bias=False)
+  np.testing.assert_array_equal(model.apply(variables, x), np.rint(kernel))
+  view = nn.layer_view(model, variables, x, np.arange(2), '')
+  np.testing.assert_allclose(view.logits(view.kernel), np.rint(kernel))
+  for name in ('kernel_quantizer', 'input_quantizer'):
+    model = nn.QuantDense(2, **{name: 'ste_sign'})
+    message = f"{name} must be a function such as .* got 'ste_sign'"
+    with pytest.raises(ValueError, match=message):
+      jax.eval_shape(model.init, KEY, x)
+
+
 class TestDeploy:
   """Weights as computed with: explicit, marked, never quantized again."""
 
