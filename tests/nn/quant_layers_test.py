@@ -479,9 +479,10 @@ def test_random_and_remembering_compositions_in_layers():
   model = model.clone(kernel_quantizer=quantizers.standardized(remembering))
   variables = nn.complete(model, params, KEY, x)
   np.testing.assert_array_equal(model.apply(variables, x), [[1], [-1], [1]])
-  # Standardised, it is beyond the margin in the last place only.
-  variables = {**variables, 'params': {'kernel': np.float32([[0], [0], [-1]])}}
-  np.testing.assert_array_equal(model.apply(variables, x), [[1], [1], [-1]])
+  # Standardised it is 0.66, 0.49, -1.15: the second is not beyond the margin.
+  kernel = np.float32([[0.1], [0], [-1]])
+  variables = {**variables, 'params': {'kernel': kernel}}
+  np.testing.assert_array_equal(model.apply(variables, x), [[1], [-1], [-1]])
 
 
 def test_functions_are_quantizers_and_other_things_are_not():

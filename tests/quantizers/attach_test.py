@@ -178,6 +178,6 @@ class TestKeywords:
 
   def test_scaled_memory_is_refused(self):
     with pytest.raises(
-      ValueError, match='quantize must not remember.*scaling='
+      ValueError, match=r'quantize must not remember.*scaling='
     ):
       quantizers.scaled(self.remembering, quantizers.mean_abs())
