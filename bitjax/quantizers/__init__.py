@@ -47,6 +47,7 @@ from bitjax.quantizers._relaxed import SCHEDULES
 from bitjax.quantizers._relaxed import parq
 from bitjax.quantizers._relaxed import progressive_hardtanh
 from bitjax.quantizers._relaxed import proximal
+from bitjax.quantizers._residual import residual_sign
 from bitjax.quantizers._scaling import COUPLINGS
 from bitjax.quantizers._scaling import Scaling
 from bitjax.quantizers._scaling import mean_abs
@@ -108,6 +109,7 @@ __all__ = [
   'proximal',
   'rbnn',
   'remembers',
+  'residual_sign',
   'reste',
   'rprelu',
   'rsign',

@@ -247,6 +247,7 @@ class TestQuantizers:
       (quantizers.ternary('mean_abs', scaled=True), 2),
       (quantizers.hysteretic_uniform(2), 2),
       (quantizers.uniform(5), 5),
+      (quantizers.residual_sign(3), 3),
     ],
     ids=lambda value: type(value).__name__,
   )

@@ -37,7 +37,11 @@ ARGUMENTS = {
   'hysteretic_sign': [{'margin': 0.25}],
   'hysteretic_uniform': [{'bits': 2, 'step': 0.5}],
   'learned_dsq': [{'bits': 2}],
-  'lsq': [{'bits': 2}, {'bits': 3, 'channel_axis': -1, 'batch_axes': 1}],
+  'lsq': [
+    {'bits': 2, 'offset': True},
+    {'bits': 3, 'channel_axis': -1, 'batch_axes': 1},
+  ],
+  'magnitude_aware': [{}, {'unit_axis': None, 'mean_share': True}],
   'mean_abs': [{}, {'coupling': 'tensor', 'detached': False}],
   'pact': [{'bits': 2, 'alpha': 1.0}, {'bits': 3, 'through_step': True}],
   'proximal': [
@@ -45,6 +49,7 @@ ARGUMENTS = {
     {'staircase': SIGN, 'distance': 'l1', 'schedule': 'linear'},
   ],
   'rbnn': [{}, {'activations': True}],
+  'residual_sign': [{'bits': 2}, {'bits': 1, 'channel_axis': -1}],
   'rsign': [{'estimator': WINDOW}],
   'scaled': [
     {'quantize': DRAWING, 'scaling': XNOR},
@@ -99,7 +104,14 @@ SUBJECTS = {
   for place, given in enumerate(ARGUMENTS.get(name, [{}]))
 }
 # Those of channels have none in an array without axes.
-NO_SCALARS = {'lsq 1', 'rprelu', 'rsign', 'shifted_sign 1', 'ternary 2'}
+NO_SCALARS = {
+  'lsq 1',
+  'residual_sign 1',
+  'rprelu',
+  'rsign',
+  'shifted_sign 1',
+  'ternary 2',
+}
 NO_SCALARS |= {'ttq 1', 'standardized', 'standardized 1'}
 every_subject = pytest.mark.parametrize('name', SUBJECTS)
 
