@@ -72,7 +72,7 @@ class MLP(nn.Module):
     types.check_choice('init_name', self.init_name, tuple(INITS))
     activation = self.activation_quantizer
     learned = isinstance(activation, quantizers.Quantizer)
-    if learned or quantizers.remembers(activation):
+    if learned or quantizers.is_stateful(activation):
       raise ValueError(
         'activation_quantizer must be a quantizer that neither learns nor '
         f'remembers, such as attach(sign(), window()); got {activation!r}. '

@@ -34,7 +34,7 @@ from bitjax.quantizers._hysteresis import hysteretic_uniform
 from bitjax.quantizers._hysteresis import initial_state
 from bitjax.quantizers._keywords import at_progress
 from bitjax.quantizers._keywords import is_random
-from bitjax.quantizers._keywords import remembers
+from bitjax.quantizers._keywords import is_stateful
 from bitjax.quantizers._learned import Quantizer
 from bitjax.quantizers._learned import bind
 from bitjax.quantizers._learned_dsq import learned_dsq
@@ -97,6 +97,7 @@ __all__ = [
   'identity',
   'initial_state',
   'is_random',
+  'is_stateful',
   'learned_dsq',
   'lsq',
   'magnitude_aware',
@@ -108,7 +109,6 @@ __all__ = [
   'progressive_hardtanh',
   'proximal',
   'rbnn',
-  'remembers',
   'residual_sign',
   'reste',
   'rprelu',

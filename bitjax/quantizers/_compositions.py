@@ -134,7 +134,7 @@ def scaled(
     (https://arxiv.org/abs/1603.05279).
   """
   quantize = _keywords.as_quantize('quantize', quantize)
-  if _keywords.remembers(quantize):
+  if _keywords.is_stateful(quantize):
     raise ValueError(
       'quantize must not remember, as what is remembered would be scaled as '
       f'well; got {quantize!r}. Let the layer scale its product: scaling= of '

@@ -16,7 +16,7 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
 
-__all__ = ['as_quantize', 'at_progress', 'call', 'is_random', 'remembers']
+__all__ = ['as_quantize', 'at_progress', 'call', 'is_random', 'is_stateful']
 
 
 def call(
@@ -114,7 +114,7 @@ def is_random(quantize: Callable[..., types.Array] | None) -> bool:
   return _asks_for('key', quantize)
 
 
-def remembers(quantize: Callable[..., types.Array] | None) -> bool:
+def is_stateful(quantize: Callable[..., types.Array] | None) -> bool:
   """Whether a quantizer needs a state, that which it returned last.
 
   Args:

@@ -67,6 +67,10 @@ CONVS = {
     {'kernel_size': (3,), 'padding': 'CAUSAL', 'kernel_dilation': 2},
   ),
   'one number for a kernel': ((9, 2), {'kernel_size': 3}),
+  'None for 1': (
+    (5, 6, 3),
+    {'kernel_size': (3, 3), 'strides': None, 'kernel_dilation': None},
+  ),
 }
 
 

@@ -151,7 +151,7 @@ class TestKeywords:
     scaled = quantizers.scaled(self.drawing, quantizers.mean_abs())
     for quantize in (scaled, quantizers.standardized(scaled)):
       assert quantizers.is_random(quantize)
-      assert not quantizers.remembers(quantize)
+      assert not quantizers.is_stateful(quantize)
       filled = quantizers.at_progress(quantize, 1.0, key=jax.random.key(0))
       assert not quantizers.is_random(filled)
       assert filled(self.x).shape == self.x.shape
@@ -168,7 +168,7 @@ class TestKeywords:
 
   def test_standardized_weights_are_remembered(self):
     quantize = quantizers.standardized(self.remembering)
-    assert quantizers.remembers(quantize)
+    assert quantizers.is_stateful(quantize)
     state = quantizers.initial_state(quantize, self.x)
     hat = (self.x - self.x.mean(axis=0)) / self.x.std(axis=0, ddof=1)
     np.testing.assert_array_equal(state, np.where(hat >= 0, 1, -1))
