@@ -243,6 +243,7 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
     Zhou et al., DoReFa-Net, 2016, the quantization of weights
     (https://arxiv.org/abs/1606.06160).
   """
+  _channels.check_bits(bits)
   types.check_choice('variant', variant, DOREFA_VARIANTS)
   if bits == 1 and variant == 'authors':
     return _attach.attach(_MeanTimesSign(), _estimators.identity())

@@ -26,6 +26,7 @@ def call(
   **given: types.Array | None,
 ) -> types.Array:
   """Calls a quantizer with those of ``key`` and ``state`` that are not None."""
+  types.check_range('progress', progress, 0.0, 1.0)
   given = {name: value for name, value in given.items() if value is not None}
   return quantize(x, progress=progress, **given)
 
