@@ -145,7 +145,7 @@ class TestKeywords:
   remembering = quantizers.attach(
     quantizers.hysteretic_sign(0.5), quantizers.identity()
   )
-  x = np.float32([[0.1, -2.0], [-0.1, 0.5], [0.3, 0.2]])
+  x = np.float32([[0.2, -2.0], [-0.1, 0.5], [0.3, 0.2]])
 
   def test_keys_are_passed_on(self):
     scaled = quantizers.scaled(self.drawing, quantizers.mean_abs())

@@ -355,13 +355,6 @@ ESTIMATORS = (
     bad=_bad('half_width'),
   ),
   Row(
-    'XNOR-Net',
-    quantizers.magnitude_aware,
-    lambda g, x, x_q, p: g * (1 + np.where(np.abs(x) <= 1, np.abs(x), 0)),
-    kinks_of_x=(-1, 1),
-    static={'mean_share': True},
-  ),
-  Row(
     'DSQ',
     quantizers.dsq,
     _dsq_rule,

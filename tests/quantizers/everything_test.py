@@ -169,7 +169,16 @@ class TestTransformations:
   """The same function however it is run."""
 
   def test_sweeps_nested_in_everything_equal_a_loop(self):
-    """Every leaf of every subject, in scan(vmap(grad(checkpoint(jit))))."""
+    """Every leaf, in scan(vmap(grad(checkpoint(jit)))).
+
+    Estimators have their own such test, in the contract.
+    """
+    subjects = {
+      name: subject
+      for name, subject in SUBJECTS.items()
+      if FACTORIES[name.split()[0]][1] != 'Estimator'
+      and jax.tree.leaves(subject) not in ([], jax.tree.leaves(BINARY))
+    }
     factors, progresses = np.float32([1, 0.75]), np.float32([0.25, 1])
 
     def scaled_by(factor, subject):
@@ -202,11 +211,11 @@ class TestTransformations:
 
     # Every turn of the scan draws alike.
     with jax.checking_leaks(), jax.debug_key_reuse(False):
-      got = jax.jit(lambda subjects: for_all(swept, subjects))(SUBJECTS)
+      got = jax.jit(lambda subjects: for_all(swept, subjects))(subjects)
     for p, progress in enumerate(progresses):
       for f, factor in enumerate(factors):
-        want = pull_backs(scaled_by(factor, SUBJECTS), X, factor * G, progress)
-        for name in SUBJECTS:
+        want = pull_backs(scaled_by(factor, subjects), X, factor * G, progress)
+        for name in subjects:
           mine = jax.tree.map(lambda a, p=p, f=f: a[p, f], got[name])
           close(mine, want[name], f'{name}, {factor}, {progress}')
 
