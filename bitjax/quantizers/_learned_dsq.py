@@ -91,7 +91,7 @@ class _DSQ:
     x = _maths.widen(x)
     # Each element's terms are added before the sum of all is taken.
     alpha, lower, upper = (
-      jnp.broadcast_to(_channels.align(name, qparams[name], x, None), x.shape)
+      _channels.align(name, qparams[name], x, None) + jnp.zeros_like(x)
       for name in ('alpha', 'lower', 'upper')
     )
     alpha = _inside(alpha, progress)
