@@ -148,7 +148,8 @@ def pull_back(subject, x, g, key, progress):
 
 def for_all(function, subjects, *args):
   """Of all subjects in one program, each with a key of its own."""
-  keys = jax.random.split(jax.random.key(7), len(subjects))
+  # Compiles faster than threefry.
+  keys = jax.random.split(jax.random.key(7, impl='rbg'), len(subjects))
   return {
     name: function(subject, *args, key)
     for key, (name, subject) in zip(keys, subjects.items(), strict=True)
@@ -400,7 +401,7 @@ def test_low_precision_is_that_of_the_dtype():
   linear = {
     name: subject
     for name, subject in SUBJECTS.items()
-    if name.startswith(('scaled', 'mean_abs 1', 'power', 'dorefa'))
+    if name.startswith(('scaled 1', 'mean_abs 1', 'power', 'dorefa'))
   }
   linear['ternary'] = SUBJECTS['ternary 1']
   linear['standardized'] = quantizers.standardized(
