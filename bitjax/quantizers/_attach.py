@@ -132,6 +132,9 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
     neurons, 2013, the straight-through estimator
     (https://arxiv.org/abs/1308.3432).
   """
+  if isinstance(staircase, Annealed):
+    rule = _callables.as_pytree('rule', staircase.rule, ('x',))
+    staircase = dataclasses.replace(staircase, rule=rule)
   staircase = _callables.as_pytree('staircase', staircase, ('x',))
   estimator = _callables.as_pytree(
     'estimator', estimator, ('g', 'x', 'x_q', 'progress')

@@ -23,7 +23,7 @@ def identity() -> _attach.Estimator:
   .. math:: \bar x = g
 
   Returns:
-    An estimator.
+    An estimator, to which ``x`` does not matter, be it infinite or NaN.
 
   References:
     Bengio et al., 2013, the straight-through estimator

@@ -84,7 +84,8 @@ def rprelu(
 
   Returns:
     A `Quantizer` (``bits`` None) with the parameters ``'shift_in'`` (gamma),
-    ``'slope'`` (beta) and ``'shift_out'`` (zeta), [channels] each.
+    ``'slope'`` (beta) and ``'shift_out'`` (zeta), [channels] each. Infinite and
+    NaN values stay what they are.
 
   Raises:
     ValueError: when called, for a ``channel_axis`` that ``x`` does not have or

@@ -43,7 +43,7 @@ def ttq(
 
   Returns:
     A `Quantizer` with the parameters ``'positive'`` (W_p) and ``'negative'``
-    (W_n), [] or [channels]. An infinite or NaN value makes all others 0.
+    (W_n), [] or [channels]. An infinite or NaN value makes all 0.
 
   Raises:
     ValueError: for a factor that is not positive, and, when called, a

@@ -75,6 +75,23 @@ class TestFunctions:
       np.testing.assert_array_equal(x_bar, 3 * [progress])
     assert run._cache_size() == 1
 
+  def test_in_annealed_and_learned_ones(self):
+    x = np.float32([0.5, -2.0])
+    soft = quantizers.Annealed(lambda x, *, progress: progress * x)
+    quantize = quantizers.attach(soft, quantizers.identity())
+    clipping = quantizers.Quantizer(
+      init=lambda key, x: {'limit': jnp.max(x)},
+      apply=lambda q, x, **_: jnp.clip(x, -q['limit'], q['limit']),
+      bits=None,
+    )
+    bound = quantizers.bind(clipping, clipping.init(None, x))
+    run = jax.jit(lambda *given: [q(x, progress=0.5) for q in given])
+    half, clipped = run(quantize, bound)
+    np.testing.assert_array_equal(half, x / 2)
+    np.testing.assert_array_equal(clipped, [0.5, -0.5])
+    with pytest.raises(ValueError, match=r'must be a Quantizer\(init, apply'):
+      quantizers.bind(quantize, {})
+
   def test_in_compositions(self):
     x = np.float32([[3.0, 0.5], [-1.0, 2.0]])
     scaling = lambda kernel: jnp.max(jnp.abs(kernel))
