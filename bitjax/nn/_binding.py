@@ -54,6 +54,11 @@ def bind_layer(
   """
   if isinstance(module.scaling, str):
     types.check_choice('scaling', module.scaling, SCALINGS)
+  elif not hasattr(module.scaling, 'coupling'):
+    raise ValueError(
+      f'scaling must be one of {", ".join(SCALINGS)}, or a Scaling such as '
+      f'quantizers.mean_abs(); got {module.scaling!r}.'
+    )
   dtype = module.dtype
   kernel = module.param('kernel', module.kernel_init, shape, module.param_dtype)
   shift = 0.0

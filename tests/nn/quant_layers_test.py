@@ -202,6 +202,38 @@ class TestQuantized:
     close(grads['kernel'], kernel_bar)
     close(x_bar, padded_bar[:, 1:-1, 1:-1] * (np.abs(x) <= 0.5))
 
+  def test_binary_depthwise_convolution_in_bfloat16(self):
+    x, kernel = normal(2, 4, 5, 3), normal(2, 2, 1, 3)
+    model = nn.QuantConv(
+      3,
+      (2, 2),
+      padding='VALID',
+      feature_group_count=3,
+      kernel_quantizer=sign(),
+      input_quantizer=sign(),
+      use_bias=False,
+      dtype=jnp.bfloat16,
+    )
+
+    @jax.jit
+    def run(params):
+      def total(params):
+        z = model.apply({'params': params}, x)
+        return jnp.sum(z.astype(jnp.float32)), z
+
+      return jax.grad(total, has_aux=True)(params)
+
+    grads, z = run({'kernel': kernel})
+    inputs, weights = np.where(x >= 0, 1, -1), np.where(kernel >= 0, 1, -1)
+    want, kernel_bar = np.zeros((2, 3, 4, 3)), np.zeros(kernel.shape)
+    for i, j in np.ndindex(2, 2):
+      patch = inputs[:, i : i + 3, j : j + 4]
+      want += patch * weights[i, j]
+      kernel_bar[i, j, 0] = patch.sum(axis=(0, 1, 2))
+    assert z.dtype == jnp.bfloat16 and grads['kernel'].dtype == np.float32
+    np.testing.assert_array_equal(np.float32(z), want)
+    np.testing.assert_array_equal(grads['kernel'], kernel_bar)
+
   def test_kernels_are_quantized_before_they_are_rounded(self):
     threshold = np.float32(1.0)
     kernel = np.float32([[1 + 2**-12, 1 - 2**-12]])  # Both 1 in bfloat16.
@@ -572,6 +604,7 @@ X = np.ones((2, 5, 6, 3), np.float32)
   [
     (nn.QuantDense(2, scaling='max'), X, 'scaling must be one of none, fan_in'),
     (nn.QuantConv(2, (2, 2), scaling='max'), X, 'scaling must be one of none'),
+    (nn.QuantDense(2, scaling=jnp.max), X, 'or a Scaling such as .* got <'),
     (
       nn.QuantConv(2, (2, 2), padding='FULL'),
       X,
