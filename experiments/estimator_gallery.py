@@ -1,8 +1,7 @@
 r"""Every staircase and every gradient estimator, drawn.
 
-All that `bitjax.quantizers` exports; what anneals at three values of progress, random
-staircases as one draw, those with memory as if x came down from the right. The
-verdicts compare each gradient mass with the sign's step, 2. Ten seconds on a CPU:
+All that `bitjax.quantizers` exports: at three values of progress, as one draw if random,
+coming down from the right if it remembers. Verdicts are on gradient masses. 10 s on a CPU:
 
   python -m experiments.estimator_gallery
 """
@@ -42,6 +41,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('progressive_hardtanh', {'end': 0.05}),
   ('proximal', {'staircase': SIGN, 'end': 20.0}),
   ('proximal', {'staircase': SIGN, 'end': 1.0, 'distance': 'l1', 'start': 0.1}),
+  ('residual_sign', {'bits': 2}),
   ('shifted_sign', {'threshold': 0.5}),
   ('ternary', {'threshold': 0.5}),
   ('uniform', {'bits': 2}),

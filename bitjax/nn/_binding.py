@@ -54,6 +54,11 @@ def bind_layer(
   """
   if isinstance(module.scaling, str):
     types.check_choice('scaling', module.scaling, SCALINGS)
+  elif not hasattr(module.scaling, 'coupling'):
+    raise ValueError(
+      f'scaling must be one of {", ".join(SCALINGS)}, or a Scaling such as '
+      f'quantizers.mean_abs(); got {module.scaling!r}.'
+    )
   dtype = module.dtype
   kernel = module.param('kernel', module.kernel_init, shape, module.param_dtype)
   shift = 0.0
@@ -92,7 +97,13 @@ def _bind(module, name, x, progress, dtype):
   quantizer = getattr(module, name)
   if quantizer is None:
     return None
-  if isinstance(quantizer, quantizers.Quantizer):
+  learned = isinstance(quantizer, quantizers.Quantizer)
+  if not (learned or callable(quantizer)):
+    raise ValueError(
+      f'{name} must be a function such as quantizers.attach(...), a learned '
+      f'Quantizer, or None; got {quantizer!r}.'
+    )
+  if learned:
     qparams = module.param(name, lambda key: quantizer.init(key, x))
     quantizer = quantizers.bind(quantizer, qparams)
   state = None

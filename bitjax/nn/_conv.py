@@ -36,7 +36,7 @@ class QuantConv(nn.Module):
   Attributes:
     features: number of output channels.
     kernel_size: of each spatial dimension; an integer for one dimension.
-    strides: one for each dimension, or one for all.
+    strides: one for each dimension, or one for all; None for 1.
     padding: one of ``'SAME'``, ``'VALID'``, ``'CIRCULAR'``, ``'REFLECT'``,
       ``'CAUSAL'`` (one dimension), or how much: an integer, or an integer or a
       pair (low, high) for each dimension.
@@ -58,10 +58,10 @@ class QuantConv(nn.Module):
 
   features: int
   kernel_size: _Sizes
-  strides: _Sizes = 1
+  strides: _Sizes | None = 1
   padding: _Padding = 'SAME'
-  input_dilation: _Sizes = 1
-  kernel_dilation: _Sizes = 1
+  input_dilation: _Sizes | None = 1
+  kernel_dilation: _Sizes | None = 1
   feature_group_count: int = 1
   kernel_quantizer: _binding.AnyQuantizer = None
   input_quantizer: _binding.AnyQuantizer = None
@@ -117,6 +117,7 @@ class QuantConv(nn.Module):
 
     def spread(name):
       value = getattr(self, name)
+      value = 1 if value is None else value
       value = (value,) * rank if isinstance(value, int) else tuple(value)
       if len(value) != rank:
         raise ValueError(

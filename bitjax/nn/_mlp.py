@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.nn import _binding
 from bitjax.nn import _layers
 
 __all__ = [
@@ -45,7 +46,9 @@ class MLP(nn.Module):
     hidden: units of each hidden layer; any number of layers, also none.
     num_classes: units of the last layer.
     kernel_quantizer: what every kernel passes through; None for none.
-    activation_quantizer: sign activation with its estimator; None for ReLU.
+    activation_quantizer: sign activation with its estimator; None for ReLU. A
+      random one draws from ``rngs={'quantizer': key}``. It can neither learn
+      nor remember (the ``input_quantizer`` of `QuantDense` can).
     scaling: ``'none'``, ``'fan_in'`` or ``'mean_abs'``; see `QuantDense`.
     batch_norm: whether to normalise each hidden layer's pre-activations.
     use_bias: whether layers have biases.
@@ -67,6 +70,14 @@ class MLP(nn.Module):
   def setup(self):
     """Creates the layers."""
     types.check_choice('init_name', self.init_name, tuple(INITS))
+    activation = self.activation_quantizer
+    learned = isinstance(activation, quantizers.Quantizer)
+    if learned or quantizers.is_stateful(activation):
+      raise ValueError(
+        'activation_quantizer must be a quantizer that neither learns nor '
+        f'remembers, such as attach(sign(), window()); got {activation!r}. '
+        'The input_quantizer of a QuantDense may do both.'
+      )
     for layer, units in enumerate((*self.hidden, self.num_classes)):
       dense = _layers.QuantDense(
         features=units,
@@ -138,7 +149,11 @@ class MLP(nn.Module):
   def _activation(self, progress):
     if self.activation_quantizer is None:
       return scans.Activation('relu')
-    quantizer = quantizers.at_progress(self.activation_quantizer, progress)
+    random = quantizers.is_random(self.activation_quantizer)
+    key = self.make_rng(_binding.RNG) if random else None
+    quantizer = quantizers.at_progress(
+      self.activation_quantizer, progress, key=key
+    )
     return scans.Activation('sign', quantizer)
 
 

@@ -175,7 +175,7 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
     (33600.0, 1075200.0)
 
   References:
-    Liu et al., Bi-Real net, 2018, section 4.4: OPs
+    Liu et al., Bi-Real net, 2018, the count of OPs
     (https://arxiv.org/abs/1808.00278).
   """
   shapes = jax.tree.map(

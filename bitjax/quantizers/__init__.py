@@ -16,9 +16,7 @@ from bitjax.quantizers._attach import Annealed
 from bitjax.quantizers._attach import Estimator
 from bitjax.quantizers._attach import Quantize
 from bitjax.quantizers._attach import Staircase
-from bitjax.quantizers._attach import at_progress
 from bitjax.quantizers._attach import attach
-from bitjax.quantizers._attach import is_random
 from bitjax.quantizers._attach import staircase
 from bitjax.quantizers._compositions import DOREFA_VARIANTS
 from bitjax.quantizers._compositions import dorefa_activations
@@ -34,6 +32,9 @@ from bitjax.quantizers._gradient_scaling import ewgs_delta
 from bitjax.quantizers._hysteresis import hysteretic_sign
 from bitjax.quantizers._hysteresis import hysteretic_uniform
 from bitjax.quantizers._hysteresis import initial_state
+from bitjax.quantizers._keywords import at_progress
+from bitjax.quantizers._keywords import is_random
+from bitjax.quantizers._keywords import is_stateful
 from bitjax.quantizers._learned import Quantizer
 from bitjax.quantizers._learned import bind
 from bitjax.quantizers._learned_dsq import learned_dsq
@@ -46,6 +47,7 @@ from bitjax.quantizers._relaxed import SCHEDULES
 from bitjax.quantizers._relaxed import parq
 from bitjax.quantizers._relaxed import progressive_hardtanh
 from bitjax.quantizers._relaxed import proximal
+from bitjax.quantizers._residual import residual_sign
 from bitjax.quantizers._scaling import COUPLINGS
 from bitjax.quantizers._scaling import Scaling
 from bitjax.quantizers._scaling import mean_abs
@@ -95,6 +97,7 @@ __all__ = [
   'identity',
   'initial_state',
   'is_random',
+  'is_stateful',
   'learned_dsq',
   'lsq',
   'magnitude_aware',
@@ -106,6 +109,7 @@ __all__ = [
   'progressive_hardtanh',
   'proximal',
   'rbnn',
+  'residual_sign',
   'reste',
   'rprelu',
   'rsign',

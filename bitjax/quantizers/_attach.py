@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-import inspect
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
 
 __all__ = [
@@ -25,9 +26,7 @@ __all__ = [
   'Estimator',
   'Quantize',
   'Staircase',
-  'at_progress',
   'attach',
-  'is_random',
   'staircase',
 ]
 
@@ -70,6 +69,8 @@ class Annealed:
     **given: types.Array,
   ) -> types.Array:
     """Returns ``x`` as far quantized as ``progress`` says."""
+    x = _channels.check_floating(x)
+    types.check_range('progress', progress, 0.0, 1.0)
     return self.rule(x, progress=progress, **given)
 
 
@@ -106,7 +107,8 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
 
   Both are callable pytrees and *arguments* of the differentiated function, so
   one compiled step serves a whole schedule, and ``vmap`` may sweep over any
-  hyperparameter.
+  hyperparameter. A function of Python will do as well, but what it closes over
+  is a constant: no tracer may be among it.
 
   Args:
     staircase: ``(x) -> x_q``, of any shape; ``(x, *, key) -> x_q`` if random,
@@ -117,22 +119,47 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
   Returns:
     ``quantize(x, *, progress=1.0, key=None, state=None) -> x_q``, a callable
     pytree. The cotangent of ``x`` has the dtype of ``x``, whatever the dtype
-    of ``x_q``.
-    ``quantize`` raises a ``ValueError`` for an ``x`` that is not floating, and
-    for a concrete ``progress`` outside [0, 1].
+    of ``x_q``. A key is ignored by a staircase that does not draw.
+
+  Raises:
+    ValueError: for a staircase or an estimator that cannot be called with such
+      arguments; when called, for an ``x`` that is not floating, a concrete
+      ``progress`` outside [0, 1], a random staircase without a key, and a state
+      for one that does not remember.
 
   References:
     Bengio et al., Estimating or propagating gradients through stochastic
-    neurons, 2013, section 4 (https://arxiv.org/abs/1308.3432).
+    neurons, 2013, the straight-through estimator
+    (https://arxiv.org/abs/1308.3432).
   """
+  if isinstance(staircase, Annealed):
+    rule = _callables.as_pytree('rule', staircase.rule, ('x',))
+    staircase = dataclasses.replace(staircase, rule=rule)
+  staircase = _callables.as_pytree('staircase', staircase, ('x',))
+  estimator = _callables.as_pytree(
+    'estimator', estimator, ('g', 'x', 'x_q', 'progress')
+  )
   return jax.tree_util.Partial(_quantize, staircase, estimator)
 
 
 def _quantize(staircase, estimator, x, *, progress=1.0, key=None, state=None):
   x = _channels.check_floating(x)
   types.check_range('progress', progress, 0.0, 1.0)
-  given = {'key': key, 'state': state}
-  given = {name: value for name, value in given.items() if value is not None}
+  given = {}
+  rule = getattr(staircase, 'rule', staircase)  # What anneals asks by its rule.
+  if (asked := _callables.parameter(rule, 'key')) is not None:
+    given['key'] = key
+    if key is None and asked.default is asked.empty:
+      raise ValueError(
+        'key must be a random key, since the staircase draws; got None.'
+      )
+  if state is not None:
+    given['state'] = state
+    if _callables.parameter(rule, 'state') is None:
+      raise ValueError(
+        'state must be None for a staircase without memory; got one of shape '
+        f'{jnp.shape(state)}.'
+      )
   if isinstance(staircase, Annealed):
     given['progress'] = progress
   if given:
@@ -165,53 +192,6 @@ def _backward(residuals, g):
 _straight_through.defvjp(_forward, _backward)
 
 
-def at_progress(
-  quantize: Quantize,
-  progress: types.Scalar,
-  *,
-  key: types.Array | None = None,
-  state: types.Array | None = None,
-  dtype: Any = None,
-) -> Quantize:
-  """The quantizer with its ``progress`` filled in.
-
-  Args:
-    quantize: the quantizer.
-    progress: of training, in [0, 1].
-    key: random key, if the staircase is random; None if not.
-    state: what the staircase returned last, if it remembers; None if not.
-    dtype: of what it returns; None for what ``quantize`` returns.
-
-  Returns:
-    A callable pytree ``(x) -> x_q``, whose `staircase` is that of ``quantize``.
-  """
-  return _AtProgress(quantize, progress, key, state, dtype)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _AtProgress:
-  quantize: Callable[..., types.Array]
-  default: types.Scalar
-  key: types.Array | None
-  state: types.Array | None
-  dtype: Any = dataclasses.field(metadata={'static': True})
-
-  def __call__(self, x, *, progress=None, key=None):
-    key = self.key if key is None else key
-    given = {'key': key, 'state': self.state}
-    given = {k: v for k, v in given.items() if v is not None}
-    progress = self.default if progress is None else progress
-    x_q = self.quantize(x, progress=progress, **given)
-    return x_q if self.dtype is None else x_q.astype(self.dtype)
-
-  @property
-  def staircase(self):
-    # One that remembers or draws is another function for every weight.
-    other = self.state is not None or self.key is not None
-    return None if other else staircase(self.quantize)
-
-
 def staircase(quantize: Callable[..., types.Array] | None) -> Any:
   """Returns the staircase inside a quantizer, or None if none is known.
 
@@ -225,14 +205,3 @@ def staircase(quantize: Callable[..., types.Array] | None) -> Any:
   if isinstance(quantize, jax.tree_util.Partial):
     return quantize.args[0] if quantize.func is _quantize else None
   return getattr(quantize, 'staircase', None)
-
-
-def is_random(quantize: Callable[..., types.Array] | None) -> bool:
-  """Whether the staircase inside a quantizer takes a random key.
-
-  Args:
-    quantize: a quantizer, or None.
-  """
-  found = staircase(quantize)
-  found = getattr(found, 'rule', found)  # What anneals says so by its rule.
-  return callable(found) and 'key' in inspect.signature(found).parameters

@@ -13,8 +13,11 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
+from bitjax.quantizers import _hysteresis
+from bitjax.quantizers import _keywords
 from bitjax.quantizers import _maths
 from bitjax.quantizers import _scaling
 from bitjax.quantizers import _staircases
@@ -52,16 +55,19 @@ def standardized(
     detached: whether mean and deviation are constants of differentiation.
 
   Returns:
-    A quantizer of kernels. A unit whose weights are all equal becomes q(0).
+    A quantizer of kernels. It draws or remembers if ``quantize`` does. A unit
+    whose weights are all equal becomes q(0), one with an infinite or NaN weight
+    q(NaN).
 
   Raises:
-    ValueError: when called, for fewer than two weights for each unit.
+    ValueError: for a ``quantize`` that cannot be called with ``x``; when
+      called, for fewer than two weights for each unit.
 
   References:
-    Qin et al., IR-Net, 2020, eq. 6 (https://arxiv.org/abs/1909.10788), whose code
-    has n - 1.
+    Qin et al., IR-Net, 2020, balanced and standardized weights
+    (https://arxiv.org/abs/1909.10788), whose code has n - 1.
   """
-  return _Standardized(quantize, detached)
+  return _Standardized(_keywords.as_quantize('quantize', quantize), detached)
 
 
 @jax.tree_util.register_dataclass
@@ -70,8 +76,20 @@ class _Standardized:
   quantize: _attach.Quantize
   detached: bool = dataclasses.field(metadata={'static': True})
 
-  def __call__(self, x, *, progress=1.0, key=None):
-    x = _channels.check_floating(x)
+  def __call__(self, x, *, progress=1.0, key=None, state=None):
+    standard = self._standard(_channels.check_floating(x))
+    return _keywords.call(
+      self.quantize, standard, progress, key=key, state=state
+    )
+
+  def initial(self, x):
+    """The state of the quantizer within; see `initial_state`."""
+    standard = self._standard(_channels.check_floating(x))
+    return _hysteresis.initial_state(self.quantize, standard)
+
+  def _standard(self, x):
+    if not x.size:
+      return x
     axes = _channels.reduced_axes(x, -1) if x.ndim else ()
     size = _channels.num_per_channel(x, -1 if x.ndim else None)
     if size < 2:
@@ -82,9 +100,8 @@ class _Standardized:
     source = jax.lax.stop_gradient(wide) if self.detached else wide
     mean = jnp.mean(source, axis=axes, keepdims=True)
     total = jnp.sum((source - mean) ** 2, axis=axes, keepdims=True)
-    variance = jnp.where(total > 0, total, size - 1) / (size - 1)
-    standard = (wide - mean) / jnp.sqrt(variance)
-    return self.quantize(standard.astype(x.dtype), progress=progress, key=key)
+    variance = jnp.where(total == 0, size - 1, total) / (size - 1)
+    return ((wide - mean) / jnp.sqrt(variance)).astype(x.dtype)
 
 
 def scaled(
@@ -105,12 +122,27 @@ def scaled(
     scaling: alpha, to [units] or [].
 
   Returns:
-    A quantizer of kernels.
+    A quantizer of kernels. It draws if ``quantize`` does. An infinite or NaN
+    weight makes those that share its scale infinite or NaN.
+
+  Raises:
+    ValueError: for a ``quantize`` that cannot be called with ``x``, or that
+      remembers: what it returned last is no longer known from the product.
 
   References:
-    Rastegari et al., XNOR-Net, 2016, eq. 6 (https://arxiv.org/abs/1603.05279).
+    Rastegari et al., XNOR-Net, 2016, the optimal scale of binary weights
+    (https://arxiv.org/abs/1603.05279).
   """
-  return _Scaled(quantize, scaling)
+  quantize = _keywords.as_quantize('quantize', quantize)
+  if _keywords.is_stateful(quantize):
+    raise ValueError(
+      'quantize must not remember, as what is remembered would be scaled as '
+      f'well; got {quantize!r}. Let the layer scale its product: scaling= of '
+      'bitjax.nn.'
+    )
+  return _Scaled(
+    quantize, _callables.as_pytree('scaling', scaling, ('kernel',))
+  )
 
 
 @jax.tree_util.register_dataclass
@@ -121,10 +153,12 @@ class _Scaled:
 
   def __call__(self, x, *, progress=1.0, key=None):
     x = _channels.check_floating(x)
-    x_q = self.quantize(x, progress=progress, key=key)
-    scale = self.scaling(x)
-    scale = _channels.align('scale', scale, x, -1 if x.ndim else None)
-    return x_q * scale.astype(x_q.dtype)
+    x_q = _keywords.call(self.quantize, x, progress, key=key)
+    wide = _maths.widen(x)  # The scale's gradient is a sum over many weights.
+    scale = _channels.align(
+      'scale', self.scaling(wide), x, -1 if x.ndim else None
+    )
+    return (x_q * scale).astype(x_q.dtype)
 
 
 def dorefa_activations(bits: int) -> _attach.Quantize:
@@ -137,13 +171,14 @@ def dorefa_activations(bits: int) -> _attach.Quantize:
     bits: b, in [1, 16].
 
   Returns:
-    A quantizer; NaN stays NaN. (Some libraries pass the gradient everywhere.)
+    A quantizer. Infinite values become 0 or 1, NaN stays NaN. (Some libraries
+    pass the gradient everywhere.)
 
   Raises:
     ValueError: for bits out of range.
 
   References:
-    Zhou et al., DoReFa-Net, 2016, eqs. 5 and 11
+    Zhou et al., DoReFa-Net, 2016, the quantization of activations
     (https://arxiv.org/abs/1606.06160).
   """
   return _DorefaActivations(_uniform.uniform(bits, signed=False))
@@ -197,35 +232,34 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
     variant: whose.
 
   Returns:
-    A quantizer. u = 1/2 for weights that are all zero; NaN makes all NaN.
+    A quantizer. u = 1/2 for weights that are all zero. A NaN weight makes all
+    NaN. An infinite one counts as the largest, as its tanh is 1, but makes the
+    scale of one bit (the authors') infinite.
 
   Raises:
     ValueError: for bits out of range or an unknown variant.
 
   References:
-    Zhou et al., DoReFa-Net, 2016, eqs. 7-9 (https://arxiv.org/abs/1606.06160).
+    Zhou et al., DoReFa-Net, 2016, the quantization of weights
+    (https://arxiv.org/abs/1606.06160).
   """
+  _channels.check_bits(bits)
   types.check_choice('variant', variant, DOREFA_VARIANTS)
   if bits == 1 and variant == 'authors':
-    binary = _attach.attach(_staircases.sign(), _estimators.identity())
-    return _MeanTimesSign(binary, _scaling.mean_abs('tensor'))
+    return _attach.attach(_MeanTimesSign(), _estimators.identity())
   return _DorefaWeights(_uniform.uniform(bits, signed=False), variant)
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _MeanTimesSign:
-  """E|w| sign(w) with the identity for the gradient of all of it."""
+  """E|w| sign(w) as one staircase, so that one identity is its gradient."""
 
-  binary: _attach.Quantize
-  scaling: _scaling.Scaling
+  bits = 1
 
-  def __call__(self, x, *, progress=1.0, key=None):
-    x = _channels.check_floating(x)
-    scale = self.scaling(x)
-    # The identity for sign and scale together: scale * STE(x / scale).
-    safe = jnp.where(scale > 0, scale, 1)
-    return scale * self.binary(x / safe, progress=progress, key=key)
+  def __call__(self, x):
+    scale = _scaling.mean_abs('tensor')(_maths.widen(x))
+    return (scale * _staircases.sign()(x)).astype(x.dtype)
 
 
 @jax.tree_util.register_dataclass

@@ -23,10 +23,11 @@ def identity() -> _attach.Estimator:
   .. math:: \bar x = g
 
   Returns:
-    An estimator.
+    An estimator, to which ``x`` does not matter, be it infinite or NaN.
 
   References:
-    Bengio et al., 2013, section 4 (https://arxiv.org/abs/1308.3432).
+    Bengio et al., 2013, the straight-through estimator
+    (https://arxiv.org/abs/1308.3432).
   """
   return jax.tree_util.Partial(_identity)
 
@@ -126,7 +127,8 @@ def clip_quantile(quantile: types.Scalar = 0.99) -> _attach.Estimator:
     l = \text{the } q \text{-quantile of } |g| \text{ over the whole tensor}
 
   The limit is a magnitude that occurs: the least one with a share q of the others
-  below or at it. Under ``vmap`` the tensor is that of one lane.
+  below or at it. Under ``vmap`` the tensor is that of one lane. It is sorted: over
+  an axis of a mesh that is explicit, it has to be replicated first.
 
   Args:
     quantile: q in [0, 1]; 1 clips nothing.

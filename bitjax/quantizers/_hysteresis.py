@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
 from bitjax.quantizers import _staircases
 from bitjax.quantizers import _uniform
 
@@ -50,13 +51,14 @@ class _HystereticSign:
   bits = 1
 
   def __call__(self, x, *, state=None):
-    state = _checked(state, x)
+    x, state = _checked(x, state)
     one = jnp.ones((), x.dtype)
     margin = jnp.asarray(self.margin, x.dtype)
     stays = jnp.where(x < -margin, -one, state.astype(x.dtype))
     return jnp.where(x >= margin, one, stays)
 
   def initial(self, x):
+    """What is returned without memory: the sign."""
     return _staircases.sign()(x)
 
 
@@ -111,24 +113,26 @@ class _HystereticUniform:
   grid: _uniform.Grid
 
   def __call__(self, x, *, state=None):
-    state = _checked(state, x)
+    x, state = _checked(x, state)
     last = jnp.round(self.grid.scaled(state))
     scaled = self.grid.scaled(x)
     codes = jnp.where(scaled > last, jnp.floor(scaled), jnp.ceil(scaled))
     return self.grid.values(codes, x)
 
   def initial(self, x):
+    """What is returned without memory: rounded to the nearest."""
     return self.grid(x)
 
 
-def _checked(state, x):
+def _checked(x, state):
+  x = _channels.check_floating(x)
   if state is None or jnp.shape(state) != x.shape:
     raise ValueError(
       f'state must have the shape of x, {x.shape}; got '
       f'{None if state is None else jnp.shape(state)}. It is what the staircase '
       'returned last; begin with initial_state(quantize, x).'
     )
-  return jnp.asarray(state)
+  return x, jnp.asarray(state)
 
 
 def initial_state(
@@ -143,5 +147,5 @@ def initial_state(
   Returns:
     What the staircase without memory returns; None if it has no memory.
   """
-  found = _attach.staircase(quantize)
+  found = _attach.staircase(quantize) or quantize
   return found.initial(x) if hasattr(found, 'initial') else None

@@ -17,6 +17,7 @@ import jax
 
 from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
 
 __all__ = ['Quantizer', 'bind', 'from_rule', 'static']
@@ -90,8 +91,17 @@ def bind(
 
   Returns:
     ``quantize(x, *, progress=1.0, key=None) -> x_q``, a callable pytree.
+
+  Raises:
+    ValueError: for what is no `Quantizer`.
   """
-  return _Bound(quantizer, qparams)
+  if not isinstance(quantizer, Quantizer):
+    raise ValueError(
+      f'quantizer must be a Quantizer(init, apply, bits); got {quantizer!r}.'
+    )
+  init = _callables.as_pytree('init', quantizer.init, ('key', 'x'))
+  apply = _callables.as_pytree('apply', quantizer.apply, ('qparams', 'x'))
+  return _Bound(dataclasses.replace(quantizer, init=init, apply=apply), qparams)
 
 
 @jax.tree_util.register_dataclass

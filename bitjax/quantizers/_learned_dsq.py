@@ -60,7 +60,8 @@ def learned_dsq(bits: int, *, alpha: types.Scalar = 0.2) -> _learned.Quantizer:
     ValueError: for bits out of range or an alpha outside (0, 1).
 
   References:
-    Gong et al., Differentiable soft quantization, 2019, eqs. 3-11
+    Gong et al., Differentiable soft quantization, 2019, the DSQ
+    function, and how its range and alpha are learned
     (https://arxiv.org/abs/1908.05033).
   """
   _channels.check_bits(bits)
@@ -90,7 +91,7 @@ class _DSQ:
     x = _maths.widen(x)
     # Each element's terms are added before the sum of all is taken.
     alpha, lower, upper = (
-      jnp.broadcast_to(_channels.align(name, qparams[name], x, None), x.shape)
+      _channels.align(name, qparams[name], x, None) + jnp.zeros_like(x)
       for name in ('alpha', 'lower', 'upper')
     )
     alpha = _inside(alpha, progress)

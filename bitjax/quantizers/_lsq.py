@@ -1,4 +1,4 @@
-"""LSQ: a uniform grid whose step is learned."""
+"""LSQ and LSQ+: a uniform grid whose step, and perhaps offset, is learned."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def lsq(
   narrow: bool = False,
   channel_axis: int | None = None,
   batch_axes: int = 0,
+  offset: bool = False,
+  clip_codes: bool = False,
 ) -> _learned.Quantizer:
   r"""Learned step size quantization.
 
@@ -36,8 +38,14 @@ def lsq(
       \mathrm{round}(v) - v & Q_n < v < Q_p \\ Q_n & v \le Q_n \\
       Q_p & v \ge Q_p \end{cases}
 
+  With an ``offset`` b (LSQ+) :math:`v = (x - b) / s`, b is added to y, and
+  :math:`\bar b = \sum \bar y \, 1[v \le Q_n \text{ or } v \ge Q_p]`. With
+  ``clip_codes`` the rounded v is clipped, as several frameworks have it: forward
+  the same, but "inside" becomes :math:`Q_n \le \mathrm{round}(v) \le Q_p`, half a
+  step wider at both ends.
+
   The step begins at :math:`2 \, \mathrm{mean} |x| / \sqrt{Q_p}` (at 1 where x is
-  zero). Nothing keeps it positive but a sensible learning rate, as in the paper.
+  zero); with an offset, both so that the grid spans x. Nothing keeps it positive but a sensible learning rate, as in the paper.
 
   Args:
     bits: in [1, 16]; at least 2 if signed.
@@ -46,10 +54,13 @@ def lsq(
     channel_axis: learns one step for each entry of that axis; None for one.
     batch_axes: how many leading axes of ``x`` hold examples, which N, the number
       of elements that share a step, does not count: 0 for weights, 1 for
-      activations [examples, ...].
+      activations [examples, ...]. (Some code counts them: 0 for both.)
+    offset: whether to learn where the grid's zero lies: LSQ+.
+    clip_codes: whether to clip after rounding, which widens both gradients.
 
   Returns:
-    A `Quantizer` with the parameter ``'step'``, [] or [channels]. Infinite
+    A `Quantizer` with the parameter ``'step'``, and ``'offset'`` if there is one,
+    [] or [channels]. Infinite
     values become the ends of the grid, NaN stays NaN.
 
   Raises:
@@ -58,14 +69,15 @@ def lsq(
       such axis, or steps of another shape.
 
   References:
-    Esser et al., Learned step size quantization, 2020, eqs. 1-3 and section 2.2
-    (https://arxiv.org/abs/1902.08153).
+    Esser et al., Learned step size quantization, 2020, the step size
+    gradient and its scale (https://arxiv.org/abs/1902.08153); Bhalgat et al.,
+    LSQ+, 2020, the learned offset (https://arxiv.org/abs/2004.09576).
   """
   low, high = _uniform.code_range(bits, signed=signed, narrow=narrow)
   if batch_axes < 0:
     raise ValueError(f'batch_axes must be >= 0; got {batch_axes}.')
 
-  rule = _LSQ(low, high, channel_axis, batch_axes)
+  rule = _LSQ(low, high, channel_axis, batch_axes, offset, clip_codes)
   return _learned.from_rule(rule, bits)
 
 
@@ -75,10 +87,18 @@ class _LSQ:
   high: int
   channel_axis: int | None
   batch_axes: int
+  offset: bool
+  clip_codes: bool
 
   def init(self, x):
     x = _maths.widen(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
+    if self.offset:
+      least = jnp.min(x, axis=axes, initial=jnp.inf)
+      span = jnp.max(x, axis=axes, initial=-jnp.inf) - least
+      step = jnp.where(span > 0, span / (self.high - self.low), 1)
+      least = jnp.where(jnp.isfinite(least), least, 0)
+      return {'offset': least - self.low * step, 'step': step}
     count = max(_channels.num_per_channel(x, self.channel_axis), 1)
     size = jnp.sum(jnp.abs(x), axis=axes) / count
     return {'step': jnp.where(size > 0, 2 * size / math.sqrt(self.high), 1)}
@@ -91,14 +111,27 @@ class _LSQ:
     step = _channels.align('step', step, x, self.channel_axis)
     # Each element's terms are added before the sum of all is taken.
     step = jnp.broadcast_to(step, x.shape)
+    offset = None
+    if self.offset:
+      offset = _channels.align(
+        'offset', qparams['offset'], x, self.channel_axis
+      )
+      offset = jnp.broadcast_to(offset, x.shape)
+      wide = wide - offset
     v = jax.lax.stop_gradient(wide / step)
     inside = (v > self.low) & (v < self.high)
+    if self.clip_codes:
+      codes = jnp.round(v)
+      inside = (codes >= self.low) & (codes <= self.high)
     outer = jnp.clip(v, self.low, self.high)
     # Where x is infinite, 0 * inf would be NaN.
     clipped = jnp.where(inside, jnp.where(inside, wide, 0) / step, outer)
-    return rounded(clipped, progress) * step
+    y = rounded(clipped, progress) * step
+    return y if offset is None else y + offset
 
   def levels(self, qparams):
+    if self.offset:
+      return None
     return _uniform.Grid(
       qparams['step'], self.low, self.high, self.channel_axis
     )

@@ -50,7 +50,8 @@ def pact(
     ValueError: for bits out of range or an alpha that is not positive.
 
   References:
-    Choi et al., PACT, 2018, eqs. 1-3 (https://arxiv.org/abs/1805.06085).
+    Choi et al., PACT, 2018, the clipping activation and the gradient of its
+    level (https://arxiv.org/abs/1805.06085).
   """
   _, high = _uniform.code_range(bits, signed=False)
   types.check_positive('alpha', alpha)

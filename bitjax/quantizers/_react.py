@@ -41,7 +41,7 @@ def rsign(
       thresholds of another number.
 
   References:
-    Liu et al., ReActNet, 2020, eqs. 1 and 8 (https://arxiv.org/abs/2003.03488).
+    Liu et al., ReActNet, 2020, RSign (https://arxiv.org/abs/2003.03488).
   """
   sign = _attach.attach(_staircases.sign(), estimator)
   return _learned.from_rule(_RSign(sign, channel_axis), 1)
@@ -84,14 +84,15 @@ def rprelu(
 
   Returns:
     A `Quantizer` (``bits`` None) with the parameters ``'shift_in'`` (gamma),
-    ``'slope'`` (beta) and ``'shift_out'`` (zeta), [channels] each.
+    ``'slope'`` (beta) and ``'shift_out'`` (zeta), [channels] each. Infinite and
+    NaN values stay what they are.
 
   Raises:
     ValueError: when called, for a ``channel_axis`` that ``x`` does not have or
       parameters of another number.
 
   References:
-    Liu et al., ReActNet, 2020, eq. 2 (https://arxiv.org/abs/2003.03488).
+    Liu et al., ReActNet, 2020, RPReLU (https://arxiv.org/abs/2003.03488).
   """
   return _learned.from_rule(_RPReLU(channel_axis, slope), None)
 

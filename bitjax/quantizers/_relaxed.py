@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _callables
 from bitjax.quantizers import _maths
 
 __all__ = [
@@ -175,13 +176,20 @@ def proximal(
     ``x`` stays infinite and NaN stays NaN.
 
   Raises:
-    ValueError: for a negative ``start`` or ``end`` (or 0 if geometric), or an
-      unknown ``distance`` or ``schedule``.
+    ValueError: for a negative ``start`` or ``end`` (or 0 if geometric), an
+      unknown ``distance`` or ``schedule``, or a staircase that is no function
+      of x alone.
 
   References:
     Yin et al., BinaryRelax, 2018 (https://arxiv.org/abs/1801.06313);
     Bai et al., ProxQuant, 2018 (https://arxiv.org/abs/1810.00861).
   """
+  staircase = _callables.as_pytree('staircase', staircase, ('x',))
+  for keyword in ('key', 'state', 'progress'):
+    if _callables.parameter(staircase, keyword) is not None:
+      raise ValueError(
+        f'staircase must be a function of x alone; got one of {keyword} too.'
+      )
   types.check_choice('distance', distance, DISTANCES)
   types.check_choice('schedule', schedule, SCHEDULES)
   geometric = schedule == 'geometric'

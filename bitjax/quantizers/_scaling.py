@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.quantizers import _maths
 
 __all__ = ['COUPLINGS', 'Scaling', 'mean_abs', 'power_of_two']
 
@@ -51,13 +52,15 @@ def mean_abs(coupling: str = 'column', *, detached: bool = True) -> Scaling:
       with sgn(0) = +1 (that of JAX's ``|w|``).
 
   Returns:
-    A callable pytree: kernel [..., units] to scale [units] or [].
+    A callable pytree: kernel [..., units] to scale [units] or [], which is
+    infinite or NaN if a weight is.
 
   Raises:
     ValueError: for another coupling.
 
   References:
-    Rastegari et al., XNOR-Net, 2016, eq. 6 (https://arxiv.org/abs/1603.05279).
+    Rastegari et al., XNOR-Net, 2016, the optimal scale of binary weights
+    (https://arxiv.org/abs/1603.05279).
   """
   types.check_choice('coupling', coupling, COUPLINGS[1:])
   return _MeanAbs(coupling, detached)
@@ -80,7 +83,8 @@ def power_of_two(coupling: str = 'column') -> Scaling:
 
   .. math:: \alpha_j = 2^{\mathrm{round}(\log_2 \frac1n \sum_i |w_{ij}|)}
 
-  The gradient stops at it. Zero for weights that are all zero. IR-Net takes it of
+  The gradient stops at it. It is 0 for weights that are all zero, infinite or NaN
+  if a weight is. IR-Net takes it of
   standardised weights: ``scaled(quantize, power_of_two())`` in `standardized`.
 
   Args:
@@ -93,7 +97,8 @@ def power_of_two(coupling: str = 'column') -> Scaling:
     ValueError: for another coupling.
 
   References:
-    Qin et al., IR-Net, 2020, eqs. 9-10 (https://arxiv.org/abs/1909.10788).
+    Qin et al., IR-Net, 2020, the bit-shift scales
+    (https://arxiv.org/abs/1909.10788).
   """
   types.check_choice('coupling', coupling, COUPLINGS[1:])
   return _PowerOfTwo(_MeanAbs(coupling, True))
@@ -109,8 +114,9 @@ class _PowerOfTwo:
     return self.mean.coupling
 
   def __call__(self, kernel):
-    mean = self.mean(kernel)
-    exponent = jnp.round(jnp.log2(jnp.where(mean > 0, mean, 1)))
+    mean = self.mean(_maths.widen(kernel))
+    ordinary = (mean > 0) & jnp.isfinite(mean)
+    exponent = jnp.round(jnp.log2(jnp.where(ordinary, mean, 1)))
     # Not exp2, which compiled code may round.
     power = jnp.ldexp(jnp.ones_like(mean), exponent.astype(jnp.int32))
-    return jnp.where(mean > 0, power, 0)
+    return jnp.where(ordinary, power, mean).astype(kernel.dtype)

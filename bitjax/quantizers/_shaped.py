@@ -61,7 +61,10 @@ def _dspike(temperature, half_width, g, x, x_q, progress):
 
 
 def magnitude_aware(
-  half_width: types.Scalar = 1.0, *, unit_axis: int | None = -1
+  half_width: types.Scalar = 1.0,
+  *,
+  unit_axis: int | None = -1,
+  mean_share: bool = False,
 ) -> _attach.Estimator:
   r"""Bi-Real Net's for weights: a window times the unit's mean magnitude.
 
@@ -74,13 +77,24 @@ def magnitude_aware(
   code multiplies by the scale but drops it from the gradient, which is `window`
   attached to the scaled staircase.
 
+  XNOR-Net's rule for weights adds ``mean_share``, what each weight contributes to
+  the mean, to be attached to mean ``|w|`` times the sign:
+
+  .. math:: \bar w_{ij} = g_{ij} \left( \frac1n + \frac1n \sum_{i'} |w_{i'j}| \;
+    1[|w_{ij}| \le c] \right)
+
+  (It is not the chain rule of that product, which sums g over the unit: for this
+  see ``scaled(..., mean_abs(detached=False))``.)
+
   Args:
     half_width: c > 0, in the units of the weights.
     unit_axis: the axis of ``x`` that counts units, over whose other axes the mean
       runs; None for one mean in all.
+    mean_share: whether to add g / n.
 
   Returns:
-    An estimator for weights [..., units]. NaN weights pass nothing.
+    An estimator for weights [..., units]. An infinite or NaN weight makes its
+    unit's gradients infinite or NaN, where they pass.
 
   Raises:
     ValueError: if a concrete ``half_width`` is not positive; when called, if
@@ -88,10 +102,11 @@ def magnitude_aware(
 
   References:
     Liu et al., Bi-Real Net, 2018, the magnitude-aware gradient
-    (https://arxiv.org/abs/1808.00278).
+    (https://arxiv.org/abs/1808.00278); Rastegari et al., XNOR-Net, 2016, the
+    gradient of binary weights (https://arxiv.org/abs/1603.05279).
   """
   types.check_positive('half_width', half_width)
-  return _MagnitudeAware(half_width, unit_axis)
+  return _MagnitudeAware(half_width, unit_axis, mean_share)
 
 
 @jax.tree_util.register_dataclass
@@ -99,6 +114,7 @@ def magnitude_aware(
 class _MagnitudeAware:
   half_width: types.Scalar
   unit_axis: int | None = dataclasses.field(metadata={'static': True})
+  mean_share: bool = dataclasses.field(metadata={'static': True})
 
   def __call__(self, g, x, x_q, progress):
     del x_q, progress
@@ -108,7 +124,9 @@ class _MagnitudeAware:
       types.check_range('unit_axis', self.unit_axis, -x.ndim, x.ndim - 1)
       axes -= {self.unit_axis % x.ndim}
     scale = jnp.mean(size, axis=tuple(axes), keepdims=True)
-    return jnp.where(size <= self.half_width, g * scale, 0)
+    passed = jnp.where(size <= self.half_width, g * scale, 0)
+    share = scale.size / max(x.size, 1)
+    return passed + g * share if self.mean_share else passed
 
 
 def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:

@@ -65,7 +65,7 @@ def dsq(
       ``low``, ``levels`` < 2, or for another ``step``.
 
   References:
-    Gong et al., Differentiable soft quantization, 2019, section 3
+    Gong et al., Differentiable soft quantization, 2019, the DSQ function
     (https://arxiv.org/abs/1908.05033).
   """
   types.check_inside('alpha', alpha, 0, 1)

@@ -98,6 +98,7 @@ class Step:
 
   def __call__(self, x: types.Array) -> types.Array:
     """Returns the upper or the lower level."""
+    x = _channels.check_floating(x)
     one = jnp.ones((), x.dtype)
     low = jnp.full((), self.low, x.dtype)
     return jnp.where(x >= self._threshold(x), one, low)
@@ -171,9 +172,10 @@ def ternary(
       ``channel_axis`` that ``x`` does not have.
 
   References:
-    Li et al., Ternary weight networks, 2016, eqs. 3-6
-    (https://arxiv.org/abs/1605.04711); Zhu et al., Trained ternary
-    quantization, 2017, eq. 9 (https://arxiv.org/abs/1612.01064).
+    Li et al., Ternary weight networks, 2016, the threshold-based ternary
+    function (https://arxiv.org/abs/1605.04711); Zhu et al., Trained ternary
+    quantization, 2017, the threshold of the largest weight
+    (https://arxiv.org/abs/1612.01064).
   """
   if isinstance(threshold, str):
     types.check_choice('threshold', threshold, tuple(_FACTORS))
@@ -200,7 +202,7 @@ class _FixedTernary:
   uniform = True
 
   def __call__(self, x):
-    return _ternary(x, self.threshold)
+    return _ternary(_channels.check_floating(x), self.threshold)
 
   def neighbours(self, x):
     threshold = jnp.asarray(self.threshold, x.dtype)
@@ -224,6 +226,7 @@ class _Ternary:
   bits = 2
 
   def __call__(self, x):
+    x = _channels.check_floating(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
     size = jnp.abs(_maths.widen(x))
     threshold = self.value

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
 from bitjax.quantizers import _maths
 
 __all__ = ['stochastic_round', 'stochastic_sign']
@@ -43,6 +44,7 @@ class _StochasticSign:
   bits = 1
 
   def __call__(self, x, *, key):
+    x = _channels.check_floating(x)
     probability = (_maths.widen(x) + 1) / 2
     drawn = jax.random.uniform(key, x.shape, probability.dtype)
     return jnp.where(drawn < probability, 1, -1).astype(x.dtype)
@@ -74,6 +76,7 @@ def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
 
 
 def _stochastic_round(step, x, *, key):
+  x = _channels.check_floating(x)
   scaled = _maths.widen(x) / step
   below = jnp.floor(scaled)
   drawn = jax.random.uniform(key, x.shape, scaled.dtype)

@@ -43,14 +43,15 @@ def ttq(
 
   Returns:
     A `Quantizer` with the parameters ``'positive'`` (W_p) and ``'negative'``
-    (W_n), [] or [channels]. An infinite or NaN value makes all others 0.
+    (W_n), [] or [channels]. An infinite or NaN value makes all 0.
 
   Raises:
     ValueError: for a factor that is not positive, and, when called, a
       ``channel_axis`` that ``x`` does not have.
 
   References:
-    Zhu et al., Trained ternary quantization, 2017, eqs. 6-9
+    Zhu et al., Trained ternary quantization, 2017, the gradients of
+    the scales and the threshold of the largest weight
     (https://arxiv.org/abs/1612.01064).
   """
   types.check_positive('factor', factor)

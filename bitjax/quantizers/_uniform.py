@@ -117,6 +117,7 @@ class Grid:
 
   def __call__(self, x: types.Array) -> types.Array:
     """Returns ``x`` on the grid."""
+    x = _channels.check_floating(x)
     return self.values(jnp.round(self.scaled(x)), x)
 
   def scaled(self, x: types.Array) -> types.Array:

@@ -75,7 +75,7 @@ def bop(
     [-1.  1. -1.]
 
   References:
-    Helwegen et al., Latent weights do not exist, 2019, algorithm 1
+    Helwegen et al., Latent weights do not exist, 2019, the algorithm Bop
     (https://arxiv.org/abs/1906.02107).
   """
   if not callable(threshold):

@@ -60,7 +60,7 @@ def clip_latent(
     [ 0.25 -1.  ]
 
   References:
-    Courbariaux et al., BinaryConnect, 2015, section 2.4
+    Courbariaux et al., BinaryConnect, 2015, the clipping of weights
     (https://arxiv.org/abs/1511.00363).
   """
   types.check_positive('limit', limit)

@@ -67,7 +67,7 @@ def flip_ratio(
     0.5
 
   References:
-    Helwegen et al., Latent weights do not exist, 2019, section 5.1
+    Helwegen et al., Latent weights do not exist, 2019, the flip ratio
     (https://arxiv.org/abs/1906.02107).
   """
 

@@ -136,6 +136,37 @@ def gradients(model, variables, inputs, labels):
   return grad(variables['params'], model, variables, inputs, labels)
 
 
+NOT_ACTIVATIONS = {
+  'learned': quantizers.lsq(2),
+  'remembering': quantizers.attach(
+    quantizers.hysteretic_sign(0.1), quantizers.identity()
+  ),
+}
+
+
+@pytest.mark.parametrize('name', NOT_ACTIVATIONS)
+def test_activations_that_have_variables_are_refused(name):
+  model = nn.MLP(activation_quantizer=NOT_ACTIVATIONS[name])
+  message = 'activation_quantizer must be a quantizer that neither learns nor'
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(model.init, KEY, batch()[0])
+
+
+def test_random_activations_draw_from_keys_of_their_own():
+  quantize = quantizers.attach(
+    quantizers.stochastic_sign(), quantizers.identity()
+  )
+  model = nn.MLP((5,), 2, activation_quantizer=quantize)
+  inputs, _ = batch()
+  params = fill(model, inputs)
+  run = jax.jit(lambda key: model.apply(params, inputs, rngs=key))
+  first, again, other = (
+    run({'quantizer': jax.random.key(seed)}) for seed in (1, 1, 2)
+  )
+  np.testing.assert_array_equal(first, again)
+  assert np.any(first != other)
+
+
 NORM_AND_BIAS = [(False, False), (False, True), (True, True)]
 # A Latin square: every kind and every scaling meets every pair once.
 OPTIONS = [

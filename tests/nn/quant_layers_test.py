@@ -67,6 +67,10 @@ CONVS = {
     {'kernel_size': (3,), 'padding': 'CAUSAL', 'kernel_dilation': 2},
   ),
   'one number for a kernel': ((9, 2), {'kernel_size': 3}),
+  'None for 1': (
+    (5, 6, 3),
+    {'kernel_size': (3, 3), 'strides': None, 'kernel_dilation': None},
+  ),
 }
 
 
@@ -197,6 +201,38 @@ class TestQuantized:
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     close(grads['kernel'], kernel_bar)
     close(x_bar, padded_bar[:, 1:-1, 1:-1] * (np.abs(x) <= 0.5))
+
+  def test_binary_depthwise_convolution_in_bfloat16(self):
+    x, kernel = normal(2, 4, 5, 3), normal(2, 2, 1, 3)
+    model = nn.QuantConv(
+      3,
+      (2, 2),
+      padding='VALID',
+      feature_group_count=3,
+      kernel_quantizer=sign(),
+      input_quantizer=sign(),
+      use_bias=False,
+      dtype=jnp.bfloat16,
+    )
+
+    @jax.jit
+    def run(params):
+      def total(params):
+        z = model.apply({'params': params}, x)
+        return jnp.sum(z.astype(jnp.float32)), z
+
+      return jax.grad(total, has_aux=True)(params)
+
+    grads, z = run({'kernel': kernel})
+    inputs, weights = np.where(x >= 0, 1, -1), np.where(kernel >= 0, 1, -1)
+    want, kernel_bar = np.zeros((2, 3, 4, 3)), np.zeros(kernel.shape)
+    for i, j in np.ndindex(2, 2):
+      patch = inputs[:, i : i + 3, j : j + 4]
+      want += patch * weights[i, j]
+      kernel_bar[i, j, 0] = patch.sum(axis=(0, 1, 2))
+    assert z.dtype == jnp.bfloat16 and grads['kernel'].dtype == np.float32
+    np.testing.assert_array_equal(np.float32(z), want)
+    np.testing.assert_array_equal(grads['kernel'], kernel_bar)
 
   def test_kernels_are_quantized_before_they_are_rounded(self):
     threshold = np.float32(1.0)
@@ -460,6 +496,45 @@ def test_random_quantizers_draw_from_keys_of_their_own():
     model.apply(params, x)
 
 
+def test_random_and_remembering_compositions_in_layers():
+  x, kernel = np.eye(3, dtype=np.float32), np.float32([[0.3], [-0.1], [0.2]])
+  drawing = quantizers.attach(
+    quantizers.stochastic_sign(), quantizers.identity()
+  )
+  remembering = quantizers.attach(
+    quantizers.hysteretic_sign(0.5), quantizers.identity()
+  )
+  model = nn.QuantDense(
+    1,
+    kernel_quantizer=quantizers.scaled(drawing, quantizers.mean_abs()),
+    use_bias=False,
+  )
+  params = {'params': {'kernel': kernel}}
+  z = model.apply(params, x, rngs={'quantizer': jax.random.key(0)})
+  np.testing.assert_allclose(np.abs(z), np.full((3, 1), 0.2), rtol=1e-6)
+  model = model.clone(kernel_quantizer=quantizers.standardized(remembering))
+  variables = nn.complete(model, params, KEY, x)
+  np.testing.assert_array_equal(model.apply(variables, x), [[1], [-1], [1]])
+  # Standardised it is 0.66, 0.49, -1.15: the second is not beyond the margin.
+  kernel = np.float32([[0.1], [0], [-1]])
+  variables = {**variables, 'params': {'kernel': kernel}}
+  np.testing.assert_array_equal(model.apply(variables, x), [[1], [-1], [-1]])
+
+
+def test_functions_are_quantizers_and_other_things_are_not():
+  x, kernel = np.eye(2, dtype=np.float32), np.float32([[1.6, -0.2], [0.4, 3]])
+  variables = {'params': {'kernel': kernel}}
+  model = nn.QuantDense(2, kernel_quantizer=jnp.round, use_bias=False)
+  np.testing.assert_array_equal(model.apply(variables, x), np.rint(kernel))
+  view = nn.layer_view(model, variables, x, np.arange(2), '')
+  np.testing.assert_allclose(view.logits(view.kernel), np.rint(kernel))
+  for name in ('kernel_quantizer', 'input_quantizer'):
+    model = nn.QuantDense(2, **{name: 'ste_sign'})
+    message = f"{name} must be a function such as .* got 'ste_sign'"
+    with pytest.raises(ValueError, match=message):
+      jax.eval_shape(model.init, KEY, x)
+
+
 class TestDeploy:
   """Weights as computed with: explicit, marked, never quantized again."""
 
@@ -529,6 +604,7 @@ X = np.ones((2, 5, 6, 3), np.float32)
   [
     (nn.QuantDense(2, scaling='max'), X, 'scaling must be one of none, fan_in'),
     (nn.QuantConv(2, (2, 2), scaling='max'), X, 'scaling must be one of none'),
+    (nn.QuantDense(2, scaling=jnp.max), X, 'or a Scaling such as .* got <'),
     (
       nn.QuantConv(2, (2, 2), padding='FULL'),
       X,

@@ -843,7 +843,7 @@ class TestStaircases:
     first, again, other = draw(1), draw(1), draw(2)
     np.testing.assert_array_equal(first, again)
     assert 50 < np.sum(np.asarray(first) != np.asarray(other)) < 150
-    with pytest.raises(TypeError, match='key'):
+    with pytest.raises(ValueError, match='key must be a random key'):
       quantize(x)
 
   def test_random_staircase_with_traced_amplitude(self):

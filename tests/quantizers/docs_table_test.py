@@ -1,4 +1,4 @@
-"""The table of the documentation has every staircase and estimator."""
+"""The tables of the documentation have everything that is exported."""
 
 import inspect
 import pathlib
@@ -10,11 +10,16 @@ from bitjax import quantizers
 
 PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'quantizers.md'
 HEADER = 'idea | paper | checked | annealed | learned | bits | peers'
-KINDS = ('Annealed', 'Estimator', 'Grid', 'Scaling', 'Staircase')
+KINDS = (
+  *('Annealed', 'Estimator', 'Grid', 'Scaling', 'Staircase'),
+  *('Quantize', 'Quantizer'),
+)
+PLUMBING = {'attach', 'at_progress', 'bind'}
 MADE = {
   name: make
   for name in quantizers.__all__
   if inspect.isfunction(make := getattr(quantizers, name))
+  and name not in PLUMBING
   and make.__annotations__['return'].split('.')[-1] in KINDS
 }
 
@@ -45,6 +50,32 @@ def test_annealed_is_said_of_what_anneals():
   for name, make in MADE.items():
     if make.__annotations__['return'].endswith('Annealed'):
       assert ROWS[name][3] == 'yes', name
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_where_it_is_checked_is_there(name):
+  """A file that mentions it, or a row of the table with that name."""
+  here = pathlib.Path(__file__).parent
+  files = [f for f in ROWS[name][2].split(', ') if f.endswith('_test.py')]
+  for file in files:
+    assert f'quantizers.{name}(' in (here / file).read_text(), (name, file)
+  if not files:
+    tables = [here / f'{kind}_test.py' for kind in ('contract', 'learned')]
+    assert any(f'quantizers.{name}' in t.read_text() for t in tables), name
+
+
+@pytest.mark.parametrize(
+  'peer', ['larq', 'bitorch', 'brevitas', 'torchao', 'NNI', 'AQT', 'qwix']
+)
+def test_every_peer_has_its_own_row(peer):
+  by_peer = PAGE.read_text().split('## By peer')[1].split('\n## ')[0]
+  (row,) = [
+    line
+    for line in by_peer.splitlines()
+    if line.startswith('|') and peer in line.split('|')[1]
+  ]
+  named = set(re.findall(r'`(?:transforms\.|nn\.)?(\w+)[`(]', row))
+  assert named & set(quantizers.__all__)
 
 
 def test_a_missing_row_would_be_found():

@@ -125,6 +125,10 @@ class TestMagnitudeAware:
     scale = np.mean(np.abs(w), axis=axes, keepdims=True)
     want = np.where(np.abs(w) <= 1, self.g * scale, 0)
     np.testing.assert_allclose(got, want, rtol=1e-6)
+    xnor = quantizers.magnitude_aware(unit_axis=unit_axis, mean_share=True)
+    got = self.pull_back(quantizers.sign(), xnor)
+    want = want + self.g * scale.size / w.size
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
   def test_a_scaled_sign_with_a_window_is_the_code_without_the_factor(self):
     def scaled_sign(w):

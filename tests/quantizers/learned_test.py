@@ -67,14 +67,19 @@ class Row:
     return tuple(np.broadcast_to(a, x.shape) for a in (y, dx, *dq.values()))
 
 
-def _lsq(x, step, low, high, batch=False):
+def _lsq(x, step, low, high, batch=False, offset=None, clip_codes=False):
   step, channels = np.asarray(step), np.size(step)
   share = (x.shape[1] if batch else x.size) // channels
-  v = x / step
+  v = (x - (0 if offset is None else np.asarray(offset))) / step
   inside = (v > low) & (v < high)
+  if clip_codes:
+    inside = (np.rint(v) >= low) & (np.rint(v) <= high)
   y = step * np.clip(np.rint(v), low, high)
   slope = np.where(inside, np.rint(v) - v, np.clip(v, low, high))
-  return y, 1.0 * inside, {'step': slope / np.sqrt(share * high)}
+  dq = {'step': slope / np.sqrt(share * high)}
+  if offset is not None:
+    y, dq = y + offset, {'offset': 1.0 * ~inside, **dq}
+  return y, 1.0 * inside, dq
 
 
 def _pact(x, alpha, leak=False):
@@ -166,6 +171,33 @@ LEARNED = (
     halves(-3, 3, 0.25) + halves(-3, 3, 1.0),
     channels=2,
     bits=3,
+  ),
+  Row(
+    'lsq+',
+    lambda: quantizers.lsq(2, offset=True),
+    {'offset': 0.5, 'step': 0.25},
+    lambda x, offset, step: _lsq(x, step, -2, 1, offset=offset),
+    halves(0, 3, 0.25),
+    side=CLOSE,
+  ),
+  Row(
+    'lsq+ of channels, clipped codes',
+    lambda: quantizers.lsq(
+      3, signed=False, channel_axis=1, offset=True, clip_codes=True
+    ),
+    {'offset': [-1.0, 0.25], 'step': [0.5, 0.25]},
+    lambda x, offset, step: _lsq(x, step, 0, 7, offset=offset, clip_codes=True),
+    halves(-2, 5, 0.5) + halves(1, 8, 0.25),
+    channels=2,
+    bits=3,
+    side=CLOSE,
+  ),
+  Row(
+    'lsq, clipped codes',
+    lambda: quantizers.lsq(2, clip_codes=True),
+    {'step': 0.25},
+    lambda x, step: _lsq(x, step, -2, 1, clip_codes=True),
+    halves(-3, 2, 0.25),
   ),
   Row(
     'pact',
@@ -367,6 +399,13 @@ class TestInit:
     want = 2 * np.abs(x).mean(axis=0) / np.sqrt(3)
     np.testing.assert_allclose(got, want, rtol=1e-6)
     assert quantizers.lsq(2).init(None, np.zeros(3, np.float32))['step'] == 1
+    plus = quantizers.lsq(2, channel_axis=1, offset=True)
+    qparams = plus.init(None, x)
+    y = plus.apply(qparams, x)
+    np.testing.assert_allclose(y.min(axis=0), x.min(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(y.max(axis=0), x.max(axis=0), rtol=1e-5)
+    flat = plus.init(None, np.full((3, 2), 0.5, np.float32))
+    np.testing.assert_array_equal(flat['step'], [1, 1])
 
   def test_ttq(self):
     x = np.float32([4, 2, 0.9, -0.5, -3])
@@ -406,6 +445,20 @@ class TestBehaviour:
       np.testing.assert_array_equal(np.isnan(y), [True, False])
     rsign = quantizers.rsign(quantizers.identity())
     assert rsign.apply({'threshold': jnp.zeros(2)}, x)[0] == -1
+
+  def test_clipped_codes_shrink_the_gradient_of_the_step(self):
+    """On inputs beyond the range; the value is the same."""
+    x = np.float32(4) * normal(4096)
+    quantizer, codes = (quantizers.lsq(2, clip_codes=c) for c in (False, True))
+
+    def value(step, quantizer):
+      y = quantizer.apply({'step': step}, x)
+      return jnp.sum(y), y
+
+    grad = jax.grad(value, has_aux=True)
+    (paper, y), (others, other_y) = (grad(3.0, q) for q in (quantizer, codes))
+    np.testing.assert_array_equal(y, other_y)
+    assert abs(paper - others) > 0.1 * abs(others)
 
   def test_dsq_finds_back_to_a_valid_alpha(self):
     quantizer = quantizers.learned_dsq(2)
@@ -457,7 +510,7 @@ class TestBehaviour:
       bound = quantizers.bind(row.make(), row.params())
       staircase = quantizers.staircase(bound)
       if staircase is None:
-        assert row.name.startswith(('ttq', 'dsq', 'rprelu'))
+        assert row.name.startswith(('ttq', 'dsq', 'rprelu', 'lsq+'))
         continue
       np.testing.assert_allclose(staircase(x), bound(x), rtol=1e-6)
 

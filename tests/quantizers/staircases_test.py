@@ -78,6 +78,31 @@ class TestTernary:
         np.testing.assert_array_equal(staircase(x), x)
 
 
+class TestResidualSign:
+  """A greedy sum of scaled signs."""
+
+  @pytest.mark.parametrize('channel_axis', [None, -1])
+  @pytest.mark.parametrize('bits', [1, 3])
+  def test_each_bit_fits_what_the_others_left(self, bits, channel_axis):
+    staircase = quantizers.residual_sign(bits, channel_axis=channel_axis)
+    rest = np.float64(X)
+    for _ in range(bits):
+      axis = None if channel_axis is None else 0
+      scale = np.abs(rest).mean(axis=axis, keepdims=True)
+      rest = rest - np.where(rest >= 0, scale, -scale)
+    got = np.float64(jax.jit(staircase)(X))
+    np.testing.assert_allclose(got, X - rest, rtol=1e-5, atol=1e-5)
+    levels = [len(np.unique(unit)) for unit in got.T]
+    assert max(levels) <= 2**bits and staircase.bits == bits
+
+  def test_more_bits_are_nearer(self):
+    errors = [
+      np.sum((quantizers.residual_sign(bits)(X) - X) ** 2)
+      for bits in (1, 2, 3, 4)
+    ]
+    assert np.all(np.diff(errors) < 0)
+
+
 class TestUniform:
   """Grids, ties, channels."""
 

@@ -84,7 +84,7 @@ def test_attached_draws_by_its_key_and_learns_by_its_estimator(staircase):
   np.testing.assert_array_equal(x_q, run(jax.random.key(3))[0])
   assert np.any(x_q != run(jax.random.key(4))[0])
   np.testing.assert_array_equal(x_bar, np.abs(x) <= 1)
-  with pytest.raises(TypeError, match='key'):
+  with pytest.raises(ValueError, match='key must be a random key'):
     quantize(x)
 
 

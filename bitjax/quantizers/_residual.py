@@ -1,0 +1,66 @@
+"""Sums of scaled signs: each bit is the sign of what the bits before it left."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _attach
+from bitjax.quantizers import _channels
+from bitjax.quantizers import _maths
+
+__all__ = ['residual_sign']
+
+
+def residual_sign(
+  bits: int, *, channel_axis: int | None = None
+) -> _attach.Staircase:
+  r"""The greedy sum of ``bits`` scaled signs.
+
+  .. math:: q(x) = \sum_{k=1}^b a_k \, \mathrm{sign}(r_k), \qquad
+    r_1 = x, \qquad r_{k+1} = r_k - a_k \, \mathrm{sign}(r_k), \qquad
+    a_k = \mathrm{mean} |r_k|
+
+  Each scale is the best fit given those before it; one bit is XNOR-Net's scaled
+  sign. Products with it are sums of binary products.
+
+  Args:
+    bits: b, in [1, 16].
+    channel_axis: computes scales for each entry of that axis; None for one of
+      all ``x``.
+
+  Returns:
+    A staircase that keeps shape and dtype. An infinite or NaN value makes those
+    that share its scales infinite or NaN.
+
+  Raises:
+    ValueError: for bits out of range, and, when called, a ``channel_axis`` that
+      ``x`` does not have.
+
+  References:
+    Pouransari et al., Least squares binary quantization of neural networks,
+    2020, the greedy algorithm (https://arxiv.org/abs/2001.02786).
+  """
+  _channels.check_bits(bits)
+  return _ResidualSign(bits, channel_axis)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _ResidualSign:
+  bits: int
+  channel_axis: int | None
+
+  def __call__(self, x: types.Array) -> types.Array:
+    x = _channels.check_floating(x)
+    axes = _channels.reduced_axes(x, self.channel_axis)
+    rest = _maths.widen(x)
+    total = jnp.zeros_like(rest)
+    for _ in range(self.bits):
+      scale = jnp.mean(jnp.abs(rest), axis=axes, keepdims=True)
+      part = jnp.where(rest >= 0, scale, -scale)
+      total, rest = total + part, rest - part
+    return total.astype(x.dtype)
