@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from bitjax.studies import optima_findings as findings
@@ -34,7 +35,6 @@ def page(results: xarray.Dataset) -> figure.Figure:
     results: of `toy_optima.compare`.
   """
   from matplotlib import pyplot
-  from matplotlib import ticker
 
   found = findings.tuned(results)
   names = found.estimator.values.tolist()
@@ -49,10 +49,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
       if 'perturbed' in losses.dims:
         losses = losses.isel(perturbed=-1)
       _rows(ax, losses, offset, label, marker, color)
-    ax.set_xscale('log')
-    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:g}'))
-    ax.xaxis.set_minor_formatter(ticker.NullFormatter())
+    _log_axis(ax)
     ax.set_xlabel(f'{findings.NAMES[batch]} loss (nats)')
   for offset, (name, label, marker, color) in zip(
     (-0.27, -0.09, 0.09, 0.27), _SHARES, strict=True
@@ -67,6 +64,17 @@ def page(results: xarray.Dataset) -> figure.Figure:
   fig.legend(*losses, loc='outside lower left')
   fig.legend(*shares, loc='outside lower right')
   return fig
+
+
+def _log_axis(ax):
+  """A logarithmic axis of less than a few decades, with plain numbers."""
+  ax.set_xscale('log')
+  low, high = ax.get_xlim()
+  decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+  ticks = [d * 10.0**k for k in decades for d in (1, 1.5, 2, 3, 5, 7)]
+  ticks = [tick for tick in ticks if low <= tick <= high]
+  ax.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=7)
+  ax.set_xticks([], minor=True)
 
 
 def _rows(

@@ -101,12 +101,11 @@ def scaling(
 
   Returns:
     Ratios of times: of a batch four times as large, per example; of a layer with
-    four times as many units, per unit; of a layer with three more before it. And
-    the forward passes of a flip.
+    four times as many units, per unit; of a layer with three more before it and the
+    same behind it. And the forward passes of a flip.
   """
   first, *rest = hidden
   quarter = max(first // 4, 1)
-  same = (first,) * 5
 
   def gains(batch_size, hidden, layer='Dense_0'):
     view, _, _ = benchmarks.problem(batch_size, hidden, 'binary', layer)
@@ -118,8 +117,8 @@ def scaling(
       'all': gains(batch_size, hidden),
       'few examples': gains(few, hidden),
       'few units': gains(batch_size, (quarter, *rest)),
-      'one before': gains(few, same, 'Dense_1'),
-      'four before': gains(few, same, 'Dense_4'),
+      'one before': gains(few, (first,) * 3, 'Dense_1'),
+      'four before': gains(few, (first,) * 6, 'Dense_4'),
     },
     turns,
   )
