@@ -69,7 +69,7 @@ class Config(studies.ToyConfig):
     choices=tuple(discrete_arms.LAYERS),
   )
   num_rounds: tuple[int, ...] = studies.flag(
-    (1, 4),
+    (4,),
     'Rounds of DG, in growing order; STE makes as many steps as the last.',
     minimum=1,
     unique=True,
@@ -110,7 +110,6 @@ PRESETS = {
     'dataset': 'cifar10',
     'batch_size': (512, 2048, 8192),
     'optimizers': ('sgd',),
-    'num_rounds': (4,),
   },
 }
 
