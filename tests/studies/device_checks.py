@@ -1,0 +1,106 @@
+"""The same computations on 1 to 8 virtual devices, for `devices_test.py`.
+
+Run as a program of its own, because a process has the devices that it started with:
+``python device_checks.py OUT.npz`` with eight of them.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import lanes
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import studies
+from bitjax.studies import meshes
+from bitjax.studies import workload
+
+RATES = np.linspace(0.0, 2.0, 10).astype(np.float32)
+
+
+def view_of_a_layer():
+  """A binary layer whose inputs are integers."""
+  draw = np.random.default_rng(1)
+  return scans.LayerView(
+    inputs=jnp.asarray(draw.integers(0, 9, (8, 4)), jnp.float32),
+    kernel=jnp.asarray(draw.normal(size=(4, 3)), jnp.float32),
+    labels=jnp.asarray(draw.integers(0, 3, 8)),
+    tail=(scans.Activation('relu'),),
+    quantizer=quantizers.attach(quantizers.sign(), quantizers.identity()),
+  )
+
+
+def train(mesh, **options):
+  """The workload: 21 lanes in blocks of 4, two programs."""
+  sweep = studies.Sweep(chunk=4, mesh=mesh, **options)
+  return workload.run(workload.Config(), sweep)
+
+
+def main(out):
+  found = {}
+
+  def keep(name, results):
+    for variable in results.data_vars:
+      found[f'{name}.{variable}'] = results[variable].values
+
+  keep('sweep.plain', train(None))
+  keep('sweep.2 vectorised', train(None, width=2))
+  keep('sweep.2 vectorised on 2', train(meshes.make('lanes:2'), width=2))
+  for devices in (2, 4, 8):
+    keep(f'sweep.{devices}', train(meshes.make(f'lanes:{devices}')))
+  keep('batch.2', train(meshes.make('lanes:2,batch:2')))
+
+  def nested(a, b, data):
+    def inner(c):
+      return jnp.cumsum(a * data + b * c)
+
+    return {'curve': jax.vmap(inner)(jnp.arange(3.0)), 'key': a + b}
+
+  axes = {'a': np.float32([1, 2, 3]), 'b': np.float32([0.5, 0.25, 0.1, 7])}
+  shared = {'data': jnp.arange(4.0)}
+  mesh = meshes.make('lanes:5')
+  grid = jax.jit(
+    lambda axes: lanes.grid(nested, axes, shared=shared, mesh=mesh)
+  )
+  for name, got in {
+    'grid.mesh': grid(axes),
+    'grid.eager': lanes.grid(nested, axes, shared=shared, mesh=mesh),
+    'grid.plain': lanes.grid(nested, axes, shared=shared),
+  }.items():
+    found |= {f'{name}.{key}': value for key, value in got.items()}
+
+  view, mesh = view_of_a_layer(), meshes.make('lanes:4')
+  direction = jax.grad(view.loss)(view.kernel)
+
+  @jax.jit
+  def gains(view):
+    places = jnp.arange(view.kernel.size).reshape(-1, 2)
+
+    def some(places, view):
+      return scans.flip_gains(view, coordinates=places).gains
+
+    split = lanes.each(
+      some, {'places': places}, shared={'view': view}, mesh=mesh
+    )
+    return split.reshape(-1), scans.flip_gains(view).gains.reshape(-1)
+
+  @jax.jit
+  def losses(view, direction):
+    def some(rates, view, direction):
+      return scans.line_scan(view, direction, rates).losses
+
+    shared = {'view': view, 'direction': direction}
+    rates = RATES.reshape(-1, 2)
+    split = lanes.each(some, {'rates': rates}, shared=shared, mesh=mesh)
+    whole = scans.line_scan(view, direction, RATES, path='brute_force').losses
+    return split.reshape(-1), whole
+
+  found['gains.mesh'], found['gains.plain'] = gains(view)
+  found['losses.mesh'], found['losses.plain'] = losses(view, direction)
+  np.savez(out, **{name: np.asarray(value) for name, value in found.items()})
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])
