@@ -149,6 +149,8 @@ def _results(name, config, presets, run, argv, stack):
   )
   stack.callback(directory.close)
   if directory.complete:
+    if not job.index():
+      directory.claim()
     commits = directory.other_commit()
     if commits:
       progress.say(f'{name}: {commits}')

@@ -33,11 +33,13 @@ class Lock:
     self._descriptor: int | None = None
 
   def acquire(self) -> None:
-    """Takes the lock.
+    """Takes the lock, unless it is held already.
 
     Raises:
       ValueError: if another process has it.
     """
+    if self._descriptor is not None:
+      return
     for attempt in range(_PATIENCE):
       descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
       taken = _take(descriptor, self._path, shared=False)

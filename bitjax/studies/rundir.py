@@ -102,7 +102,7 @@ class RunDirectory:
     if self._begun:
       return
     self.path.mkdir(parents=True, exist_ok=True)
-    self._lock.acquire()
+    self.claim()
     if self._read() != self.stored:
       self._lock.release()
       raise ValueError(
@@ -122,6 +122,10 @@ class RunDirectory:
       entry = self.identity(records) | self._settings | origin
     files.write_json(self.path / _CONFIG, entry)
     self.stored, self._overwrite = entry, False
+
+  def claim(self) -> None:
+    """Keeps other processes out; raises a `ValueError` if one is there."""
+    self._lock.acquire()
 
   def close(self) -> None:
     """Lets other processes have the directory."""

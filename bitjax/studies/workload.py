@@ -19,7 +19,7 @@ import optax
 from bitjax import quantizers
 from bitjax.studies import flags
 from bitjax.studies import grids
-from bitjax.studies import launch
+from bitjax.studies.launch import main
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -112,4 +112,4 @@ def plot(results: xarray.Dataset) -> figure.Figure:
 
 
 if __name__ == '__main__':
-  launch.main(Config, PRESETS, run, verdicts, plot)
+  main(Config, PRESETS, run, verdicts, plot)
