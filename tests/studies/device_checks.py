@@ -32,10 +32,12 @@ def view_of_a_layer():
   )
 
 
-def train(mesh, **options):
-  """The workload: 21 lanes in blocks of 4, two programs."""
-  sweep = studies.Sweep(chunk=4, mesh=mesh, **options)
-  return workload.run(workload.Config(), sweep)
+def train(mesh, *optimizers, width=None):
+  """The workload: 21 lanes of each optimiser, in blocks of 4."""
+  sweep = studies.Sweep(chunk=4, mesh=mesh, width=width)
+  return workload.run(
+    workload.Config(optimizers=optimizers or ('adam',)), sweep
+  )
 
 
 def main(out):
@@ -45,11 +47,12 @@ def main(out):
     for variable in results.data_vars:
       found[f'{name}.{variable}'] = results[variable].values
 
-  keep('sweep.plain', train(None))
-  keep('sweep.2 vectorised', train(None, width=2))
-  keep('sweep.2 vectorised on 2', train(meshes.make('lanes:2'), width=2))
-  for devices in (2, 4, 8):
-    keep(f'sweep.{devices}', train(meshes.make(f'lanes:{devices}')))
+  keep('sweep.1', train(None, 'sgd', 'adam'))
+  keep('sweep.2', train(meshes.make('lanes:2'), 'sgd', 'adam'))
+  keep('sweep.4', train(meshes.make('lanes:4')))
+  keep('sweep.8', train(meshes.make('lanes:8')))
+  keep('wide.1', train(None, width=3))
+  keep('wide.2', train(meshes.make('lanes:2'), width=3))
   keep('batch.2', train(meshes.make('lanes:2,batch:2')))
 
   def nested(a, b, data):
