@@ -29,9 +29,9 @@ class Config:
 
   kills: int = studies.flag(50, 'Runs to kill.', minimum=1)
   seeds: int = studies.flag(100, 'Seeds of the runs to kill.', minimum=1)
-  lanes: int = studies.flag(6000, 'Lanes of the sweep to time.', minimum=1)
+  lanes: int = studies.flag(2000, 'Lanes of the sweep to time.', minimum=1)
   steps: int = studies.flag(2000, 'Steps of each lane to time.', minimum=1)
-  chunk: int = studies.flag(100, 'Lanes in a file.', minimum=1)
+  block: int = studies.flag(100, 'Lanes in a file.', minimum=1)
   large: int = studies.flag(
     100_000, 'Lanes of the sweep whose memory is measured.', minimum=1
   )
@@ -40,11 +40,11 @@ class Config:
 
 PRESETS = {
   'smoke': {
-    'kills': 2,
+    'kills': 1,
     'seeds': 1,
     'lanes': 10,
     'steps': 50,
-    'chunk': 10,
+    'block': 10,
     'large': 1000,
     'turns': 1,
   },
@@ -72,9 +72,9 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
     **scaling_benchmark.soak(
       config.kills, f'--seeds={config.seeds}', '--chunk=2'
     ),
-    **scaling_benchmark.overheads(config.lanes, config.steps, config.chunk),
+    **scaling_benchmark.overheads(config.lanes, config.steps, config.block),
     **scaling_benchmark.memory(config.large, 1000),
-    **scaling_benchmark.weak_scaling(config.chunk, config.steps, config.turns),
+    **scaling_benchmark.weak_scaling(config.block, config.steps, config.turns),
   }
   return xarray.Dataset(
     {

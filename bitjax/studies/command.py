@@ -125,7 +125,7 @@ def parse(
   keep = bool(given.pop('compilation_cache', True))
   if out is not None and not out:
     raise ValueError('out must name a directory; got nothing.')
-  mesh = given.pop('mesh', meshes.AUTO)
+  mesh: str = given.pop('mesh', None) or meshes.AUTO
   meshes.parse(mesh)
   parts = ('coordinator_address', 'num_processes', 'process_id')
   job = {name: given.pop(name, None) for name in parts}

@@ -150,6 +150,7 @@ class Task:
     return waiting
 
   def _finish(self, group, outputs, reporter, label) -> None:
+    assert self.table.template is not None
     fetched = table_lib.host(outputs, self.table.template)
     for place, block in enumerate(group):
       start = place * self.plan.block

@@ -3,7 +3,7 @@
 What needs a process of its own (its peak of memory, its number of devices) is run as
 
   python -m bitjax.studies.scaling_benchmark memory LANES CHUNK
-  python -m bitjax.studies.scaling_benchmark rate DEVICES LANES STEPS
+  python -m bitjax.studies.scaling_benchmark rate LANES STEPS CORE ...
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from bitjax.studies import sweep as sweep_lib
 __all__ = ['memory', 'overheads', 'soak', 'weak_scaling']
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_ONE_THREAD = (
-  ' --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
-)
+_ONE_THREAD = ' --xla_cpu_multi_thread_eigen=false'
 
 
 def soak(kills: int, *flags: str) -> dict[str, float]:
@@ -92,15 +90,12 @@ def overheads(num_lanes: int, steps: int, chunk: int) -> dict[str, float]:
 
 def memory(num_lanes: int, chunk: int) -> dict[str, float]:
   """Peak memory of a large sweep beyond that of a small one, by its results."""
-  small, large = (
-    _finish(_start('scaling_benchmark', 'memory', str(lanes), str(chunk)))
-    for lanes in (chunk, num_lanes)
-  )
-  return {'memory': (large['peak'] - small['peak']) / large['results']}
+  started = _start('scaling_benchmark', 'memory', str(num_lanes), str(chunk))
+  return {'memory': _finish(started)['ratio']}
 
 
 def weak_scaling(num_lanes: int, steps: int, turns: int) -> dict[str, float]:
-  """Rate of two devices by that of two processes; one thread for each.
+  """Rate of two devices by that of two processes; one core for each.
 
   Args:
     num_lanes: lanes of each device.
@@ -108,15 +103,18 @@ def weak_scaling(num_lanes: int, steps: int, turns: int) -> dict[str, float]:
     turns: the median of so many is taken.
   """
 
-  def start(devices):
-    sizes = (str(devices), str(num_lanes), str(steps))
-    return _start('scaling_benchmark', 'rate', *sizes, devices=devices)
+  cores = sorted(os.sched_getaffinity(0))
+  first, second = cores[0], cores[-1]
+
+  def start(*cores):
+    numbers = map(str, (num_lanes, steps, *cores))
+    return _start('scaling_benchmark', 'rate', *numbers, devices=len(cores))
 
   ratios = []
   for _ in range(turns):
-    pair = [start(1), start(1)]
+    pair = [start(first), start(second)]
     apart = sum(_finish(process)['rate'] for process in pair)
-    ratios.append(_finish(start(2))['rate'] / apart)
+    ratios.append(_finish(start(first, second))['rate'] / apart)
   return {'weak scaling': float(np.median(ratios))}
 
 
@@ -138,22 +136,27 @@ def _measure_memory(num_lanes: int, chunk: int) -> dict[str, float]:
   def lane(seed):
     return {'curve': jnp.cos(seed + jnp.arange(64.0))}
 
-  with tempfile.TemporaryDirectory() as directory:
-    found = sweep_lib.Sweep(directory, chunk=chunk)(
-      lane,
-      name='memory',
-      lanes={'seed': np.arange(num_lanes)},
-      dims={'curve': ('step',)},
-    )
-    results_lib.save(found, directory)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  return {'peak': peak, 'results': found.nbytes}
+  def peak(lanes):
+    with tempfile.TemporaryDirectory() as directory:
+      found = sweep_lib.Sweep(directory, chunk=chunk)(
+        lane,
+        name='memory',
+        lanes={'seed': np.arange(lanes)},
+        dims={'curve': ('step',)},
+      )
+      results_lib.save(found, directory)
+    top = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return top, found.nbytes
+
+  (small, _), (large, size) = peak(chunk), peak(num_lanes)
+  return {'ratio': (large - small) / size}
 
 
-def _measure_rate(devices: int, num_lanes: int, steps: int) -> dict[str, float]:
+def _measure_rate(num_lanes: int, steps: int, *cores: int) -> dict[str, float]:
+  os.sched_setaffinity(0, cores)
   lane, shared = _lane(steps)
-  mesh = meshes.make(f'lanes:{devices}')
-  seeds = np.arange(num_lanes * devices, dtype=np.float32)
+  mesh = meshes.make(f'lanes:{len(cores)}')
+  seeds = np.arange(num_lanes * len(cores), dtype=np.float32)
 
   @jax.jit
   def run(seeds, shared):

@@ -131,8 +131,13 @@ def _start(directory, argv, fault=None) -> int:
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # JAX has not been used here.
     process = os.fork()
-  if process:
-    return process
+  if not process:
+    _child(directory, argv, fault)
+  return process
+
+
+def _child(directory, argv, fault) -> None:
+  """Runs the workload, says what went wrong, and ends the process."""
   status = 1
   try:
     if fault is not None:

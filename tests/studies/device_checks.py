@@ -4,6 +4,7 @@ Run as a program of its own, because a process has the devices that it started w
 ``python device_checks.py OUT.npz`` with eight of them.
 """
 
+import functools
 import sys
 
 import jax
@@ -17,7 +18,7 @@ from bitjax import studies
 from bitjax.studies import meshes
 from bitjax.studies import workload
 
-RATES = np.linspace(0.0, 2.0, 10).astype(np.float32)
+RATES = np.linspace(0.0, 2.0, 12).astype(np.float32)
 
 
 def view_of_a_layer():
@@ -32,9 +33,9 @@ def view_of_a_layer():
   )
 
 
-def train(mesh, *optimizers, width=None):
+def train(mesh, *optimizers):
   """The workload: 21 lanes of each optimiser, in blocks of 4."""
-  sweep = studies.Sweep(chunk=4, mesh=mesh, width=width)
+  sweep = studies.Sweep(chunk=4, mesh=mesh)
   return workload.run(
     workload.Config(optimizers=optimizers or ('adam',)), sweep
   )
@@ -51,8 +52,6 @@ def main(out):
   keep('sweep.2', train(meshes.make('lanes:2'), 'sgd', 'adam'))
   keep('sweep.4', train(meshes.make('lanes:4')))
   keep('sweep.8', train(meshes.make('lanes:8')))
-  keep('wide.1', train(None, width=3))
-  keep('wide.2', train(meshes.make('lanes:2'), width=3))
   keep('batch.2', train(meshes.make('lanes:2,batch:2')))
 
   def nested(a, b, data):
@@ -62,46 +61,34 @@ def main(out):
     return {'curve': jax.vmap(inner)(jnp.arange(3.0)), 'key': a + b}
 
   axes = {'a': np.float32([1, 2, 3]), 'b': np.float32([0.5, 0.25, 0.1, 7])}
-  shared = {'data': jnp.arange(4.0)}
-  mesh = meshes.make('lanes:5')
-  grid = jax.jit(
-    lambda axes: lanes.grid(nested, axes, shared=shared, mesh=mesh)
-  )
-  for name, got in {
-    'grid.mesh': grid(axes),
-    'grid.eager': lanes.grid(nested, axes, shared=shared, mesh=mesh),
-    'grid.plain': lanes.grid(nested, axes, shared=shared),
-  }.items():
-    found |= {f'{name}.{key}': value for key, value in got.items()}
+  shared, mesh = {'data': jnp.arange(4.0)}, meshes.make('lanes:5')
+  for name, where in {'mesh': mesh, 'plain': None}.items():
+    grid = functools.partial(lanes.grid, nested, width=2, mesh=where)
+    for how, call in {'jit': jax.jit(grid), 'eager': grid}.items():
+      got = call(axes, shared=shared)
+      found |= {f'grid.{name}.{how}.{k}': value for k, value in got.items()}
 
   view, mesh = view_of_a_layer(), meshes.make('lanes:4')
   direction = jax.grad(view.loss)(view.kernel)
 
   @jax.jit
-  def gains(view):
-    places = jnp.arange(view.kernel.size).reshape(-1, 2)
+  def scan(view, direction):
+    def some(places, rates, view, direction):
+      gains = scans.flip_gains(view, coordinates=places).gains
+      return gains, scans.line_scan(view, direction, rates).losses
 
-    def some(places, view):
-      return scans.flip_gains(view, coordinates=places).gains
-
-    split = lanes.each(
-      some, {'places': places}, shared={'view': view}, mesh=mesh
-    )
-    return split.reshape(-1), scans.flip_gains(view).gains.reshape(-1)
-
-  @jax.jit
-  def losses(view, direction):
-    def some(rates, view, direction):
-      return scans.line_scan(view, direction, rates).losses
-
+    blocks = {
+      'places': jnp.arange(view.kernel.size).reshape(-1, 2),
+      'rates': RATES.reshape(-1, 2),
+    }
     shared = {'view': view, 'direction': direction}
-    rates = RATES.reshape(-1, 2)
-    split = lanes.each(some, {'rates': rates}, shared=shared, mesh=mesh)
+    split = lanes.each(some, blocks, shared=shared, mesh=mesh)
     whole = scans.line_scan(view, direction, RATES, path='brute_force').losses
-    return split.reshape(-1), whole
+    plain = scans.flip_gains(view, path='brute_force').gains, whole
+    return [leaf.reshape(-1) for leaf in (*split, *plain)]
 
-  found['gains.mesh'], found['gains.plain'] = gains(view)
-  found['losses.mesh'], found['losses.plain'] = losses(view, direction)
+  names = 'gains.mesh', 'losses.mesh', 'gains.plain', 'losses.plain'
+  found |= dict(zip(names, scan(view, direction), strict=True))
   np.savez(out, **{name: np.asarray(value) for name, value in found.items()})
 
 
