@@ -132,6 +132,8 @@ def _results(name, config, presets, run, argv, stack):
   job.join(
     request.coordinator_address, request.num_processes, request.process_id
   )
+  if job.count() > 1:  # JAX's runtime listens to SIGTERM as well.
+    stack.enter_context(_sigterm())
   out = request.out or os.path.join('runs', name, request.preset or 'run')
   settings = {
     'preset': request.preset,

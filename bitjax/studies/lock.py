@@ -22,7 +22,9 @@ except ImportError:  # Windows.
 __all__ = ['NAME', 'Lock', 'busy', 'holder']
 
 NAME = 'run.lock'
-_PATIENCE = 10  # Tenths of a second; `holder` looks for less than one.
+# Tenths of a second until a lock counts as taken: somebody may have looked just now
+# (`holder`), or a dead process's child may not have let go yet.
+_PATIENCE = 10
 
 
 class Lock:
@@ -65,14 +67,18 @@ class Lock:
 def holder(directory: pathlib.Path) -> dict[str, Any] | None:
   """Who runs in a directory: process and host; None if nobody does."""
   path = directory / NAME
-  try:
-    descriptor = os.open(path, os.O_RDONLY)
-  except OSError:
-    return None
-  try:
-    return None if _take(descriptor, path, shared=True) else _read(path)
-  finally:
+  for attempt in range(_PATIENCE):
+    try:
+      descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+      return None
+    free = _take(descriptor, path, shared=True)
     os.close(descriptor)
+    if free:
+      return None
+    if attempt < _PATIENCE - 1:
+      time.sleep(0.1)
+  return _read(path)
 
 
 def busy(directory: pathlib.Path, who: dict[str, Any]) -> str:

@@ -101,6 +101,7 @@ class RunDirectory:
     """
     if self._begun:
       return
+    origin = provenance.collect()
     self.path.mkdir(parents=True, exist_ok=True)
     self.claim()
     if self._read() != self.stored:
@@ -111,7 +112,6 @@ class RunDirectory:
       )
     self._begun = True
     files.remove_partial(self.path)
-    origin = provenance.collect()
     if self.stored is not None and self.resumes:
       again = {key: origin[key] for key in origin if key != 'bitjax'}
       again.update(self._settings)

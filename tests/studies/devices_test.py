@@ -113,7 +113,7 @@ def address():
 class TestProcesses:
   """Jobs of two processes with two devices each."""
 
-  def test_killed_and_resumed_with_other_devices(self, tmp_path):
+  def test_stopped_and_resumed_with_other_devices(self, tmp_path):
     flags = ['--seeds=40', '--chunk=2', '--optimizers=sgd']
     finish(work(tmp_path / 'whole', 1, *flags))
     wanted = soak.fingerprint(tmp_path / 'whole')
@@ -125,8 +125,9 @@ class TestProcesses:
       assert time.monotonic() < end and pair[0].poll() is None
       time.sleep(0.01)
     for process in pair:
-      process.send_signal(signal.SIGKILL)
-      process.communicate()
+      process.send_signal(signal.SIGTERM)
+    for process in pair:
+      assert 'the same command goes on from here' in finish(process, 143)
     assert not (cut / 'results.nc').exists()
 
     flags += [address(), '--mesh=lanes:2', '--chunk=7']
