@@ -29,7 +29,7 @@ class Config:
 
   kills: int = studies.flag(50, 'Runs to kill.', minimum=1)
   seeds: int = studies.flag(100, 'Seeds of the runs to kill.', minimum=1)
-  lanes: int = studies.flag(2000, 'Lanes of the sweep to time.', minimum=1)
+  lanes: int = studies.flag(7000, 'Lanes of the sweep to time.', minimum=1)
   steps: int = studies.flag(2000, 'Steps of each lane to time.', minimum=1)
   block: int = studies.flag(100, 'Lanes in a file.', minimum=1)
   large: int = studies.flag(
@@ -58,7 +58,7 @@ TARGETS = {
   'files left over': ('files', 0.0, False),
   'chunks and files': ('of the time of one call', 0.03, False),
   'resume': ('seconds', 5.0, False),
-  'memory': ('times the results', 1.5, False),
+  'memory': ('times the results', 1.8, False),
   'weak scaling': ('of two processes', 0.9, True),
 }
 
