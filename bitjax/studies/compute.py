@@ -125,16 +125,22 @@ class Task:
       for group, outputs in _one_ahead(launched):
         self._finish(group, outputs, reporter, label)
         others = self.gather(others, reporter)
-    while others:
+    self.wait(others, reporter)
+
+  def wait(
+    self, blocks: list[plan_lib.Block], reporter: progress.Silent
+  ) -> None:
+    """Fills in blocks of other processes, as soon as they are there."""
+    while blocks := self.gather(blocks, reporter):
       time.sleep(_POLL)
-      others = self.gather(others, reporter)
 
   def gather(
     self, blocks: list[plan_lib.Block], reporter: progress.Silent
   ) -> list[plan_lib.Block]:
     """Fills in blocks of other processes; returns those that are not there."""
-    if not blocks or self.store is None:
+    if not blocks:
       return blocks
+    assert self.store is not None  # Several processes need a directory.
     self.store.refresh()
     waiting = []
     for block in blocks:

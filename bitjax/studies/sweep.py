@@ -236,7 +236,7 @@ class Sweep:
     if not first:  # Process 0 has them already.
       computed = set(missing)
       loaded = [block for block in plan.blocks if block not in computed]
-      task.gather(loaded, progress.Silent())
+      task.wait(loaded, progress.Silent())
 
     def seal():
       if store is not None and not manifest.complete(store.folder):
