@@ -227,6 +227,7 @@ class Sweep:
       if reports:
         done = plan.total - sum(block.size for block in missing)
         reporter = progress.reporter(plan.name, plan.total, done)
+        _report_idle(task)
       try:
         task.run(missing, traced, reporter)
       finally:
@@ -266,3 +267,12 @@ class Sweep:
         f'{task.plan.name}: {total} of {task.plan.total} lanes have outputs that '
         f'are not finite ({which})'
       )
+
+
+def _report_idle(task: compute.Task) -> None:
+  blocks = len(task.plan.blocks) // len(task.plan.combinations)
+  if blocks < task.num_devices:
+    progress.say(
+      f'{task.plan.name}: {blocks} chunks for each program leave some of '
+      f'{task.num_devices} devices idle; a smaller --chunk uses them'
+    )

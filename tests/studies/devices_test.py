@@ -19,7 +19,9 @@ from bitjax import lanes
 from bitjax.studies import compute
 from bitjax.studies import job
 from bitjax.studies import meshes
+from bitjax.studies import plan
 from bitjax.studies import soak
+from bitjax.studies import sweep
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -223,3 +225,13 @@ def test_a_lanes_key_is_its_own():
   np.testing.assert_array_equal(data(lanes.keys(root, [7, 2])), many[[7, 2]])
   np.testing.assert_array_equal(many[3], data(jax.random.fold_in(root, 3)))
   assert np.unique(many, axis=0).shape == many.shape
+
+
+def test_idle_devices_are_reported(capsys):
+  made = plan.make('s', {}, {'seed': np.arange(8)}, chunk=4, width=None)
+  for devices in (2, 4):
+    sweep._report_idle(types.SimpleNamespace(plan=made, num_devices=devices))
+  assert capsys.readouterr().err == (
+    's: 2 chunks for each program leave some of 4 devices idle; a smaller '
+    '--chunk uses them\n'
+  )
