@@ -7,11 +7,17 @@ not by the size of the grid; the groups follow one another inside the program.
 On a CPU a width of 1 is often fastest, because one lane's matrix products already
 fill the cores and its intermediates stay in cache; on a GPU or TPU a larger width
 fills the device.
+
+On a ``mesh`` every device runs that program on lanes of its own. Lanes do not know
+of each other, so the devices never talk, and a lane's result depends on how many lanes
+its device has, not on how many devices there are. What a lane draws should depend on
+nothing but itself: `keys` derives its key from its number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import functools
 import math
 from typing import Any
 
@@ -20,9 +26,10 @@ import jax.numpy as jnp
 
 from bitjax import types
 
-__all__ = ['default_width', 'each', 'grid', 'product']
+__all__ = ['default_width', 'each', 'grid', 'keys', 'product']
 
 Lanes = Mapping[str, types.Array]
+_AXIS = 'lanes'
 
 
 def grid(
@@ -31,6 +38,7 @@ def grid(
   *,
   width: int | None = None,
   shared: Mapping[str, Any] | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> types.PyTree:
   """Returns ``fn(**lane, **shared)`` for every lane of the product of ``axes``.
 
@@ -43,15 +51,17 @@ def grid(
       a dict that was an argument of a jitted function comes sorted by name.
     width: lanes that are vectorised at a time; None for `default_width`.
     shared: inputs that all lanes have in common; never copied.
+    mesh: devices to use, see `each`.
 
   Returns:
     The pytree of ``fn``'s outputs, each leaf of shape ``[*axis sizes, ...]``.
 
   Raises:
-    ValueError: without axes, for an empty axis, or a width below 1.
+    ValueError: without axes, for an empty axis, a width below 1, or a mesh
+      without an axis 'lanes'.
   """
   lanes, shape = product(axes)
-  outputs = each(fn, lanes, width=width, shared=shared)
+  outputs = each(fn, lanes, width=width, shared=shared, mesh=mesh)
   return jax.tree.map(
     lambda leaf: leaf.reshape(shape + leaf.shape[1:]), outputs
   )
@@ -93,22 +103,29 @@ def each(
   *,
   width: int | None = None,
   shared: Mapping[str, Any] | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> types.PyTree:
   """Returns ``fn(**lane, **shared)`` for every lane of a list.
 
   Args:
     fn: function of keyword arguments.
     lanes: each lane's arguments, arrays of shape [lanes, ...].
-    width: lanes that are vectorised at a time; None for `default_width`. If the
-      width does not divide the lanes, the last lane is repeated and the copies
-      are dropped again, so that `fn` is traced once.
-    shared: inputs that all lanes have in common.
+    width: lanes that are vectorised at a time, on each device; None for
+      `default_width`. If the width does not divide the lanes, the last lane is
+      repeated and the copies are dropped again, so that `fn` is traced once.
+    shared: inputs that all lanes have in common; on a mesh, arrays that ``fn``
+      uses must come this way. They are replicated over the mesh's axis 'lanes', and keep
+      the sharding that they have over other axes: a batch that is split there is
+      computed with data parallelism, which reorders sums over examples.
+    mesh: devices to use: the lanes are split evenly over its axis 'lanes'
+      (the last one repeated where they do not divide); None for one device.
 
   Returns:
     The pytree of ``fn``'s outputs, each leaf of shape [lanes, ...].
 
   Raises:
-    ValueError: for no lanes, lists of different lengths, or a width below 1.
+    ValueError: for no lanes, lists of different lengths, a width below 1, or a
+      mesh without an axis 'lanes'.
   """
   lanes = {name: jnp.asarray(lane) for name, lane in lanes.items()}
   sizes = {name: lane.shape[0] for name, lane in lanes.items()}
@@ -117,30 +134,86 @@ def each(
       f'All arguments need the same number of lanes; got {sizes}.'
     )
   num_lanes = min(sizes.values())
-  width = default_width(num_lanes) if width is None else min(width, num_lanes)
-  if min(width, num_lanes) < 1:
+  if min(num_lanes if width is None else width, num_lanes) < 1:
     raise ValueError(
       'width and the number of lanes must be >= 1; got '
       f'{width} and {num_lanes}.'
     )
+  run = functools.partial(_one_device, fn, width)
+  if mesh is None:
+    return run(lanes, dict(shared or {}))
+  if _AXIS not in mesh.shape:
+    raise ValueError(
+      f'mesh needs an axis {_AXIS!r}; got the axes {tuple(mesh.shape)}.'
+    )
+  copies = -num_lanes % mesh.shape[_AXIS]
+  by_lane = jax.P(_AXIS)
+  run = jax.shard_map(
+    run,
+    mesh=_without_types(mesh),
+    in_specs=(by_lane, jax.P()),
+    out_specs=by_lane,
+    # Axes left out are those along which XLA may split what it computes.
+    axis_names={name for name, n in mesh.shape.items() if n == 1} | {_AXIS},
+    # With which loops that start from constants do not type-check.
+    check_vma=False,
+  )
+  outputs = jax.jit(run)(_repeat_last(lanes, copies), dict(shared or {}))
+  if not copies:
+    return outputs
+  return jax.tree.map(lambda leaf: leaf[:num_lanes], outputs)
+
+
+def _without_types(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
+  """The mesh without explicit shardings, which `jax.make_mesh` turns on."""
+  return jax.sharding.Mesh(mesh.devices, mesh.axis_names)
+
+
+def _one_device(fn, width, lanes, shared):
+  """`each` on one device."""
+  num_lanes = next(iter(lanes.values())).shape[0]
+  width = default_width(num_lanes) if width is None else min(width, num_lanes)
 
   def run(lane):
-    return fn(**lane, **(shared or {}))
+    return fn(**lane, **shared)
 
   if width == num_lanes and width > 1:
     return jax.vmap(run)(lanes)
   if width == 1:
     return jax.lax.map(run, lanes)
-  num_groups = -(-num_lanes // width)
-  slots = jnp.minimum(jnp.arange(num_groups * width), num_lanes - 1)
+  padded = _repeat_last(lanes, -num_lanes % width)
   groups = {
-    name: lane[slots].reshape((num_groups, width, *lane.shape[1:]))
-    for name, lane in lanes.items()
+    name: lane.reshape((-1, width, *lane.shape[1:]))
+    for name, lane in padded.items()
   }
   outputs = jax.lax.map(jax.vmap(run), groups)
   return jax.tree.map(
     lambda leaf: leaf.reshape((-1, *leaf.shape[2:]))[:num_lanes], outputs
   )
+
+
+def _repeat_last(lanes, copies):
+  if not copies:
+    return lanes
+  num_lanes = next(iter(lanes.values())).shape[0]
+  slots = jnp.minimum(jnp.arange(num_lanes + copies), num_lanes - 1)
+  return {name: lane[slots] for name, lane in lanes.items()}
+
+
+def keys(key: types.Array, lanes: types.Array) -> types.Array:
+  """Each lane's own key: ``fold_in(key, lane)``.
+
+  A lane draws the same numbers whichever lanes run beside it, before it, or on the
+  same device. (Sweeps use the seed of a lane: ``jax.random.key(seed)``.)
+
+  Args:
+    key: the root, a typed key.
+    lanes: numbers of the lanes, integers of shape [lanes].
+
+  Returns:
+    Keys of shape [lanes], an axis for `grid` or an argument for `each`.
+  """
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(lanes))
 
 
 def default_width(num_lanes: int) -> int:

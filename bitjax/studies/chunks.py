@@ -1,13 +1,17 @@
-"""One finished block of lanes on the disk.
+"""Finished blocks of lanes on the disk.
 
-A chunk describes itself: beside its outputs it holds the sweep's name, the static
-values, the lanes' values and a digest of the shared inputs. It is read again only
-where all of them agree; anything else, damage included, is computed again.
+A chunk is one block's file. It describes itself: beside its outputs it holds the
+sweep's name, the static values, the lanes' values and a digest of the shared inputs.
+It is read again only where all of them agree. Its name ends with the SHA-256 of its
+bytes, so one rename publishes content and checksum together, whatever kills the
+process; and chunks with the same numbers have the same name, wherever they were
+computed. What is damaged is computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pathlib
 import re
@@ -19,9 +23,19 @@ import numpy as np
 from bitjax.studies import files
 from bitjax.studies import plan
 
-__all__ = ['Damaged', 'Store', 'digest']
+__all__ = [
+  'FORMAT',
+  'Damaged',
+  'Store',
+  'checksum',
+  'digest',
+  'header',
+  'names',
+]
 
-_FORMAT = 1
+FORMAT = 2
+
+_NAME = re.compile(r'(\d+-\d+)\.([0-9a-f]{64})\.npz')
 
 
 class Damaged(Exception):
@@ -29,70 +43,139 @@ class Damaged(Exception):
 
 
 class Store:
-  """The chunks of one sweep in ``directory/chunks/<name>``."""
+  """The chunks of one sweep in ``directory/chunks/<name>``.
 
-  def __init__(self, directory: pathlib.Path, sweep: plan.Plan, shared: str):
+  Args:
+    directory: that of the run.
+    sweep: the lanes.
+    shared: digest of the shared inputs.
+    configuration: what tells the run from others, as JSON knows it.
+  """
+
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    sweep: plan.Plan,
+    shared: str,
+    configuration: Any = None,
+  ):
     self.folder = directory / 'chunks' / sweep.name
-    self._plan = sweep
-    self._shared = shared
+    self.shared = shared
+    self.configuration = checksum(
+      json.dumps(configuration, sort_keys=True).encode()
+    )
+    self.plan = sweep
+    self._names: dict[str, list[str]] = {}
 
-  def path(self, block: plan.Block) -> pathlib.Path:
-    """The file of a block."""
-    return self.folder / f'{block.combination}-{block.index}.npz'
+  def refresh(self) -> None:
+    """Looks which files there are."""
+    self._names = names(self.folder)
 
   def save(self, block: plan.Block, outputs: dict[str, np.ndarray]) -> None:
-    """Writes a block; afterwards the file is whole, or absent."""
-    arrays: dict[str, Any] = {
-      f'lane.{k}': v for k, v in self._plan.traced(block).items()
-    }
+    """Writes a block; afterwards its file is whole, or absent."""
+    lanes = self.plan.traced(block)
+    arrays: dict[str, Any] = {f'lane.{k}': v for k, v in lanes.items()}
     arrays |= {f'output.{k}': v for k, v in outputs.items()}
-    header = self._header(block) | {'outputs': list(outputs)}
-    arrays['header'] = np.array(json.dumps(header))
+    facts = {'outputs': list(outputs), 'diverged': _diverged(outputs)}
+    arrays['header'] = np.array(json.dumps(self._header(block) | facts))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    content = buffer.getvalue()
+    name = f'{_key(block)}.{checksum(content)}.npz'
     self.folder.mkdir(parents=True, exist_ok=True)
-    with (
-      files.atomic(self.path(block)) as temporary,
-      open(temporary, 'wb') as file,
-    ):
-      np.savez(file, **arrays)
+    files.write_bytes(self.folder / name, content)
+    for other in self._names.get(_key(block), []):
+      if other != name:
+        (self.folder / other).unlink(missing_ok=True)
+    self._names[_key(block)] = [name]
 
   def load(self, block: plan.Block) -> dict[str, np.ndarray] | None:
     """Reads a block.
 
     Returns:
-      The outputs, or None if there is no file.
+      The outputs, or None if there is no file, or only that of other lanes.
 
     Raises:
-      Damaged: if the file is unreadable or that of other lanes.
+      Damaged: if a file is unreadable, and none is good.
     """
-    path = self.path(block)
-    if not path.is_file():
-      return None
+    problem = None
+    for name in self._names.get(_key(block), []):
+      try:
+        outputs = self._read(self.folder / name, block)
+      except Damaged as found:
+        problem = found
+        continue
+      if outputs is not None:
+        self._names[_key(block)].remove(name)
+        self._names[_key(block)].append(name)
+        return outputs
+    if problem is not None:
+      raise problem
+    return None
+
+  def _read(self, path, block) -> dict[str, np.ndarray] | None:
     try:
-      with (
-        open(path, 'rb') as file,
-        np.load(file, allow_pickle=False) as archive,
-      ):
+      content = path.read_bytes()
+      if not path.name.endswith(f'.{checksum(content)}.npz'):
+        raise ValueError('its checksum differs')
+      with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-      header = json.loads(str(arrays.pop('header')))
-      names = header.pop('outputs')
-      outputs = {name: arrays.pop(f'output.{name}') for name in names}
+      facts = json.loads(str(arrays.pop('header')))
+      outputs = {k: arrays.pop(f'output.{k}') for k in facts.pop('outputs')}
+      facts.pop('diverged')
     except Exception as error:  # A damaged zip file can fail in any way.
-      reason = f'{type(error).__name__}: {error}'
-      raise Damaged(f'is damaged ({" ".join(reason.split())})') from error
-    lanes = {f'lane.{k}': v for k, v in self._plan.traced(block).items()}
-    if header != self._header(block) or not _equal(arrays, lanes):
-      raise Damaged('holds other lanes')
-    if any(output.shape[:1] != (block.size,) for output in outputs.values()):
-      raise Damaged('holds another number of lanes')
+      reason = ' '.join(str(error).split()) or type(error).__name__
+      raise Damaged(f'{path} is damaged ({reason})') from error
+    lanes = {f'lane.{k}': v for k, v in self.plan.traced(block).items()}
+    if facts != self._header(block) or not _equal(arrays, lanes):
+      return None
     return outputs
+
+  def checksums(self) -> dict[str, str]:
+    """Block -> checksum, of all blocks that there are."""
+    known = {_key(block) for block in self.plan.blocks}
+    return {
+      key: found[-1].split('.')[1]
+      for key, found in sorted(self._names.items())
+      if key in known
+    }
 
   def _header(self, block: plan.Block) -> dict[str, Any]:
     return {
-      'format': _FORMAT,
-      'sweep': self._plan.name,
-      'static': self._plan.combinations[block.combination],
-      'shared': self._shared,
+      'format': FORMAT,
+      'sweep': self.plan.name,
+      'configuration': self.configuration,
+      'static': self.plan.combinations[block.combination],
+      'shared': self.shared,
     }
+
+
+def names(folder: pathlib.Path) -> dict[str, list[str]]:
+  """The files of chunks in a folder, by block (``combination-index``)."""
+  found: dict[str, list[str]] = {}
+  if folder.is_dir():
+    for path in sorted(folder.iterdir()):
+      if match := _NAME.fullmatch(path.name):
+        found.setdefault(match[1], []).append(path.name)
+  return found
+
+
+def header(path: pathlib.Path) -> dict[str, Any]:
+  """What a chunk says about itself; its outputs are not read.
+
+  Raises:
+    Damaged: if the file is unreadable.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      return json.loads(str(archive['header']))
+  except Exception as error:
+    raise Damaged(f'{path} is damaged') from error
+
+
+def checksum(content: bytes) -> str:
+  """SHA-256 in hexadecimal digits."""
+  return hashlib.sha256(content).hexdigest()
 
 
 def digest(shared: Any) -> str:
@@ -110,6 +193,19 @@ def digest(shared: Any) -> str:
     found.update(f'{array.dtype}{array.shape}'.encode())
     found.update(array.view(np.uint8).data if array.ndim else array.tobytes())
   return found.hexdigest()
+
+
+def _key(block: plan.Block) -> str:
+  return f'{block.combination}-{block.index}'
+
+
+def _diverged(outputs: dict[str, np.ndarray]) -> int:
+  """How many lanes have an output that is not finite."""
+  lanes: Any = False
+  for output in outputs.values():
+    if output.dtype.kind == 'f':
+      lanes |= ~np.isfinite(output).reshape(len(output), -1).all(axis=1)
+  return int(np.sum(lanes))
 
 
 def _equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:

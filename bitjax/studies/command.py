@@ -13,6 +13,7 @@ from typing import Any
 
 from bitjax.studies import flags
 from bitjax.studies import kinds
+from bitjax.studies import meshes
 
 __all__ = ['SHARED', 'Request', 'default_preset', 'parse', 'wants_help']
 
@@ -25,14 +26,28 @@ SHARED: dict[str, tuple[Any, str]] = {
   'overwrite': (bool, 'replace the run that the directory holds'),
   'chunk': (
     int | None,
-    'lanes between two saves, at most: what a killed run can lose (default: '
-    "the study's choice, else 64)",
+    'lanes between two saves, at most, on each device: what a killed run can '
+    "lose (default: the study's choice, else 64)",
   ),
   'width': (
     int | None,
     'lanes that are vectorised at a time (default: 1 on a CPU, a whole chunk on '
     'an accelerator)',
   ),
+  'mesh': (
+    str,
+    'devices to use: lanes:N splits the lanes over N devices, lanes:N,batch:M '
+    'also the batch of each lane over M, where the study allows it (default: '
+    'auto, all devices for lanes)',
+  ),
+  'coordinator_address': (
+    str,
+    'HOST:PORT of process 0, for a job of several processes that share the '
+    'directory; auto finds everything in the environment of SLURM, Open MPI, GKE '
+    'or Cloud TPU',
+  ),
+  'num_processes': (int | None, 'processes of the job'),
+  'process_id': (int | None, 'which of them this one is, from 0'),
   'compilation_cache': (
     bool,
     'keep compiled programs in ~/.cache/bitjax, so that the next run starts at '
@@ -52,6 +67,10 @@ class Request:
     overwrite: whether to replace the run that is there.
     chunk: most lanes between two saves, if given.
     width: lanes that are vectorised at a time, if given.
+    mesh: devices to use, see `meshes.parse`.
+    coordinator_address: of the job of several processes, if any.
+    num_processes: processes of the job, if given.
+    process_id: which of them this one is, if given.
     compilation_cache: whether to keep compiled programs.
   """
 
@@ -61,6 +80,10 @@ class Request:
   overwrite: bool
   chunk: int | None
   width: int | None
+  mesh: str = meshes.AUTO
+  coordinator_address: str | None = None
+  num_processes: int | None = None
+  process_id: int | None = None
   compilation_cache: bool = True
 
 
@@ -102,6 +125,10 @@ def parse(
   keep = bool(given.pop('compilation_cache', True))
   if out is not None and not out:
     raise ValueError('out must name a directory; got nothing.')
+  mesh: str = given.pop('mesh', None) or meshes.AUTO
+  meshes.parse(mesh)
+  parts = ('coordinator_address', 'num_processes', 'process_id')
+  job = {name: given.pop(name, None) for name in parts}
   sizes = {name: given.pop(name, None) for name in ('chunk', 'width')}
   for name, size in sizes.items():
     if size is not None and size < 1:
@@ -113,7 +140,14 @@ def parse(
   resolved = config(**(values | given))
   flags.check(resolved)
   return Request(
-    resolved, preset, out, overwrite, sizes['chunk'], sizes['width'], keep
+    resolved,
+    preset,
+    out,
+    overwrite,
+    **sizes,
+    mesh=mesh,
+    **job,
+    compilation_cache=keep,
   )
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import errno
 import os
 import pathlib
 import signal
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bitjax.studies import command
 from bitjax.studies import files
 from bitjax.studies import flags
+from bitjax.studies import job
 from bitjax.studies import manual
+from bitjax.studies import meshes
 from bitjax.studies import plots
 from bitjax.studies import programs
 from bitjax.studies import progress
@@ -50,7 +54,15 @@ def main(
   argv: Sequence[str] | None = None,
 ) -> NoReturn:
   """Runs an experiment and exits; the arguments are those of `launch`."""
-  sys.exit(launch(config, presets, run, verdicts, plot, argv))
+  try:
+    status = launch(config, presets, run, verdicts, plot, argv)
+  except Exception:
+    if job.count() > 1:
+      traceback.print_exc()
+    job.leave(1)
+    raise
+  job.leave(status)
+  sys.exit(status)
 
 
 def launch(
@@ -87,11 +99,16 @@ def launch(
     print(manual.page(name, _usage(module), text, config, presets), end='')
     return 0
   try:
-    with _sigterm():
+    with _sigterm(), contextlib.ExitStack() as stack:
       try:
-        directory, results = _results(name, config, presets, run, argv)
+        directory, results = _results(name, config, presets, run, argv, stack)
       except (ValueError, OSError) as error:
         return _complain(name, error)
+      except job.Lost as error:
+        _complain(name, error)
+        return 1
+      if job.index():  # Process 0 judges and draws.
+        return 0
       judged = verdicts(results)
       try:
         written = _conclude(directory, results, judged, plot)
@@ -109,14 +126,21 @@ def launch(
   return 0
 
 
-def _results(name, config, presets, run, argv):
+def _results(name, config, presets, run, argv, stack):
   """Loads or computes the results; returns their directory as well."""
   request = command.parse(config, presets, argv)
+  job.join(
+    request.coordinator_address, request.num_processes, request.process_id
+  )
+  if job.count() > 1:  # JAX's runtime listens to SIGTERM as well.
+    stack.enter_context(_sigterm())
   out = request.out or os.path.join('runs', name, request.preset or 'run')
   settings = {
     'preset': request.preset,
     'chunk': request.chunk,
     'width': request.width,
+    'mesh': request.mesh,
+    'processes': job.count(),
   }
   directory = rundir.RunDirectory(
     out,
@@ -125,7 +149,10 @@ def _results(name, config, presets, run, argv):
     settings=settings,
     overwrite=request.overwrite,
   )
+  stack.callback(directory.close)
   if directory.complete:
+    if not job.index():
+      directory.claim()
     commits = directory.other_commit()
     if commits:
       progress.say(f'{name}: {commits}')
@@ -140,13 +167,16 @@ def _results(name, config, presets, run, argv):
     directory.path,
     chunk=request.chunk,
     width=request.width,
+    mesh=meshes.make(request.mesh),
     report=True,
     run=directory,
   )
   computed = run(request.config, sweep)
-  if not directory.resumes:  # No sweep has claimed the directory.
-    directory.begin(sweep.records)
+  if job.index():
+    return directory.path, computed
+  directory.begin(sweep.records)  # Unless a sweep has done so.
   results_lib.save(computed, directory.path)
+  del computed  # So that large results are not held twice.
   # What is drawn now is what will be drawn again: the numbers in the file.
   return directory.path, results_lib.load(directory.path)
 
@@ -175,7 +205,10 @@ def _complain(name: str, error: Exception) -> int:
 
 def _line(error: Exception) -> str:
   if isinstance(error, OSError) and error.strerror and error.filename:
-    return f'{error.filename}: {error.strerror}'
+    text = f'{error.filename}: {error.strerror}'
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+      text += '; what is finished is kept, the same command goes on'
+    return text
   return ' '.join(str(error).split()) or type(error).__name__
 
 

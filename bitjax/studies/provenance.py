@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -40,6 +41,7 @@ def collect() -> dict[str, Any]:
   }
 
 
+@functools.cache
 def git() -> dict[str, Any] | None:
   """The commit that bitjax runs from; None unless it is its own checkout."""
   root = pathlib.Path(__file__).resolve().parents[2]

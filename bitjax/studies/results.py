@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ['load', 'save', 'save_figure', 'save_verdicts']
 
-_ROWS = 65536  # Rows of the CSV that are held in memory at a time.
+_ROWS = 8192  # Rows of the CSV that are held in memory at a time.
 
 
 def save(

@@ -13,6 +13,8 @@ import pathlib
 from typing import Any
 
 from bitjax.studies import files
+from bitjax.studies import lock
+from bitjax.studies import manifest
 from bitjax.studies import provenance
 from bitjax.version import __version__
 
@@ -60,6 +62,7 @@ class RunDirectory:
       'bitjax': __version__,
     }
     self._settings = settings or {}
+    self._lock = lock.Lock(self.path)
     self._begun = False
     self._overwrite = False
     self.stored = self._read()
@@ -67,6 +70,9 @@ class RunDirectory:
       self._overwrite = overwrite
       if not overwrite:
         self._check_identity(self.stored)
+      who = lock.holder(self.path)
+      if who is not None:
+        raise ValueError(lock.busy(self.path, who))
 
   @property
   def resumes(self) -> bool:
@@ -78,19 +84,34 @@ class RunDirectory:
     """Whether the results of this very run are there."""
     return self.resumes and (self.path / 'results.nc').is_file()
 
+  def identity(self, records: dict[str, Any]) -> dict[str, Any]:
+    """What tells this run from others."""
+    return self._identity | {'records': records}
+
   def check(self, records: dict[str, Any]) -> None:
     """Raises a `ValueError` if the run that is there recorded other facts."""
     if self.stored is not None and self.resumes:
       self._compare(self.stored.get('records', {}), records)
 
   def begin(self, records: dict[str, Any]) -> None:
-    """Claims the directory on disk, once, just before something is computed."""
+    """Claims the directory on disk, once, just before something is computed.
+
+    Raises:
+      ValueError: if another process runs there, or did since we looked.
+    """
     if self._begun:
       return
-    self._begun = True
-    self.path.mkdir(parents=True, exist_ok=True)
-    files.remove_partial(self.path)
     origin = provenance.collect()
+    self.path.mkdir(parents=True, exist_ok=True)
+    self.claim()
+    if self._read() != self.stored:
+      self._lock.release()
+      raise ValueError(
+        f'another process has just run in {self.path}; start again, or choose '
+        'another --out.'
+      )
+    self._begun = True
+    files.remove_partial(self.path)
     if self.stored is not None and self.resumes:
       again = {key: origin[key] for key in origin if key != 'bitjax'}
       again.update(self._settings)
@@ -98,9 +119,17 @@ class RunDirectory:
       entry['resumed'] = [*self.stored.get('resumed', []), again]
     else:
       self._clear()
-      entry = self._identity | {'records': records} | self._settings | origin
+      entry = self.identity(records) | self._settings | origin
     files.write_json(self.path / _CONFIG, entry)
     self.stored, self._overwrite = entry, False
+
+  def claim(self) -> None:
+    """Keeps other processes out; raises a `ValueError` if one is there."""
+    self._lock.acquire()
+
+  def close(self) -> None:
+    """Lets other processes have the directory."""
+    self._lock.release()
 
   def other_commit(self) -> str | None:
     """A sentence, if the results come from another commit than the code."""
@@ -121,14 +150,14 @@ class RunDirectory:
     names = {
       entry.name for entry in self.path.iterdir() if not files.is_partial(entry)
     }
-    if not names:
+    if not names - {lock.NAME}:
       return None
     try:
       stored = files.read_json(self.path / _CONFIG)
       ours = isinstance(stored, dict) and {'bitjax', 'config'} <= stored.keys()
     except (OSError, ValueError):
       stored, ours = None, False
-    foreign = sorted(names - {_CONFIG, _CHUNKS, *_FILES})
+    foreign = sorted(names - {_CONFIG, _CHUNKS, lock.NAME, *_FILES})
     if not ours and foreign:
       raise ValueError(
         f'{self.path} is not the directory of a run (it holds {foreign[0]} and '
@@ -164,8 +193,8 @@ class RunDirectory:
     chunks = self.path / _CHUNKS
     for folder in chunks.glob('*/'):
       files.remove_partial(folder)
-      for chunk in folder.glob('*.npz'):
-        chunk.unlink()
+      for file in (*folder.glob('*.npz'), folder / manifest.NAME):
+        file.unlink(missing_ok=True)
       if not any(folder.iterdir()):
         folder.rmdir()
     if chunks.is_dir() and not any(chunks.iterdir()):

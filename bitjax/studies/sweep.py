@@ -9,22 +9,23 @@ the result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-import functools
-import itertools
+import dataclasses
 import json
 import os
 import pathlib
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import jax
 
-from bitjax import lanes as lanes_lib
 from bitjax.studies import chunks
+from bitjax.studies import compute
 from bitjax.studies import files
+from bitjax.studies import job
+from bitjax.studies import manifest
 from bitjax.studies import plan as plan_lib
 from bitjax.studies import progress
 from bitjax.studies import table as table_lib
+from bitjax.studies.compute import TraceError
 
 if TYPE_CHECKING:
   import xarray
@@ -36,17 +37,16 @@ __all__ = ['DEFAULT_CHUNK', 'Sweep', 'TraceError']
 DEFAULT_CHUNK = 64
 
 
-class TraceError(ValueError):
-  """A `ValueError` that a sweep's function raised while it was traced."""
-
-
 class Sweep:
-  """Runs sweeps, bound to a directory, a chunk size and a progress report.
+  """Runs sweeps, bound to a directory, devices, a chunk size and a report.
 
   Args:
     directory: where finished blocks are kept; None keeps nothing on disk.
-    chunk: lanes between two saves, at most; None leaves it to the call.
+    chunk: lanes between two saves, at most, on each device; None leaves it to
+      the call.
     width: lanes that are vectorised at a time; None leaves it to the call.
+    mesh: devices to use, with an axis 'lanes' and maybe an axis 'batch'; None
+      for one.
     report: whether to show progress on standard error.
     run: the run that owns the directory; it is asked before anything is read,
       and told before anything is computed.
@@ -58,11 +58,12 @@ class Sweep:
     *,
     chunk: int | None = None,
     width: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
     report: bool = False,
     run: rundir.RunDirectory | None = None,
   ):
     self._directory = None if directory is None else pathlib.Path(directory)
-    self._chunk, self._width = chunk, width
+    self._chunk, self._width, self._mesh = chunk, width, mesh
     self._report, self._run = report, run
     self._records: dict[str, Any] = {}
     self._names: set[str] = set()
@@ -97,6 +98,7 @@ class Sweep:
     lanes: Mapping[str, Any],
     static: Mapping[str, Sequence[Any]] | None = None,
     shared: Mapping[str, Any] | None = None,
+    batched: Mapping[str, int] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Any] | None = None,
     chunk: int | None = None,
@@ -115,6 +117,8 @@ class Sweep:
       static: axes of strings, integers, floats or booleans.
       shared: large inputs that all points have in common: pytrees of arrays,
         arguments of the compiled program. They are part of a chunk's identity.
+      batched: shared inputs that may be split over the mesh's axis 'batch', and
+        which axis of their arrays holds the examples.
       dims: names of each output's own axes, for outputs that are not scalars.
       coords: labels along those axes.
       chunk: this sweep's default of the flag ``--chunk``.
@@ -130,129 +134,145 @@ class Sweep:
     """
     if name in self._names:
       raise ValueError(f'two sweeps of one run are named {name!r}.')
-    inputs = jax.device_put(dict(shared or {}))
     chunk = self._chunk or chunk or DEFAULT_CHUNK
     width = self._width or width
     plan = plan_lib.make(name, static or {}, lanes, chunk=chunk, width=width)
-    clash = sorted(set(plan.dims) & set(inputs))
+    clash = sorted(set(plan.dims) & set(shared or {}))
     if clash:
       raise ValueError(f'{clash[0]!r} is both an axis and a shared input.')
+    inputs = compute.place(name, shared or {}, batched or {}, self._mesh)
+    if self._directory is None and job.count() > 1:
+      raise ValueError('a sweep of several processes needs a directory.')
     self._names.add(name)
+    store = None
+    if self._directory is not None:
+      store = chunks.Store(
+        self._directory, plan, chunks.digest(inputs), self._configuration()
+      )
+    plan, width, resumes = self._settle(plan, width, store)
     table = table_lib.Table(plan, dims or {}, coords or {})
-    trace = functools.partial(_trace, fn, plan, width, inputs)
-    self._fill(plan, table, trace, inputs)
-    _report_divergence(plan, table)
+    task = compute.Task(fn, plan, width, inputs, self._mesh, table, store)
+    self._fill(task, resumes)
+    self._report_divergence(task)
     return table.dataset()
 
-  def _fill(self, plan, table, trace, shared) -> None:
-    """Loads the blocks that are on disk and computes the others."""
-    store = None
-    if self._run is not None:
-      self._run.check(self._records)
-    if self._directory is not None:
-      store = chunks.Store(self._directory, plan, chunks.digest(shared))
-    resumes = store is not None and (self._run is None or self._run.resumes)
-    missing = _load(plan, table, store) if resumes else plan.blocks
-    if not missing:
-      if self._report:
-        progress.say(f'{plan.name}: {plan.total} lanes, all done before')
-      return
+  def _configuration(self) -> Any:
+    """What tells the chunks of this run from those of others."""
+    return None if self._run is None else self._run.identity(self._records)
 
-    # Traced before anything is written: what it raises is often bad input.
-    traced = trace(missing[0])
-    template = table_lib.template_of(traced.out_info)
-    if table.template != template:
-      if table.template is not None:
-        progress.say(f'{plan.name}: chunks hold other outputs; computed again')
-        missing, traced = plan.blocks, trace(plan.blocks[0])
-      table.use(template)
+  def _settle(self, plan, width, store):
+    """How the lanes are cut, and whether chunks that are there may be used.
+
+    A sweep goes on as it began, whatever the flags say now: else it would end in
+    a mixture, and lose what it has.
+    """
+
+    def choose():
+      if self._run is not None:
+        self._run.check(self._records)
+      resumes = store is not None and (self._run is None or self._run.resumes)
+      found = manifest.read(store.folder) if resumes else None
+      if found is None:
+        return plan.block, width, resumes
+      if not manifest.matches(found, store):
+        progress.say(
+          f'{plan.name}: {store.folder} holds other lanes; computed again'
+        )
+        return plan.block, width, resumes
+      if (found['block'], found['width']) != (plan.block, width):
+        progress.say(
+          f'{plan.name}: goes on as it began, {found["block"]} lanes in a chunk, '
+          f'{found["width"] or "the default number"} vectorised'
+        )
+      return found['block'], found['width'], resumes
+
+    block, width, resumes = job.decide(choose)
+    plan = dataclasses.replace(plan, block=block)
+    if store is not None:
+      store.plan = plan
+    return plan, width, resumes
+
+  def _fill(self, task: compute.Task, resumes: bool) -> None:
+    """Loads the blocks that are on disk and computes the others."""
+    plan, store = task.plan, task.store
+    first, reports = job.index() == 0, self._report and job.index() == 0
+    everything = range(len(plan.blocks))
+
+    def look():
+      if not resumes:
+        return list(everything)
+      missing = set(compute.load(task))
+      return [i for i in everything if plan.blocks[i] in missing]
+
+    missing = [plan.blocks[i] for i in job.decide(look)]
+    if missing:
+      # Traced before anything is written: what it raises is often bad input.
+      traced = task.trace(missing[0])
+      template = table_lib.template_of(traced.out_info)
+      changed = task.table.template not in (None, template)
+      if task.table.template != template:
+        task.table.use(template)
+
+      def begin():
+        if changed:
+          progress.say(
+            f'{plan.name}: chunks hold other outputs; computed again'
+          )
+        self._begin(task)
+        return changed
+
+      if job.decide(begin):
+        missing, traced = plan.blocks, task.trace(plan.blocks[0])
+      reporter: progress.Silent = progress.Silent()
+      if reports:
+        done = plan.total - sum(block.size for block in missing)
+        reporter = progress.reporter(plan.name, plan.total, done)
+        _report_idle(task)
+      try:
+        task.run(missing, traced, reporter)
+      finally:
+        reporter.close()
+    elif reports:
+      progress.say(f'{plan.name}: {plan.total} lanes, all done before')
+    if not first:  # Process 0 has them already.
+      computed = set(missing)
+      loaded = [block for block in plan.blocks if block not in computed]
+      task.wait(loaded, progress.Silent())
+
+    def seal():
+      if store is not None and not manifest.complete(store.folder):
+        if not missing:
+          self._begin(task)
+        store.refresh()
+        manifest.write(store, task.width, complete=True)
+
+    job.decide(seal)
+
+  def _begin(self, task: compute.Task) -> None:
+    """Claims the directory, just before something is computed."""
     if self._run is not None:
       self._run.begin(self._records)
-    if store is not None:
-      store.folder.mkdir(parents=True, exist_ok=True)
-      files.remove_partial(store.folder)
+    if task.store is not None:
+      folder = task.store.folder
+      folder.mkdir(parents=True, exist_ok=True)
+      files.remove_partial(folder)
+      task.store.refresh()
+      manifest.write(task.store, task.width, complete=False)
 
-    reporter: progress.Silent = progress.Silent()
-    if self._report:
-      done = plan.total - sum(block.size for block in missing)
-      reporter = progress.reporter(plan.name, plan.total, done)
-    try:
-      _compute(plan, table, store, missing, (trace, traced), shared, reporter)
-    finally:
-      reporter.close()
-
-
-def _load(plan, table, store) -> list[plan_lib.Block]:
-  """Fills in the blocks that are on disk; returns the others."""
-  missing = []
-  for block in plan.blocks:
-    try:
-      outputs = store.load(block)
-      known = table.template
-      if outputs is not None and known is not None:
-        found = {k: (v.shape[1:], v.dtype) for k, v in outputs.items()}
-        if found != known:
-          raise chunks.Damaged('holds other outputs')
-    except chunks.Damaged as problem:
-      path = store.path(block)
-      progress.say(f'{plan.name}: {path} {problem}; computed again')
-      outputs = None
-    if outputs is None:
-      missing.append(block)
-    else:
-      table.fill(block, outputs)
-  return missing
-
-
-def _compute(plan, table, store, missing, program, shared, reporter) -> None:
-  """Computes, saves and fills in the missing blocks."""
-  trace, traced = program
-  template = table.template
-  for combination, blocks in itertools.groupby(
-    missing, lambda block: block.combination
-  ):
-    blocks = list(blocks)
-    label = plan.label(blocks[0])
-    if combination != missing[0].combination:
-      traced = trace(blocks[0])
-    if table_lib.template_of(traced.out_info) != template:
-      raise TypeError(
-        f'the outputs of the sweep {plan.name!r} must have the same names, '
-        f'shapes and dtypes everywhere; they differ for {label}.'
+  def _report_divergence(self, task: compute.Task) -> None:
+    total, counts = task.table.diverged()
+    if total and job.index() == 0:
+      which = ', '.join(f'{k} {v}' for k, v in counts.items() if v)
+      progress.say(
+        f'{task.plan.name}: {total} of {task.plan.total} lanes have outputs that '
+        f'are not finite ({which})'
       )
-    reporter.compiling(label)
-    compiled = traced.lower().compile()
-    for block in blocks:
-      outputs = compiled(plan.traced(block, pad=True), shared)
-      fetched = table_lib.host(outputs, template, block.size)
-      if store is not None:
-        store.save(block, fetched)
-      table.fill(block, fetched)
-      reporter.advance(block.size, label)
 
 
-def _trace(fn, plan, width, shared, block) -> jax.stages.Traced:
-  """Traces the program of a block's static combination."""
-  bound = functools.partial(fn, **plan.combinations[block.combination])
-
-  def program(lane, shared):
-    return lanes_lib.each(bound, lane, width=width, shared=shared)
-
-  program.__name__ = program.__qualname__ = plan.name
-  try:
-    return jax.jit(program).trace(plan.traced(block, pad=True), shared)
-  except ValueError as error:
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if 'site-packages' not in frame.filename]
-    where = f'{pathlib.Path(ours[-1].filename).name}:{ours[-1].lineno}'
-    raise TraceError(f'{error} (sweep {plan.name!r}, {where})') from error
-
-
-def _report_divergence(plan, table) -> None:
-  total, counts = table.diverged()
-  if total:
-    which = ', '.join(f'{k} {v}' for k, v in counts.items() if v)
+def _report_idle(task: compute.Task) -> None:
+  blocks = len(task.plan.blocks) // len(task.plan.combinations)
+  if blocks < task.num_devices:
     progress.say(
-      f'{plan.name}: {total} of {plan.total} lanes have outputs that are not '
-      f'finite ({which})'
+      f'{task.plan.name}: {blocks} chunks for each program leave some of '
+      f'{task.num_devices} devices idle; a smaller --chunk uses them'
     )

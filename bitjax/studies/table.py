@@ -110,12 +110,12 @@ def template_of(outputs: Any) -> Template:
 
 
 def host(
-  outputs: dict[str, jax.Array], template: Template, size: int
+  outputs: dict[str, jax.Array], template: Template
 ) -> dict[str, np.ndarray]:
-  """Fetches the first ``size`` lanes, in the dtypes that files can hold."""
+  """Fetches outputs, in the dtypes that files can hold."""
   fetched = jax.device_get(outputs)
   return {
-    name: np.asarray(fetched[name])[:size].astype(dtype, copy=False)
+    name: np.asarray(fetched[name]).astype(dtype, copy=False)
     for name, (_, dtype) in template.items()
   }
 

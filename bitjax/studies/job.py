@@ -1,0 +1,159 @@
+"""The processes of one job, on one machine or on several.
+
+JAX's distributed runtime starts them together, and ends all of them when one is
+lost. A sweep shares its blocks out between them and needs nothing else: each process
+computes on its own devices and writes its own chunks into the directory that all of
+them see. What must be decided once is decided by process 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import contextlib
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ['Lost', 'count', 'decide', 'index', 'join', 'leave']
+
+_GRACE = 5.0  # Seconds that a failing process gives the others.
+
+
+class Lost(RuntimeError):
+  """Another process of the job has stopped."""
+
+
+def join(
+  coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+  """Makes this process part of a job; to be called before any computation.
+
+  Args:
+    coordinator: HOST:PORT of process 0; 'auto' where the cluster's environment
+      says everything (SLURM, Open MPI, GKE, Cloud TPU); None for no job.
+    num_processes: processes of the job.
+    process_id: which of them this one is.
+
+  Raises:
+    ValueError: unless the three fit together, or if the job does not form.
+  """
+  numbers = {'num_processes': num_processes, 'process_id': process_id}
+  given = [name for name, number in numbers.items() if number is not None]
+  if coordinator is None or coordinator == 'auto':
+    if given:
+      raise ValueError(
+        f'{given[0]} needs coordinator_address=HOST:PORT; got {coordinator}.'
+      )
+    if coordinator is None:
+      return
+    try:
+      jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+      raise ValueError(
+        'coordinator_address=auto finds no job in the environment '
+        f'({error}); give coordinator_address=HOST:PORT, num_processes and '
+        'process_id.'
+      ) from error
+    return
+  host, _, port = coordinator.rpartition(':')
+  if not host or not port.isdigit():
+    raise ValueError(
+      f"coordinator_address must be HOST:PORT or 'auto'; got {coordinator!r}."
+    )
+  if num_processes is None or process_id is None:
+    raise ValueError(
+      'coordinator_address=HOST:PORT needs num_processes and process_id.'
+    )
+  if num_processes < 1 or not 0 <= process_id < num_processes:
+    raise ValueError(
+      'num_processes must be >= 1 and process_id from 0 to num_processes - 1; '
+      f'got {num_processes} and {process_id}.'
+    )
+  try:
+    jax.distributed.initialize(
+      coordinator,
+      num_processes,
+      process_id,
+      cluster_detection_method='deactivate',
+    )
+  except RuntimeError as error:
+    raise ValueError(f'the job at {coordinator} did not form: {error}') from (
+      error
+    )
+
+
+def index() -> int:
+  """Which process this is."""
+  return jax.process_index() if jax.distributed.is_initialized() else 0
+
+
+def count() -> int:
+  """How many processes there are."""
+  return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def decide(choose: Callable[[], Any]) -> Any:
+  """Lets process 0 choose, after all processes have come here.
+
+  Args:
+    choose: called by process 0 only; returns what JSON knows.
+
+  Returns:
+    The choice, in every process.
+
+  Raises:
+    ValueError: in every process, if the choice raised a `ValueError` or an
+      `OSError`.
+    Lost: if another process has stopped.
+  """
+  if count() == 1:
+    return choose()
+  _tell(None)
+  value, problem = None, None
+  if index() == 0:
+    try:
+      value = choose()
+    except (ValueError, OSError) as error:
+      problem = error
+  said = _tell({'value': value, 'problem': problem and str(problem)})
+  if problem is not None:
+    raise problem
+  if said['problem'] is not None:
+    raise ValueError(said['problem'])
+  return said['value']
+
+
+def leave(status: int) -> None:
+  """Ends a process that fails, with the others if they fail as well.
+
+  An ordinary exit would wait until they are done, but they may wait for this one's
+  chunks.
+  """
+  if status and count() > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    timer = threading.Timer(_GRACE, os._exit, [status])
+    timer.daemon = True
+    timer.start()
+    with contextlib.suppress(RuntimeError):
+      jax.distributed.shutdown()
+    os._exit(status)
+
+
+def _tell(message: Any) -> Any:
+  """Sends process 0's message to all processes."""
+  from jax.experimental import multihost_utils
+
+  content = np.frombuffer(json.dumps(message).encode(), np.uint8)
+  try:
+    size = multihost_utils.broadcast_one_to_all(np.int32(content.size))
+    padded = np.resize(content, int(size))
+    told = multihost_utils.broadcast_one_to_all(padded)
+  except jax.errors.JaxRuntimeError as error:
+    raise Lost('another process of the job has stopped') from error
+  return json.loads(np.asarray(told).tobytes())

@@ -1,0 +1,122 @@
+"""What the chunks of a sweep are: one small file beside them.
+
+It names the run's configuration by its digest, the axes, the code that computes them,
+how the lanes are cut into blocks, and the checksum of each chunk that was there when
+it was written: when a run starts or resumes, and when the sweep is finished (chunks
+in between carry their checksum in their name). It ends with a checksum of itself:
+nothing that was changed by hand is believed, and nothing is thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from bitjax.studies import chunks
+from bitjax.studies import files
+from bitjax.studies import provenance
+from bitjax.version import __version__
+
+__all__ = ['NAME', 'complete', 'matches', 'read', 'write']
+
+NAME = 'manifest.json'
+
+
+def write(store: chunks.Store, width: int | None, *, complete: bool) -> None:
+  """Writes the manifest of a sweep.
+
+  Args:
+    store: the sweep's chunks.
+    width: lanes that are vectorised at a time.
+    complete: whether all chunks are there.
+  """
+  entry = {
+    'format': chunks.FORMAT,
+    'bitjax': __version__,
+    'git': provenance.git(),
+    **_identity(store),
+    'num_lanes': store.plan.num_lanes,
+    'combinations': len(store.plan.combinations),
+    'block': store.plan.block,
+    'width': width,
+    'complete': complete,
+    'chunks': store.checksums(),
+  }
+  files.write_json(store.folder / NAME, entry | {'sha256': _digest(entry)})
+
+
+def matches(entry: dict[str, Any], store: chunks.Store) -> bool:
+  """Whether a manifest is that of these lanes.
+
+  Raises:
+    ValueError: if it is that of another configuration.
+  """
+  wanted = json.loads(json.dumps(_identity(store)))
+  if entry['configuration'] != wanted['configuration']:
+    raise ValueError(
+      f'{store.folder / NAME} belongs to another configuration than the '
+      'config.json of its run; choose another --out or replace it with '
+      '--overwrite.'
+    )
+  return {name: entry.get(name) for name in wanted} == wanted
+
+
+def complete(folder: pathlib.Path) -> bool:
+  """Whether the sweep in a folder is known to be finished."""
+  entry = read(folder)
+  return entry is not None and entry['complete']
+
+
+def read(folder: pathlib.Path) -> dict[str, Any] | None:
+  """Reads a manifest.
+
+  Returns:
+    Its entries, or None if there is none.
+
+  Raises:
+    ValueError: if it was changed since it was written, or is that of a newer
+      version.
+  """
+  path = folder / NAME
+  try:
+    entry = files.read_json(path)
+    stamp = entry.pop('sha256')
+  except FileNotFoundError:
+    return None
+  except (ValueError, AttributeError, TypeError, KeyError):
+    entry, stamp = {}, None
+  if isinstance(entry.get('format'), int) and entry['format'] > chunks.FORMAT:
+    raise ValueError(
+      f'{path} was written by a newer version of bitjax (format '
+      f'{entry["format"]}, this one knows {chunks.FORMAT}); update bitjax, or '
+      'choose another --out.'
+    )
+  if stamp != _digest(entry):
+    raise ValueError(
+      f'{path} is not as bitjax wrote it: changed by hand, or damaged. Restore '
+      f'it, or remove it: chunks that are sound are used again.'
+    )
+  return entry
+
+
+def _identity(store: chunks.Store) -> dict[str, Any]:
+  plan = store.plan
+  return {
+    'sweep': plan.name,
+    'configuration': store.configuration,
+    'static': {name: list(values) for name, values in plan.static.items()},
+    'lanes': {
+      name: {
+        'size': len(values),
+        'dtype': str(values.dtype),
+        'sha256': chunks.checksum(values.tobytes()),
+      }
+      for name, values in plan.lanes.items()
+    },
+    'shared': store.shared,
+  }
+
+
+def _digest(value: Any) -> str:
+  return chunks.checksum(json.dumps(value, sort_keys=True).encode())

@@ -1,0 +1,75 @@
+"""Which devices a sweep uses, as one flag says it: ``--mesh=lanes:4,batch:2``.
+
+The axis `lanes` gives each device its own blocks of lanes; the axis `batch` splits
+the examples of shared inputs, where the study allows it. The devices of one process
+form one mesh: nothing is computed across processes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+
+__all__ = ['AUTO', 'AXES', 'make', 'parse']
+
+AUTO = 'auto'
+AXES = ('lanes', 'batch')
+
+
+def parse(spec: str) -> dict[str, int] | None:
+  """Reads a mesh: axis name -> devices along it; None for ``'auto'``.
+
+  Raises:
+    ValueError: saying how a mesh is written.
+  """
+  if spec == AUTO:
+    return None
+  found: dict[str, int] = {}
+  for part in spec.split(','):
+    name, _, size = part.strip().partition(':')
+    if name not in AXES or name in found or not size.isdigit() or int(size) < 1:
+      raise ValueError(
+        "mesh is 'auto', 'lanes:N' or 'lanes:N,batch:M', N and M >= 1; got "
+        f'{spec!r}.'
+      )
+    found[name] = int(size)
+  return {name: found.get(name, 1) for name in AXES}
+
+
+def make(spec: str) -> jax.sharding.Mesh | None:
+  """Makes this process's mesh.
+
+  Args:
+    spec: see `parse`; ``'auto'`` takes all devices for lanes. Devices are those
+      of all processes of the job together.
+
+  Returns:
+    The mesh, with axes `lanes` and `batch`; None for a single device.
+
+  Raises:
+    ValueError: for more devices than there are, or if they cannot be shared out.
+  """
+  sizes = parse(spec)
+  local, processes = jax.local_devices(), jax.process_count()
+  if sizes is None:
+    sizes = {'lanes': len(local) * processes, 'batch': 1}
+  wanted, there = math.prod(sizes.values()), jax.device_count()
+  if wanted > there:
+    raise ValueError(
+      f'mesh={spec} asks for {wanted} devices; there '
+      f'{"is" if there == 1 else "are"} {there} ({jax.default_backend()}).'
+    )
+  lanes, rest = divmod(sizes['lanes'], processes)
+  if rest or lanes * sizes['batch'] > len(local):
+    raise ValueError(
+      f'mesh={spec} does not fit {processes} processes with {len(local)} devices '
+      'each: lanes must be a multiple of the processes, and the devices of one '
+      'batch those of one process.'
+    )
+  if lanes * sizes['batch'] == 1:
+    return None
+  shape = lanes, sizes['batch']
+  devices = np.array(local[: math.prod(shape)]).reshape(shape)
+  return jax.sharding.Mesh(devices, AXES)

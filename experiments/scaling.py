@@ -1,0 +1,132 @@
+r"""Does a sweep that is cut, killed and spread cost little and end the same?
+
+Runs are killed over and over, at random moments and inside of writes, and must end as
+if nothing had happened; chunks and files are timed against one call of one program; two
+devices against two processes; and the memory of 100 000 lanes is measured. About ten
+minutes on two CPU cores, which should have nothing else to do:
+
+  python -m experiments.scaling
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitjax import studies
+from bitjax.studies import scaling_benchmark
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One field is one flag."""
+
+  kills: int = studies.flag(50, 'Runs to kill.', minimum=1)
+  seeds: int = studies.flag(100, 'Seeds of the runs to kill.', minimum=1)
+  lanes: int = studies.flag(7000, 'Lanes of the sweep to time.', minimum=1)
+  steps: int = studies.flag(2000, 'Steps of each lane to time.', minimum=1)
+  block: int = studies.flag(100, 'Lanes in a file.', minimum=1)
+  large: int = studies.flag(
+    100_000, 'Lanes of the sweep whose memory is measured.', minimum=1
+  )
+  turns: int = studies.flag(3, 'Turns of weak scaling.', minimum=1)
+
+
+PRESETS = {
+  'smoke': {
+    'kills': 1,
+    'seeds': 1,
+    'lanes': 10,
+    'steps': 50,
+    'block': 10,
+    'large': 1000,
+    'turns': 1,
+  },
+  'quick': {},
+}
+
+# name -> (what it is, target, whether more is better)
+TARGETS = {
+  'killed runs': ('runs', 1.0, True),
+  'ends that differ': ('runs', 0.0, False),
+  'files left over': ('files', 0.0, False),
+  'chunks and files': ('of the time of one call', 0.03, False),
+  'resume': ('seconds', 5.0, False),
+  'memory': ('times the results', 1.8, False),
+  'weak scaling': ('of two processes', 0.9, True),
+}
+
+
+def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+  """Measures everything."""
+  import xarray
+
+  del sweep  # Timings are not resumed.
+  measured = {
+    **scaling_benchmark.soak(
+      config.kills, f'--seeds={config.seeds}', '--chunk=2'
+    ),
+    **scaling_benchmark.overheads(config.lanes, config.steps, config.block),
+    **scaling_benchmark.memory(config.large, 1000),
+    **scaling_benchmark.weak_scaling(config.block, config.steps, config.turns),
+  }
+  return xarray.Dataset(
+    {
+      'measured': ('case', [measured[name] for name in TARGETS]),
+      'target': ('case', [target for _, target, _ in TARGETS.values()]),
+      'seconds': measured['sweep'],
+    },
+    coords={'case': list(TARGETS)},
+  )
+
+
+def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+  """Says which targets are met."""
+  found = []
+  for name, (unit, target, more) in TARGETS.items():
+    value = results['measured'].sel(case=name).item()
+    met = value >= target if more else value <= target
+    found.append(
+      studies.Verdict(
+        finding=name,
+        claim=f'{"At least" if more else "At most"} {target:g} {unit}.',
+        verdict='supported' if met else 'contradicted',
+        effect=value,
+        low=-np.inf,
+        high=np.inf,
+        unit=unit,
+        num_seeds=1,
+        protocol='one machine',
+        details={'seconds of the sweep': results['seconds'].item()},
+      )
+    )
+  return found
+
+
+def plot(results: xarray.Dataset) -> figure.Figure:
+  """Each measurement beside its target."""
+  from matplotlib import pyplot
+
+  fig, ax = pyplot.subplots(figsize=(6.75, 3.0))
+  ax.axis('off')
+  rows = [
+    [f'{results.measured[i]:.3g}', f'{target:g}', unit]
+    for i, (unit, target, _) in enumerate(TARGETS.values())
+  ]
+  ax.table(
+    rows,
+    rowLabels=list(TARGETS),
+    colLabels=['measured', 'target', 'unit'],
+    loc='center',
+  )
+  return fig
+
+
+if __name__ == '__main__':
+  studies.main(Config, PRESETS, run, verdicts, plot)

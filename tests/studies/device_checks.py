@@ -1,0 +1,96 @@
+"""The same computations on 1 to 8 virtual devices, for `devices_test.py`.
+
+Run as a program of its own, because a process has the devices that it started with:
+``python device_checks.py OUT.npz`` with eight of them.
+"""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import lanes
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import studies
+from bitjax.studies import meshes
+from bitjax.studies import workload
+
+RATES = np.linspace(0.0, 2.0, 12).astype(np.float32)
+
+
+def view_of_a_layer():
+  """A binary layer whose inputs are integers."""
+  draw = np.random.default_rng(1)
+  return scans.LayerView(
+    inputs=jnp.asarray(draw.integers(0, 9, (8, 4)), jnp.float32),
+    kernel=jnp.asarray(draw.normal(size=(4, 3)), jnp.float32),
+    labels=jnp.asarray(draw.integers(0, 3, 8)),
+    tail=(scans.Activation('relu'),),
+    quantizer=quantizers.attach(quantizers.sign(), quantizers.identity()),
+  )
+
+
+def train(mesh, *optimizers):
+  """The workload: 21 lanes of each optimiser, in blocks of 4."""
+  sweep = studies.Sweep(chunk=4, mesh=mesh)
+  return workload.run(
+    workload.Config(optimizers=optimizers or ('adam',)), sweep
+  )
+
+
+def main(out):
+  found = {}
+
+  def keep(name, results):
+    for variable in results.data_vars:
+      found[f'{name}.{variable}'] = results[variable].values
+
+  keep('sweep.1', train(None, 'sgd', 'adam'))
+  keep('sweep.2', train(meshes.make('lanes:2'), 'sgd', 'adam'))
+  keep('sweep.4', train(meshes.make('lanes:4')))
+  keep('sweep.8', train(meshes.make('lanes:8')))
+  keep('batch.2', train(meshes.make('lanes:2,batch:2')))
+
+  def nested(a, b, data):
+    def inner(c):
+      return jnp.cumsum(a * data + b * c)
+
+    return {'curve': jax.vmap(inner)(jnp.arange(3.0)), 'key': a + b}
+
+  axes = {'a': np.float32([1, 2, 3]), 'b': np.float32([0.5, 0.25, 0.1, 7])}
+  shared, mesh = {'data': jnp.arange(4.0)}, meshes.make('lanes:5')
+  for name, where in {'mesh': mesh, 'plain': None}.items():
+    grid = functools.partial(lanes.grid, nested, width=2, mesh=where)
+    for how, call in {'jit': jax.jit(grid), 'eager': grid}.items():
+      got = call(axes, shared=shared)
+      found |= {f'grid.{name}.{how}.{k}': value for k, value in got.items()}
+
+  view, mesh = view_of_a_layer(), meshes.make('lanes:4')
+  direction = jax.grad(view.loss)(view.kernel)
+
+  @jax.jit
+  def scan(view, direction):
+    def some(places, rates, view, direction):
+      gains = scans.flip_gains(view, coordinates=places).gains
+      return gains, scans.line_scan(view, direction, rates).losses
+
+    blocks = {
+      'places': jnp.arange(view.kernel.size).reshape(-1, 2),
+      'rates': RATES.reshape(-1, 2),
+    }
+    shared = {'view': view, 'direction': direction}
+    split = lanes.each(some, blocks, shared=shared, mesh=mesh)
+    whole = scans.line_scan(view, direction, RATES, path='brute_force').losses
+    plain = scans.flip_gains(view, path='brute_force').gains, whole
+    return [leaf.reshape(-1) for leaf in (*split, *plain)]
+
+  names = 'gains.mesh', 'losses.mesh', 'gains.plain', 'losses.plain'
+  found |= dict(zip(names, scan(view, direction), strict=True))
+  np.savez(out, **{name: np.asarray(value) for name, value in found.items()})
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])
