@@ -13,10 +13,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bitjax import studies
 from bitjax.studies import scaling_benchmark
+from bitjax.studies import targets
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -51,22 +50,19 @@ PRESETS = {
   'quick': {},
 }
 
-# name -> (what it is, target, whether more is better)
 TARGETS = {
-  'killed runs': ('runs', 1.0, True),
-  'ends that differ': ('runs', 0.0, False),
-  'files left over': ('files', 0.0, False),
-  'chunks and files': ('of the time of one call', 0.03, False),
-  'resume': ('seconds', 5.0, False),
-  'memory': ('times the results', 1.8, False),
-  'weak scaling': ('of two processes', 0.9, True),
+  'killed runs': targets.Target('runs', 1.0, more=True),
+  'ends that differ': targets.Target('runs', 0.0),
+  'files left over': targets.Target('files', 0.0),
+  'chunks and files': targets.Target('of the time of one call', 0.03),
+  'resume': targets.Target('seconds', 5.0),
+  'memory': targets.Target('times the results', 1.8),
+  'weak scaling': targets.Target('of two processes', 0.9, more=True),
 }
 
 
 def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   """Measures everything."""
-  import xarray
-
   del sweep  # Timings are not resumed.
   measured = {
     **scaling_benchmark.soak(
@@ -76,37 +72,14 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
     **scaling_benchmark.memory(config.large, 1000),
     **scaling_benchmark.weak_scaling(config.block, config.steps, config.turns),
   }
-  return xarray.Dataset(
-    {
-      'measured': ('case', [measured[name] for name in TARGETS]),
-      'target': ('case', [target for _, target, _ in TARGETS.values()]),
-      'seconds': measured['sweep'],
-    },
-    coords={'case': list(TARGETS)},
-  )
+  seconds = measured.pop('sweep')
+  return targets.table(TARGETS, measured).assign(seconds=seconds)
 
 
 def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
   """Says which targets are met."""
-  found = []
-  for name, (unit, target, more) in TARGETS.items():
-    value = results['measured'].sel(case=name).item()
-    met = value >= target if more else value <= target
-    found.append(
-      studies.Verdict(
-        finding=name,
-        claim=f'{"At least" if more else "At most"} {target:g} {unit}.',
-        verdict='supported' if met else 'contradicted',
-        effect=value,
-        low=-np.inf,
-        high=np.inf,
-        unit=unit,
-        num_seeds=1,
-        protocol='one machine',
-        details={'seconds of the sweep': results['seconds'].item()},
-      )
-    )
-  return found
+  details = {'seconds of the sweep': results['seconds'].item()}
+  return targets.judge(TARGETS, results, {'chunks and files': details})
 
 
 def plot(results: xarray.Dataset) -> figure.Figure:
@@ -116,8 +89,10 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   fig, ax = pyplot.subplots(figsize=(6.75, 3.0))
   ax.axis('off')
   rows = [
-    [f'{results.measured[i]:.3g}', f'{target:g}', unit]
-    for i, (unit, target, _) in enumerate(TARGETS.values())
+    [f'{value:.3g}', f'{target.limit:g}', target.unit]
+    for value, target in zip(
+      results.measured.values, TARGETS.values(), strict=True
+    )
   ]
   ax.table(
     rows,
