@@ -13,8 +13,8 @@ and the other paths use ever more of that:
 path             applies to                                      784-256-256-10
 ===============  ==============================================  ==============
 ``brute_force``  any view                                        200 704 passes
-``rank_one``     known stages, examples and weights not coupled  100 to 130
-``sign``         the same, and the layer feeds a sign            5 to 9
+``rank_one``     known stages, examples and weights not coupled  100 to 470
+``sign``         the same, and the layer feeds a sign            5 to 10
 ``layers``       a whole network: each layer by its own path     their sum
 ===============  ==============================================  ==============
 
