@@ -39,6 +39,11 @@ class Network:
   layers: tuple[_view.Dense, ...]
   between: tuple[tuple[_view.Stage, ...], ...]
 
+  @property
+  def stages(self) -> tuple[_view.Stage, ...]:
+    """All stages that are not dense layers."""
+    return tuple(itertools.chain.from_iterable(self.between))
+
   def __call__(self, inputs: types.Array, weights: types.Array) -> types.Array:
     """Returns the logits for quantized weights, [weights]."""
     x = inputs

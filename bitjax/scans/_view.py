@@ -257,9 +257,11 @@ class LayerView:
   def couples_examples(self) -> bool:
     """Whether an example's loss depends on the other examples of the batch.
 
-    An opaque stage counts as coupling: nothing is known about it.
+    An opaque stage counts as coupling: nothing is known about it. So do stages
+    within a product that lists its `stages`, as a whole network does.
     """
-    return any(isinstance(stage, (BatchNorm, Opaque)) for stage in self.tail)
+    stages = (*getattr(self.product, 'stages', ()), *self.tail)
+    return any(isinstance(stage, (BatchNorm, Opaque)) for stage in stages)
 
   def freeze_scale(self) -> LayerView:
     """This view with the data-dependent scale as a constant."""

@@ -83,6 +83,15 @@ def test_gains_of_all_layers_are_those_of_brute_force(make, step, path):
     assert np.abs(gains).max() > 50 * atol
 
 
+@pytest.mark.parametrize('train', [False, True])
+def test_statistics_of_the_batch_couple_examples(train):
+  model = nn.binary_mlp(hidden=(6, 5), num_classes=3, batch_norm=True)
+  variables = model.init(jax.random.key(1), IMAGES)
+  batch = jnp.asarray(IMAGES), jnp.asarray(LABELS)
+  view = nn.network_view(model, variables, *batch, train=train)
+  assert view.couples_examples == train
+
+
 def test_gains_move_with_all_kernels():
   view, _, _ = view_and_model()
   key = jax.random.key(7)
