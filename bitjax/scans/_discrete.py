@@ -134,7 +134,7 @@ def discrete_gradient(
       ``'linear'``: minus the gradient times the change of the quantised weight;
       ``'random'``: uniform in (0, 1]; ``'cost'``: the reciprocal cost, which puts the
       cheapest first in every ranking; or an array with an entry for each move,
-      [moves, *kernel.shape], or of the kernel's shape if there is one.
+      ``[moves, *kernel.shape]``, or of the kernel's shape if there is one.
     holdout: the same layer on another batch, to be looked at only; None for none.
     key: a random key, for ``'random'``.
     step: size of a full-precision kernel's moves; None for others.

@@ -26,7 +26,7 @@ class PairGains(NamedTuple):
   """Gains of pairs of moves, [pairs] each.
 
   Attributes:
-    first: index of a move among all, flattened [moves, *kernel.shape], int32.
+    first: index of a move among all, flattened ``[moves, *kernel.shape]``, int32.
     second: index of the other, of another weight, int32.
     together: decrease of the mean loss by both in nats.
     separately: sum of the decreases by each alone in nats.
