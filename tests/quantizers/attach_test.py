@@ -153,19 +153,19 @@ class TestFunctions:
       make()
 
 
+DRAWING = quantizers.attach(quantizers.stochastic_sign(), quantizers.identity())
+REMEMBERING = quantizers.attach(
+  quantizers.hysteretic_sign(0.5), quantizers.identity()
+)
+
+
 class TestKeywords:
   """Compositions ask for the keys and states that their quantizers need."""
 
-  drawing = quantizers.attach(
-    quantizers.stochastic_sign(), quantizers.identity()
-  )
-  remembering = quantizers.attach(
-    quantizers.hysteretic_sign(0.5), quantizers.identity()
-  )
   x = np.float32([[0.2, -2.0], [-0.1, 0.5], [0.3, 0.2]])
 
   def test_keys_are_passed_on(self):
-    scaled = quantizers.scaled(self.drawing, quantizers.mean_abs())
+    scaled = quantizers.scaled(DRAWING, quantizers.mean_abs())
     for quantize in (scaled, quantizers.standardized(scaled)):
       assert quantizers.is_random(quantize)
       assert not quantizers.is_stateful(quantize)
@@ -184,7 +184,7 @@ class TestKeywords:
     np.testing.assert_array_equal(x_q, plain(self.x))
 
   def test_standardized_weights_are_remembered(self):
-    quantize = quantizers.standardized(self.remembering)
+    quantize = quantizers.standardized(REMEMBERING)
     assert quantizers.is_stateful(quantize)
     state = quantizers.initial_state(quantize, self.x)
     hat = (self.x - self.x.mean(axis=0)) / self.x.std(axis=0, ddof=1)
@@ -197,4 +197,4 @@ class TestKeywords:
     with pytest.raises(
       ValueError, match=r'quantize must not remember.*scaling='
     ):
-      quantizers.scaled(self.remembering, quantizers.mean_abs())
+      quantizers.scaled(REMEMBERING, quantizers.mean_abs())
