@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_findings as findings
+from bitjax.studies import plots
 from bitjax.studies import protocols
 from bitjax.studies import statistics
 
@@ -72,16 +73,7 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   colors = ('#0077BB', '#CC3311', '#EE7733')
   for pair, color in zip(found.pair.values.tolist(), colors, strict=True):
     rows = found.sel(pair=pair).transpose('batch_size', 'seed').values
-    bands = [statistics.interval(row) for row in rows]
-    ax.fill_between(
-      sizes,
-      [band.low for band in bands],
-      [band.high for band in bands],
-      color=color,
-      alpha=0.25,
-      linewidth=0,
-    )
-    ax.plot(sizes, [b.mean for b in bands], 'o-', color=color, label=pair)
+    plots.band(ax, sizes, rows, color=color, marker='o', label=pair)
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)
   ax.set_xticks(sizes, [f'{size}' for size in sizes])
@@ -111,16 +103,8 @@ def panel(
         continue
       loss = findings.reached(results, arm, protocol, batch, **where, **options)
       found = statistics.interval((start[batch] - loss).values)
-      y = place + offset
-      ax.plot([found.low, found.high], [y, y], color=color, linewidth=1)
-      ax.plot(
-        found.mean,
-        y,
-        marker=marker,
-        color=color,
-        linestyle='',
-        markersize=4,
-        markerfacecolor=color if fill else 'white',
+      plots.whisker(
+        ax, place + offset, found, color=color, marker=marker, filled=fill
       )
       if place == 0 or (protocol == 'all' and not _labelled(ax, label)):
         ax.plot([], [], marker, color='black', label=label, markersize=4,

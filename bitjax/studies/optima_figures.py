@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from bitjax.studies import optima_findings as findings
+from bitjax.studies import plots
 from bitjax.studies import statistics
 
 if TYPE_CHECKING:
@@ -87,14 +88,11 @@ def _rows(
 ) -> None:
   for place, row in enumerate(values.transpose('estimator', 'seed').values):
     band = statistics.interval(row)
-    y = place + offset
-    ax.plot([band.low, band.high], [y, y], color=color, linewidth=1)
-    ax.plot(
-      band.mean,
-      y,
-      marker=marker,
+    plots.whisker(
+      ax,
+      place + offset,
+      band,
       color=color,
-      markersize=4,
-      linestyle='',
+      marker=marker,
       label=None if place else label,
     )

@@ -13,7 +13,7 @@ from bitjax.studies import statistics
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
 
-__all__ = ['COLORS', 'LINE_STYLES', 'MARKERS', 'band', 'style']
+__all__ = ['COLORS', 'LINE_STYLES', 'MARKERS', 'band', 'style', 'whisker']
 
 # Paul Tol's "vibrant" red, blue and teal: apart for all common forms of colour
 # blindness, and in lightness.
@@ -71,6 +71,42 @@ def style() -> Iterator[None]:
   matplotlib.use('Agg')
   with matplotlib.rc_context(_STYLE):
     yield
+
+
+def whisker(
+  ax: axes_lib.Axes,
+  y: float,
+  found: statistics.Interval,
+  *,
+  color: Any,
+  marker: str = 'o',
+  filled: bool = True,
+  label: str | None = None,
+  size: float = 4,
+) -> None:
+  """Draws a mean with its interval in a row of its own.
+
+  Args:
+    ax: where to draw.
+    y: the row's place.
+    found: the interval.
+    color: of line and marker.
+    marker: at the mean.
+    filled: whether the marker is filled, or white.
+    label: for the legend.
+    size: of the marker in points.
+  """
+  ax.plot([found.low, found.high], [y, y], color=color, linewidth=1)
+  ax.plot(
+    found.mean,
+    y,
+    marker=marker,
+    color=color,
+    linestyle='',
+    markersize=size,
+    markerfacecolor=color if filled else 'white',
+    label=label,
+  )
 
 
 def band(

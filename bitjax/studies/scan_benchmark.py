@@ -145,7 +145,7 @@ def scaling(
 def _line(batch_size, hidden, network, norm):
   """A view, and the direction of its gradient."""
   view, _, _ = benchmarks.problem(batch_size, hidden, network)
-  gradient = jax.jit(jax.grad(view.loss))(view.kernel)
+  gradient = _gradient(view)
   size = {'l2': jnp.linalg.norm, 'linf': lambda g: jnp.max(jnp.abs(g))}[norm]
   return view, gradient / size(gradient)
 
@@ -153,6 +153,11 @@ def _line(batch_size, hidden, network, norm):
 @jax.jit
 def _forward(view):
   return view.loss(view.kernel)
+
+
+@jax.jit
+def _gradient(view):
+  return jax.grad(view.loss)(view.kernel)
 
 
 def _scan_losses(view, direction, rates, path='auto'):

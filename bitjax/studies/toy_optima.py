@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -100,7 +101,22 @@ def compare(
     what certificates say, by layer and for ``all``; by number of perturbed weights
     ``perturbed_search`` and ``again_*``, after the second descent; and
     ``additivity``, the gain of pairs over the sum of their single gains.
+
+  Raises:
+    ValueError: for more perturbed weights than the first layer has.
   """
+  size = (
+    math.prod(problem.dataset.images.shape[1:])
+    * [
+      *problem.config.hidden,
+      10,
+    ][0]
+  )
+  if max(perturbed) > size:
+    raise ValueError(
+      f'perturbed must be at most {size}, the weights of the first layer; got '
+      f'{max(perturbed)}.'
+    )
   layers = [f'Dense_{n}' for n in range(len(problem.config.hidden) + 1)]
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(_PER_LAYER, ('layer',))
   dims |= dict.fromkeys(_PER_PERTURBATION, ('perturbed',))

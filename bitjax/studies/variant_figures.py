@@ -119,15 +119,13 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
     found = [_percent(interval) for interval in findings.spread(results, state)]
     still = findings.inert(results, state)
     for row, place in enumerate(rows):
-      mean, interval = found[place].mean, found[place]
       y = row + offset
       if names[place] in still:
         ax.plot(0, y, marker='x', color='#888888', markersize=4)
         continue
-      ax.plot([interval.low, interval.high], [y, y], color='#0077BB', lw=1)
-      ax.plot(
-        mean, y, marker='o', color='#0077BB', markerfacecolor=face,
-        label=state if row == len(rows) - 1 else None, linestyle='',
+      plots.whisker(
+        ax, y, found[place], color='#0077BB', filled=face != 'white',
+        label=state if row == len(rows) - 1 else None, size=6,
       )  # fmt: skip
   margin = 100 * findings.MARGIN
   ax.axvspan(-margin, margin, color='#888888', alpha=0.12, linewidth=0)
