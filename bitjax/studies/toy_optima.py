@@ -105,13 +105,8 @@ def compare(
   Raises:
     ValueError: for more perturbed weights than the first layer has.
   """
-  size = (
-    math.prod(problem.dataset.images.shape[1:])
-    * [
-      *problem.config.hidden,
-      10,
-    ][0]
-  )
+  units = (*problem.config.hidden, 10)[0]
+  size = math.prod(problem.dataset.images.shape[1:]) * units
   if max(perturbed) > size:
     raise ValueError(
       f'perturbed must be at most {size}, the weights of the first layer; got '

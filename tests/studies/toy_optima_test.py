@@ -90,6 +90,21 @@ def test_training_and_flips_lower_the_training_loss(results):
   )
 
 
+def test_more_perturbed_weights_than_there_are(problem):
+  with pytest.raises(ValueError, match=r'perturbed .* at most 384.*got 385'):
+    toy_optima.compare(
+      problem,
+      studies.Sweep(),
+      estimators=('normal',),
+      learning_rates=(1e-3,),
+      train_steps=1,
+      max_flips=1,
+      perturbed=(385,),
+      num_pairs=1,
+      stream=20,
+    )
+
+
 def test_verdicts_of_a_known_table():
   seeds, rng = 12, np.random.default_rng(0)
   dims = ('estimator', 'learning_rate', 'seed')
