@@ -82,7 +82,6 @@ def whisker(
   marker: str = 'o',
   filled: bool = True,
   label: str | None = None,
-  size: float = 4,
 ) -> None:
   """Draws a mean with its interval in a row of its own.
 
@@ -94,7 +93,6 @@ def whisker(
     marker: at the mean.
     filled: whether the marker is filled, or white.
     label: for the legend.
-    size: of the marker in points.
   """
   ax.plot([found.low, found.high], [y, y], color=color, linewidth=1)
   ax.plot(
@@ -103,7 +101,7 @@ def whisker(
     marker=marker,
     color=color,
     linestyle='',
-    markersize=size,
+    markersize=4,
     markerfacecolor=color if filled else 'white',
     label=label,
   )

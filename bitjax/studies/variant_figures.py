@@ -125,7 +125,7 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
         continue
       plots.whisker(
         ax, y, found[place], color='#0077BB', filled=face != 'white',
-        label=state if row == len(rows) - 1 else None, size=6,
+        label=state if row == len(rows) - 1 else None,
       )  # fmt: skip
   margin = 100 * findings.MARGIN
   ax.axvspan(-margin, margin, color='#888888', alpha=0.12, linewidth=0)
