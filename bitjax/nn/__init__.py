@@ -10,6 +10,10 @@ from bitjax.nn._mlp import binary_mlp
 from bitjax.nn._mlp import binary_weights_mlp
 from bitjax.nn._mlp import full_precision_mlp
 from bitjax.nn._progress import training_progress
+from bitjax.nn._resnet import ResNet
+from bitjax.nn._resnet import resnet18
+from bitjax.nn._resnet import resnet20
+from bitjax.nn._resnet import resnet32
 from bitjax.nn._summary import LayerSummary
 from bitjax.nn._summary import Summary
 from bitjax.nn._summary import summary
@@ -22,6 +26,7 @@ __all__ = [
   'LayerSummary',
   'QuantConv',
   'QuantDense',
+  'ResNet',
   'Summary',
   'binary_mlp',
   'binary_weights_mlp',
@@ -30,6 +35,9 @@ __all__ = [
   'full_precision_mlp',
   'layer_view',
   'network_view',
+  'resnet18',
+  'resnet20',
+  'resnet32',
   'summary',
   'training_progress',
 ]
