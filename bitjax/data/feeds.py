@@ -101,13 +101,10 @@ def device_feed(dataset: datasets.Dataset, batch_size: int, seed: int) -> Feed:
     _check_chunk(start, num_steps)
     return np.stack([order(step) for step in range(start, start + num_steps)])
 
-  def take(arrays: batches.Batch, fed: types.Array) -> batches.Batch:
-    return batches.Batch(*(indexing.take(array, fed) for array in arrays))
-
   arrays = batches.Batch(
     jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
   )
-  return Feed(size, batch_size, arrays, chunk, take)
+  return Feed(size, batch_size, arrays, chunk, _gather)
 
 
 def host_feed(
@@ -174,11 +171,20 @@ def host_feed(
     images, labels = zip(*steps, strict=True)
     return np.stack(images), np.stack(labels)
 
-  def take(arrays: tuple[()], fed: tuple[types.Array, types.Array]):
-    del arrays
-    return batches.Batch(*fed)
+  return Feed(size, batch_size, (), chunk, _as_batch)
 
-  return Feed(size, batch_size, (), chunk, take)
+
+# Functions of the module, the same for all feeds: what is compiled for one of them
+# serves the others.
+def _gather(arrays: batches.Batch, fed: types.Array) -> batches.Batch:
+  return batches.Batch(*(indexing.take(array, fed) for array in arrays))
+
+
+def _as_batch(
+  arrays: tuple[()], fed: tuple[types.Array, types.Array]
+) -> batches.Batch:
+  del arrays
+  return batches.Batch(*fed)
 
 
 def _order(
