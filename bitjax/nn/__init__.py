@@ -17,11 +17,14 @@ from bitjax.nn._resnet import resnet32
 from bitjax.nn._summary import LayerSummary
 from bitjax.nn._summary import Summary
 from bitjax.nn._summary import summary
+from bitjax.nn._vgg import VGG
+from bitjax.nn._vgg import vgg_small
 from bitjax.nn._views import layer_view
 from bitjax.nn._views import network_view
 
 __all__ = [
   'MLP',
+  'VGG',
   'BatchNorm',
   'LayerSummary',
   'QuantConv',
@@ -40,4 +43,5 @@ __all__ = [
   'resnet32',
   'summary',
   'training_progress',
+  'vgg_small',
 ]

@@ -24,7 +24,7 @@ from bitjax.nn import _conv
 from bitjax.nn import _inits
 from bitjax.nn import _layers
 
-__all__ = ['ACTIVATIONS', 'Recipe', 'as_images', 'default_activation']
+__all__ = ['ACTIVATIONS', 'Network', 'Recipe', 'as_images']
 
 ACTIVATIONS: dict[str, Callable[[types.Array], types.Array]] = {
   'identity': lambda x: x,
@@ -36,10 +36,10 @@ _LEARNED = 'rprelu'
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How a network makes its layers; attributes as those of `ResNet`.
+  """How a network makes its layers; attributes as those of `Network`.
 
-  ``activation`` is the name of one, and ``thresholds`` says whether the inputs of
-  quantized convolutions are shifted first.
+  ``activation`` is the name of one, and ``thresholds`` says whether learned
+  thresholds precede the quantizers of inputs.
   """
 
   kernel_quantizer: _binding.AnyQuantizer
@@ -153,6 +153,76 @@ class Recipe:
     }
 
 
+class Network(nn.Module):
+  """What all convolutional networks have in common.
+
+  Attributes:
+    num_classes: units of the classifier.
+    kernel_quantizer: what kernels pass through, learned or not, but for the first
+      and last layer's; None for none.
+    input_quantizer: what the inputs of the same layers pass through, learned or
+      not; None for none.
+    scaling: of quantized kernels, as that of `QuantDense`.
+    quantize_first: whether the first kernel is quantized too; its inputs, the
+      images, never are.
+    quantize_last: whether the classifier's kernel and inputs are.
+    activation: ``'relu'``, ``'hardtanh'``, ``'identity'`` or ``'rprelu'``, with
+      learned shifts and slopes; None for the network's own.
+    init_name: ``'xavier'``, ``'kaiming'`` (both uniform), ``'kaiming_normal'`` (of
+      the fan in), ``'kaiming_fan_out'`` (normal) or ``'orthogonal'``.
+    momentum: decay of the running statistics of normalisations.
+    epsilon: added to variances.
+    dtype: of the computation, such as bfloat16; None for that of the images.
+      Parameters, statistics and logits are float32.
+    precision: of the convolutions, as in ``jax.lax``.
+  """
+
+  num_classes: int = 10
+  kernel_quantizer: _binding.AnyQuantizer = None
+  input_quantizer: _binding.AnyQuantizer = None
+  scaling: str | quantizers.Scaling = 'none'
+  quantize_first: bool = False
+  quantize_last: bool = False
+  activation: str | None = None
+  init_name: str = 'kaiming_normal'
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  dtype: Any = None
+  precision: Any = 'highest'
+
+  def recipe(
+    self, activation: str | None = None, thresholds: bool = False
+  ) -> Recipe:
+    """How this network makes its layers.
+
+    Args:
+      activation: the network's own; None for hardtanh before quantizers of one
+        bit (the sign of a ReLU's output is +1 throughout), else ReLU.
+      thresholds: see `Recipe`.
+    """
+    if activation is None:
+      activation = 'hardtanh' if _is_binary(self.input_quantizer) else 'relu'
+    return Recipe(
+      kernel_quantizer=self.kernel_quantizer,
+      input_quantizer=self.input_quantizer,
+      scaling=self.scaling,
+      activation=self.activation or activation,
+      init_name=self.init_name,
+      momentum=self.momentum,
+      epsilon=self.epsilon,
+      dtype=self.dtype,
+      precision=self.precision,
+      thresholds=thresholds,
+    )
+
+
+def _is_binary(quantizer):
+  try:
+    return quantizer is not None and _bits.quantizer_bits(quantizer) == 1
+  except ValueError:  # It does not say.
+    return False
+
+
 class Threshold(nn.Module):
   """Learned thresholds of what is quantized next, one for each channel.
 
@@ -181,19 +251,6 @@ class RPReLU(nn.Module):
       for name, value in start.items()
     }
     return quantizers.bind(rule, params)(x)
-
-
-def default_activation(input_quantizer: _binding.AnyQuantizer) -> str:
-  """``'hardtanh'`` before 1-bit quantizers, else ``'relu'``.
-
-  The sign of a ReLU's output is +1 throughout.
-  """
-  if input_quantizer is None:
-    return 'relu'
-  try:
-    return 'hardtanh' if _bits.quantizer_bits(input_quantizer) == 1 else 'relu'
-  except ValueError:  # It does not say.
-    return 'relu'
 
 
 def as_images(images: types.Array, dtype: Any) -> types.Array:
