@@ -9,6 +9,9 @@ from bitjax.nn._mlp import MLP
 from bitjax.nn._mlp import binary_mlp
 from bitjax.nn._mlp import binary_weights_mlp
 from bitjax.nn._mlp import full_precision_mlp
+from bitjax.nn._passing import GradientPassing
+from bitjax.nn._passing import LayerPassing
+from bitjax.nn._passing import gradient_passing
 from bitjax.nn._progress import training_progress
 from bitjax.nn._resnet import ResNet
 from bitjax.nn._resnet import resnet18
@@ -26,6 +29,8 @@ __all__ = [
   'MLP',
   'VGG',
   'BatchNorm',
+  'GradientPassing',
+  'LayerPassing',
   'LayerSummary',
   'QuantConv',
   'QuantDense',
@@ -36,6 +41,7 @@ __all__ = [
   'complete',
   'deploy',
   'full_precision_mlp',
+  'gradient_passing',
   'layer_view',
   'network_view',
   'resnet18',

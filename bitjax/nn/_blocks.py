@@ -24,7 +24,7 @@ from bitjax.nn import _conv
 from bitjax.nn import _inits
 from bitjax.nn import _layers
 
-__all__ = ['ACTIVATIONS', 'Network', 'Recipe', 'as_images']
+__all__ = ['ACTIVATIONS', 'Activation', 'Network', 'Recipe', 'as_images']
 
 ACTIVATIONS: dict[str, Callable[[types.Array], types.Array]] = {
   'identity': lambda x: x,
@@ -136,10 +136,8 @@ class Recipe:
     return _binding.as_dtype(layer(x), self.dtype)
 
   def activate(self, x: types.Array, place: int) -> types.Array:
-    """The activation; if it learns it is ``RPReLU_{place}``."""
-    if self.activation == _LEARNED:
-      return RPReLU(name=f'RPReLU_{place}')(x)
-    return ACTIVATIONS[self.activation](x)
+    """The activation, ``Activation_{place}``."""
+    return Activation(self.activation, name=f'Activation_{place}')(x)
 
   def _quantized(self, kernel: bool, inputs: bool) -> dict[str, Any]:
     # A scale stands for what a kernel's quantizer took away.
@@ -154,28 +152,7 @@ class Recipe:
 
 
 class Network(nn.Module):
-  """What all convolutional networks have in common.
-
-  Attributes:
-    num_classes: units of the classifier.
-    kernel_quantizer: what kernels pass through, learned or not, but for the first
-      and last layer's; None for none.
-    input_quantizer: what the inputs of the same layers pass through, learned or
-      not; None for none.
-    scaling: of quantized kernels, as that of `QuantDense`.
-    quantize_first: whether the first kernel is quantized too; its inputs, the
-      images, never are.
-    quantize_last: whether the classifier's kernel and inputs are.
-    activation: ``'relu'``, ``'hardtanh'``, ``'identity'`` or ``'rprelu'``, with
-      learned shifts and slopes; None for the network's own.
-    init_name: ``'xavier'``, ``'kaiming'`` (both uniform), ``'kaiming_normal'`` (of
-      the fan in), ``'kaiming_fan_out'`` (normal) or ``'orthogonal'``.
-    momentum: decay of the running statistics of normalisations.
-    epsilon: added to variances.
-    dtype: of the computation, such as bfloat16; None for that of the images.
-      Parameters, statistics and logits are float32.
-    precision: of the convolutions, as in ``jax.lax``.
-  """
+  """What convolutional networks have in common; attributes as those of `ResNet`."""
 
   num_classes: int = 10
   kernel_quantizer: _binding.AnyQuantizer = None
@@ -238,17 +215,24 @@ class Threshold(nn.Module):
     return x - shift.astype(x.dtype)
 
 
-class RPReLU(nn.Module):
-  """The activation `quantizers.rprelu`, its parameters with the module."""
+class Activation(nn.Module):
+  """A pointwise activation of a name, with parameters if it learns.
+
+  Attributes:
+    kind: one of `ACTIVATIONS`, or ``'rprelu'`` for `quantizers.rprelu`.
+  """
+
+  kind: str
 
   @nn.compact
   def __call__(self, x: types.Array) -> types.Array:
     """Returns the activations."""
+    if self.kind != _LEARNED:
+      return ACTIVATIONS[self.kind](x)
     rule = quantizers.rprelu()
-    start = rule.init(None, x)
     params = {
-      name: self.param(name, lambda _, v=value: v)
-      for name, value in start.items()
+      name: self.param(name, lambda _, value=value: value)
+      for name, value in rule.init(None, x).items()
     }
     return quantizers.bind(rule, params)(x)
 

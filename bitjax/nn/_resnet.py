@@ -106,26 +106,19 @@ class ResNet(_blocks.Network):
       inputs=False,
     )
     x = recipe.activate(recipe.norm(x, 0, train), 0)
-    strides = [
-      2 if stage and not block else 1
-      for stage, blocks in enumerate(self.stages)
-      for block in range(blocks)
-    ]
-    widths = [
-      width
-      for width, blocks in zip(self.widths, self.stages, strict=True)
-      for _ in range(blocks)
-    ]
-    for place, (width, stride) in enumerate(zip(widths, strides, strict=True)):
-      block = Block(
-        width,
-        stride,
-        self.variant != 'plain',
-        self.shortcut,
-        recipe,
-        name=f'Block_{place}',
-      )
-      x = block(x, train=train, progress=progress)
+    place = 0
+    for stage, blocks in enumerate(self.stages):
+      for number in range(blocks):
+        block = Block(
+          features=self.widths[stage],
+          strides=2 if stage and not number else 1,
+          every=self.variant != 'plain',
+          shortcut=self.shortcut,
+          recipe=recipe,
+          name=f'Block_{place}',
+        )
+        x = block(x, train=train, progress=progress)
+        place += 1
     x = jnp.mean(x, axis=(1, 2))
     return recipe.dense(
       x, self.num_classes, progress=progress, quantized=self.quantize_last
