@@ -189,6 +189,7 @@ def test_names_and_splits_are_checked():
   assert set(data.DATASETS) == {
     'mnist5k',
     'digits',
+    'digits32',
     'synthetic',
     'mnist',
     'fashion_mnist',
