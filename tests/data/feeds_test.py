@@ -178,13 +178,19 @@ def test_a_bad_example_is_named_and_the_feed_goes_on(kind):
       return BAD[kind] if index == 11 else good
 
   feed = data.host_feed(Damaged(), BATCH, SEED)
-  wanted = data.device_feed(DATASET, BATCH, SEED).chunk(0, EPOCH)
+  wanted = data.device_feed(DATASET, BATCH, SEED).chunk(0, 3 * EPOCH)
+  steps = range(EPOCH, 3 * EPOCH)
+  bad = next(i for i in steps if 11 in wanted[i] and 11 not in wanted[i - 1])
   for _ in range(2):
-    with pytest.raises(ValueError, match=r'^Example 11: expected an') as error:
-      feed.chunk(0, EPOCH)
-    assert '\n' not in str(error.value)
-  good = next(i for i in range(EPOCH) if 11 not in wanted[i])
-  np.testing.assert_array_equal(feed.chunk(good, 1)[1][0], wanted[good])
+    # Read in turn, so that the bad step is what was read ahead.
+    labels = feed.chunk(bad - 1, 1)[1]
+    np.testing.assert_array_equal(labels[0], wanted[bad - 1])
+    for _ in range(2):
+      with pytest.raises(
+        ValueError, match=r'^Example 11: expected an'
+      ) as error:
+        feed.chunk(bad, 1)
+      assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('make', [data.device_feed, data.host_feed])
