@@ -51,7 +51,7 @@ def mixup(
   _check(images, targets)
   types.check_positive('alpha', alpha)
   share_key, partner_key = jax.random.split(key)
-  share = jax.random.beta(share_key, alpha, alpha)
+  share = _share(share_key, alpha)
   partners = jax.random.permutation(partner_key, images.shape[0])
   if not jnp.issubdtype(images.dtype, jnp.floating):
     images = images.astype(jnp.float32)
@@ -94,7 +94,7 @@ def cutmix(
   types.check_positive('alpha', alpha)
   size, height, width, _ = images.shape
   share_key, partner_key, row_key, column_key = jax.random.split(key, 4)
-  side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha))
+  side = jnp.sqrt(1 - _share(share_key, alpha))
   rows = _interval(row_key, side, height)
   columns = _interval(column_key, side, width)
   inside = rows[:, np.newaxis] & columns[np.newaxis, :]
@@ -126,6 +126,14 @@ def smooth(targets: types.Array, epsilon: types.Scalar) -> types.Array:
   """
   types.check_fraction('epsilon', epsilon)
   return (1 - epsilon) * targets + epsilon / targets.shape[-1]
+
+
+def _share(key: types.Array, alpha: types.Scalar) -> types.Array:
+  """Draws from Beta(alpha, alpha)."""
+  # G / (G + G') of two gamma variables, drawn by one sampler: jax.random.beta
+  # has two of them, and they are what takes long to compile.
+  logs = jax.random.loggamma(key, alpha, (2,))
+  return jax.nn.sigmoid(logs[0] - logs[1])
 
 
 def _interval(key: types.Array, share: types.Array, length: int) -> types.Array:

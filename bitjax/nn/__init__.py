@@ -9,6 +9,9 @@ from bitjax.nn._mlp import MLP
 from bitjax.nn._mlp import binary_mlp
 from bitjax.nn._mlp import binary_weights_mlp
 from bitjax.nn._mlp import full_precision_mlp
+from bitjax.nn._passing import GradientPassing
+from bitjax.nn._passing import LayerPassing
+from bitjax.nn._passing import gradient_passing
 from bitjax.nn._progress import training_progress
 from bitjax.nn._resnet import ResNet
 from bitjax.nn._resnet import resnet18
@@ -17,12 +20,17 @@ from bitjax.nn._resnet import resnet32
 from bitjax.nn._summary import LayerSummary
 from bitjax.nn._summary import Summary
 from bitjax.nn._summary import summary
+from bitjax.nn._vgg import VGG
+from bitjax.nn._vgg import vgg_small
 from bitjax.nn._views import layer_view
 from bitjax.nn._views import network_view
 
 __all__ = [
   'MLP',
+  'VGG',
   'BatchNorm',
+  'GradientPassing',
+  'LayerPassing',
   'LayerSummary',
   'QuantConv',
   'QuantDense',
@@ -33,6 +41,7 @@ __all__ = [
   'complete',
   'deploy',
   'full_precision_mlp',
+  'gradient_passing',
   'layer_view',
   'network_view',
   'resnet18',
@@ -40,4 +49,5 @@ __all__ = [
   'resnet32',
   'summary',
   'training_progress',
+  'vgg_small',
 ]

@@ -24,7 +24,7 @@ from bitjax.nn import _conv
 from bitjax.nn import _inits
 from bitjax.nn import _layers
 
-__all__ = ['ACTIVATIONS', 'Recipe', 'as_images', 'default_activation']
+__all__ = ['ACTIVATIONS', 'Activation', 'Network', 'Recipe', 'as_images']
 
 ACTIVATIONS: dict[str, Callable[[types.Array], types.Array]] = {
   'identity': lambda x: x,
@@ -36,10 +36,10 @@ _LEARNED = 'rprelu'
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How a network makes its layers; attributes as those of `ResNet`.
+  """How a network makes its layers; attributes as those of `Network`.
 
-  ``activation`` is the name of one, and ``thresholds`` says whether the inputs of
-  quantized convolutions are shifted first.
+  ``activation`` is the name of one, and ``thresholds`` says whether learned
+  thresholds precede the quantizers of inputs.
   """
 
   kernel_quantizer: _binding.AnyQuantizer
@@ -136,10 +136,8 @@ class Recipe:
     return _binding.as_dtype(layer(x), self.dtype)
 
   def activate(self, x: types.Array, place: int) -> types.Array:
-    """The activation; if it learns it is ``RPReLU_{place}``."""
-    if self.activation == _LEARNED:
-      return RPReLU(name=f'RPReLU_{place}')(x)
-    return ACTIVATIONS[self.activation](x)
+    """The activation, ``Activation_{place}``."""
+    return Activation(self.activation, name=f'Activation_{place}')(x)
 
   def _quantized(self, kernel: bool, inputs: bool) -> dict[str, Any]:
     # A scale stands for what a kernel's quantizer took away.
@@ -151,6 +149,55 @@ class Recipe:
       'kernel_init': _inits.initializer(self.init_name),
       'dtype': self.dtype,
     }
+
+
+class Network(nn.Module):
+  """What convolutional networks have in common; attributes as those of `ResNet`."""
+
+  num_classes: int = 10
+  kernel_quantizer: _binding.AnyQuantizer = None
+  input_quantizer: _binding.AnyQuantizer = None
+  scaling: str | quantizers.Scaling = 'none'
+  quantize_first: bool = False
+  quantize_last: bool = False
+  activation: str | None = None
+  init_name: str = 'kaiming_normal'
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  dtype: Any = None
+  precision: Any = 'highest'
+
+  def recipe(
+    self, activation: str | None = None, thresholds: bool = False
+  ) -> Recipe:
+    """How this network makes its layers.
+
+    Args:
+      activation: the network's own; None for hardtanh before quantizers of one
+        bit (the sign of a ReLU's output is +1 throughout), else ReLU.
+      thresholds: see `Recipe`.
+    """
+    if activation is None:
+      activation = 'hardtanh' if _is_binary(self.input_quantizer) else 'relu'
+    return Recipe(
+      kernel_quantizer=self.kernel_quantizer,
+      input_quantizer=self.input_quantizer,
+      scaling=self.scaling,
+      activation=self.activation or activation,
+      init_name=self.init_name,
+      momentum=self.momentum,
+      epsilon=self.epsilon,
+      dtype=self.dtype,
+      precision=self.precision,
+      thresholds=thresholds,
+    )
+
+
+def _is_binary(quantizer):
+  try:
+    return quantizer is not None and _bits.quantizer_bits(quantizer) == 1
+  except ValueError:  # It does not say.
+    return False
 
 
 class Threshold(nn.Module):
@@ -168,32 +215,26 @@ class Threshold(nn.Module):
     return x - shift.astype(x.dtype)
 
 
-class RPReLU(nn.Module):
-  """The activation `quantizers.rprelu`, its parameters with the module."""
+class Activation(nn.Module):
+  """A pointwise activation of a name, with parameters if it learns.
+
+  Attributes:
+    kind: one of `ACTIVATIONS`, or ``'rprelu'`` for `quantizers.rprelu`.
+  """
+
+  kind: str
 
   @nn.compact
   def __call__(self, x: types.Array) -> types.Array:
     """Returns the activations."""
+    if self.kind != _LEARNED:
+      return ACTIVATIONS[self.kind](x)
     rule = quantizers.rprelu()
-    start = rule.init(None, x)
     params = {
-      name: self.param(name, lambda _, v=value: v)
-      for name, value in start.items()
+      name: self.param(name, lambda _, value=value: value)
+      for name, value in rule.init(None, x).items()
     }
     return quantizers.bind(rule, params)(x)
-
-
-def default_activation(input_quantizer: _binding.AnyQuantizer) -> str:
-  """``'hardtanh'`` before 1-bit quantizers, else ``'relu'``.
-
-  The sign of a ReLU's output is +1 throughout.
-  """
-  if input_quantizer is None:
-    return 'relu'
-  try:
-    return 'hardtanh' if _bits.quantizer_bits(input_quantizer) == 1 else 'relu'
-  except ValueError:  # It does not say.
-    return 'relu'
 
 
 def as_images(images: types.Array, dtype: Any) -> types.Array:

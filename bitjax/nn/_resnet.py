@@ -20,9 +20,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from bitjax import quantizers
 from bitjax import types
-from bitjax.nn import _binding
 from bitjax.nn import _blocks
 
 __all__ = ['ResNet', 'resnet18', 'resnet20', 'resnet32']
@@ -31,7 +29,7 @@ VARIANTS = ('plain', 'bireal', 'react')
 SHORTCUTS = ('pad', 'projection')
 
 
-class ResNet(nn.Module):
+class ResNet(_blocks.Network):
   """A residual network on images, such as those of CIFAR.
 
   A 3 x 3 convolution (no pooling), stages of blocks of two convolutions, of which
@@ -43,24 +41,25 @@ class ResNet(nn.Module):
   Attributes:
     stages: how many blocks each stage has.
     widths: how many channels.
-    num_classes: units of the classifier.
-    variant: ``'plain'``, ``'bireal'`` or ``'react'``; see above.
+    variant: ``'plain'``, ``'bireal'`` or ``'react'``. Their activations are
+      hardtanh before inputs of one bit (the sign of a ReLU's output is +1
+      throughout), else ReLU; hardtanh; RPReLU.
     shortcut: where the shape changes: ``'pad'``, means over 2 x 2 places and
       channels of zeros, half of them on either side (option A); or
       ``'projection'``, a 1 x 1 convolution in full precision and a normalisation.
-    activation: ``'relu'``, ``'hardtanh'``, ``'identity'`` or ``'rprelu'``; None
-      for the variant's: RPReLU for react; hardtanh for bireal, and for plain before
-      inputs of one bit (the sign of a ReLU is +1 throughout); else ReLU.
-    kernel_quantizer: what the kernels of the blocks pass through, learned or not;
-      None for none.
-    input_quantizer: what the inputs of the blocks' convolutions pass through,
-      learned or not; None for none.
+    num_classes: units of the classifier.
+    kernel_quantizer: what kernels pass through, learned or not, but for the first
+      and last layer's; None for none.
+    input_quantizer: what the inputs of the same layers pass through, learned or
+      not; None for none.
     scaling: of quantized kernels, as that of `QuantDense`.
     quantize_first: whether the first kernel is quantized too; its inputs, the
       images, never are.
     quantize_last: whether the classifier's kernel and inputs are.
-    init_name: ``'xavier'``, ``'kaiming'`` (uniform), ``'kaiming_normal'`` (fan in),
-      ``'kaiming_fan_out'`` (normal) or ``'orthogonal'``.
+    activation: ``'relu'``, ``'hardtanh'``, ``'identity'`` or ``'rprelu'``; None for
+      the variant's.
+    init_name: ``'xavier'``, ``'kaiming'`` (both uniform), ``'kaiming_normal'`` (of
+      the fan in), ``'kaiming_fan_out'`` (normal) or ``'orthogonal'``.
     momentum: decay of the running statistics of normalisations.
     epsilon: added to variances.
     dtype: of the computation, such as bfloat16; None for that of the images.
@@ -75,20 +74,8 @@ class ResNet(nn.Module):
 
   stages: tuple[int, ...] = (3, 3, 3)
   widths: tuple[int, ...] = (16, 32, 64)
-  num_classes: int = 10
   variant: str = 'plain'
   shortcut: str = 'pad'
-  activation: str | None = None
-  kernel_quantizer: _binding.AnyQuantizer = None
-  input_quantizer: _binding.AnyQuantizer = None
-  scaling: str | quantizers.Scaling = 'none'
-  quantize_first: bool = False
-  quantize_last: bool = False
-  init_name: str = 'kaiming_normal'
-  momentum: float = 0.9
-  epsilon: float = 1e-5
-  dtype: Any = None
-  precision: Any = 'highest'
 
   @nn.compact
   def __call__(
@@ -106,7 +93,9 @@ class ResNet(nn.Module):
         those of the batch (``mutable=['batch_stats']``).
       progress: of training, in [0, 1], for quantizers that anneal.
     """
-    recipe = self._recipe()
+    self._check()
+    own = {'bireal': 'hardtanh', 'react': 'rprelu'}.get(self.variant)
+    recipe = self.recipe(own, thresholds=self.variant == 'react')
     x = _blocks.as_images(images, self.dtype)
     x = recipe.conv(
       x,
@@ -117,32 +106,25 @@ class ResNet(nn.Module):
       inputs=False,
     )
     x = recipe.activate(recipe.norm(x, 0, train), 0)
-    strides = [
-      2 if stage and not block else 1
-      for stage, blocks in enumerate(self.stages)
-      for block in range(blocks)
-    ]
-    widths = [
-      width
-      for width, blocks in zip(self.widths, self.stages, strict=True)
-      for _ in range(blocks)
-    ]
-    for place, (width, stride) in enumerate(zip(widths, strides, strict=True)):
-      block = Block(
-        width,
-        stride,
-        self.variant != 'plain',
-        self.shortcut,
-        recipe,
-        name=f'Block_{place}',
-      )
-      x = block(x, train=train, progress=progress)
+    place = 0
+    for stage, blocks in enumerate(self.stages):
+      for number in range(blocks):
+        block = Block(
+          features=self.widths[stage],
+          strides=2 if stage and not number else 1,
+          every=self.variant != 'plain',
+          shortcut=self.shortcut,
+          recipe=recipe,
+          name=f'Block_{place}',
+        )
+        x = block(x, train=train, progress=progress)
+        place += 1
     x = jnp.mean(x, axis=(1, 2))
     return recipe.dense(
       x, self.num_classes, progress=progress, quantized=self.quantize_last
     )
 
-  def _recipe(self):
+  def _check(self):
     types.check_choice('variant', self.variant, VARIANTS)
     types.check_choice('shortcut', self.shortcut, SHORTCUTS)
     sizes = (*self.stages, *self.widths)
@@ -156,25 +138,6 @@ class ResNet(nn.Module):
         "widths must not decrease where shortcuts are padded ('projection' can "
         f'do it); got {self.widths}.'
       )
-    activation = self.activation
-    if activation is None:
-      activation = {
-        'plain': _blocks.default_activation(self.input_quantizer),
-        'bireal': 'hardtanh',
-        'react': 'rprelu',
-      }[self.variant]
-    return _blocks.Recipe(
-      kernel_quantizer=self.kernel_quantizer,
-      input_quantizer=self.input_quantizer,
-      scaling=self.scaling,
-      activation=activation,
-      init_name=self.init_name,
-      momentum=self.momentum,
-      epsilon=self.epsilon,
-      dtype=self.dtype,
-      precision=self.precision,
-      thresholds=self.variant == 'react',
-    )
 
 
 class Block(nn.Module):
@@ -226,12 +189,13 @@ class Block(nn.Module):
 
 def resnet20(**kwargs: Any) -> ResNet:
   """ResNet-20, 0.27 million parameters; keywords are the fields of `ResNet`."""
-  return ResNet(**({'stages': (3, 3, 3)} | kwargs))
+  return ResNet(**kwargs)
 
 
 def resnet32(**kwargs: Any) -> ResNet:
   """ResNet-32, 0.46 million parameters; keywords are the fields of `ResNet`."""
-  return ResNet(**({'stages': (5, 5, 5)} | kwargs))
+  defaults: dict[str, Any] = {'stages': (5, 5, 5)}
+  return ResNet(**(defaults | kwargs))
 
 
 def resnet18(**kwargs: Any) -> ResNet:
