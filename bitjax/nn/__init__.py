@@ -3,6 +3,7 @@
 from bitjax.nn._conv import QuantConv
 from bitjax.nn._deploy import complete
 from bitjax.nn._deploy import deploy
+from bitjax.nn._inits import INITS
 from bitjax.nn._layers import BatchNorm
 from bitjax.nn._layers import QuantDense
 from bitjax.nn._mlp import MLP
@@ -26,6 +27,7 @@ from bitjax.nn._views import layer_view
 from bitjax.nn._views import network_view
 
 __all__ = [
+  'INITS',
   'MLP',
   'VGG',
   'BatchNorm',

@@ -22,6 +22,9 @@ from bitjax.training._losses import cross_entropy
 from bitjax.training._losses import divergence
 from bitjax.training._optimizers import OPTIMIZERS
 from bitjax.training._optimizers import optimizer
+from bitjax.training._outcome import LAYERED
+from bitjax.training._outcome import layout
+from bitjax.training._outcome import outcome
 from bitjax.training._recipes import Recipe
 from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
@@ -29,6 +32,7 @@ from bitjax.training._schedules import learning_rate
 from bitjax.training._schedules import progress
 from bitjax.training._state import Totals
 from bitjax.training._state import TrainState
+from bitjax.training._state import check_fits
 from bitjax.training._state import create
 from bitjax.training._state import kernels
 from bitjax.training._state import switch
@@ -36,6 +40,7 @@ from bitjax.training._state import variables_of
 from bitjax.training._task import Task
 
 __all__ = [
+  'LAYERED',
   'OPTIMIZERS',
   'PROGRESS',
   'SCHEDULES',
@@ -51,6 +56,7 @@ __all__ = [
   'Task',
   'Totals',
   'TrainState',
+  'check_fits',
   'create',
   'cross_entropy',
   'describe',
@@ -58,9 +64,11 @@ __all__ = [
   'evaluator',
   'fit',
   'kernels',
+  'layout',
   'learning_rate',
   'load_variables',
   'optimizer',
+  'outcome',
   'progress',
   'statistician',
   'switch',

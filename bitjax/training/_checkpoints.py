@@ -41,7 +41,7 @@ class Checkpoints:
 
   def __init__(self, folder: str | os.PathLike[str]):
     self._folder = pathlib.Path(folder).absolute()
-    self._checkpointer = _open(self._folder, cleanup=True)
+    self._checkpointer: Any = _open(self._folder, cleanup=True)
 
   def description(self) -> dict[str, str]:
     """That of the latest checkpoint; empty if there is none."""
@@ -79,10 +79,9 @@ class Checkpoints:
     if wrong is not None:
       raise ValueError(f'{self._folder}: the checkpoint does not fit: {wrong}.')
     abstract = {
-      path: np.empty(leaf.shape, leaf.dtype)
-      for path, leaf in wanted.items()
+      path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()
     }
-    loaded: dict[str, Any] = self._checkpointer.load(latest.step, abstract)
+    loaded = self._checkpointer.load(latest.step, abstract)
     return _unflatten(template, [jnp.asarray(loaded[path]) for path in wanted])
 
   def save(
@@ -139,7 +138,7 @@ def load_variables(
   path = pathlib.Path(folder).absolute()
   if not path.is_dir():
     raise ValueError(f'{folder} is not a folder with checkpoints.')
-  checkpointer = _open(path, cleanup=False)
+  checkpointer: Any = _open(path, cleanup=False)
   try:
     found = list(checkpointer.checkpoints)
     if which == 'best':
@@ -147,7 +146,7 @@ def load_variables(
       found.sort(key=lambda each: each.metrics[_METRIC])
     if not found:
       raise ValueError(f'{folder} holds no {which} checkpoint.')
-    arrays: dict[str, Any] = checkpointer.load(found[-1].step)
+    arrays = checkpointer.load(found[-1].step)
   except (OSError, KeyError) as error:
     raise ValueError(f'{folder} holds no checkpoint of bitjax.') from error
   finally:
@@ -199,16 +198,15 @@ def _text(value: Any) -> str:
 
 def _open(folder, *, cleanup):
   policies = ocp.training.preservation_policies
-  best = policies.BestN(
+  best: Any = policies.BestN(
     get_metric_fn=lambda metrics: metrics[_METRIC],
     n=1,
     keep_checkpoints_without_metrics=False,
   )
+  keep: Any = policies.AnyPreservationPolicy([policies.LatestN(1), best])
   return ocp.training.Checkpointer(
     folder,
-    preservation_policy=policies.AnyPreservationPolicy(
-      [policies.LatestN(1), best]
-    ),
+    preservation_policy=keep,
     cleanup_tmp_directories=cleanup,
   )
 

@@ -22,10 +22,14 @@ from bitjax.training import _task
 
 __all__ = ['STATISTICS', 'Scores', 'evaluator', 'statistician']
 
-STATISTICS = tuple(
-  f'gradient_{name}'
-  for name in ('mean', 'coordinate_variance', 'batch_variance', 'sparsity')
-) + ('gradient_signal_to_noise', 'saturated')
+STATISTICS = (
+  'gradient_mean',
+  'gradient_coordinate_variance',
+  'gradient_batch_variance',
+  'gradient_sparsity',
+  'gradient_signal_to_noise',
+  'saturated',
+)
 
 
 class Scores(NamedTuple):
@@ -58,9 +62,7 @@ def evaluator(
           variables, task.prepare(images), train=False, progress=1.0
         )
         logits = logits.astype(jnp.float32)
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-          logits, labels
-        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         right = jnp.argmax(logits, axis=-1) == labels
         found = jnp.stack(
           [

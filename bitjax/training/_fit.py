@@ -35,11 +35,11 @@ __all__ = ['Fitted', 'Phase', 'Reporter', 'fit']
 class Reporter(Protocol):
   """Who is told how far a training is."""
 
-  def begin(self, total: int, done: int) -> None:
+  def begin(self, total: int, done: int, /) -> None:
     """So many images are to be trained on, so many were before."""
     ...
 
-  def advance(self, amount: int, label: str) -> None:
+  def advance(self, images: int, label: str, /) -> None:
     """So many more images have been trained on."""
     ...
 
@@ -75,7 +75,7 @@ def fit(
   feeds: Sequence[data.Feed],
   seeds: Sequence[int],
   *,
-  validation: tuple[types.Array, types.Array, types.Array] | None = None,
+  validation: tuple[Any, Any, Any] | None = None,
   probe: data.Batch | None = None,
   variables: types.PyTree | None = None,
   folder: str | os.PathLike[str] | None = None,
@@ -196,6 +196,7 @@ def _run(
   evaluate = _evaluation.evaluator(task, num_seeds)
   describe = _evaluation.statistician(task, num_seeds)
   arrays, step, label = feeds[0].arrays, int(state.step[0]), ''
+  lanes = None
   if mesh is not None:
     lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
     state = _place(state, mesh, lanes)
@@ -244,9 +245,7 @@ def _place(tree, mesh, *axes):
       axis if axis and leaf.shape[i] % mesh.shape[axis] == 0 else None
       for i, axis in enumerate(known[: leaf.ndim])
     ]
-    return jax.device_put(
-      leaf, jax.sharding.NamedSharding(mesh, jax.P(*fits))
-    )
+    return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, jax.P(*fits)))
 
   return jax.tree.map(put, tree)
 

@@ -26,6 +26,7 @@ from bitjax import types
 __all__ = [
   'Totals',
   'TrainState',
+  'check_fits',
   'create',
   'kernels',
   'mismatch',
@@ -44,7 +45,9 @@ class Totals(NamedTuple):
   steps: types.Array  # shape=(), int32.
   examples: types.Array  # shape=(), float32: of all batches.
   loss: types.Array  # shape=(), float32: of batch means.
-  correct: types.Array  # shape=(), float32: examples, weighted by their targets.
+  correct: (
+    types.Array
+  )  # shape=(), float32: examples, weighted by their targets.
   flips: dict[str, types.Array]  # By kernel, shape=(), float32.
 
 
@@ -115,14 +118,7 @@ def create(
   """
 
   if variables is not None:
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0)))
-    wanted = jax.eval_shape(
-      lambda key: model.init(
-        {'params': key[0], 'quantizer': key[1]}, images, train=False
-      ),
-      keys,
-    )
-    _check_fits(wanted, variables)
+    check_fits(model, variables, images)
   keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
   return _creator(model, tx, len(seeds), average)(keys, images, variables)
 
@@ -145,6 +141,48 @@ def _creator(model, tx, num_seeds, average):
     return over_seeds(one, num_seeds)(keys)
 
   return jax.jit(create)
+
+
+def check_fits(
+  model: nn.Module, variables: types.PyTree, images: types.Array
+) -> None:
+  """Checks that a network can start from these variables.
+
+  Args:
+    model: the network.
+    variables: of one of the same names and shapes; the parameters of learned
+      quantizers may be absent, or be those of others.
+    images: as the model sees them; only their shape matters.
+
+  Raises:
+    ValueError: naming the first leaf that does not fit.
+  """
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  wanted = _described(
+    jax.eval_shape(
+      lambda key: model.init(
+        {'params': key, 'quantizer': key}, images, train=False
+      ),
+      key,
+    )
+  )
+  found = {
+    path: text
+    for path, text in _described(variables).items()
+    if path.split('/')[0] not in _PASSING
+  }
+  for path, text in found.items():
+    if wanted.get(path) != text and not _learned(path):
+      raise ValueError(
+        f'the checkpoint must be one of this network; {path} is {text} there, '
+        f'here {wanted.get(path, "absent")}.'
+      )
+  for path, text in wanted.items():
+    if path not in found and not _learned(path):
+      raise ValueError(
+        f'the checkpoint must be one of this network, which has {path} '
+        f'({text}); there it is absent.'
+      )
 
 
 def switch(
@@ -187,7 +225,7 @@ def variables_of(state: TrainState, *, average: bool = False) -> types.PyTree:
 
 def kernels(params: types.PyTree) -> dict[str, types.Array]:
   """Latent kernels by the path of their layer, in the order of the network."""
-  flat = traverse_util.flatten_dict(core.unfreeze(params))
+  flat: dict[Any, Any] = traverse_util.flatten_dict(core.unfreeze(params))
   found = {path: w for path, w in flat.items() if path[-1] == 'kernel'}
   return {'/'.join(p[:-1]): found[p] for p in sorted(found, key=_natural)}
 
@@ -235,28 +273,6 @@ def _completed(model, variables, key, images):
   return _graft(wanted, found)
 
 
-def _check_fits(wanted, found):
-  """Raises unless every leaf that is there is one that the model has."""
-  flat = _described(wanted)
-  theirs = {
-    path: text
-    for path, text in _described(found).items()
-    if path.split('/')[0] not in _PASSING
-  }
-  for path, text in theirs.items():
-    if flat.get(path) != text and not _learned(path):
-      raise ValueError(
-        f'the variables must be those of the model; {path} is {text} there, the '
-        f'model has {flat.get(path, "none")}.'
-      )
-  for path, text in flat.items():
-    if path not in theirs and path.split('/')[-1] in ('kernel', 'mean', 'var'):
-      raise ValueError(
-        f'the variables must be those of the model, which has {path} '
-        f'({text}); it is absent there.'
-      )
-
-
 def _learned(path):
   return 'quantizer' in path
 
@@ -265,9 +281,7 @@ def _graft(template, values):
   """``template``'s tree, with the leaves of ``values`` wherever both have one."""
   known = dict(_paths(values))
   leaves = [
-    known[path]
-    if path in known and known[path].shape == leaf.shape
-    else leaf
+    known[path] if path in known and known[path].shape == leaf.shape else leaf
     for path, leaf in _paths(template)
   ]
   return jax.tree.unflatten(jax.tree.structure(template), leaves)

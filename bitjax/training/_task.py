@@ -74,23 +74,15 @@ class Task:
     taught: types.PyTree,
   ) -> tuple[types.Array, tuple[types.PyTree, types.Array]]:
     """The loss in nats; the new collections and the logits beside it."""
-    logits, moved = self.model.apply(
+    found: Any = self.model.apply(
       {'params': params, **collections},
       images,
       train=True,
       progress=progress,
-      mutable=list(collections) or False,
+      mutable=list(collections),
       rngs={'quantizer': key},
-    ) if collections else (
-      self.model.apply(
-        {'params': params},
-        images,
-        train=True,
-        progress=progress,
-        rngs={'quantizer': key},
-      ),
-      {},
     )
+    logits, moved = found
     loss = _losses.cross_entropy(logits, targets)
     if self.distillation is not None:
       weight = self.distillation.weight
@@ -122,9 +114,7 @@ class Task:
       progress,
       taught,
     )
-    updates, opt_state = self.tx.update(
-      gradient, state.opt_state, state.params
-    )
+    updates, opt_state = self.tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return state._replace(
       step=state.step + 1,
