@@ -112,6 +112,12 @@ class TrainConfig:
   def __post_init__(self):
     flags.check(self)
 
+  def recipe(self) -> dict[str, Any]:
+    """The arguments of a `bitjax.training.Recipe`."""
+    own = {field.name for field in dataclasses.fields(TrainConfig)}
+    own -= {'dataset', 'data_dir', 'validation_examples', 'seeds'}
+    return {name: getattr(self, name) for name in sorted(own)}
+
   def open(self, sweep: sweeps.Sweep) -> Parts:
     """Loads the data, divides them, and records which they are.
 
@@ -222,11 +228,8 @@ class NetworkConfig(TrainConfig):
 
   def recipe(self) -> dict[str, Any]:
     """The arguments of a `bitjax.training.Recipe`."""
-    own = {field.name for field in dataclasses.fields(TrainConfig)}
-    own -= {'dataset', 'data_dir', 'validation_examples', 'seeds'}
-    found = {name: getattr(self, name) for name in own}
     binary = (choices.NETWORKS[self.network].binary,)
-    return found | {'binary': binary, 'frozen': self.frozen}
+    return super().recipe() | {'binary': binary, 'frozen': self.frozen}
 
   def stages(self, num_classes: int) -> list[tuple[float, Any]]:
     """The network; with ``staged``, first with quantized activations only."""

@@ -21,6 +21,7 @@ from bitjax.training._losses import Distillation
 from bitjax.training._losses import cross_entropy
 from bitjax.training._losses import divergence
 from bitjax.training._optimizers import OPTIMIZERS
+from bitjax.training._optimizers import MultiplierState
 from bitjax.training._optimizers import optimizer
 from bitjax.training._outcome import LAYERED
 from bitjax.training._outcome import layout
@@ -49,6 +50,7 @@ __all__ = [
   'Distillation',
   'Fitted',
   'Log',
+  'MultiplierState',
   'Phase',
   'Recipe',
   'Reporter',

@@ -78,6 +78,7 @@ def fit(
   validation: tuple[Any, Any, Any] | None = None,
   probe: data.Batch | None = None,
   variables: types.PyTree | None = None,
+  rates: Sequence[float] | None = None,
   folder: str | os.PathLike[str] | None = None,
   period: int | None = None,
   chunk: int = 50,
@@ -97,6 +98,7 @@ def fit(
     probe: examples whose gradients describe the layers; None for no description.
       Their number must be divisible by four.
     variables: what to start from; None for random weights. See `create`.
+    rates: factors on the learning rate, one for each network; None for 1.
     folder: for checkpoints and the log; a training that it holds goes on. None
       keeps nothing.
     period: updates between two rows; None for an epoch.
@@ -120,7 +122,7 @@ def fit(
   """
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
-  _check(phases, feeds, seeds, chunk, period)
+  _check(phases, feeds, seeds, rates, chunk, period)
   period = period or feeds[0].steps_per_epoch
   images = _first_images(phases[0].task, feeds[0])
   log = _log.Log(folder, tensorboard=tensorboard)
@@ -133,6 +135,7 @@ def fit(
       seeds,
       images,
       variables=variables,
+      rates=rates,
       average=phases[0].task.average is not None,
     )
     if folder is not None:
@@ -318,7 +321,7 @@ def _restore(keeper, phases, begin, images):
   return number, keeper.restore(shapes, _description(phases, number))
 
 
-def _check(phases, feeds, seeds, chunk, period):
+def _check(phases, feeds, seeds, rates, chunk, period):
   ends = [phase.until for phase in phases]
   if not ends or ends != sorted(set(ends)) or ends[0] < 1:
     raise ValueError(f'phases must end later and later; got {ends}.')
@@ -326,7 +329,11 @@ def _check(phases, feeds, seeds, chunk, period):
     raise ValueError(
       f'there must be one feed for each seed; got {len(feeds)} and {len(seeds)}.'
     )
-  if len(set(seeds)) < len(seeds):
+  if rates is not None and len(rates) != len(seeds):
+    raise ValueError(
+      f'there must be one rate for each seed; got {len(rates)} and {len(seeds)}.'
+    )
+  if len(set(zip(seeds, rates or seeds, strict=True))) < len(seeds):
     raise ValueError(f'seeds must differ; got {tuple(seeds)}.')
   for name, value in (('chunk', chunk), ('period', period)):
     if value is not None and value < 1:

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from bitjax import transforms
 from bitjax import tree
 from bitjax import types
 
-__all__ = ['OPTIMIZERS', 'optimizer']
+__all__ = ['OPTIMIZERS', 'MultiplierState', 'optimizer']
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw', 'bop')
+
+
+class MultiplierState(NamedTuple):
+  """Of an optimiser's learning rate: a factor that is data, not program."""
+
+  multiplier: types.Array  # shape=(), float32.
 
 
 def optimizer(
@@ -44,7 +51,9 @@ def optimizer(
 
   Args:
     name: one of `OPTIMIZERS`.
-    learning_rate: a number or a schedule; of Adam in ``'bop'``.
+    learning_rate: a number or a schedule; of Adam in ``'bop'``. A factor on it
+      lies in the state (`MultiplierState`), so that networks that differ in it
+      share a program.
     momentum: of SGD, in [0, 1).
     weight_decay: >= 0, on kernels only (and on none that Bop flips).
     quantizer_rate: learning rate of the parameters of quantizers, as a multiple.
@@ -82,7 +91,7 @@ def optimizer(
     main = [optax.scale_by_adam(), decay]
   else:
     main = [decay, optax.scale_by_adam()]
-  links = [*main, rate]
+  links = [*main, rate, _scale_by_multiplier()]
   if quantizer_rate != 1.0:
     links.append(optax.masked(optax.scale(quantizer_rate), _quantizers))
   base = optax.chain(*links)
@@ -103,6 +112,21 @@ def optimizer(
       {'frozen': optax.set_to_zero(), 'rest': moving}, still
     )
   return optax.chain(*links)
+
+
+def _scale_by_multiplier():
+  def init(params):
+    del params
+    return MultiplierState(jnp.ones((), jnp.float32))
+
+  def update(updates, state, params=None):
+    del params
+    scaled = jax.tree.map(
+      lambda u: (state.multiplier * u).astype(u.dtype), updates
+    )
+    return scaled, state
+
+  return optax.GradientTransformation(init, update)
 
 
 def _kernels(params):

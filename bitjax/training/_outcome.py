@@ -82,6 +82,7 @@ def outcome(
   seeds: Sequence[int],
   folder: str | os.PathLike[str] | None = None,
   variables: types.PyTree | None = None,
+  rates: Sequence[float] | None = None,
   tensorboard: bool = False,
   mesh: jax.sharding.Mesh | None = None,
   report: _fit.Reporter | None = None,
@@ -97,6 +98,7 @@ def outcome(
     seeds: networks side by side; they share the data, each has its own order.
     folder: where a training goes on; None keeps nothing.
     variables: what to start from; None for random weights.
+    rates: factors on the learning rate, one for each network; None for 1.
     tensorboard: whether to write event files.
     mesh: devices; see `fit`.
     report: is told how far it is.
@@ -117,6 +119,7 @@ def outcome(
       jnp.asarray(train.images[:probed]), jnp.asarray(train.labels[:probed])
     ),
     variables=variables,
+    rates=rates,
     folder=folder,
     tensorboard=tensorboard,
     mesh=mesh,

@@ -99,6 +99,7 @@ def create(
   *,
   variables: types.PyTree | None = None,
   average: bool = False,
+  rates: Sequence[float] | None = None,
 ) -> TrainState:
   """Initialises one network for each seed.
 
@@ -112,15 +113,25 @@ def create(
       names and shapes, full precision or not. What it lacks (learned quantizers)
       is initialised. None for random weights.
     average: whether to keep a moving average.
+    rates: factors on the learning rate, one for each network; None for 1.
 
   Raises:
-    ValueError: naming the first leaf of ``variables`` that does not fit the model.
+    ValueError: for rates with an optimiser that does not know them (see
+      `optimizer`); naming the first leaf of ``variables`` that does not fit the model.
   """
 
   if variables is not None:
     check_fits(model, variables, images)
   keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-  return _creator(model, tx, len(seeds), average)(keys, images, variables)
+  state = _creator(model, tx, len(seeds), average)(keys, images, variables)
+  if rates is None:
+    return state
+  if optax.tree.get(state.opt_state, 'multiplier') is None:
+    raise ValueError('rates need an optimiser of bitjax.training.optimizer.')
+  opt_state = optax.tree.set(
+    state.opt_state, multiplier=jnp.asarray(rates, jnp.float32)
+  )
+  return state._replace(opt_state=opt_state)
 
 
 @functools.lru_cache(maxsize=16)
