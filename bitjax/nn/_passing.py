@@ -98,8 +98,7 @@ class GradientPassing:
       table.append(
         [_tables.shorten(row.path or '(model)', 24), row.kind, *cells]
       )
-    table.append(['loss', '', f'{self.loss:.3f}', *[''] * (len(names) - 1)])
-    return '\n'.join(_tables.align(table, 2)[:-1])
+    return '\n'.join(_tables.align(table, 2))
 
 
 def _cell(name, value):
