@@ -72,8 +72,8 @@ def fill(model, seed=0):
       value *= 3 * np.sqrt(2 / np.prod(shape[:-1]))
     if name.endswith(('scale', 'var')):
       value = np.exp(value)
-    if name.endswith('step'):  # Larger ones quantize whole kernels to zero.
-      value = 0.2 * np.exp(value)
+    if name.endswith('step'):  # About as large as what is quantized.
+      value = np.exp(value) * (0.2 if 'kernel_quantizer' in name else 0.8)
     flat[name] = value.astype(np.float32)
   return traverse_util.unflatten_dict(flat, sep='/')
 
