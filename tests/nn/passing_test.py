@@ -183,13 +183,13 @@ def test_mlp_is_taken_apart_by_its_stages():
   got = nn.gradient_passing(model, variables, INPUTS, LABELS)
   want = nn.gradient_passing(Layers(), variables, INPUTS, LABELS)
   first, activation, second = got.layers
-  assert activation.path == 'activation_0' and activation.kind == 'Activation'
+  assert activation.path == 'activation_0'
   assert second.input_mass is None and activation.kernel_mass is None
   for field in ('kernel_mass', 'kernel_power', 'kernel_norm', 'saturated'):
     check(first, 'Dense', **{field: getattr(want.layers[0], field)})
     check(second, 'Dense', **{field: getattr(want.layers[1], field)})
   for field in ('input_mass', 'input_power', 'input_share', 'input_std'):
-    check(activation, 'Activation', **{field: getattr(want.layers[1], field)})
+    check(activation, 'sign', **{field: getattr(want.layers[1], field)})
   assert 0.05 < activation.input_mass < 0.95
   assert first.kernel_mass < 0.95
 
