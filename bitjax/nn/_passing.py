@@ -98,8 +98,7 @@ class GradientPassing:
       table.append(
         [_tables.shorten(row.path or '(model)', 24), row.kind, *cells]
       )
-    table.append(['loss', '', f'{self.loss:.3f}', *[''] * (len(names) - 1)])
-    return '\n'.join(_tables.align(table, 2)[:-1])
+    return '\n'.join(_tables.align(table, 2))
 
 
 def _cell(name, value):
@@ -148,7 +147,7 @@ def gradient_passing(
       'labels must be integers, one for each image; got shapes '
       f'{labels.shape} and {images.shape}.'
     )
-  kinds: dict[str, str] = {}
+  kinds: dict[str, str] = {}  # Of the layers, as they are traced.
 
   def loss(taps, variables, images, labels, rngs):
     tapped = _Tapped(taps)
@@ -164,20 +163,22 @@ def gradient_passing(
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.mean(losses), tapped.seen
 
-  def measure(*args):
-    _, shapes = jax.eval_shape(loss, {}, *args)
-    taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    (value, seen), cotangents = jax.value_and_grad(loss, has_aux=True)(
-      taps, *args
-    )
-    return value, _measure(seen, cotangents, half_width)
-
-  value, found = jax.jit(measure)(variables, images, labels, rngs)
+  args = (variables, images, labels, rngs)
+  _, shapes = jax.eval_shape(loss, {}, *args)
   if not kinds:
     raise ValueError(
       'The model must call a layer with a quantizer, such as a QuantConv; it '
       'has none.'
     )
+
+  @jax.jit
+  def measure(*args):
+    taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    run = jax.value_and_grad(loss, has_aux=True)
+    (value, seen), cotangents = run(taps, *args)
+    return value, _measure(seen, cotangents, half_width)
+
+  value, found = measure(*args)
   found = jax.tree.map(float, jax.device_get(found))
   layers = tuple(LayerPassing(p, k, **found[p]) for p, k in kinds.items())
   return GradientPassing(layers, half_width, float(value))
@@ -232,9 +233,10 @@ class _Tapped:
     """A stage with taps; as it is if it does not quantize."""
     if getattr(stage, 'quantizer', None) is None:
       return stage
-    name = self._name(path, type(stage).__name__)
     if isinstance(stage, scans.Dense):
+      name = self._name(path, type(stage).__name__)
       return lambda x: self._product(name, stage, None, x)
+    name = self._name(path, stage.kind)
     return lambda x: self._tap(name, _X_Q, stage(self._tap(name, _X, x)))
 
   def _product(self, name, layer, product, x):

@@ -182,7 +182,8 @@ class Block(nn.Module):
     if self.strides > 1:
       size = (self.strides, self.strides)
       # As a convolution does it, for images of odd sides as well.
-      x = nn.avg_pool(x, size, size, padding='SAME', count_include_pad=False)
+      mean = nn.avg_pool(x, size, size, 'SAME', count_include_pad=False)
+      x = mean.astype(x.dtype)
     low = grow // 2
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (low, grow - low)))
 
