@@ -19,6 +19,7 @@ UNOPTIMISED = {
   'measures_test.py',
   'quantizers',
   'studies',
+  'training',
 }
 
 

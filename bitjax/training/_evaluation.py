@@ -84,8 +84,8 @@ def evaluator(
 @functools.lru_cache(maxsize=16)
 def statistician(
   task: _task.Task, num_seeds: int, *, num_groups: int = 4, limit: float = 1.0
-) -> Callable[[_state.TrainState, data.Batch], dict[str, dict[str, Any]]]:
-  """Compiles ``describe(state, batch)``: each layer's gradient and weights.
+) -> Callable[..., dict[str, dict[str, Any]]]:
+  """Compiles ``describe(state, batch, taught)``: each layer's gradient and weights.
 
   Args:
     task: the network and its loss; images are not augmented.
@@ -94,14 +94,15 @@ def statistician(
     limit: latent weights beyond it are saturated.
 
   Returns:
-    A function to name in `STATISTICS` -> layer -> [seeds]: the gradient's mean and
+    A function of the state, a batch and the teacher's variables (None without one)
+    to name in `STATISTICS` -> layer -> [seeds]: the gradient's mean and
     variance over the kernel's coordinates, its variance over batches, sparsity and
     signal-to-noise ratio (`bitjax.measures.gradient_statistics`), and the share of
     latent weights with |w| > limit.
   """
   types.check_range('num_groups', num_groups, 2, float('inf'))
 
-  def describe(state, batch):
+  def describe(state, batch, taught):
     groups = jax.tree.map(
       lambda leaf: leaf.reshape(num_groups, -1, *leaf.shape[1:]), batch
     )
@@ -118,7 +119,7 @@ def statistician(
           targets,
           key,
           task.progress(state.step),
-          None,
+          taught,
         )[0]
         return _state.kernels(found)
 
