@@ -59,7 +59,12 @@ def evaluator(
       def add(sums, batch):
         images, labels, weights = batch
         logits: Any = task.model.apply(
-          variables, task.prepare(images), train=False, progress=1.0
+          variables,
+          task.prepare(images),
+          train=False,
+          progress=1.0,
+          # What is random is so here too, in the same way every time.
+          rngs={'quantizer': jax.random.key(0)},
         )
         logits = logits.astype(jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

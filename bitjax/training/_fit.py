@@ -333,6 +333,8 @@ def _check(phases, feeds, seeds, rates, chunk, period):
     raise ValueError(
       f'there must be one feed for each seed; got {len(feeds)} and {len(seeds)}.'
     )
+  if len({(feed.num_examples, feed.batch_size) for feed in feeds}) > 1:
+    raise ValueError('feeds must be of one data set and one batch size.')
   if rates is not None and len(rates) != len(seeds):
     raise ValueError(
       f'there must be one rate for each seed; got {len(rates)} and {len(seeds)}.'

@@ -8,6 +8,7 @@ generalisation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 import os
 from typing import Any
 
@@ -49,6 +50,10 @@ def layout(
   Returns:
     Axes by output, and labels by axis: ``epoch`` (passes that are made) and
     ``layer`` (paths of kernels).
+
+  Raises:
+    ValueError: for a network that these images do not fit, or an optimiser that
+      its parameters do not.
   """
   period = len(train.labels) // batch_size
   steps = [*range(period, phases[-1].until + 1, period)]
@@ -63,6 +68,7 @@ def layout(
     ),
     jax.eval_shape(lambda: jax.random.key(0)),
   )['params']
+  jax.eval_shape(task.tx.init, params)
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(_CURVES, ('epoch',))
   dims |= dict.fromkeys(LAYERED, ('epoch', 'layer'))
   coords = {
@@ -109,6 +115,8 @@ def outcome(
     ``validation_accuracy``; by epoch and layer ``flip_ratio`` and `STATISTICS`.
   """
   feeds = [data.device_feed(train, batch_size, int(seed)) for seed in seeds]
+  # They differ in their order only: one copy of the data will do.
+  feeds = [dataclasses.replace(f, arrays=feeds[0].arrays) for f in feeds]
   probed = min(_PROBED, len(train.labels)) // 4 * 4
   fitted = _fit.fit(
     phases,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
+import re
 from typing import Any, NamedTuple
 
 from flax import core
@@ -205,7 +206,8 @@ def switch(
   """Goes on with other quantizers: weights and the optimiser's memory stay.
 
   What is new (the parameters of learned quantizers) begins as at the start of a
-  training, what is gone is dropped, everything else is kept, moments included.
+  training, what is gone is dropped, everything else is kept, moments and totals
+  included.
 
   Args:
     state: at the end of a phase.
@@ -222,7 +224,9 @@ def switch(
     average = state.average
     if average is not None:
       average = _graft(fresh.average, average)
-    return fresh._replace(step=state.step, opt_state=kept, average=average)
+    return fresh._replace(
+      step=state.step, opt_state=kept, average=average, totals=state.totals
+    )
 
   return jax.jit(over_seeds(one, state.step.shape[0]))(state)
 
@@ -268,24 +272,44 @@ def _begin(tx, key, variables, average):
 def _completed(model, variables, key, images):
   """What the model needs of these variables, and what they lack."""
   keys = jax.random.split(key)
-  found = networks.complete(
-    model,
-    variables,
-    keys[0],
-    images,
-    train=False,
-    progress=0.0,
-  )
   wanted = jax.eval_shape(
     lambda: model.init(
       {'params': keys[0], 'quantizer': keys[1]}, images, train=False
     )
   )
+  found = networks.complete(
+    model,
+    _without_others(variables, wanted),
+    keys[0],
+    images,
+    train=False,
+    progress=0.0,
+  )
   return _graft(wanted, found)
 
 
+def _without_others(variables, wanted):
+  """Drops what belongs to quantizers with other parameters than the model's."""
+  ours, theirs = _described(wanted), _described(variables)
+  others = {
+    _learned(path)
+    for path in {*ours, *theirs}
+    if ours.get(path) != theirs.get(path)
+  }
+  flat: dict[Any, Any] = traverse_util.flatten_dict(core.unfreeze(variables))
+  return traverse_util.unflatten_dict(
+    {
+      path: leaf
+      for path, leaf in flat.items()
+      if _learned('/'.join(path)) not in others - {None}
+    }
+  )
+
+
 def _learned(path):
-  return 'quantizer' in path
+  """The quantizer to which a leaf belongs, by its path; None for no quantizer."""
+  found = re.match('.*quantizer[^/]*', path)
+  return found and found.group()
 
 
 def _graft(template, values):
