@@ -108,7 +108,7 @@ def outcome(
     epoch ``train_loss``, ``train_accuracy`` (augmented), ``validation_loss``,
     ``validation_accuracy``; by epoch and layer ``flip_ratio`` and `STATISTICS`.
   """
-  feeds = [data.device_feed(train, batch_size, int(seed)) for seed in seeds]
+  feeds = data.device_feeds(train, batch_size, [int(seed) for seed in seeds])
   probed = min(_PROBED, len(train.labels)) // 4 * 4
   fitted = _fit.fit(
     phases,
