@@ -206,23 +206,8 @@ def _open(folder, *, cleanup):
   keep: Any = policies.AnyPreservationPolicy([policies.LatestN(1), best])
   return ocp.training.Checkpointer(
     folder,
-    context=_alone(),
     preservation_policy=keep,
     cleanup_tmp_directories=cleanup,
-  )
-
-
-def _alone() -> ocp.Context | None:
-  """Processes of a job train networks of their own: none waits for another."""
-  if jax.process_count() == 1:
-    return None
-  index = jax.process_index()
-  return ocp.Context(
-    multiprocessing_options=ocp.options.MultiprocessingOptions(
-      primary_host=index,
-      active_processes={index},
-      barrier_sync_key_prefix=f'process_{index}',
-    )
   )
 
 
