@@ -20,30 +20,28 @@ images (digits, 13 minutes on two CPU cores); what papers train (days on a CPU):
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
-from bitjax import nn
 from bitjax import quantizers
 from bitjax import studies
 from bitjax import training
 from bitjax.studies import dsq_figures as figures
 from bitjax.studies import dsq_findings as findings
+from bitjax.studies import train_choices as choices
 from bitjax.studies import train_config
 
 if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-STAGES = {'resnet8': (1, 1, 1), 'resnet20': (3, 3, 3)}
-
 
 @dataclasses.dataclass(frozen=True)
 class Config(train_config.TrainConfig):
   """One field is one flag."""
 
-  network: str = studies.flag('resnet8', 'The network.', choices=tuple(STAGES))
-  widths: tuple[int, ...] = studies.flag(
-    (16, 32, 64), 'Channels of its three stages.', minimum=1
+  network: str = studies.flag(
+    'resnet8', 'The network.', choices=tuple(choices.NETWORKS)
   )
   bits: tuple[int, ...] = studies.flag(
     (1, 2),
@@ -69,31 +67,19 @@ class Config(train_config.TrainConfig):
   def __post_init__(self):
     super().__post_init__()
     missing = [name for name in findings.PRIMARY if name not in self.arms]
-    if missing or len(self.widths) != 3:
+    if missing:
       raise ValueError(
-        f'arms must list {" and ".join(findings.PRIMARY)}, the primary contrast, '
-        f'and widths three numbers; got {self.arms} and {self.widths}.'
+        f'arms must list {" and ".join(findings.PRIMARY)}, the primary contrast; '
+        f'got {", ".join(self.arms)}.'
       )
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-  'smoke': {
-    'dataset': 'digits',
-    'widths': (4, 4, 4),
-    'epochs': 0.5,
-    'seeds': (0, 1),
-    'bits': (1,),
-    'arms': findings.PRIMARY,
-    'rates': (1.0,),
-  },
-  'quick': {
-    'dataset': 'digits',
-    'seeds': tuple(range(8)),
-    'batch_size': 64,
-    'optimizer': 'adam',
-    'learning_rate': 4e-3,
-    'augmentation': (),
-  },
+  'smoke': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 16}
+  | {'epochs': 0.1, 'seeds': (0, 1), 'bits': (1,)}
+  | {'arms': findings.PRIMARY, 'rates': (1.0,)},
+  'quick': {'dataset': 'digits', 'seeds': tuple(range(8)), 'batch_size': 64}
+  | {'optimizer': 'adam', 'learning_rate': 4e-3, 'augmentation': ()},
   'note': {
     'dataset': 'cifar10',
     'validation_examples': 5000,
@@ -108,18 +94,18 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   """Trains every network with every gradient."""
   parts = config.open(sweep)
   recipe = training.Recipe(**config.recipe())
-  phases = {}
-  for bits in config.bits:
-    for arm in config.arms:
-      quantizer = quantizers.learned_dsq(bits, **findings.ARMS[arm])
-      model = nn.resnet20(
-        stages=STAGES[config.network],
-        widths=config.widths,
-        num_classes=parts.train.num_classes,
-        kernel_quantizer=quantizer,
-        input_quantizer=quantizer if bits > 1 else None,
-      )
-      phases[bits, arm] = recipe.phases(model, parts.train)
+
+  def phases_of(bits, arm):
+    quantizer = quantizers.learned_dsq(bits, **findings.ARMS[arm])
+    model = choices.NETWORKS[config.network].make(
+      num_classes=parts.train.num_classes,
+      kernel_quantizer=quantizer,
+      input_quantizer=quantizer if bits > 1 else None,
+    )
+    return recipe.phases(model, parts.train)
+
+  every = itertools.product(config.bits, config.arms)
+  phases = {(bits, arm): phases_of(bits, arm) for bits, arm in every}
 
   def train(folder, report, mesh, bits, arm, rate, seed):
     return training.outcome(
@@ -133,8 +119,9 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
       report=report,
     )
 
-  first = phases[config.bits[0], config.arms[0]]
-  dims, coords = training.layout(first, parts.train, config.batch_size)
+  dims, coords = training.layout(
+    next(iter(phases.values())), parts.train, config.batch_size
+  )
   return sweep.programs(
     train,
     name='dsq',

@@ -27,6 +27,7 @@ from bitjax.data.evaluation import split_validation
 from bitjax.data.feeds import Feed
 from bitjax.data.feeds import Source
 from bitjax.data.feeds import device_feed
+from bitjax.data.feeds import device_feeds
 from bitjax.data.feeds import host_feed
 from bitjax.data.normalization import Statistics
 from bitjax.data.normalization import channel_statistics
@@ -50,6 +51,7 @@ __all__ = [
   'check_batch_size',
   'cutmix',
   'device_feed',
+  'device_feeds',
   'host_feed',
   'load',
   'mixup',

@@ -22,7 +22,7 @@ scan hands every step's slice to ``take``::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from typing import Any, Protocol
@@ -37,7 +37,7 @@ from bitjax.data import embedded
 from bitjax.data import files
 from bitjax.data import indexing
 
-__all__ = ['Feed', 'Source', 'device_feed', 'host_feed']
+__all__ = ['Feed', 'Source', 'device_feed', 'device_feeds', 'host_feed']
 
 _FOREVER = 1 << 40  # Steps: more than anybody trains.
 
@@ -94,17 +94,38 @@ def device_feed(dataset: datasets.Dataset, batch_size: int, seed: int) -> Feed:
   Raises:
     ValueError: for a batch size that is not in [1, number of examples].
   """
+  return device_feeds(dataset, batch_size, [seed])[0]
+
+
+def device_feeds(
+  dataset: datasets.Dataset, batch_size: int, seeds: Sequence[int]
+) -> list[Feed]:
+  """Returns a feed for each seed; the data are on the device once.
+
+  Args:
+    dataset: the data, uint8 as they are.
+    batch_size: examples of a step.
+    seeds: of the orders, integers >= 0.
+
+  Raises:
+    ValueError: for a batch size that is not in [1, number of examples].
+  """
   size = len(dataset.labels)
-  order = _order(size, batch_size, seed)
-
-  def chunk(start: int, num_steps: int) -> np.ndarray:
-    _check_chunk(start, num_steps)
-    return np.stack([order(step) for step in range(start, start + num_steps)])
-
+  orders = [_order(size, batch_size, seed) for seed in seeds]
   arrays = batches.Batch(
     jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
   )
-  return Feed(size, batch_size, arrays, chunk, _gather)
+  return [
+    Feed(size, batch_size, arrays, functools.partial(_indices, order), _gather)
+    for order in orders
+  ]
+
+
+def _indices(
+  order: Callable[[int], np.ndarray], start: int, num_steps: int
+) -> np.ndarray:
+  _check_chunk(start, num_steps)
+  return np.stack([order(step) for step in range(start, start + num_steps)])
 
 
 def host_feed(

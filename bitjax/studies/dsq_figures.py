@@ -55,6 +55,8 @@ def page(results: xarray.Dataset) -> figure.Figure:
         )
     ax.set_yticks(range(len(arms)), arms if bits == every[0] else [])
     ax.set_ylim(len(arms) - 0.5, -0.5)
+    low, high = ax.get_xlim()
+    ax.set_xlim(max(low, 0), min(high, 100))
     ax.set_xlabel('accuracy (%)')
     kind = 'weights' if bits == 1 else 'weights and activations'
     ax.set_title(f'{bits}-bit {kind}')

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from bitjax.studies import compute
-from bitjax.studies import job
 from bitjax.studies import plan as plan_lib
 from bitjax.studies import progress
 
@@ -39,17 +38,14 @@ class Programs(compute.Task):
   unit: str = 'images'
 
   def run_all(self, missing: list[plan_lib.Block]) -> None:
-    """Computes, saves and fills in blocks: this process's share of them.
+    """Computes, saves and fills in blocks, one after another.
 
     Raises:
       TypeError: if the function returns anything but a dictionary of arrays of
         real numbers with a leading axis of lanes.
     """
-    mine = missing[job.index() :: job.count()]
-    for block in mine:
+    for block in missing:
       self._run(block)
-    others = [block for block in missing if block not in mine]
-    self.wait(others, progress.Silent())
 
   def _run(self, block):
     folder = None

@@ -180,9 +180,15 @@ class Sweep:
       A dataset with axes (static, lanes, own), as a call of the sweep.
 
     Raises:
-      ValueError: for axes, names or sizes that do not fit together.
+      ValueError: for axes, names or sizes that do not fit together, or in a job
+        of several processes.
       TypeError: if ``fn`` returns anything else.
     """
+    if job.count() > 1:
+      raise ValueError(
+        f'the lanes of {name!r} are programs of one process each: without a job, '
+        'start a command for each part of --seeds, with an --out of its own.'
+      )
     if chunk is None:
       chunk = 1 if jax.default_backend() == 'cpu' else DEFAULT_CHUNK
     plan, _, store, resumes = self._plan(name, static, lanes, {}, chunk, None)
@@ -201,21 +207,13 @@ class Sweep:
       folder=folder,
       report=self._report,
     )
-    missing = job.decide(
-      lambda: [
-        plan.blocks.index(block)
-        for block in (compute.load(task) if resumes else plan.blocks)
-      ]
-    )
+    missing = compute.load(task) if store and resumes else plan.blocks
     if missing:
-      job.decide(lambda: self._begin(task))
-    elif self._report and job.index() == 0:
+      self._begin(task)
+      task.run_all(missing)
+    elif self._report:
       progress.say(f'{plan.name}: {plan.total} lanes, all done before')
-    task.run_all([plan.blocks[place] for place in missing])
-    if job.index():  # Process 0 has them already.
-      rest = [b for i, b in enumerate(plan.blocks) if i not in set(missing)]
-      task.wait(rest, progress.Silent())
-    job.decide(lambda: self._seal(task, bool(missing)))
+    self._seal(task, bool(missing))
     self._report_divergence(task)
     return table.dataset()
 

@@ -53,6 +53,9 @@ def page(results: xarray.Dataset) -> figure.Figure:
     epochs[-1], test, 's', color='#CC3311', label=f'test, once: {test:.1f} %'
   )
   ax.set_ylabel('accuracy (%)')
+  # Intervals of few seeds reach further than accuracies do.
+  low, high = ax.get_ylim()
+  ax.set_ylim(max(low, 0), min(high, 100))
   ax.legend(loc='lower right')
   layers = results.layer.values.tolist()
   colors = pyplot.get_cmap('viridis')(np.linspace(0, 0.92, len(layers)))

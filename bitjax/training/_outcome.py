@@ -8,7 +8,6 @@ generalisation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 import os
 from typing import Any
 
@@ -114,9 +113,7 @@ def outcome(
     epoch ``train_loss``, ``train_accuracy`` (augmented), ``validation_loss``,
     ``validation_accuracy``; by epoch and layer ``flip_ratio`` and `STATISTICS`.
   """
-  feeds = [data.device_feed(train, batch_size, int(seed)) for seed in seeds]
-  # They differ in their order only: one copy of the data will do.
-  feeds = [dataclasses.replace(f, arrays=feeds[0].arrays) for f in feeds]
+  feeds = data.device_feeds(train, batch_size, [int(seed) for seed in seeds])
   probed = min(_PROBED, len(train.labels)) // 4 * 4
   fitted = _fit.fit(
     phases,
