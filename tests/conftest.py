@@ -16,6 +16,7 @@ UNOPTIMISED = {
   'data',
   'descent_test.py',
   'docs_test.py',
+  'experiments',
   'measures_test.py',
   'quantizers',
   'studies',
