@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bitjax import data
 from bitjax import measures
 from bitjax import types
 from bitjax.training import _state

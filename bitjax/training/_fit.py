@@ -123,6 +123,7 @@ def fit(
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
   _check(phases, feeds, seeds, rates, chunk, period)
+  _check_probe(probe)
   period = period or feeds[0].steps_per_epoch
   images = _first_images(phases[0].task, feeds[0])
   log = _log.Log(folder, tensorboard=tensorboard)
@@ -345,3 +346,11 @@ def _check(phases, feeds, seeds, rates, chunk, period):
   for name, value in (('chunk', chunk), ('period', period)):
     if value is not None and value < 1:
       raise ValueError(f'{name} must be >= 1; got {value}.')
+
+
+def _check_probe(probe):
+  if probe is not None and (not len(probe.labels) or len(probe.labels) % 4):
+    raise ValueError(
+      'probe must have 4, 8, 12, ... examples: their gradients are compared in '
+      f'four groups; got {len(probe.labels)}.'
+    )

@@ -216,19 +216,29 @@ def switch(
     images: as for `create`.
   """
 
-  def one(state):
-    key = jax.random.fold_in(state.key, state.step + (1 << 30))
-    found = _completed(model, variables_of(state), key, images)
-    fresh = _begin(tx, state.key, found, state.average is not None)
-    kept = _graft(fresh.opt_state, state.opt_state)
-    average = state.average
-    if average is not None:
-      average = _graft(fresh.average, average)
-    return fresh._replace(
-      step=state.step, opt_state=kept, average=average, totals=state.totals
-    )
+  return _switcher(model, tx, state.step.shape[0])(state, images)
 
-  return jax.jit(over_seeds(one, state.step.shape[0]))(state)
+
+@functools.lru_cache(maxsize=16)
+def _switcher(model, tx, num_seeds):
+  """The compiled function, once for all seeds that follow each other."""
+
+  def switch(state, images):
+    def one(state):
+      key = jax.random.fold_in(state.key, state.step + (1 << 30))
+      found = _completed(model, variables_of(state), key, images)
+      fresh = _begin(tx, state.key, found, state.average is not None)
+      kept = _graft(fresh.opt_state, state.opt_state)
+      average = state.average
+      if average is not None:
+        average = _graft(fresh.average, average)
+      return fresh._replace(
+        step=state.step, opt_state=kept, average=average, totals=state.totals
+      )
+
+    return over_seeds(one, num_seeds)(state)
+
+  return jax.jit(switch)
 
 
 def variables_of(state: TrainState, *, average: bool = False) -> types.PyTree:

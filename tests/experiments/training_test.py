@@ -1,7 +1,6 @@
 """Trainings from the command line: what is refused, and one with everything."""
 
 import importlib
-import json
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ import pytest
 from bitjax import studies
 from bitjax import training
 from bitjax.studies import train_choices
-from bitjax.training import _state
 
 SMOKE = '--preset=smoke'
 
@@ -154,43 +152,60 @@ def test_checkpoints_of_other_networks(checkpoints, tmp_path, capsys):
   assert [path.name for path in out.iterdir()] == ['config.json']
 
 
-def test_with_everything(checkpoints, tmp_path, capsys):
-  """A pretrained start, a teacher, mixup, an average, what is frozen, events."""
+def test_what_flags_mean(checkpoints, tmp_path, monkeypatch):
+  """Phases, a pretrained start, a teacher and all the rest reach the training."""
+  seen = {}
+
+  def outcome(phases, *parts, **options):
+    seen.update(options, phases=phases, parts=parts)
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(training, 'outcome', outcome)
   out = tmp_path / 'run'
   flags = [
     SMOKE,
     f'--out={out}',
-    '--seeds=0',
+    '--chunk=2',
     '--variant=plain',
     '--weights=lsq2',
     '--activations=pact2',
+    '--staged=0.5',
     f'--pretrained={checkpoints}',
     f'--teacher={checkpoints}',
-    '--augmentation=crop,mixup',
+    '--teaching=0.25',
     '--average=0.5',
     '--smoothing=0.1',
     '--frozen=Dense_0,BatchNorm_0',
     '--tensorboard',
   ]
-  assert launch('train_cifar', *flags) == 0
-  capsys.readouterr()
-  verdicts = json.loads((out / 'verdicts.json').read_text())
-  assert [entry['finding'] for entry in verdicts] == [
-    'accuracy', 'N14', 'settled',
+  assert launch('train_cifar', *flags) == 130
+  early, late = seen['phases']
+  assert (early.until, late.until) == (4, 8)
+  assert early.task.model.kernel_quantizer is None
+  assert late.task.model.kernel_quantizer is not None
+  for task in (early.task, late.task):
+    assert task.model.input_quantizer is not None
+    assert (task.smoothing, task.average) == (0.1, 0.5)
+    assert task.distillation.weight == 0.25
+    assert task.distillation.model.kernel_quantizer is None
+  wanted = training.load_variables(checkpoints)
+  for given in (seen['variables'], late.task.distillation.variables):
+    jax.tree.map(np.testing.assert_array_equal, given, wanted)
+  assert seen['seeds'] == [0, 1] and seen['batch_size'] == 16
+  assert seen['tensorboard'] and seen['mesh'] is None
+  assert seen['folder'] == out / 'programs' / 'train' / '0-0'
+  assert [part.split for part in seen['parts']] == [
+    'train', 'validation', 'test',
   ]  # fmt: skip
-  folder = out / 'programs' / 'train' / '0-0'
-  assert list((folder / 'tensorboard').iterdir())
-  before = training.load_variables(checkpoints)['params']
-  after = training.load_variables(folder / 'checkpoints')['params']
-  for path, same in (
-    (('Dense_0', 'kernel'), True),
-    (('BatchNorm_0', 'scale'), True),
-    (('Conv_0', 'kernel'), False),
-  ):
-    old, new = (tree[path[0]][path[1]] for tree in (before, after))
-    assert np.array_equal(old, new) == same, path
-  quantizer = after['Block_0']['Conv_0']['kernel_quantizer']
-  assert quantizer['step'] > 0
-  layers = list(_state.kernels(after))
-  rows = (folder / 'history.csv').read_text().splitlines()
-  assert f'flip_ratio/{layers[0]}' in rows[0]
+  params = jax.eval_shape(
+    lambda: late.task.model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+  )['params']
+  params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
+  updates, _ = late.task.tx.update(params, late.task.tx.init(params), params)
+  moved = {
+    layer: any(np.any(leaf) for leaf in jax.tree.leaves(updates[layer]))
+    for layer in updates
+  }
+  assert moved == {
+    'Conv_0': True, 'BatchNorm_0': False, 'Block_0': True, 'Dense_0': False,
+  }  # fmt: skip

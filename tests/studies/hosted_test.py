@@ -6,6 +6,7 @@ import xarray
 
 from bitjax import studies
 from bitjax.studies import hosted
+from bitjax.studies import job
 from bitjax.studies import rundir
 from bitjax.studies import status
 
@@ -81,7 +82,9 @@ def test_labels(chunk, tmp_path):
       assert folders == [None] * len(folders)
     else:
       assert len(set(folders)) == len(folders)
-      names = [folder.relative_to(tmp_path / 'programs/p') for folder in folders]
+      names = [
+        folder.relative_to(tmp_path / 'programs/p') for folder in folders
+      ]
       assert str(names[0]) == '0-0' and str(names[-1]).startswith('1-')
       assert all(folder.is_dir() for folder in folders)
 
@@ -94,9 +97,9 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
   xarray.testing.assert_equal(found, wanted())
   assert len(program.calls) == 2
   assert [kind for kind, *_ in program.calls] == ['b', 'b']
-  assert [(tmp_path / f'programs/p/1-{i}/count').read_text() for i in (1, 2)] == (
-    ['1', '1']
-  )
+  assert [
+    (tmp_path / f'programs/p/1-{i}/count').read_text() for i in (1, 2)
+  ] == (['1', '1'])
   again = call(studies.Sweep(tmp_path), None, chunk=2)
   xarray.testing.assert_identical(found, again)
 
@@ -200,9 +203,7 @@ def test_outputs_are_the_same_everywhere(change):
     return {'b' if change == 'name' and seed[0] else 'a': value}
 
   with pytest.raises(TypeError, match='the same names, shapes and dtypes'):
-    studies.Sweep().programs(
-      program, name='q', lanes={'seed': [0, 1]}, chunk=1
-    )
+    studies.Sweep().programs(program, name='q', lanes={'seed': [0, 1]}, chunk=1)
 
 
 @pytest.mark.parametrize(
@@ -231,3 +232,9 @@ def test_names_are_used_once():
 
 def test_the_folder_of_programs_is_known_to_the_run():
   assert hosted.FOLDER == rundir._PROGRAMS
+
+
+def test_jobs_of_several_processes_are_refused(monkeypatch):
+  monkeypatch.setattr(job, 'count', lambda: 2)
+  with pytest.raises(ValueError, match="the lanes of 'p' are programs of one"):
+    call(studies.Sweep(), Program())

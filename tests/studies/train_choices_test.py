@@ -22,9 +22,11 @@ def shapes(model):
   )
 
 
-@pytest.mark.parametrize('network', choices.NETWORKS)
+@pytest.mark.parametrize('network', ['resnet4', 'resnet18', 'vgg_small'])
 def test_binary_layers_are_those_with_quantizers(network):
   """The expression for Bop and clipping finds them, all and no others."""
+  residual = {name for name in choices.NETWORKS if name.startswith('resnet')}
+  assert len({choices.NETWORKS[name].binary for name in residual}) == 1
   model = choices.build(
     network,
     'plain',

@@ -34,7 +34,11 @@ def trained(test=0.9, train=0.95, flips=(1e-2, 1e-4)):
 
 @pytest.mark.parametrize(
   ('target', 'verdict', 'effect'),
-  [(85.0, 'supported', 5.0), (95.0, 'contradicted', -5.0), (90.0, 'inconclusive', 0)],
+  [
+    (85.0, 'supported', 5.0),
+    (95.0, 'contradicted', -5.0),
+    (90.0, 'inconclusive', 0),
+  ],
 )
 def test_reaches(target, verdict, effect):
   found = train_findings.reaches(trained(), target)
@@ -132,9 +136,7 @@ def test_rates_are_tuned_on_other_seeds():
 
 
 def test_claims():
-  found = judged(
-    compared(falling=0.02, learned=-0.01, falling_window=0.03)
-  )
+  found = judged(compared(falling=0.02, learned=-0.01, falling_window=0.03))
   assert [v.finding for v in found.values() if v.primary] == ['N13, 1 bit']
   for bits in (1, 2):
     for finding, verdict, effect in (

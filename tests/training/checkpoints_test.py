@@ -53,9 +53,7 @@ def test_the_best_survives_a_restart(tiny, task, tmp_path):
   state = tiny.start(task, 0)
   try:
     for step, accuracy in ((3, None), (4, 0.3)):
-      keeper.save(
-        state._replace(step=np.array([step], np.int32)), {}, accuracy
-      )
+      keeper.save(state._replace(step=np.array([step], np.int32)), {}, accuracy)
   finally:
     keeper.close()
   assert which(tmp_path, 'best') == 2
@@ -110,7 +108,7 @@ class TestBadFolders:
   def test_folders_that_are_no_checkpoints(self, tmp_path):
     (tmp_path / '7').mkdir()
     (tmp_path / '7' / 'data').write_text('a')
-    with pytest.raises(ValueError, match='holds no .*checkpoint'):
+    with pytest.raises(ValueError, match=r'holds no .*checkpoint'):
       training.load_variables(tmp_path)
 
   def test_which(self, tiny, task, tmp_path):

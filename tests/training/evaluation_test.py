@@ -12,9 +12,8 @@ from bitjax.training import _task
 
 def logits(tiny, model, variables, part):
   images = tiny.prepare(jnp.asarray(part.images))
-  return np.asarray(
-    model.apply(variables, images, train=False, progress=1.0), np.float64
-  )
+  apply = jax.jit(lambda *args: model.apply(*args, progress=1.0))
+  return np.asarray(apply(variables, images), np.float64)
 
 
 def scores(z, labels):
@@ -72,9 +71,7 @@ def test_moving_average(tiny, averaged, same):
   assert same(fitted.state.average, state.average)
   held_out = tiny.dataset(11, 1)
   one = jax.tree.map(lambda leaf: leaf[0], state.average)
-  loss, _ = scores(
-    logits(tiny, averaged.model, one, held_out), held_out.labels
-  )
+  loss, _ = scores(logits(tiny, averaged.model, one, held_out), held_out.labels)
   np.testing.assert_allclose(
     fitted.history['validation_loss'][-1], loss, rtol=1e-5
   )
@@ -95,9 +92,8 @@ def test_progress_is_1_in_evaluation(tiny):
   variables = training.variables_of(state)
   one = jax.tree.map(lambda leaf: leaf[0], variables)
   images = tiny.prepare(jnp.asarray(part.images))
-  hard, soft = (
-    np.asarray(model.apply(one, images, progress=p)) for p in (1.0, 0.1)
-  )
+  apply = jax.jit(model.apply)
+  hard, soft = (np.asarray(apply(one, images, progress=p)) for p in (1.0, 0.1))
   found = training.evaluator(task, 1)(variables, tiny.batches(part))
   np.testing.assert_allclose(
     found.loss, [scores(hard, part.labels)[0]], rtol=1e-5

@@ -14,12 +14,12 @@ def loop(tiny, model, seed):
   """What `fit` should do, step by step; one row for each step."""
   part = tiny.dataset()
   feed = data.device_feed(part, tiny.BATCH, seed)
-  init_key, key = jax.random.split(jax.random.key(seed))
+  init_key, _ = jax.random.split(jax.random.key(seed))
   rngs = dict(
     zip(('params', 'quantizer'), jax.random.split(init_key), strict=True)
   )
   images = tiny.prepare(jnp.asarray(part.images[feed.chunk(0, 1)[0]]))
-  variables = model.init(rngs, images, progress=0.0)
+  variables = jax.jit(model.init)(rngs, images, progress=0.0)
   params, moving = variables['params'], variables['batch_stats']
   tx = optax.adam(0.02)
 

@@ -73,7 +73,9 @@ def test_rows_beyond_the_checkpoint_are_dropped(tmp_path, step):
   assert log.history()['step'][-1] == 10
 
 
-@pytest.mark.parametrize('cut', ['{"step": 15, "lo', '{"step": 15, "loss": [1', '['])
+@pytest.mark.parametrize(
+  'cut', ['{"step": 15, "lo', '{"step": 15, "loss": [1', '[']
+)
 def test_a_line_that_was_cut_off_is_dropped(tmp_path, cut):
   filled(tmp_path)
   path = tmp_path / 'history.jsonl'

@@ -89,39 +89,56 @@ def parts(tiny):
   model = tiny.Net(weights=None, inputs=None, norm=False)
   batch = tiny.probe(tiny.dataset())
   images = tiny.prepare(batch.inputs)
-  return model, model.init(jax.random.key(0), images), images, batch.labels
+  return (
+    model,
+    jax.jit(model.init)(jax.random.key(0), images),
+    images,
+    batch.labels,
+  )
+
+
+@pytest.fixture(scope='module')
+def taught_by(tiny, parts):
+  """(weight, what the teacher knows) -> loss and gradient of the student."""
+  model, variables, images, labels = parts
+
+  @jax.jit
+  def call(weight, taught):
+    teacher = training.Distillation(model, variables, weight, 2.0)
+    task = tiny.task(model, distillation=teacher)
+    targets = jax.nn.one_hot(labels, 3)
+    return jax.value_and_grad(
+      lambda params: task.objective(
+        params, {}, images, targets, jax.random.key(1), 1.0, taught
+      )[0]
+    )(variables['params'])
+
+  return call
 
 
 class TestTeacher:
   """A teacher whose network the student already is."""
 
-  def gradient(self, tiny, parts, weight, taught):
-    model, variables, images, labels = parts
-    teacher = training.Distillation(model, variables, weight, 2.0)
-    task = tiny.task(model, distillation=teacher)
-    targets = jax.nn.one_hot(labels, 3)
-    loss, gradient = jax.value_and_grad(
-      lambda params: task.objective(
-        params, {}, images, targets, jax.random.key(1), 1.0, taught
-      )[0]
-    )(variables['params'])
+  @staticmethod
+  def gradient(taught_by, weight, taught):
+    loss, gradient = taught_by(weight, taught)
     return float(loss), np.max(
       [np.abs(g).max() for g in jax.tree.leaves(gradient)]
     )
 
-  def test_of_all_weight_teaches_nothing_new(self, tiny, parts):
-    loss, largest = self.gradient(tiny, parts, 1.0, parts[1])
+  def test_of_all_weight_teaches_nothing_new(self, taught_by, parts):
+    loss, largest = self.gradient(taught_by, 1.0, parts[1])
     assert abs(loss) < 1e-6 and largest < 1e-6
 
-  def test_of_no_weight_does_not_matter(self, tiny, parts):
+  def test_of_no_weight_does_not_matter(self, taught_by, parts):
     other = jax.tree.map(lambda leaf: leaf + 1.0, parts[1])
-    wanted = self.gradient(tiny, parts, 0.0, parts[1])
+    wanted = self.gradient(taught_by, 0.0, parts[1])
     assert wanted[1] > 1e-2
-    assert self.gradient(tiny, parts, 0.0, other) == wanted
+    assert self.gradient(taught_by, 0.0, other) == wanted
 
-  def test_of_half_weight_is_a_mean(self, tiny, parts):
-    plain, _ = self.gradient(tiny, parts, 0.0, parts[1])
-    half, _ = self.gradient(tiny, parts, 0.5, parts[1])
+  def test_of_half_weight_is_a_mean(self, taught_by, parts):
+    plain, _ = self.gradient(taught_by, 0.0, parts[1])
+    half, _ = self.gradient(taught_by, 0.5, parts[1])
     np.testing.assert_allclose(half, plain / 2, rtol=1e-5)
 
 

@@ -133,6 +133,17 @@ def test_a_multiplier_is_a_factor_on_the_learning_rate():
   close(params, leaves(jax.tree.map(np.asarray, moved(half)[0])))
 
 
+@pytest.mark.parametrize('frozen', [(), ('Dense_0',)])
+@pytest.mark.parametrize('name', training.OPTIMIZERS)
+def test_every_optimizer_has_a_multiplier(name, frozen):
+  tx = training.optimizer(name, RATE, binary=('Block_',), frozen=frozen)
+  state = tx.init(PARAMS)
+  assert optax.tree.get(state, 'multiplier') == 1
+  state = optax.tree.set(state, multiplier=jnp.float32(0.0))
+  updates, _ = tx.update(GRADIENTS[0], state, PARAMS)
+  assert not np.any(updates['BatchNorm_0']['scale'])
+
+
 @pytest.mark.parametrize('name', ['sgd', 'adamw', 'bop'])
 def test_frozen_leaves_do_not_change_at_all(name):
   tx = training.optimizer(
@@ -173,9 +184,7 @@ def test_bop_flips_binary_kernels_and_adam_moves_the_rest():
 
 def test_latent_weights_of_binary_layers_are_clipped():
   options = {'weight_decay': DECAY, 'binary': ('Block_',)}
-  clipped, _ = moved(
-    training.optimizer('sgd', 1.0, clip_latent=0.3, **options)
-  )
+  clipped, _ = moved(training.optimizer('sgd', 1.0, clip_latent=0.3, **options))
   kernel = np.asarray(clipped['Block_0']['kernel'])
   assert 0.2999 < np.abs(kernel).max() <= np.float32(0.3)
   first = GRADIENTS[0]['Block_0']['kernel']

@@ -127,9 +127,7 @@ def test_resume(tiny, phases, staged, same, tmp_path, chunks):
 
   wanted, folder = staged
   with pytest.raises(KeyboardInterrupt):
-    tiny.train(
-      phases, tmp_path, period=PERIOD, report=tiny.Stop(chunks, stop)
-    )
+    tiny.train(phases, tmp_path, period=PERIOD, report=tiny.Stop(chunks, stop))
   again = tiny.train(phases, tmp_path, period=PERIOD)
   assert same(again.state, wanted.state)
   assert same(again.history, wanted.history)
@@ -137,9 +135,7 @@ def test_resume(tiny, phases, staged, same, tmp_path, chunks):
   assert text == (folder / 'history.csv').read_text()
 
 
-def test_the_best_is_one_of_the_last_phase(
-  tiny, phases, tmp_path, monkeypatch
-):
+def test_the_best_is_one_of_the_last_phase(tiny, phases, tmp_path, monkeypatch):
   """However much better the first was."""
   save, seen = _checkpoints.Checkpoints.save, {}
 
@@ -170,16 +166,17 @@ def test_ends_that_do_not_grow(tiny, task, ends):
     tiny.train([training.Phase(task, end) for end in ends])
 
 
+@pytest.fixture(scope='module')
+def full(tiny):
+  """A full-precision network's variables, and images."""
+  model = tiny.Net(weights=None, inputs=None)
+  images = tiny.prepare(jnp.asarray(tiny.dataset().images[:4]))
+  variables = jax.jit(model.init)(jax.random.key(5), images)
+  return jax.tree.map(lambda leaf: leaf + 0.01, variables), images
+
+
 class TestPretrained:
   """Full precision to quantized."""
-
-  @pytest.fixture
-  def full(self, tiny):
-    model = tiny.Net(weights=None, inputs=None)
-    images = tiny.prepare(jnp.asarray(tiny.dataset().images[:4]))
-    variables = model.init(jax.random.key(5), images)
-    shifted = jax.tree.map(lambda leaf: leaf + 0.01, variables)
-    return shifted, images
 
   def test_latent_weights_are_the_checkpoints(self, tiny, full):
     variables, images = full
@@ -205,7 +202,7 @@ class TestPretrained:
     model = tiny.Net(weights=LEARNED, scaling='none')
     tx = training.optimizer('sgd', 0.1, frozen=('Dense_0', 'quantizer'))
     fitted = tiny.train(
-      tiny.task(model, tx), until=4, variables=variables, period=2
+      tiny.task(model, tx), until=4, variables=variables, scored=False
     )
     params = fitted.state.params
     old = variables['params']
@@ -222,10 +219,9 @@ class TestPretrained:
     assert not np.any(fitted.history['flip_ratio/Dense_0'])
 
   def test_learned_quantizers_of_others_begin_anew(self, tiny, full):
-    variables, images = full
-    made = tiny.Net(weights=LEARNED, scaling='none').init(
-      jax.random.key(0), images
-    )
+    _, images = full
+    other = tiny.Net(weights=LEARNED, scaling='none')
+    made = jax.jit(other.init)(jax.random.key(0), images)
     model = tiny.Net(weights=quantizers.lsq(2), scaling='none')
     training.check_fits(model, made, images)
     tx = training.optimizer('sgd', 0.1)

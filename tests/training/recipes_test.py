@@ -36,9 +36,7 @@ def test_number_of_updates(epochs, num, steps):
 def test_phases(tiny):
   made = recipe(
     epochs=5.0, warmup=0.2, smoothing=0.1, average=0.9, progress='cosine'
-  ).phases(
-    [(0.25, tiny.Net(weights=None)), (1.0, tiny.Net())], tiny.dataset()
-  )
+  ).phases([(0.25, tiny.Net(weights=None)), (1.0, tiny.Net())], tiny.dataset())
   assert [phase.until for phase in made] == [2, 10]
   first, last = (phase.task for phase in made)
   assert first.model.weights is None and last.model == tiny.Net()
@@ -79,20 +77,21 @@ def test_images_are_augmented_before_they_are_normalised(tiny):
 
 def test_mixed_targets_and_smoothing_reach_the_loss(tiny):
   part = tiny.dataset()
-  (phase,) = recipe(augmentation=('mixup',), smoothing=0.3).phases(
-    tiny.Net(), part
-  )
-  task = phase.task
-  state = training.create(
-    task.model, task.tx, [0], task.prepare(jnp.asarray(part.images[:8]))
-  )
-  state = jax.tree.map(lambda leaf: leaf[0], state)
+
+  def blend(key, images, targets):
+    share = jax.random.uniform(key)
+    images = tiny.prepare(images)
+    return (
+      share * images + (1 - share) * images[::-1],
+      share * targets + (1 - share) * targets[::-1],
+    )
+
+  task = tiny.task(augment=blend, smoothing=0.3)
+  state = jax.tree.map(lambda leaf: leaf[0], tiny.start(task, 0))
   after = jax.jit(task.update)(state, tiny.probe(part), None)
   key = jax.random.split(jax.random.fold_in(state.key, 0))[0]
   smooth = 0.7 * np.eye(3, dtype=np.float32)[part.labels[:8]] + 0.1
-  mixed, targets = jax.jit(task.augment)(
-    key, jnp.asarray(part.images[:8]), jnp.asarray(smooth)
-  )
+  mixed, targets = blend(key, jnp.asarray(part.images[:8]), jnp.asarray(smooth))
   assert not np.allclose(targets, smooth)
   logits, _ = task.model.apply(
     training.variables_of(state),
@@ -154,7 +153,7 @@ def test_bad_shares(tiny, shares):
 
 def test_shares_without_an_update(tiny):
   stages = [(0.1, tiny.Net(weights=None)), (0.2, tiny.Net()), (1, tiny.Net())]
-  with pytest.raises(ValueError, match='every phase needs an update; .* 3'):
+  with pytest.raises(ValueError, match=r'every phase needs an update; .* 3'):
     recipe().phases(stages, tiny.dataset())
 
 
@@ -284,10 +283,15 @@ class TestLimits:
       tiny.task(model),
       prepare=lambda images: tiny.prepare(images) * jnp.nan,
     )
-    found = tiny.train(task, until=5).history
+    found = training.fit(
+      training.Phase(task, 5),
+      [data.device_feed(part, tiny.BATCH, 3)],
+      [3],
+      validation=tiny.batches(part),
+    ).history
     assert np.isnan(found['train_loss']).all()
     assert np.isnan(found['validation_loss']).all()
-    assert found['step'].size == 1 and len(part.labels) == 21
+    assert found['step'].size == 1
 
 
 def test_preparation_is_of_the_training_set(tiny):
@@ -315,6 +319,15 @@ def test_preparation_is_of_the_training_set(tiny):
 def test_bad_fits(tiny, task, change, message):
   with pytest.raises(ValueError, match=message):
     tiny.train(task, **change)
+
+
+@pytest.mark.parametrize('num', [0, 6])
+def test_bad_probes(tiny, task, num):
+  part = tiny.dataset()
+  probe = data.Batch(part.images[:num], part.labels[:num])
+  feed = data.device_feed(part, tiny.BATCH, 0)
+  with pytest.raises(ValueError, match=f'probe must have .* got {num}'):
+    training.fit(training.Phase(task, 3), [feed], [0], probe=probe)
 
 
 def test_bad_feeds(tiny, task):

@@ -136,7 +136,10 @@ class TestOther:
       ({'width': 5}, r'has width = 6, this training 5; name another folder'),
       ({'weights': None}, r'has weights = .*Step.*, this training None'),
       ({'scaling': 'none'}, 'has scaling = mean_abs, this training none'),
-      ({'inputs': 'window'}, r'has inputs = .*, this training .*_window\(0.5, '),
+      (
+        {'inputs': 'window'},
+        r'has inputs = .*, this training .*_window\(0.5, ',
+      ),
     ],
   )
   def test_models(self, tiny, whole, change, message):
@@ -144,9 +147,7 @@ class TestOther:
 
     if 'inputs' in change:
       change = {
-        'inputs': quantizers.attach(
-          quantizers.sign(), quantizers.window(0.5)
-        )
+        'inputs': quantizers.attach(quantizers.sign(), quantizers.window(0.5))
       }
     with pytest.raises(ValueError, match=message):
       tiny.train(tiny.task(tiny.Net(**change)), whole[1])
@@ -154,13 +155,13 @@ class TestOther:
   def test_optimizers(self, tiny, whole):
     tx = training.optimizer('sgd', 0.02)
     with pytest.raises(
-      ValueError, match='does not fit: opt_state/.*/trace/.* absent found'
+      ValueError, match=r'does not fit: opt_state/.*/trace/.* absent found'
     ):
       tiny.train(tiny.task(tx=tx), whole[1])
 
   def test_averages(self, tiny, whole):
     with pytest.raises(
-      ValueError, match='does not fit: average/.* wanted, absent found'
+      ValueError, match=r'does not fit: average/.* wanted, absent found'
     ):
       tiny.train(tiny.task(average=0.9), whole[1])
 

@@ -57,7 +57,9 @@ def dataset(num=21, seed=0):
   """Images of three classes, hard to tell apart."""
   draw = np.random.default_rng(seed)
   labels = draw.integers(0, 3, num).astype(np.int32)
-  images = draw.integers(0, 200, (num, 4, 4, 1)) + 20 * labels[:, None, None, None]
+  images = (
+    draw.integers(0, 200, (num, 4, 4, 1)) + 20 * labels[:, None, None, None]
+  )
   return data.Dataset(
     'tiny', 'train', images.astype(np.uint8), labels, 3, 1 / 255
   )
@@ -99,8 +101,17 @@ class Stop:
       self.stop()
 
 
-def train(what, folder=None, *, seeds=(3,), report=None, until=STEPS, **options):
-  """Trains on the data of this file."""
+def train(
+  what,
+  folder=None,
+  *,
+  seeds=(3,),
+  report=None,
+  until=STEPS,
+  scored=True,
+  **options,
+):
+  """Trains on the data of this file; evaluates and describes if scored."""
   phases = what
   if isinstance(what, training.Task):
     phases = training.Phase(what, until)
@@ -110,8 +121,8 @@ def train(what, folder=None, *, seeds=(3,), report=None, until=STEPS, **options)
     phases,
     [data.device_feed(part, BATCH, seed) for seed in seeds],
     seeds,
-    validation=batches(dataset(11, 1)),
-    probe=probe(part),
+    validation=batches(dataset(11, 1)) if scored else None,
+    probe=probe(part) if scored else None,
     folder=folder,
     report=report,
     **options,
