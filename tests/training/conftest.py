@@ -29,9 +29,9 @@ def task(tiny):
 @pytest.fixture(scope='session')
 def whole(tiny, task, tmp_path_factory):
   """An uninterrupted training of that task, and its folder."""
-  jax.config.update('jax_disable_most_optimizations', True)
   folder = tmp_path_factory.mktemp('whole')
-  return tiny.train(task, folder), folder
+  with tiny.as_in_tests():
+    return tiny.train(task, folder), folder
 
 
 @pytest.fixture(scope='session')

@@ -41,7 +41,6 @@ def test_every_example_counts_once(tiny, task, whole):
 
 @pytest.fixture(scope='module')
 def averaged(tiny):
-  jax.config.update('jax_disable_most_optimizations', True)
   return tiny.task(average=0.6)
 
 

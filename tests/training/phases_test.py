@@ -39,20 +39,20 @@ def phases(tiny):
 
 @pytest.fixture(scope='module')
 def staged(tiny, phases, tmp_path_factory):
-  jax.config.update('jax_disable_most_optimizations', True)
   folder = tmp_path_factory.mktemp('staged')
-  return tiny.train(phases, folder, period=PERIOD), folder
+  with tiny.as_in_tests():
+    return tiny.train(phases, folder, period=PERIOD), folder
 
 
 @pytest.fixture(scope='module')
 def around(tiny, phases):
   """The state before and after a switch, and the images."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  before = tiny.train(phases[:1]).state
   task = phases[1].task
   part = tiny.dataset()
-  images = tiny.prepare(jnp.asarray(part.images[:4]))
-  return before, _state.switch(before, task.model, task.tx, images), images
+  with tiny.as_in_tests():
+    before = tiny.train(phases[:1]).state
+    images = tiny.prepare(jnp.asarray(part.images[:4]))
+    return before, _state.switch(before, task.model, task.tx, images), images
 
 
 def test_a_switch_keeps_weights_and_moments(around):

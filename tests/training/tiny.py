@@ -6,12 +6,14 @@ many chunks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,6 +53,14 @@ class Net(nn.Module):
       name='Block_0',
     )(x, progress=progress)
     return networks.QuantDense(3, name='Dense_1')(x)
+
+
+@contextlib.contextmanager
+def as_in_tests():
+  """For fixtures of modules, so that their programs serve the tests as well."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  with jax.numpy_rank_promotion('raise'), jax.debug_key_reuse(True):
+    yield
 
 
 def dataset(num=21, seed=0):
