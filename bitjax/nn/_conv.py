@@ -15,6 +15,7 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _convolution
 
 __all__ = ['PADDINGS', 'Product', 'QuantConv']
 
@@ -167,9 +168,16 @@ class Product:
     rank = len(spatial) + 2
     outer = (0, rank - 1, *(1 + a for a in spatial))
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    dilations = (*self.input_dilation, *self.kernel_dilation)
+    plain = self.groups == 1 and set(dilations) == {1}
+    if plain and _convolution.applies(x, kernel):
+      return _convolution.convolve(
+        x, kernel, self.strides, padding, self.precision
+      )
     return jax.lax.conv_general_dilated(
-      x.astype(dtype),
-      kernel.astype(dtype),
+      x,
+      kernel,
       self.strides,
       padding,
       lhs_dilation=self.input_dilation,
