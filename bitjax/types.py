@@ -8,6 +8,7 @@ one: radius, norm, and the point it is anchored at.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -24,7 +25,9 @@ __all__ = [
   'Scalar',
   'check_choice',
   'check_finite',
+  'check_fraction',
   'check_inside',
+  'check_integer',
   'check_non_negative',
   'check_positive',
   'check_range',
@@ -100,6 +103,21 @@ def check_inside(name: str, value: Any, low: float, high: float) -> None:
 def check_range(name: str, value: Any, low: float, high: float) -> None:
   """Raises a ``ValueError`` if a concrete ``value`` is outside [low, high]."""
   _check(name, value, lambda x: (x >= low) & (x <= high), f'in [{low}, {high}]')
+
+
+def check_fraction(name: str, value: Any) -> None:
+  """Raises a ``ValueError`` if a concrete ``value`` is outside [0, 1)."""
+  _check(name, value, lambda x: (x >= 0) & (x < 1), 'in [0, 1)')
+
+
+def check_integer(name: str, value: Any, low: int) -> None:
+  """Raises a ``ValueError`` unless ``value`` is an integer, at least ``low``."""
+  try:
+    number = None if isinstance(value, bool) else operator.index(value)
+  except TypeError:
+    number = None
+  if number is None or number < low:
+    raise ValueError(f'{name} must be an integer >= {low}; got {value}.')
 
 
 def _check(name, value, holds, wanted):

@@ -272,7 +272,7 @@ class TestContracts:
   def test_import_is_light(self):
     """Importing every public module needs none of the extras."""
     assert bitjax.__version__
-    extras = {'tqdm', 'sklearn', 'mlxtend', 'pyarrow', 'PIL', 'scipy'}
+    extras = {'tqdm', 'sklearn', 'mlxtend', 'pyarrow', 'PIL', 'scipy', 'grain'}
     for home in LIBRARY:
       for use in imports(SOURCES[home].read_text(), home):
         top = use.module.split('.')[0]

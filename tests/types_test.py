@@ -101,6 +101,7 @@ CHECKS = {
     [0.25, 4, 1],
     [0.2499, 4.001, np.nan, -np.inf],
   ),
+  'fraction': (types.check_fraction, [0, 0.999], [1, -1e-9, np.inf, np.nan]),
 }
 
 
@@ -126,3 +127,11 @@ def test_message_shows_value_as_the_user_wrote_it():
     ValueError, match=r'^x must be > 0 and not NaN; got -2\.$'
   ):
     types.check_positive('x', -2)
+
+
+def test_integers():
+  for value in (2, 7, np.int64(2), np.uint8(3)):
+    types.check_integer('size', value, 2)
+  for value in (1, -3, 2.0, True, None, '3', np.float32(4), np.zeros(2)):
+    with pytest.raises(ValueError, match=r'^size must be an integer >= 2; got'):
+      types.check_integer('size', value, 2)

@@ -15,7 +15,6 @@ rest on them should say so.
 
 from __future__ import annotations
 
-import operator
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import jax
@@ -23,6 +22,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.data import indexing
 
 __all__ = [
   'AUGMENTS',
@@ -98,7 +98,7 @@ def search_and_holdout(
   if augment == 'none':
     numbers = jax.random.bits(key, (num_examples,), jnp.uint32)
     chosen = _distinct(numbers, 2 * batch_size)
-    inputs = _take(images, chosen)
+    inputs = indexing.take(images, chosen)
   else:
     # One draw for both purposes: half the time to compile of two.
     size = num_examples + 2 * batch_size
@@ -107,8 +107,10 @@ def search_and_holdout(
     bases = _distinct(numbers[:num_examples], 2 * num_bases)
     turns = jnp.arange(batch_size) % num_bases
     chosen = jnp.concatenate([bases[turns], bases[num_bases + turns]])
-    inputs = _shift(_take(images, chosen), _offsets(numbers[num_examples:]))
-  targets = _take(labels, chosen)
+    inputs = _shift(
+      indexing.take(images, chosen), _offsets(numbers[num_examples:])
+    )
+  targets = indexing.take(labels, chosen)
   return (
     Batch(inputs[:batch_size], targets[:batch_size]),
     Batch(inputs[batch_size:], targets[batch_size:]),
@@ -159,26 +161,21 @@ def check_batch_size(
       ``augment``, or too few examples; the last names the ways out.
   """
   types.check_choice('augment', augment, AUGMENTS)
-  try:
-    size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)
-  except TypeError:
-    size = 0
-  if size < 1:
-    raise ValueError(f'batch_size must be an integer >= 1; got {batch_size}.')
+  types.check_integer('batch_size', batch_size, 1)
   if augment == 'shift':
     if num_examples < 2:
       raise ValueError(
         'A search and a held-out batch need at least 2 examples to start '
         f'from; the data has {num_examples}. Use other data.'
       )
-  elif 2 * size > num_examples:
+  elif 2 * batch_size > num_examples:
     smaller = num_examples // 2
     way_out = f'a batch of at most {smaller}, ' if smaller else ''
     raise ValueError(
-      f'A search batch and a disjoint held-out batch of {size} need '
-      f'{2 * size} examples; the data has {num_examples}. Use data with more '
-      f'examples, {way_out}or --augment=shift (shifted copies, marked in the '
-      'results as not independent).'
+      f'A search batch and a disjoint held-out batch of {batch_size} need '
+      f'{2 * batch_size} examples; the data has {num_examples}. Use data with '
+      f'more examples, {way_out}or --augment=shift (shifted copies, marked in '
+      'the results as not independent).'
     )
 
 
@@ -197,18 +194,6 @@ def _offsets(numbers: types.Array) -> types.Array:
   return jnp.stack([pair // side, pair % side], axis=1) - MAX_SHIFT
 
 
-def _take(array: types.Array, indices: types.Array) -> types.Array:
-  """Returns rows of ``array``; all indices are in bounds by construction."""
-  return jnp.asarray(array).at[indices].get(mode='promise_in_bounds')
-
-
 def _shift(images: types.Array, offsets: types.Array) -> types.Array:
   """Moves image ``i`` down and right by ``offsets[i]``, filled with zeros."""
-  border = (MAX_SHIFT, MAX_SHIFT)
-  padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
-
-  def crop(image, offset):
-    start = MAX_SHIFT - offset
-    return lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
-
-  return jax.vmap(crop)(padded, offsets)
+  return indexing.crop(images, MAX_SHIFT - offsets, MAX_SHIFT)

@@ -1,12 +1,14 @@
 """CIFAR's binary files: fixed records of label bytes and 3 x 32 x 32 pixels.
 
-The archive is streamed: only members asked for by name are read, and nothing
-is ever written to disk, so links and ``..`` in it can do no harm.
+The archive is streamed, to its end, where its checksum is: an archive that is
+cut or changed anywhere is refused. Only members asked for by name are kept, and
+nothing is ever written to disk, so links and ``..`` in it can do no harm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import gzip
 import pathlib
 import tarfile
 from typing import NamedTuple
@@ -88,7 +90,10 @@ def read_archive(
   """
   parts = {}
   try:
-    with tarfile.open(archive, 'r|gz') as tar:
+    with (
+      gzip.open(archive) as stream,
+      tarfile.open(fileobj=stream, mode='r|') as tar,
+    ):
       for entry in tar:
         member = entry.name.removeprefix('./')
         if member not in members or member in parts:
@@ -102,8 +107,9 @@ def read_archive(
         _check_size(place, entry.size, fmt, num_records)
         content = files.read_at_most(file, entry.size)
         parts[member] = parse(place, content, fmt, num_records)
-        if len(parts) == len(members):
-          break
+      # The checksum of everything comes at the end, and tarfile stops before it.
+      while stream.read(1 << 20):
+        pass
   except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
     raise ValueError(
       f'{archive}: expected a .tar.gz archive that can be read; found: '

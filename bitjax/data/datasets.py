@@ -33,7 +33,7 @@ class Dataset:
 
   Attributes:
     name: one of ``DATASETS``.
-    split: one of ``SPLITS``.
+    split: one of ``SPLITS``, or ``'validation'`` (see `split_validation`).
     images: uint8 [N, H, W, C].
     labels: int32 [N], in ``[0, num_classes)``.
     num_classes: how many classes there are.
@@ -91,6 +91,10 @@ _SOURCES = {
     num_classes=10,
     scale=1 / 16,
   ),
+  'digits32': _Source(
+    lambda part, data_dir, cache_dir: embedded.digits32(part, cache_dir),
+    num_classes=10,
+  ),
   'synthetic': _Source(
     lambda part, data_dir, cache_dir: synthetic.read(part),
     num_classes=synthetic.NUM_CLASSES,
@@ -126,11 +130,12 @@ def load(
   """Reads a data set.
 
   Args:
-    name: one of ``DATASETS``: ``mnist5k`` and ``digits`` come with packages,
-      ``synthetic`` is made, and the others are read from their official files.
+    name: one of ``DATASETS``: ``mnist5k``, ``digits`` and ``digits32`` come with
+      packages, ``synthetic`` is made, and the others are read from their
+      official files.
     split: ``'train'``, ``'test'``, or ``'all'``: train, then test.
     data_dir: folder of the files; not used by data sets without files.
-    cache_dir: where arrays that are slow to read are kept (mnist5k, digits,
+    cache_dir: where arrays that are slow to read are kept (mnist5k, digits
       and CIFAR from parquet files). None: ``~/.cache/bitjax``.
 
   Returns:

@@ -3,33 +3,53 @@
 from bitjax.nn._conv import QuantConv
 from bitjax.nn._deploy import complete
 from bitjax.nn._deploy import deploy
+from bitjax.nn._inits import INITS
 from bitjax.nn._layers import BatchNorm
 from bitjax.nn._layers import QuantDense
 from bitjax.nn._mlp import MLP
 from bitjax.nn._mlp import binary_mlp
 from bitjax.nn._mlp import binary_weights_mlp
 from bitjax.nn._mlp import full_precision_mlp
+from bitjax.nn._passing import GradientPassing
+from bitjax.nn._passing import LayerPassing
+from bitjax.nn._passing import gradient_passing
 from bitjax.nn._progress import training_progress
+from bitjax.nn._resnet import ResNet
+from bitjax.nn._resnet import resnet18
+from bitjax.nn._resnet import resnet20
+from bitjax.nn._resnet import resnet32
 from bitjax.nn._summary import LayerSummary
 from bitjax.nn._summary import Summary
 from bitjax.nn._summary import summary
+from bitjax.nn._vgg import VGG
+from bitjax.nn._vgg import vgg_small
 from bitjax.nn._views import layer_view
 from bitjax.nn._views import network_view
 
 __all__ = [
+  'INITS',
   'MLP',
+  'VGG',
   'BatchNorm',
+  'GradientPassing',
+  'LayerPassing',
   'LayerSummary',
   'QuantConv',
   'QuantDense',
+  'ResNet',
   'Summary',
   'binary_mlp',
   'binary_weights_mlp',
   'complete',
   'deploy',
   'full_precision_mlp',
+  'gradient_passing',
   'layer_view',
   'network_view',
+  'resnet18',
+  'resnet20',
+  'resnet32',
   'summary',
   'training_progress',
+  'vgg_small',
 ]

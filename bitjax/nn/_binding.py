@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, TypeAlias
 
@@ -98,7 +99,7 @@ def _bind(module, name, x, progress, dtype):
   if quantizer is None:
     return None
   learned = isinstance(quantizer, quantizers.Quantizer)
-  if not (learned or callable(quantizer)):
+  if not (learned or _takes_one(quantizer)):
     raise ValueError(
       f'{name} must be a function such as quantizers.attach(...), a learned '
       f'Quantizer, or None; got {quantizer!r}.'
@@ -119,6 +120,17 @@ def _bind(module, name, x, progress, dtype):
   return quantizers.at_progress(
     quantizer, progress, key=key, state=state, dtype=dtype
   )
+
+
+def _takes_one(quantizer):
+  """Whether it can be called with an array; an estimator, say, takes more."""
+  try:
+    inspect.signature(quantizer).bind(None)
+  except TypeError:  # Also for what cannot be called.
+    return False
+  except ValueError:  # Some builtins do not tell.
+    return True
+  return True
 
 
 def as_dtype(x: types.Array, dtype: Any) -> types.Array:

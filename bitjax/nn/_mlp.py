@@ -19,20 +19,15 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _inits
 from bitjax.nn import _layers
 
 __all__ = [
-  'INITS',
   'MLP',
   'binary_mlp',
   'binary_weights_mlp',
   'full_precision_mlp',
 ]
-
-INITS = {
-  'xavier': nn.initializers.xavier_uniform,
-  'kaiming': nn.initializers.he_uniform,
-}
 
 
 class MLP(nn.Module):
@@ -52,7 +47,8 @@ class MLP(nn.Module):
     scaling: ``'none'``, ``'fan_in'`` or ``'mean_abs'``; see `QuantDense`.
     batch_norm: whether to normalise each hidden layer's pre-activations.
     use_bias: whether layers have biases.
-    init_name: ``'xavier'`` or ``'kaiming'``, uniform.
+    init_name: ``'xavier'`` or ``'kaiming'``, uniform, ``'kaiming_normal'``,
+      ``'kaiming_fan_out'`` (normal) or ``'orthogonal'``.
     input_scale: what one unit of an integer input means; floating inputs are
       taken as they are.
   """
@@ -69,7 +65,7 @@ class MLP(nn.Module):
 
   def setup(self):
     """Creates the layers."""
-    types.check_choice('init_name', self.init_name, tuple(INITS))
+    kernel_init = _inits.initializer(self.init_name)
     activation = self.activation_quantizer
     learned = isinstance(activation, quantizers.Quantizer)
     if learned or quantizers.is_stateful(activation):
@@ -84,7 +80,7 @@ class MLP(nn.Module):
         kernel_quantizer=self.kernel_quantizer,
         scaling=self.scaling,
         use_bias=self.use_bias,
-        kernel_init=INITS[self.init_name](),
+        kernel_init=kernel_init,
       )
       setattr(self, f'Dense_{layer}', dense)
       if self.batch_norm and layer < len(self.hidden):

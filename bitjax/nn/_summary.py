@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from bitjax.nn import _bits
+from bitjax.nn import _tables
 from bitjax.nn import _trace
 
 __all__ = ['LayerSummary', 'Summary', 'summary']
@@ -107,8 +108,10 @@ class Summary:
       counts = Counter(row.parameters) + Counter(row.statistics)
       table.append(
         [
-          'total' if row is self.total else _shorten(row.path or '(model)', 24),
-          _shorten(row.kind, 16),
+          'total'
+          if row is self.total
+          else _tables.shorten(row.path or '(model)', 24),
+          _tables.shorten(row.kind, 16),
           'x'.join(map(str, row.output_shape or ())),
           *(f'{counts[bits]:,}' for bits in widths),
           _size(row.memory),
@@ -118,7 +121,9 @@ class Summary:
           else '',
         ]
       )
-    return '\n'.join([*_align(table), *self._totals()])
+    head, rule, *rows, total = _tables.align(table, 3)
+    lines = [head, rule, *rows, rule, total, '', *self._totals()]
+    return '\n'.join(lines)
 
   def _totals(self):
     total = self.total
@@ -278,21 +283,3 @@ def _size(num_bytes: float) -> str:
       return f'{num_bytes:.4g} {unit}'
     num_bytes /= 1024
   return f'{num_bytes:.4g} GiB'
-
-
-def _shorten(name: str, width: int) -> str:
-  return name if len(name) <= width else f'…{name[1 - width :]}'
-
-
-def _align(table: list[list[str]]) -> list[str]:
-  """Lines of equal columns: names to the left, numbers to the right."""
-  sizes = [max(map(len, column)) for column in zip(*table, strict=True)]
-  lines = []
-  for row in table:
-    cells = [
-      cell.ljust(size) if place < 3 else cell.rjust(size)
-      for place, (cell, size) in enumerate(zip(row, sizes, strict=True))
-    ]
-    lines.append('  '.join(cells).rstrip())
-  rule = '-' * max(map(len, lines))
-  return [lines[0], rule, *lines[1:-1], rule, lines[-1], '']

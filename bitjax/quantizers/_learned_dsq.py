@@ -13,6 +13,7 @@ from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _soft
 from bitjax.quantizers import _staircases
 
 __all__ = ['learned_dsq']
@@ -21,7 +22,13 @@ __all__ = ['learned_dsq']
 _SMALLEST = 1e-3
 
 
-def learned_dsq(bits: int, *, alpha: types.Scalar = 0.2) -> _learned.Quantizer:
+def learned_dsq(
+  bits: int,
+  *,
+  alpha: types.Scalar = 0.2,
+  alpha_end: types.Scalar | None = None,
+  step: str = 'tanh',
+) -> _learned.Quantizer:
   r"""DSQ with learned softness and range: a hard staircase, a soft gradient.
 
   The range [l, u] has :math:`n = 2^b - 1` intervals of width
@@ -48,16 +55,23 @@ def learned_dsq(bits: int, *, alpha: types.Scalar = 0.2) -> _learned.Quantizer:
   largest value. Where learning leads alpha out of (0, 1), its nearest value
   inside is taken, and its gradient passes, so that it finds back.
 
+  With ``step='hardtanh'`` the soft step has corners, :math:`\varphi = \min(\max(
+  s k (x - m_i), -1), 1)`, as that of `dsq`: what passes is a window that shrinks with
+  alpha.
+
   Args:
     bits: b, in [1, 16].
     alpha: where alpha begins, in (0, 1); smaller is harder.
+    alpha_end: if given, alpha is not learned: it goes from ``alpha`` to this by
+      equal factors as progress goes from 0 to 1. Equal to ``alpha``: it is fixed.
+    step: ``'tanh'``, the paper's, or ``'hardtanh'``.
 
   Returns:
-    A `Quantizer` with the parameters ``'alpha'``, ``'lower'`` (l) and ``'upper'``
-    (u), []. Infinite values become l and u, NaN stays NaN.
+    A `Quantizer` with the parameters ``'lower'`` (l) and ``'upper'`` (u), [], and
+    ``'alpha'`` if that is learned. Infinite values become l and u, NaN stays NaN.
 
   Raises:
-    ValueError: for bits out of range or an alpha outside (0, 1).
+    ValueError: for bits out of range, an alpha outside (0, 1), or another step.
 
   References:
     Gong et al., Differentiable soft quantization, 2019, the DSQ
@@ -66,14 +80,19 @@ def learned_dsq(bits: int, *, alpha: types.Scalar = 0.2) -> _learned.Quantizer:
   """
   _channels.check_bits(bits)
   types.check_inside('alpha', alpha, 0.0, 1.0)
-  return _learned.from_rule(_DSQ(alpha, 2**bits - 1), bits)
+  if alpha_end is not None:
+    types.check_inside('alpha_end', alpha_end, 0.0, 1.0)
+  types.check_choice('step', step, _soft.SOFT_STEPS)
+  return _learned.from_rule(_DSQ(alpha, alpha_end, 2**bits - 1, step), bits)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _DSQ:
   alpha: types.Scalar
+  alpha_end: types.Scalar | None
   intervals: int = dataclasses.field(metadata={'static': True})
+  step: str = dataclasses.field(metadata={'static': True})
 
   def init(self, x):
     x = _maths.widen(x)
@@ -81,8 +100,8 @@ class _DSQ:
     upper = jnp.max(x, initial=-jnp.inf)
     some = lower < upper
     middle = jnp.where(jnp.isfinite(lower), lower, 0)
-    return {
-      'alpha': jnp.asarray(self.alpha, x.dtype),
+    learned = {'alpha': jnp.asarray(self.alpha, x.dtype)}
+    return (learned if self.alpha_end is None else {}) | {
       'lower': jnp.where(some, lower, middle - 1),
       'upper': jnp.where(some, upper, middle + 1),
     }
@@ -90,8 +109,12 @@ class _DSQ:
   def apply(self, qparams, x, progress):
     x = _maths.widen(x)
     # Each element's terms are added before the sum of all is taken.
+    found = dict(qparams)
+    if self.alpha_end is not None:
+      found['alpha'] = _maths.geometric(self.alpha, self.alpha_end, progress)
     alpha, lower, upper = (
-      _channels.align(name, qparams[name], x, None) + jnp.zeros_like(x)
+      _channels.align(name, jnp.asarray(found[name], x.dtype), x, None)
+      + jnp.zeros_like(x)
       for name in ('alpha', 'lower', 'upper')
     )
     alpha = _inside(alpha, progress)
@@ -102,9 +125,13 @@ class _DSQ:
     places = (safe - lower) / width
     interval = jnp.clip(jnp.floor(places), 0, self.intervals - 1)
     interval = jax.lax.stop_gradient(interval)
-    soft = jnp.tanh(jnp.log(2 / alpha - 1) * (places - interval - 0.5))
+    steep = jnp.log(2 / alpha - 1) * (places - interval - 0.5)
+    if self.step == 'tanh':
+      soft = jnp.tanh(steep) / (1 - alpha)
+    else:
+      soft = jnp.clip(steep / (1 - alpha), -1, 1)
     hard = _attach.attach(_staircases.sign(), _estimators.identity())
-    sign = hard(soft / (1 - alpha), progress=progress)
+    sign = hard(soft, progress=progress)
     y = lower + width * (interval + (sign + 1) / 2)
     outer = jnp.where(x >= upper, upper, jnp.where(x <= lower, lower, x))
     return jnp.where(inside, y, outer)

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TextIO
 
-__all__ = ['Bar', 'Lines', 'Silent', 'duration', 'reporter', 'say']
+__all__ = ['Bar', 'Lines', 'Silent', 'Work', 'duration', 'reporter', 'say']
 
 
 class Silent:
@@ -33,6 +33,7 @@ class Lines(Silent):
     stream: where to write.
     every: least seconds between two lines of progress.
     clock: seconds, monotonic.
+    unit: what is counted, in the plural.
   """
 
   def __init__(
@@ -44,12 +45,14 @@ class Lines(Silent):
     *,
     every: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
+    unit: str = 'lanes',
   ):
     self._name, self._total, self._done, self._before = name, total, done, done
     self._stream, self._every, self._clock = stream, every, clock
+    self._unit = unit
     self._start = self._last = clock()
     known = f', {done} of them done before' if done else ''
-    self._write(f'{total} lanes{known}')
+    self._write(f'{total} {unit}{known}')
 
   def compiling(self, label: str) -> None:
     """Says so at once: it may take long."""
@@ -63,14 +66,17 @@ class Lines(Silent):
       self._last = now
       rate = (self._done - self._before) / max(now - self._start, 1e-9)
       left = duration((self._total - self._done) / rate)
-      self._write(
-        f'{self._done}/{self._total} lanes, {rate:.3g} lanes/s, {left} left'
+      unit = self._unit
+      text = (
+        f'{self._done}/{self._total} {unit}, {rate:.3g} {unit}/s, {left} left'
       )
+      # Lanes are named when they are compiled.
+      self._write(text if unit == 'lanes' or not label else f'{text}; {label}')
 
   def close(self) -> None:
     """Writes how many lanes are done, and how long it took."""
     took = duration(self._clock() - self._start)
-    self._write(f'{self._done}/{self._total} lanes after {took}')
+    self._write(f'{self._done}/{self._total} {self._unit} after {took}')
 
   def _write(self, text: str) -> None:
     print(f'{self._name}: {text}', file=self._stream, flush=True)
@@ -79,7 +85,14 @@ class Lines(Silent):
 class Bar(Silent):
   """A bar with rate and remaining time."""
 
-  def __init__(self, name: str, total: int, done: int, stream: TextIO):
+  def __init__(
+    self,
+    name: str,
+    total: int,
+    done: int,
+    stream: TextIO,
+    unit: str = 'lanes',
+  ):
     import tqdm
 
     self._name = name
@@ -87,7 +100,7 @@ class Bar(Silent):
       desc=name,
       total=total,
       initial=done,
-      unit='lane',
+      unit=f' {unit}' if unit != 'lanes' else 'lane',
       file=stream,
       dynamic_ncols=True,
       smoothing=0.1,
@@ -111,11 +124,38 @@ class Bar(Silent):
     self._bar.set_description(text)
 
 
-def reporter(name: str, total: int, done: int) -> Silent:
+class Work(Silent):
+  """A lane's own work, such as the images that a network is trained on.
+
+  Args:
+    name: of the lane.
+    unit: what is counted, in the plural.
+    report: whether anything is shown.
+  """
+
+  def __init__(self, name: str, unit: str, report: bool):
+    self._name, self._unit, self._report = name, unit, report
+    self._inner = Silent()
+
+  def begin(self, total: int, done: int) -> None:
+    """So much is to be done in all, so much was done before."""
+    if self._report:
+      self._inner = reporter(self._name, total, done, self._unit)
+
+  def advance(self, lanes: int, label: str) -> None:
+    """So many more units are done."""
+    self._inner.advance(lanes, label)
+
+  def close(self) -> None:
+    """The lane ends, or is interrupted."""
+    self._inner.close()
+
+
+def reporter(name: str, total: int, done: int, unit: str = 'lanes') -> Silent:
   """A bar if standard error is a terminal, else lines."""
   if sys.stderr.isatty():
-    return Bar(name, total, done, sys.stderr)
-  return Lines(name, total, done, sys.stderr)
+    return Bar(name, total, done, sys.stderr, unit)
+  return Lines(name, total, done, sys.stderr, unit=unit)
 
 
 def say(text: str) -> None:

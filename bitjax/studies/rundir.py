@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 from typing import Any
 
 from bitjax.studies import files
@@ -29,6 +30,7 @@ _FILES = (
 )
 _CONFIG = 'config.json'
 _CHUNKS = 'chunks'
+_PROGRAMS = 'programs'  # Folders of lanes that keep something there.
 _WAYS_OUT = 'choose another --out or replace it with --overwrite'
 
 
@@ -157,7 +159,7 @@ class RunDirectory:
       ours = isinstance(stored, dict) and {'bitjax', 'config'} <= stored.keys()
     except (OSError, ValueError):
       stored, ours = None, False
-    foreign = sorted(names - {_CONFIG, _CHUNKS, lock.NAME, *_FILES})
+    foreign = sorted(names - {_CONFIG, _CHUNKS, _PROGRAMS, lock.NAME, *_FILES})
     if not ours and foreign:
       raise ValueError(
         f'{self.path} is not the directory of a run (it holds {foreign[0]} and '
@@ -199,6 +201,8 @@ class RunDirectory:
         folder.rmdir()
     if chunks.is_dir() and not any(chunks.iterdir()):
       chunks.rmdir()
+    if (self.path / _PROGRAMS).is_dir():
+      shutil.rmtree(self.path / _PROGRAMS)
     (self.path / _CONFIG).unlink(missing_ok=True)
 
 

@@ -20,6 +20,7 @@ import jax
 from bitjax.studies import chunks
 from bitjax.studies import compute
 from bitjax.studies import files
+from bitjax.studies import hosted
 from bitjax.studies import job
 from bitjax.studies import manifest
 from bitjax.studies import plan as plan_lib
@@ -132,15 +133,96 @@ class Sweep:
       ValueError: for axes, names or sizes that do not fit together.
       TypeError: if ``fn`` returns anything but a dictionary of real arrays.
     """
-    if name in self._names:
-      raise ValueError(f'two sweeps of one run are named {name!r}.')
-    chunk = self._chunk or chunk or DEFAULT_CHUNK
-    width = self._width or width
-    plan = plan_lib.make(name, static or {}, lanes, chunk=chunk, width=width)
-    clash = sorted(set(plan.dims) & set(shared or {}))
+    clash = sorted({*(static or {}), *lanes} & set(shared or {}))
     if clash:
       raise ValueError(f'{clash[0]!r} is both an axis and a shared input.')
     inputs = compute.place(name, shared or {}, batched or {}, self._mesh)
+    plan, width, store, resumes = self._plan(
+      name, static, lanes, inputs, chunk or DEFAULT_CHUNK, width
+    )
+    table = table_lib.Table(plan, dims or {}, coords or {})
+    task = compute.Task(fn, plan, width, inputs, self._mesh, table, store)
+    self._fill(task, resumes)
+    self._report_divergence(task)
+    return table.dataset()
+
+  def programs(
+    self,
+    fn: Callable[..., dict[str, Any]],
+    *,
+    name: str,
+    lanes: Mapping[str, Any],
+    static: Mapping[str, Sequence[Any]] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    chunk: int | None = None,
+  ) -> xarray.Dataset:
+    """Returns what a program of the host does at every point.
+
+    ``fn(folder=..., report=..., mesh=..., **static, **lanes)`` is not traced: it
+    may train for hours. It gets a folder of its own, where it may keep what it
+    needs to go on; a `progress.Work` to report to; the devices; each static value;
+    and of each lane axis a NumPy array, the values of as many lanes as it is asked
+    for at a time.
+
+    Args:
+      fn: keyword arguments -> dictionary, output name -> array of real numbers with
+        a leading axis of those lanes.
+      name: names the sweep, its chunks and folders; once in a run.
+      lanes: axes of numbers, each a 1-D array.
+      static: axes of strings, integers, floats or booleans.
+      dims: names of each output's further axes.
+      coords: labels along those axes.
+      chunk: this sweep's default of the flag ``--chunk``, the lanes at a time; None
+        for one on a CPU, as many as possible on an accelerator.
+
+    Returns:
+      A dataset with axes (static, lanes, own), as a call of the sweep.
+
+    Raises:
+      ValueError: for axes, names or sizes that do not fit together, or in a job
+        of several processes.
+      TypeError: if ``fn`` returns anything else.
+    """
+    if job.count() > 1:
+      raise ValueError(
+        f'the lanes of {name!r} are programs of one process each: without a job, '
+        'start a command for each part of --seeds, with an --out of its own.'
+      )
+    if chunk is None:
+      chunk = 1 if jax.default_backend() == 'cpu' else DEFAULT_CHUNK
+    plan, _, store, resumes = self._plan(name, static, lanes, {}, chunk, None)
+    table = table_lib.Table(plan, dims or {}, coords or {})
+    folder = None
+    if self._directory is not None:
+      folder = self._directory / hosted.FOLDER / name
+    task = hosted.Programs(
+      fn,
+      plan,
+      None,
+      {},
+      self._mesh,
+      table,
+      store,
+      folder=folder,
+      report=self._report,
+    )
+    missing = compute.load(task) if store and resumes else plan.blocks
+    if missing:
+      self._begin(task)
+      task.run_all(missing)
+    elif self._report:
+      progress.say(f'{plan.name}: {plan.total} lanes, all done before')
+    self._seal(task, bool(missing))
+    self._report_divergence(task)
+    return table.dataset()
+
+  def _plan(self, name, static, lanes, inputs, chunk, width):
+    """The lanes, where their chunks are kept, and whether any may be used."""
+    if name in self._names:
+      raise ValueError(f'two sweeps of one run are named {name!r}.')
+    chunk, width = self._chunk or chunk, self._width or width
+    plan = plan_lib.make(name, static or {}, lanes, chunk=chunk, width=width)
     if self._directory is None and job.count() > 1:
       raise ValueError('a sweep of several processes needs a directory.')
     self._names.add(name)
@@ -150,11 +232,7 @@ class Sweep:
         self._directory, plan, chunks.digest(inputs), self._configuration()
       )
     plan, width, resumes = self._settle(plan, width, store)
-    table = table_lib.Table(plan, dims or {}, coords or {})
-    task = compute.Task(fn, plan, width, inputs, self._mesh, table, store)
-    self._fill(task, resumes)
-    self._report_divergence(task)
-    return table.dataset()
+    return plan, width, store, resumes
 
   def _configuration(self) -> Any:
     """What tells the chunks of this run from those of others."""
@@ -194,7 +272,7 @@ class Sweep:
 
   def _fill(self, task: compute.Task, resumes: bool) -> None:
     """Loads the blocks that are on disk and computes the others."""
-    plan, store = task.plan, task.store
+    plan = task.plan
     first, reports = job.index() == 0, self._report and job.index() == 0
     everything = range(len(plan.blocks))
 
@@ -239,14 +317,16 @@ class Sweep:
       loaded = [block for block in plan.blocks if block not in computed]
       task.wait(loaded, progress.Silent())
 
-    def seal():
-      if store is not None and not manifest.complete(store.folder):
-        if not missing:
-          self._begin(task)
-        store.refresh()
-        manifest.write(store, task.width, complete=True)
+    job.decide(lambda: self._seal(task, bool(missing)))
 
-    job.decide(seal)
+  def _seal(self, task: compute.Task, computed: bool) -> None:
+    """Says in the manifest that every block is there."""
+    store = task.store
+    if store is not None and not manifest.complete(store.folder):
+      if not computed:
+        self._begin(task)
+      store.refresh()
+      manifest.write(store, task.width, complete=True)
 
   def _begin(self, task: compute.Task) -> None:
     """Claims the directory, just before something is computed."""

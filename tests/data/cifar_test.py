@@ -220,6 +220,61 @@ def test_damaged_archives_are_named(small, tmp_path):
   assert 'expected 24584 bytes (8 records of 3073); found' in failure(tmp_path)
 
 
+@pytest.mark.parametrize('name', ['cifar10', 'cifar100'])
+def test_an_archive_cut_anywhere_is_one_line(name, small, tmp_path):
+  contents, _ = binary_files(name)
+  path = tmp_path / ARCHIVE[name]
+  write_archive(path, name, contents)
+  whole = path.read_bytes()
+  for share in range(20):
+    path.write_bytes(whole[: len(whole) * share // 20])
+    message = failure(tmp_path, name, split='train')
+    assert message.startswith(f'{path}') and 'expected' in message
+  # A pixel of a part that is not even asked for.
+  changed = bytearray(whole)
+  changed[-2_000] ^= 1
+  path.write_bytes(changed)
+  for split in ('train', 'test'):
+    message = failure(tmp_path, name, split=split)
+    assert message.startswith(f'{path}: expected a .tar.gz'), message
+
+
+@pytest.mark.parametrize('archived', [False, True])
+def test_records_of_the_other_data_set_are_refused(archived, small, tmp_path):
+  records, fine = SIZES['test'], 3074
+  _, arrays = binary_files('cifar10')
+  images, labels = arrays['test']
+  # CIFAR-10's records under CIFAR-100's name: a byte short each.
+  content = b''.join(map(record, images, labels))
+  if archived:
+    write_archive(
+      tmp_path / ARCHIVE['cifar100'], 'cifar100', {'test.bin': content}
+    )
+  else:
+    write_files(tmp_path, {'test.bin': content})
+  message = failure(tmp_path, 'cifar100')
+  assert message.endswith(
+    f'expected {records * fine} bytes ({records} records of {fine}); found '
+    f'{len(content)}.'
+  )
+  assert 'test.bin' in message
+
+
+@pytest.mark.parametrize('archived', [False, True])
+def test_more_classes_than_there_are_name_the_file(archived, small, tmp_path):
+  contents, _ = binary_files('cifar100')
+  content = bytearray(contents['test.bin'])
+  content[5 * 3074 + 1] = 100  # The fine label; coarse ones come before it.
+  contents['test.bin'] = bytes(content)
+  if archived:
+    write_archive(tmp_path / ARCHIVE['cifar100'], 'cifar100', contents)
+  else:
+    write_files(tmp_path, contents)
+  message = failure(tmp_path, 'cifar100')
+  assert 'test.bin: expected labels from 0 to 99; found labels' in message
+  assert message.endswith('to 100.')
+
+
 # Parquet.
 
 
@@ -379,6 +434,23 @@ def test_bad_parquet_rows_are_named(encoded, label, pattern, tmp_path):
   path = tmp_path / 'test-0.parquet'
   write_parquet(path, [encode(IMAGE), encoded()], [5, label])
   message = failure(tmp_path, cache_dir=tmp_path / 'cache')
+  assert message.startswith(str(path))
+  assert re.search(pattern, message), message
+  assert not (tmp_path / 'cache').exists()
+
+
+@pytest.mark.parametrize(
+  'encoded,label,pattern',
+  [
+    (lambda: encode(IMAGE[:16]), 1, 'row 1: .*found 32x16, RGB'),
+    (lambda: encode(IMAGE), 100, 'labels from 0 to 99; found .* to 100'),
+  ],
+)
+def test_bad_rows_of_cifar100_are_named(encoded, label, pattern, tmp_path):
+  path = tmp_path / 'test-0.parquet'
+  rows = [encode(IMAGE), encoded()]
+  write_parquet(path, rows, [99, label], 'fine_label')
+  message = failure(tmp_path, 'cifar100', cache_dir=tmp_path / 'cache')
   assert message.startswith(str(path))
   assert re.search(pattern, message), message
   assert not (tmp_path / 'cache').exists()

@@ -125,6 +125,31 @@ def test_digits_are_those_of_scikit_learn(cache_dir):
   assert np.all(np.abs(share - 0.2) < 0.01)
 
 
+def test_digits32_are_the_digits_enlarged(cache_dir):
+  image_of = pytest.importorskip('PIL.Image')
+  for split in data.SPLITS:
+    small = data.load('digits', split=split, cache_dir=cache_dir)
+    large = data.load('digits32', split=split, cache_dir=cache_dir)
+    np.testing.assert_array_equal(large.labels, small.labels)
+    assert large.images.shape == (len(small.labels), 32, 32, 3)
+  assert large.scale == 1 / 255 and large.num_classes == 10
+  # The same everywhere; grey.
+  assert large.checksum == (
+    'd0b192b3a2bd3b6ba18bdaa9eca6c46f346452cb948b33982d733687d06f5ed3'
+  )
+  for channel in (1, 2):
+    np.testing.assert_array_equal(
+      large.images[..., channel], large.images[..., 0]
+    )
+  for i in range(0, 1797, 40):
+    grey = small.images[i, :, :, 0].astype(np.float32) * (255 / 16)
+    wanted = np.asarray(
+      image_of.fromarray(grey).resize((32, 32), image_of.Resampling.BILINEAR)
+    )
+    error = np.abs(large.images[i, :, :, 0] - wanted)
+    assert error.max() <= 0.5 + 1e-4
+
+
 def test_permutation_is_one_and_depends_on_its_seeds():
   order = embedded.permutation(50, 1, 2)
   assert sorted(order.tolist()) == list(range(50))
@@ -189,6 +214,7 @@ def test_names_and_splits_are_checked():
   assert set(data.DATASETS) == {
     'mnist5k',
     'digits',
+    'digits32',
     'synthetic',
     'mnist',
     'fashion_mnist',

@@ -1,5 +1,6 @@
 """Every experiment runs from flags to figure, and draws again without work."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -8,6 +9,8 @@ import sys
 
 import pytest
 
+from bitjax import studies
+
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENTS = sorted(
   path.stem for path in (ROOT / 'experiments').glob('[!_]*.py')
@@ -15,9 +18,22 @@ EXPERIMENTS = sorted(
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
-def test_smoke_preset_runs_and_redraws(name, tmp_path):
+def test_smoke_preset_runs_and_redraws(name, tmp_path, capsys):
   out = tmp_path / 'run'
-  first = _run(name, '--preset=smoke', f'--out={out}')
+  first = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      f'experiments.{name}',
+      '--preset=smoke',
+      f'--out={out}',
+    ],
+    cwd=ROOT,
+    env=_environment(),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert first.returncode == 0, first.stderr
   files = {
     'config.json', 'results.nc', 'results.csv', 'verdicts.json',
@@ -27,9 +43,9 @@ def test_smoke_preset_runs_and_redraws(name, tmp_path):
   verdicts = json.loads((out / 'verdicts.json').read_text())
   assert verdicts and all(entry['claim'] for entry in verdicts)
   before = (out / 'results.nc').read_bytes(), verdicts
-  again = _run(name, '--preset=smoke', f'--out={out}')
-  assert again.returncode == 0, again.stderr
-  assert 'lanes' not in again.stderr  # Nothing was computed.
+  assert _launch(name, '--preset=smoke', f'--out={out}') == 0
+  again = capsys.readouterr()
+  assert 'lanes' not in again.err  # Nothing was computed.
   assert before == (
     (out / 'results.nc').read_bytes(),
     json.loads((out / 'verdicts.json').read_text()),
@@ -37,10 +53,10 @@ def test_smoke_preset_runs_and_redraws(name, tmp_path):
 
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
-def test_help_is_a_manual_page(name):
-  page = _run(name, '--help')
-  assert page.returncode == 0, page.stderr
-  assert '--preset' in page.stdout and 'smoke' in page.stdout
+def test_help_is_a_manual_page(name, capsys):
+  assert _launch(name, '--help') == 0
+  page = capsys.readouterr().out
+  assert '--preset' in page and 'smoke' in page
 
 
 @pytest.mark.parametrize(
@@ -62,24 +78,19 @@ def test_help_is_a_manual_page(name):
     ('--out=/proc/nowhere/run', '/proc/nowhere'),
   ],
 )
-def test_bad_input_is_one_line_and_status_2(flag, words, tmp_path):
+def test_bad_input_is_one_line_and_status_2(flag, words, tmp_path, capsys):
   out = tmp_path / 'run'
-  done = _run('multistep_ste', f'--out={out}', flag)
-  assert done.returncode == 2
-  lines = done.stderr.strip().splitlines()
-  assert len(lines) == 1 and words in lines[0], done.stderr
+  assert _launch('multistep_ste', f'--out={out}', flag) == 2
+  lines = capsys.readouterr().err.strip().splitlines()
+  assert len(lines) == 1 and words in lines[0], lines
   assert not out.exists()
 
 
-def _run(name, *flags):
-  return subprocess.run(
-    [sys.executable, '-m', f'experiments.{name}', *flags],
-    cwd=ROOT,
-    env=_environment(),
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+def _launch(name, *flags):
+  """Runs an experiment in this process, which has imported everything before."""
+  module = importlib.import_module(f'experiments.{name}')
+  parts = (getattr(module, part) for part in ('run', 'verdicts', 'plot'))
+  return studies.launch(module.Config, module.PRESETS, *parts, flags)
 
 
 def _environment():

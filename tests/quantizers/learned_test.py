@@ -100,7 +100,7 @@ def _ttq(x, negative, positive):
   return y, dx, {'negative': -1.0 * down, 'positive': 1.0 * up}
 
 
-def _dsq(x, alpha, lower, upper):
+def _dsq(x, alpha, lower, upper, step='tanh'):
   n = 3
   width = (upper - lower) / n
   i = np.clip(np.floor((x - lower) / width), 0, n - 1)
@@ -111,6 +111,11 @@ def _dsq(x, alpha, lower, upper):
   p = 0.5 * s * k * width * (1 - tau**2)
   ds = s**2 * tau
   dk = -2 / (alpha * (2 - alpha)) / width
+  if step == 'hardtanh':
+    inside = np.abs(s * k * (x - middle)) <= 1
+    p = 0.5 * s * k * width * inside
+    ds = s**2 * k * (x - middle) * inside
+    dk, tau = dk * inside, 0
   up = (code - p * (x - lower) / width) / n
   below, above = x <= lower, x >= upper
 
@@ -124,6 +129,15 @@ def _dsq(x, alpha, lower, upper):
     'upper': choose(up, 0, 1),
   }
   return choose(lower + width * code, lower, upper), choose(p, 0, 0), dq
+
+
+def _dsq_window(x, alpha, lower, upper):
+  return _dsq(x, alpha, lower, upper, 'hardtanh')
+
+
+def _dsq_fixed(x, lower, upper):
+  y, dx, dq = _dsq(x, 0.25, lower, upper)
+  return y, dx, {name: dq[name] for name in ('lower', 'upper')}
 
 
 def _rsign(x, threshold):
@@ -235,6 +249,22 @@ LEARNED = (
     lambda: quantizers.learned_dsq(2),
     {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
     _dsq,
+    (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
+    side=CLOSE,
+  ),
+  Row(
+    'dsq with a window',
+    lambda: quantizers.learned_dsq(2, step='hardtanh'),
+    {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
+    _dsq_window,
+    (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
+    side=CLOSE,
+  ),
+  Row(
+    'dsq of one alpha',
+    lambda: quantizers.learned_dsq(2, alpha=0.25, alpha_end=0.25),
+    {'lower': -1.0, 'upper': 2.0},
+    _dsq_fixed,
     (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
     side=CLOSE,
   ),
@@ -487,6 +517,21 @@ class TestBehaviour:
     masses = jax.jit(jax.vmap(mass))(jnp.asarray([0.05, 0.2, 0.6]))
     np.testing.assert_allclose(masses, 3.0, rtol=1e-3)
 
+  def test_scheduled_dsq_is_that_of_its_alpha(self):
+    """Halfway between 0.4 and 0.1, by equal factors, is 0.2."""
+    x, ends = normal(64), {'lower': jnp.float32(-2), 'upper': jnp.float32(1.5)}
+
+    def gradient(quantizer, progress):
+      found = lambda x: jnp.sum(quantizer.apply(ends, x, progress=progress))
+      return jax.grad(found)(x)
+
+    scheduled = quantizers.learned_dsq(2, alpha=0.4, alpha_end=0.1)
+    assert 'alpha' not in scheduled.init(None, x)
+    fixed = quantizers.learned_dsq(2, alpha=0.2, alpha_end=0.2)
+    middle = gradient(scheduled, 0.5)
+    np.testing.assert_allclose(middle, gradient(fixed, 0.5), rtol=1e-5)
+    assert np.abs(middle - gradient(scheduled, 1.0)).max() > 0.1
+
   def test_learned_thresholds_fit_shifted_data(self):
     """A threshold that learns finds the place where labels change."""
     quantizer = quantizers.rsign(quantizers.window(1.0))
@@ -533,6 +578,11 @@ X = np.ones((4, 3), np.float32)
       lambda: quantizers.learned_dsq(2, alpha=0.0),
       r'alpha must be in \(0.0, 1',
     ),
+    (
+      lambda: quantizers.learned_dsq(2, alpha_end=1.0),
+      'alpha_end must be',
+    ),
+    (lambda: quantizers.learned_dsq(2, step='cubic'), 'step must be'),
     (
       lambda: quantizers.learned_dsq(2, alpha=1.0),
       r'alpha must be in \(0.0, 1',

@@ -1,0 +1,138 @@
+"""Augmentation inside ``jit``: a key and a batch in, another batch out.
+
+Everything here is a function of its key, has static shapes, and works under
+``jit`` and ``vmap``, over keys too. Images keep the units they come in, pixel
+values of uint8 as a rule; :func:`.normalize` comes last, in training and in
+evaluation alike. It is affine and blends are convex combinations, so they
+commute; the zeros around a cropped image are black pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+import functools
+from typing import Literal, TypeAlias, get_args
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.data import blends
+from bitjax.data import indexing
+
+__all__ = [
+  'AUGMENTATIONS',
+  'Augmentation',
+  'AugmentationName',
+  'chain',
+  'random_crop',
+  'random_flip',
+  'standard',
+]
+
+# (key, images [N, H, W, C], targets [N, classes]) -> (images, targets).
+Augmentation: TypeAlias = Callable[
+  [types.Array, types.Array, types.Array], tuple[types.Array, types.Array]
+]
+
+AugmentationName: TypeAlias = Literal['crop', 'flip', 'mixup', 'cutmix']
+
+AUGMENTATIONS: tuple[str, ...] = get_args(AugmentationName)
+
+
+def chain(*augmentations: Augmentation) -> Augmentation:
+  """Returns one augmentation that applies several in turn.
+
+  Each gets a key of its own. Without any it changes nothing.
+  """
+
+  def apply(key, images, targets):
+    keys = jax.random.split(key, max(len(augmentations), 1))
+    for i, augmentation in enumerate(augmentations):
+      images, targets = augmentation(keys[i], images, targets)
+    return images, targets
+
+  return apply
+
+
+def standard(
+  names: Iterable[str],
+  *,
+  pad: int = 4,
+  mixup_alpha: types.Scalar = 1.0,
+  cutmix_alpha: types.Scalar = 1.0,
+) -> Augmentation:
+  """Returns the chain of the named augmentations, in the order of their names.
+
+  Args:
+    names: some of ``AUGMENTATIONS``; at most one of mixup and cutmix.
+    pad: of :func:`random_crop`.
+    mixup_alpha: of :func:`.mixup`.
+    cutmix_alpha: of :func:`.cutmix`.
+
+  Raises:
+    ValueError: for an unknown or repeated name, or mixup with cutmix (blends
+      of blends, which no paper means; :func:`chain` makes them all the same);
+      and for a parameter, of a named augmentation, out of its range.
+  """
+  names = tuple(names)
+  for name in names:
+    types.check_choice('augmentation', name, AUGMENTATIONS)
+  if len(set(names)) < len(names) or {'mixup', 'cutmix'} <= set(names):
+    raise ValueError(
+      'Name each augmentation once, and one of mixup and cutmix at most; got '
+      f'{", ".join(names)}.'
+    )
+  parts: dict[str, Augmentation] = {
+    'crop': lambda key, images, t: (random_crop(key, images, pad), t),
+    'flip': lambda key, images, t: (random_flip(key, images), t),
+    'mixup': functools.partial(blends.mixup, alpha=mixup_alpha),
+    'cutmix': functools.partial(blends.cutmix, alpha=cutmix_alpha),
+  }
+  if 'crop' in names:
+    types.check_integer('pad', pad, 0)
+  for name, alpha in (('mixup', mixup_alpha), ('cutmix', cutmix_alpha)):
+    if name in names:
+      types.check_positive(f'{name}_alpha', alpha)
+  return chain(*(parts[name] for name in names))
+
+
+def random_crop(
+  key: types.Array, images: types.Array, pad: int = 4
+) -> types.Array:
+  """Cuts a window of the same size out of every image, padded with zeros.
+
+  Args:
+    key: typed key.
+    images: [N, H, W, C], of any type.
+    pad: pixels of padding on each side; every image draws its own offset,
+      uniform on ``{0, ..., 2 pad}^2``.
+
+  Returns:
+    [N, H, W, C] of the same type.
+
+  Raises:
+    ValueError: for a negative ``pad``, or images that are not [N, H, W, C].
+  """
+  indexing.check_images(images)
+  types.check_integer('pad', pad, 0)
+  starts = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pad + 1)
+  return indexing.crop(images, starts, pad)
+
+
+def random_flip(key: types.Array, images: types.Array) -> types.Array:
+  """Mirrors every image, left to right, with probability 1/2.
+
+  Args:
+    key: typed key.
+    images: [N, H, W, C], of any type.
+
+  Returns:
+    [N, H, W, C] of the same type.
+
+  Raises:
+    ValueError: for images that are not [N, H, W, C].
+  """
+  indexing.check_images(images)
+  flipped = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+  return jnp.where(flipped, images[:, :, ::-1], images)

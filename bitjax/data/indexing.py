@@ -1,0 +1,43 @@
+"""Rows, windows and shapes of batches: what augmentation is made of."""
+
+from __future__ import annotations
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import types
+
+__all__ = ['check_images', 'crop', 'take']
+
+
+def take(array: types.Array, indices: types.Array) -> types.Array:
+  """Returns rows of ``array``; the caller sees that ``indices`` are in bounds."""
+  return jnp.asarray(array).at[indices].get(mode='promise_in_bounds')
+
+
+def crop(images: types.Array, starts: types.Array, pad: int) -> types.Array:
+  """Cuts the window that begins at ``starts[i]`` of padded image ``i``.
+
+  Args:
+    images: [N, H, W, C].
+    starts: int32 [N, 2], row and column, in ``[0, 2 pad]``.
+    pad: pixels of zeros on each side.
+
+  Returns:
+    [N, H, W, C].
+  """
+  border = (pad, pad)
+  padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
+
+  def window(image, start):
+    return lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
+
+  return jax.vmap(window)(padded, starts)
+
+
+def check_images(images: types.Array | np.ndarray) -> None:
+  """Raises a ``ValueError`` unless images are [N, H, W, C] with pixels."""
+  if images.ndim != 4 or not all(images.shape[1:]):
+    raise ValueError(f'images must be [N, H, W, C]; got shape {images.shape}.')

@@ -1,0 +1,252 @@
+"""What convolutional networks are built of: their layers, all by one `Recipe`.
+
+A recipe says how layers are quantized, normalised and initialised; its methods,
+called within a compact method of a network, create a layer and apply it. Names and
+shapes of parameters do not depend on the quantizers, so a full-precision checkpoint
+loads into the quantized network (learned quantizers add theirs: `nn.complete`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from bitjax import quantizers
+from bitjax import types
+from bitjax.nn import _binding
+from bitjax.nn import _bits
+from bitjax.nn import _conv
+from bitjax.nn import _inits
+from bitjax.nn import _layers
+
+__all__ = ['ACTIVATIONS', 'Activation', 'Network', 'Recipe', 'as_images']
+
+ACTIVATIONS: dict[str, Callable[[types.Array], types.Array]] = {
+  'identity': lambda x: x,
+  'relu': jax.nn.relu,
+  'hardtanh': lambda x: jnp.clip(x, -1, 1),
+}
+_LEARNED = 'rprelu'
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How a network makes its layers; attributes as those of `Network`.
+
+  ``activation`` is the name of one, and ``thresholds`` says whether learned
+  thresholds precede the quantizers of inputs.
+  """
+
+  kernel_quantizer: _binding.AnyQuantizer
+  input_quantizer: _binding.AnyQuantizer
+  scaling: str | quantizers.Scaling
+  activation: str
+  init_name: str
+  momentum: float
+  epsilon: float
+  dtype: Any
+  precision: Any
+  thresholds: bool = False
+
+  def __post_init__(self):
+    _inits.initializer(self.init_name)
+    names = (*ACTIVATIONS, _LEARNED)
+    types.check_choice('activation', self.activation, names)
+    types.check_range('momentum', self.momentum, 0.0, 1.0)
+    types.check_positive('epsilon', self.epsilon)
+
+  def conv(
+    self,
+    x: types.Array,
+    place: int,
+    features: int,
+    strides: int = 1,
+    *,
+    progress: types.Scalar,
+    kernel: bool = True,
+    inputs: bool = True,
+  ) -> types.Array:
+    """The 3 x 3 convolution ``Conv_{place}``, padded by 1, without a bias.
+
+    Args:
+      x: images, [examples, height, width, channels].
+      place: its number.
+      features: of its outputs.
+      strides: in both dimensions.
+      progress: of training.
+      kernel: whether its kernel is quantized.
+      inputs: whether its inputs are.
+    """
+    if self.thresholds and inputs:
+      x = Threshold(name=f'Threshold_{place}')(x)
+    layer = _conv.QuantConv(
+      features,
+      (3, 3),
+      strides=strides,
+      padding=1,
+      use_bias=False,
+      precision=self.precision,
+      name=f'Conv_{place}',
+      **self._quantized(kernel, inputs),
+    )
+    return layer(x, progress=progress)
+
+  def project(
+    self, x: types.Array, features: int, strides: int, train: bool
+  ) -> types.Array:
+    """``Conv_shortcut``, 1 x 1 in full precision, and its normalisation."""
+    layer = _conv.QuantConv(
+      features,
+      (1, 1),
+      strides=strides,
+      use_bias=False,
+      precision=self.precision,
+      name='Conv_shortcut',
+      **self._quantized(False, False),
+    )
+    return self.norm(layer(x), 'shortcut', train)
+
+  def dense(
+    self,
+    x: types.Array,
+    features: int,
+    *,
+    progress: types.Scalar,
+    quantized: bool,
+  ) -> types.Array:
+    """The classifier ``Dense_0``, with biases; in the parameters' dtype."""
+    layer = _layers.QuantDense(
+      features, name='Dense_0', **self._quantized(quantized, quantized)
+    )
+    return layer(x, progress=progress).astype(layer.param_dtype)
+
+  def norm(self, x: types.Array, place: int | str, train: bool) -> types.Array:
+    """The batch normalisation ``BatchNorm_{place}``."""
+    layer = nn.BatchNorm(
+      use_running_average=not train,
+      momentum=self.momentum,
+      epsilon=self.epsilon,
+      name=f'BatchNorm_{place}',
+    )
+    return _binding.as_dtype(layer(x), self.dtype)
+
+  def activate(self, x: types.Array, place: int) -> types.Array:
+    """The activation, ``Activation_{place}``."""
+    return Activation(self.activation, name=f'Activation_{place}')(x)
+
+  def _quantized(self, kernel: bool, inputs: bool) -> dict[str, Any]:
+    # A scale stands for what a kernel's quantizer took away.
+    scaled = kernel and self.kernel_quantizer is not None
+    return {
+      'kernel_quantizer': self.kernel_quantizer if kernel else None,
+      'input_quantizer': self.input_quantizer if inputs else None,
+      'scaling': self.scaling if scaled else 'none',
+      'kernel_init': _inits.initializer(self.init_name),
+      'dtype': self.dtype,
+    }
+
+
+class Network(nn.Module):
+  """What convolutional networks have in common; attributes as those of `ResNet`."""
+
+  num_classes: int = 10
+  kernel_quantizer: _binding.AnyQuantizer = None
+  input_quantizer: _binding.AnyQuantizer = None
+  scaling: str | quantizers.Scaling = 'none'
+  quantize_first: bool = False
+  quantize_last: bool = False
+  activation: str | None = None
+  init_name: str = 'kaiming_normal'
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  dtype: Any = None
+  precision: Any = 'highest'
+
+  def recipe(
+    self, activation: str | None = None, thresholds: bool = False
+  ) -> Recipe:
+    """How this network makes its layers.
+
+    Args:
+      activation: the network's own; None for hardtanh before quantizers of one
+        bit (the sign of a ReLU's output is +1 throughout), else ReLU.
+      thresholds: see `Recipe`.
+    """
+    if activation is None:
+      activation = 'hardtanh' if _is_binary(self.input_quantizer) else 'relu'
+    return Recipe(
+      kernel_quantizer=self.kernel_quantizer,
+      input_quantizer=self.input_quantizer,
+      scaling=self.scaling,
+      activation=self.activation or activation,
+      init_name=self.init_name,
+      momentum=self.momentum,
+      epsilon=self.epsilon,
+      dtype=self.dtype,
+      precision=self.precision,
+      thresholds=thresholds,
+    )
+
+
+def _is_binary(quantizer):
+  try:
+    return quantizer is not None and _bits.quantizer_bits(quantizer) == 1
+  except ValueError:  # It does not say.
+    return False
+
+
+class Threshold(nn.Module):
+  """Learned thresholds of what is quantized next, one for each channel.
+
+  With the sign it is ReActNet's RSign (`quantizers.rsign`), but any quantizer may
+  follow, or none.
+  """
+
+  @nn.compact
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns ``x - threshold``."""
+    threshold = self.param('threshold', nn.initializers.zeros, x.shape[-1:])
+    shift = jnp.expand_dims(threshold, range(x.ndim - 1))
+    return x - shift.astype(x.dtype)
+
+
+class Activation(nn.Module):
+  """A pointwise activation of a name, with parameters if it learns.
+
+  Attributes:
+    kind: one of `ACTIVATIONS`, or ``'rprelu'`` for `quantizers.rprelu`.
+  """
+
+  kind: str
+
+  @nn.compact
+  def __call__(self, x: types.Array) -> types.Array:
+    """Returns the activations."""
+    if self.kind != _LEARNED:
+      return ACTIVATIONS[self.kind](x)
+    rule = quantizers.rprelu()
+    params = {
+      name: self.param(name, lambda _, value=value: value)
+      for name, value in rule.init(None, x).items()
+    }
+    return quantizers.bind(rule, params)(x)
+
+
+def as_images(images: types.Array, dtype: Any) -> types.Array:
+  """Images in the dtype.
+
+  Raises:
+    ValueError: unless they are floating [examples, height, width, channels].
+  """
+  images = jnp.asarray(images)
+  if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      'images must be floating (normalised), [examples, height, width, '
+      f'channels]; got {images.dtype} of shape {images.shape}.'
+    )
+  return _binding.as_dtype(images, dtype)

@@ -1,0 +1,48 @@
+"""Initialisations of latent kernels, by name: one dict for all networks.
+
+A kernel is [..., fan_in, features], and ``[...]`` the places of a convolution, which
+count for both fans.
+"""
+
+from __future__ import annotations
+
+from flax import linen as nn
+
+from bitjax import types
+
+__all__ = ['INITS', 'initializer']
+
+INITS = {
+  'xavier': nn.initializers.xavier_uniform,
+  'kaiming': nn.initializers.he_uniform,
+  'kaiming_normal': lambda: nn.initializers.variance_scaling(
+    2.0, 'fan_in', 'normal'
+  ),
+  'kaiming_fan_out': lambda: nn.initializers.variance_scaling(
+    2.0, 'fan_out', 'normal'
+  ),
+  'orthogonal': nn.initializers.orthogonal,
+}
+
+
+def initializer(name: str) -> nn.initializers.Initializer:
+  """Returns the initialiser of kernels of that name.
+
+  Args:
+    name: ``'xavier'``, uniform of variance 2 / (fan_in + fan_out);
+      ``'kaiming'``, uniform of variance 2 / fan_in; ``'kaiming_normal'``, normal of
+      the same variance; ``'kaiming_fan_out'``, normal of variance 2 / fan_out;
+      ``'orthogonal'``, the kernel as a matrix [rest, features] has orthonormal
+      columns, or rows if it has more columns.
+
+  Raises:
+    ValueError: for another name.
+
+  References:
+    Glorot and Bengio, 2010, eq. 16
+    (https://proceedings.mlr.press/v9/glorot10a.html); He et al., 2015, eq. 10 and
+    14 (https://arxiv.org/abs/1502.01852); Saxe et al., 2014
+    (https://arxiv.org/abs/1312.6120).
+  """
+  types.check_choice('init_name', name, tuple(INITS))
+  return INITS[name]()

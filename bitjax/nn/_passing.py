@@ -1,0 +1,311 @@
+r"""How much gradient passes the quantizers of a model, layer by layer.
+
+A straight-through window lets a gradient pass where :math:`|x| \le c`, and so does
+the hardtanh before a sign. So a deep network's gradient vanishes, or not, with what
+its initialisation makes of the pre-activations. Here one gradient is taken, and
+measured before and behind every quantizer and activation. With :math:`g` the cotangent of what one returned and
+:math:`\bar x` that of what entered it,
+
+.. math::
+  \mathrm{mass} = \frac{\sum |\bar x|}{\sum |g|}, \qquad
+  \mathrm{power} = \frac{\sum \bar x^2}{\sum g^2}.
+
+Layers are intercepted: zeros are added before and behind their quantizers, and the
+loss is differentiated by them, so shortcuts around a layer do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, cast
+
+from flax import core
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import measures
+from bitjax import scans
+from bitjax import types
+from bitjax.nn import _binding
+from bitjax.nn import _blocks
+from bitjax.nn import _conv
+from bitjax.nn import _layers
+from bitjax.nn import _tables
+
+__all__ = ['GradientPassing', 'LayerPassing', 'gradient_passing']
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerPassing:
+  """What a layer's quantizers let pass; None where there is no quantizer.
+
+  Mass and power are NaN where no gradient arrives; estimators that amplify have
+  more than 1.
+
+  Attributes:
+    path: names of the modules down to the layer, joined by slashes; with a number
+      from the second call on.
+    kind: name of its class; of an activation its own.
+    input_mean: of what enters the input quantizer, or the activation.
+    input_std: of the same.
+    input_share: share of the same with ``|x| <= half_width``.
+    input_mass: share of the gradient's l1 norm that passes it.
+    input_power: share of its squared l2 norm.
+    saturated: share of the latent weights with ``|w| > 1``.
+    kernel_mass: share of the gradient's l1 norm that passes the kernel's quantizer.
+    kernel_power: share of its squared l2 norm.
+    kernel_norm: l2 norm of the gradient of the latent weights behind it.
+  """
+
+  path: str
+  kind: str
+  input_mean: float | None = None
+  input_std: float | None = None
+  input_share: float | None = None
+  input_mass: float | None = None
+  input_power: float | None = None
+  saturated: float | None = None
+  kernel_mass: float | None = None
+  kernel_power: float | None = None
+  kernel_norm: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientPassing:
+  """A model's quantized layers and activations; ``str`` of it is a table.
+
+  Attributes:
+    layers: in the order of their calls.
+    half_width: of the window that ``input_share`` is about.
+    loss: mean cross-entropy of the batch.
+  """
+
+  layers: tuple[LayerPassing, ...]
+  half_width: float
+  loss: float
+
+  def __str__(self) -> str:
+    """A table of about 100 columns."""
+    names = [field.name for field in dataclasses.fields(LayerPassing)][2:]
+    inside = f'|x|<={self.half_width:g}'
+    head = ['layer', 'kind', 'mean', 'std', inside, 'x mass', 'x power']
+    table = [[*head, '|w|>1', 'w mass', 'w power', 'w norm']]
+    for row in self.layers:
+      cells = [_cell(name, getattr(row, name)) for name in names]
+      table.append(
+        [_tables.shorten(row.path or '(model)', 24), row.kind, *cells]
+      )
+    return '\n'.join(_tables.align(table, 2))
+
+
+def _cell(name, value):
+  if value is None:
+    return ''
+  if name in ('input_mean', 'input_std', 'kernel_norm'):
+    return f'{value:.3g}'
+  return f'{value:.1%}'
+
+
+def gradient_passing(
+  model: nn.Module,
+  variables: types.PyTree,
+  images: types.Array,
+  labels: types.Array | None = None,
+  *,
+  half_width: float = 1.0,
+  rngs: Mapping[str, types.Array] | None = None,
+  **kwargs: Any,
+) -> GradientPassing:
+  """Measures how much gradient passes each quantized layer of a model.
+
+  Also each activation of our own networks, since a hardtanh is a window too; those
+  that other models apply as functions cannot be seen.
+
+  Args:
+    model: a linen model with quantized layers, that maps images to logits.
+    variables: as from ``model.init``.
+    images: a batch, [examples, ...].
+    labels: its classes, [examples], integers; None for the classes in turn, which
+      does for a model that has learned nothing yet.
+    half_width: c > 0, of the window that the share of inputs is about.
+    rngs: random keys of the model's call.
+    **kwargs: passed to it, such as ``train=True``.
+
+  Returns:
+    A `GradientPassing`, numbers.
+
+  Raises:
+    ValueError: for a model without quantized layers, another number of labels
+      than of images, or a ``half_width`` that is not positive.
+  """
+  types.check_positive('half_width', half_width)
+  if labels is not None and labels.shape != images.shape[:1]:
+    raise ValueError(
+      'labels must be integers, one for each image; got shapes '
+      f'{labels.shape} and {images.shape}.'
+    )
+  kinds: dict[str, str] = {}  # Of the layers, as they are traced.
+
+  def loss(taps, variables, images, labels, rngs):
+    tapped = _Tapped(taps)
+    hidden = core.DenyList(('params', _binding.QUANTIZED, 'intermediates'))
+    with nn.intercept_methods(tapped):
+      logits, _ = model.apply(
+        variables, images, rngs=rngs, mutable=hidden, **kwargs
+      )
+    logits = cast(types.Array, logits)
+    if labels is None:
+      labels = jnp.arange(logits.shape[0]) % logits.shape[-1]
+    kinds.update(tapped.kinds)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.mean(losses), tapped.seen
+
+  args = (variables, images, labels, rngs)
+  _, shapes = jax.eval_shape(loss, {}, *args)
+  if not kinds:
+    raise ValueError(
+      'The model must call a layer with a quantizer, such as a QuantConv; it '
+      'has none.'
+    )
+
+  @jax.jit
+  def measure(*args):
+    taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    run = jax.value_and_grad(loss, has_aux=True)
+    (value, seen), cotangents = run(taps, *args)
+    return value, _measure(seen, cotangents, half_width)
+
+  value, found = measure(*args)
+  found = jax.tree.map(float, jax.device_get(found))
+  layers = tuple(LayerPassing(p, k, **found[p]) for p, k in kinds.items())
+  return GradientPassing(layers, half_width, float(value))
+
+
+# Places of a layer, as keys: what enters and what leaves each quantizer.
+_X, _X_Q, _W, _W_Q = 'x', 'x_q', 'w', 'w_q'
+
+
+class _Tapped:
+  """An interceptor that adds zeros at the ends of quantizers.
+
+  Attributes:
+    taps: the zeros by layer and place; empty for none.
+    seen: what they are added to.
+    kinds: of the layers, in the order of their calls.
+  """
+
+  def __init__(self, taps):
+    self.taps = taps
+    self.seen: dict[str, dict[str, types.Array]] = {}
+    self.kinds: dict[str, str] = {}
+
+  def __call__(self, next_fun, args, kwargs, context):
+    module, method = context.module, context.method_name
+    if method == 'stages':  # Of a network of ours: see `bitjax.nn.MLP`.
+      stages = next_fun(*args, **kwargs)
+      return {
+        name: self._stage('/'.join((*module.path, name)), stage)
+        for name, stage in stages.items()
+      }
+    if method == '__call__' and isinstance(module, _blocks.Activation):
+      name = self._name('/'.join(module.path), module.kind)
+      (x,) = args
+      return self._tap(name, _X_Q, next_fun(self._tap(name, _X, x)))
+    ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
+    if method != '__call__' or not ours or not _quantizes(module):
+      return next_fun(*args, **kwargs)
+    name = self._name('/'.join(module.path), type(module).__name__)
+    x, *rest = args
+    if module.input_quantizer is None:
+      x, layer, product = module.parts(x, *rest, **kwargs)
+    else:
+      x = self._tap(name, _X, x)
+      x, layer, product = module.parts(x, *rest, **kwargs)
+      x = self._tap(name, _X_Q, x)
+    return _binding.as_dtype(
+      self._product(name, layer, product, x), module.dtype
+    )
+
+  def _stage(self, path, stage):
+    """A stage with taps; as it is if it does not quantize."""
+    if getattr(stage, 'quantizer', None) is None:
+      return stage
+    if isinstance(stage, scans.Dense):
+      name = self._name(path, type(stage).__name__)
+      return lambda x: self._product(name, stage, None, x)
+    name = self._name(path, stage.kind)
+    return lambda x: self._tap(name, _X_Q, stage(self._tap(name, _X, x)))
+
+  def _product(self, name, layer, product, x):
+    if layer.quantizer is None:
+      weights = layer.kernel
+    else:
+      weights = layer.quantizer(self._tap(name, _W, layer.kernel))
+      weights = self._tap(name, _W_Q, weights)
+    if product is None:
+      z = jnp.matmul(x, weights, precision='highest')
+    else:
+      z = product(x, weights)
+    return layer.rescale(z)
+
+  def _name(self, path, kind):
+    name, call = path, 1
+    while name in self.kinds:
+      call += 1
+      name = f'{path} ({call})'
+    self.kinds[name] = kind
+    self.seen[name] = {}
+    return name
+
+  def _tap(self, name, place, value):
+    self.seen[name][place] = value
+    zeros = self.taps.get(name, {}).get(place)
+    return value if zeros is None else value + zeros
+
+
+def _quantizes(layer):
+  return layer.input_quantizer is not None or layer.kernel_quantizer is not None
+
+
+def _measure(seen, cotangents, half_width):
+  """Numbers for each layer, by the fields of `LayerPassing`."""
+  found = {}
+  for name, values in seen.items():
+    bars, numbers = cotangents[name], {}
+    if _X in values:
+      widths = jnp.asarray([half_width], jnp.float32)
+      mean, std, shares = measures.entering(
+        values[_X].astype(jnp.float32), widths
+      )
+      mass, power = _shares(bars[_X], bars[_X_Q])
+      numbers |= {
+        'input_mean': mean,
+        'input_std': std,
+        'input_share': shares[0],
+        'input_mass': mass,
+        'input_power': power,
+      }
+    if _W in values:
+      mass, power = _shares(bars[_W], bars[_W_Q])
+      saturated = jnp.mean(jnp.abs(values[_W]) > 1, dtype=jnp.float32)
+      numbers |= {
+        'saturated': saturated,
+        'kernel_mass': mass,
+        'kernel_power': power,
+        'kernel_norm': jnp.linalg.norm(jnp.ravel(bars[_W])),
+      }
+    found[name] = numbers
+  return found
+
+
+def _shares(passed, arrived):
+  """Of a gradient's l1 norm and squared l2 norm, what passed."""
+  # Divided by the largest entry first: squares of small gradients vanish.
+  passed, arrived = (x.astype(jnp.float32) for x in (passed, arrived))
+  largest = jnp.max(jnp.abs(arrived))
+  passed, arrived = passed / largest, arrived / largest
+  mass = jnp.sum(jnp.abs(passed)) / jnp.sum(jnp.abs(arrived))
+  return mass, jnp.sum(passed**2) / jnp.sum(arrived**2)

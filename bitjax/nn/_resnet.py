@@ -1,0 +1,215 @@
+r"""Residual networks for small images, of any precision.
+
+Low-bit networks differ in what goes around a convolution, not only in how it is
+quantized, so that is a *variant*:
+
+- ``'plain'``: a shortcut around every two convolutions,
+  :math:`y = f(n(c(x)))`, :math:`z = f(s(x) + n(c(y)))`.
+- ``'bireal'``: around every convolution, so that real values pass beside the bits,
+  :math:`y = f(s(x) + n(c(x)))`, :math:`z = f(y + n(c(y)))`.
+- ``'react'``: the same, with learned thresholds before every convolution and a
+  learned activation f.
+
+c quantizes its inputs and its kernel, n normalises, s is the shortcut.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.nn import _blocks
+
+__all__ = ['ResNet', 'resnet18', 'resnet20', 'resnet32']
+
+VARIANTS = ('plain', 'bireal', 'react')
+SHORTCUTS = ('pad', 'projection')
+
+
+class ResNet(_blocks.Network):
+  """A residual network on images, such as those of CIFAR.
+
+  A 3 x 3 convolution (no pooling), stages of blocks of two convolutions, of which
+  each but the first halves the image, the mean over places, and a classifier.
+  Layers are ``Conv_0``, ``Block_0/Conv_0``, ``Block_0/BatchNorm_1``, ...,
+  ``Dense_0``, whatever is quantized. Ready-made: `resnet20`, `resnet32`,
+  `resnet18`.
+
+  Attributes:
+    stages: how many blocks each stage has.
+    widths: how many channels.
+    variant: ``'plain'``, ``'bireal'`` or ``'react'``. Their activations are
+      hardtanh before inputs of one bit (the sign of a ReLU's output is +1
+      throughout), else ReLU; hardtanh; RPReLU.
+    shortcut: where the shape changes: ``'pad'``, means over 2 x 2 places and
+      channels of zeros, half of them on either side (option A); or
+      ``'projection'``, a 1 x 1 convolution in full precision and a normalisation.
+    num_classes: units of the classifier.
+    kernel_quantizer: what kernels pass through, learned or not, but for the first
+      and last layer's; None for none.
+    input_quantizer: what the inputs of the same layers pass through, learned or
+      not; None for none.
+    scaling: of quantized kernels, as that of `QuantDense`.
+    quantize_first: whether the first kernel is quantized too; its inputs, the
+      images, never are.
+    quantize_last: whether the classifier's kernel and inputs are.
+    activation: ``'relu'``, ``'hardtanh'``, ``'identity'`` or ``'rprelu'``; None for
+      the variant's.
+    init_name: ``'xavier'``, ``'kaiming'`` (both uniform), ``'kaiming_normal'`` (of
+      the fan in), ``'kaiming_fan_out'`` (normal) or ``'orthogonal'``.
+    momentum: decay of the running statistics of normalisations.
+    epsilon: added to variances.
+    dtype: of the computation, such as bfloat16; None for that of the images.
+      Parameters, statistics and logits are float32.
+    precision: of the convolutions, as in ``jax.lax``.
+
+  References:
+    He et al., 2016, section 4.2 (https://arxiv.org/abs/1512.03385); Liu et al.,
+    Bi-Real net, 2018 (https://arxiv.org/abs/1808.00278); Liu et al., ReActNet,
+    2020 (https://arxiv.org/abs/2003.03488).
+  """
+
+  stages: tuple[int, ...] = (3, 3, 3)
+  widths: tuple[int, ...] = (16, 32, 64)
+  variant: str = 'plain'
+  shortcut: str = 'pad'
+
+  @nn.compact
+  def __call__(
+    self,
+    images: types.Array,
+    *,
+    train: bool = False,
+    progress: types.Scalar = 1.0,
+  ) -> types.Array:
+    """Returns the logits, [examples, num_classes].
+
+    Args:
+      images: floating, normalised, [examples, height, width, channels].
+      train: whether normalisation uses, and updates its running statistics by,
+        those of the batch (``mutable=['batch_stats']``).
+      progress: of training, in [0, 1], for quantizers that anneal.
+    """
+    self._check()
+    own = {'bireal': 'hardtanh', 'react': 'rprelu'}.get(self.variant)
+    recipe = self.recipe(own, thresholds=self.variant == 'react')
+    x = _blocks.as_images(images, self.dtype)
+    x = recipe.conv(
+      x,
+      0,
+      self.widths[0],
+      progress=progress,
+      kernel=self.quantize_first,
+      inputs=False,
+    )
+    x = recipe.activate(recipe.norm(x, 0, train), 0)
+    place = 0
+    for stage, blocks in enumerate(self.stages):
+      for number in range(blocks):
+        block = Block(
+          features=self.widths[stage],
+          strides=2 if stage and not number else 1,
+          every=self.variant != 'plain',
+          shortcut=self.shortcut,
+          recipe=recipe,
+          name=f'Block_{place}',
+        )
+        x = block(x, train=train, progress=progress)
+        place += 1
+    x = jnp.mean(x, axis=(1, 2))
+    return recipe.dense(
+      x, self.num_classes, progress=progress, quantized=self.quantize_last
+    )
+
+  def _check(self):
+    types.check_choice('variant', self.variant, VARIANTS)
+    types.check_choice('shortcut', self.shortcut, SHORTCUTS)
+    sizes = (*self.stages, *self.widths)
+    if not sizes or len(self.stages) != len(self.widths) or min(sizes) < 1:
+      raise ValueError(
+        'stages and widths must be as many positive numbers, at least one of '
+        f'each; got {self.stages} and {self.widths}.'
+      )
+    if self.shortcut == 'pad' and list(self.widths) != sorted(self.widths):
+      raise ValueError(
+        "widths must not decrease where shortcuts are padded ('projection' can "
+        f'do it); got {self.widths}.'
+      )
+
+
+class Block(nn.Module):
+  """Two convolutions with a shortcut around both, or around each.
+
+  Attributes:
+    features: number of output channels.
+    strides: of the first convolution.
+    every: whether each convolution has a shortcut.
+    shortcut: as that of `ResNet`.
+    recipe: for the layers.
+  """
+
+  features: int
+  strides: int
+  every: bool
+  shortcut: str
+  recipe: _blocks.Recipe
+
+  @nn.compact
+  def __call__(
+    self, x: types.Array, *, train: bool, progress: types.Scalar
+  ) -> types.Array:
+    """Maps [examples, height, width, channels] to the next block's inputs."""
+    recipe = self.recipe
+    beside = self._beside(x, train)
+    x = recipe.conv(x, 0, self.features, self.strides, progress=progress)
+    x = recipe.norm(x, 0, train)
+    if self.every:
+      x = beside = recipe.activate(x + beside, 0)
+    else:
+      x = recipe.activate(x, 0)
+    x = recipe.conv(x, 1, self.features, progress=progress)
+    x = recipe.norm(x, 1, train)
+    return recipe.activate(x + beside, 1)
+
+  def _beside(self, x, train):
+    """``x`` in the shape of the first convolution's output."""
+    grow = self.features - x.shape[-1]
+    if self.shortcut == 'projection' and (grow or self.strides > 1):
+      return self.recipe.project(x, self.features, self.strides, train)
+    if self.strides > 1:
+      size = (self.strides, self.strides)
+      # As a convolution does it, for images of odd sides as well.
+      mean = nn.avg_pool(x, size, size, 'SAME', count_include_pad=False)
+      x = mean.astype(x.dtype)
+    low = grow // 2
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (low, grow - low)))
+
+
+def resnet20(**kwargs: Any) -> ResNet:
+  """ResNet-20, 0.27 million parameters; keywords are the fields of `ResNet`."""
+  return ResNet(**kwargs)
+
+
+def resnet32(**kwargs: Any) -> ResNet:
+  """ResNet-32, 0.46 million parameters; keywords are the fields of `ResNet`."""
+  defaults: dict[str, Any] = {'stages': (5, 5, 5)}
+  return ResNet(**(defaults | kwargs))
+
+
+def resnet18(**kwargs: Any) -> ResNet:
+  """ResNet-18 for images of CIFAR's size, 11.17 million parameters.
+
+  Its stem is that of the small networks, its shortcuts are projections.
+
+  Args:
+    **kwargs: fields of `ResNet`.
+  """
+  defaults: dict[str, Any] = {
+    'stages': (2, 2, 2, 2),
+    'widths': (64, 128, 256, 512),
+    'shortcut': 'projection',
+  }
+  return ResNet(**(defaults | kwargs))

@@ -1,0 +1,88 @@
+"""VGG-small, the other network of the papers on binary networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import linen as nn
+
+from bitjax import types
+from bitjax.nn import _blocks
+
+__all__ = ['VGG', 'vgg_small']
+
+
+class VGG(_blocks.Network):
+  """Convolutions one after another, pooled from stage to stage, and a classifier.
+
+  Each 3 x 3 convolution is followed by a normalisation and an activation; the last
+  one of a stage by 2 x 2 max pooling before them, since bits have no maximum to
+  speak of. Layers are ``Conv_0``, ``BatchNorm_0``, ..., ``Dense_0``. Ready-made:
+  `vgg_small`.
+
+  Attributes:
+    stages: the channels of each stage's convolutions.
+
+  The others are those of `ResNet`; the activation is hardtanh before inputs of one
+  bit, else ReLU.
+
+  References:
+    Simonyan and Zisserman, 2015 (https://arxiv.org/abs/1409.1556); Zhang et al.,
+    LQ-Nets, 2018, VGG-small (https://arxiv.org/abs/1807.10029).
+  """
+
+  stages: tuple[tuple[int, ...], ...] = ((128, 128), (256, 256), (512, 512))
+
+  @nn.compact
+  def __call__(
+    self,
+    images: types.Array,
+    *,
+    train: bool = False,
+    progress: types.Scalar = 1.0,
+  ) -> types.Array:
+    """Returns the logits, [examples, num_classes].
+
+    Args:
+      images: floating, normalised, [examples, height, width, channels], as large
+        as those that the classifier was initialised for.
+      train: whether normalisation uses, and updates its running statistics by,
+        those of the batch (``mutable=['batch_stats']``).
+      progress: of training, in [0, 1], for quantizers that anneal.
+    """
+    if not self.stages or any(not s or min(s) < 1 for s in self.stages):
+      raise ValueError(
+        'stages must be tuples of positive numbers of channels, at least one; '
+        f'got {self.stages}.'
+      )
+    recipe = self.recipe()
+    x = _blocks.as_images(images, self.dtype)
+    if min(x.shape[1:3]) < 2 ** len(self.stages):
+      raise ValueError(
+        f'images must have sides of at least {2 ** len(self.stages)}, which '
+        f'pooling halves {len(self.stages)} times; got shape {x.shape}.'
+      )
+    place = 0
+    for widths in self.stages:
+      for number, width in enumerate(widths, start=1):
+        x = recipe.conv(
+          x,
+          place,
+          width,
+          progress=progress,
+          kernel=place > 0 or self.quantize_first,
+          inputs=place > 0,
+        )
+        if number == len(widths):
+          x = nn.max_pool(x, (2, 2), (2, 2))
+        x = recipe.activate(recipe.norm(x, place, train), place)
+        place += 1
+    x = x.reshape((x.shape[0], -1))
+    return recipe.dense(
+      x, self.num_classes, progress=progress, quantized=self.quantize_last
+    )
+
+
+def vgg_small(**kwargs: Any) -> VGG:
+  """VGG-small, 4.66 million parameters; keywords are the fields of `VGG`."""
+  return VGG(**kwargs)

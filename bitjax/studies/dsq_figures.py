@@ -1,0 +1,89 @@
+"""Accuracy by gradient, and how fast signs settle with each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitjax.studies import dsq_findings as findings
+from bitjax.studies import plots
+from bitjax.studies import statistics
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+__all__ = ['page']
+
+_READ = (
+  ('test_accuracy', 'test', 'o', '#0077BB'),
+  ('clean_train_accuracy', 'training', 's', '#777777'),
+)
+
+
+def page(results: xarray.Dataset) -> figure.Figure:
+  """Test and training accuracy by arm, sign flips over the training.
+
+  Args:
+    results: over (bits, arm, rate, seed, ...).
+  """
+  from matplotlib import pyplot
+
+  found = findings.tuned(results)
+  arms = found.arm.values.tolist()
+  every = found.bits.values.tolist()
+  fig, axes = pyplot.subplots(
+    1,
+    len(every) + 1,
+    figsize=(6.75, 1.5 + 0.24 * len(arms)),
+    squeeze=False,
+  )
+  for ax, bits in zip(axes[0], every, strict=False):
+    for offset, (name, label, marker, color) in zip(
+      (-0.14, 0.14), _READ, strict=True
+    ):
+      samples = 100 * found[name].sel(bits=bits).transpose('arm', 'seed').values
+      for place, row in enumerate(samples):
+        plots.whisker(
+          ax,
+          place + offset,
+          statistics.interval(row),
+          color=color,
+          marker=marker,
+          label=None if place else label,
+        )
+    ax.set_yticks(range(len(arms)), arms if bits == every[0] else [])
+    ax.set_ylim(len(arms) - 0.5, -0.5)
+    low, high = ax.get_xlim()
+    ax.set_xlim(max(low, 0), min(high, 100))
+    ax.set_xlabel('accuracy (%)')
+    kind = 'weights' if bits == 1 else 'weights and activations'
+    ax.set_title(f'{bits}-bit {kind}')
+  axes[0, 0].legend(loc='best')
+  _flips(axes[0, -1], results.sel(bits=every[0]), arms)
+  return fig
+
+
+def _flips(ax, results, arms):
+  epochs = results.epoch.values
+  ratio = results.flip_ratio.mean(('rate', 'seed', 'layer'))
+  colors = ['#777777', '#33BBEE', '#0077BB', '#004488']
+  colors += ['#EE7733', '#CC3311', '#009988']
+  for arm, color, line in zip(arms, colors, _LINES, strict=False):
+    ax.plot(
+      epochs,
+      ratio.sel(arm=arm).values,
+      color=color,
+      linestyle=line,
+      label=arm,
+      marker='o' if epochs.size < 4 else None,
+    )
+  if np.all(ratio.values > 0):
+    ax.set_yscale('log')
+  ax.set_xlabel('epoch')
+  ax.set_title('sign flips per weight and update')
+  ax.legend(fontsize=6)
+
+
+_LINES = ('-', '-', '-', '-', '--', '--', ':')

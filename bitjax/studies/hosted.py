@@ -1,0 +1,100 @@
+"""Sweeps of programs of the host: lanes that are no traced function.
+
+A training reads data, writes checkpoints and takes hours. It is a lane all the same:
+its result is one chunk, labelled and judged as any other. Beside that, each block of
+lanes has a folder of its own in the run's directory, where it keeps what it needs to
+go on in the middle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from bitjax.studies import compute
+from bitjax.studies import plan as plan_lib
+from bitjax.studies import progress
+
+__all__ = ['FOLDER', 'Programs']
+
+FOLDER = 'programs'  # In the directory of a run.
+
+
+@dataclasses.dataclass
+class Programs(compute.Task):
+  """A sweep to compute, whose function runs on the host.
+
+  Attributes:
+    folder: where the blocks' folders are made; None for none.
+    report: whether to show progress.
+    unit: of the lanes' own progress, in the plural.
+  """
+
+  folder: pathlib.Path | None = None
+  report: bool = False
+  unit: str = 'images'
+
+  def run_all(self, missing: list[plan_lib.Block]) -> None:
+    """Computes, saves and fills in blocks, one after another.
+
+    Raises:
+      TypeError: if the function returns anything but a dictionary of arrays of
+        real numbers with a leading axis of lanes.
+    """
+    for block in missing:
+      self._run(block)
+
+  def _run(self, block):
+    folder = None
+    if self.folder is not None:
+      folder = self.folder / f'{block.combination}-{block.index}'
+      folder.mkdir(parents=True, exist_ok=True)
+    lanes = self.plan.traced(block)
+    named = [f'{k}={_short(v)}' for k, v in lanes.items()]
+    parts = [self.plan.label(block), *named]
+    name = ', '.join(part for part in parts if part)
+    work = progress.Work(f'{self.plan.name} ({name})', self.unit, self.report)
+    combination = self.plan.combinations[block.combination]
+    try:
+      outputs = self.fn(
+        folder=folder, report=work, mesh=self.mesh, **combination, **lanes
+      )
+    finally:
+      work.close()
+    found = _checked(self.plan.name, outputs, block.size)
+    template = {k: (v.shape[1:], v.dtype) for k, v in found.items()}
+    if self.table.template not in (None, template):
+      raise TypeError(
+        f'the outputs of the sweep {self.plan.name!r} must have the same names, '
+        f'shapes and dtypes everywhere; they differ for {name}.'
+      )
+    if self.table.template is None:
+      self.table.use(template)
+    if self.store is not None:
+      self.store.save(block, found)
+    self.table.fill(block, found)
+
+
+def _checked(name: str, outputs: Any, size: int) -> dict[str, np.ndarray]:
+  """Outputs as arrays of real numbers, [lanes, ...]."""
+  if not isinstance(outputs, dict) or not outputs:
+    raise TypeError(
+      f'the function of the sweep {name!r} must return a dictionary, output '
+      f'name -> array; got {type(outputs).__name__}.'
+    )
+  found = {key: np.asarray(value) for key, value in outputs.items()}
+  for key, value in found.items():
+    if value.dtype.kind not in 'biuf' or value.shape[:1] != (size,):
+      raise TypeError(
+        f'output {key!r} of the sweep {name!r} must be real numbers, [{size} '
+        f'lanes, ...]; got {value.dtype} of shape {value.shape}.'
+      )
+  return found
+
+
+def _short(values: np.ndarray) -> str:
+  shown = [f'{value:.6g}' for value in values.tolist()]
+  return ','.join(shown) if len(shown) < 4 else f'{shown[0]}...{shown[-1]}'

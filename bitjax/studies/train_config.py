@@ -1,0 +1,261 @@
+"""The flags that all trainings share: data, recipe, seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from bitjax import data
+from bitjax import nn
+from bitjax.studies import flags
+from bitjax.studies import sweep as sweeps
+from bitjax.studies import train_choices as choices
+
+__all__ = ['NetworkConfig', 'Parts', 'TrainConfig']
+
+
+class Parts(NamedTuple):
+  """What is trained on, what chooses among models, what is looked at once."""
+
+  train: data.Dataset
+  validation: data.Dataset
+  test: data.Dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """Fields named as those of `bitjax.training.Recipe` mean what they mean there."""
+
+  dataset: str = flags.flag(
+    'digits32',
+    'Data set. digits32 (real digits of the shape of CIFAR) and digits need no '
+    'files.',
+    choices=data.DATASETS,
+  )
+  data_dir: str | None = flags.flag(
+    None, 'Folder that holds the files of CIFAR (binary or parquet) or MNIST.'
+  )
+  validation_examples: int = flags.flag(
+    200,
+    'Examples of the training files that are not trained on, but choose the best '
+    'checkpoint.',
+    minimum=1,
+  )
+  epochs: float = flags.flag(
+    10.0,
+    'Passes over the training set; schedules keep their shape.',
+    exclusive_minimum=0,
+  )
+  batch_size: int = flags.flag(128, 'Examples of an update.', minimum=1)
+  optimizer: str = flags.flag(
+    'sgd',
+    'Optimiser; bop flips the binary kernels itself and leaves the rest to Adam.',
+    choices=('sgd', 'adam', 'adamw', 'bop'),
+  )
+  learning_rate: float = flags.flag(
+    0.1, 'Learning rate at its peak.', exclusive_minimum=0
+  )
+  schedule: str = flags.flag(
+    'cosine',
+    'How the learning rate falls; step: a tenth at half and at three quarters.',
+    choices=('cosine', 'step', 'linear', 'constant'),
+  )
+  warmup: float = flags.flag(
+    0.0, 'Share of the training before the peak.', minimum=0, maximum=0.99
+  )
+  momentum: float = flags.flag(
+    0.9, 'Momentum of sgd.', minimum=0, maximum=0.999
+  )
+  weight_decay: float = flags.flag(1e-4, 'Decay of kernels.', minimum=0)
+  quantizer_rate: float = flags.flag(
+    1.0,
+    'Learning rate of the parameters of quantizers, as a multiple.',
+    exclusive_minimum=0,
+  )
+  clip_latent: float | None = flags.flag(
+    None, 'Bound on latent weights of quantized layers.', exclusive_minimum=0
+  )
+  augmentation: tuple[str, ...] = flags.flag(
+    ('crop', 'flip'),
+    'What is done to images: crop (after padding by 4), flip, and mixup or cutmix.',
+    choices=data.AUGMENTATIONS,
+    nonempty=False,
+    unique=True,
+  )
+  alpha: float = flags.flag(
+    1.0,
+    'Of mixup and cutmix, whose shares are Beta(alpha, alpha).',
+    exclusive_minimum=0,
+  )
+  smoothing: float = flags.flag(
+    0.0, 'Label smoothing.', minimum=0, maximum=0.99
+  )
+  average: float | None = flags.flag(
+    None,
+    'Decay of a moving average of all weights, which is then evaluated.',
+    exclusive_minimum=0,
+    maximum=0.999999,
+  )
+  progress: str = flags.flag(
+    'linear',
+    'How quantizers that anneal go from soft (0) to hard (1); hard: at once.',
+    choices=('linear', 'cosine', 'hard'),
+  )
+  seeds: tuple[int, ...] = flags.flag(
+    (0,),
+    'Seeds: each has an initialisation and an order of examples of its own; the '
+    'validation examples are the same.',
+    minimum=0,
+    unique=True,
+  )
+
+  def __post_init__(self):
+    flags.check(self)
+
+  def recipe(self) -> dict[str, Any]:
+    """The arguments of a `bitjax.training.Recipe`."""
+    own = {field.name for field in dataclasses.fields(TrainConfig)}
+    own -= {'dataset', 'data_dir', 'validation_examples', 'seeds'}
+    return {name: getattr(self, name) for name in sorted(own)}
+
+  def open(self, sweep: sweeps.Sweep) -> Parts:
+    """Loads the data, divides them, and records which they are.
+
+    Raises:
+      ValueError: for missing or malformed files, and for validation examples or a
+        batch that the data cannot supply.
+    """
+    whole, test = (
+      data.load(self.dataset, split=split, data_dir=self.data_dir)
+      for split in ('train', 'test')
+    )
+    train, validation = data.split_validation(
+      whole, self.validation_examples, 0
+    )
+    if self.batch_size > len(train.labels):
+      raise ValueError(
+        f'batch_size must be at most {len(train.labels)}, the examples that '
+        f'{self.validation_examples} validation examples leave; got '
+        f'{self.batch_size}.'
+      )
+    sweep.record(
+      train_checksum=whole.checksum,
+      test_checksum=test.checksum,
+      train_examples=len(train.labels),
+    )
+    return Parts(train, validation, test)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig(TrainConfig):
+  """And one network: its quantizers, where it starts, who teaches it."""
+
+  network: str = flags.flag(
+    'resnet20', 'The network.', choices=tuple(choices.NETWORKS)
+  )
+  variant: str = flags.flag(
+    'plain',
+    'Shortcuts: plain, around two convolutions; bireal, around each; react, with '
+    'learned thresholds and activations too.',
+    choices=choices.VARIANTS,
+  )
+  weights: str = flags.flag(
+    'none',
+    'Quantizer of the kernels, first and last layer left alone.',
+    choices=tuple(choices.WEIGHTS),
+  )
+  activations: str = flags.flag(
+    'none',
+    'Quantizer of what enters those layers.',
+    choices=tuple(choices.INPUTS),
+  )
+  half_width: float = flags.flag(
+    1.0,
+    'Of the window through which gradients pass the activations "sign".',
+    exclusive_minimum=0,
+  )
+  init_name: str = flags.flag(
+    'kaiming_normal', 'Initialisation of kernels.', choices=tuple(nn.INITS)
+  )
+  staged: float = flags.flag(
+    0.0,
+    'Share of the training in which only activations are quantized; 0: none.',
+    minimum=0,
+    maximum=0.99,
+  )
+  pretrained: str | None = flags.flag(
+    None,
+    'Folder of checkpoints to start from: a network of the same shape, full '
+    'precision or not.',
+  )
+  which: str = flags.flag(
+    'latest',
+    'Which of its checkpoints; best: on validation examples.',
+    choices=('latest', 'best'),
+  )
+  frozen: tuple[str, ...] = flags.flag(
+    (),
+    'Regular expressions: parameters whose path contains one stay.',
+    nonempty=False,
+  )
+  teacher: str | None = flags.flag(
+    None,
+    'Folder of checkpoints of a full-precision network of the same kind, to learn '
+    'from.',
+  )
+  teaching: float = flags.flag(
+    0.5, "Weight of the teacher's loss.", minimum=0, maximum=1
+  )
+  tensorboard: bool = flags.flag(
+    False, 'Write event files for TensorBoard beside the checkpoints.'
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    one_bit = choices.WEIGHTS[self.weights].bits == 1
+    for name, wanted in (
+      ('optimizer=bop', self.optimizer == 'bop'),
+      ('clip_latent', self.clip_latent is not None),
+    ):
+      if wanted and not one_bit:
+        raise ValueError(f'{name} needs weights of 1 bit; got {self.weights}.')
+    if self.staged and 'none' in (self.weights, self.activations):
+      raise ValueError(
+        'staged needs quantized weights and activations; got weights '
+        f'{self.weights} and activations {self.activations}.'
+      )
+    self.stages(2)
+
+  def recipe(self) -> dict[str, Any]:
+    """The arguments of a `bitjax.training.Recipe`."""
+    binary = (choices.NETWORKS[self.network].binary,)
+    return super().recipe() | {'binary': binary, 'frozen': self.frozen}
+
+  def stages(self, num_classes: int) -> list[tuple[float, Any]]:
+    """The network; with ``staged``, first with quantized activations only."""
+    names = ['none', self.weights] if self.staged else [self.weights]
+    models = [
+      choices.build(
+        self.network,
+        self.variant,
+        weights,
+        self.activations,
+        num_classes=num_classes,
+        init_name=self.init_name,
+        half_width=self.half_width,
+      )
+      for weights in names
+    ]
+    shares = [self.staged, 1.0] if self.staged else [1.0]
+    return list(zip(shares, models, strict=True))
+
+  def full_precision(self, num_classes: int) -> Any:
+    """A network of the same kind without quantizers, plain."""
+    return choices.build(
+      self.network,
+      'plain',
+      'none',
+      'none',
+      num_classes=num_classes,
+      init_name=self.init_name,
+    )

@@ -1,0 +1,78 @@
+"""The one training loop, and what it is made of.
+
+A training is a `Phase` or several: a `Task` (model, optimiser, augmentation, loss,
+schedule of the progress) and the update that ends it. `fit` runs it on feeds of
+`bitjax.data`, for several seeds side by side, with checkpoints that it goes on from.
+"""
+
+from bitjax.training._checkpoints import Checkpoints
+from bitjax.training._checkpoints import describe
+from bitjax.training._checkpoints import load_variables
+from bitjax.training._evaluation import STATISTICS
+from bitjax.training._evaluation import Scores
+from bitjax.training._evaluation import evaluator
+from bitjax.training._evaluation import statistician
+from bitjax.training._fit import Fitted
+from bitjax.training._fit import Phase
+from bitjax.training._fit import Reporter
+from bitjax.training._fit import fit
+from bitjax.training._log import Log
+from bitjax.training._losses import Distillation
+from bitjax.training._losses import cross_entropy
+from bitjax.training._losses import divergence
+from bitjax.training._optimizers import OPTIMIZERS
+from bitjax.training._optimizers import MultiplierState
+from bitjax.training._optimizers import optimizer
+from bitjax.training._outcome import LAYERED
+from bitjax.training._outcome import layout
+from bitjax.training._outcome import outcome
+from bitjax.training._recipes import Recipe
+from bitjax.training._schedules import PROGRESS
+from bitjax.training._schedules import SCHEDULES
+from bitjax.training._schedules import learning_rate
+from bitjax.training._schedules import progress
+from bitjax.training._state import Totals
+from bitjax.training._state import TrainState
+from bitjax.training._state import check_fits
+from bitjax.training._state import create
+from bitjax.training._state import kernels
+from bitjax.training._state import switch
+from bitjax.training._state import variables_of
+from bitjax.training._task import Task
+
+__all__ = [
+  'LAYERED',
+  'OPTIMIZERS',
+  'PROGRESS',
+  'SCHEDULES',
+  'STATISTICS',
+  'Checkpoints',
+  'Distillation',
+  'Fitted',
+  'Log',
+  'MultiplierState',
+  'Phase',
+  'Recipe',
+  'Reporter',
+  'Scores',
+  'Task',
+  'Totals',
+  'TrainState',
+  'check_fits',
+  'create',
+  'cross_entropy',
+  'describe',
+  'divergence',
+  'evaluator',
+  'fit',
+  'kernels',
+  'layout',
+  'learning_rate',
+  'load_variables',
+  'optimizer',
+  'outcome',
+  'progress',
+  'statistician',
+  'switch',
+  'variables_of',
+]

@@ -1,0 +1,139 @@
+"""What a network does on examples it was not trained on, and what its layers do.
+
+Networks are evaluated at progress 1: with the quantizers that will be deployed,
+however soft they still are in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import data
+from bitjax import measures
+from bitjax import types
+from bitjax.training import _state
+from bitjax.training import _task
+
+__all__ = ['STATISTICS', 'Scores', 'evaluator', 'statistician']
+
+STATISTICS = (
+  'gradient_mean',
+  'gradient_coordinate_variance',
+  'gradient_batch_variance',
+  'gradient_sparsity',
+  'gradient_signal_to_noise',
+  'saturated',
+)
+
+
+class Scores(NamedTuple):
+  """Of all examples: mean cross-entropy in nats, share of right guesses."""
+
+  loss: types.Array
+  accuracy: types.Array
+
+
+@functools.lru_cache(maxsize=16)
+def evaluator(
+  task: _task.Task, num_seeds: int
+) -> Callable[[types.PyTree, Any], Scores]:
+  """Compiles ``evaluate(variables, batches) -> Scores``, [seeds] each.
+
+  Args:
+    task: the network, and how images are prepared.
+    num_seeds: networks side by side.
+
+  Returns:
+    A function whose ``batches`` are images, labels and weights, [batches, examples,
+    ...], as `bitjax.data.padded_batches` makes them.
+  """
+
+  def evaluate(variables, batches):
+    def one(variables):
+      def add(sums, batch):
+        images, labels, weights = batch
+        logits: Any = task.model.apply(
+          variables, task.prepare(images), train=False, progress=1.0
+        )
+        logits = logits.astype(jnp.float32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        right = jnp.argmax(logits, axis=-1) == labels
+        found = jnp.stack(
+          [
+            jnp.sum(weights * losses),
+            jnp.sum(weights * right),
+            jnp.sum(weights),
+          ]
+        )
+        return sums + found, None
+
+      sums, _ = jax.lax.scan(add, jnp.zeros(3), batches)
+      return Scores(sums[0] / sums[2], sums[1] / sums[2])
+
+    return _state.over_seeds(one, num_seeds)(variables)
+
+  return jax.jit(evaluate)
+
+
+@functools.lru_cache(maxsize=16)
+def statistician(
+  task: _task.Task, num_seeds: int, *, num_groups: int = 4, limit: float = 1.0
+) -> Callable[[_state.TrainState, data.Batch], dict[str, dict[str, Any]]]:
+  """Compiles ``describe(state, batch)``: each layer's gradient and weights.
+
+  Args:
+    task: the network and its loss; images are not augmented.
+    num_seeds: networks side by side.
+    num_groups: equal parts of the batch, for the variance over batches.
+    limit: latent weights beyond it are saturated.
+
+  Returns:
+    A function to name in `STATISTICS` -> layer -> [seeds]: the gradient's mean and
+    variance over the kernel's coordinates, its variance over batches, sparsity and
+    signal-to-noise ratio (`bitjax.measures.gradient_statistics`), and the share of
+    latent weights with |w| > limit.
+  """
+  types.check_range('num_groups', num_groups, 2, float('inf'))
+
+  def describe(state, batch):
+    groups = jax.tree.map(
+      lambda leaf: leaf.reshape(num_groups, -1, *leaf.shape[1:]), batch
+    )
+
+    def one(state):
+      key = jax.random.fold_in(state.key, state.step)
+
+      def gradient(batch):
+        targets = jax.nn.one_hot(batch.labels, task.num_classes)
+        found = jax.grad(task.objective, has_aux=True)(
+          state.params,
+          state.collections,
+          task.prepare(batch.inputs),
+          targets,
+          key,
+          task.progress(state.step),
+          None,
+        )[0]
+        return _state.kernels(found)
+
+      found: dict[str, dict[str, Any]] = {name: {} for name in STATISTICS}
+      gradients = jax.lax.map(gradient, groups)
+      for layer, kernel in _state.kernels(state.params).items():
+        each = measures.gradient_statistics(gradients[layer])
+        for name, value in each._asdict().items():
+          if f'gradient_{name}' in found:
+            found[f'gradient_{name}'][layer] = value
+        found['saturated'][layer] = jnp.mean(
+          jnp.abs(kernel) > limit, dtype=jnp.float32
+        )
+      return found
+
+    return _state.over_seeds(one, num_seeds)(state)
+
+  return jax.jit(describe)

@@ -1,0 +1,340 @@
+"""The one training loop: chunks of updates, and between them all that is slow.
+
+The host's loop launches chunks of jitted updates. Between two of them it saves a
+checkpoint, so that a killed training loses at most the chunk in flight and goes on to
+the same end, bit for bit; at the end of every period, an epoch by default, it
+evaluates, describes the layers and writes a row. A training is one phase or several:
+each has its own quantizers, such as activations first and weights later, and takes
+over weights and the optimiser's memory from the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import data
+from bitjax import types
+from bitjax.training import _checkpoints
+from bitjax.training import _evaluation
+from bitjax.training import _log
+from bitjax.training import _state
+from bitjax.training import _task
+
+__all__ = ['Fitted', 'Phase', 'Reporter', 'fit']
+
+
+class Reporter(Protocol):
+  """Who is told how far a training is."""
+
+  def begin(self, total: int, done: int, /) -> None:
+    """So many images are to be trained on, so many were before."""
+    ...
+
+  def advance(self, images: int, label: str, /) -> None:
+    """So many more images have been trained on."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """Updates with one set of quantizers.
+
+  Attributes:
+    task: the network and how it is trained. Schedules count all updates, from the
+      beginning of the first phase.
+    until: the update that ends it, counted likewise.
+  """
+
+  task: _task.Task
+  until: int
+
+
+class Fitted(NamedTuple):
+  """What a training ends with.
+
+  Attributes:
+    state: the last state, [seeds] leading.
+    history: name -> [rows, seeds], and ``step`` [rows]; see `fit`.
+  """
+
+  state: _state.TrainState
+  history: dict[str, np.ndarray]
+
+
+def fit(
+  phases: Sequence[Phase] | Phase,
+  feeds: Sequence[data.Feed],
+  seeds: Sequence[int],
+  *,
+  validation: tuple[Any, Any, Any] | None = None,
+  probe: data.Batch | None = None,
+  variables: types.PyTree | None = None,
+  rates: Sequence[float] | None = None,
+  folder: str | os.PathLike[str] | None = None,
+  period: int | None = None,
+  chunk: int = 50,
+  tensorboard: bool = False,
+  mesh: jax.sharding.Mesh | None = None,
+  report: Reporter | None = None,
+) -> Fitted:
+  """Trains networks side by side.
+
+  Args:
+    phases: one, or several with growing ends.
+    feeds: one for each seed, of one data set and batch size.
+    seeds: of initialisation and of all that training draws.
+    validation: what is evaluated at the end of every period, as
+      `data.padded_batches` cuts it; the best checkpoint is the best on it. None for
+      the training loss only.
+    probe: examples whose gradients describe the layers; None for no description.
+      Their number must be divisible by four.
+    variables: what to start from; None for random weights. See `create`.
+    rates: factors on the learning rate, one for each network; None for 1.
+    folder: for checkpoints and the log; a training that it holds goes on. None
+      keeps nothing.
+    period: updates between two rows; None for an epoch.
+    chunk: updates between two checkpoints, at most.
+    tensorboard: whether to write event files too.
+    mesh: devices to train on; None for one. Over its axis ``'lanes'`` go seeds, if
+      their number is divisible, over its axis ``'batch'`` the examples of every
+      batch; statistics of normalisations are those of whole batches.
+    report: is told of every chunk.
+
+  Returns:
+    The last state and the history. At the end of each period: ``train_loss`` and
+    ``train_accuracy`` (means over the period, augmented, on the way),
+    ``validation_loss``, ``validation_accuracy`` (of the moving average if there is
+    one), ``progress``; by layer, as in ``flip_ratio/Conv_0``: the share of latent
+    weights whose sign an update changes, and `STATISTICS`.
+
+  Raises:
+    ValueError: for numbers out of range, feeds that do not fit, ``variables`` or a
+      checkpoint of another model.
+  """
+  phases = [phases] if isinstance(phases, Phase) else list(phases)
+  feeds = list(feeds)
+  _check(phases, feeds, seeds, rates, chunk, period)
+  period = period or feeds[0].steps_per_epoch
+  images = _first_images(phases[0].task, feeds[0])
+  log = _log.Log(folder, tensorboard=tensorboard)
+  keeper, number, state = None, 0, None
+  try:
+    begin = functools.partial(
+      _state.create,
+      phases[0].task.model,
+      phases[0].task.tx,
+      seeds,
+      images,
+      variables=variables,
+      rates=rates,
+      average=phases[0].task.average is not None,
+    )
+    if folder is not None:
+      keeper = _checkpoints.Checkpoints(pathlib.Path(folder) / 'checkpoints')
+      number, state = _restore(keeper, phases, begin, images)
+    state = begin() if state is None else state
+    log.resume(int(state.step[0]))
+    if report is not None:
+      share = feeds[0].batch_size * len(seeds)
+      report.begin(phases[-1].until * share, int(state.step[0]) * share)
+    for place in range(number, len(phases)):
+      if place > number:
+        task = phases[place].task
+        state = _state.switch(state, task.model, task.tx, images)
+      save = None
+      if keeper is not None:
+        save = functools.partial(
+          keeper.save, description=_description(phases, place)
+        )
+      state = _run(
+        phases[place],
+        feeds,
+        state,
+        save=save,
+        log=log,
+        last=place == len(phases) - 1,
+        period=period,
+        chunk=min(chunk, period),
+        validation=validation,
+        probe=probe,
+        mesh=mesh,
+        report=report,
+      )
+  finally:
+    log.close()
+    if keeper is not None:
+      keeper.close()
+  return Fitted(state, log.history())
+
+
+def _run(
+  phase,
+  feeds,
+  state,
+  *,
+  save,
+  log,
+  last,
+  period,
+  chunk,
+  validation,
+  probe,
+  mesh,
+  report,
+):
+  """One phase, from wherever the state is."""
+  task, num_seeds = phase.task, len(feeds)
+  teacher = task.distillation
+  taught = None if teacher is None else teacher.variables
+  run = _task.loop(task, feeds[0].take, num_seeds, mesh)
+  evaluate = _evaluation.evaluator(task, num_seeds)
+  describe = _evaluation.statistician(task, num_seeds)
+  arrays, step, label = feeds[0].arrays, int(state.step[0]), ''
+  lanes = None
+  if mesh is not None:
+    lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
+    state = _place(state, mesh, lanes)
+    arrays, taught, validation, probe = _place(
+      (arrays, taught, validation, probe), mesh
+    )
+  while step < phase.until:
+    stop = min(step + chunk, (step // period + 1) * period, phase.until)
+    fed = _fed(feeds, step, stop - step, chunk)
+    if mesh is not None:
+      fed = _place(fed, mesh, lanes, None, 'batch')
+    state = run(state, arrays, fed, stop - step, taught)
+    jax.block_until_ready(state.step)
+    accuracy = None
+    if stop % period == 0 or (last and stop == phase.until):
+      row = _train_row(task, state)
+      if validation is not None:
+        chosen = _state.variables_of(state, average=True)
+        scores = evaluate(chosen, validation)
+        row['validation_loss'] = scores.loss
+        row['validation_accuracy'] = scores.accuracy
+        # Earlier phases are not what is trained for.
+        accuracy = float(jnp.mean(scores.accuracy)) if last else None
+      if probe is not None:
+        for name, layers in describe(state, probe).items():
+          row |= {f'{name}/{layer}': v for layer, v in layers.items()}
+      log.add(stop, {name: np.asarray(value) for name, value in row.items()})
+      label = _label(stop, feeds[0].steps_per_epoch, row)
+      state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
+    if save is not None:
+      save(state, accuracy=accuracy)
+    if report is not None:
+      size = feeds[0].batch_size
+      report.advance((stop - step) * size * num_seeds, label)
+    step = stop
+  return state
+
+
+def _place(tree, mesh, *axes):
+  """Puts a tree on the devices; its leading axes are split as named."""
+  known = [axis if axis in mesh.shape else None for axis in axes]
+
+  def put(leaf):
+    # A batch that cannot be split is on every device.
+    fits = [
+      axis if axis and leaf.shape[i] % mesh.shape[axis] == 0 else None
+      for i, axis in enumerate(known[: leaf.ndim])
+    ]
+    return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, jax.P(*fits)))
+
+  return jax.tree.map(put, tree)
+
+
+def _train_row(task, state):
+  totals = state.totals
+  steps = jnp.maximum(totals.steps, 1)
+  row: dict[str, Any] = {
+    'train_loss': totals.loss / steps,
+    'train_accuracy': totals.correct / jnp.maximum(totals.examples, 1),
+    'progress': jnp.full(steps.shape, task.progress(state.step[0] - 1)),
+  }
+  sizes = {k: v[0].size for k, v in _state.kernels(state.params).items()}
+  for layer, flips in totals.flips.items():
+    row[f'flip_ratio/{layer}'] = flips / (steps * sizes[layer])
+  return row
+
+
+def _label(step, steps_per_epoch, row):
+  parts = [f'epoch {step / steps_per_epoch:.3g}']
+  parts.append(f'loss {float(np.mean(row["train_loss"])):.3f}')
+  if 'validation_accuracy' in row:
+    share = 100 * float(np.mean(row['validation_accuracy']))
+    parts.append(f'validation {share:.1f} %')
+  return ', '.join(parts)
+
+
+def _fed(feeds, start, num_steps, chunk):
+  """What the feeds hand out, [seeds, chunk, ...]; steps to spare are zeros."""
+
+  def pad(leaf):
+    rest = [(0, chunk - num_steps)] + [(0, 0)] * (leaf.ndim - 1)
+    return np.pad(leaf, rest) if chunk > num_steps else leaf
+
+  parts = [jax.tree.map(pad, f.chunk(start, num_steps)) for f in feeds]
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+
+
+def _first_images(task, feed):
+  fed = jax.tree.map(lambda leaf: leaf[0], feed.chunk(0, 1))
+  return task.prepare(feed.take(feed.arrays, fed).inputs)
+
+
+def _description(phases, number):
+  return {'phase': str(number)} | _checkpoints.describe(
+    phases[number].task.model
+  )
+
+
+def _restore(keeper, phases, begin, images):
+  """Number of the phase and state to go on from; None if there is none."""
+  stored = keeper.description()
+  if not stored:
+    return 0, None
+  number = int(stored.get('phase', 0))
+  if number >= len(phases):
+    raise ValueError(
+      f'The checkpoint is in phase {number + 1}; this training has '
+      f'{len(phases)}.'
+    )
+
+  def template():
+    state = begin()
+    for phase in phases[1 : number + 1]:
+      task = phase.task
+      state = _state.switch(state, task.model, task.tx, images)
+    return state
+
+  shapes = jax.eval_shape(template)
+  return number, keeper.restore(shapes, _description(phases, number))
+
+
+def _check(phases, feeds, seeds, rates, chunk, period):
+  ends = [phase.until for phase in phases]
+  if not ends or ends != sorted(set(ends)) or ends[0] < 1:
+    raise ValueError(f'phases must end later and later; got {ends}.')
+  if len(feeds) != len(seeds) or not feeds:
+    raise ValueError(
+      f'there must be one feed for each seed; got {len(feeds)} and {len(seeds)}.'
+    )
+  if rates is not None and len(rates) != len(seeds):
+    raise ValueError(
+      f'there must be one rate for each seed; got {len(rates)} and {len(seeds)}.'
+    )
+  if len(set(zip(seeds, rates or seeds, strict=True))) < len(seeds):
+    raise ValueError(f'seeds must differ; got {tuple(seeds)}.')
+  for name, value in (('chunk', chunk), ('period', period)):
+    if value is not None and value < 1:
+      raise ValueError(f'{name} must be >= 1; got {value}.')

@@ -1,0 +1,139 @@
+"""What a training measures, row by row: JSON lines, CSV, TensorBoard if asked for.
+
+A row is what is known after some update, one list over seeds for each name. Rows
+beyond the checkpoint that a training goes on from are dropped and measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+__all__ = ['Log']
+
+Row = dict[str, Any]  # Name -> list over seeds; 'step' -> int.
+
+
+class Log:
+  """The rows of a training.
+
+  Args:
+    folder: for ``history.jsonl`` and ``history.csv``; None keeps rows in memory.
+    tensorboard: whether to write event files for TensorBoard as well.
+
+  Raises:
+    ValueError: if tensorboard is asked for without a folder or its package.
+  """
+
+  def __init__(
+    self,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    tensorboard: bool = False,
+  ):
+    self._folder = None if folder is None else pathlib.Path(folder)
+    self._writer = None
+    self.rows: list[Row] = []
+    if tensorboard:
+      self._writer = _events(self._folder)
+
+  def resume(self, step: int) -> None:
+    """Reads the rows that are there, up to an update; drops the others."""
+    self.rows = []
+    if self._folder is None:
+      return
+    path = self._folder / 'history.jsonl'
+    if path.is_file():
+      for line in path.read_text(encoding='utf-8').splitlines():
+        try:
+          row = json.loads(line)
+        except ValueError:  # Cut off where the process was killed.
+          break
+        if row['step'] <= step:
+          self.rows.append(row)
+    self._rewrite()
+
+  def add(self, step: int, values: Mapping[str, Any]) -> None:
+    """Adds a row.
+
+    Args:
+      step: updates made.
+      values: name -> number, or one for each seed.
+    """
+    row: Row = {'step': step}
+    for name, value in values.items():
+      row[name] = np.asarray(value, np.float64).reshape(-1).tolist()
+    self.rows.append(row)
+    self._rewrite()
+    if self._writer is not None:
+      for name, numbers in row.items():
+        if name != 'step':
+          self._writer.add_scalar(name, np.mean(numbers), step)
+      self._writer.flush()
+
+  def history(self) -> dict[str, np.ndarray]:
+    """All rows: name -> [rows, seeds]; ``step`` is [rows], int64."""
+    if not self.rows:
+      return {}
+    found = {'step': np.array([row['step'] for row in self.rows])}
+    for name in self.rows[-1]:
+      if name != 'step':
+        found[name] = np.array([row[name] for row in self.rows])
+    return found
+
+  def close(self) -> None:
+    """Ends TensorBoard's writer."""
+    if self._writer is not None:
+      self._writer.close()
+
+  def _rewrite(self) -> None:
+    """Replaces both files as wholes: they are small."""
+    if self._folder is None:
+      return
+    self._folder.mkdir(parents=True, exist_ok=True)
+    lines = ''.join(f'{json.dumps(row)}\n' for row in self.rows)
+    _replace(self._folder / 'history.jsonl', lines)
+    _replace(self._folder / 'history.csv', _table(self.rows))
+
+
+def _table(rows: list[Row]) -> str:
+  """A line for each row and seed."""
+  if not rows:
+    return ''
+  names = [name for name in rows[-1] if name != 'step']
+  num_seeds = max((len(rows[-1][name]) for name in names), default=1)
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['step', 'seed', *names])
+  for row in rows:
+    for seed in range(num_seeds):
+      values = [row[name][seed if len(row[name]) > 1 else 0] for name in names]
+      shown = ['' if math.isnan(value) else f'{value:.9g}' for value in values]
+      writer.writerow([row['step'], seed, *shown])
+  return text.getvalue()
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+  temporary = path.with_name(f'.{path.name}.partial')
+  temporary.write_text(text, encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def _events(folder):
+  if folder is None:
+    raise ValueError('tensorboard needs a folder; got none.')
+  try:
+    import tensorboardX
+  except ImportError as error:
+    raise ValueError(
+      'tensorboard needs the package tensorboardX: pip install tensorboardX.'
+    ) from error
+  return tensorboardX.SummaryWriter(str(folder / 'tensorboard'))

@@ -1,0 +1,172 @@
+"""Optimisers for networks with latent weights: each group of leaves gets its own.
+
+Weight decay acts on kernels only: on the scales of normalisations, on biases and on
+the parameters of quantizers it would be a bug. Binary kernels may be left to Bop,
+which knows no latent weights. Frozen leaves get no update at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import transforms
+from bitjax import tree
+from bitjax import types
+
+__all__ = ['OPTIMIZERS', 'MultiplierState', 'optimizer']
+
+OPTIMIZERS = ('sgd', 'adam', 'adamw', 'bop')
+
+
+class MultiplierState(NamedTuple):
+  """Of an optimiser's learning rate: a factor that is data, not program."""
+
+  multiplier: types.Array  # shape=(), float32.
+
+
+def optimizer(
+  name: str,
+  learning_rate: optax.ScalarOrSchedule,
+  *,
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+  quantizer_rate: float = 1.0,
+  clip_latent: float | None = None,
+  bop_threshold: float = 1e-8,
+  bop_gamma: float = 1e-4,
+  binary: Sequence[str] = (),
+  frozen: Sequence[str] = (),
+) -> optax.GradientTransformation:
+  """Builds an optimiser.
+
+  ``'sgd'`` (with momentum), ``'adam'`` (decay added to the gradient, as in most
+  published recipes) and ``'adamw'`` (decoupled) update all leaves; ``'bop'`` flips
+  the kernels of the binary layers and leaves the rest to Adam.
+
+  Args:
+    name: one of `OPTIMIZERS`.
+    learning_rate: a number or a schedule; of Adam in ``'bop'``. A factor on it
+      lies in the state (`MultiplierState`), so that networks that differ in it
+      share a program.
+    momentum: of SGD, in [0, 1).
+    weight_decay: >= 0, on kernels only (and on none that Bop flips).
+    quantizer_rate: learning rate of the parameters of quantizers, as a multiple.
+    clip_latent: bound on the magnitude of the binary layers' weights; None for
+      none.
+    bop_threshold: tau; see `bitjax.transforms.bop`.
+    bop_gamma: gamma.
+    binary: regular expressions; layers whose path contains one are binary. They
+      are needed for ``'bop'`` and ``clip_latent``.
+    frozen: regular expressions; leaves whose path contains one never change.
+
+  Raises:
+    ValueError: for another name, numbers out of range, or binary layers that are
+      needed and not named; when initialised, for an expression that no leaf
+      matches.
+
+  References:
+    Helwegen et al., Latent weights do not exist, 2019, for Bop
+    (https://arxiv.org/abs/1906.02107); its defaults here.
+  """
+  types.check_choice('name', name, OPTIMIZERS)
+  types.check_range('momentum', momentum, 0.0, 1.0 - 1e-12)
+  types.check_non_negative('weight_decay', weight_decay)
+  types.check_positive('quantizer_rate', quantizer_rate)
+  if (name == 'bop' or clip_latent is not None) and not binary:
+    raise ValueError(
+      "binary must name the binary layers for 'bop' and for clip_latent; got "
+      'none.'
+    )
+  decay = optax.add_decayed_weights(weight_decay, mask=_kernels)
+  rate = optax.scale_by_learning_rate(learning_rate)
+  if name == 'sgd':
+    main = [decay, optax.trace(momentum) if momentum else optax.identity()]
+  elif name == 'adamw':
+    main = [optax.scale_by_adam(), decay]
+  else:
+    main = [decay, optax.scale_by_adam()]
+  links = [*main, rate, _scale_by_multiplier()]
+  if quantizer_rate != 1.0:
+    links.append(optax.masked(optax.scale(quantizer_rate), _quantizers))
+  base = optax.chain(*links)
+  if name == 'bop':
+    base = optax.partition(
+      {'binary': transforms.bop(bop_threshold, bop_gamma), 'rest': base},
+      _labels(binary, 'binary'),
+    )
+  links = [base]
+  if clip_latent is not None:
+    links.append(
+      optax.masked(transforms.clip_latent(clip_latent), _selector(binary))
+    )
+  if frozen:
+    still = _labels(frozen, 'frozen')
+    moving = optax.chain(*links)
+    return optax.partition(
+      {'frozen': optax.set_to_zero(), 'rest': moving}, still
+    )
+  return optax.chain(*links)
+
+
+def _scale_by_multiplier():
+  def init(params):
+    del params
+    return MultiplierState(jnp.ones((), jnp.float32))
+
+  def update(updates, state, params=None):
+    del params
+    scaled = jax.tree.map(
+      lambda u: (state.multiplier * u).astype(u.dtype), updates
+    )
+    return scaled, state
+
+  return optax.GradientTransformation(init, update)
+
+
+def _kernels(params):
+  return jax.tree.map_with_path(
+    lambda path, _: _text(path).endswith('kernel'), params
+  )
+
+
+def _quantizers(params):
+  return jax.tree.map_with_path(
+    lambda path, _: 'quantizer' in _text(path), params
+  )
+
+
+def _labels(patterns, label):
+  only_kernels = label == 'binary'
+  search = _searcher(patterns, only_kernels)
+
+  def of(params: Any) -> Any:
+    return tree.label(params, search, match=label)
+
+  return of
+
+
+def _selector(patterns):
+  search = _searcher(patterns, True)
+  return lambda params: jax.tree.map_with_path(
+    lambda path, _: search(_text(path)), params
+  )
+
+
+def _searcher(patterns, only_kernels):
+  found = re.compile('|'.join(f'(?:{pattern})' for pattern in patterns))
+
+  def search(path: str) -> bool:
+    kernel = path.endswith('kernel') or not only_kernels
+    return kernel and bool(found.search(path))
+
+  return search
+
+
+def _text(path):
+  return jax.tree_util.keystr(path, simple=True, separator='/')

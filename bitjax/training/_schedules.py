@@ -1,0 +1,103 @@
+"""How learning rate and progress go over a training.
+
+*Learning rates* are optax schedules, functions of the step. *Progress* runs from 0 to
+1 and is what annealed quantizers and estimators read: DSQ's alpha or a shrinking
+window, IR-Net's t, ReSTE's o.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import optax
+
+from bitjax import types
+
+__all__ = ['PROGRESS', 'SCHEDULES', 'learning_rate', 'progress']
+
+SCHEDULES = ('cosine', 'step', 'linear', 'constant')
+PROGRESS = ('linear', 'cosine', 'hard')
+
+
+def learning_rate(
+  kind: str,
+  peak: float,
+  num_steps: int,
+  *,
+  warmup: int = 0,
+  milestones: Sequence[float] = (0.5, 0.75),
+  factor: float = 0.1,
+) -> optax.Schedule:
+  r"""A schedule of the learning rate.
+
+  ``'cosine'``: :math:`\tfrac12 \eta (1 + \cos \pi t)`, t the share of the updates
+  after the warm-up that are made; ``'linear'``: :math:`\eta (1 - t)`; ``'step'``:
+  times ``factor`` at each milestone; ``'constant'``. The warm-up rises linearly and
+  begins at :math:`\eta / (warmup + 1)`, so that no update is without effect.
+
+  Args:
+    kind: one of `SCHEDULES`.
+    peak: eta, > 0.
+    num_steps: of the training, warm-up included.
+    warmup: steps before the peak.
+    milestones: shares of ``num_steps``, in (0, 1), growing.
+    factor: in (0, 1].
+
+  Raises:
+    ValueError: for another kind, or numbers out of range.
+  """
+  types.check_choice('kind', kind, SCHEDULES)
+  types.check_positive('peak', peak)
+  types.check_positive('num_steps', num_steps)
+  if not 0 <= warmup < num_steps:
+    raise ValueError(
+      f'warmup must be in [0, num_steps), here {num_steps}; got {warmup}.'
+    )
+  rest = num_steps - warmup
+  if kind == 'cosine':
+    main = optax.cosine_decay_schedule(peak, rest)
+  elif kind == 'linear':
+    main = optax.linear_schedule(peak, 0.0, rest)
+  elif kind == 'constant':
+    main = optax.constant_schedule(peak)
+  else:
+    types.check_inside('factor', factor, 0.0, 1.0 + 1e-12)
+    if list(milestones) != sorted({m for m in milestones if 0 < m < 1}):
+      raise ValueError(
+        f'milestones must grow within (0, 1); got {tuple(milestones)}.'
+      )
+    places = {round(m * num_steps) - warmup: factor for m in milestones}
+    main = optax.piecewise_constant_schedule(peak, places)
+  if not warmup:
+    return main
+  rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+  return optax.join_schedules([rise, main], [warmup])
+
+
+def progress(
+  kind: str, num_steps: int
+) -> Callable[[types.Array], types.Scalar]:
+  r"""A schedule of the progress, from 0 at the first update to 1 at the last.
+
+  ``'linear'``: :math:`p = t / (n - 1)`; ``'cosine'``: :math:`\tfrac12 (1 - \cos \pi
+  p)`, which is slow at both ends; ``'hard'``: 1 throughout, no annealing.
+
+  Args:
+    kind: one of `PROGRESS`.
+    num_steps: n.
+
+  Raises:
+    ValueError: for another kind, or no steps.
+  """
+  types.check_choice('kind', kind, PROGRESS)
+  types.check_positive('num_steps', num_steps)
+
+  def at(step):
+    if kind == 'hard':
+      return jnp.ones((), jnp.float32)
+    share = jnp.clip(step / max(num_steps - 1, 1), 0.0, 1.0)
+    share = share.astype(jnp.float32)
+    return share if kind == 'linear' else 0.5 * (1 - jnp.cos(jnp.pi * share))
+
+  return at

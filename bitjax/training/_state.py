@@ -1,0 +1,321 @@
+"""Everything that the rest of a training depends on, as one pytree.
+
+A state and a feed's random access are enough to go on: the same state gives the same
+future, bit for bit, in the same program on the same device. Every leaf has a leading
+axis of *seeds*: networks that are trained side by side, each from its own
+initialisation, on its own order of examples. `over_seeds` is how functions of one
+network become functions of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any, NamedTuple
+
+from flax import core
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import nn as networks
+from bitjax import types
+
+__all__ = [
+  'Totals',
+  'TrainState',
+  'check_fits',
+  'create',
+  'kernels',
+  'mismatch',
+  'over_seeds',
+  'switch',
+  'variables_of',
+]
+
+# Collections that no training step keeps.
+_PASSING = ('intermediates', 'quantized', 'deployed')
+
+
+class Totals(NamedTuple):
+  """Sums over the updates since the last report."""
+
+  steps: types.Array  # shape=(), int32.
+  examples: types.Array  # shape=(), float32: of all batches.
+  loss: types.Array  # shape=(), float32: of batch means.
+  correct: (
+    types.Array
+  )  # shape=(), float32: examples, weighted by their targets.
+  flips: dict[str, types.Array]  # By kernel, shape=(), float32.
+
+
+class TrainState(NamedTuple):
+  """A network in training; every leaf has a leading axis of seeds.
+
+  Attributes:
+    step: updates made, int32.
+    key: a typed random key; step t draws from ``fold_in(key, t)``.
+    params: parameters, latent weights among them.
+    collections: the other variables, such as ``batch_stats``.
+    opt_state: of the optimiser.
+    average: exponential moving average of params and collections; None without.
+    totals: sums for the next report.
+  """
+
+  step: types.Array
+  key: types.Array
+  params: types.PyTree
+  collections: dict[str, types.PyTree]
+  opt_state: types.PyTree
+  average: types.PyTree | None
+  totals: Totals
+
+
+def over_seeds(fn: Callable[..., Any], num_seeds: int) -> Callable[..., Any]:
+  """Maps ``fn`` over the leading axis of its arguments; one seed costs nothing.
+
+  Args:
+    fn: a function of one network.
+    num_seeds: size of the axis.
+  """
+  if num_seeds > 1:
+    return jax.vmap(fn)
+
+  def alone(*args):
+    # A batch of one kernel would be a grouped convolution to some compilers.
+    found = fn(*jax.tree.map(lambda leaf: leaf[0], args))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], found)
+
+  return alone
+
+
+def create(
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  seeds: Sequence[int],
+  images: types.Array,
+  *,
+  variables: types.PyTree | None = None,
+  average: bool = False,
+  rates: Sequence[float] | None = None,
+) -> TrainState:
+  """Initialises one network for each seed.
+
+  Args:
+    model: called as ``model.apply(variables, images, train=..., progress=...)``.
+    tx: the optimiser.
+    seeds: of initialisation and of everything that training draws.
+    images: float32 [examples, ...], as the model sees them; from them and the weights
+      the ranges of learned quantizers are initialised.
+    variables: what to start from, for every seed: those of a network of the same
+      names and shapes, full precision or not. What it lacks (learned quantizers)
+      is initialised. None for random weights.
+    average: whether to keep a moving average.
+    rates: factors on the learning rate, one for each network; None for 1.
+
+  Raises:
+    ValueError: for rates with an optimiser that does not know them (see
+      `optimizer`); naming the first leaf of ``variables`` that does not fit the model.
+  """
+
+  if variables is not None:
+    check_fits(model, variables, images)
+  keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+  state = _creator(model, tx, len(seeds), average)(keys, images, variables)
+  if rates is None:
+    return state
+  if optax.tree.get(state.opt_state, 'multiplier') is None:
+    raise ValueError('rates need an optimiser of bitjax.training.optimizer.')
+  opt_state = optax.tree.set(
+    state.opt_state, multiplier=jnp.asarray(rates, jnp.float32)
+  )
+  return state._replace(opt_state=opt_state)
+
+
+@functools.lru_cache(maxsize=16)
+def _creator(model, tx, num_seeds, average):
+  """The compiled function, once for all seeds that follow each other."""
+
+  def create(keys, images, variables):
+    def one(key):
+      init_key, key = jax.random.split(key)
+      if variables is None:
+        names = ('params', 'quantizer')
+        rngs = dict(zip(names, jax.random.split(init_key), strict=True))
+        found = model.init(rngs, images, train=False, progress=0.0)
+      else:
+        found = _completed(model, variables, init_key, images)
+      return _begin(tx, key, found, average)
+
+    return over_seeds(one, num_seeds)(keys)
+
+  return jax.jit(create)
+
+
+def check_fits(
+  model: nn.Module, variables: types.PyTree, images: types.Array
+) -> None:
+  """Checks that a network can start from these variables.
+
+  Args:
+    model: the network.
+    variables: of one of the same names and shapes; the parameters of learned
+      quantizers may be absent, or be those of others.
+    images: as the model sees them; only their shape matters.
+
+  Raises:
+    ValueError: naming the first leaf that does not fit.
+  """
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  wanted = _described(
+    jax.eval_shape(
+      lambda key: model.init(
+        {'params': key, 'quantizer': key}, images, train=False
+      ),
+      key,
+    )
+  )
+  found = {
+    path: text
+    for path, text in _described(variables).items()
+    if path.split('/')[0] not in _PASSING
+  }
+  for path, text in found.items():
+    if wanted.get(path) != text and not _learned(path):
+      raise ValueError(
+        f'the checkpoint must be one of this network; {path} is {text} there, '
+        f'here {wanted.get(path, "absent")}.'
+      )
+  for path, text in wanted.items():
+    if path not in found and not _learned(path):
+      raise ValueError(
+        f'the checkpoint must be one of this network, which has {path} '
+        f'({text}); there it is absent.'
+      )
+
+
+def switch(
+  state: TrainState,
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  images: types.Array,
+) -> TrainState:
+  """Goes on with other quantizers: weights and the optimiser's memory stay.
+
+  What is new (the parameters of learned quantizers) begins as at the start of a
+  training, what is gone is dropped, everything else is kept, moments included.
+
+  Args:
+    state: at the end of a phase.
+    model: the next phase's, with kernels of the same names and shapes.
+    tx: the next phase's optimiser, of the same kind.
+    images: as for `create`.
+  """
+
+  def one(state):
+    key = jax.random.fold_in(state.key, state.step + (1 << 30))
+    found = _completed(model, variables_of(state), key, images)
+    fresh = _begin(tx, state.key, found, state.average is not None)
+    kept = _graft(fresh.opt_state, state.opt_state)
+    average = state.average
+    if average is not None:
+      average = _graft(fresh.average, average)
+    return fresh._replace(step=state.step, opt_state=kept, average=average)
+
+  return jax.jit(over_seeds(one, state.step.shape[0]))(state)
+
+
+def variables_of(state: TrainState, *, average: bool = False) -> types.PyTree:
+  """The variables of a network: as trained, or their moving average."""
+  if average and state.average is not None:
+    return state.average
+  return {'params': state.params, **state.collections}
+
+
+def kernels(params: types.PyTree) -> dict[str, types.Array]:
+  """Latent kernels by the path of their layer, in the order of the network."""
+  flat: dict[Any, Any] = traverse_util.flatten_dict(core.unfreeze(params))
+  found = {path: w for path, w in flat.items() if path[-1] == 'kernel'}
+  return {'/'.join(p[:-1]): found[p] for p in sorted(found, key=_natural)}
+
+
+def mismatch(wanted: types.PyTree, found: types.PyTree) -> str | None:
+  """Names the first leaf in which two trees differ by path, shape or dtype."""
+  ours, theirs = _described(wanted), _described(found)
+  for path in [*ours, *(path for path in theirs if path not in ours)]:
+    if ours.get(path) != theirs.get(path):
+      here = ours.get(path, 'absent')
+      return f'{path}: {here} wanted, {theirs.get(path, "absent")} found'
+  return None
+
+
+def _begin(tx, key, variables, average):
+  variables = core.unfreeze(variables)
+  params = variables.pop('params')
+  collections = {k: v for k, v in variables.items() if k not in _PASSING}
+  kept = {'params': params, **collections} if average else None
+  zero = jnp.zeros((), jnp.float32)
+  flips = dict.fromkeys(kernels(params), zero)
+  totals = Totals(jnp.zeros((), jnp.int32), zero, zero, zero, flips)
+  step = jnp.zeros((), jnp.int32)
+  return TrainState(
+    step, key, params, collections, tx.init(params), kept, totals
+  )
+
+
+def _completed(model, variables, key, images):
+  """What the model needs of these variables, and what they lack."""
+  keys = jax.random.split(key)
+  found = networks.complete(
+    model,
+    variables,
+    keys[0],
+    images,
+    train=False,
+    progress=0.0,
+  )
+  wanted = jax.eval_shape(
+    lambda: model.init(
+      {'params': keys[0], 'quantizer': keys[1]}, images, train=False
+    )
+  )
+  return _graft(wanted, found)
+
+
+def _learned(path):
+  return 'quantizer' in path
+
+
+def _graft(template, values):
+  """``template``'s tree, with the leaves of ``values`` wherever both have one."""
+  known = dict(_paths(values))
+  leaves = [
+    known[path] if path in known and known[path].shape == leaf.shape else leaf
+    for path, leaf in _paths(template)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _paths(tree):
+  found, _ = jax.tree.flatten_with_path(tree)
+  return [(jax.tree_util.keystr(path), leaf) for path, leaf in found]
+
+
+def _described(tree):
+  found, _ = jax.tree.flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): (
+      f'{leaf.dtype}{list(leaf.shape)}'
+    )
+    for path, leaf in found
+  }
+
+
+def _natural(path):
+  """Numbers in names count as numbers: Conv_10 comes after Conv_9."""
+  return [
+    [int(part) if part.isdigit() else part for part in name.split('_')]
+    for name in path
+  ]

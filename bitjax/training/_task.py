@@ -1,0 +1,209 @@
+r"""One update of one network, and many of them as one compiled loop.
+
+The loop's number of updates is traced, so that one program serves whole chunks, the
+rest of an epoch and the end of a phase alike. What an update draws depends on its
+number and the network's key only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+from flax import core
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import data
+from bitjax import types
+from bitjax.training import _losses
+from bitjax.training import _state
+
+__all__ = ['Task', 'loop']
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+  """What is trained, and how: everything but data and state.
+
+  Attributes:
+    model: called as ``model.apply(variables, images, train=..., progress=...)``.
+    tx: the optimiser.
+    num_classes: of the labels.
+    prepare: images as stored -> images as the model sees them, for evaluation.
+    augment: (key, images as stored, targets) -> (images as the model sees them,
+      targets), for training; None for `prepare`.
+    progress: step -> progress in [0, 1].
+    smoothing: label smoothing, in [0, 1).
+    distillation: a teacher; None for none.
+    average: decay of the moving average of all variables, in (0, 1); None for
+      none. It begins with less: ``min(average, (1 + t) / (10 + t))``.
+
+  Raises:
+    ValueError: for a smoothing or an average out of range.
+  """
+
+  model: nn.Module
+  tx: optax.GradientTransformation
+  num_classes: int
+  prepare: Callable[[types.Array], types.Array]
+  augment: data.Augmentation | None = None
+  progress: Callable[[types.Array], types.Scalar] = lambda step: 1.0
+  smoothing: float = 0.0
+  distillation: _losses.Distillation | None = None
+  average: float | None = None
+
+  def __post_init__(self):
+    if not 0 <= self.smoothing < 1:
+      raise ValueError(f'smoothing must be in [0, 1); got {self.smoothing}.')
+    if self.average is not None:
+      types.check_inside('average', self.average, 0.0, 1.0)
+
+  def objective(
+    self,
+    params: types.PyTree,
+    collections: types.PyTree,
+    images: types.Array,
+    targets: types.Array,
+    key: types.Array,
+    progress: types.Scalar,
+    taught: types.PyTree,
+  ) -> tuple[types.Array, tuple[types.PyTree, types.Array]]:
+    """The loss in nats; the new collections and the logits beside it."""
+    found: Any = self.model.apply(
+      {'params': params, **collections},
+      images,
+      train=True,
+      progress=progress,
+      mutable=list(collections),
+      rngs={'quantizer': key},
+    )
+    logits, moved = found
+    loss = _losses.cross_entropy(logits, targets)
+    if self.distillation is not None:
+      weight = self.distillation.weight
+      other = self.distillation.loss(taught, images, logits)
+      loss = (1 - weight) * loss + weight * other
+    return loss, (core.unfreeze(moved), logits)
+
+  def update(
+    self, state: _state.TrainState, batch: data.Batch, taught: types.PyTree
+  ) -> _state.TrainState:
+    """One update of one network (leaves without an axis of seeds)."""
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step))
+    targets = jax.nn.one_hot(batch.labels, self.num_classes)
+    if self.smoothing:
+      targets = data.smooth(targets, self.smoothing)
+    if self.augment is None:
+      images = self.prepare(batch.inputs)
+    else:
+      images, targets = self.augment(keys[0], batch.inputs, targets)
+    progress = self.progress(state.step)
+    (loss, (collections, logits)), gradient = jax.value_and_grad(
+      self.objective, has_aux=True
+    )(
+      state.params,
+      state.collections,
+      images,
+      targets,
+      keys[1],
+      progress,
+      taught,
+    )
+    updates, opt_state = self.tx.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(
+      step=state.step + 1,
+      params=params,
+      collections=collections,
+      opt_state=opt_state,
+      average=self._averaged(state, params, collections),
+      totals=self._totals(state, params, loss, logits, targets),
+    )
+
+  def _averaged(self, state, params, collections):
+    if self.average is None or state.average is None:
+      return state.average
+    t = state.step.astype(jnp.float32)
+    decay = jnp.minimum(self.average, (1 + t) / (10 + t))
+    return jax.tree.map(
+      lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype),
+      state.average,
+      {'params': params, **collections},
+    )
+
+  def _totals(self, state, params, loss, logits, targets):
+    before, after = (_state.kernels(p) for p in (state.params, params))
+    old = state.totals
+    flips = {
+      name: old.flips[name]
+      + jnp.sum((after[name] < 0) != (before[name] < 0), dtype=jnp.float32)
+      for name in before
+    }
+    return _state.Totals(
+      old.steps + 1,
+      old.examples + targets.shape[0],
+      old.loss + loss,
+      old.correct + _losses.accuracy(logits, targets),
+      flips,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def loop(
+  task: Task,
+  take: Callable[[Any, Any], data.Batch],
+  num_seeds: int,
+  mesh: jax.sharding.Mesh | None = None,
+) -> Callable[..., _state.TrainState]:
+  """Compiles ``run(state, arrays, fed, num_steps, taught) -> state``.
+
+  Args:
+    task: what is trained.
+    take: of the feed: arrays, one step's share of what is fed -> batch.
+    num_seeds: networks side by side.
+    mesh: devices; over its axis ``'lanes'`` go seeds, if their number is divisible,
+      over its axis ``'batch'``, if it has one, the examples of every batch. None for
+      one device.
+
+  Returns:
+    The same function for the same arguments, so that seeds that are trained one
+    after another share a program. Its ``fed`` has leading axes [seeds, steps], of
+    which the first ``num_steps`` are made. It consumes the state.
+  """
+  lanes, split = None, False
+  if mesh is not None:
+    lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
+    split = mesh.shape.get('batch', 1) > 1
+
+  def steps(state, fed, arrays, num_steps, taught):
+    def one(state, fed):
+      def step(place, state):
+        batch = take(arrays, jax.tree.map(lambda leaf: leaf[place], fed))
+        if split:
+          batch = jax.lax.with_sharding_constraint(batch, jax.P('batch'))
+        return task.update(state, batch, taught)
+
+      return jax.lax.fori_loop(0, num_steps, step, state)
+
+    return _state.over_seeds(one, state.step.shape[0])(state, fed)
+
+  if mesh is not None:
+    seeds = jax.P(lanes)
+    steps = jax.shard_map(
+      steps,
+      mesh=mesh,
+      in_specs=(seeds, seeds, jax.P(), jax.P(), jax.P()),
+      out_specs=seeds,
+      axis_names={'lanes'},
+      check_vma=False,
+    )
+
+  def run(state, arrays, fed, num_steps, taught):
+    return steps(state, fed, arrays, jnp.asarray(num_steps), taught)
+
+  return jax.jit(run, donate_argnums=0)

@@ -1,0 +1,145 @@
+r"""Does a soft staircase that hardens train better, and is its shape what matters?
+
+The study of the note's N13: DSQ, "shrink the window during training", and its own
+question, "hardtanh-like?". The forward pass is the same hard staircase with a
+learned range everywhere; what differs is the gradient: the clipped identity; DSQ's
+with a fixed alpha, one that falls from 0.9 to 0.05 over the training, or a learned one
+(the paper's); and, instead of tanh steps, a window of equal mass that shrinks on the
+same schedule. With 1-bit weights and real activations, and with 2 bits for both.
+
+Primary contrast, declared beforehand: 1-bit weights, test accuracy of the last epoch,
+alpha that falls against alpha = 0.2 fixed, the learning rate of each tuned on the
+validation loss of the other seeds. The claim, that shrinking helps, is supported if
+the 95 % interval lies above 0. All else is exploratory. Short trainings on small
+images (digits, 13 minutes on two CPU cores); what papers train (days on a CPU):
+
+  python -m experiments.dsq
+  python -m experiments.dsq --preset=note --data_dir=DIR
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from bitjax import quantizers
+from bitjax import studies
+from bitjax import training
+from bitjax.studies import dsq_figures as figures
+from bitjax.studies import dsq_findings as findings
+from bitjax.studies import train_choices as choices
+from bitjax.studies import train_config
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(train_config.TrainConfig):
+  """One field is one flag."""
+
+  network: str = studies.flag(
+    'resnet8', 'The network.', choices=tuple(choices.NETWORKS)
+  )
+  bits: tuple[int, ...] = studies.flag(
+    (1, 2),
+    'Bits of the weights; of activations too, where they are more than 1. The '
+    'first is the primary one.',
+    minimum=1,
+    maximum=8,
+    unique=True,
+  )
+  arms: tuple[str, ...] = studies.flag(
+    tuple(findings.ARMS),
+    'Gradients.',
+    choices=tuple(findings.ARMS),
+    unique=True,
+  )
+  rates: tuple[float, ...] = studies.flag(
+    (0.3, 1.0),
+    'Factors on the learning rate, to choose from.',
+    exclusive_minimum=0,
+    unique=True,
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    missing = [name for name in findings.PRIMARY if name not in self.arms]
+    if missing:
+      raise ValueError(
+        f'arms must list {" and ".join(findings.PRIMARY)}, the primary contrast; '
+        f'got {", ".join(self.arms)}.'
+      )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+  'smoke': {'dataset': 'digits', 'epochs': 0.5, 'seeds': (0, 1), 'bits': (1,)}
+  | {'arms': findings.PRIMARY, 'rates': (1.0,)},
+  'quick': {'dataset': 'digits', 'seeds': tuple(range(8)), 'batch_size': 64}
+  | {'optimizer': 'adam', 'learning_rate': 4e-3, 'augmentation': ()},
+  'note': {
+    'dataset': 'cifar10',
+    'validation_examples': 5000,
+    'network': 'resnet20',
+    'seeds': tuple(range(8)),
+    'epochs': 200.0,
+  },
+}
+
+
+def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+  """Trains every network with every gradient."""
+  parts = config.open(sweep)
+  recipe = training.Recipe(**config.recipe())
+
+  def phases_of(bits, arm):
+    quantizer = quantizers.learned_dsq(bits, **findings.ARMS[arm])
+    model = choices.NETWORKS[config.network].make(
+      num_classes=parts.train.num_classes,
+      kernel_quantizer=quantizer,
+      input_quantizer=quantizer if bits > 1 else None,
+    )
+    return recipe.phases(model, parts.train)
+
+  every = itertools.product(config.bits, config.arms)
+  phases = {(bits, arm): phases_of(bits, arm) for bits, arm in every}
+
+  def train(folder, report, mesh, bits, arm, rate, seed):
+    return training.outcome(
+      phases[bits, arm],
+      *parts,
+      batch_size=config.batch_size,
+      seeds=seed.tolist(),
+      rates=rate.tolist(),
+      folder=folder,
+      mesh=mesh,
+      report=report,
+    )
+
+  dims, coords = training.layout(
+    next(iter(phases.values())), parts.train, config.batch_size
+  )
+  return sweep.programs(
+    train,
+    name='dsq',
+    static={'bits': config.bits, 'arm': config.arms},
+    lanes={'rate': config.rates, 'seed': config.seeds},
+    dims=dims,
+    coords=coords,
+  )
+
+
+def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+  """Judges N13."""
+  return findings.judge(results)
+
+
+def plot(results: xarray.Dataset) -> figure.Figure:
+  """Accuracies by gradient, and how signs settle."""
+  return figures.page(results)
+
+
+if __name__ == '__main__':
+  studies.main(Config, PRESETS, run, verdicts, plot)
