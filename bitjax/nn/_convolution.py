@@ -44,8 +44,8 @@ __all__ = ['applies', 'convolve']
 _Pair: TypeAlias = tuple[int, int]
 _Pads: TypeAlias = tuple[_Pair, _Pair]
 
-# Patches of a group of images, with what is multiplied by them, should stay in the
-# cache of one or two cores; cores have 1 or 2 MiB each.
+# Patches of a group of images, twice (rows first), should stay in the caches of two
+# cores. From half to twice as much takes as long.
 _GROUP_BYTES = 5 * 2**19
 _NARROW = 16  # Channels up to which neighbouring columns are folded.
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
@@ -207,13 +207,19 @@ def _replaced(shape, axis, size):
   return (*shape[:axis], size, *shape[axis + 1 :])
 
 
+def _group_size(examples, places, window):
+  """How many images' patches fit the cache, so that groups are alike."""
+  patches = 4 * math.prod(places) * math.prod(window)
+  most = max(1, _GROUP_BYTES // patches)
+  return -(-examples // -(-examples // most))
+
+
 def _kernel_gradient(x, z_bar, shape, strides, pads, precision):
   """Of the kernel: a group of images at a time, as many as fit the cache."""
   height, width, in_features, features = shape
   examples, *places, _ = z_bar.shape
-  image = 4 * math.prod(places) * math.prod(shape[:3])
-  steps = -(-examples // max(1, _GROUP_BYTES // image))
-  group = -(-examples // steps)
+  group = _group_size(examples, places, shape[:3])
+  steps = -(-examples // group)
   if rest := group * steps - examples:
     none = ((0, rest), (0, 0), (0, 0), (0, 0))
     x, z_bar = jnp.pad(x, none), jnp.pad(z_bar, none)
