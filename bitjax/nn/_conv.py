@@ -140,7 +140,10 @@ class QuantConv(nn.Module):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Product:
-  """The convolution itself, ``(inputs, weights) -> z``: static, no arrays."""
+  """The convolution itself, ``(inputs, weights) -> z``: static, no arrays.
+
+  If it is ``plain`` then XLA computes it as it likes (see `plain_convolutions`).
+  """
 
   kernel_size: tuple[int, ...]
   strides: tuple[int, ...]
@@ -149,6 +152,7 @@ class Product:
   kernel_dilation: tuple[int, ...]
   groups: int
   precision: Any
+  plain: bool = False
 
   def __call__(self, x: types.Array, kernel: types.Array) -> types.Array:
     """Maps [..., *spatial, in] to [..., *spatial', out]."""
@@ -170,8 +174,8 @@ class Product:
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     dilations = (*self.input_dilation, *self.kernel_dilation)
-    plain = self.groups == 1 and set(dilations) == {1}
-    if plain and _convolution.applies(x, kernel):
+    plain = self.plain or self.groups > 1 or set(dilations) != {1}
+    if not plain and _convolution.applies(x, kernel):
       return _convolution.convolve(
         x, kernel, self.strides, padding, self.precision
       )

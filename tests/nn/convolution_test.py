@@ -204,6 +204,19 @@ class TestPlatforms:
     assert _convolution._group_size(5, (8, 8), (3, 3, 64)) == 5
 
 
+def test_plain_convolutions():
+  """They are XLA's on the CPU too, and have derivatives by forward mode."""
+  layer = nn.QuantConv(2, (3, 3), use_bias=False)
+  x, kernel = normal(1, 4, 4, 1), normal(3, 3, 1, 2)
+  variables = {'params': {'kernel': kernel}}
+  with pytest.raises(TypeError, match='forward-mode'):
+    jax.jvp(lambda x: layer.apply(variables, x), (x,), (x,))
+  with nn.plain_convolutions():
+    z, slope = jax.jvp(lambda x: layer.apply(variables, x), (x,), (x,))
+  np.testing.assert_allclose(slope, z, rtol=1e-6)
+  np.testing.assert_allclose(layer.apply(variables, x), z, rtol=1e-6)
+
+
 def test_what_it_does_not_have_is_xlas():
   """Integers, and arrays without elements."""
   x, kernel = normal(2, 4, 4, 3), normal(3, 3, 3, 2)
