@@ -1,6 +1,7 @@
 r"""How fast the parts are, as ratios within one run.
 
-The toy network 784-256-256-10 at batch 8192, on synthetic images. Everything is
+The toy network 784-256-256-10 at batch 8192, on synthetic images, and steps of a
+ResNet-20 at batch 128. Everything is
 compared with what the same machine does in the same minute: the peak of its matrix
 product, one plain forward pass, the import of the libraries underneath. Contestants
 take turns; medians are reported, compilation apart. About ten minutes on two CPU
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from bitjax import studies
 from bitjax.studies import benchmarks
 from bitjax.studies import estimator_benchmark
+from bitjax.studies import network_benchmark
 from bitjax.studies import scan_benchmark
 from bitjax.studies import targets
 
@@ -44,6 +46,10 @@ class Config:
   weights: int = studies.flag(
     4096, 'Rows and columns of the kernel that estimators see.', minimum=1
   )
+  images: int = studies.flag(128, 'Images in a batch of the ResNet.', minimum=1)
+  stages: tuple[int, ...] = studies.flag(
+    (3, 3, 3), 'Blocks of each of its stages.', minimum=1
+  )
   thorough: bool = studies.flag(
     True, 'Also memory, flip descents, and how costs grow.'
   )
@@ -59,6 +65,8 @@ PRESETS = {
     'rates': 100,
     'timed_rates': 5,
     'weights': 8,
+    'images': 2,
+    'stages': (1,),
   },
   'quick': {},
 }
@@ -82,6 +90,9 @@ TARGETS = {
   'flip gains, four times the units': targets.Target('times per one', 1.2),
   'flip gains, four layers before': targets.Target('times one before', 1.2),
   'flip descent, a flip': targets.Target(_PASSES, 2),
+  'ResNet step': targets.Target(_SHARE, 0.35, more=True),
+  "ResNet step, over XLA's own": targets.Target('times', 0.9),
+  'ResNet step, W1A1 over full precision': targets.Target('times', 1.3),
   'project l2': targets.Target(_MS, 10),
   'project linf': targets.Target(_MS, 10),
   'project l1': targets.Target(_MS, 10),
@@ -101,6 +112,9 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
     **benchmarks.multi_step(*network, config.gemm, turns),
     **scan_benchmark.line_scan(*network, config.rates, config.timed_rates, few),
     **scan_benchmark.flip_gains(*network, few),
+    **network_benchmark.resnet_step(
+      config.images, config.stages, config.gemm, turns
+    ),
     **benchmarks.projections(),
     'estimator overhead': max(overheads.values()),
     'import': benchmarks.import_ratio(turns),

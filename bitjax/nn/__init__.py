@@ -13,6 +13,7 @@ from bitjax.nn._mlp import full_precision_mlp
 from bitjax.nn._passing import GradientPassing
 from bitjax.nn._passing import LayerPassing
 from bitjax.nn._passing import gradient_passing
+from bitjax.nn._progress import plain_convolutions
 from bitjax.nn._progress import training_progress
 from bitjax.nn._resnet import ResNet
 from bitjax.nn._resnet import resnet18
@@ -46,6 +47,7 @@ __all__ = [
   'gradient_passing',
   'layer_view',
   'network_view',
+  'plain_convolutions',
   'resnet18',
   'resnet20',
   'resnet32',

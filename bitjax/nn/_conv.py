@@ -15,6 +15,7 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _convolution
 
 __all__ = ['PADDINGS', 'Product', 'QuantConv']
 
@@ -139,7 +140,10 @@ class QuantConv(nn.Module):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Product:
-  """The convolution itself, ``(inputs, weights) -> z``: static, no arrays."""
+  """The convolution itself, ``(inputs, weights) -> z``: static, no arrays.
+
+  If it is ``plain`` then XLA computes it as it likes (see `plain_convolutions`).
+  """
 
   kernel_size: tuple[int, ...]
   strides: tuple[int, ...]
@@ -148,6 +152,7 @@ class Product:
   kernel_dilation: tuple[int, ...]
   groups: int
   precision: Any
+  plain: bool = False
 
   def __call__(self, x: types.Array, kernel: types.Array) -> types.Array:
     """Maps [..., *spatial, in] to [..., *spatial', out]."""
@@ -167,9 +172,16 @@ class Product:
     rank = len(spatial) + 2
     outer = (0, rank - 1, *(1 + a for a in spatial))
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    dilations = (*self.input_dilation, *self.kernel_dilation)
+    plain = self.plain or self.groups > 1 or set(dilations) != {1}
+    if not plain and _convolution.applies(x, kernel):
+      return _convolution.convolve(
+        x, kernel, self.strides, padding, self.precision
+      )
     return jax.lax.conv_general_dilated(
-      x.astype(dtype),
-      kernel.astype(dtype),
+      x,
+      kernel,
       self.strides,
       padding,
       lhs_dilation=self.input_dilation,

@@ -1,9 +1,10 @@
-"""The progress of training, for models that do not pass it on themselves."""
+"""What is said to all layers of a model at once, whatever the model passes on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 
 from flax import linen as nn
 
@@ -11,7 +12,7 @@ from bitjax import types
 from bitjax.nn import _conv
 from bitjax.nn import _layers
 
-__all__ = ['training_progress']
+__all__ = ['plain_convolutions', 'training_progress']
 
 
 @contextlib.contextmanager
@@ -34,4 +35,26 @@ def training_progress(progress: types.Scalar) -> Iterator[None]:
 
   types.check_range('progress', progress, 0.0, 1.0)
   with nn.intercept_methods(inject):
+    yield
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+  """Makes convolutions those of XLA, gradients included, on every platform.
+
+  ``with plain_convolutions(): model.apply(...)``, in whatever is jitted: to compare,
+  or for derivatives by forward mode. On the CPU they are slower, and very slow in
+  loops.
+  """
+
+  def replace(next_fun, args, kwargs, context):
+    found = next_fun(*args, **kwargs)
+    return (
+      dataclasses.replace(found, plain=True) if is_product(found) else found
+    )
+
+  def is_product(found):
+    return isinstance(found, _conv.Product)
+
+  with nn.intercept_methods(replace):
     yield

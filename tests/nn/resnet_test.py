@@ -118,7 +118,9 @@ class TestEveryKind:
     assert len(learned) == (8 if kind == 'lsq' else 0)
 
   def test_trains_and_evaluates(self, variant, kind):
-    model = make(variant, kind)
+    # Two stages compile twice as long; the binary ones serve other tests too.
+    small = {} if kind == 'binary' else {'stages': (1,), 'widths': (4,)}
+    model = make(variant, kind, **small)
     train, evaluate = programs(model)
     variables = fill(model)
     grads, logits, stats = train(variables, IMAGES, LABELS)
