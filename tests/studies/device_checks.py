@@ -79,7 +79,9 @@ def trainings():
 
 
 def main(out):
+  jax.config.update('jax_disable_most_optimizations', True)
   found = trainings()
+  jax.config.update('jax_disable_most_optimizations', False)
 
   def keep(name, results):
     for variable in results.data_vars:

@@ -42,7 +42,7 @@ def start(arguments, cwd, devices):
 
 
 def finish(process, status=0):
-  out, err = process.communicate(timeout=120)
+  out, err = process.communicate(timeout=600)  # A busy machine is slow.
   assert process.returncode == status, err
   return out + err
 
