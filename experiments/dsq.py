@@ -72,10 +72,12 @@ class Config(train_config.TrainConfig):
         f'arms must list {" and ".join(findings.PRIMARY)}, the primary contrast; '
         f'got {", ".join(self.arms)}.'
       )
+    self.check_one_bit(self.bits == (1,), ', '.join(map(str, self.bits)))
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-  'smoke': {'dataset': 'digits', 'epochs': 0.5, 'seeds': (0, 1), 'bits': (1,)}
+  'smoke': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 16}
+  | {'epochs': 0.1, 'seeds': (0, 1), 'bits': (1,)}
   | {'arms': findings.PRIMARY, 'rates': (1.0,)},
   'quick': {'dataset': 'digits', 'seeds': tuple(range(8)), 'batch_size': 64}
   | {'optimizer': 'adam', 'learning_rate': 4e-3, 'augmentation': ()},
@@ -92,11 +94,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   """Trains every network with every gradient."""
   parts = config.open(sweep)
-  recipe = training.Recipe(**config.recipe())
+  network = choices.NETWORKS[config.network]
+  recipe = training.Recipe(**config.recipe(), binary=(network.binary,))
 
   def phases_of(bits, arm):
     quantizer = quantizers.learned_dsq(bits, **findings.ARMS[arm])
-    model = choices.NETWORKS[config.network].make(
+    model = network.make(
       num_classes=parts.train.num_classes,
       kernel_quantizer=quantizer,
       input_quantizer=quantizer if bits > 1 else None,

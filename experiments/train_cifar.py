@@ -54,8 +54,9 @@ PRESETS: dict[str, dict[str, Any]] = {
   'smoke': _W1A1
   | {
     'dataset': 'digits',
-    'network': 'resnet8',
-    'epochs': 0.4,
+    'network': 'resnet4',
+    'epochs': 0.1,
+    'batch_size': 16,
     'seeds': (0, 1),
   },
   'quick': _W1A1

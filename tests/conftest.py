@@ -16,9 +16,11 @@ UNOPTIMISED = {
   'data',
   'descent_test.py',
   'docs_test.py',
+  'experiments',
   'measures_test.py',
   'quantizers',
   'studies',
+  'training',
 }
 
 

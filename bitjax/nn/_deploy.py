@@ -14,6 +14,7 @@ from typing import Any
 from flax import core
 from flax import linen as nn
 from flax import traverse_util
+import jax
 import jax.numpy as jnp
 
 from bitjax import types
@@ -45,9 +46,8 @@ def complete(
     All variables of the model.
   """
   hidden = core.DenyList((_binding.QUANTIZED, 'intermediates'))
-  _, new = model.apply(
-    variables, *args, rngs={'params': key}, mutable=hidden, **kwargs
-  )
+  rngs = {'params': key, _binding.RNG: jax.random.fold_in(key, 1)}
+  _, new = model.apply(variables, *args, rngs=rngs, mutable=hidden, **kwargs)
   flat = traverse_util.flatten_dict(core.unfreeze(new))
   old = traverse_util.flatten_dict(core.unfreeze(variables))
   return traverse_util.unflatten_dict(flat | old)

@@ -47,6 +47,10 @@ NETWORKS = {
   'resnet8': Network(
     lambda **kw: nn.resnet20(**kw | {'stages': (1, 1, 1)}), _RESIDUAL
   ),
+  # To see that a command works.
+  'resnet4': Network(
+    lambda **kw: nn.resnet20(**kw | {'stages': (1,), 'widths': (8,)}), _RESIDUAL
+  ),
 }
 
 

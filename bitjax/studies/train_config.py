@@ -112,6 +112,20 @@ class TrainConfig:
   def __post_init__(self):
     flags.check(self)
 
+  def check_one_bit(self, holds: bool, weights: str) -> None:
+    """Raises a `ValueError` for options that only weights of 1 bit can have.
+
+    Args:
+      holds: whether all weights have 1 bit.
+      weights: what they are, for people.
+    """
+    for name, wanted in (
+      ('optimizer=bop', self.optimizer == 'bop'),
+      ('clip_latent', self.clip_latent is not None),
+    ):
+      if wanted and not holds:
+        raise ValueError(f'{name} needs weights of 1 bit; got {weights}.')
+
   def recipe(self) -> dict[str, Any]:
     """The arguments of a `bitjax.training.Recipe`."""
     own = {field.name for field in dataclasses.fields(TrainConfig)}
@@ -213,12 +227,7 @@ class NetworkConfig(TrainConfig):
   def __post_init__(self):
     super().__post_init__()
     one_bit = choices.WEIGHTS[self.weights].bits == 1
-    for name, wanted in (
-      ('optimizer=bop', self.optimizer == 'bop'),
-      ('clip_latent', self.clip_latent is not None),
-    ):
-      if wanted and not one_bit:
-        raise ValueError(f'{name} needs weights of 1 bit; got {self.weights}.')
+    self.check_one_bit(one_bit, self.weights)
     if self.staged and 'none' in (self.weights, self.activations):
       raise ValueError(
         'staged needs quantized weights and activations; got weights '

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bitjax import data
 from bitjax import measures
 from bitjax import types
 from bitjax.training import _state
@@ -59,7 +58,12 @@ def evaluator(
       def add(sums, batch):
         images, labels, weights = batch
         logits: Any = task.model.apply(
-          variables, task.prepare(images), train=False, progress=1.0
+          variables,
+          task.prepare(images),
+          train=False,
+          progress=1.0,
+          # What is random is so here too, in the same way every time.
+          rngs={'quantizer': jax.random.key(0)},
         )
         logits = logits.astype(jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -84,8 +88,8 @@ def evaluator(
 @functools.lru_cache(maxsize=16)
 def statistician(
   task: _task.Task, num_seeds: int, *, num_groups: int = 4, limit: float = 1.0
-) -> Callable[[_state.TrainState, data.Batch], dict[str, dict[str, Any]]]:
-  """Compiles ``describe(state, batch)``: each layer's gradient and weights.
+) -> Callable[..., dict[str, dict[str, Any]]]:
+  """Compiles ``describe(state, batch, taught)``: each layer's gradient and weights.
 
   Args:
     task: the network and its loss; images are not augmented.
@@ -94,14 +98,15 @@ def statistician(
     limit: latent weights beyond it are saturated.
 
   Returns:
-    A function to name in `STATISTICS` -> layer -> [seeds]: the gradient's mean and
+    A function of the state, a batch and the teacher's variables (None without one)
+    to name in `STATISTICS` -> layer -> [seeds]: the gradient's mean and
     variance over the kernel's coordinates, its variance over batches, sparsity and
     signal-to-noise ratio (`bitjax.measures.gradient_statistics`), and the share of
     latent weights with |w| > limit.
   """
   types.check_range('num_groups', num_groups, 2, float('inf'))
 
-  def describe(state, batch):
+  def describe(state, batch, taught):
     groups = jax.tree.map(
       lambda leaf: leaf.reshape(num_groups, -1, *leaf.shape[1:]), batch
     )
@@ -118,7 +123,7 @@ def statistician(
           targets,
           key,
           task.progress(state.step),
-          None,
+          taught,
         )[0]
         return _state.kernels(found)
 

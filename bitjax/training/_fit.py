@@ -123,10 +123,11 @@ def fit(
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
   _check(phases, feeds, seeds, rates, chunk, period)
+  _check_probe(probe)
   period = period or feeds[0].steps_per_epoch
   images = _first_images(phases[0].task, feeds[0])
   log = _log.Log(folder, tensorboard=tensorboard)
-  keeper, number, state = None, 0, None
+  keeper, number, state, known = None, 0, None, {}
   try:
     begin = functools.partial(
       _state.create,
@@ -140,7 +141,8 @@ def fit(
     )
     if folder is not None:
       keeper = _checkpoints.Checkpoints(pathlib.Path(folder) / 'checkpoints')
-      number, state = _restore(keeper, phases, begin, images)
+      known = {'seeds': _numbers(seeds, int), 'rates': _numbers(rates, float)}
+      number, state = _restore(keeper, phases, begin, images, known)
     state = begin() if state is None else state
     log.resume(int(state.step[0]))
     if report is not None:
@@ -153,7 +155,7 @@ def fit(
       save = None
       if keeper is not None:
         save = functools.partial(
-          keeper.save, description=_description(phases, place)
+          keeper.save, description=_description(phases, place, known)
         )
       state = _run(
         phases[place],
@@ -224,7 +226,7 @@ def _run(
         # Earlier phases are not what is trained for.
         accuracy = float(jnp.mean(scores.accuracy)) if last else None
       if probe is not None:
-        for name, layers in describe(state, probe).items():
+        for name, layers in describe(state, probe, taught).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
       log.add(stop, {name: np.asarray(value) for name, value in row.items()})
       label = _label(stop, feeds[0].steps_per_epoch, row)
@@ -292,13 +294,16 @@ def _first_images(task, feed):
   return task.prepare(feed.take(feed.arrays, fed).inputs)
 
 
-def _description(phases, number):
-  return {'phase': str(number)} | _checkpoints.describe(
-    phases[number].task.model
-  )
+def _description(phases, number, known):
+  model = _checkpoints.describe(phases[number].task.model)
+  return {'phase': str(number)} | known | model
 
 
-def _restore(keeper, phases, begin, images):
+def _numbers(values, kind):
+  return str(None if values is None else tuple(map(kind, values)))
+
+
+def _restore(keeper, phases, begin, images, known):
   """Number of the phase and state to go on from; None if there is none."""
   stored = keeper.description()
   if not stored:
@@ -318,7 +323,7 @@ def _restore(keeper, phases, begin, images):
     return state
 
   shapes = jax.eval_shape(template)
-  return number, keeper.restore(shapes, _description(phases, number))
+  return number, keeper.restore(shapes, _description(phases, number, known))
 
 
 def _check(phases, feeds, seeds, rates, chunk, period):
@@ -329,12 +334,23 @@ def _check(phases, feeds, seeds, rates, chunk, period):
     raise ValueError(
       f'there must be one feed for each seed; got {len(feeds)} and {len(seeds)}.'
     )
+  if len({(feed.num_examples, feed.batch_size) for feed in feeds}) > 1:
+    raise ValueError('feeds must be of one data set and one batch size.')
   if rates is not None and len(rates) != len(seeds):
     raise ValueError(
       f'there must be one rate for each seed; got {len(rates)} and {len(seeds)}.'
     )
-  if len(set(zip(seeds, rates or seeds, strict=True))) < len(seeds):
+  rates = seeds if rates is None else rates
+  if len(set(zip(seeds, rates, strict=True))) < len(seeds):
     raise ValueError(f'seeds must differ; got {tuple(seeds)}.')
   for name, value in (('chunk', chunk), ('period', period)):
     if value is not None and value < 1:
       raise ValueError(f'{name} must be >= 1; got {value}.')
+
+
+def _check_probe(probe):
+  if probe is not None and (not len(probe.labels) or len(probe.labels) % 4):
+    raise ValueError(
+      'probe must have 4, 8, 12, ... examples: their gradients are compared in '
+      f'four groups; got {len(probe.labels)}.'
+    )

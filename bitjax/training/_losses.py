@@ -66,16 +66,15 @@ def cross_entropy(logits: types.Array, targets: types.Array) -> types.Array:
     logits: [N, classes]; computed in float32 at least.
     targets: class probabilities, [N, classes].
   """
-  logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-  return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+  return jnp.mean(optax.softmax_cross_entropy(_wide(logits), targets))
 
 
 def divergence(
   logits: types.Array, taught: types.Array, temperature: types.Scalar
 ) -> types.Array:
   """T^2 KL(softmax(taught / T) || softmax(logits / T)), mean, in nats."""
-  student = jax.nn.log_softmax(logits / temperature)
-  teacher = jax.nn.log_softmax(taught / temperature)
+  student = jax.nn.log_softmax(_wide(logits) / temperature)
+  teacher = jax.nn.log_softmax(_wide(taught) / temperature)
   each = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
   return temperature**2 * jnp.mean(each)
 
@@ -84,3 +83,7 @@ def accuracy(logits: types.Array, targets: types.Array) -> types.Array:
   """Sum over examples of the target probability of the class that is guessed."""
   guesses = jnp.argmax(logits, axis=-1)
   return jnp.sum(jnp.take_along_axis(targets, guesses[:, None], axis=-1))
+
+
+def _wide(logits):
+  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

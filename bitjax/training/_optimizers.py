@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from bitjax import transforms
-from bitjax import tree
 from bitjax import types
 
 __all__ = ['OPTIMIZERS', 'MultiplierState', 'optimizer']
@@ -66,9 +65,9 @@ def optimizer(
     frozen: regular expressions; leaves whose path contains one never change.
 
   Raises:
-    ValueError: for another name, numbers out of range, or binary layers that are
-      needed and not named; when initialised, for an expression that no leaf
-      matches.
+    ValueError: for another name, numbers out of range, what is no regular
+      expression, or binary layers that are needed and not named; when
+      initialised, for an expression that no leaf matches.
 
   References:
     Helwegen et al., Latent weights do not exist, 2019, for Bop
@@ -83,6 +82,9 @@ def optimizer(
       "binary must name the binary layers for 'bop' and for clip_latent; got "
       'none.'
     )
+  if not callable(learning_rate):
+    types.check_positive('learning_rate', learning_rate)
+  is_binary, is_frozen = _searcher(binary, 'kernel'), _searcher(frozen)
   decay = optax.add_decayed_weights(weight_decay, mask=_kernels)
   rate = optax.scale_by_learning_rate(learning_rate)
   if name == 'sgd':
@@ -98,20 +100,28 @@ def optimizer(
   if name == 'bop':
     base = optax.partition(
       {'binary': transforms.bop(bop_threshold, bop_gamma), 'rest': base},
-      _labels(binary, 'binary'),
+      lambda params: _labels(params, 'binary', is_binary),
     )
   links = [base]
   if clip_latent is not None:
-    links.append(
-      optax.masked(transforms.clip_latent(clip_latent), _selector(binary))
-    )
+    clip = transforms.clip_latent(clip_latent)
+    links.append(optax.masked(clip, lambda params: _mask(params, is_binary)))
+  tx = optax.chain(*links)
   if frozen:
-    still = _labels(frozen, 'frozen')
-    moving = optax.chain(*links)
-    return optax.partition(
-      {'frozen': optax.set_to_zero(), 'rest': moving}, still
+    tx = optax.partition(
+      {'frozen': optax.set_to_zero(), 'rest': tx},
+      lambda params: _labels(params, 'frozen', is_frozen),
     )
-  return optax.chain(*links)
+  needed = binary if name == 'bop' or clip_latent is not None else ()
+
+  def init(params):
+    _check_matches(params, 'kernel', needed)
+    _check_matches(params, '', frozen)
+    return tx.init(params)
+
+  return optax.GradientTransformationExtraArgs(
+    init, optax.with_extra_args_support(tx).update
+  )
 
 
 def _scale_by_multiplier():
@@ -130,42 +140,52 @@ def _scale_by_multiplier():
 
 
 def _kernels(params):
-  return jax.tree.map_with_path(
-    lambda path, _: _text(path).endswith('kernel'), params
-  )
+  return _mask(params, lambda path: path.endswith('kernel'))
 
 
 def _quantizers(params):
-  return jax.tree.map_with_path(
-    lambda path, _: 'quantizer' in _text(path), params
+  return _mask(params, lambda path: 'quantizer' in path)
+
+
+def _mask(params, holds):
+  return jax.tree.map_with_path(lambda path, _: holds(_text(path)), params)
+
+
+def _labels(params, label, holds):
+  return jax.tree.map(
+    lambda yes: label if yes else 'rest', _mask(params, holds)
   )
 
 
-def _labels(patterns, label):
-  only_kernels = label == 'binary'
-  search = _searcher(patterns, only_kernels)
-
-  def of(params: Any) -> Any:
-    return tree.label(params, search, match=label)
-
-  return of
-
-
-def _selector(patterns):
-  search = _searcher(patterns, True)
-  return lambda params: jax.tree.map_with_path(
-    lambda path, _: search(_text(path)), params
-  )
-
-
-def _searcher(patterns, only_kernels):
-  found = re.compile('|'.join(f'(?:{pattern})' for pattern in patterns))
+def _searcher(patterns, ending=''):
+  """Whether a path contains one of these, and ends like this."""
+  for pattern in patterns:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(
+        f'{pattern!r} is no regular expression: {error}.'
+      ) from error
 
   def search(path: str) -> bool:
-    kernel = path.endswith('kernel') or not only_kernels
-    return kernel and bool(found.search(path))
+    found = any(re.search(pattern, path) for pattern in patterns)
+    return found and path.endswith(ending)
 
   return search
+
+
+def _check_matches(params, ending, patterns):
+  """Raises a `ValueError` for an expression that no leaf matches."""
+  paths = jax.tree.leaves(
+    jax.tree.map_with_path(lambda path, _: _text(path), params)
+  )
+  for pattern in patterns:
+    search = _searcher([pattern], ending)
+    if not any(search(path) for path in paths):
+      raise ValueError(
+        f'no {ending or "leaf"} has a path that contains {pattern!r}; the '
+        f'leaves are {", ".join(paths)}.'
+      )
 
 
 def _text(path):

@@ -49,6 +49,10 @@ def layout(
   Returns:
     Axes by output, and labels by axis: ``epoch`` (passes that are made) and
     ``layer`` (paths of kernels).
+
+  Raises:
+    ValueError: for a network that these images do not fit, or an optimiser that
+      its parameters do not.
   """
   period = len(train.labels) // batch_size
   steps = [*range(period, phases[-1].until + 1, period)]
@@ -63,6 +67,7 @@ def layout(
     ),
     jax.eval_shape(lambda: jax.random.key(0)),
   )['params']
+  jax.eval_shape(task.tx.init, params)
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(_CURVES, ('epoch',))
   dims |= dict.fromkeys(LAYERED, ('epoch', 'layer'))
   coords = {

@@ -47,8 +47,8 @@ class Recipe:
     frozen: expressions for leaves that stay, see `optimizer`.
 
   Raises:
-    ValueError: for no epochs, a warm-up out of range, an alpha that is not
-      positive, or an augmentation of another name.
+    ValueError: for no epochs, a batch without examples, a warm-up out of range,
+      an alpha that is not positive, or an augmentation of another name.
   """
 
   epochs: float = 10.0
@@ -71,6 +71,7 @@ class Recipe:
 
   def __post_init__(self):
     types.check_positive('epochs', self.epochs)
+    types.check_integer('batch_size', self.batch_size, 1)
     types.check_positive('alpha', self.alpha)
     if not 0 <= self.warmup < 1:
       raise ValueError(f'warmup must be in [0, 1); got {self.warmup}.')
@@ -109,15 +110,21 @@ class Recipe:
       distillation: a teacher; None for none.
 
     Raises:
-      ValueError: for shares that do not grow to 1.
+      ValueError: for shares that do not grow to 1, or a phase without updates.
     """
     if isinstance(stages, nn.Module):
       stages = [(1.0, stages)]
     shares = [share for share, _ in stages]
-    if shares != sorted(set(shares)) or not shares or shares[-1] != 1:
+    grow = shares == sorted(set(shares)) and min(shares, default=0) > 0
+    if not grow or shares[-1] != 1:
       raise ValueError(f'shares must grow to 1; got {shares}.')
     total = self.num_steps(len(dataset.labels))
     ends = [max(1, round(share * total)) for share in shares]
+    if ends != sorted(set(ends)):
+      raise ValueError(
+        f'every phase needs an update; shares {shares} of {total} updates leave '
+        'one without.'
+      )
     prepare = preparation(dataset)
     tx = self._tx(total)
     return [

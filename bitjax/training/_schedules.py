@@ -67,7 +67,9 @@ def learning_rate(
       raise ValueError(
         f'milestones must grow within (0, 1); got {tuple(milestones)}.'
       )
-    places = {round(m * num_steps) - warmup: factor for m in milestones}
+    places: dict[int, float] = {}
+    for place in [round(m * num_steps) - warmup for m in milestones]:
+      places[place] = factor * places.get(place, 1.0)
     main = optax.piecewise_constant_schedule(peak, places)
   if not warmup:
     return main

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
+import re
 from typing import Any, NamedTuple
 
 from flax import core
@@ -205,7 +206,8 @@ def switch(
   """Goes on with other quantizers: weights and the optimiser's memory stay.
 
   What is new (the parameters of learned quantizers) begins as at the start of a
-  training, what is gone is dropped, everything else is kept, moments included.
+  training, what is gone is dropped, everything else is kept, moments and totals
+  included.
 
   Args:
     state: at the end of a phase.
@@ -214,17 +216,29 @@ def switch(
     images: as for `create`.
   """
 
-  def one(state):
-    key = jax.random.fold_in(state.key, state.step + (1 << 30))
-    found = _completed(model, variables_of(state), key, images)
-    fresh = _begin(tx, state.key, found, state.average is not None)
-    kept = _graft(fresh.opt_state, state.opt_state)
-    average = state.average
-    if average is not None:
-      average = _graft(fresh.average, average)
-    return fresh._replace(step=state.step, opt_state=kept, average=average)
+  return _switcher(model, tx, state.step.shape[0])(state, images)
 
-  return jax.jit(over_seeds(one, state.step.shape[0]))(state)
+
+@functools.lru_cache(maxsize=16)
+def _switcher(model, tx, num_seeds):
+  """The compiled function, once for all seeds that follow each other."""
+
+  def switch(state, images):
+    def one(state):
+      key = jax.random.fold_in(state.key, state.step + (1 << 30))
+      found = _completed(model, variables_of(state), key, images)
+      fresh = _begin(tx, state.key, found, state.average is not None)
+      kept = _graft(fresh.opt_state, state.opt_state)
+      average = state.average
+      if average is not None:
+        average = _graft(fresh.average, average)
+      return fresh._replace(
+        step=state.step, opt_state=kept, average=average, totals=state.totals
+      )
+
+    return over_seeds(one, num_seeds)(state)
+
+  return jax.jit(switch)
 
 
 def variables_of(state: TrainState, *, average: bool = False) -> types.PyTree:
@@ -268,24 +282,44 @@ def _begin(tx, key, variables, average):
 def _completed(model, variables, key, images):
   """What the model needs of these variables, and what they lack."""
   keys = jax.random.split(key)
-  found = networks.complete(
-    model,
-    variables,
-    keys[0],
-    images,
-    train=False,
-    progress=0.0,
-  )
   wanted = jax.eval_shape(
     lambda: model.init(
       {'params': keys[0], 'quantizer': keys[1]}, images, train=False
     )
   )
+  found = networks.complete(
+    model,
+    _without_others(variables, wanted),
+    keys[0],
+    images,
+    train=False,
+    progress=0.0,
+  )
   return _graft(wanted, found)
 
 
+def _without_others(variables, wanted):
+  """Drops what belongs to quantizers with other parameters than the model's."""
+  ours, theirs = _described(wanted), _described(variables)
+  others = {
+    _learned(path)
+    for path in {*ours, *theirs}
+    if ours.get(path) != theirs.get(path)
+  }
+  flat: dict[Any, Any] = traverse_util.flatten_dict(core.unfreeze(variables))
+  return traverse_util.unflatten_dict(
+    {
+      path: leaf
+      for path, leaf in flat.items()
+      if _learned('/'.join(path)) not in others - {None}
+    }
+  )
+
+
 def _learned(path):
-  return 'quantizer' in path
+  """The quantizer to which a leaf belongs, by its path; None for no quantizer."""
+  found = re.match('.*quantizer[^/]*', path)
+  return found and found.group()
 
 
 def _graft(template, values):

@@ -11,12 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitjax import data
 from bitjax import lanes
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import studies
+from bitjax import training
 from bitjax.studies import meshes
 from bitjax.studies import workload
+from bitjax.training import _fit
+from bitjax.training import _task
+from tests.training import tiny
 
 RATES = np.linspace(0.0, 2.0, 12).astype(np.float32)
 
@@ -41,8 +46,40 @@ def train(mesh, *optimizers):
   )
 
 
+def trainings():
+  """Two networks on one device and on four, and the program for the four."""
+  task, seeds = tiny.task(), (7, 3)
+  mesh = meshes.make('lanes:2,batch:2')
+  one = tiny.train(task, seeds=seeds, rates=(0.5, 1.0))
+  four = tiny.train(task, seeds=seeds, rates=(0.5, 1.0), mesh=mesh)
+  state = four.state
+  spread = [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)]
+  feeds = [data.device_feed(tiny.dataset(), tiny.BATCH, s) for s in seeds]
+  fed = _fit._fed(feeds, 0, tiny.CHUNK, tiny.CHUNK)
+  run = _task.loop(task, feeds[0].take, len(seeds), mesh)
+  program = run.lower(
+    state,
+    _fit._place(feeds[0].arrays, mesh),
+    _fit._place(fed, mesh, 'lanes', None, 'batch'),
+    tiny.CHUNK,
+    None,
+  )
+  text = program.compile().as_text()
+  found = {'all_reduces': text.count('all-reduce'), 'spread': min(spread)}
+  # Inputs of the first layer: all images of a batch, or half of them.
+  for size in (tiny.BATCH, tiny.BATCH // 2):
+    found[f'rows_{size}'] = text.count(f'f32[{size},16]')
+  for name, fitted in {'one': one, 'four': four}.items():
+    leaves, _ = jax.tree.flatten_with_path(training.variables_of(fitted.state))
+    found |= {
+      f'{name}.{jax.tree_util.keystr(path)}': leaf for path, leaf in leaves
+    }
+    found |= {f'{name}.{k}': v for k, v in fitted.history.items()}
+  return {f'fit.{name}': value for name, value in found.items()}
+
+
 def main(out):
-  found = {}
+  found = trainings()
 
   def keep(name, results):
     for variable in results.data_vars:

@@ -91,6 +91,23 @@ class TestDevices:
       assert same(found[f'grid.mesh.jit.{name}'], plain)
       assert same(found[f'grid.mesh.eager.{name}'], plain)
 
+  def test_trainings(self, found):
+    """Seeds over lanes, every batch in halves: the same to rounding."""
+    one = {
+      name.removeprefix('fit.one.'): value
+      for name, value in found.items()
+      if name.startswith('fit.one.')
+    }
+    assert any('Block_0' in name for name in one)
+    for name, value in one.items():
+      np.testing.assert_allclose(
+        found[f'fit.four.{name}'], value, rtol=1e-4, atol=1e-5, err_msg=name
+      )
+
+  def test_trainings_split_batches(self, found):
+    assert found['fit.spread'] == 4 and found['fit.all_reduces'] > 0
+    assert found['fit.rows_2'] > 0 and found['fit.rows_4'] == 0
+
   @pytest.mark.parametrize('name', ['gains', 'losses'])
   def test_scans_of_a_layer(self, found, name):
     plain = found[f'{name}.plain']

@@ -1,0 +1,161 @@
+"""What is kept of a training, and what a model is called."""
+
+import numpy as np
+import pytest
+
+from bitjax import quantizers
+from bitjax import training
+from bitjax.studies import train_choices
+from bitjax.training import _checkpoints
+
+
+def saved(tiny, task, folder, accuracies):
+  """One checkpoint for each accuracy, told apart by a weight."""
+  state = tiny.start(task, 0)
+  keeper = _checkpoints.Checkpoints(folder)
+  try:
+    for step, accuracy in enumerate(accuracies, 1):
+      params = dict(state.params)
+      params['Dense_1'] = params['Dense_1'] | {
+        'bias': np.full((1, 3), step, np.float32)
+      }
+      now = state._replace(step=np.array([step], np.int32), params=params)
+      keeper.save(now, {'phase': '0'}, accuracy)
+    assert keeper.description() == {'phase': '0'}
+  finally:
+    keeper.close()
+
+
+def which(folder, name):
+  variables = training.load_variables(folder, which=name)
+  return variables['params']['Dense_1']['bias'][0]
+
+
+@pytest.mark.parametrize(
+  ('accuracies', 'latest', 'best', 'kept'),
+  [
+    ([0.2, 0.9, 0.5], 3, 2, {'2', '3'}),
+    ([0.2, 0.9, None, None], 4, 2, {'2', '4'}),
+    ([0.9, 0.2, 0.95], 3, 3, {'3'}),
+    ([None, 0.0, None], 3, 2, {'2', '3'}),
+  ],
+)
+def test_latest_and_best(tiny, task, tmp_path, accuracies, latest, best, kept):
+  saved(tiny, task, tmp_path, accuracies)
+  assert which(tmp_path, 'latest') == latest
+  assert which(tmp_path, 'best') == best
+  assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_the_best_survives_a_restart(tiny, task, tmp_path):
+  saved(tiny, task, tmp_path, [0.2, 0.9])
+  keeper = _checkpoints.Checkpoints(tmp_path)
+  state = tiny.start(task, 0)
+  try:
+    for step, accuracy in ((3, None), (4, 0.3)):
+      keeper.save(state._replace(step=np.array([step], np.int32)), {}, accuracy)
+  finally:
+    keeper.close()
+  assert which(tmp_path, 'best') == 2
+
+
+def test_the_best_of_a_training_is_that_of_its_history(tiny, task, tmp_path):
+  fitted = tiny.train(task, tmp_path, seeds=(7, 3), period=2)
+  scores = fitted.history['validation_accuracy'].mean(axis=1)
+  assert np.unique(scores).size > 1
+  best = {
+    int(fitted.history['step'][row])
+    for row in np.flatnonzero(np.isclose(scores, scores.max()))
+  }
+  steps = {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()}
+  assert len(steps) <= 2 and tiny.STEPS in steps and steps & best
+  state = fitted.state
+  for seed in (0, 1):
+    found = training.load_variables(tmp_path / 'checkpoints', seed=seed)
+    assert set(found) == {'params', 'batch_stats'}
+    np.testing.assert_array_equal(
+      found['params']['Block_0']['kernel'],
+      state.params['Block_0']['kernel'][seed],
+    )
+    np.testing.assert_array_equal(
+      found['batch_stats']['BatchNorm_0']['mean'],
+      state.collections['batch_stats']['BatchNorm_0']['mean'][seed],
+    )
+
+
+class TestBadFolders:
+  """`load_variables` says what is missing."""
+
+  def test_none(self, tmp_path):
+    with pytest.raises(ValueError, match='nowhere is not a folder with'):
+      training.load_variables(tmp_path / 'nowhere')
+    file = tmp_path / 'file'
+    file.write_text('a')
+    with pytest.raises(ValueError, match='file is not a folder with'):
+      training.load_variables(file)
+
+  def test_empty(self, tmp_path):
+    for name in ('latest', 'best'):
+      with pytest.raises(ValueError, match=f'holds no {name} checkpoint'):
+        training.load_variables(tmp_path, which=name)
+    (tmp_path / 'notes.txt').write_text('a')
+    (tmp_path / 'plots').mkdir()
+    with pytest.raises(ValueError, match='holds no latest checkpoint'):
+      training.load_variables(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {'notes.txt', 'plots'}
+
+  def test_folders_that_are_no_checkpoints(self, tmp_path):
+    (tmp_path / '7').mkdir()
+    (tmp_path / '7' / 'data').write_text('a')
+    with pytest.raises(ValueError, match=r'holds no .*checkpoint'):
+      training.load_variables(tmp_path)
+
+  def test_which(self, tiny, task, tmp_path):
+    saved(tiny, task, tmp_path, [None])
+    with pytest.raises(ValueError, match='which must be one of latest, best'):
+      training.load_variables(tmp_path, which='last')
+    with pytest.raises(ValueError, match='holds no best checkpoint'):
+      training.load_variables(tmp_path, which='best')
+    with pytest.raises(ValueError, match=r'seed must be in \[0, 1\)'):
+      training.load_variables(tmp_path, seed=1)
+    with pytest.raises(ValueError, match='holds no moving average'):
+      training.load_variables(tmp_path, average=True)
+
+
+def test_descriptions_tell_quantizers_apart(tiny):
+  sign = quantizers.sign()
+  made = [
+    *(train_choices.WEIGHTS[name].quantizer for name in train_choices.WEIGHTS),
+    *train_choices.INPUTS.values(),
+    quantizers.attach(sign, quantizers.window(0.5)),
+    quantizers.attach(sign, quantizers.dsq(0.1)),
+    quantizers.learned_dsq(2, alpha=0.9, alpha_end=0.05),
+    quantizers.learned_dsq(2, alpha=0.9, alpha_end=0.05, step='hardtanh'),
+    quantizers.lsq(2, offset=True),
+    quantizers.pact(3),
+  ]
+  found = [
+    training.describe(tiny.Net(weights=quantizer))['weights']
+    for quantizer in made
+  ]
+  for text in found:
+    assert '0x' not in text and len(text) < 1000
+  # The same quantizer twice is the same text twice.
+  same = {}
+  for quantizer, text in zip(made, found, strict=True):
+    same.setdefault(text, []).append(quantizer)
+  twins = [group for group in same.values() if len(group) > 1]
+  for group in twins:
+    assert len({str(q) for q in group}) == 1, group
+
+
+def test_descriptions_are_of_all_fields(tiny):
+  from bitjax import nn
+
+  found = training.describe(nn.resnet20(variant='bireal', init_name='xavier'))
+  assert found['model'] == 'ResNet'
+  assert found['variant'] == 'bireal' and found['init_name'] == 'xavier'
+  assert found['stages'] == '(3, 3, 3)' and found['kernel_quantizer'] == 'None'
+  assert not {'parent', 'name'} & set(found)
+  assert all(isinstance(text, str) for text in found.values())

@@ -1,0 +1,110 @@
+"""Schedules against their closed forms."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import training
+
+STEPS, WARMUP, PEAK = 50, 10, 0.4
+
+
+def step_wise(t):
+  return PEAK * 0.1 ** sum(t >= round(m * STEPS) for m in (0.5, 0.75))
+
+
+FORMS = {
+  'cosine': lambda t, n: PEAK / 2 * (1 + math.cos(math.pi * min(t / n, 1))),
+  'linear': lambda t, n: PEAK * (1 - min(t / n, 1)),
+  'constant': lambda t, n: PEAK,
+}
+
+
+@pytest.mark.parametrize('warmup', [0, 1, WARMUP])
+@pytest.mark.parametrize('kind', training.SCHEDULES)
+def test_learning_rates(kind, warmup):
+  schedule = training.learning_rate(kind, PEAK, STEPS, warmup=warmup)
+  found = jax.vmap(schedule)(jnp.arange(STEPS + 3))
+  for t in range(STEPS + 3):
+    if t < warmup:  # From eta / (warmup + 1), linearly, to the peak.
+      first = PEAK / (warmup + 1)
+      wanted = first + (PEAK - first) * t / warmup
+    elif kind == 'step':
+      wanted = step_wise(t)
+    else:
+      wanted = FORMS[kind](t - warmup, STEPS - warmup)
+    np.testing.assert_allclose(
+      found[t], wanted, rtol=1e-5, atol=1e-7, err_msg=f'{t}'
+    )
+  assert found[0] > 0 and found[warmup] == np.float32(PEAK)
+
+
+def test_milestones():
+  schedule = training.learning_rate(
+    'step', 1.0, 100, milestones=(0.2, 0.3, 0.9), factor=0.5
+  )
+  found = [float(schedule(t)) for t in (0, 19, 20, 29, 30, 89, 90, 100)]
+  assert found == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+
+
+def test_milestones_of_short_trainings_that_coincide_count_each():
+  schedule = training.learning_rate('step', 1.0, 3)  # Both at the second.
+  np.testing.assert_allclose(schedule(2), 0.01, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kind', training.SCHEDULES)
+def test_one_step_is_a_training(kind):
+  schedule = training.learning_rate(kind, PEAK, 1)
+  assert 0 < float(schedule(0)) <= np.float32(PEAK)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'kind': 'poly'}, 'kind must be one of cosine, step, linear, constant'),
+    ({'peak': 0.0}, 'peak must be > 0'),
+    ({'peak': -1.0}, 'peak must be > 0'),
+    ({'peak': float('nan')}, 'peak must be > 0'),
+    ({'num_steps': 0}, 'num_steps must be > 0'),
+    ({'warmup': -1}, r'warmup must be in \[0, num_steps\), here 50; got -1'),
+    ({'warmup': STEPS}, r'warmup must be in \[0, num_steps\), here 50; got 50'),
+    ({'milestones': (0.0, 0.5)}, r'milestones must grow within \(0, 1\)'),
+    ({'milestones': (0.5, 1.0)}, r'milestones must grow within \(0, 1\)'),
+    ({'milestones': (0.7, 0.5)}, r'milestones must grow within \(0, 1\)'),
+    ({'milestones': (0.5, 0.5)}, r'milestones must grow within \(0, 1\)'),
+    ({'factor': 0.0}, 'factor must be in'),
+    ({'factor': 1.5}, 'factor must be in'),
+  ],
+)
+def test_bad_learning_rates(options, message):
+  options = {'kind': 'step', 'peak': PEAK, 'num_steps': STEPS} | options
+  with pytest.raises(ValueError, match=message):
+    training.learning_rate(**options)
+
+
+@pytest.mark.parametrize('num_steps', [1, 2, 9])
+@pytest.mark.parametrize('kind', training.PROGRESS)
+def test_progress(kind, num_steps):
+  at = training.progress(kind, num_steps)
+  steps = np.arange(num_steps + 2)
+  p = np.minimum(steps / max(num_steps - 1, 1), 1.0)
+  wanted = {
+    'linear': p,
+    'cosine': (1 - np.cos(np.pi * p)) / 2,
+    'hard': np.ones_like(p),
+  }[kind]
+  found = jax.jit(jax.vmap(at))(jnp.asarray(steps))
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, wanted, atol=1e-6)
+  assert found[-1] == 1 and (kind == 'hard' or found[0] == 0)
+  np.testing.assert_allclose(at(1), wanted[1], atol=1e-6)  # An int too.
+
+
+def test_bad_progress():
+  with pytest.raises(ValueError, match='kind must be one of linear, cosine'):
+    training.progress('exponential', 5)
+  with pytest.raises(ValueError, match='num_steps must be > 0'):
+    training.progress('linear', 0)
