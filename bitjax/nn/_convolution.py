@@ -103,8 +103,6 @@ def _backward(strides, padding, precision, residuals, z_bar):
   pads = _pads(x, kernel, strides, padding)
 
   def grouped(x, kernel, z_bar):
-    # Materialised once, not computed anew in either gradient's loops.
-    z_bar = lax.optimization_barrier(z_bar)
     x_bar = _input_gradient(kernel, z_bar, x.shape, strides, pads, precision)
     kernel_bar = _kernel_gradient(
       x, z_bar, kernel.shape, strides, pads, precision
@@ -139,8 +137,7 @@ def _correlate(x, kernel, strides, pads, precision):
   folds = narrow and strides[1] == 1 and width > 0 and width % 2 == 0
   if folds:
     (low, high), odd = pads[1], kernel.shape[1] % 2
-    # Padded in a pass of its own: loops that also compute x are slow.
-    x = _pad(lax.optimization_barrier(x), (0, 0), (low, high + 1 - odd))
+    x = _pad(x, (0, 0), (low, high + 1 - odd))
     x = x.reshape(*x.shape[:2], x.shape[2] // 2, -1)
     right = [
       jnp.pad(kernel, ((0, 0), (p, 2 - odd - p), (0, 0), (0, 0)))
@@ -237,9 +234,8 @@ def _kernel_gradient(x, z_bar, shape, strides, pads, precision):
     images, g = (
       lax.dynamic_index_in_dim(a, step, 1, keepdims=False) for a in (x, z_bar)
     )
-    images = lax.optimization_barrier(_pad(images, *pads))
+    images = _pad(images, *pads)
     rows = jnp.stack(windows(images, 1, height, strides[0]), axis=3)
-    rows = lax.optimization_barrier(rows)
     patches = jnp.concatenate(windows(rows, 2, width, strides[1]), axis=3)
     product = lax.dot_general(
       g.reshape(-1, features),
