@@ -348,8 +348,11 @@ def _described(tree):
 
 
 def _natural(path):
-  """Numbers in names count as numbers: Conv_10 comes after Conv_9."""
-  return [
-    [int(part) if part.isdigit() else part for part in name.split('_')]
-    for name in path
-  ]
+  """Convolutions, blocks, classifiers; Conv_10 after Conv_9, Conv_shortcut last."""
+  kinds = ('Conv', 'Block')
+
+  def key(word):
+    place = kinds.index(word) if word in kinds else len(kinds)
+    return (0, int(word), '') if word.isdigit() else (1, place, word)
+
+  return [[key(word) for word in name.split('_')] for name in path]

@@ -253,3 +253,18 @@ class TestPretrained:
 
     with pytest.raises(ValueError, match='rates need an optimiser of'):
       training.create(tiny.Net(), optax.sgd(0.1), [0], full[1], rates=[0.5])
+
+
+def test_kernels_come_in_the_order_of_the_network():
+  layers = (
+    *('Conv_0', 'Conv_2', 'Conv_10'),
+    *('Block_0/Conv_0', 'Block_0/Conv_1', 'Block_0/Conv_shortcut'),
+    *('Block_9/Conv_0', 'Block_10/Conv_0', 'Dense_0'),
+  )
+  params = {}
+  for layer in sorted(layers):
+    inner = params
+    for name in layer.split('/'):
+      inner = inner.setdefault(name, {})
+    inner['kernel'] = np.zeros(1)
+  assert tuple(training.kernels(params)) == layers
