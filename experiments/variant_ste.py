@@ -84,6 +84,14 @@ class Config(studies.ToyConfig):
       )
 
 
+_NOTE = {
+  'dataset': 'cifar10',
+  'batch_size': (8192,),
+  'seeds': tuple(range(30)),
+  'learning_rates': studies.Grid('log:1e-1:1:16'),
+  'few_rates': studies.Grid('log:1e-1:1:4'),
+}
+
 PRESETS = {
   'smoke': {
     'dataset': 'digits',
@@ -97,15 +105,12 @@ PRESETS = {
   },
   'quick': {},
   'full': {'seeds': tuple(range(30))},
-  'note': {
-    'dataset': 'cifar10',
-    'batch_size': (8192,),
-    'seeds': tuple(range(30)),
+  'note': _NOTE
+  | {
     'families': (families.WINDOWS[0], 'identity'),
     'half_widths': (0.25, 0.5, 2.0),
-    'learning_rates': studies.Grid('log:1e-1:1:16'),
-    'few_rates': studies.Grid('log:1e-1:1:4'),
   },
+  'note_all': _NOTE,
 }
 
 

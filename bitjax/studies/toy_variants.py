@@ -243,9 +243,13 @@ def _lane(
       for name in measures.GradientStatistics._fields
     }
 
+  start = scans.line_start([first.search, first.holdout])
+
   def follow(direction):
     sorted_once = measures.ranked(direction)
-    outputs = toy.single_step(first, problem.budget, rates, direction=direction)
+    outputs = toy.single_step(
+      first, problem.budget, rates, direction=direction, start=start
+    )
     for name, truth in compared.items():
       found = measures.agreement(sorted_once, truth)._asdict()
       outputs |= {f'{name}_{kind}': value for kind, value in found.items()}
@@ -268,8 +272,8 @@ def _lane(
     shared={'directions': everywhere},
   )
   outputs |= {f'all_{name}': value for name, value in everywhere.items()}
-  start = first.losses(first.kernel)
-  outputs |= {f'start_{name}': value for name, value in start.items()}
+  before = first.losses(first.kernel)
+  outputs |= {f'start_{name}': value for name, value in before.items()}
   return outputs | _entering(posed, layers, half_widths)
 
 
@@ -297,40 +301,65 @@ def discrete(view: scans.LayerView) -> types.Array:
 
 
 def _gradients(problem, experiment, variants, size, num_groups):
-  """Variant's number -> its gradients by layer for the parts of A, and of B."""
-  groups = [
-    jax.tree.map(
+  """Variant's number -> its gradients for parts of A by layer, and of B.
+
+  Those of B are of the first layer only. A gradient of the quantized weights
+  depends on the estimator of the activations; that of the weights then acts on it.
+  """
+  estimators = [variant.estimators for variant in variants]
+  activations, rows = choices.distinct(
+    [(each.activation, each.progress) for each in estimators]
+  )
+  kernels = {
+    layer: leaves['kernel']
+    for layer, leaves in experiment.variables['params'].items()
+  }
+
+  def of_part(inputs, labels, layers):
+    def gradient(choice):
+      activation, progress = choice
+      model = problem.model('binary', activation_estimator=activation)
+
+      def loss(moved):
+        params = {k: {'kernel': w} for k, w in (kernels | moved).items()}
+        logits = model.apply({'params': params}, inputs, progress=progress)
+        return _cross_entropy(logits, labels)
+
+      return jax.grad(loss)({layer: kernels[layer] for layer in layers})
+
+    return choices.vectorised(gradient, activations)
+
+  def of_parts(batch, layers):
+    parts = jax.tree.map(
       lambda leaf: leaf.reshape(num_groups, -1, *leaf.shape[1:]), batch
     )
-    for batch in experiment.batches[size]
-  ]
-  params = experiment.variables['params']
-
-  def by_group(estimators: Estimators):
-    model = problem.model(
-      'binary',
-      kernel_estimator=estimators.kernel,
-      activation_estimator=estimators.activation,
+    return lanes.each(
+      functools.partial(of_part, layers=layers), parts._asdict()
     )
 
-    def loss(params, batch):
-      logits = model.apply(
-        {'params': params}, batch.inputs, progress=estimators.progress
+  search, holdout = experiment.batches[size]
+  search = of_parts(search, list(kernels))
+  holdout = of_parts(holdout, _layers(problem)[:1])
+
+  def of_variant(number):
+    row = jnp.asarray(rows)[number]
+
+    def through(estimators):
+      quantize = quantizers.attach(quantizers.sign(), estimators.kernel)
+      quantize = functools.partial(quantize, progress=estimators.progress)
+
+      def pull(layer, gradients):
+        _, back = jax.vjp(quantize, kernels[layer])
+        return jax.vmap(lambda gradient: back(gradient)[0])(gradients[:, row])
+
+      return tuple(
+        {layer: pull(layer, gradients) for layer, gradients in batch.items()}
+        for batch in (search, holdout)
       )
-      return _cross_entropy(logits, batch.labels)
 
-    def gradient(inputs, labels):
-      found = jax.grad(loss)(params, data.Batch(inputs, labels))
-      return {layer: leaves['kernel'] for layer, leaves in found.items()}
+    return choices.switch(through, estimators)(number)
 
-    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
-    found = lanes.each(gradient, both._asdict())
-    halves = slice(None, num_groups), slice(num_groups, None)
-    return tuple(
-      {layer: rows[half] for layer, rows in found.items()} for half in halves
-    )
-
-  return choices.switch(by_group, [variant.estimators for variant in variants])
+  return of_variant
 
 
 def _all_layers(problem, model, experiment, direction, fractions):
