@@ -314,9 +314,7 @@ def _steps(views, direction, rates, start, width):
   )
   begun = start.views if begins_at_zero else _begin(views, weights)
   _, stop = line.ends()
-  results = [
-    _line_steps.losses(one, breakpoints, stop, width) for one in begun
-  ]
+  results = [_line_steps.losses(one, breakpoints, stop, width) for one in begun]
   met = jnp.searchsorted(
     breakpoints.place, jnp.arange(rates.size)[begins_at_zero:], side='right'
   )

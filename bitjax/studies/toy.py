@@ -35,6 +35,7 @@ __all__ = [
   'Experiment',
   'Outputs',
   'Problem',
+  'cross_entropy',
   'draw_experiments',
   'multi_step',
   'noisy_single_step',
@@ -97,6 +98,13 @@ class Experiment(NamedTuple):
   variables: types.PyTree
   batches: Mapping[int, tuple[data.Batch, data.Batch]]
   noise: types.Array
+
+
+def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
+  """Mean loss in nats, of logits [examples, classes]."""
+  return jnp.mean(
+    optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  )
 
 
 def seed_keys(seed: types.Array | int) -> types.Array:

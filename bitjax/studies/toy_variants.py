@@ -18,14 +18,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from bitjax import data
 from bitjax import descent
 from bitjax import lanes
 from bitjax import measures
@@ -37,6 +35,7 @@ from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config
 from bitjax.studies import toy_training
+from bitjax.studies import variant_gradients
 
 if TYPE_CHECKING:
   import xarray
@@ -70,21 +69,13 @@ class Variant:
     return f'{self.family} {self.setting:g}' if self.setting else self.family
 
   @property
-  def estimators(self) -> Estimators:
+  def estimators(self) -> variant_gradients.Estimators:
     """What the gradient depends on, as a pytree."""
-    return Estimators(
+    return variant_gradients.Estimators(
       self.kernel or quantizers.identity(),
       self.activation or quantizers.window(1.0),
       self.progress,
     )
-
-
-class Estimators(NamedTuple):
-  """Estimators of a binary network, and their progress."""
-
-  kernel: quantizers.Estimator
-  activation: quantizers.Estimator
-  progress: types.Scalar
 
 
 NORMAL = Variant('normal', 0)
@@ -225,7 +216,14 @@ def _lane(
   first = posed[layers[0]]
   truths = {layer: discrete(posed[layer].search) for layer in layers}
   compared = _truths(first, truths[layers[0]])
-  gradients = _gradients(problem, experiment, variants, size, num_groups)
+  gradients = variant_gradients.by_part(
+    functools.partial(problem.model, 'binary'),
+    experiment,
+    size,
+    [variant.estimators for variant in variants],
+    num_parts=num_groups,
+    layers=layers,
+  )
 
   def describe(variant):
     search, holdout = gradients(variant)
@@ -300,68 +298,6 @@ def discrete(view: scans.LayerView) -> types.Array:
   return 0.5 * signs * scans.flip_gains(view).gains
 
 
-def _gradients(problem, experiment, variants, size, num_groups):
-  """Variant's number -> its gradients for parts of A by layer, and of B.
-
-  Those of B are of the first layer only. A gradient of the quantized weights
-  depends on the estimator of the activations; that of the weights then acts on it.
-  """
-  estimators = [variant.estimators for variant in variants]
-  activations, rows = choices.distinct(
-    [(each.activation, each.progress) for each in estimators]
-  )
-  kernels = {
-    layer: leaves['kernel']
-    for layer, leaves in experiment.variables['params'].items()
-  }
-
-  def of_part(inputs, labels, layers):
-    def gradient(choice):
-      activation, progress = choice
-      model = problem.model('binary', activation_estimator=activation)
-
-      def loss(moved):
-        params = {k: {'kernel': w} for k, w in (kernels | moved).items()}
-        logits = model.apply({'params': params}, inputs, progress=progress)
-        return _cross_entropy(logits, labels)
-
-      return jax.grad(loss)({layer: kernels[layer] for layer in layers})
-
-    return choices.vectorised(gradient, activations)
-
-  def of_parts(batch, layers):
-    parts = jax.tree.map(
-      lambda leaf: leaf.reshape(num_groups, -1, *leaf.shape[1:]), batch
-    )
-    return lanes.each(
-      functools.partial(of_part, layers=layers), parts._asdict()
-    )
-
-  search, holdout = experiment.batches[size]
-  search = of_parts(search, list(kernels))
-  holdout = of_parts(holdout, _layers(problem)[:1])
-
-  def of_variant(number):
-    row = jnp.asarray(rows)[number]
-
-    def through(estimators):
-      quantize = quantizers.attach(quantizers.sign(), estimators.kernel)
-      quantize = functools.partial(quantize, progress=estimators.progress)
-
-      def pull(layer, gradients):
-        _, back = jax.vjp(quantize, kernels[layer])
-        return jax.vmap(lambda gradient: back(gradient)[0])(gradients[:, row])
-
-      return tuple(
-        {layer: pull(layer, gradients) for layer, gradients in batch.items()}
-        for batch in (search, holdout)
-      )
-
-    return choices.switch(through, estimators)(number)
-
-  return of_variant
-
-
 def _all_layers(problem, model, experiment, direction, fractions):
   """Losses on A and B of steps through all layers, [rates] each."""
   params = {
@@ -375,7 +311,9 @@ def _all_layers(problem, model, experiment, direction, fractions):
     variables = {'params': {k: {'kernel': w} for k, w in moved.items()}}
     batches = experiment.batches[max(problem.config.batch_size)]
     return {
-      name: _cross_entropy(model.apply(variables, batch.inputs), batch.labels)
+      name: toy.cross_entropy(
+        model.apply(variables, batch.inputs), batch.labels
+      )
       for name, batch in zip(('search', 'holdout'), batches, strict=True)
     }
 
@@ -393,9 +331,3 @@ def _entering(posed, layers, half_widths):
     'entering_std': jnp.stack([entered.std for entered in found]),
     'entering_share': jnp.stack([entered.shares for entered in found]),
   }
-
-
-def _cross_entropy(logits, labels):
-  return jnp.mean(
-    optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  )
