@@ -126,3 +126,11 @@ def test_message_shows_value_as_the_user_wrote_it():
     ValueError, match=r'^x must be > 0 and not NaN; got -2\.$'
   ):
     types.check_positive('x', -2)
+
+
+def test_message_shows_one_value_of_an_array():
+  values = jnp.ones((50, 3)).at[4, 1].set(-2.5)
+  with pytest.raises(
+    ValueError, match=r'^x must be > 0 and not NaN; got -2\.5 among 150\.$'
+  ):
+    types.check_positive('x', values)
