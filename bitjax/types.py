@@ -127,6 +127,7 @@ def _check(name, value, holds, wanted):
   if not (is_number or is_array) or isinstance(value, jax.core.Tracer):
     return
   numbers = np.asarray(value)
-  if not np.all(holds(numbers)):
-    shown = numbers if numbers.ndim else numbers.item()
-    raise ValueError(f'{name} must be {wanted}; got {shown}.')
+  wrong = numbers[~holds(numbers)]
+  if wrong.size:
+    among = f' among {numbers.size}' if numbers.ndim else ''
+    raise ValueError(f'{name} must be {wanted}; got {wrong[0]}{among}.')

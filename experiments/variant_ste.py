@@ -43,14 +43,10 @@ class Config(studies.ToyConfig):
     ('binary',), 'The network: the only one with windows.', choices=('binary',)
   )
   states: tuple[str, ...] = studies.flag(
-    toy_variants.STATES,
-    'At which point the step is taken.',
-    choices=toy_variants.STATES,
+    toy_variants.STATES, 'Where the step begins.', choices=toy_variants.STATES
   )
   families: tuple[str, ...] = studies.flag(
-    families.NAMES,
-    'What is compared with the normal STE.',
-    choices=families.NAMES,
+    families.NAMES, 'What is compared with nSTE.', choices=families.NAMES
   )
   half_widths: tuple[float, ...] = studies.flag(
     (0.05, 0.1, 0.25, 0.5, 2.0),
@@ -84,6 +80,17 @@ class Config(studies.ToyConfig):
       )
 
 
+_NOTE = {
+  'dataset': 'cifar10',
+  'batch_size': (8192,),
+  'seeds': tuple(range(30)),
+  'learning_rates': studies.Grid('log:1e-1:1:16'),
+  'few_rates': studies.Grid('log:1e-1:1:4'),
+}
+_FEW_FAMILIES = {
+  'families': (families.WINDOWS[0], 'identity'),
+  'half_widths': (0.25, 0.5, 2.0),
+}
 PRESETS = {
   'smoke': {
     'dataset': 'digits',
@@ -97,15 +104,8 @@ PRESETS = {
   },
   'quick': {},
   'full': {'seeds': tuple(range(30))},
-  'note': {
-    'dataset': 'cifar10',
-    'batch_size': (8192,),
-    'seeds': tuple(range(30)),
-    'families': (families.WINDOWS[0], 'identity'),
-    'half_widths': (0.25, 0.5, 2.0),
-    'learning_rates': studies.Grid('log:1e-1:1:16'),
-    'few_rates': studies.Grid('log:1e-1:1:4'),
-  },
+  'note': _NOTE | _FEW_FAMILIES,
+  'note_all': _NOTE,
 }
 
 

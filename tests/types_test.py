@@ -135,3 +135,11 @@ def test_integers():
   for value in (1, -3, 2.0, True, None, '3', np.float32(4), np.zeros(2)):
     with pytest.raises(ValueError, match=r'^size must be an integer >= 2; got'):
       types.check_integer('size', value, 2)
+
+
+def test_message_shows_one_value_of_an_array():
+  values = jnp.ones((50, 3)).at[4, 1].set(-2.5)
+  with pytest.raises(
+    ValueError, match=r'^x must be > 0 and not NaN; got -2\.5 among 150\.$'
+  ):
+    types.check_positive('x', values)

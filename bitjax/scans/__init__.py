@@ -31,7 +31,9 @@ from bitjax.scans._flips_moves import Moves
 from bitjax.scans._flips_moves import Neighbours
 from bitjax.scans._flips_moves import moves
 from bitjax.scans._line import LineScan
+from bitjax.scans._line import LineStart
 from bitjax.scans._line import line_scan
+from bitjax.scans._line import line_start
 from bitjax.scans._line_profile import LineProfile
 from bitjax.scans._line_profile import line_profile
 from bitjax.scans._network import Network
@@ -58,6 +60,7 @@ __all__ = [
   'LayerView',
   'LineProfile',
   'LineScan',
+  'LineStart',
   'Moves',
   'Neighbours',
   'Network',
@@ -76,6 +79,7 @@ __all__ = [
   'flip_gains',
   'line_profile',
   'line_scan',
+  'line_start',
   'merge_gains',
   'moves',
   'multi_step_discrete_gradient',

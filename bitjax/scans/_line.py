@@ -29,7 +29,7 @@ from bitjax.scans import _line_steps
 from bitjax.scans import _split
 from bitjax.scans import _view
 
-__all__ = ['PATHS', 'LineScan', 'line_scan']
+__all__ = ['PATHS', 'LineScan', 'LineStart', 'line_scan', 'line_start']
 
 PATHS = ('auto', 'steps', 'affine', 'brute_force')
 
@@ -73,12 +73,46 @@ def lowest(losses: types.Array) -> tuple[types.Array, types.Array]:
   return index, loss[..., 0]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LineStart:
+  """What all lines from one kernel share on the path ``'steps'``.
+
+  Attributes:
+    views: the network at the start, for each view.
+  """
+
+  views: tuple[_line_steps.Start, ...]
+
+
+def line_start(
+  view: _view.LayerView | Sequence[_view.LayerView],
+) -> LineStart:
+  """Prepares many lines from one quantized kernel, such as those of many gradients.
+
+  Args:
+    view: the layer, or several, as for `line_scan`.
+
+  Returns:
+    A `LineStart` for `line_scan`. It holds the inputs of each view transposed.
+
+  Raises:
+    ValueError: if `line_scan` would not do it in steps.
+  """
+  views = as_views(view)
+  if obstacle := steps_obstacle(views):
+    raise ValueError(f'The loss is not piecewise constant: {obstacle}.')
+  dense = _view.Dense(views[0].kernel, views[0].quantizer)
+  return LineStart(_begin(views, dense.quantized))
+
+
 def line_scan(
   view: _view.LayerView | Sequence[_view.LayerView],
   direction: types.Array,
   learning_rates: types.Array,
   *,
   constrain: Callable[[types.Array], types.Array] | None = None,
+  start: LineStart | None = None,
   path: str = 'auto',
   width: int | None = None,
 ) -> LineScan:
@@ -105,6 +139,10 @@ def line_scan(
     constrain: applied to every candidate kernel before it is evaluated, such as
       the projection onto a budget; None for the line as it is. It bends the
       line, so it needs brute force.
+    start: what `line_start` made of the same view or views, for many lines from
+      one kernel: each then costs its breakpoints only. Rates must not be negative
+      (where they are traced and are, losses are NaN). Other paths than ``'steps'``
+      make no use of it.
     path: one of ``'steps'`` (quantized kernel), ``'affine'`` (real kernel, ReLU)
       and ``'brute_force'``; ``'auto'`` takes the first that applies, and brute
       force for fewer than 16 rates.
@@ -116,8 +154,8 @@ def line_scan(
 
   Raises:
     ValueError: for a direction of another shape or concrete and not finite, rates
-      that are not a non-empty vector or concrete and not finite, views of
-      different kernels, an unknown path, or one that does not apply.
+      that are not a non-empty vector or concrete and not finite (or negative, with
+      a start), views of different kernels, an unknown path, or one that does not apply.
   """
   types.check_choice('path', path, PATHS)
   learning_rates = jnp.asarray(learning_rates)
@@ -129,18 +167,27 @@ def line_scan(
   types.check_finite('learning_rates', learning_rates)
   check_width(width)
   views = as_views(view, direction)
+  valid = jnp.isfinite(learning_rates)
+  if start is not None:
+    types.check_non_negative('learning_rates', learning_rates)
+    if len(start.views) != len(views):
+      raise ValueError(
+        f'start must be that of the {len(views)} views; got one of '
+        f'{len(start.views)}.'
+      )
+    valid &= learning_rates >= 0
   path = _choose(path, views, constrain, learning_rates.size)
   if path == 'brute_force':
     losses = _brute_force(views, direction, learning_rates, constrain, width)
     uncertain = jnp.zeros(len(views), jnp.int32)
   else:
     scan = {'steps': _steps, 'affine': _affine}[path]
-    rates = jnp.where(jnp.isfinite(learning_rates), learning_rates, 0)
+    rates = jnp.where(valid, learning_rates, 0)
     order = jnp.argsort(rates)
-    losses, uncertain = scan(views, direction, rates[order], width)
+    losses, uncertain = scan(views, direction, rates[order], start, width)
     losses = losses[:, jnp.argsort(order)]
-  finite = jnp.isfinite(learning_rates) & jnp.all(jnp.isfinite(direction))
-  losses = jnp.where(finite[None, :], losses, jnp.nan)
+  valid &= jnp.all(jnp.isfinite(direction))
+  losses = jnp.where(valid[None, :], losses, jnp.nan)
   if isinstance(view, _view.LayerView):
     losses, uncertain = losses[0], uncertain[0]
   return LineScan(learning_rates, losses, uncertain, path)
@@ -153,7 +200,8 @@ def check_width(width: int | None) -> None:
 
 
 def as_views(
-  view: _view.LayerView | Sequence[_view.LayerView], direction: types.Array
+  view: _view.LayerView | Sequence[_view.LayerView],
+  direction: types.Array | None = None,
 ) -> list[_view.LayerView]:
   """The views of a line, with the kernel of the first, checked."""
   if isinstance(view, _view.LayerView):
@@ -167,12 +215,13 @@ def as_views(
         'The views of a line must share one kernel; got shapes '
         f'{first.kernel.shape} and {other.kernel.shape}.'
       )
-  if direction.shape != first.kernel.shape:
-    raise ValueError(
-      f'direction must have the shape of the kernel, {first.kernel.shape}; got '
-      f'{direction.shape}.'
-    )
-  types.check_finite('direction', direction)
+  if direction is not None:
+    if direction.shape != first.kernel.shape:
+      raise ValueError(
+        'direction must have the shape of the kernel, '
+        f'{first.kernel.shape}; got {direction.shape}.'
+      )
+    types.check_finite('direction', direction)
   return [
     dataclasses.replace(v, kernel=first.kernel, quantizer=first.quantizer)
     for v in view
@@ -255,26 +304,32 @@ def _brute_force(views, direction, learning_rates, constrain, width):
   return lanes.each(loss, {'learning_rate': learning_rates}, width=width).T
 
 
-def _steps(views, direction, rates, width):
+def _steps(views, direction, rates, start, width):
+  begins_at_zero = start is not None
+  if begins_at_zero:  # Where W - 0 d is W, for every direction.
+    rates = jnp.append(jnp.zeros((), rates.dtype), rates)
   line = _line_breakpoints.Grid(rates)
   weights, breakpoints = _line_breakpoints.find(
     views[0].kernel, direction, views[0].quantizer, line
   )
+  begun = start.views if begins_at_zero else _begin(views, weights)
   _, stop = line.ends()
+  results = [_line_steps.losses(one, breakpoints, stop, width) for one in begun]
   met = jnp.searchsorted(
-    breakpoints.place, jnp.arange(rates.size), side='right'
+    breakpoints.place, jnp.arange(rates.size)[begins_at_zero:], side='right'
   )
-  results = [
-    _line_steps.losses(view, weights, breakpoints, stop, width)
-    for view in views
-  ]
   return (
     jnp.stack([after[met] for after, _ in results]),
     jnp.stack([uncertain for _, uncertain in results]),
   )
 
 
-def _affine(views, direction, rates, width):
+def _begin(views, weights):
+  return tuple(_line_steps.start(view, weights) for view in views)
+
+
+def _affine(views, direction, rates, start, width):
+  del start  # Nothing here is shared by several directions.
   losses = [
     _line_affine.losses(view, direction, rates, width) for view in views
   ]

@@ -113,7 +113,9 @@ def line_profile(
   # Where several weights change at one rate, their last one has the loss.
   last = jnp.searchsorted(breakpoints.place, breakpoints.place, side='right')
   results = [
-    _line_steps.losses(view, weights, breakpoints, stop, width)
+    _line_steps.losses(
+      _line_steps.start(view, weights), breakpoints, stop, width
+    )
     for view in views
   ]
   losses = jnp.stack([after[jnp.append(0, last)] for after, _ in results])

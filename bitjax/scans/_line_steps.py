@@ -34,10 +34,24 @@ from bitjax.scans import _line_breakpoints
 from bitjax.scans import _split
 from bitjax.scans import _view
 
-__all__ = ['losses']
+__all__ = ['Start', 'losses', 'start']
 
 _BLOCK = 64  # Breakpoints that are treated at once.
 _ROWS = 1024  # Pairs whose loss is evaluated at once.
+
+
+class Start(NamedTuple):
+  """A network before the first breakpoint, whatever the direction."""
+
+  inputs: types.Array  # x transposed, [fan_in, examples].
+  labels: types.Array  # y, [examples].
+  sizes: types.Array  # Sums of |x|, [examples].
+  integers: types.Array  # Are all x integers?
+  parts: _split.Split
+  weights: types.Array  # The quantized kernel, [fan_in, units].
+  products: types.Array  # p transposed, [units, examples].
+  following: types.Array  # u, [examples, width].
+  losses: types.Array  # [examples].
 
 
 class _Network(NamedTuple):
@@ -66,10 +80,36 @@ class _Changes(NamedTuple):
   listed: types.Array  # Where the loss is new, [breakpoints, examples].
 
 
+@jax.jit
+def start(view: _view.LayerView, weights: types.Array) -> Start:
+  """What all lines share that begin with one quantized kernel.
+
+  Args:
+    view: the layer, without an obstacle to its split.
+    weights: the quantized kernel, [fan_in, units].
+  """
+  parts = _split.split(view)
+  inputs = parts.inputs
+  products = _split.product(inputs, weights).T
+  units = jnp.arange(products.shape[0])
+  following = parts.following(_front(parts, products, units).T)
+  return Start(
+    inputs=inputs.T,
+    labels=parts.labels,
+    sizes=jnp.sum(jnp.abs(inputs), axis=1),
+    # By rows first: two passes over them cost a fifth of one over all.
+    integers=jnp.all(jnp.all(inputs == jnp.round(inputs), axis=1)),
+    parts=parts,
+    weights=weights,
+    products=products,
+    following=following,
+    losses=parts.losses(following, parts.labels),
+  )
+
+
 @functools.partial(jax.jit, static_argnames='width')
 def losses(
-  view: _view.LayerView,
-  weights: types.Array,
+  begun: Start,
   breakpoints: _line_breakpoints.Breakpoints,
   stop: types.Array,
   width: int | None = None,
@@ -77,8 +117,7 @@ def losses(
   """Mean losses before the first and after each breakpoint.
 
   Args:
-    view: the layer, without an obstacle to its split.
-    weights: the quantized kernel at the start of the line, [fan_in, units].
+    begun: the network at the start of the line.
     breakpoints: of the line.
     stop: place of those breakpoints that the line does not meet.
     width: breakpoints that are treated at a time; None for a good choice.
@@ -95,7 +134,15 @@ def losses(
   padded = _line_breakpoints.Breakpoints(
     *(jnp.append(leaf, jnp.zeros(block, leaf.dtype)) for leaf in breakpoints)
   )
-  network, state = _start(view, weights, breakpoints)
+  slack = _slack(begun, breakpoints)
+  network = _Network(begun.inputs, begun.labels, slack, begun.parts)
+  units = jnp.arange(begun.products.shape[0])
+  state = _State(
+    begun.products,
+    begun.following,
+    begun.losses,
+    _undecided(network, begun.products, units),
+  )
   after = jnp.zeros(size + block + 1, state.losses.dtype)
   after = after.at[0].set(jnp.mean(state.losses))
 
@@ -118,42 +165,25 @@ def losses(
   return after, jnp.sum(state.uncertain)
 
 
-def _start(view, weights, breakpoints):
-  parts = _split.split(view)
-  products = _split.product(parts.inputs, weights).T
-  units = jnp.arange(products.shape[0])
-  following = parts.following(_front(parts, products, units).T)
-  slack = _slack(parts, weights, breakpoints)
-  network = _Network(parts.inputs.T, parts.labels, slack, parts)
-  return network, _State(
-    products,
-    following,
-    parts.losses(following, parts.labels),
-    _undecided(network, products, units),
-  )
-
-
-def _slack(parts, weights, breakpoints):
+def _slack(begun, breakpoints):
   """Bound of the rounding of p, [examples]; None if no sign can depend on it."""
-  if not any(getattr(stage, 'kind', '') == 'sign' for stage in parts.front):
+  if not any(getattr(s, 'kind', '') == 'sign' for s in begun.parts.front):
     return None
-  row, column, change, _ = breakpoints
+  weights, (row, column, change, _) = begun.weights, breakpoints
   # Levels are monotone along the line: none is larger than those at its ends.
   largest = jnp.maximum(
     jnp.max(jnp.abs(weights)),
     jnp.max(jnp.abs(weights.at[row, column].add(change))),
   )
-  inputs = parts.inputs
-  total = jnp.sum(jnp.abs(inputs), axis=1) * largest
+  total = begun.sizes * largest
   integers = (
-    # By rows first: two passes over them cost a fifth of one over all.
-    jnp.all(jnp.all(inputs == jnp.round(inputs), axis=1))
+    begun.integers
     & jnp.all(weights == jnp.round(weights))
     & jnp.all(change == jnp.round(change))
   )
   moves = jnp.zeros(weights.shape[1]).at[column].add(change != 0)
   eps = jnp.finfo(total.dtype).eps
-  bound = (inputs.shape[1] + jnp.max(moves)) * eps * total
+  bound = (begun.inputs.shape[0] + jnp.max(moves)) * eps * total
   return jnp.where(integers & (2 * total < 2 / eps), 0, bound)
 
 

@@ -12,10 +12,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
 
-__all__ = ['each_once', 'switch']
+__all__ = ['distinct', 'each_once', 'switch', 'vectorised']
+
+
+def distinct(choices: Sequence[Any]) -> tuple[list[Any], list[int]]:
+  """Returns the distinct ones of some choices, and which one each choice is.
+
+  Args:
+    choices: pytrees of concrete numbers; equal means one structure and equal bits.
+  """
+  found: dict[Any, int] = {}
+  first, numbers = [], []
+  for choice in choices:
+    leaves, kind = jax.tree.flatten(choice)
+    key = kind, tuple(np.asarray(leaf).tobytes() for leaf in leaves)
+    if key not in found:
+      found[key] = len(first)
+      first.append(choice)
+    numbers.append(found[key])
+  return first, numbers
 
 
 def switch(
@@ -32,15 +51,8 @@ def switch(
   Returns:
     A function of the number of a choice, which may be traced.
   """
-  kinds: dict[Any, list[int]] = {}
-  for place, choice in enumerate(choices):
-    kinds.setdefault(jax.tree.structure(choice), []).append(place)
   branches, branch, row = [], [0] * len(choices), [0] * len(choices)
-  for number, places in enumerate(kinds.values()):
-    stacked = jax.tree.map(
-      lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]),
-      *(choices[place] for place in places),
-    )
+  for number, (places, stacked) in enumerate(_kinds(choices)):
     branches.append(
       lambda at, stacked=stacked: fn(
         jax.tree.map(lambda leaf: leaf[at], stacked)
@@ -52,6 +64,42 @@ def switch(
   return lambda number: jax.lax.switch(
     table[0][number], branches, table[1][number]
   )
+
+
+def vectorised(fn: Callable[[Any], Any], choices: Sequence[Any]) -> Any:
+  """Returns ``fn`` of every choice, those of one *kind* at once.
+
+  What does not depend on the choice is computed once: for a kind by `jax.vmap`,
+  for all of them by the compiler.
+
+  Args:
+    fn: a choice -> a pytree of arrays, the same for all.
+    choices: pytrees; leaves at one place have one shape.
+
+  Returns:
+    The pytree, each leaf [choices, ...].
+  """
+  kinds = _kinds(choices)
+  rows = [jax.vmap(fn, axis_size=len(p))(stacked) for p, stacked in kinds]
+  order = np.argsort([place for places, _ in kinds for place in places])
+  return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *rows)
+
+
+def _kinds(choices):
+  """For each tree structure the places of its choices, and their stacked leaves."""
+  kinds: dict[Any, list[int]] = {}
+  for place, choice in enumerate(choices):
+    kinds.setdefault(jax.tree.structure(choice), []).append(place)
+  return [
+    (
+      places,
+      jax.tree.map(
+        lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]),
+        *(choices[place] for place in places),
+      ),
+    )
+    for places in kinds.values()
+  ]
 
 
 def each_once(

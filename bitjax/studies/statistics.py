@@ -230,7 +230,8 @@ def simultaneous(
       ratio = np.where(shift == 0, 0.0, np.abs(shift) / error)
     critical = np.quantile(ratio.max(axis=1), level, method='higher')
     scale = values.std(axis=1, ddof=1) / math.sqrt(num)
-    half = np.where(scale == 0, 0.0, critical * scale)
+    # Not critical * 0: of two clusters the critical value is infinite.
+    half = np.where(scale == 0, 0, critical * np.where(scale == 0, 1, scale))
   return [
     Interval(float(mean), float(mean - h), float(mean + h), num, dropped)
     for mean, h in zip(means, half, strict=True)

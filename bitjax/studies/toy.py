@@ -35,6 +35,7 @@ __all__ = [
   'Experiment',
   'Outputs',
   'Problem',
+  'cross_entropy',
   'draw_experiments',
   'multi_step',
   'noisy_single_step',
@@ -97,6 +98,13 @@ class Experiment(NamedTuple):
   variables: types.PyTree
   batches: Mapping[int, tuple[data.Batch, data.Batch]]
   noise: types.Array
+
+
+def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
+  """Mean loss in nats, of logits [examples, classes]."""
+  return jnp.mean(
+    optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  )
 
 
 def seed_keys(seed: types.Array | int) -> types.Array:
@@ -181,6 +189,7 @@ def single_step(
   *,
   direction: types.Array | None = None,
   steepest: bool = False,
+  start: scans.LineStart | None = None,
 ) -> Outputs:
   """One step along a direction, at every learning rate of a grid.
 
@@ -191,6 +200,8 @@ def single_step(
     direction: the step is a negative multiple of it; None for the gradient.
     steepest: whether to take the direction of steepest descent in the budget's
       norm instead (in l2 they are the same).
+    start: what `scans.line_start` made of the search and the holdout view, for
+      many directions; None to compute it.
 
   Returns:
     ``search``, ``holdout``, ``flips``, ``used`` (distance / radius), [rates].
@@ -200,7 +211,9 @@ def single_step(
   if steepest:
     descent_of = transforms.steepest(budget.norm)
     direction = jnp.asarray(descent_of.update(direction, optax.EmptyState())[0])
-  return _scan(problem, budget, problem.kernel, direction, fractions)
+  return _scan(
+    problem, budget, problem.kernel, direction, fractions, start=start
+  )
 
 
 def noisy_single_step(
@@ -304,16 +317,20 @@ def restarts(
   return lanes.each(visit, {'draw': draws})
 
 
-def _scan(problem, budget, start, direction, fractions, constrain=None):
+def _scan(
+  problem, budget, origin, direction, fractions, constrain=None, start=None
+):
   rates = fractions * descent.reach(problem.kernel, direction, budget)
   views = [
-    dataclasses.replace(view, kernel=start)
+    dataclasses.replace(view, kernel=origin)
     for view in (problem.search, problem.holdout)
   ]
-  losses = scans.line_scan(views, direction, rates, constrain=constrain).losses
+  losses = scans.line_scan(
+    views, direction, rates, constrain=constrain, start=start
+  ).losses
 
   def spend(rate):
-    kernel = start - rate * direction
+    kernel = origin - rate * direction
     return _spend(
       problem, budget, kernel if constrain is None else constrain(kernel)
     )

@@ -34,6 +34,7 @@ from bitjax.studies import toy
 from bitjax.studies import toy_config
 from bitjax.studies import toy_training
 from bitjax.studies import toy_variants
+from bitjax.studies import variant_gradients
 
 if TYPE_CHECKING:
   import xarray
@@ -161,7 +162,7 @@ def _lane(
   training, other = experiment.batches[max(problem.config.batch_size)]
   keys = jax.random.split(jax.random.wrap_key_data(experiment.noise), 3)
 
-  def fit(chosen: toy_variants.Estimators):
+  def fit(chosen: variant_gradients.Estimators):
     return toy_training.train(
       problem.model(
         'binary',

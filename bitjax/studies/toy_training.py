@@ -56,9 +56,7 @@ def train(
 
   def loss(variables, inputs, labels, progress):
     logits: Any = model.apply(variables, inputs, progress=progress)
-    return jnp.mean(
-      optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    )
+    return toy.cross_entropy(logits, labels)
 
   def step(carry, now):
     (variables, state), (key, progress) = carry, now

@@ -18,14 +18,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from bitjax import data
 from bitjax import descent
 from bitjax import lanes
 from bitjax import measures
@@ -37,6 +35,7 @@ from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config
 from bitjax.studies import toy_training
+from bitjax.studies import variant_gradients
 
 if TYPE_CHECKING:
   import xarray
@@ -70,21 +69,13 @@ class Variant:
     return f'{self.family} {self.setting:g}' if self.setting else self.family
 
   @property
-  def estimators(self) -> Estimators:
+  def estimators(self) -> variant_gradients.Estimators:
     """What the gradient depends on, as a pytree."""
-    return Estimators(
+    return variant_gradients.Estimators(
       self.kernel or quantizers.identity(),
       self.activation or quantizers.window(1.0),
       self.progress,
     )
-
-
-class Estimators(NamedTuple):
-  """Estimators of a binary network, and their progress."""
-
-  kernel: quantizers.Estimator
-  activation: quantizers.Estimator
-  progress: types.Scalar
 
 
 NORMAL = Variant('normal', 0)
@@ -225,7 +216,14 @@ def _lane(
   first = posed[layers[0]]
   truths = {layer: discrete(posed[layer].search) for layer in layers}
   compared = _truths(first, truths[layers[0]])
-  gradients = _gradients(problem, experiment, variants, size, num_groups)
+  gradients = variant_gradients.by_part(
+    functools.partial(problem.model, 'binary'),
+    experiment,
+    size,
+    [variant.estimators for variant in variants],
+    num_parts=num_groups,
+    layers=layers,
+  )
 
   def describe(variant):
     search, holdout = gradients(variant)
@@ -243,9 +241,13 @@ def _lane(
       for name in measures.GradientStatistics._fields
     }
 
+  start = scans.line_start([first.search, first.holdout])
+
   def follow(direction):
     sorted_once = measures.ranked(direction)
-    outputs = toy.single_step(first, problem.budget, rates, direction=direction)
+    outputs = toy.single_step(
+      first, problem.budget, rates, direction=direction, start=start
+    )
     for name, truth in compared.items():
       found = measures.agreement(sorted_once, truth)._asdict()
       outputs |= {f'{name}_{kind}': value for kind, value in found.items()}
@@ -268,8 +270,8 @@ def _lane(
     shared={'directions': everywhere},
   )
   outputs |= {f'all_{name}': value for name, value in everywhere.items()}
-  start = first.losses(first.kernel)
-  outputs |= {f'start_{name}': value for name, value in start.items()}
+  before = first.losses(first.kernel)
+  outputs |= {f'start_{name}': value for name, value in before.items()}
   return outputs | _entering(posed, layers, half_widths)
 
 
@@ -296,43 +298,6 @@ def discrete(view: scans.LayerView) -> types.Array:
   return 0.5 * signs * scans.flip_gains(view).gains
 
 
-def _gradients(problem, experiment, variants, size, num_groups):
-  """Variant's number -> its gradients by layer for the parts of A, and of B."""
-  groups = [
-    jax.tree.map(
-      lambda leaf: leaf.reshape(num_groups, -1, *leaf.shape[1:]), batch
-    )
-    for batch in experiment.batches[size]
-  ]
-  params = experiment.variables['params']
-
-  def by_group(estimators: Estimators):
-    model = problem.model(
-      'binary',
-      kernel_estimator=estimators.kernel,
-      activation_estimator=estimators.activation,
-    )
-
-    def loss(params, batch):
-      logits = model.apply(
-        {'params': params}, batch.inputs, progress=estimators.progress
-      )
-      return _cross_entropy(logits, batch.labels)
-
-    def gradient(inputs, labels):
-      found = jax.grad(loss)(params, data.Batch(inputs, labels))
-      return {layer: leaves['kernel'] for layer, leaves in found.items()}
-
-    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *groups)
-    found = lanes.each(gradient, both._asdict())
-    halves = slice(None, num_groups), slice(num_groups, None)
-    return tuple(
-      {layer: rows[half] for layer, rows in found.items()} for half in halves
-    )
-
-  return choices.switch(by_group, [variant.estimators for variant in variants])
-
-
 def _all_layers(problem, model, experiment, direction, fractions):
   """Losses on A and B of steps through all layers, [rates] each."""
   params = {
@@ -346,7 +311,9 @@ def _all_layers(problem, model, experiment, direction, fractions):
     variables = {'params': {k: {'kernel': w} for k, w in moved.items()}}
     batches = experiment.batches[max(problem.config.batch_size)]
     return {
-      name: _cross_entropy(model.apply(variables, batch.inputs), batch.labels)
+      name: toy.cross_entropy(
+        model.apply(variables, batch.inputs), batch.labels
+      )
       for name, batch in zip(('search', 'holdout'), batches, strict=True)
     }
 
@@ -364,9 +331,3 @@ def _entering(posed, layers, half_widths):
     'entering_std': jnp.stack([entered.std for entered in found]),
     'entering_share': jnp.stack([entered.shares for entered in found]),
   }
-
-
-def _cross_entropy(logits, labels):
-  return jnp.mean(
-    optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  )

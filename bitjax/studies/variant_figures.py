@@ -1,4 +1,4 @@
-"""Figures of the variants: effect, and the share of the gradient that it affects."""
+"""Figures of the variants: what they save, what they change, how near they are."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-__all__ = ['affected', 'others', 'page', 'windows']
+__all__ = ['affected', 'nearness', 'others', 'page', 'windows']
 
 PLACES = {
   'window on activations': ('#0077BB', 'o', '-'),
   'window on weights': ('#CC3311', 's', '--'),
   'window on both': ('#009988', '^', ':'),
 }
+OTHER = '#888888'
+# Beside each other where they are equal.
+_DODGE = dict(zip(PLACES, (0.96, 1.0, 1.04), strict=True))
+_GAIN = "gain over nSTE on B\n(% of nSTE's decrease)"
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """Effect of the windows, affected share beneath, all else beside.
+  """Effect of the windows, affected share and nearness beneath, all else beside.
 
   Args:
     results: of `toy_variants.compare`.
@@ -33,19 +37,24 @@ def page(results: xarray.Dataset) -> figure.Figure:
   from matplotlib import pyplot
 
   states = results.state.values.tolist()
-  tops, bottoms = 'ab'[: len(states)], 'cd'[: len(states)]
+  rows = [row[: len(states)] for row in ('ab', 'cd', 'ef')]
   fig, axes = pyplot.subplot_mosaic(
-    f'{tops}o;{tops}o;{bottoms}o',
-    figsize=(6.75, 4.8),
+    ';'.join(f'{row}o' for row in rows),
+    figsize=(6.75, 6.6),
     width_ratios=[1] * len(states) + [1.1],
+    height_ratios=[2, 1, 2],
   )
-  for state, top, bottom in zip(states, tops, bottoms, strict=True):
-    windows(axes[top], results, state)
-    affected(axes[bottom], results, state)
+  for state, *column in zip(states, *rows, strict=True):
+    top, middle, bottom = (axes[place] for place in column)
+    windows(top, results, state)
+    affected(middle, results, state)
+    nearness(bottom, results, state)
   others(axes['o'], results)
-  axes['a'].set_ylabel("gain over nSTE on B\n(% of nSTE's decrease)")
-  axes['c'].set_ylabel('gradient changed (%)')
-  lines = axes['a'].get_legend_handles_labels()
+  axes['a'].set_ylabel(_GAIN)
+  axes['c'].set_ylabel('gradient\nchanged (%)')
+  axes['e'].set_ylabel(_GAIN)
+  drawn = [axes[place].get_legend_handles_labels() for place in 'ae']
+  lines = [[*a, *b] for a, b in zip(*drawn, strict=True)]
   fig.legend(*lines, loc='outside lower left', ncols=3)
   lines = axes['o'].get_legend_handles_labels()
   fig.legend(*lines, loc='outside lower right', ncols=2)
@@ -65,13 +74,13 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     places = _places(results, family)
     if not places:
       continue
-    x = results.setting.values[places]
+    x = _DODGE[family] * results.setting.values[places]
     plots.band(
       ax, x, [_percent(found[place]) for place in places],
       color=color, marker=marker, linestyle=style, label=family,
     )  # fmt: skip
   margin = 100 * findings.MARGIN
-  ax.axhspan(-margin, margin, color='#888888', alpha=0.12, linewidth=0)
+  ax.axhspan(-margin, margin, color=OTHER, alpha=0.12, linewidth=0)
   ax.axhline(0, color='black', linewidth=0.8)
   _half_widths(ax, results)
   ax.set_title(f'{state} network')
@@ -91,12 +100,46 @@ def affected(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     samples = share.isel(variant=places).transpose('variant', 'seed')
     if places:
       plots.band(
-        ax, results.setting.values[places], 100 * samples,
+        ax, _DODGE[family] * results.setting.values[places], 100 * samples,
         color=color, marker=marker, linestyle=style,
       )  # fmt: skip
   _half_widths(ax, results)
   ax.set_ylim(-5, 105)
-  ax.set_xlabel('half-width of the window')
+  ax.set_xlabel("window's half-width")
+
+
+def nearness(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
+  """Draws the effect of each variant against its cosine with the discrete gradient.
+
+  Bars are simultaneous intervals of the effects; the cross is the normal STE.
+
+  Args:
+    ax: where to draw.
+    results: of `toy_variants.compare`.
+    state: of the network.
+  """
+  cosine = results['discrete_cosine'].sel(state=state).mean('seed').values
+  still = findings.inert(results, state)
+  found = findings.spread(results, state)
+  families = results.family.values.tolist()
+  labels = {OTHER: 'another estimator'}
+  for place, name in enumerate(results.variant.values.tolist()[1:], start=1):
+    if name in still:
+      continue
+    color, marker, _ = PLACES.get(families[place], (OTHER, 'D', ''))
+    effect = _percent(found[place])
+    x = cosine[place]
+    ax.plot([x, x], [effect.low, effect.high], color=color, linewidth=0.6)
+    ax.plot(
+      x, effect.mean, marker=marker, color=color, linestyle='',
+      label=labels.pop(color, None),
+    )  # fmt: skip
+  ax.plot(
+    cosine[0], 0, marker='+', color='black', markersize=9, linestyle='',
+    label='normal STE',
+  )  # fmt: skip
+  ax.axhline(0, color='black', linewidth=0.8)
+  ax.set_xlabel('cosine with the\ndiscrete gradient, A')
 
 
 def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
@@ -109,10 +152,12 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
     results: of `toy_variants.compare`.
   """
   names = results.variant.values.tolist()
+  families = results.family.values.tolist()
   rows = [
     place
-    for place, family in enumerate(results.family.values.tolist())
-    if family not in PLACES and place
+    for family in dict.fromkeys(families[1:])
+    if family not in PLACES
+    for place in _places(results, family)
   ]
   looks = zip(results.state.values.tolist(), ('#0077BB', 'white'), strict=False)
   for offset, (state, face) in zip((-0.16, 0.16), looks, strict=True):
@@ -121,18 +166,18 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
     for row, place in enumerate(rows):
       y = row + offset
       if names[place] in still:
-        ax.plot(0, y, marker='x', color='#888888', markersize=4)
+        ax.plot(0, y, marker='x', color=OTHER, markersize=4)
         continue
       plots.whisker(
         ax, y, found[place], color='#0077BB', filled=face != 'white',
         label=state if row == len(rows) - 1 else None,
       )  # fmt: skip
   margin = 100 * findings.MARGIN
-  ax.axvspan(-margin, margin, color='#888888', alpha=0.12, linewidth=0)
+  ax.axvspan(-margin, margin, color=OTHER, alpha=0.12, linewidth=0)
   ax.axvline(0, color='black', linewidth=0.8)
   ax.set_yticks(range(len(rows)), [names[place] for place in rows], fontsize=6)
   ax.set_ylim(len(rows) - 0.5, -0.5)
-  ax.set_xlabel("gain over nSTE on B\n(% of nSTE's decrease)")
+  ax.set_xlabel(_GAIN)
 
 
 def _places(results, family):

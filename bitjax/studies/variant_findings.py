@@ -37,6 +37,13 @@ MARGIN = 0.05  # Of the normal STE's decrease: the difference that matters.
 
 INFO = {'unit': "of nSTE's decrease", 'protocol': 'deployable, B'}
 
+# What the directions are compared with; their prefixes in the results.
+_TRUTHS = {
+  'discrete': 'discrete gradient on A',
+  'central': 'central difference on A',
+  'holdout_discrete': 'discrete gradient on B',
+}
+
 Verdicts = Iterator[verdicts.Verdict]
 
 
@@ -149,16 +156,16 @@ def nearest(results: xarray.Dataset, state: str) -> Verdicts:
   names = [n for n in results.variant.values.tolist() if n not in still]
   table = effects(results, state).sel(variant=names)
   table = table.transpose('seed', 'variant')
-  for truth in ('discrete', 'central'):
+  for truth, words in _TRUTHS.items():
     cosine = results[f'{truth}_cosine'].sel(state=state, variant=names)
     cosine = cosine.transpose('seed', 'variant')
     means = cosine.mean('seed')
     order = np.argsort(-means.values)
     rows = zip(cosine.values, table.values, strict=True)
     yield contrasts.difference(
-      f'N11 nearness, {truth}',
-      f'{state}: the nearer a variant is to the {truth} gradient (cosine on A), '
-      'the lower the loss on B.',
+      f'N11 nearness, {words}',
+      f'{state}: the nearer (cosine) a gradient on A is to the {words}, the lower '
+      'the loss on B.',
       [_rank_correlation(a, b) for a, b in rows],
       unit='rank correlation over variants',
       protocol='deployable, B',

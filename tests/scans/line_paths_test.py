@@ -186,6 +186,28 @@ def test_several_views_in_one_call(weights, tail):
   np.testing.assert_allclose(both.losses, slow.losses, rtol=1e-5, atol=1e-5)
 
 
+def test_one_start_serves_many_directions():
+  view, direction, rates = make_case()
+  views = [view, with_labels(make_view(5))]
+  start = scans.line_start(views)
+  scan = jax.jit(scans.line_scan)
+  rates = jnp.abs(rates)
+  for along in (direction, direction[::-1]):
+    fast = scan(views, along, rates, start=start)
+    slow = scans.line_scan(views, along, rates, path='brute_force')
+    assert fast.path == 'steps'
+    np.testing.assert_allclose(fast.losses, slow.losses, rtol=3e-6)
+  # The line begins at rate 0: what lies before it is not known.
+  holes = scan(views, direction, rates.at[3].set(-0.5), start=start)
+  assert jnp.isnan(holes.losses[0]).nonzero()[0].tolist() == [3]
+  with pytest.raises(ValueError, match=r'learning_rates must be >= 0'):
+    scans.line_scan(views, direction, -rates, start=start)
+  with pytest.raises(ValueError, match=r'that of the 1 views; got one of 2'):
+    scans.line_scan(view, direction, rates, start=start)
+  with pytest.raises(ValueError, match=r'not piecewise constant: .*staircase'):
+    scans.line_start(make_view(weights='real'))
+
+
 def test_uncertain_counts_what_rounding_may_decide():
   view, direction, rates = make_case()
   rng = np.random.default_rng(0)

@@ -26,6 +26,32 @@ def test_switch_is_the_function_of_each_choice():
   np.testing.assert_array_equal(chosen(2), passed(listed[2]))
 
 
+def test_vectorised_is_the_function_of_each_choice():
+  listed = [quantizers.window(0.5), quantizers.identity()]
+  listed += [quantizers.window(2.0), quantizers.window(1.0)]
+  x = jnp.float32([-1.5, 0.7, 0.2])
+
+  def passed(estimator):
+    return {'x': x, 'passed': estimator(jnp.ones(3), x, x, 1.0)}
+
+  found = choices.vectorised(passed, listed)
+  for place, choice in enumerate(listed):
+    for name, value in passed(choice).items():
+      np.testing.assert_array_equal(found[name][place], value)
+
+
+def test_distinct_choices_differ_in_structure_or_bits():
+  window, identity = quantizers.window, quantizers.identity()
+  listed = [window(0.5), identity, window(2.0), window(0.5), identity]
+  found, numbers = choices.distinct(listed)
+  assert found == [listed[0], identity, listed[2]]
+  assert numbers == [0, 1, 2, 0, 1]
+  assert choices.distinct([window(0.5), window(0.5, inclusive=False)])[1] == [
+    0,
+    1,
+  ]
+
+
 def test_equal_rows_are_computed_once():
   rows = jnp.float32([[1, 2], [3, 4], [1, 2], [1, 5], [3, 4]])
   computed = []

@@ -34,6 +34,7 @@ def table(*, spread=0.01):
       'reliability': (wide, cosine),
       'discrete_cosine': (wide, cosine),
       'central_cosine': (wide, -cosine),
+      'holdout_discrete_cosine': (wide, cosine),
       'gradient_signal_to_noise': ((*wide, 'layer'), layered),
       'gradient_bias': ((*wide, 'layer'), layered),
       'all_search': (('state', 'chosen', 'seed', 'few_rate'), holdout[:, :2]),
@@ -84,9 +85,10 @@ def test_all_layers():
 
 
 def test_nearness_predicts_in_the_sign_of_the_cosine():
-  discrete, central = findings.nearest(table(), 'initialised')
-  assert discrete.verdict == 'supported'
+  discrete, central, held_out = findings.nearest(table(), 'initialised')
+  assert (discrete.verdict, held_out.verdict) == ('supported', 'supported')
   assert central.verdict == 'contradicted'
+  assert 'gradient on A is to the discrete gradient on B' in held_out.claim
   assert (
     discrete.details['cosine of better'] > discrete.details['cosine of nSTE']
   )
