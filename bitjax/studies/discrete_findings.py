@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
   import xarray
 
 __all__ = [
-  'EXPLORATORY',
   'bound',
   'causes',
   'held_out',
+  'judge',
   'reached',
   'reliable',
   'several',
@@ -329,7 +330,17 @@ def reliable(results: xarray.Dataset, state: str) -> Verdicts:
   )
 
 
-EXPLORATORY = (held_out, causes, several, split)
+def judge(results: xarray.Dataset) -> Verdicts:
+  """All findings, in every ball, layer and state; the primary contrast first."""
+  names = ('ball', 'layers', 'state')
+  places = itertools.product(*(results[name].values.tolist() for name in names))
+  for number, labels in enumerate(places):
+    where = dict(zip(names, labels, strict=True))
+    yield from bound(results, where, primary=number == 0)
+    for find in (held_out, causes, several, split):
+      yield from find(results, where)
+  for state in results.state.values.tolist():
+    yield from reliable(results, state)
 
 
 def _contrast(

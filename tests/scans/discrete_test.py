@@ -283,6 +283,7 @@ def test_prefixes_are_the_first_moves(make, binary):
   # Many, so that they are points on a line; more than all are all of them.
   prefixes = (*range(70), 99)
   scan = scans.prefix_scan(view, step, prefixes, holdout=holdout)
+  assert scan.path == ('steps' if binary else 'incremental')
   moves = int(step.num_moves)
   assert 4 < moves < 99
   np.testing.assert_array_equal(scan.num_moves, np.minimum(prefixes, moves))
@@ -297,6 +298,16 @@ def test_prefixes_are_the_first_moves(make, binary):
   assert scan.best == np.argmin(scan.search)
   falls = scan.decreases()
   np.testing.assert_allclose(falls[0], scan.search[0] - scan.search.min())
+  # Few, in any order: one after another, and all the others at once.
+  few = (99, 3, 0, 3, 2)
+  for path in 'incremental', 'brute_force':
+    found = scans.prefix_scan(view, step, few, holdout=holdout, path=path)
+    np.testing.assert_array_equal(found.num_moves, [moves, 3, 0, 3, 2])
+    np.testing.assert_allclose(
+      [found.search, found.holdout],
+      [losses[jnp.array(few)] for losses in (scan.search, scan.holdout)],
+      atol=1e-5,
+    )
   if binary:
     return
   default = scans.prefix_scan(view, step)
@@ -385,6 +396,16 @@ def test_bad_input(make):
   for prefixes in (), (-1, 2):
     with pytest.raises(ValueError, match='prefixes must be numbers >= 0'):
       scans.prefix_scan(view, step, prefixes)
+  with pytest.raises(ValueError, match='path must be one of'):
+    scans.prefix_scan(view, step, path='x')
+  real, _ = make(binary=False)
+  with pytest.raises(ValueError, match="'steps' does not apply: its kernel is"):
+    scans.prefix_scan(real, step, path='steps')
+  opaque = (scans.Opaque(jax.nn.relu), *view.tail)
+  opaque = dataclasses.replace(view, tail=opaque)
+  assert scans.prefix_scan(opaque, step, (0, 1)).path == 'brute_force'
+  with pytest.raises(ValueError, match="'incremental' does not apply: its ta"):
+    scans.prefix_scan(opaque, step, path='incremental')
 
 
 def test_what_fits_is_found_without_sorting():
