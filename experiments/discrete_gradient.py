@@ -12,7 +12,8 @@ log(L_STE / L_DG) on A; DG as the note words it (exact gains, largest first, one
 the whole budget), STE with its best learning rate on A. The claim, that DG bounds STE,
 is supported if the 95 % interval lies above 0. All else is exploratory.
 
-Small; all layers and balls; many rounds; the note's batch:
+Small; all layers and balls; many rounds; the note's batch. Only the first makes rounds of
+every ranking and steps of every optimiser:
 
   python -m experiments.discrete_gradient
   python -m experiments.discrete_gradient --preset=full
@@ -97,6 +98,10 @@ class Config(studies.ToyConfig):
 
 
 _QUICK = {'seeds': tuple(range(10)), 'batch_size': (64, 256, 1024)}
+_SHORT = _QUICK | {
+  'optimizers': ('sgd',),
+  'round_rankings': ('gain', 'per squared cost'),
+}
 
 PRESETS = {
   'smoke': {
@@ -108,16 +113,14 @@ PRESETS = {
     'num_rounds': (2,),
   },
   'quick': _QUICK,
-  'full': _QUICK
-  | {'layers': ('first', 'all'), 'more_balls': 'linf:0.002,flips:200'},
-  'rounds': _QUICK | {'num_rounds': (1, 2, 4, 8, 16, 32, 64)},
-  'note': _QUICK
+  'full': _SHORT
   | {
-    'dataset': 'cifar10',
-    'batch_size': (512, 2048, 8192),
-    'optimizers': ('sgd',),
-    'round_rankings': ('gain', 'per squared cost'),
+    'layers': ('first', 'all'),
+    'more_balls': 'linf:0.002,flips:200',
+    'round_rankings': ('per squared cost',),
   },
+  'rounds': _SHORT | {'num_rounds': (1, 4, 16, 64)},
+  'note': _SHORT | {'dataset': 'cifar10', 'batch_size': (512, 2048, 8192)},
 }
 
 
