@@ -12,8 +12,7 @@ log(L_STE / L_DG) on A; DG as the note words it (exact gains, largest first, one
 the whole budget), STE with its best learning rate on A. The claim, that DG bounds STE,
 is supported if the 95 % interval lies above 0. All else is exploratory.
 
-Small; all layers and balls; many rounds; the note's batch. Only the first makes rounds of
-every ranking and steps of every optimiser:
+Small, with every ranking and optimiser; all balls and layers; many rounds; the note's:
 
   python -m experiments.discrete_gradient
   python -m experiments.discrete_gradient --preset=full
@@ -75,7 +74,7 @@ class Config(studies.ToyConfig):
     unique=True,
   )
   round_rankings: tuple[str, ...] = studies.flag(
-    discrete_arms.RANKINGS,
+    ('per squared cost',),
     'Rankings of rounds (one round at once has all).',
     choices=discrete_arms.RANKINGS,
     unique=True,
@@ -98,11 +97,7 @@ class Config(studies.ToyConfig):
 
 
 _QUICK = {'seeds': tuple(range(10)), 'batch_size': (64, 256, 1024)}
-_SHORT = _QUICK | {
-  'optimizers': ('sgd',),
-  'round_rankings': ('gain', 'per squared cost'),
-}
-
+_SHORT = _QUICK | {'optimizers': ('sgd',)}
 PRESETS = {
   'smoke': {
     'dataset': 'digits',
@@ -112,15 +107,20 @@ PRESETS = {
     'optimizers': ('sgd',),
     'num_rounds': (2,),
   },
-  'quick': _QUICK,
+  'quick': _QUICK | {'round_rankings': discrete_arms.RANKINGS},
   'full': _SHORT
   | {
     'layers': ('first', 'all'),
     'more_balls': 'linf:0.002,flips:200',
-    'round_rankings': ('per squared cost',),
+    'learning_rates': studies.Grid('log:1e-3:1:31'),
   },
   'rounds': _SHORT | {'num_rounds': (1, 4, 16, 64)},
-  'note': _SHORT | {'dataset': 'cifar10', 'batch_size': (512, 2048, 8192)},
+  'note': _SHORT
+  | {
+    'dataset': 'cifar10',
+    'batch_size': (512, 2048, 8192),
+    'round_rankings': ('gain', 'per squared cost'),
+  },
 }
 
 

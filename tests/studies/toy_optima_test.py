@@ -77,7 +77,7 @@ def test_training_and_flips_lower_the_training_loss(problem):
   assert before[0] == before[1]
   for estimator in ('normal', 'EDE'):
     found = results.sel(estimator=estimator)
-    assert found['chosen_rate'] == np.float32(rates[1])
+    assert found['chosen_rate'] == rates[1]
     tuned = found['tuning_search'].sel(learning_rate=rates[1])
     trained, descended = found['trained_search'], found['descended_search']
     np.testing.assert_allclose(trained, tuned, rtol=1e-4)
