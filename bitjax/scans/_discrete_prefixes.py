@@ -96,8 +96,8 @@ def prefix_scan(
     prefix is the best.
 
   Raises:
-    ValueError: for no or for negative prefixes, an unknown path, or one that does
-      not apply.
+    ValueError: for no or for negative prefixes, an empty batch or kernel, an unknown
+      path, or one that does not apply.
   """
   types.check_choice('path', path, PATHS)
   if prefixes is None:
@@ -108,6 +108,7 @@ def prefix_scan(
       f'prefixes must be numbers >= 0, at least one; got {prefixes}.'
     )
   views = [view] if holdout is None else [view, holdout]
+  _view.check_filled(*views)
   path = _choose(path, views, len(prefixes))
   counts = jnp.minimum(jnp.asarray(prefixes, jnp.int32), step.num_moves)
   if path == 'steps':

@@ -115,9 +115,9 @@ def line_scan(
     A `LineScan`, which also names the path taken.
 
   Raises:
-    ValueError: for a direction of another shape or concrete and not finite, rates
-      that are not a non-empty vector or concrete and not finite, views of
-      different kernels, an unknown path, or one that does not apply.
+    ValueError: for an empty batch or kernel, a direction of another shape or concrete
+      and not finite, rates that are not a non-empty vector or concrete and not
+      finite, views of different kernels, an unknown path, or one that does not apply.
   """
   types.check_choice('path', path, PATHS)
   learning_rates = jnp.asarray(learning_rates)
@@ -172,6 +172,7 @@ def as_views(
       f'direction must have the shape of the kernel, {first.kernel.shape}; got '
       f'{direction.shape}.'
     )
+  _view.check_filled(*view)
   types.check_finite('direction', direction)
   return [
     dataclasses.replace(v, kernel=first.kernel, quantizer=first.quantizer)

@@ -373,7 +373,7 @@ def test_bad_input(make):
   multi = scans.multi_step_discrete_gradient
   for call, message in (
     (lambda: single(view, types.Budget(0.0)), r'radius must be > 0'),
-    (lambda: multi(view, good, 0), r'num_steps must be >= 1; got 0'),
+    (lambda: multi(view, good, 0), r'num_steps must be an integer >= 1; got 0'),
     (
       lambda: multi(view, good, 2, 'odd'),
       r"split.*even, cumulative; got 'odd'",
