@@ -153,7 +153,8 @@ def discrete_gradient(
       is concrete and not finite, or what `moves` and `flip_gains` object to.
 
   Examples:
-    A step of it, to compare with one of STE: ``kernel + step.displacement``.
+    A step of it, to compare with one of STE: ``kernel + step.displacement``. In
+    `descend` its negative is a gradient, and ``optax.sgd(1.0)`` the optimiser.
 
   References:
     None that uses the term in this sense; see ``docs/studies``. For the greedy
