@@ -36,6 +36,7 @@ __all__ = [
   'check',
   'coordinate',
   'discrete',
+  'label',
   'lane',
   'multi',
   'problem_of',
@@ -96,6 +97,12 @@ def check(
       f'round_rankings must list {RANKINGS[-1]!r}, which contrasts are about; '
       f'got {tuple(round_rankings)}.'
     )
+
+
+def label(signal: str, ranking: str) -> str:
+  """What figures call a discrete gradient."""
+  # By cost alone every ranking is the same: the cheapest first.
+  return 'cost only' if signal == 'cost' else f'{signal} {ranking}'
 
 
 def problem_of(
@@ -168,9 +175,8 @@ def discrete(
       'true': step.decrease_search,
     }
 
-  # By cost alone every ranking is the same: the cheapest first.
   shape = len(SIGNALS), len(RANKINGS)
-  rows = [
+  rows = [  # By cost alone every ranking is the same.
     (signal, ranking if SIGNALS[signal] != 'cost' else 0)
     for signal, ranking in np.ndindex(*shape)
   ]

@@ -199,9 +199,10 @@ def _rows(results, where, brief):
   for name in discrete_arms.SIGNALS:
     shown = ends if brief else rankings
     if name == 'cost' or (name == 'random' and brief):
-      shown = rankings[-1:]  # By cost alone all are the same.
+      shown = rankings[-1:]
     rows += [
-      ('discrete', f'{name} {r}', {'signal': name, 'ranking': r}) for r in shown
+      ('discrete', discrete_arms.label(name, r), {'signal': name, 'ranking': r})
+      for r in shown
     ]
   number = results.num_rounds.values.tolist()[-1]
   made = results['rounds_search'].notnull()
