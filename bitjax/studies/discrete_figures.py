@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_findings as findings
@@ -137,7 +137,8 @@ def panel(
   """Draws the decreases of all arms, one row each, with their intervals.
 
   Filled: on A, with the number of moves, rate or steps that is best there; open:
-  on B, with those chosen on other seeds; a cross: on A, the whole budget spent.
+  on B, with those chosen on other seeds; a cross: on A, the whole budget spent. What
+  is far to the left of all others is a number at the edge.
 
   Args:
     ax: where to draw.
@@ -147,34 +148,56 @@ def panel(
   """
   rows = _rows(results, where, brief)
   start = _start(results, where)
+  drawn = []
   for place, (arm, _, options) in enumerate(rows):
-    color = _COLORS[arm]
-    for offset, batch, protocol, marker, fill, label in _READS:
-      if protocol == 'all' and arm not in ('discrete', 'rounds'):
+    for read in _READS:
+      if read.protocol == 'all' and arm not in ('discrete', 'rounds'):
         continue
-      loss = findings.reached(results, arm, protocol, batch, **where, **options)
-      found = statistics.interval((start[batch] - loss).values)
-      plots.whisker(
-        ax, place + offset, found, color=color, marker=marker, filled=fill
+      loss = findings.reached(
+        results, arm, read.protocol, read.batch, **where, **options
       )
-      if place == 0 or (protocol == 'all' and not _labelled(ax, label)):
-        ax.plot([], [], marker, color='black', label=label, markersize=4,
-                markerfacecolor='black' if fill else 'white')  # fmt: skip
+      found = statistics.interval((start[read.batch] - loss).values)
+      drawn.append((place + read.offset, found, _COLORS[arm], read))
+  near = [found for _, found, _, read in drawn if read.protocol != 'all']
+  low, high = (
+    min(0.0, *(found.low for found in near)),
+    max(0.0, *(found.high for found in near)),
+  )
+  edge = low - 0.5 * (high - low)
+  for y, found, color, read in drawn:
+    if found.mean < edge:
+      ax.text(edge, y, f'\N{LEFTWARDS ARROW}{found.mean:.2g}', color=color,
+              fontsize=6, va='center')  # fmt: skip
+    else:
+      plots.whisker(
+        ax, y, found, color=color, marker=read.marker, filled=read.filled
+      )
+  for read in _READS:
+    ax.plot([], [], read.marker, color='black', label=read.label, markersize=4,
+            markerfacecolor='black' if read.filled else 'white')  # fmt: skip
+  ax.locator_params(axis='x', nbins=5)
+  ax.set_xlim(edge, high + 0.05 * (high - edge))
   ax.axvline(0, color='black', linewidth=0.8)
   ax.set_yticks(range(len(rows)), [name for _, name, _ in rows], fontsize=6.5)
   ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
-# Offset, batch, protocol, marker, whether it is filled, label.
+class _Read(NamedTuple):
+  """Which of an arm's losses is drawn, and how."""
+
+  offset: float
+  batch: str
+  protocol: str
+  marker: str
+  filled: bool
+  label: str
+
+
 _READS = (
-  (-0.2, 'search', 'oracle', 'o', True, 'A, best point'),
-  (0.0, 'search', 'all', 'x', True, 'A, whole budget'),
-  (0.2, 'holdout', 'deployable', 'o', False, 'B, tuned on other seeds'),
+  _Read(-0.2, 'search', 'oracle', 'o', True, 'A, best point'),
+  _Read(0.0, 'search', 'all', 'x', True, 'A, whole budget'),
+  _Read(0.2, 'holdout', 'deployable', 'o', False, 'B, tuned on other seeds'),
 )
-
-
-def _labelled(ax, label):
-  return label in ax.get_legend_handles_labels()[1]
 
 
 def _start(results, where):

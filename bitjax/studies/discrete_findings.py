@@ -107,6 +107,20 @@ def bound(
     protocol='oracle, A',
     unit='log loss ratio',
   )
+  best = {
+    signal: _discrete(results, 'oracle', 'search', where, signal, DENSE)
+    for signal in discrete_arms.SIGNALS
+  }
+  yield contrasts.difference(
+    'N3 bound, best moves',
+    f'{_name(where)}: on the batch it searches, the discrete gradient of exact gains '
+    'per squared cost, stopped at its best number of moves, reaches a lower loss than '
+    'one STE step at its best learning rate.',
+    _log(ste, best['exact']),
+    details={signal: _log(ste, loss).mean() for signal, loss in best.items()},
+    protocol='oracle, A',
+    unit='log loss ratio',
+  )
 
 
 def held_out(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
