@@ -12,7 +12,7 @@ log(L_STE / L_DG) on A; DG as the note words it (exact gains, largest first, one
 the whole budget), STE with its best learning rate on A. The claim, that DG bounds STE,
 is supported if the 95 % interval lies above 0. All else is exploratory.
 
-Small; all layers and balls; many rounds; the note's batch:
+Small, with every ranking and optimiser; all balls and layers; many rounds; the note's:
 
   python -m experiments.discrete_gradient
   python -m experiments.discrete_gradient --preset=full
@@ -23,7 +23,6 @@ Small; all layers and balls; many rounds; the note's batch:
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import TYPE_CHECKING
 
 from bitjax import studies
@@ -74,6 +73,12 @@ class Config(studies.ToyConfig):
     minimum=1,
     unique=True,
   )
+  round_rankings: tuple[str, ...] = studies.flag(
+    ('per squared cost',),
+    'Rankings of rounds (one round at once has all).',
+    choices=discrete_arms.RANKINGS,
+    unique=True,
+  )
   num_candidates: int = studies.flag(1000, 'Moves tried one by one.', minimum=1)
   train_steps: int = studies.flag(
     300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
@@ -81,7 +86,8 @@ class Config(studies.ToyConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    discrete_arms.check(self.balls, self.layers, self.num_rounds)
+    names = self.layers, self.num_rounds, self.round_rankings
+    discrete_arms.check(self.balls, *names)
 
   @property
   def balls(self) -> tuple[str, ...]:
@@ -91,7 +97,7 @@ class Config(studies.ToyConfig):
 
 
 _QUICK = {'seeds': tuple(range(10)), 'batch_size': (64, 256, 1024)}
-
+_SHORT = _QUICK | {'optimizers': ('sgd',)}
 PRESETS = {
   'smoke': {
     'dataset': 'digits',
@@ -101,15 +107,19 @@ PRESETS = {
     'optimizers': ('sgd',),
     'num_rounds': (2,),
   },
-  'quick': _QUICK,
-  'full': _QUICK
-  | {'layers': ('first', 'all'), 'more_balls': 'linf:0.002,flips:200'},
-  'rounds': _QUICK | {'num_rounds': (1, 2, 4, 8, 16, 32, 64)},
-  'note': _QUICK
+  'quick': _QUICK | {'round_rankings': discrete_arms.RANKINGS},
+  'full': _SHORT
+  | {
+    'layers': ('first', 'all'),
+    'more_balls': 'linf:0.002,flips:200',
+    'learning_rates': studies.Grid('log:1e-3:1:31'),
+  },
+  'rounds': _SHORT | {'num_rounds': (1, 4, 16, 64)},
+  'note': _SHORT
   | {
     'dataset': 'cifar10',
     'batch_size': (512, 2048, 8192),
-    'optimizers': ('sgd',),
+    'round_rankings': ('gain', 'per squared cost'),
   },
 }
 
@@ -117,7 +127,7 @@ PRESETS = {
 def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   """Runs every arm on every seed."""
   names = ('balls', 'layers', 'step_sizes', 'optimizers', 'num_rounds')
-  names += ('num_candidates', 'train_steps')
+  names += ('round_rankings', 'num_candidates', 'train_steps')
   return toy_discrete.compare(
     config.open(sweep),
     sweep,
@@ -128,16 +138,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
 
 def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
   """Judges N1-N3, and what causes them."""
-  found: list[studies.Verdict] = []
-  axes = {n: results[n].values.tolist() for n in ('ball', 'layers', 'state')}
-  for place in itertools.product(*axes.values()):
-    where = dict(zip(axes, place, strict=True))
-    found += findings.bound(results, where, primary=not found)
-    for judge in findings.EXPLORATORY:
-      found += judge(results, where)
-  for state in axes['state']:
-    found += findings.reliable(results, state)
-  return found
+  return list(findings.judge(results))
 
 
 def plot(results: xarray.Dataset) -> figure.Figure:

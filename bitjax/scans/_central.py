@@ -56,6 +56,7 @@ def central_difference(
     reference for surrogate gradients).
   """
   types.check_positive('step', step)
+  _view.check_filled(view)
   types.check_choice('path', path, _flips.PATHS)
   binary = _flips_moves.is_binary(view) and view.coupling == 'none'
   if view.quantizer is None:

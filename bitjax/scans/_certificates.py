@@ -188,11 +188,13 @@ def stream_gains(
     `FlipGains` of all examples.
 
   Raises:
-    ValueError: for a size below 1, or what `flip_gains` objects to.
+    ValueError: for a size below 1, no examples, or what `flip_gains` objects to.
   """
   if size < 1:
     raise ValueError(f'size must be >= 1; got {size}.')
-  size = max(min(size, labels.shape[0]), 1)
+  if labels.shape[0] == 0:
+    raise ValueError('A data set must not be empty; got 0 examples.')
+  size = min(size, labels.shape[0])
   num_parts, rest = divmod(labels.shape[0], size)
   whole = num_parts * size
 

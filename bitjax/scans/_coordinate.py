@@ -98,8 +98,9 @@ def coordinate_discrete_gradient(
 
   Raises:
     ValueError: for a radius that is not positive, unknown names, ``'random'`` without
-      a key, an array of another shape, fewer than one candidate or sweep, or what
-      `moves` objects to.
+      a key, an array of another shape, fewer than one candidate or sweep, an empty
+      batch or kernel, a loss that is concrete and not finite, or what `moves`
+      objects to.
 
   References:
     Zhou, Ashrafi and Blaschko, Combinatorial optimization for low bit-width neural
@@ -112,6 +113,7 @@ def coordinate_discrete_gradient(
     types.check_choice('order', order, _discrete_round.SIGNALS)
   types.check_positive('budget.radius', budget.radius)
   types.check_non_negative('tolerance', tolerance)
+  _view.check_filled(view, *([] if holdout is None else [holdout]))
   power = _discrete_round.ranking_power(rank_by)
   if num_sweeps < 1:
     raise ValueError(f'num_sweeps must be >= 1; got {num_sweeps}.')
@@ -119,7 +121,7 @@ def coordinate_discrete_gradient(
     raise ValueError(f'num_candidates must be >= 1; got {num_candidates}.')
   _discrete_round.check_signal(view, order, key, given)
   rules = _discrete_round.Rules(order)
-  return _descend(
+  found = _descend(
     view,
     holdout,
     budget,
@@ -132,6 +134,8 @@ def coordinate_discrete_gradient(
     num_candidates=num_candidates,
     num_sweeps=num_sweeps,
   )
+  types.check_finite('The loss', found.loss)
+  return found
 
 
 @functools.partial(

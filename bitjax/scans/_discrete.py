@@ -149,11 +149,12 @@ def discrete_gradient(
 
   Raises:
     ValueError: for a radius that is not positive, unknown names, ``'random'``
-      without a key, an array of another shape, or what `moves` and `flip_gains`
-      object to.
+      without a key, an array of another shape, an empty batch or kernel, a loss that
+      is concrete and not finite, or what `moves` and `flip_gains` object to.
 
   Examples:
-    A step of it, to compare with one of STE: ``kernel + step.displacement``.
+    A step of it, to compare with one of STE: ``kernel + step.displacement``. In
+    `descend` its negative is a gradient, and ``optax.sgd(1.0)`` the optimiser.
 
   References:
     None that uses the term in this sense; see ``docs/studies``. For the greedy
@@ -228,8 +229,8 @@ def multi_step_discrete_gradient(
   Raises:
     ValueError: as `discrete_gradient`, and for ``num_steps`` below 1.
   """
-  if num_steps < 1:
-    raise ValueError(f'num_steps must be >= 1; got {num_steps}.')
+  if num_steps < 1 or num_steps != int(num_steps):
+    raise ValueError(f'num_steps must be an integer >= 1; got {num_steps}.')
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
   rules = _rules(signal, overflow, split, num_steps, path, chunk)
   walk = _start(view, holdout, budget, rules, rank_by, key, None, step)
@@ -248,7 +249,6 @@ def multi_step_discrete_gradient(
 
 
 def _rules(signal, overflow, split, num_steps, path, chunk):
-
   types.check_choice('overflow', overflow, _discrete_costs.OVERFLOWS)
   types.check_choice('split', split, _discrete_costs.SPLITS)
   return _discrete_round.Rules(signal, overflow, split, num_steps, path, chunk)
@@ -256,9 +256,12 @@ def _rules(signal, overflow, split, num_steps, path, chunk):
 
 def _start(view, holdout, budget, rules, rank_by, key, given, step):
   types.check_positive('budget.radius', budget.radius)
+  _view.check_filled(view, *([] if holdout is None else [holdout]))
   _discrete_round.check_signal(view, rules.signal, key, given)
   power = _discrete_round.ranking_power(rank_by)
-  return _walk(view, holdout, budget, power, key, given, step, rules=rules)
+  walk = _walk(view, holdout, budget, power, key, given, step, rules=rules)
+  types.check_finite('The loss', walk.search[0])
+  return walk
 
 
 class _Walk(NamedTuple):

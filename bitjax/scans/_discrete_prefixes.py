@@ -4,34 +4,41 @@ A discrete gradient takes its moves in an order. Here the first m of them are ma
 for each of many m: where does the loss begin to rise again, on the batch that was
 searched and on another?
 
-For a binary kernel the prefixes are points on a line, so that `line_scan` applies.
-With the r-th move's weight (r = 0, 1, ...) at :math:`v = \pm 1` and
-:math:`d = v / (r + 1/2)`, the sign of :math:`v - m d` has changed for exactly the
-first m moves.
+From one m to the next only the moves in between are made (`_prefix_losses`). For a
+binary kernel the prefixes are also points on a line, so that `line_scan` applies, which
+pays for what changes at all. With the r-th move's weight (r = 0, 1, ...) at
+:math:`v = \pm 1` and :math:`d = v / (r + 1/2)`, the sign of :math:`v - m d` has changed
+for exactly the first m moves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _discrete
 from bitjax.scans import _flips_moves
 from bitjax.scans import _line
+from bitjax.scans import _prefix_losses
 from bitjax.scans import _view
 
-__all__ = ['PrefixScan', 'prefix_scan']
+__all__ = ['PATHS', 'PrefixScan', 'prefix_scan']
+
+PATHS = ('auto', 'steps', 'incremental', 'brute_force')
+
+_FEW = (
+  64  # Prefixes; for more, what the moves change costs less than each of them.
+)
 
 
-_FEW = 64
-
-
-class PrefixScan(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PrefixScan:
   """Losses after the first moves of a `DiscreteStep`.
 
   Attributes:
@@ -39,12 +46,14 @@ class PrefixScan(NamedTuple):
     search: loss on the search batch in nats, [prefixes].
     holdout: the same on the held-out batch; None without one.
     best: index of the lowest loss on the search batch, int32.
+    path: which path computed them.
   """
 
   num_moves: types.Array
   search: types.Array
   holdout: types.Array | None
   best: types.Array
+  path: str = dataclasses.field(metadata={'static': True})
 
   def decreases(self) -> tuple[types.Array, types.Array | None]:
     """How much the losses fall, with the best prefix, from that of no move.
@@ -63,14 +72,11 @@ def prefix_scan(
   prefixes: Sequence[int] | None = None,
   *,
   holdout: _view.LayerView | None = None,
+  path: str = 'auto',
 ) -> PrefixScan:
   r"""Returns the losses after the first m moves, for each of many m.
 
   .. math:: L_m = L\Bigl(W + \sum_{k:\ \mathrm{rank}_k < m} \Delta_k e_k\Bigr)
-
-  For more than 64 prefixes, binary kernels whose scale does not depend on the weights
-  pay for what the moves change (`line_scan`), so that ``range(n)`` is affordable;
-  otherwise each prefix costs one forward pass.
 
   Args:
     view: the layer that the step was taken from.
@@ -78,13 +84,22 @@ def prefix_scan(
     prefixes: numbers of moves, static; what exceeds the moves made counts as all
       of them. None for 0, 1, 2, 4, ... up to all weights.
     holdout: the same layer on another batch; None for none.
+    path: ``'steps'`` pays for what the moves change, so that ``range(n)`` is
+      affordable (kernels of signs; see `line_scan`); ``'incremental'`` for the
+      moves, and for the network behind the layer for each prefix (layers in front
+      of nothing opaque); ``'brute_force'`` for a forward pass for each that differs
+      from the one before. ``'auto'`` takes the first that applies, but
+      ``'steps'`` for more than 64 prefixes only.
 
   Returns:
-    A `PrefixScan`; of equal losses the first prefix is the best.
+    A `PrefixScan`, which also names the path taken; of equal losses the first
+    prefix is the best.
 
   Raises:
-    ValueError: for no or for negative prefixes.
+    ValueError: for no or for negative prefixes, an empty batch or kernel, an unknown
+      path, or one that does not apply.
   """
+  types.check_choice('path', path, PATHS)
   if prefixes is None:
     doublings = range(step.rank.size.bit_length() + 1)
     prefixes = [0, *(2**power for power in doublings)]
@@ -92,16 +107,43 @@ def prefix_scan(
     raise ValueError(
       f'prefixes must be numbers >= 0, at least one; got {prefixes}.'
     )
-  counts = jnp.minimum(jnp.asarray(prefixes, jnp.int32), step.num_moves)
   views = [view] if holdout is None else [view, holdout]
-  if view.scaling is None and _flips_moves.is_sign(view):
+  _view.check_filled(*views)
+  path = _choose(path, views, len(prefixes))
+  counts = jnp.minimum(jnp.asarray(prefixes, jnp.int32), step.num_moves)
+  if path == 'steps':
     losses = _along_a_line(views, step, counts)
   else:
-    losses = _one_by_one(views, step, counts)
+    order = np.argsort(prefixes, kind='stable')
+    scan = _prefix_losses.each_pass
+    if path == 'incremental':
+      scan = _prefix_losses.incremental
+    losses = jnp.stack(
+      [
+        scan(each, step.displacement, step.rank, counts[order])
+        for each in (dataclasses.replace(v, kernel=view.kernel) for v in views)
+      ]
+    )[:, np.argsort(order, kind='stable')]
   best, _ = _line.lowest(losses[0])
   return PrefixScan(
-    counts, losses[0], None if holdout is None else losses[1], best
+    counts, losses[0], None if holdout is None else losses[1], best, path
   )
+
+
+def _choose(path, views, num_prefixes):
+  """The path to take; a demanded one must apply."""
+  obstacle = next(filter(None, map(_prefix_losses.obstacle, views)), None)
+  steps = _line.steps_obstacle(views)
+  if not _flips_moves.is_sign(views[0]):
+    steps = 'its kernel is not one of signs'
+  found = {'steps': steps, 'incremental': obstacle, 'brute_force': None}
+  if path == 'auto':
+    first = ['steps'] if num_prefixes > _FEW else []
+    order = [*first, 'incremental', 'brute_force']
+    return next(name for name in order if found[name] is None)
+  if found[path] is not None:
+    raise ValueError(f'path {path!r} does not apply: {found[path]}.')
+  return path
 
 
 def _along_a_line(views, step, counts):
@@ -110,17 +152,4 @@ def _along_a_line(views, step, counts):
   direction = jnp.where(taken, signs / (step.rank + 0.5), 0.0)
   views = [dataclasses.replace(view, kernel=signs) for view in views]
   rates = counts.astype(signs.dtype)
-  # Steps cost what there are moves; brute force, what there are prefixes.
-  path = 'auto' if counts.size > _FEW else 'brute_force'
-  return _line.line_scan(views, direction, rates, path=path).losses
-
-
-def _one_by_one(views, step, counts):
-  kernel = views[0].kernel
-
-  def losses(count):
-    made = (step.rank >= 0) & (step.rank < count)
-    moved = kernel + jnp.where(made, step.displacement, 0.0)
-    return jnp.stack([view.loss(moved) for view in views])
-
-  return lanes.each(losses, {'count': counts}).T
+  return _line.line_scan(views, direction, rates, path='steps').losses

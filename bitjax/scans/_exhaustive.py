@@ -69,10 +69,12 @@ def exhaustive(
     with no move.
 
   Raises:
-    ValueError: for a radius that is not positive, no or too many free weights, or
-      what `moves` objects to.
+    ValueError: for a radius that is not positive, no or too many free weights, an
+      empty batch, a loss that is concrete and not finite, or what `moves` objects
+      to.
   """
   types.check_positive('budget.radius', budget.radius)
+  _view.check_filled(view)
   places = jnp.arange(view.kernel.size) if coordinates is None else coordinates
   base = _discrete_round.num_moves(view, step) // view.kernel.size + 1
   num_points = base**places.size
@@ -82,7 +84,9 @@ def exhaustive(
       f'weights with {base - 1} moves each make {num_points}. Name fewer '
       'coordinates.'
     )
-  return _search(view, budget, places, step)
+  found = _search(view, budget, places, step)
+  types.check_finite('The loss', found.loss)
+  return found
 
 
 @jax.jit

@@ -95,11 +95,14 @@ def flip_descent(
     raise ValueError(
       'A descent by flips needs a quantised kernel; this one is not.'
     )
+  _view.check_filled(view)
   reason = _flip_sums.obstacle(view)
   if path == 'incremental' and reason is not None:
     raise ValueError(f'path {path!r} does not apply to this view: {reason}.')
   incremental = reason is None and path != 'recompute'
-  return _descend(view, tolerance, max_flips, incremental)
+  found = _descend(view, tolerance, max_flips, incremental)
+  types.check_finite('The loss', found.losses[0])
+  return found
 
 
 class _Record(NamedTuple):

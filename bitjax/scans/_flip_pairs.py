@@ -70,8 +70,10 @@ def pair_gains(
     ``among`` must not all be of one weight, or the pairs' gains are NaN.
 
   Raises:
-    ValueError: for no pairs, fewer than two moves, or what `moves` objects to.
+    ValueError: for no pairs, fewer than two moves, an empty batch or kernel, a loss
+      that is concrete and not finite, or what `moves` objects to.
   """
+  _view.check_filled(view)
   moves = _flips_moves.moves(view, step=step)
   places = jnp.arange(moves.changes.size) if among is None else among
   if num_pairs < 1 or places.size < 2:
@@ -79,7 +81,9 @@ def pair_gains(
       'pair_gains needs num_pairs >= 1 and at least two moves; got '
       f'num_pairs={num_pairs} and {places.size} moves.'
     )
-  return _pairs(view, key, moves, places, num_pairs, width)
+  found = _pairs(view, key, moves, places, num_pairs, width)
+  types.check_finite('The gain of a pair', found.separately)
+  return found
 
 
 @functools.partial(jax.jit, static_argnames=('num_pairs', 'width'))

@@ -20,7 +20,7 @@ from bitjax.scans import _view
 
 __all__ = ['Sums', 'begin', 'obstacle']
 
-_ROWS = 256  # Examples whose gains are computed at a time.
+_ROWS = 64  # Examples whose gains are computed at a time.
 _CHUNK = 1024
 _GROUP = 16
 

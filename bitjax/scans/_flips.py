@@ -127,11 +127,7 @@ def flip_gains(
   """
   types.check_choice('path', path, PATHS)
   _check_chunk(chunk)
-  if view.labels.size == 0 or view.kernel.size == 0:
-    raise ValueError(
-      'A batch and a kernel must not be empty; got '
-      f'{view.labels.size} examples and a kernel of shape {view.kernel.shape}.'
-    )
+  _view.check_filled(view)
   if step is not None:
     types.check_positive('step', step)
   path = _choose(view, path, coordinates)

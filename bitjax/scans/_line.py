@@ -153,9 +153,10 @@ def line_scan(
     A `LineScan`, which also names the path taken.
 
   Raises:
-    ValueError: for a direction of another shape or concrete and not finite, rates
-      that are not a non-empty vector or concrete and not finite (or negative, with
-      a start), views of different kernels, an unknown path, or one that does not apply.
+    ValueError: for an empty batch or kernel, a direction of another shape or concrete
+      and not finite, rates that are not a non-empty vector or concrete and not
+      finite (or negative, with a start), views of different kernels, an unknown path,
+      or one that does not apply.
   """
   types.check_choice('path', path, PATHS)
   learning_rates = jnp.asarray(learning_rates)
@@ -215,6 +216,7 @@ def as_views(
         'The views of a line must share one kernel; got shapes '
         f'{first.kernel.shape} and {other.kernel.shape}.'
       )
+  _view.check_filled(*view)
   if direction is not None:
     if direction.shape != first.kernel.shape:
       raise ValueError(

@@ -37,6 +37,7 @@ __all__ = [
   'LayerView',
   'Opaque',
   'Stage',
+  'check_filled',
 ]
 
 ACTIVATIONS = ('identity', 'relu', 'sign')
@@ -268,3 +269,14 @@ class LayerView:
     layer = Dense(self.kernel, self.quantizer, self.scaling, self.affine)
     frozen = layer.freeze_scale()
     return dataclasses.replace(self, scaling=None, affine=frozen.affine)
+
+
+def check_filled(*views: LayerView) -> None:
+  """Raises a ``ValueError`` for an empty batch or an empty kernel."""
+  for view in views:
+    if view.labels.size == 0 or view.kernel.size == 0:
+      raise ValueError(
+        'A batch and a kernel must not be empty; got '
+        f'{view.labels.size} examples and a kernel of shape '
+        f'{view.kernel.shape}.'
+      )

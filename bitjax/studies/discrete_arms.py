@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import lanes as lanes_lib
 from bitjax import measures
@@ -35,6 +36,7 @@ __all__ = [
   'check',
   'coordinate',
   'discrete',
+  'label',
   'lane',
   'multi',
   'problem_of',
@@ -77,7 +79,10 @@ def ball(name: str) -> types.Budget:
 
 
 def check(
-  balls: Sequence[str], layers: Sequence[str], num_rounds: Sequence[int]
+  balls: Sequence[str],
+  layers: Sequence[str],
+  num_rounds: Sequence[int],
+  round_rankings: Sequence[str] = RANKINGS,
 ) -> None:
   """Raises a ``ValueError`` for what `toy_discrete.compare` cannot run."""
   for name in balls:
@@ -87,6 +92,17 @@ def check(
       "layers must begin with 'first', and num_rounds must grow; got "
       f'layers {tuple(layers)} and num_rounds {tuple(num_rounds)}.'
     )
+  if RANKINGS[-1] not in round_rankings:
+    raise ValueError(
+      f'round_rankings must list {RANKINGS[-1]!r}, which contrasts are about; '
+      f'got {tuple(round_rankings)}.'
+    )
+
+
+def label(signal: str, ranking: str) -> str:
+  """What figures call a discrete gradient."""
+  # By cost alone every ranking is the same: the cheapest first.
+  return 'cost only' if signal == 'cost' else f'{signal} {ranking}'
 
 
 def problem_of(
@@ -141,7 +157,7 @@ def discrete(
 ) -> toy.Outputs:
   """All moves at once, for every signal and ranking, by prefix."""
   posed = pose()
-  signals = _signals(posed)
+  signals = _signals(posed, SIGNALS)
 
   def spend(signal, ranking):
     step = scans.discrete_gradient(
@@ -159,29 +175,42 @@ def discrete(
       'true': step.decrease_search,
     }
 
-  axes = (jnp.arange(len(names)) for names in (SIGNALS, RANKINGS))
-  return lanes_lib.grid(
-    spend, dict(zip(('signal', 'ranking'), axes, strict=True))
+  shape = len(SIGNALS), len(RANKINGS)
+  rows = [  # By cost alone every ranking is the same.
+    (signal, ranking if SIGNALS[signal] != 'cost' else 0)
+    for signal, ranking in np.ndindex(*shape)
+  ]
+  distinct = sorted(set(rows))
+  signal, ranking = jnp.asarray(distinct).T
+  found = lanes_lib.each(spend, {'signal': signal, 'ranking': ranking})
+  places = jnp.asarray([distinct.index(row) for row in rows])
+  return jax.tree.map(
+    lambda leaf: leaf[places].reshape(*shape, *leaf.shape[1:]), found
   )
 
 
-def _signals(posed):
-  """What each flip promises, [signals, *kernel.shape], in the order of `SIGNALS`."""
+def _signals(posed, names):
+  """What each flip promises, [names, *kernel.shape]."""
   view = posed.search
   moves = scans.moves(view)
-  gradient = jax.grad(view.loss)(view.kernel)
   key = jax.random.fold_in(posed.noise_key, 1 << 21)
   found = {
-    'exact': scans.flip_gains(view).gains,
-    'linear': -gradient * moves.changes[0],
-    'random': 1.0 - jax.random.uniform(key, view.kernel.shape),
-    'cost': 1.0 / jnp.abs(moves.destinations[0] - view.kernel),
+    'exact': lambda: scans.flip_gains(view).gains,
+    'linear': lambda: -jax.grad(view.loss)(view.kernel) * moves.changes[0],
+    'random': lambda: 1.0 - jax.random.uniform(key, view.kernel.shape),
+    'cost': lambda: 1.0 / jnp.abs(moves.destinations[0] - view.kernel),
   }
-  return jnp.stack([found[name] for name in SIGNALS])
+  return jnp.stack([found[name]() for name in names])
 
 
 def rounds(
-  pose: Pose, budget: types.Budget, signal: str, split: str, num_rounds: int
+  pose: Pose,
+  budget: types.Budget,
+  signal: str,
+  split: str,
+  num_rounds: int,
+  *,
+  rankings: Sequence[str] = RANKINGS,
 ) -> toy.Outputs:
   """Rounds that score again, for every ranking, by the share of them made."""
   posed = pose()
@@ -205,7 +234,8 @@ def rounds(
       'returns': jnp.sum(path.num_returns),
     }
 
-  return lanes_lib.each(spend, {'ranking': jnp.arange(len(RANKINGS))})
+  powers = jnp.asarray([RANKINGS.index(name) for name in rankings])
+  return lanes_lib.each(spend, {'ranking': powers})
 
 
 def ste(
@@ -255,7 +285,7 @@ def coordinate(
   """One move after another, each if it helps, in every order."""
   posed = pose()
   start = posed.losses(posed.kernel)
-  signals = _signals(posed)
+  signals = _signals(posed, ORDERS)
 
   def spend(order):
     found = scans.coordinate_discrete_gradient(
@@ -274,8 +304,7 @@ def coordinate(
       'moves': found.num_moves,
     }
 
-  places = jnp.array([SIGNALS.index(name) for name in ORDERS])
-  return lanes_lib.each(spend, {'order': places})
+  return lanes_lib.each(spend, {'order': jnp.arange(len(ORDERS))})
 
 
 def random(pose: Pose, budget: types.Budget) -> toy.Outputs:

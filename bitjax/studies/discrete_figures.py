@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_findings as findings
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-__all__ = ['page', 'panel', 'reliability']
+__all__ = ['page', 'panel', 'reliability', 'rounds']
 
 _COLORS = {
   'discrete': '#0077BB',
@@ -28,36 +29,82 @@ _COLORS = {
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """A row of panels for each choice of layers in the first ball, and reliability.
+  """All arms in the ball; the main ones if there are several balls or layers.
+
+  Below them the number of rounds, if there are several, and the reliability.
 
   Args:
     results: of `toy_discrete.compare`.
   """
   from matplotlib import pyplot
 
-  states, layers = (results[n].values.tolist() for n in ('state', 'layers'))
-  ball = results.ball.values[0]
+  names = ('ball', 'layers', 'state')
+  balls, layers, states = (results[name].values.tolist() for name in names)
+  places = [
+    {'ball': ball, 'layers': moved}
+    for ball, moved in itertools.product(balls, layers)
+  ]
+  brief = len(places) > 1
+  heights = [0.35 + 0.155 * len(_rows(results, p, brief)) for p in places]
+  by_rounds = results.num_rounds.size > 1
+  heights += [2.0] * (1 + by_rounds)
   fig, axes = pyplot.subplots(
-    len(layers) + 1,
+    len(heights),
     len(states),
-    figsize=(6.75, 4.8 * len(layers) + 2.2),
-    height_ratios=[4.8] * len(layers) + [2.0],
+    figsize=(6.75, sum(heights) + 0.3 * len(heights)),
+    height_ratios=heights,
     sharey='row',
     squeeze=False,
   )
-  for row, name in zip(axes[:-1], layers, strict=True):
+  for row, place in zip(axes, places, strict=False):
     for ax, state in zip(row, states, strict=True):
-      panel(ax, results, {'state': state, 'ball': ball, 'layers': name})
-      moved = 'first layer' if name == 'first' else 'all layers'
-      ax.set_title(f'{state}, {moved}, {ball}')
-      ax.set_xlabel('decrease of the loss (nats)')
-  for ax, state in zip(axes[-1], states, strict=True):
-    reliability(ax, results, state)
+      panel(ax, results, place | {'state': state}, brief=brief)
+      moved = 'first layer' if place['layers'] == 'first' else 'all layers'
+      ax.set_title(f'{state}, {moved}, {place["ball"]}')
+  for ax in axes[len(places) - 1]:
+    ax.set_xlabel('decrease of the loss (nats)')
+  for column, state in enumerate(states):
+    reliability(axes[-1, column], results, state)
+    if by_rounds:
+      rounds(axes[-2, column], results, places[0] | {'state': state})
   axes[-1, 0].set_ylabel('correlation over moves')
-  axes[-1, 0].legend(fontsize=6.5)
+  if by_rounds:
+    axes[-2, 0].set_ylabel('decrease (nats), whole budget')
+  for row in axes[len(places) :]:
+    row[0].legend(fontsize=6.5)
   lines = axes[0, 0].get_legend_handles_labels()
   fig.legend(*lines, loc='outside upper center', ncols=3)
   return fig
+
+
+def rounds(
+  ax: axes_lib.Axes, results: xarray.Dataset, where: dict[str, Any]
+) -> None:
+  """Draws what more rounds save, with the whole budget, on A and on B.
+
+  Args:
+    ax: where to draw.
+    results: of `toy_discrete.compare`.
+    where: labels of ball, layers and state.
+  """
+  start = _start(results, where)
+  numbers = results.num_rounds.values
+  for signal, color in (('exact', '#0077BB'), ('linear', '#CC3311')):
+    for split, style in zip(discrete_arms.SPLITS, ('--', '-'), strict=True):
+      for batch, marker in (('search', 'o'), ('holdout', '^')):
+        loss = findings.reached(
+          results, 'rounds', 'all', batch, **where,
+          signal=signal, split=split, ranking=findings.DENSE,
+        )  # fmt: skip
+        rows = (start[batch] - loss).transpose('num_rounds', 'seed').values
+        plots.band(
+          ax, numbers, rows, color=color, linestyle=style, marker=marker,
+          label=f'{signal}, {split}, {findings.BATCHES[batch]}',
+        )  # fmt: skip
+  ax.axhline(0, color='black', linewidth=0.8)
+  ax.set_xscale('log', base=2)
+  ax.set_xticks(numbers, [f'{number}' for number in numbers])
+  ax.set_xlabel('rounds (per squared cost)')
 
 
 def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
@@ -81,68 +128,107 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
 
 
 def panel(
-  ax: axes_lib.Axes, results: xarray.Dataset, where: dict[str, Any]
+  ax: axes_lib.Axes,
+  results: xarray.Dataset,
+  where: dict[str, Any],
+  *,
+  brief: bool = False,
 ) -> None:
   """Draws the decreases of all arms, one row each, with their intervals.
 
   Filled: on A, with the number of moves, rate or steps that is best there; open:
-  on B, with those chosen on other seeds; a cross: on A, the whole budget spent.
+  on B, with those chosen on other seeds; a cross: on A, the whole budget spent. What
+  is far to the left of all others is a number at the edge.
 
   Args:
     ax: where to draw.
     results: of `toy_discrete.compare`.
-    where: labels of state and ball.
+    where: labels of ball, layers and state.
+    brief: whether to draw the main arms only.
   """
-  rows = _rows(results, where)
-  start = protocols.arm(results, 'discrete').sel(where)
-  start = start.isel(prefix=0, signal=0, ranking=0)
+  rows = _rows(results, where, brief)
+  start = _start(results, where)
+  drawn = []
   for place, (arm, _, options) in enumerate(rows):
-    color = _COLORS[arm]
-    for offset, batch, protocol, marker, fill, label in _READS:
-      if protocol == 'all' and arm not in ('discrete', 'rounds'):
+    for read in _READS:
+      if read.protocol == 'all' and arm not in ('discrete', 'rounds'):
         continue
-      loss = findings.reached(results, arm, protocol, batch, **where, **options)
-      found = statistics.interval((start[batch] - loss).values)
-      plots.whisker(
-        ax, place + offset, found, color=color, marker=marker, filled=fill
+      loss = findings.reached(
+        results, arm, read.protocol, read.batch, **where, **options
       )
-      if place == 0 or (protocol == 'all' and not _labelled(ax, label)):
-        ax.plot([], [], marker, color='black', label=label, markersize=4,
-                markerfacecolor='black' if fill else 'white')  # fmt: skip
+      found = statistics.interval((start[read.batch] - loss).values)
+      drawn.append((place + read.offset, found, _COLORS[arm], read))
+  near = [found for _, found, _, read in drawn if read.protocol != 'all']
+  low, high = (
+    min(0.0, *(found.low for found in near)),
+    max(0.0, *(found.high for found in near)),
+  )
+  edge = low - 0.5 * (high - low)
+  for y, found, color, read in drawn:
+    if found.mean < edge:
+      ax.text(edge, y, f'\N{LEFTWARDS ARROW}{found.mean:.2g}', color=color,
+              fontsize=6, va='center')  # fmt: skip
+    else:
+      plots.whisker(
+        ax, y, found, color=color, marker=read.marker, filled=read.filled
+      )
+  for read in _READS:
+    ax.plot([], [], read.marker, color='black', label=read.label, markersize=4,
+            markerfacecolor='black' if read.filled else 'white')  # fmt: skip
+  ax.locator_params(axis='x', nbins=5)
+  ax.set_xlim(edge, high + 0.05 * (high - edge))
   ax.axvline(0, color='black', linewidth=0.8)
   ax.set_yticks(range(len(rows)), [name for _, name, _ in rows], fontsize=6.5)
   ax.set_ylim(len(rows) - 0.5, -0.5)
 
 
-# Offset, batch, protocol, marker, whether it is filled, label.
+class _Read(NamedTuple):
+  """Which of an arm's losses is drawn, and how."""
+
+  offset: float
+  batch: str
+  protocol: str
+  marker: str
+  filled: bool
+  label: str
+
+
 _READS = (
-  (-0.2, 'search', 'oracle', 'o', True, 'A, best point'),
-  (0.0, 'search', 'all', 'x', True, 'A, whole budget'),
-  (0.2, 'holdout', 'deployable', 'o', False, 'B, tuned on other seeds'),
+  _Read(-0.2, 'search', 'oracle', 'o', True, 'A, best point'),
+  _Read(0.0, 'search', 'all', 'x', True, 'A, whole budget'),
+  _Read(0.2, 'holdout', 'deployable', 'o', False, 'B, tuned on other seeds'),
 )
 
 
-def _labelled(ax, label):
-  return label in ax.get_legend_handles_labels()[1]
+def _start(results, where):
+  """The losses before any move."""
+  start = protocols.arm(results, 'discrete').sel(where)
+  return start.isel(prefix=0, signal=0, ranking=0)
 
 
-def _rows(results, where):
+def _rows(results, where, brief):
   """Arm, name, labels."""
+  directions = results.direction.values.tolist()
   rows: list[tuple[str, str, dict[str, Any]]] = [
     ('ste', f'STE step, {d}', {'direction': d})
-    for d in results.direction.values.tolist()
+    for d in (directions[:2] if brief else directions)
   ]
   rows += [
     ('multi', f'STE steps, {o}', {'optimizer': o})
     for o in results.optimizer.values.tolist()
   ]
-  rankings = discrete_arms.RANKINGS
-  rows += [
-    ('discrete', f'{s} {r}', {'signal': s, 'ranking': r})
-    for s in discrete_arms.SIGNALS
-    for r in (rankings if s != 'cost' else rankings[:1])
-  ]
+  rankings = results.ranking.values.tolist()
+  ends = rankings[0], rankings[-1]
+  for name in discrete_arms.SIGNALS:
+    shown = ends if brief else rankings
+    if name == 'cost' or (name == 'random' and brief):
+      shown = rankings[-1:]
+    rows += [
+      ('discrete', discrete_arms.label(name, r), {'signal': name, 'ranking': r})
+      for r in shown
+    ]
   number = results.num_rounds.values.tolist()[-1]
+  made = results['rounds_search'].notnull()
   rows += [
     (
       'rounds',
@@ -150,8 +236,9 @@ def _rows(results, where):
       {'signal': s, 'ranking': r, 'split': p, 'num_rounds': number},
     )
     for s in ('exact', 'linear')
-    for r in (rankings[0], rankings[2])
+    for r in ends
     for p in discrete_arms.SPLITS
+    if bool(made.sel(ranking=r).any())
   ]
   if where['layers'] == 'first':
     rows += [

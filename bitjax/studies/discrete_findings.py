@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
   import xarray
 
 __all__ = [
-  'EXPLORATORY',
   'bound',
   'causes',
   'held_out',
+  'judge',
   'reached',
   'reliable',
   'several',
@@ -103,6 +104,20 @@ def bound(
     _log(ste, note),
     primary=primary,
     details=details,
+    protocol='oracle, A',
+    unit='log loss ratio',
+  )
+  best = {
+    signal: _discrete(results, 'oracle', 'search', where, signal, DENSE)
+    for signal in discrete_arms.SIGNALS
+  }
+  yield contrasts.difference(
+    'N3 bound, best moves',
+    f'{_name(where)}: on the batch it searches, the discrete gradient of exact gains '
+    'per squared cost, stopped at its best number of moves, reaches a lower loss than '
+    'one STE step at its best learning rate.',
+    _log(ste, best['exact']),
+    details={signal: _log(ste, loss).mean() for signal, loss in best.items()},
     protocol='oracle, A',
     unit='log loss ratio',
   )
@@ -329,7 +344,17 @@ def reliable(results: xarray.Dataset, state: str) -> Verdicts:
   )
 
 
-EXPLORATORY = (held_out, causes, several, split)
+def judge(results: xarray.Dataset) -> Verdicts:
+  """All findings, in every ball, layer and state; the primary contrast first."""
+  names = ('ball', 'layers', 'state')
+  places = itertools.product(*(results[name].values.tolist() for name in names))
+  for number, labels in enumerate(places):
+    where = dict(zip(names, labels, strict=True))
+    yield from bound(results, where, primary=number == 0)
+    for find in (held_out, causes, several, split):
+      yield from find(results, where)
+  for state in results.state.values.tolist():
+    yield from reliable(results, state)
 
 
 def _contrast(

@@ -37,8 +37,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
   """
   from matplotlib import pyplot
 
-  found = findings.tuned(results)
-  names = found.estimator.values.tolist()
+  names = results.estimator.values.tolist()
   fig, axes = pyplot.subplots(
     1, 3, figsize=(6.75, 1.6 + 0.26 * len(names)), sharey=True
   )
@@ -46,7 +45,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
     for offset, (stage, label, marker, color) in zip(
       (-0.22, 0, 0.22), _STAGES, strict=True
     ):
-      losses = found[f'{stage}_{batch}']
+      losses = results[f'{stage}_{batch}']
       if 'perturbed' in losses.dims:
         losses = losses.isel(perturbed=-1)
       _rows(ax, losses, offset, label, marker, color)
@@ -55,7 +54,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
   for offset, (name, label, marker, color) in zip(
     (-0.27, -0.09, 0.09, 0.27), _SHARES, strict=True
   ):
-    share = found[name].sel(layer='all')
+    share = results[name].sel(layer='all')
     _rows(axes[2], share, offset, label, marker, color)
   axes[2].set_xlim(0, 1)
   axes[2].set_xlabel('share of flips, all layers')

@@ -1,7 +1,6 @@
 """N15 and N16, judged from the results of `toy_optima.compare`.
 
-Each estimator has its own learning rate, tuned on the other seeds' held-out losses
-after training. Logs of loss ratios are above 0 where the later loss is lower.
+Logs of loss ratios are above 0 where the later loss is lower.
 """
 
 from __future__ import annotations
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitjax.studies import contrasts
-from bitjax.studies import protocols
 from bitjax.studies import verdicts
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['descent', 'escape', 'nearest', 'optimum', 'tuned']
+__all__ = ['descent', 'escape', 'nearest', 'optimum']
 
 NAMES = {'search': 'training', 'holdout': 'held-out'}
 INFO = {'protocol': 'rate tuned on other seeds', 'unit': 'log loss ratio'}
@@ -26,23 +24,11 @@ INFO = {'protocol': 'rate tuned on other seeds', 'unit': 'log loss ratio'}
 Verdicts = Iterator[verdicts.Verdict]
 
 
-def tuned(results: xarray.Dataset) -> xarray.Dataset:
-  """All variables at each estimator's own learning rate, without that axis.
-
-  Args:
-    results: of `toy_optima.compare`.
-  """
-  names = {f'trained_{batch}': batch for batch in NAMES}
-  return protocols.select(
-    results.rename(names), ['learning_rate'], 'deployable'
-  ).rename({batch: name for name, batch in names.items()})
-
-
 def descent(found: xarray.Dataset, estimator: str) -> Verdicts:
   """N15: the best flips lower the training loss; is that true of other data?
 
   Args:
-    found: of `tuned`.
+    found: of `toy_optima.compare`.
     estimator: the network's; the primary contrast is that on held-out data.
   """
   own = found.sel(estimator=estimator)
@@ -69,7 +55,7 @@ def optimum(found: xarray.Dataset, estimator: str) -> Verdicts:
   """N15: how far from a local optimum of single flips does training end?
 
   Args:
-    found: of `tuned`.
+    found: of `toy_optima.compare`.
     estimator: the network's.
   """
   own = found.sel(estimator=estimator)
@@ -113,7 +99,11 @@ def optimum(found: xarray.Dataset, estimator: str) -> Verdicts:
 
 
 def nearest(found: xarray.Dataset) -> Verdicts:
-  """N15: does any estimator end nearer to a local optimum than the normal one?"""
+  """N15: does any estimator end nearer to a local optimum than the normal one?
+
+  Args:
+    found: of `toy_optima.compare`.
+  """
   every = found['improving'].sel(layer='all')
   first, *others = every.estimator.values.tolist()
   shares = {
@@ -146,7 +136,7 @@ def escape(found: xarray.Dataset, estimator: str) -> Verdicts:
   """N16: flipping weights at random and descending again leaves the optimum.
 
   Args:
-    found: of `tuned`.
+    found: of `toy_optima.compare`.
     estimator: the network's.
   """
   own = found.sel(estimator=estimator)

@@ -66,6 +66,7 @@ def compare(
   num_rounds: Sequence[int],
   num_candidates: int,
   train_steps: int,
+  round_rankings: Sequence[str] = discrete_arms.RANKINGS,
   states: Sequence[str] = STATES,
 ) -> xarray.Dataset:
   """Runs all arms on every seed, from every state, in every ball.
@@ -81,6 +82,7 @@ def compare(
     num_rounds: numbers of rounds; STE makes as many steps as the last of them.
     num_candidates: moves that the sequential search tries.
     train_steps: updates of the trained state.
+    round_rankings: some of `discrete_arms.RANKINGS`, in that order.
     states: some of `STATES`.
 
   Returns:
@@ -157,13 +159,14 @@ def compare(
       'rounds',
       discrete_arms.rounds,
       {'share': discrete_arms.SHARES},
-      own={'ranking': discrete_arms.RANKINGS},
+      own={'ranking': round_rankings},
       once=('used', 'moves', 'returns'),
       static={
         'signal': discrete_arms.SIGNALS[:2],
         'split': discrete_arms.SPLITS,
         'num_rounds': num_rounds,
       },
+      rankings=tuple(round_rankings),
     ),
     arm(
       'ste',

@@ -1,7 +1,8 @@
 """Where training ends: is it a local optimum of single flips, and can it be left?
 
-One lane trains one network, with one estimator, on its seed's batch A, which is its
-whole training set. Then single flips are asked about:
+One network is trained with each estimator and learning rate on each seed's batch A,
+which is its whole training set. An estimator's rate is that which the other seeds'
+held-out losses prefer. The network it leads to is asked about single flips:
 
 * of all layers: which share of them would lower the training loss, and is that true
   of the held-out batch B as well (`scans.flip_certificate`);
@@ -29,6 +30,7 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.studies import choices
+from bitjax.studies import protocols
 from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config
@@ -97,8 +99,9 @@ def compare(
     stream: examples at a time, for certificates.
 
   Returns:
-    A dataset over (estimator, learning_rate, seed, ...): losses ``trained_*``,
-    ``descended_*`` in nats on ``search`` (A) and ``holdout`` (B), ``accuracy_*``;
+    A dataset over (estimator, seed, ...): losses ``trained_*``, ``descended_*`` in
+    nats on ``search`` (A) and ``holdout`` (B), ``accuracy_*``, at the ``chosen_rate``;
+    those of all rates, ``tuning_*``, over (estimator, seed, learning_rate);
     what certificates say, by layer and for ``all``; by number of perturbed weights
     ``perturbed_search`` and ``again_*``, after the second descent; and
     ``additivity``, the gain of pairs over the sum of their single gains.
@@ -116,24 +119,36 @@ def compare(
   layers = [f'Dense_{n}' for n in range(len(problem.config.hidden) + 1)]
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(_PER_LAYER, ('layer',))
   dims |= dict.fromkeys(_PER_PERTURBATION, ('perturbed',))
+  lanes_of = {
+    'estimator': range(len(estimators)),
+    'seed': problem.config.seeds,
+  }
+  fit = functools.partial(
+    _fit, problem, tuple(estimators), train_steps=train_steps
+  )
+  tuning = sweep(
+    functools.partial(_tuning, problem, fit),
+    name='tuning',
+    lanes=lanes_of | {'learning_rate': learning_rates},
+    shared={'arrays': problem.arrays},
+  )
+  chosen = protocols.deployable(tuning, ['learning_rate']).learning_rate
   found = sweep(
     functools.partial(
       _lane,
       problem=problem,
-      estimators=tuple(estimators),
-      train_steps=train_steps,
+      fit=fit,
       max_flips=max_flips,
       perturbed=tuple(perturbed),
       num_pairs=num_pairs,
       stream=stream,
     ),
     name='optima',
-    lanes={
-      'estimator': range(len(estimators)),
-      'learning_rate': learning_rates,
-      'seed': problem.config.seeds,
+    lanes=lanes_of,
+    shared={
+      'arrays': problem.arrays,
+      'rates': jnp.asarray(chosen.transpose('estimator', 'seed').values),
     },
-    shared={'arrays': problem.arrays},
     dims=dims,
     coords={
       'layer': [*layers, 'all'],
@@ -141,26 +156,17 @@ def compare(
     },
     chunk=1,
   )
+  chosen = chosen.drop_vars('learning_rate')
+  tuning = tuning.rename({name: f'tuning_{name}' for name in tuning.data_vars})
+  found = found.assign({**tuning.data_vars, 'chosen_rate': chosen})
   return found.assign_coords(estimator=list(estimators))
 
 
-def _lane(
-  estimator,
-  learning_rate,
-  seed,
-  arrays,
-  *,
-  problem,
-  estimators,
-  train_steps,
-  max_flips,
-  perturbed,
-  num_pairs,
-  stream,
+def _fit(
+  problem, estimators, estimator, learning_rate, experiment, *, train_steps
 ):
-  experiment = problem.experiment(seed, arrays)
-  training, other = experiment.batches[max(problem.config.batch_size)]
-  keys = jax.random.split(jax.random.wrap_key_data(experiment.noise), 3)
+  """The variables of a trained network."""
+  training, _ = experiment.batches[max(problem.config.batch_size)]
 
   def fit(chosen: variant_gradients.Estimators):
     return toy_training.train(
@@ -172,7 +178,7 @@ def _lane(
       experiment.variables,
       training,
       jnp.arange(training.labels.size),
-      keys[0],
+      _keys(experiment)[0],
       num_steps=train_steps,
       learning_rate=learning_rate,
       anneal=True,
@@ -182,7 +188,43 @@ def _lane(
     toy_variants.Variant(name, 0, **_VARIANTS[name]).estimators
     for name in estimators
   ]
-  variables = choices.switch(fit, variants)(estimator)
+  return choices.switch(fit, variants)(estimator)
+
+
+def _keys(experiment):
+  return jax.random.split(jax.random.wrap_key_data(experiment.noise), 3)
+
+
+def _tuning(problem, fit, *, estimator, seed, learning_rate, arrays):
+  """What a learning rate leads to."""
+  experiment = problem.experiment(seed, arrays)
+  variables = fit(estimator, learning_rate, experiment)
+  posed = toy.pose_problem(
+    problem.model('binary'),
+    experiment._replace(variables=variables),
+    max(problem.config.batch_size),
+  )
+  return posed.losses(posed.kernel)
+
+
+def _lane(
+  estimator,
+  seed,
+  arrays,
+  rates,
+  *,
+  problem,
+  fit,
+  max_flips,
+  perturbed,
+  num_pairs,
+  stream,
+):
+  experiment = problem.experiment(seed, arrays)
+  training, other = experiment.batches[max(problem.config.batch_size)]
+  keys = _keys(experiment)
+  rate = rates[estimator, jnp.argmax(arrays['seeds'] == seed)]
+  variables = fit(estimator, rate, experiment)
   model = problem.model('binary')
   experiment = experiment._replace(variables=variables)
   size = training.labels.size

@@ -190,6 +190,8 @@ def test_pairs(make):
 def test_bad_input(make):
   with pytest.raises(ValueError, match=r'size must be >= 1; got 0'):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((3, 2)), jnp.ones(3), 0)
+  with pytest.raises(ValueError, match='must not be empty; got 0 examples'):
+    scans.stream_gains(lambda *_: make()[0], jnp.ones((0, 2)), jnp.ones(0), 1)
   view, _ = make()
   real = dataclasses.replace(view, quantizer=None)
   gains, other = gains_of([0.1], [0.1]), gains_of([0.1, 0.2], [0.1, 0.1])

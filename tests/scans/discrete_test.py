@@ -5,8 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from bitjax import descent
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
@@ -283,6 +285,7 @@ def test_prefixes_are_the_first_moves(make, binary):
   # Many, so that they are points on a line; more than all are all of them.
   prefixes = (*range(70), 99)
   scan = scans.prefix_scan(view, step, prefixes, holdout=holdout)
+  assert scan.path == ('steps' if binary else 'incremental')
   moves = int(step.num_moves)
   assert 4 < moves < 99
   np.testing.assert_array_equal(scan.num_moves, np.minimum(prefixes, moves))
@@ -297,11 +300,44 @@ def test_prefixes_are_the_first_moves(make, binary):
   assert scan.best == np.argmin(scan.search)
   falls = scan.decreases()
   np.testing.assert_allclose(falls[0], scan.search[0] - scan.search.min())
+  # Few, in any order: one after another, and all the others at once.
+  few = (99, 3, 0, 3, 2)
+  path = 'incremental' if binary else 'brute_force'
+  found = scans.prefix_scan(view, step, few, holdout=holdout, path=path)
+  np.testing.assert_array_equal(found.num_moves, [moves, 3, 0, 3, 2])
+  np.testing.assert_allclose(
+    [found.search, found.holdout],
+    [losses[jnp.array(few)] for losses in (scan.search, scan.holdout)],
+    atol=1e-5,
+  )
   if binary:
     return
   default = scans.prefix_scan(view, step)
   assert default.holdout is None and default.num_moves[-1] == moves
   np.testing.assert_array_equal(default.num_moves[:4], [0, 1, 2, 4])
+
+
+def test_steps_and_central_differences_descend(make):
+  view, loss = make(seed=10)
+
+  def discrete(kernel):
+    moved = dataclasses.replace(view, kernel=kernel)
+    step = scans.discrete_gradient(moved, types.Budget(0.2), rank_by=2)
+    return step.loss, -step.displacement
+
+  def central(kernel):
+    moved = dataclasses.replace(view, kernel=kernel)
+    return moved.loss(kernel), scans.central_difference(moved, 0.25)
+
+  for value_and_grad in (discrete, central):
+    tx = optax.sgd(1.0)
+    path = descent.descend(value_and_grad, tx, view.kernel, 2)
+    kernel = view.kernel
+    for step in range(3):
+      np.testing.assert_allclose(path.losses[step], loss(kernel), atol=1e-5)
+      kernel -= value_and_grad(kernel)[1]
+    assert path.losses[0] > path.losses[1]
+    assert path.flips[1] > 0
 
 
 def test_jit_vmap_and_a_traced_radius(make):
@@ -362,7 +398,7 @@ def test_bad_input(make):
   multi = scans.multi_step_discrete_gradient
   for call, message in (
     (lambda: single(view, types.Budget(0.0)), r'radius must be > 0'),
-    (lambda: multi(view, good, 0), r'num_steps must be >= 1; got 0'),
+    (lambda: multi(view, good, 0), r'num_steps must be an integer >= 1; got 0'),
     (
       lambda: multi(view, good, 2, 'odd'),
       r"split.*even, cumulative; got 'odd'",
@@ -385,6 +421,16 @@ def test_bad_input(make):
   for prefixes in (), (-1, 2):
     with pytest.raises(ValueError, match='prefixes must be numbers >= 0'):
       scans.prefix_scan(view, step, prefixes)
+  with pytest.raises(ValueError, match='path must be one of'):
+    scans.prefix_scan(view, step, path='x')
+  real, _ = make(binary=False)
+  with pytest.raises(ValueError, match="'steps' does not apply: its kernel is"):
+    scans.prefix_scan(real, step, path='steps')
+  opaque = (scans.Opaque(jax.nn.relu), *view.tail)
+  opaque = dataclasses.replace(view, tail=opaque)
+  assert scans.prefix_scan(opaque, step, (0, 1)).path == 'brute_force'
+  with pytest.raises(ValueError, match="'incremental' does not apply: its ta"):
+    scans.prefix_scan(opaque, step, path='incremental')
 
 
 def test_what_fits_is_found_without_sorting():

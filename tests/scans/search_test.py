@@ -221,3 +221,40 @@ def test_bad_input(make):
   ):
     with pytest.raises(ValueError, match=message):
       call()
+
+
+def test_nothing_to_look_at_and_losses_that_are_not_finite(make):
+  view, _ = make()
+  budget, key = types.Budget(0.1), jax.random.key(0)
+  step = scans.discrete_gradient(view, budget, signal='cost')
+  calls = {
+    'single': lambda v: scans.discrete_gradient(v, budget, signal='cost'),
+    'multi': lambda v: scans.multi_step_discrete_gradient(
+      v, budget, 1, signal='cost'
+    ),
+    'coordinate': lambda v: scans.coordinate_discrete_gradient(
+      v, budget, order='cost', num_candidates=1
+    ),
+    'exhaustive': lambda v: scans.exhaustive(
+      v, budget, coordinates=jnp.array([0])
+    ),
+    'descent': lambda v: scans.flip_descent(v, 1),
+    'pairs': lambda v: scans.pair_gains(v, key, 1),
+    'central': lambda v: scans.central_difference(v, 0.1),
+    'prefixes': lambda v: scans.prefix_scan(v, step, (0, 1)),
+    'line': lambda v: scans.line_scan(v, v.kernel, jnp.ones(2)),
+  }
+  no_batch = dataclasses.replace(
+    view, inputs=view.inputs[:0], labels=view.labels[:0]
+  )
+  no_units = dataclasses.replace(view, kernel=view.kernel[:, :0])
+  for call in calls.values():
+    with pytest.raises(ValueError, match='must not be empty; got 0 examples'):
+      call(no_batch)
+    with pytest.raises(ValueError, match=r'a kernel of shape \(6, 0\)'):
+      call(no_units)
+  infinite = (*view.tail, scans.Affine(jnp.inf))
+  infinite = dataclasses.replace(view, tail=infinite)
+  for name in 'single', 'coordinate', 'exhaustive', 'descent', 'pairs':
+    with pytest.raises(ValueError, match='must be finite; got'):
+      calls[name](infinite)

@@ -70,15 +70,38 @@ def test_moves_of_a_layer_or_of_all_share_the_ball(problem, layer):
     assert sum(bool(jnp.any(part != 0)) for part in moved) > 1
 
 
+def test_by_cost_alone_every_ranking_is_the_same(problem):
+  posed = pose(problem, 'Dense_0')
+  view = posed.search
+  found = discrete_arms.discrete(
+    lambda: posed, types.Budget(RADIUS), prefixes=[0, 3, view.kernel.size]
+  )
+  row = discrete_arms.SIGNALS.index('cost')
+  for place in range(len(discrete_arms.RANKINGS)):
+    step = scans.discrete_gradient(
+      view, types.Budget(RADIUS), rank_by=place, signal='cost'
+    )
+    assert found['moves'][row, place] == step.num_moves > 3
+    end = posed.search.loss(view.kernel + step.displacement)
+    np.testing.assert_allclose(found['search'][row, place, -1], end, rtol=1e-5)
+
+
 def test_rounds_are_read_at_shares_of_their_number(problem):
   posed = pose(problem, 'Dense_0')
   budget = types.Budget(RADIUS)
-  found = discrete_arms.rounds(lambda: posed, budget, 'linear', 'cumulative', 2)
+  found = discrete_arms.rounds(
+    lambda: posed,
+    budget,
+    'linear',
+    'cumulative',
+    2,
+    rankings=('gain', 'per squared cost'),
+  )
   path = scans.multi_step_discrete_gradient(
     posed.search, budget, 2, 'cumulative', rank_by=2, signal='linear'
   )
   np.testing.assert_allclose(
-    found['search'][2], path.search[jnp.array([0, 0, 1, 1, 2])], rtol=1e-5
+    found['search'][1], path.search[jnp.array([0, 0, 1, 1, 2])], rtol=1e-5
   )
 
 
@@ -129,3 +152,5 @@ def test_reliability_compares_both_batches(problem):
 def test_bad_input(balls, layers, num_rounds, words):
   with pytest.raises(ValueError, match=words):
     discrete_arms.check(balls, layers, num_rounds)
+  with pytest.raises(ValueError, match='round_rankings must list'):
+    discrete_arms.check(('l2:1',), ('first',), (1,), ('gain',))

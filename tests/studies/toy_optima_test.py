@@ -25,69 +25,66 @@ def problem():
   return config.open(studies.Sweep())
 
 
-@pytest.fixture(scope='module')
-def results(problem):
+def compare(problem, estimators, learning_rates):
   return toy_optima.compare(
     problem,
     studies.Sweep(),
-    estimators=('normal', 'EDE'),
-    # Practically 0: the network stays what it was.
-    learning_rates=(1e-20, 1e-2),
+    estimators=estimators,
+    learning_rates=learning_rates,
     train_steps=40,
     max_flips=200,
     perturbed=(3,),
     num_pairs=4,
     stream=20,
-  )
+  ).sel(seed=2)
 
 
-def at(results, name, rate=0, estimator='normal', **labels):
-  found = results[name].sel(seed=2, estimator=estimator, **labels)
-  return found.isel(learning_rate=rate).values
-
-
-def test_untrained_lane_is_the_plain_computation(problem, results):
+def test_untrained_lane_is_the_plain_computation(problem):
+  # Practically 0: the network stays what it was.
+  results = compare(problem, ('normal',), (1e-20,)).sel(estimator='normal')
   experiment = problem.experiment(jnp.asarray(2), problem.arrays)
   posed = toy.pose_problem(problem.model('binary'), experiment, SIZE)
   whole = toy.pose_problem(
     problem.model('binary'), experiment, SIZE, layer=None
   )
   for name, loss in posed.losses(posed.kernel).items():
-    np.testing.assert_allclose(at(results, f'trained_{name}'), loss, rtol=1e-5)
+    np.testing.assert_allclose(results[f'trained_{name}'], loss, rtol=1e-5)
   gains = scans.flip_gains(whole.search, path='brute_force').gains
   held = scans.flip_gains(whole.holdout, path='brute_force').gains
   better = np.asarray(gains) > 1e-6 * float(posed.search.loss(posed.kernel))
   np.testing.assert_allclose(
-    at(results, 'improving', layer='all'), better.mean(), atol=2e-3
+    results['improving'].sel(layer='all'), better.mean(), atol=2e-3
   )
   np.testing.assert_allclose(
-    at(results, 'holds', layer='all'), (held[better] > 0).mean(), atol=1e-2
+    results['holds'].sel(layer='all'), (held[better] > 0).mean(), atol=1e-2
   )
   descent = scans.flip_descent(posed.search, 200, path='recompute')
-  assert at(results, 'certified') == descent.certified == 1
+  assert results['certified'] == descent.certified == 1
   end = posed.losses(posed.kernel + descent.displacement)
   for name, loss in end.items():
-    np.testing.assert_allclose(
-      at(results, f'descended_{name}'), loss, rtol=1e-4
-    )
+    np.testing.assert_allclose(results[f'descended_{name}'], loss, rtol=1e-4)
   moved = dataclasses.replace(
     posed.search, kernel=posed.kernel + descent.displacement
   )
-  assert at(results, 'is_optimum', layer='Dense_0') == 0
+  assert results['is_optimum'].sel(layer='Dense_0') == 0
   assert scans.flip_gains(moved).gains.max() <= 1e-5
 
 
-def test_training_and_flips_lower_the_training_loss(results):
+def test_training_and_flips_lower_the_training_loss(problem):
+  rates = 1e-20, 1e-2
+  results = compare(problem, ('normal', 'EDE'), rates)
+  before = results['tuning_search'].sel(learning_rate=rates[0])
+  assert before[0] == before[1]
   for estimator in ('normal', 'EDE'):
-    labels = {'rate': 1, 'estimator': estimator}
-    before = at(results, 'trained_search', estimator=estimator)
-    trained = at(results, 'trained_search', **labels)
-    descended = at(results, 'descended_search', **labels)
-    assert before > trained > descended > 0
-    assert at(results, 'perturbed_search', **labels)[0] > descended
-  assert at(results, 'trained_search', rate=1, estimator='normal') != at(
-    results, 'trained_search', rate=1, estimator='EDE'
-  )
+    found = results.sel(estimator=estimator)
+    assert found['chosen_rate'] == rates[1]
+    tuned = found['tuning_search'].sel(learning_rate=rates[1])
+    trained, descended = found['trained_search'], found['descended_search']
+    np.testing.assert_allclose(trained, tuned, rtol=1e-4)
+    assert before[0] > trained > descended > 0
+    assert found['perturbed_search'][0] > descended
+  losses = results['trained_search']
+  assert losses[0] != losses[1]
 
 
 def test_more_perturbed_weights_than_there_are(problem):
@@ -107,20 +104,17 @@ def test_more_perturbed_weights_than_there_are(problem):
 
 def test_verdicts_of_a_known_table():
   seeds, rng = 12, np.random.default_rng(0)
-  dims = ('estimator', 'learning_rate', 'seed')
-  shape = (2, 2, seeds)
+  dims = ('estimator', 'seed')
+  shape = (2, seeds)
 
   def values(value, *extra):
     noise = 1 + 0.001 * rng.normal(size=(*shape, *extra))
     return np.broadcast_to(value, (*shape, *extra)) * noise
 
-  by_rate = np.array([1.0, 0.5])[None, :, None]  # The second rate is better.
-  table = {
-    f'trained_{batch}': (dims, values(by_rate)) for batch in findings.NAMES
-  }
+  table = {f'trained_{batch}': (dims, values(0.5)) for batch in findings.NAMES}
   table |= {
-    'descended_search': (dims, values(0.1 * by_rate)),
-    'descended_holdout': (dims, values(1.5 * by_rate)),
+    'descended_search': (dims, values(0.05)),
+    'descended_holdout': (dims, values(0.75)),
     'additivity': (dims, values(0.4)),
   }
   for name in ('num_flips', 'certified', 'accuracy_search', 'accuracy_holdout'):
@@ -136,26 +130,24 @@ def test_verdicts_of_a_known_table():
   other[1] *= 0.5  # The other estimator ends nearer to an optimum.
   again = (*dims, 'perturbed')
   table |= {
-    'again_search': (again, values(0.1 * by_rate[..., None], 1)),
-    'again_holdout': (again, values(0.7 * by_rate[..., None], 1)),
+    'again_search': (again, values(0.05, 1)),
+    'again_holdout': (again, values(0.35, 1)),
     'again_certified': (again, values(1.0, 1)),
     'perturbed_search': (again, values(0.3, 1)),
   }
   results = xarray.Dataset(
     table,
     {
-      'estimator': ['normal', 'other'], 'learning_rate': [0.1, 0.2],
-      'seed': range(seeds), 'layer': ['all'], 'perturbed': [8],
+      'estimator': ['normal', 'other'], 'seed': range(seeds), 'layer': ['all'], 'perturbed': [8],
     },
   )  # fmt: skip
-  found = findings.tuned(results)
   verdicts = {
     verdict.finding: verdict
     for part in (
-      findings.descent(found, 'normal'),
-      findings.optimum(found, 'normal'),
-      findings.nearest(found),
-      findings.escape(found, 'normal'),
+      findings.descent(results, 'normal'),
+      findings.optimum(results, 'normal'),
+      findings.nearest(results),
+      findings.escape(results, 'normal'),
     )
     for verdict in part
   }

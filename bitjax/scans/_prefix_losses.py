@@ -1,0 +1,125 @@
+r"""The losses after the first m of a list of moves, for growing m.
+
+From one m to the next only the moves in between are made. Behind a view without an
+`obstacle` the products p of all examples are kept, so that a move of weight (i, j)
+costs one row of the transposed p,
+
+.. math:: p_{j:} \mathrel{+}= \Delta\, x_{:i},
+
+and each m the rest of the network, which is cheap behind a layer of many inputs. Where
+many moves lie between, their product is computed as a whole; where none do, nothing is.
+
+If inputs and weights are integers and sums stay below 2^24, p is that of a forward
+pass, to the bit, and so are the losses. Otherwise rounding may decide a sign.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _split
+from bitjax.scans import _view
+
+__all__ = ['each_pass', 'incremental', 'obstacle']
+
+# Moves that cost as much as the whole product: size / 64, measured on a CPU.
+_SHARE = 64
+
+
+def obstacle(view: _view.LayerView) -> str | None:
+  """Why `incremental` does not apply to a view, or None if it does."""
+  if view.coupling != 'none':
+    return f'its scale couples the weights ({view.coupling})'
+  return _split.obstacle(view)
+
+
+def incremental(
+  view: _view.LayerView,
+  displacement: types.Array,
+  rank: types.Array,
+  counts: types.Array,
+) -> types.Array:
+  """Losses after the first moves, of a view without an `obstacle`.
+
+  Args:
+    view: the layer before any move.
+    displacement: with all moves, of the kernel's shape.
+    rank: how many moves come before a weight's own; -1 for none.
+    counts: m, in growing order, int32 [counts].
+
+  Returns:
+    Mean losses in nats, [counts].
+  """
+  parts = _split.split(view)
+  inputs, units = parts.inputs.T, view.kernel.shape[1]
+  moved = _view.Dense(view.kernel + displacement, view.quantizer).quantized
+  change = (moved - parts.weights).reshape(-1)
+  size = change.size
+  slot = jnp.where(rank >= 0, rank, size).reshape(-1)
+  order = jnp.zeros(size, jnp.int32).at[slot].set(jnp.arange(size), mode='drop')
+
+  def one(number, products):
+    place = order[number]
+    row, unit = jnp.divmod(place, units)
+    return products.at[unit].add(change[place] * inputs[row])
+
+  def visit(carry, count):
+    products, done, loss = carry
+
+    def whole():
+      made = (rank >= 0) & (rank < count)
+      weights = jnp.where(made, moved, parts.weights)
+      return _split.product(parts.inputs, weights).T
+
+    def step_by_step():
+      return jax.lax.fori_loop(done, count, one, products)
+
+    def advance():
+      new = jax.lax.cond(count - done > size // _SHARE, whole, step_by_step)
+      return new, _loss(parts, new)
+
+    products, loss = jax.lax.cond(
+      count == done, lambda: (products, loss), advance
+    )
+    return (products, count, loss), loss
+
+  products = _split.product(parts.inputs, parts.weights).T
+  begin = products, jnp.zeros((), counts.dtype), _loss(parts, products)
+  return jax.lax.scan(visit, begin, counts)[1]
+
+
+def _loss(parts, products):
+  activations = _split.apply(parts.front, products.T)
+  return jnp.mean(parts.losses(parts.following(activations), parts.labels))
+
+
+def each_pass(
+  view: _view.LayerView,
+  displacement: types.Array,
+  rank: types.Array,
+  counts: types.Array,
+) -> types.Array:
+  """The same of any view: a forward pass for each count that differs.
+
+  Args:
+    view: the layer before any move.
+    displacement: with all moves, of the kernel's shape.
+    rank: how many moves come before a weight's own; -1 for none.
+    counts: m, in growing order, int32 [counts].
+  """
+
+  def visit(carry, count):
+    done, loss = carry
+
+    def advance():
+      made = (rank >= 0) & (rank < count)
+      return view.loss(view.kernel + jnp.where(made, displacement, 0.0))
+
+    loss = jax.lax.cond(count == done, lambda: loss, advance)
+    return (count, loss), loss
+
+  dtype = jax.eval_shape(view.loss, view.kernel).dtype
+  begin = jnp.full((), -1, counts.dtype), jnp.zeros((), dtype)
+  return jax.lax.scan(visit, begin, counts)[1]
