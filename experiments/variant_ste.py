@@ -10,7 +10,7 @@ Primary contrast, declared beforehand: window 0.5 on the activations against the
 normal STE, initialised network, first layer, deployable protocol: the paired
 difference of the decreases on B. The claim: equivalent within 5 % of the normal STE's
 decrease (two one-sided tests). All else is exploratory, many intervals simultaneous.
-Two CPU cores: 3 minutes; full: 9; note: 14; note_all: 28 (55 of CPU time), and 5 GB.
+Two CPU cores: 3 minutes; full: 4; note: 14; note_all: 28 (55 of CPU time), and 5 GB.
 
   python -m experiments.variant_ste
   python -m experiments.variant_ste --preset=full
