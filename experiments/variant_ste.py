@@ -8,13 +8,13 @@ the two batches leave over); some step through all layers as well.
 
 Primary contrast, declared beforehand: window 0.5 on the activations against the
 normal STE, initialised network, first layer, deployable protocol: the paired
-difference of the decreases on B. The claim is equivalence, within 5 % of the normal
-STE's decrease (two one-sided tests). All else is exploratory; many intervals are
-simultaneous. Two CPU cores: 3 minutes; 30 seeds: 9; at the note's batch: 14.
+difference of the decreases on B. The claim: equivalent within 5 % of the normal STE's
+decrease (two one-sided tests). All else is exploratory, many intervals simultaneous.
+Two CPU cores: 3 minutes; full: 4; note: 14; note_all: 28 (55 of CPU time), and 5 GB.
 
   python -m experiments.variant_ste
   python -m experiments.variant_ste --preset=full
-  python -m experiments.variant_ste --preset=note --data_dir=DIR
+  python -m experiments.variant_ste --preset=note[_all] --data_dir=DIR
 """
 
 from __future__ import annotations
