@@ -5,7 +5,7 @@ With a staircase ``q`` and an estimator ``e`` the quantizer computes
 .. math:: y = q(x), \qquad \bar x = e(\bar y, x, y, p)
 
 where ``p`` in [0, 1] is the progress of training, for estimators that anneal.
-This is the only place in the library that overrides a derivative.
+This is the only place in the library where a derivative is not the true one.
 """
 
 from __future__ import annotations

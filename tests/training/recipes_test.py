@@ -236,7 +236,8 @@ class TestOutcome:
     model = nn.resnet20(stages=(6, 6), widths=(2, 2))
     phases = recipe().phases(model, parts[0])
     layers = training.layout(phases, parts[0], 8)[1]['layer']
-    assert layers[:3] == ['Block_0/Conv_0', 'Block_0/Conv_1', 'Block_1/Conv_0']
+    assert layers[:3] == ['Conv_0', 'Block_0/Conv_0', 'Block_0/Conv_1']
+    assert layers[-1] == 'Dense_0'
     assert layers.index('Block_10/Conv_0') > layers.index('Block_9/Conv_1')
 
   def test_patterns_that_match_nothing_are_found_early(self, tiny, parts):
