@@ -111,7 +111,7 @@ def rounds(
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)
   ax.set_xticks(numbers, [f'{number}' for number in numbers])
-  ax.set_xlabel('rounds (per squared cost)')
+  ax.set_xlabel('rounds')
 
 
 def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
