@@ -77,8 +77,15 @@ def page(results: xarray.Dataset) -> figure.Figure:
   if by_rounds:
     axes[-2, 0].set_ylabel('decrease (nats), whole budget')
   for row in axes[len(balls) :]:
-    free = row[len(states)] if len(columns) > len(states) else row[0]
-    free.legend(*row[0].get_legend_handles_labels(), fontsize=6.5)
+    free = row[min(len(states), len(columns) - 1)]  # Beside them, or the last.
+    handles = row[0].get_legend_handles_labels()
+    free.legend(
+      *handles,
+      fontsize=6,
+      ncols=len(handles[0]) // 3,
+      columnspacing=0.8,
+      handlelength=1.6,
+    )
   lines = axes[0, 0].get_legend_handles_labels()
   fig.legend(*lines, loc='outside upper center', ncols=3)
   return fig
