@@ -81,7 +81,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
     handles = row[0].get_legend_handles_labels()
     free.legend(
       *handles,
-      fontsize=6,
+      fontsize=6 if len(handles[0]) < 5 else 5.2,
       ncols=len(handles[0]) // 3,
       columnspacing=0.8,
       handlelength=1.6,
