@@ -39,7 +39,9 @@ __all__ = ['PATHS', 'FlipDescent', 'flip_descent']
 PATHS = ('auto', 'incremental', 'recompute')
 
 
-class FlipDescent(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FlipDescent:
   """What `flip_descent` did.
 
   Attributes:
@@ -52,6 +54,7 @@ class FlipDescent(NamedTuple):
     certified: whether the end is a 1-flip optimum by freshly computed gains, bool;
       False where ``max_flips`` ended the descent.
     best: the largest gain at the end (of the gains last computed), in nats.
+    path: which path led there.
   """
 
   displacement: types.Array
@@ -60,6 +63,7 @@ class FlipDescent(NamedTuple):
   num_flips: types.Array
   certified: types.Array
   best: types.Array
+  path: str = dataclasses.field(metadata={'static': True})
 
 
 def flip_descent(
@@ -160,7 +164,11 @@ def _descend(view, tolerance, max_flips, incremental):
     (view.kernel, record, jnp.zeros((), bool), jnp.zeros_like(loss)),
   )
   return FlipDescent(
-    kernel - view.kernel, *record, certified=certified, best=best
+    kernel - view.kernel,
+    *record,
+    certified=certified,
+    best=best,
+    path='incremental' if incremental else 'recompute',
   )
 
 

@@ -40,38 +40,52 @@ def page(results: xarray.Dataset) -> figure.Figure:
 
   names = ('ball', 'layers', 'state')
   balls, layers, states = (results[name].values.tolist() for name in names)
-  places = [
-    {'ball': ball, 'layers': moved}
-    for ball, moved in itertools.product(balls, layers)
+  columns = [
+    {'layers': moved, 'state': state}
+    for moved, state in itertools.product(layers, states)
   ]
-  brief = len(places) > 1
-  heights = [0.35 + 0.155 * len(_rows(results, p, brief)) for p in places]
+  brief = len(balls) > 1 or len(layers) > 1
+  heights = [0.35 + 0.16 * len(_rows(results, brief))] * len(balls)
   by_rounds = results.num_rounds.size > 1
   heights += [2.0] * (1 + by_rounds)
   fig, axes = pyplot.subplots(
     len(heights),
-    len(states),
+    len(columns),
     figsize=(6.75, sum(heights) + 0.3 * len(heights)),
     height_ratios=heights,
     sharey='row',
     squeeze=False,
   )
-  for row, place in zip(axes, places, strict=False):
-    for ax, state in zip(row, states, strict=True):
-      panel(ax, results, place | {'state': state}, brief=brief)
-      moved = 'first layer' if place['layers'] == 'first' else 'all layers'
-      ax.set_title(f'{state}, {moved}, {place["ball"]}')
-  for ax in axes[len(places) - 1]:
-    ax.set_xlabel('decrease of the loss (nats)')
-  for column, state in enumerate(states):
-    reliability(axes[-1, column], results, state)
+  small = 7 if len(columns) > 2 else 9
+  for row, ball in zip(axes, balls, strict=False):
+    for ax, column in zip(row, columns, strict=True):
+      panel(ax, results, column | {'ball': ball}, brief=brief)
+      moved = 'first layer' if column['layers'] == 'first' else 'all layers'
+      ax.set_title(f'{column["state"]}\n{moved}, {ball}', fontsize=small)
+      ax.tick_params('x', labelsize=small - 1)
+  for ax in axes[len(balls) - 1]:
+    ax.set_xlabel('decrease (nats)')
+  for place, column in enumerate(columns):
+    if place >= len(states):  # Of the first layer only.
+      for ax in axes[len(balls) :, place]:
+        ax.set_axis_off()
+      continue
+    reliability(axes[-1, place], results, column['state'])
     if by_rounds:
-      rounds(axes[-2, column], results, places[0] | {'state': state})
+      rounds(axes[-2, place], results, column | {'ball': balls[0]})
   axes[-1, 0].set_ylabel('correlation over moves')
   if by_rounds:
     axes[-2, 0].set_ylabel('decrease (nats), whole budget')
-  for row in axes[len(places) :]:
-    row[0].legend(fontsize=6.5)
+  for row in axes[len(balls) :]:
+    free = row[min(len(states), len(columns) - 1)]  # Beside them, or the last.
+    handles = row[0].get_legend_handles_labels()
+    free.legend(
+      *handles,
+      fontsize=6 if len(handles[0]) < 5 else 5.2,
+      ncols=len(handles[0]) // 3,
+      columnspacing=0.8,
+      handlelength=1.6,
+    )
   lines = axes[0, 0].get_legend_handles_labels()
   fig.legend(*lines, loc='outside upper center', ncols=3)
   return fig
@@ -104,7 +118,7 @@ def rounds(
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)
   ax.set_xticks(numbers, [f'{number}' for number in numbers])
-  ax.set_xlabel('rounds (per squared cost)')
+  ax.set_xlabel('rounds')
 
 
 def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
@@ -124,7 +138,7 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)
   ax.set_xticks(sizes, [f'{size}' for size in sizes])
-  ax.set_xlabel('examples in A, and in B')
+  ax.set_xlabel('batch size')
 
 
 def panel(
@@ -146,13 +160,15 @@ def panel(
     where: labels of ball, layers and state.
     brief: whether to draw the main arms only.
   """
-  rows = _rows(results, where, brief)
+  rows = _rows(results, brief)
   start = _start(results, where)
   drawn = []
   for place, (arm, _, options) in enumerate(rows):
     for read in _READS:
       if read.protocol == 'all' and arm not in ('discrete', 'rounds'):
         continue
+      if arm == 'coordinate' and where['layers'] != 'first':
+        continue  # It costs a forward pass for each move there.
       loss = findings.reached(
         results, arm, read.protocol, read.batch, **where, **options
       )
@@ -163,9 +179,10 @@ def panel(
     min(0.0, *(found.low for found in near)),
     max(0.0, *(found.high for found in near)),
   )
-  edge = low - 0.5 * (high - low)
+  lowest = min(found.low for _, found, _, _ in drawn)
+  edge = max(low - 0.5 * (high - low), min(lowest, low) - 0.05 * (high - low))
   for y, found, color, read in drawn:
-    if found.mean < edge:
+    if found.mean <= edge:
       ax.text(edge, y, f'\N{LEFTWARDS ARROW}{found.mean:.2g}', color=color,
               fontsize=6, va='center')  # fmt: skip
     else:
@@ -175,7 +192,7 @@ def panel(
   for read in _READS:
     ax.plot([], [], read.marker, color='black', label=read.label, markersize=4,
             markerfacecolor='black' if read.filled else 'white')  # fmt: skip
-  ax.locator_params(axis='x', nbins=5)
+  ax.locator_params(axis='x', nbins=3 if brief else 4)
   ax.set_xlim(edge, high + 0.05 * (high - edge))
   ax.axvline(0, color='black', linewidth=0.8)
   ax.set_yticks(range(len(rows)), [name for _, name, _ in rows], fontsize=6.5)
@@ -206,7 +223,7 @@ def _start(results, where):
   return start.isel(prefix=0, signal=0, ranking=0)
 
 
-def _rows(results, where, brief):
+def _rows(results, brief):
   """Arm, name, labels."""
   directions = results.direction.values.tolist()
   rows: list[tuple[str, str, dict[str, Any]]] = [
@@ -240,9 +257,8 @@ def _rows(results, where, brief):
     for p in discrete_arms.SPLITS
     if bool(made.sel(ranking=r).any())
   ]
-  if where['layers'] == 'first':
-    rows += [
-      ('coordinate', f'one by one, by {o}', {'order': o})
-      for o in results.order.values.tolist()
-    ]
+  rows += [
+    ('coordinate', f'one by one, by {o}', {'order': o})
+    for o in results.order.values.tolist()
+  ]
   return [*rows, ('random', 'random points', {})]

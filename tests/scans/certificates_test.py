@@ -50,6 +50,7 @@ def test_descent_equals_the_loop(make, monkeypatch):
   )  # More than one block of examples.
   view, loss = make(seed=1, examples=70)
   found = scans.flip_descent(view, 40)
+  assert found.path == 'incremental'
   end, places, losses = steepest_flips(view.kernel, loss)
   kernel = np.asarray(view.kernel + found.displacement)
   np.testing.assert_array_equal(sign(kernel), end)
@@ -92,6 +93,7 @@ def test_incremental_sums_are_those_of_all_examples(make, monkeypatch):
 def test_other_views_are_recomputed_and_limits_are_kept(make):
   view, loss = make(seed=3, activation='relu')
   found = scans.flip_descent(view, 2)
+  assert found.path == 'recompute'
   _, places, losses = steepest_flips(view.kernel, loss)
   assert len(places) > 2
   np.testing.assert_array_equal(found.moved, places[:2])

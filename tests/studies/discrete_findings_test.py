@@ -97,6 +97,16 @@ def test_the_bound_spends_the_whole_budget_against_the_best_rate(table):
   assert judged(findings.bound, table, WHERE)['N3 bound'].verdict == 'supported'
 
 
+def test_the_best_moves_may_be_fewer_than_all(table):
+  table.put('ste_search', 0.5, learning_rate=0.1, direction='gradient')
+  exact = {'signal': 'exact', 'ranking': discrete_arms.RANKINGS[2]}
+  table.put('discrete_search', 0.9, **exact)
+  table.put('discrete_search', 0.4, prefix=8, **exact)
+  found = judged(findings.bound, table, WHERE)['N3 bound, best moves']
+  assert found.verdict == 'supported'
+  np.testing.assert_allclose(found.effect, np.log(0.5 / 0.4), atol=0.01)
+
+
 def test_causes_are_told_apart(table):
   dense = discrete_arms.RANKINGS[2]
   table.put('discrete_search', 0.3, signal='exact', ranking=dense)
