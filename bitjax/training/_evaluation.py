@@ -102,7 +102,7 @@ def statistician(
     to name in `STATISTICS` -> layer -> [seeds]: the gradient's mean and
     variance over the kernel's coordinates, its variance over batches, sparsity and
     signal-to-noise ratio (`bitjax.measures.gradient_statistics`), and the share of
-    latent weights with |w| > limit.
+    latent weights with ``|w| > limit``.
   """
   types.check_range('num_groups', num_groups, 2, float('inf'))
 
