@@ -51,6 +51,7 @@ class Recipe:
   epsilon: float
   dtype: Any
   precision: Any
+  axis_name: str | None = None
   thresholds: bool = False
 
   def __post_init__(self):
@@ -131,6 +132,7 @@ class Recipe:
       use_running_average=not train,
       momentum=self.momentum,
       epsilon=self.epsilon,
+      axis_name=self.axis_name,
       name=f'BatchNorm_{place}',
     )
     return _binding.as_dtype(layer(x), self.dtype)
@@ -166,6 +168,7 @@ class Network(nn.Module):
   epsilon: float = 1e-5
   dtype: Any = None
   precision: Any = 'highest'
+  axis_name: str | None = None
 
   def recipe(
     self, activation: str | None = None, thresholds: bool = False
@@ -189,6 +192,7 @@ class Network(nn.Module):
       epsilon=self.epsilon,
       dtype=self.dtype,
       precision=self.precision,
+      axis_name=self.axis_name,
       thresholds=thresholds,
     )
 

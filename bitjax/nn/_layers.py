@@ -107,6 +107,8 @@ class BatchNorm(nn.Module):
   Attributes:
     momentum: decay of the running statistics.
     epsilon: added to the variance.
+    axis_name: the axis of devices over which examples are split, as that of
+      ``flax.linen.BatchNorm``.
 
   References:
     Ioffe and Szegedy, 2015, algorithm 1 (https://arxiv.org/abs/1502.03167).
@@ -114,6 +116,7 @@ class BatchNorm(nn.Module):
 
   momentum: float = 0.9
   epsilon: float = 1e-5
+  axis_name: str | None = None
 
   @nn.compact
   def stage(self, num_features: int, *, train: bool = False) -> scans.Stage:
@@ -130,7 +133,8 @@ class BatchNorm(nn.Module):
     mean = self.variable('batch_stats', 'mean', jnp.zeros, shape).value
     var = self.variable('batch_stats', 'var', jnp.ones, shape).value
     if train:
-      return scans.BatchNorm(scale, bias, self.epsilon)
+      over = None if self.is_initializing() else self.axis_name
+      return scans.BatchNorm(scale, bias, self.epsilon, over)
     factor = scale * jax.lax.rsqrt(var + self.epsilon)
     return scans.Affine(factor, bias - mean * factor)
 

@@ -65,6 +65,8 @@ class ResNet(_blocks.Network):
     dtype: of the computation, such as bfloat16; None for that of the images.
       Parameters, statistics and logits are float32.
     precision: of the convolutions, as in ``jax.lax``.
+    axis_name: within ``jax.shard_map`` or ``jax.vmap``, the axis over which
+      examples are split: normalisations take the statistics of all of them.
 
   References:
     He et al., 2016, section 4.2 (https://arxiv.org/abs/1512.03385); Liu et al.,

@@ -163,11 +163,13 @@ class BatchNorm:
     scale: factor after normalisation, [units].
     shift: offset after normalisation, [units].
     epsilon: added to the variance.
+    axis_name: of a mapped axis over which the examples are split; None for none.
   """
 
   scale: types.Array
   shift: types.Array
   epsilon: types.Scalar = 1e-5
+  axis_name: str | None = _static(default=None)
 
   def __call__(self, x: types.Array) -> types.Array:
     """Normalises [examples, units] over the examples."""
@@ -177,7 +179,14 @@ class BatchNorm:
 
   def moments(self, x: types.Array) -> tuple[types.Array, types.Array]:
     """Mean and (biased) variance over the examples, [units] each."""
-    return jnp.mean(x, axis=0), jnp.var(x, axis=0)
+    mean = self._over_devices(jnp.mean(x, axis=0))
+    spread = jnp.square(x - _align(mean, x))
+    return mean, self._over_devices(jnp.mean(spread, axis=0))
+
+  def _over_devices(self, means):
+    if self.axis_name is None:
+      return means
+    return jax.lax.pmean(means, self.axis_name)
 
 
 @_stage

@@ -129,6 +129,8 @@ def launch(
 def _results(name, config, presets, run, argv, stack):
   """Loads or computes the results; returns their directory as well."""
   request = command.parse(config, presets, argv)
+  if request.coordinator_address is None:
+    meshes.reserve(request.mesh)
   job.join(
     request.coordinator_address, request.num_processes, request.process_id
   )

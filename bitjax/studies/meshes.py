@@ -7,12 +7,14 @@ form one mesh: nothing is computed across processes.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 
 import jax
 import numpy as np
 
-__all__ = ['AUTO', 'AXES', 'make', 'parse']
+__all__ = ['AUTO', 'AXES', 'make', 'parse', 'reserve']
 
 AUTO = 'auto'
 AXES = ('lanes', 'batch')
@@ -36,6 +38,27 @@ def parse(spec: str) -> dict[str, int] | None:
       )
     found[name] = int(size)
   return {name: found.get(name, 1) for name in AXES}
+
+
+def reserve(spec: str) -> None:
+  """Makes the CPU as many devices as a mesh names, one for each core at most.
+
+  Call it before JAX's backends start; afterwards, or where ``XLA_FLAGS`` says how
+  many there are, it does nothing. Accelerators are what they are.
+
+  Args:
+    spec: see `parse`.
+  """
+  sizes = parse(spec)
+  said = 'xla_force_host_platform_device_count' in os.environ.get(
+    'XLA_FLAGS', ''
+  )
+  if sizes is None or said:
+    return
+  wanted = math.prod(sizes.values())
+  if wanted <= (os.cpu_count() or 1):
+    with contextlib.suppress(RuntimeError):  # They have started.
+      jax.config.update('jax_num_cpu_devices', wanted)
 
 
 def make(spec: str) -> jax.sharding.Mesh | None:

@@ -40,20 +40,24 @@ class Scores(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def evaluator(
-  task: _task.Task, num_seeds: int
+  task: _task.Task, num_seeds: int, mesh: jax.sharding.Mesh | None = None
 ) -> Callable[[types.PyTree, Any], Scores]:
   """Compiles ``evaluate(variables, batches) -> Scores``, [seeds] each.
 
   Args:
     task: the network, and how images are prepared.
     num_seeds: networks side by side.
+    mesh: devices; over its axis ``'batch'``, if it has one, go the examples of
+      every batch. None for one device.
 
   Returns:
     A function whose ``batches`` are images, labels and weights, [batches, examples,
     ...], as `bitjax.data.padded_batches` makes them.
   """
 
-  def evaluate(variables, batches):
+  split = mesh is not None and mesh.shape.get('batch', 1) > 1
+
+  def total(variables, batches):
     def one(variables):
       def add(sums, batch):
         images, labels, weights = batch
@@ -78,11 +82,35 @@ def evaluator(
         return sums + found, None
 
       sums, _ = jax.lax.scan(add, jnp.zeros(3), batches)
-      return Scores(sums[0] / sums[2], sums[1] / sums[2])
+      return jax.lax.psum(sums, 'batch') if split else sums
 
     return _state.over_seeds(one, num_seeds)(variables)
 
+  if split:
+    total = jax.shard_map(
+      total,
+      mesh=mesh,
+      in_specs=(jax.P(), jax.P(None, 'batch')),
+      out_specs=jax.P(),
+      axis_names={'batch'},
+      check_vma=False,
+    )
+
+  def evaluate(variables, batches):
+    if split:
+      batches = jax.tree.map(
+        lambda leaf: _even(leaf, mesh.shape['batch']), batches
+      )
+    loss, correct, weight = jnp.moveaxis(total(variables, batches), -1, 0)
+    return Scores(loss / weight, correct / weight)
+
   return jax.jit(evaluate)
+
+
+def _even(leaf, parts):
+  """Zeros, of no weight, for examples that are missing to equal parts."""
+  rest = -leaf.shape[1] % parts
+  return jnp.pad(leaf, [(0, 0), (0, rest)] + [(0, 0)] * (leaf.ndim - 2))
 
 
 @functools.lru_cache(maxsize=16)

@@ -106,7 +106,9 @@ def fit(
     tensorboard: whether to write event files too.
     mesh: devices to train on; None for one. Over its axis ``'lanes'`` go seeds, if
       their number is divisible, over its axis ``'batch'`` the examples of every
-      batch; statistics of normalisations are those of whole batches.
+      batch, which must be divisible; normalisations take the statistics of whole
+      batches, if they average over the field ``axis_name`` of the network. Random
+      quantizers of inputs draw the same on all devices.
     report: is told of every chunk.
 
   Returns:
@@ -124,6 +126,7 @@ def fit(
   feeds = list(feeds)
   _check(phases, feeds, seeds, rates, chunk, period)
   _check_probe(probe)
+  _check_mesh(mesh, feeds[0].batch_size)
   period = period or feeds[0].steps_per_epoch
   images = _first_images(phases[0].task, feeds[0])
   log = _log.Log(folder, tensorboard=tensorboard)
@@ -198,16 +201,15 @@ def _run(
   teacher = task.distillation
   taught = None if teacher is None else teacher.variables
   run = _task.loop(task, feeds[0].take, num_seeds, mesh)
-  evaluate = _evaluation.evaluator(task, num_seeds)
+  evaluate = _evaluation.evaluator(task, num_seeds, mesh)
   describe = _evaluation.statistician(task, num_seeds)
   arrays, step, label = feeds[0].arrays, int(state.step[0]), ''
   lanes = None
   if mesh is not None:
     lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
     state = _place(state, mesh, lanes)
-    arrays, taught, validation, probe = _place(
-      (arrays, taught, validation, probe), mesh
-    )
+    arrays, taught, probe = _place((arrays, taught, probe), mesh)
+    validation = _place(validation, mesh, None, 'batch')
   while step < phase.until:
     stop = min(step + chunk, (step // period + 1) * period, phase.until)
     fed = _fed(feeds, step, stop - step, chunk)
@@ -346,6 +348,15 @@ def _check(phases, feeds, seeds, rates, chunk, period):
   for name, value in (('chunk', chunk), ('period', period)):
     if value is not None and value < 1:
       raise ValueError(f'{name} must be >= 1; got {value}.')
+
+
+def _check_mesh(mesh, batch_size):
+  parts = 1 if mesh is None else mesh.shape.get('batch', 1)
+  if batch_size % parts:
+    raise ValueError(
+      f'batch_size must be divisible by the {parts} devices over which a batch is '
+      f'split; got {batch_size}.'
+    )
 
 
 def _check_probe(probe):

@@ -137,7 +137,7 @@ def outcome(
   for name in LAYERED:
     each = [fitted.history[f'{name}/{layer}'].T for layer in layers]
     found[name] = np.stack(each, axis=-1)
-  evaluate = _evaluation.evaluator(phases[-1].task, len(seeds))
+  evaluate = _evaluation.evaluator(phases[-1].task, len(seeds), mesh)
   last = _state.variables_of(fitted.state, average=True)
   for name, part in (('test', test), ('clean_train', train)):
     scores = evaluate(last, _batches(part))

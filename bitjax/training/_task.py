@@ -15,6 +15,7 @@ from typing import Any
 from flax import core
 from flax import linen as nn
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
@@ -72,9 +73,15 @@ class Task:
     key: types.Array,
     progress: types.Scalar,
     taught: types.PyTree,
+    axis: str | None = None,
   ) -> tuple[types.Array, tuple[types.PyTree, types.Array]]:
-    """The loss in nats; the new collections and the logits beside it."""
-    found: Any = self.model.apply(
+    """The loss in nats; beside it the new collections and the right guesses.
+
+    Where the examples are split over an axis of devices, the loss is that of this
+    device's examples, with the statistics of all.
+    """
+    model = self.model if axis is None else self.model.clone(axis_name=axis)
+    found: Any = model.apply(
       {'params': params, **collections},
       images,
       train=True,
@@ -88,12 +95,24 @@ class Task:
       weight = self.distillation.weight
       other = self.distillation.loss(taught, images, logits)
       loss = (1 - weight) * loss + weight * other
-    return loss, (core.unfreeze(moved), logits)
+    correct = _losses.accuracy(logits, targets)
+    return loss, (core.unfreeze(moved), correct)
 
   def update(
-    self, state: _state.TrainState, batch: data.Batch, taught: types.PyTree
+    self,
+    state: _state.TrainState,
+    batch: data.Batch,
+    taught: types.PyTree,
+    axis: str | None = None,
   ) -> _state.TrainState:
-    """One update of one network (leaves without an axis of seeds)."""
+    """One update of one network (leaves without an axis of seeds).
+
+    Args:
+      state: before it.
+      batch: examples.
+      taught: the teacher's variables; None without one.
+      axis: of the mesh at hand, over whose devices the examples are split.
+    """
     keys = jax.random.split(jax.random.fold_in(state.key, state.step))
     targets = jax.nn.one_hot(batch.labels, self.num_classes)
     if self.smoothing:
@@ -103,9 +122,17 @@ class Task:
     else:
       images, targets = self.augment(keys[0], batch.inputs, targets)
     progress = self.progress(state.step)
-    (loss, (collections, logits)), gradient = jax.value_and_grad(
-      self.objective, has_aux=True
-    )(
+    differentiate = functools.partial(self._differentiate, axis=axis)
+    if axis is not None:
+      parts = (jax.P(),) * 2 + (jax.P(axis),) * 2 + (jax.P(),) * 3
+      differentiate = jax.shard_map(
+        differentiate,
+        in_specs=parts,
+        out_specs=jax.P(),
+        axis_names={axis},
+        check_vma=False,
+      )
+    loss, correct, collections, gradient = differentiate(
       state.params,
       state.collections,
       images,
@@ -122,8 +149,21 @@ class Task:
       collections=collections,
       opt_state=opt_state,
       average=self._averaged(state, params, collections),
-      totals=self._totals(state, params, loss, logits, targets),
+      totals=self._totals(state, params, loss, correct, targets),
     )
+
+  def _differentiate(self, params, collections, *rest, axis):
+    """Loss, right guesses, new collections and gradient, of all examples."""
+    (loss, (collections, correct)), gradient = jax.value_and_grad(
+      self.objective, has_aux=True
+    )(params, collections, *rest, axis)
+    if axis is not None:
+      # One exchange, after all those of the normalisations: devices that make
+      # several at a time may wait for each other.
+      flat, unravel = jax.flatten_util.ravel_pytree((loss, correct, gradient))
+      loss, correct, gradient = unravel(jax.lax.pmean(flat, axis))
+      correct = correct * jax.lax.axis_size(axis)
+    return loss, correct, collections, gradient
 
   def _averaged(self, state, params, collections):
     if self.average is None or state.average is None:
@@ -136,7 +176,7 @@ class Task:
       {'params': params, **collections},
     )
 
-  def _totals(self, state, params, loss, logits, targets):
+  def _totals(self, state, params, loss, correct, targets):
     before, after = (_state.kernels(p) for p in (state.params, params))
     old = state.totals
     flips = {
@@ -148,7 +188,7 @@ class Task:
       old.steps + 1,
       old.examples + targets.shape[0],
       old.loss + loss,
-      old.correct + _losses.accuracy(logits, targets),
+      old.correct + correct,
       flips,
     )
 
@@ -175,18 +215,24 @@ def loop(
     after another share a program. Its ``fed`` has leading axes [seeds, steps], of
     which the first ``num_steps`` are made. It consumes the state.
   """
-  lanes, split = None, False
+  lanes, axis = None, None
   if mesh is not None:
     lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
-    split = mesh.shape.get('batch', 1) > 1
+    axis = 'batch' if mesh.shape.get('batch', 1) > 1 else None
+  if axis is not None and not hasattr(task.model, 'axis_name'):
+    raise ValueError(
+      'batches over several devices need a network with the field axis_name, '
+      'over which its normalisations average (None for none); '
+      f'{type(task.model).__name__} has none.'
+    )
 
   def steps(state, fed, arrays, num_steps, taught):
     def one(state, fed):
       def step(place, state):
         batch = take(arrays, jax.tree.map(lambda leaf: leaf[place], fed))
-        if split:
-          batch = jax.lax.with_sharding_constraint(batch, jax.P('batch'))
-        return task.update(state, batch, taught)
+        if axis is not None:
+          batch = jax.lax.with_sharding_constraint(batch, jax.P(axis))
+        return task.update(state, batch, taught, axis)
 
       return jax.lax.fori_loop(0, num_steps, step, state)
 

@@ -69,6 +69,13 @@ def trainings():
   # Inputs of the first layer: all images of a batch, or half of them.
   for size in (tiny.BATCH, tiny.BATCH // 2):
     found[f'rows_{size}'] = text.count(f'f32[{size},16]')
+  # Batches of five examples, which two devices cannot share equally.
+  batches = data.padded_batches(tiny.dataset(), 5)
+  for where, fitted in ((None, one), (mesh, four)):
+    evaluate = training.evaluator(task, len(seeds), where)
+    scores = evaluate(training.variables_of(fitted.state), batches)
+    fitted.history['odd_loss'] = np.asarray(scores.loss)
+    fitted.history['odd_accuracy'] = np.asarray(scores.accuracy)
   for name, fitted in {'one': one, 'four': four}.items():
     leaves, _ = jax.tree.flatten_with_path(training.variables_of(fitted.state))
     found |= {

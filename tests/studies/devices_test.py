@@ -25,6 +25,7 @@ from bitjax.studies import sweep
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
+CORES = os.cpu_count() or 1
 
 
 def start(arguments, cwd, devices):
@@ -98,7 +99,7 @@ class TestDevices:
       for name, value in found.items()
       if name.startswith('fit.one.')
     }
-    assert any('Block_0' in name for name in one)
+    assert any('Block_0' in name for name in one) and 'odd_loss' in one
     for name, value in one.items():
       np.testing.assert_allclose(
         found[f'fit.four.{name}'], value, rtol=1e-4, atol=1e-5, err_msg=name
@@ -197,6 +198,28 @@ class TestBadInput:
       ValueError, match=rf'64 devices; there (is|are) {there}'
     ):
       meshes.make('lanes:32,batch:2')
+
+  @pytest.mark.parametrize(
+    ('spec', 'flags', 'devices'),
+    [
+      ('batch:2', '', min(2, CORES)),
+      ('lanes:2,batch:1', '', min(2, CORES)),
+      ('auto', '', 1),
+      (f'lanes:{2 * CORES}', '', 1),
+      ('batch:2', '--xla_force_host_platform_device_count=3', 3),
+    ],
+  )
+  def test_the_cpu_has_the_devices_of_a_mesh(self, spec, flags, devices):
+    """Unless there are more than cores, or the user has said how many."""
+    program = (
+      'import jax; from bitjax.studies import meshes; '
+      f'meshes.reserve({spec!r}); print(jax.device_count())'
+    )
+    env = os.environ | {'PYTHONPATH': str(ROOT), 'XLA_FLAGS': flags}
+    found = subprocess.run(
+      [sys.executable, '-c', program], env=env, capture_output=True, check=True
+    )
+    assert int(found.stdout) == devices
 
   def test_meshes_without_lanes(self):
     mesh = jax.make_mesh((1,), ('rows',))

@@ -1,7 +1,9 @@
 """From a recipe to labelled numbers."""
 
 import dataclasses
+import types
 
+from flax import linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from bitjax import data
 from bitjax import quantizers
 from bitjax import training
 from bitjax.training import _recipes
+from bitjax.training import _task
 
 
 def recipe(**options):
@@ -353,3 +356,16 @@ def test_bad_feeds(tiny, task):
   ):
     with pytest.raises(ValueError, match='feeds must be of one data set and'):
       training.fit(phase, [feed, other], [0, 1])
+
+
+def test_batches_over_devices_that_do_not_fit(tiny, task):
+  """Checked before anything is put on them, so no devices are needed."""
+  feed = data.device_feed(tiny.dataset(), tiny.BATCH, 0)
+  devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 3})
+  with pytest.raises(ValueError, match=r'divisible by the 3 devices .* got 4'):
+    training.fit(training.Phase(task, 3), [feed], [0], mesh=devices)
+  foreign = dataclasses.replace(task, model=linen.Dense(3))
+  cut = _task.loop.__wrapped__  # Its cache asks for meshes.
+  devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
+  with pytest.raises(ValueError, match=r'field axis_name.*; Dense has none'):
+    cut(foreign, feed.take, 1, devices)

@@ -37,6 +37,7 @@ class Net(nn.Module):
   scaling: Any = 'mean_abs'
   norm: bool = True
   width: int = 6
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, images, *, train=False, progress=1.0):
@@ -44,7 +45,9 @@ class Net(nn.Module):
     # A bias would be undone by the normalisation: its gradient is rounding.
     x = networks.QuantDense(self.width, use_bias=False, name='Dense_0')(x)
     if self.norm:
-      x = networks.BatchNorm(name='BatchNorm_0')(x, train=train)
+      x = networks.BatchNorm(axis_name=self.axis_name, name='BatchNorm_0')(
+        x, train=train
+      )
     x = networks.QuantDense(
       self.width,
       kernel_quantizer=self.weights,
