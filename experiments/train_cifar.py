@@ -65,9 +65,11 @@ PRESETS: dict[str, dict[str, Any]] = {
   | {'augmentation': ('crop',), 'batch_size': 64},
   'fp_resnet20': _CIFAR | {'epochs': 200.0, 'target': 92.1},
   'short_fp': _SHORT | {'target': 80.0},
+  'short_sgd_w1a1': _SHORT | _W1A1 | {'target': 48.2},
   'short_w1a1': _SHORT
-  | _W1A1
-  | {'optimizer': 'adam', 'learning_rate': 4e-3, 'target': 60.0},
+  | {'variant': 'react', 'weights': 'sign', 'activations': 'bireal'}
+  | {'optimizer': 'adam', 'learning_rate': 3e-3, 'batch_size': 64}
+  | {'weight_decay': 0.0, 'target': 60.0},
   'short_w1a32': _SHORT | {'weights': 'sign', 'target': 75.0},
   'irnet_resnet20_w1a1': _IRNET
   | {'variant': 'bireal', 'weights': 'irnet_slow', 'activations': 'ede_slow'}
