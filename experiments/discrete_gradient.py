@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING
 
 from bitjax import studies
 from bitjax.studies import discrete_arms
+from bitjax.studies import discrete_balls
 from bitjax.studies import discrete_figures as figures
-from bitjax.studies import discrete_findings as findings
+from bitjax.studies import discrete_findings
+from bitjax.studies import discrete_rounds
 from bitjax.studies import toy
 from bitjax.studies import toy_discrete
 
@@ -79,6 +81,12 @@ class Config(studies.ToyConfig):
     choices=discrete_arms.RANKINGS,
     unique=True,
   )
+  round_signals: tuple[str, ...] = studies.flag(
+    discrete_arms.SCORED,
+    'Signals of rounds (one round at once has all).',
+    choices=discrete_arms.SIGNALS,
+    unique=True,
+  )
   num_candidates: int = studies.flag(1000, 'Moves tried one by one.', minimum=1)
   train_steps: int = studies.flag(
     300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
@@ -87,7 +95,7 @@ class Config(studies.ToyConfig):
   def __post_init__(self):
     super().__post_init__()
     names = self.layers, self.num_rounds, self.round_rankings
-    discrete_arms.check(self.balls, *names)
+    discrete_arms.check(self.balls, *names, self.round_signals)
 
   @property
   def balls(self) -> tuple[str, ...]:
@@ -114,7 +122,12 @@ PRESETS = {
     'more_balls': 'linf:0.002,flips:200',
     'learning_rates': studies.Grid('log:1e-3:1:31'),
   },
-  'rounds': _SHORT | {'num_rounds': (1, 4, 16, 64)},
+  'rounds': _SHORT
+  | {
+    'num_rounds': (1, 4, 16, 64),
+    'round_rankings': discrete_arms.RANKINGS,
+    'round_signals': discrete_arms.SIGNALS,
+  },
   'note': _SHORT
   | {
     'dataset': 'cifar10',
@@ -127,7 +140,7 @@ PRESETS = {
 def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   """Runs every arm on every seed."""
   names = ('balls', 'layers', 'step_sizes', 'optimizers', 'num_rounds')
-  names += ('round_rankings', 'num_candidates', 'train_steps')
+  names += ('round_rankings', 'round_signals', 'num_candidates', 'train_steps')
   return toy_discrete.compare(
     config.open(sweep),
     sweep,
@@ -138,7 +151,8 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
 
 def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
   """Judges N1-N3, and what causes them."""
-  return list(findings.judge(results))
+  tables = discrete_findings, discrete_rounds, discrete_balls
+  return [verdict for table in tables for verdict in table.judge(results)]
 
 
 def plot(results: xarray.Dataset) -> figure.Figure:

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bitjax.studies import discrete_arms
-from bitjax.studies import discrete_findings as findings
+from bitjax.studies import discrete_reads as reads
 from bitjax.studies import plots
 from bitjax.studies import protocols
 from bitjax.studies import statistics
@@ -106,14 +106,14 @@ def rounds(
   for signal, color in (('exact', '#0077BB'), ('linear', '#CC3311')):
     for split, style in zip(discrete_arms.SPLITS, ('--', '-'), strict=True):
       for batch, marker in (('search', 'o'), ('holdout', '^')):
-        loss = findings.reached(
+        loss = reads.reached(
           results, 'rounds', 'all', batch, **where,
-          signal=signal, split=split, ranking=findings.DENSE,
+          signal=signal, split=split, ranking=reads.DENSE,
         )  # fmt: skip
         rows = (start[batch] - loss).transpose('num_rounds', 'seed').values
         plots.band(
           ax, numbers, rows, color=color, linestyle=style, marker=marker,
-          label=f'{signal}, {split}, {findings.BATCHES[batch]}',
+          label=f'{signal}, {split}, {reads.BATCHES[batch]}',
         )  # fmt: skip
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)
@@ -169,7 +169,7 @@ def panel(
         continue
       if arm == 'coordinate' and where['layers'] != 'first':
         continue  # It costs a forward pass for each move there.
-      loss = findings.reached(
+      loss = reads.reached(
         results, arm, read.protocol, read.batch, **where, **options
       )
       found = statistics.interval((start[read.batch] - loss).values)
