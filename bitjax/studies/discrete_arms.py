@@ -224,9 +224,10 @@ def rounds(
   """Rounds that score again, for every ranking, by the share of them made."""
   posed = pose()
   read = jnp.asarray([int(share * num_rounds) for share in SHARES])
-  key = jax.random.fold_in(posed.noise_key, _RANDOM)
 
   def spend(ranking):
+    # Not outside: all rankings have the same draws.
+    key = jax.random.fold_in(posed.noise_key, _RANDOM)
     path = scans.multi_step_discrete_gradient(
       posed.search,
       budget,

@@ -1,6 +1,7 @@
 """N3, judged from the results of `toy_discrete.compare`: is it a bound, and why not?
 
-Tables over all balls are those of `discrete_balls`, rounds are in `discrete_rounds`.
+Beside them stand the tables of all balls (`discrete_balls`) and of rounds
+(`discrete_rounds`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax.studies import contrasts
 from bitjax.studies import discrete_arms
+from bitjax.studies import discrete_balls
 from bitjax.studies import discrete_reads as reads
+from bitjax.studies import discrete_rounds
 
 if TYPE_CHECKING:
   import xarray
@@ -230,10 +233,12 @@ def reliable(results: xarray.Dataset, state: str) -> reads.Verdicts:
 
 
 def judge(results: xarray.Dataset) -> reads.Verdicts:
-  """In every ball, layer and state; the primary contrast first."""
+  """All findings, in every ball, layer and state; the primary contrast first."""
   for number, where in enumerate(reads.places(results)):
     yield from bound(results, where, primary=number == 0)
     for find in (held_out, causes):
       yield from find(results, where)
   for state in results.state.values.tolist():
     yield from reliable(results, state)
+  yield from discrete_rounds.judge(results)
+  yield from discrete_balls.judge(results)

@@ -1,5 +1,6 @@
 """N1-N3, judged on tables whose answer is known."""
 
+from matplotlib import figure
 import numpy as np
 import pytest
 import xarray
@@ -9,6 +10,8 @@ from bitjax.studies import discrete_balls as balls
 from bitjax.studies import discrete_findings as findings
 from bitjax.studies import discrete_reads as reads
 from bitjax.studies import discrete_rounds as rounds
+from bitjax.studies import discrete_schedules as schedules
+from bitjax.studies import plots
 
 SEEDS = 12
 WHERE = {'ball': 'l2:0.1', 'layers': 'first', 'state': 'trained'}
@@ -214,6 +217,23 @@ def test_rounds_and_one_round_are_both_tuned(table):
   searched = found['N1 tuned, A, exact against linear']
   assert searched.verdict == 'contradicted'
   assert 'N1 tuned, B, random' not in found
+
+
+def test_schedules_are_drawn_by_ranking_state_and_split(table):
+  table.results['rounds_search'].loc[{'ranking': 'gain'}] = np.nan
+  table.put('discrete_search', 1.0, prefix=0)
+  more = {'signal': 'exact', 'ranking': 'per cost', 'split': 'even'}
+  table.put('rounds_search', 0.7, share=1.0, num_rounds=4, **more)
+  with plots.style():
+    fig = figure.Figure(figsize=(6.75, schedules.height(table.results)))
+    where = {'ball': 'l2:0.1', 'layers': 'first'}
+    schedules.page(fig, table.results, where)
+  even, together, *rest = fig.axes
+  assert len(rest) == 2 and even.get_ylabel() == 'per cost'
+  assert 'even' in even.get_title() and 'cumulative' in together.get_title()
+  drawn = {line.get_label(): line.get_ydata() for line in even.lines}
+  np.testing.assert_allclose(drawn['exact, A'], [0.0, 0.3], atol=0.01)
+  np.testing.assert_allclose(drawn['linear, A'], [0.0, 0.0], atol=0.01)
 
 
 def test_one_round_is_not_several():
