@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from bitjax.studies import contrasts
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_reads as reads
+from bitjax.studies import protocols
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['against_one', 'judge', 'several', 'split', 'tuned']
+__all__ = ['against_one', 'judge', 'several', 'split', 'tuned', 'turning']
 
 _SCHEDULE = ('ranking', 'split', 'num_rounds')
 
@@ -210,10 +211,48 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
     )
 
 
+def turning(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
+  """N1: does a ranking send weights to and fro, which each time costs again?
+
+  Args:
+    results: of `toy_discrete.compare`.
+    where: labels of ball, layers and state.
+  """
+  number = results.num_rounds.values.tolist()[-1]
+  info = {'split': 'cumulative', 'num_rounds': number}
+  names = ('moves', 'returns', 'used')
+  cells = []
+  for signal in discrete_arms.SCORED:
+    found = protocols.arm(results, 'rounds', **where, **info, signal=signal)
+    found = found[list(names)]
+    share = found['returns'] / found['moves']
+    dense = {'ranking': reads.DENSE}
+    for ranking in discrete_arms.RANKINGS[:-1]:
+      other = share.sel(ranking=ranking)
+      if number > 1 and bool(other.notnull().any()):
+        cells.append(
+          contrasts.Cell(
+            f'N1 turning, {signal}, {ranking}',
+            f'{reads.title(where)}: over {number} rounds ({signal} signal, '
+            f'cumulative) a larger share of moves turn a weight round {reads.DENSE} '
+            f'than {ranking}.',
+            share.sel(dense) - other,
+            {
+              f'{name}, {label}': found[name].sel(ranking=label).mean()
+              for label in (reads.DENSE, ranking)
+              for name in names
+            },
+          )
+        )
+  yield from contrasts.family(
+    cells, protocol='all moves, A', unit='share of all moves'
+  )
+
+
 def judge(results: xarray.Dataset) -> reads.Verdicts:
   """All findings, in every ball, layer and state."""
   for where in reads.places(results):
-    for find in (several, split, against_one, tuned):
+    for find in (several, split, against_one, tuned, turning):
       yield from find(results, where)
 
 

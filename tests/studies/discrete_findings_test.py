@@ -63,7 +63,10 @@ class Table:
       f'discrete_{name}': (*CELL, *once)
       for name in ('moves', 'predicted', 'true', 'used')
     }
-    arms['rounds_used'] = (*CELL, *AXES['rounds'][:-1])
+    arms |= {
+      f'rounds_{name}': (*CELL, *AXES['rounds'][:-1])
+      for name in ('used', 'moves', 'returns')
+    }
     arms['reliability_correlation'] = ('batch_size', 'state', 'seed', 'pair')
     sizes = {name: len(values) for name, values in coords.items()}
     self.results = xarray.Dataset(
@@ -236,8 +239,29 @@ def test_schedules_are_drawn_by_ranking_state_and_split(table):
   np.testing.assert_allclose(drawn['linear, A'], [0.0, 0.0], atol=0.01)
 
 
+def test_moves_that_turn_round(table):
+  last = {'signal': 'exact', 'split': 'cumulative', 'num_rounds': 4}
+  table.put('rounds_moves', 100, **last)
+  table.put('rounds_returns', 75, ranking='per squared cost', **last)
+  table.put('rounds_returns', 50, ranking='per cost', **last)
+  table.put('rounds_returns', 90, ranking='gain', **last)
+  found = judged(rounds.turning, table, WHERE)
+  assert {name: verdict.verdict for name, verdict in found.items()} == {
+    'N1 turning, exact, gain': 'contradicted',
+    'N1 turning, exact, per cost': 'supported',
+    'N1 turning, linear, gain': 'inert',
+    'N1 turning, linear, per cost': 'inert',
+  }
+  cell = found['N1 turning, exact, per cost']
+  np.testing.assert_allclose(cell.effect, 0.25, atol=0.01)
+  np.testing.assert_allclose(cell.details['returns, per cost'], 50, rtol=0.01)
+  table.results['rounds_returns'].loc[{'ranking': 'gain'}] = np.nan
+  assert len(judged(rounds.turning, table, WHERE)) == 2
+
+
 def test_one_round_is_not_several():
   table = Table(num_rounds=[1])
+  assert not judged(rounds.turning, table, WHERE)
   assert not judged(rounds.tuned, table, WHERE)
   assert not judged(rounds.against_one, table, WHERE)
 
