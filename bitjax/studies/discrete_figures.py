@@ -211,7 +211,7 @@ def _rows(results, brief):
       ('discrete', discrete_arms.label(name, r), {'signal': name, 'ranking': r})
       for r in shown
     ]
-  number = results.num_rounds.values.tolist()[-1]
+  *fewer, number = results.num_rounds.values.tolist()
   made = results['rounds_search'].notnull()
   rows += [
     (
@@ -220,7 +220,7 @@ def _rows(results, brief):
       {'signal': s, 'ranking': r, 'split': p, 'num_rounds': number},
     )
     for s in ('exact', 'linear')
-    for r in ends
+    for r in (rankings if fewer else ends)
     for p in discrete_arms.SPLITS
     if bool(made.sel(ranking=r).any())
   ]
