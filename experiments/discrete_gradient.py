@@ -12,7 +12,8 @@ log(L_STE / L_DG) on A; DG as the note words it (exact gains, largest first, one
 the whole budget), STE with its best learning rate on A. The claim, that DG bounds STE,
 is supported if the 95 % interval lies above 0. All else is exploratory.
 
-Small, with every ranking and optimiser; all balls and layers; many rounds; the note's:
+Small, with every ranking and optimiser; all balls and layers; up to 64 rounds of every
+signal and ranking; the note's:
 
   python -m experiments.discrete_gradient
   python -m experiments.discrete_gradient --preset=full
@@ -26,7 +27,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from bitjax import studies
-from bitjax.studies import discrete_arms
+from bitjax.studies import discrete_arms as arms
 from bitjax.studies import discrete_figures as figures
 from bitjax.studies import discrete_findings as findings
 from bitjax.studies import toy
@@ -63,21 +64,19 @@ class Config(studies.ToyConfig):
     (0.1, 0.3, 1.0), 'Multi-step learning rates, likewise.', exclusive_minimum=0
   )
   layers: tuple[str, ...] = studies.flag(
-    ('first',),
-    'What moves: the first layer; or all layers as well.',
-    choices=tuple(discrete_arms.LAYERS),
+    ('first',), 'The first, or also all.', choices=tuple(arms.LAYERS)
   )
   num_rounds: tuple[int, ...] = studies.flag(
-    (4,),
-    'Rounds of DG, in growing order; STE makes as many steps as the last.',
-    minimum=1,
-    unique=True,
+    (4,), 'Rounds, growing; STE makes as many steps.', minimum=1, unique=True
   )
   round_rankings: tuple[str, ...] = studies.flag(
     ('per squared cost',),
     'Rankings of rounds (one round at once has all).',
-    choices=discrete_arms.RANKINGS,
+    choices=arms.RANKINGS,
     unique=True,
+  )
+  round_signals: tuple[str, ...] = studies.flag(
+    arms.SCORED, 'Signals of rounds.', choices=arms.SIGNALS, unique=True
   )
   num_candidates: int = studies.flag(1000, 'Moves tried one by one.', minimum=1)
   train_steps: int = studies.flag(
@@ -87,7 +86,7 @@ class Config(studies.ToyConfig):
   def __post_init__(self):
     super().__post_init__()
     names = self.layers, self.num_rounds, self.round_rankings
-    discrete_arms.check(self.balls, *names)
+    arms.check(self.balls, *names, self.round_signals)
 
   @property
   def balls(self) -> tuple[str, ...]:
@@ -98,6 +97,7 @@ class Config(studies.ToyConfig):
 
 _QUICK = {'seeds': tuple(range(10)), 'batch_size': (64, 256, 1024)}
 _SHORT = _QUICK | {'optimizers': ('sgd',)}
+_CROSSED = {'round_rankings': arms.RANKINGS, 'round_signals': arms.SIGNALS}
 PRESETS = {
   'smoke': {
     'dataset': 'digits',
@@ -107,14 +107,14 @@ PRESETS = {
     'optimizers': ('sgd',),
     'num_rounds': (2,),
   },
-  'quick': _QUICK | {'round_rankings': discrete_arms.RANKINGS},
+  'quick': _QUICK | {'round_rankings': arms.RANKINGS},
   'full': _SHORT
   | {
     'layers': ('first', 'all'),
     'more_balls': 'linf:0.002,flips:200',
     'learning_rates': studies.Grid('log:1e-3:1:31'),
   },
-  'rounds': _SHORT | {'num_rounds': (1, 4, 16, 64)},
+  'rounds': _SHORT | _CROSSED | {'num_rounds': (1, 4, 16, 64)},
   'note': _SHORT
   | {
     'dataset': 'cifar10',
@@ -127,7 +127,7 @@ PRESETS = {
 def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   """Runs every arm on every seed."""
   names = ('balls', 'layers', 'step_sizes', 'optimizers', 'num_rounds')
-  names += ('round_rankings', 'num_candidates', 'train_steps')
+  names += ('round_rankings', 'round_signals', 'num_candidates', 'train_steps')
   return toy_discrete.compare(
     config.open(sweep),
     sweep,

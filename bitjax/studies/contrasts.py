@@ -6,13 +6,15 @@ within their seed. Samples that diverged are left out, and counted in the verdic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from bitjax.studies import statistics
 from bitjax.studies import verdicts
 
-__all__ = ['any_arm', 'difference', 'equivalent', 'variances']
+__all__ = ['Cell', 'any_arm', 'difference', 'equivalent', 'family', 'variances']
 
 
 def difference(
@@ -88,6 +90,49 @@ def any_arm(
   # Of those beyond 0, if any, the largest effect.
   best = max(found, key=lambda arm: (arm.low > 0, arm.mean))
   return _verdict(finding, claim, verdict, best, info | {'details': details})
+
+
+class Cell(NamedTuple):
+  """One claim of a table: that a paired effect is positive.
+
+  Attributes:
+    finding: label of the finding.
+    claim: the claim in one sentence.
+    samples: paired differences, [seeds].
+    details: further numbers that belong to it.
+  """
+
+  finding: str
+  claim: str
+  samples: Any
+  details: Mapping[str, Any] = {}
+
+
+def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
+  """Judges all claims of a table, with intervals that hold for all at once (max-t).
+
+  Where an effect is 0 for every seed, its verdict is ``'inert'``.
+
+  Args:
+    cells: the claims, of the same seeds.
+    **info: further fields of `Verdict`, the same for all.
+
+  Returns:
+    A verdict for each cell; none for an empty table.
+  """
+  if not cells:
+    return []
+  table = [np.asarray(cell.samples, float) for cell in cells]
+  others = len(cells) - 1
+  caveat = f'Simultaneous with {others} other claims.' if others else ''
+  judged = []
+  for cell, samples, found in zip(
+    cells, table, statistics.simultaneous(table), strict=True
+  ):
+    verdict = statistics.judge(found) if samples.any() else 'inert'
+    own = {'details': cell.details, 'caveat': caveat} | info
+    judged.append(_verdict(cell.finding, cell.claim, verdict, found, own))
+  return judged
 
 
 def variances(

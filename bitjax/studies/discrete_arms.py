@@ -29,6 +29,7 @@ __all__ = [
   'ORDERS',
   'PAIRS',
   'RANKINGS',
+  'SCORED',
   'SHARES',
   'SIGNALS',
   'SPLITS',
@@ -50,12 +51,14 @@ Pose = Callable[..., toy.Problem]
 
 LAYERS = {'first': 'Dense_0', 'all': None}
 SIGNALS = ('exact', 'linear', 'random', 'cost')
+SCORED = SIGNALS[:2]  # Those that look at the loss.
 RANKINGS = ('gain', 'per cost', 'per squared cost')
 SPLITS = ('even', 'cumulative')
 NUM_DRAWS = 8  # Random points of the ball.
 DIRECTIONS = ('gradient', 'sign', 'central', 'variant')
 VARIANT = quantizers.window(0.5)  # The estimator of the last one's activations.
 ORDERS = ('linear', 'cost')
+_RANDOM = 1 << 21  # Tells the key of random signals from others of a seed.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # Of the rounds: where losses are read.
 PAIRS = ('exact A, exact B', 'linear A, linear B', 'linear A, exact B')
 
@@ -83,6 +86,7 @@ def check(
   layers: Sequence[str],
   num_rounds: Sequence[int],
   round_rankings: Sequence[str] = RANKINGS,
+  round_signals: Sequence[str] = SIGNALS,
 ) -> None:
   """Raises a ``ValueError`` for what `toy_discrete.compare` cannot run."""
   for name in balls:
@@ -96,6 +100,11 @@ def check(
     raise ValueError(
       f'round_rankings must list {RANKINGS[-1]!r}, which contrasts are about; '
       f'got {tuple(round_rankings)}.'
+    )
+  if missing := [name for name in SCORED if name not in round_signals]:
+    raise ValueError(
+      f'round_signals must list {missing[0]!r}, which contrasts are about; got '
+      f'{tuple(round_signals)}.'
     )
 
 
@@ -193,7 +202,7 @@ def _signals(posed, names):
   """What each flip promises, [names, *kernel.shape]."""
   view = posed.search
   moves = scans.moves(view)
-  key = jax.random.fold_in(posed.noise_key, 1 << 21)
+  key = jax.random.fold_in(posed.noise_key, _RANDOM)
   found = {
     'exact': lambda: scans.flip_gains(view).gains,
     'linear': lambda: -jax.grad(view.loss)(view.kernel) * moves.changes[0],
@@ -217,6 +226,8 @@ def rounds(
   read = jnp.asarray([int(share * num_rounds) for share in SHARES])
 
   def spend(ranking):
+    # Not outside: all rankings have the same draws.
+    key = jax.random.fold_in(posed.noise_key, _RANDOM)
     path = scans.multi_step_discrete_gradient(
       posed.search,
       budget,
@@ -225,6 +236,7 @@ def rounds(
       rank_by=ranking,
       signal=signal,
       holdout=posed.holdout,
+      key=key if signal == 'random' else None,
     )
     return {
       'search': path.search[read],
@@ -234,8 +246,11 @@ def rounds(
       'returns': jnp.sum(path.num_returns),
     }
 
-  powers = jnp.asarray([RANKINGS.index(name) for name in rankings])
-  return lanes_lib.each(spend, {'ranking': powers})
+  powers = [RANKINGS.index(name) for name in rankings]
+  distinct = powers[:1] if signal == 'cost' else powers
+  found = lanes_lib.each(spend, {'ranking': jnp.asarray(distinct)})
+  places = jnp.minimum(jnp.arange(len(powers)), len(distinct) - 1)
+  return jax.tree.map(lambda leaf: leaf[places], found)
 
 
 def ste(

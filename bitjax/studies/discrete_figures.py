@@ -6,7 +6,8 @@ import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bitjax.studies import discrete_arms
-from bitjax.studies import discrete_findings as findings
+from bitjax.studies import discrete_reads as reads
+from bitjax.studies import discrete_schedules as schedules
 from bitjax.studies import plots
 from bitjax.studies import protocols
 from bitjax.studies import statistics
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-__all__ = ['page', 'panel', 'reliability', 'rounds']
+__all__ = ['page', 'panel', 'reliability']
 
 _COLORS = {
   'discrete': '#0077BB',
@@ -29,9 +30,9 @@ _COLORS = {
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """All arms in the ball; the main ones if there are several balls or layers.
+  """All arms in the ball; the main ones if there are several balls, layers or rounds.
 
-  Below them the number of rounds, if there are several, and the reliability.
+  Below them the reliability, and all schedules if there are several numbers of rounds.
 
   Args:
     results: of `toy_discrete.compare`.
@@ -44,14 +45,21 @@ def page(results: xarray.Dataset) -> figure.Figure:
     {'layers': moved, 'state': state}
     for moved, state in itertools.product(layers, states)
   ]
-  brief = len(balls) > 1 or len(layers) > 1
-  heights = [0.35 + 0.16 * len(_rows(results, brief))] * len(balls)
   by_rounds = results.num_rounds.size > 1
-  heights += [2.0] * (1 + by_rounds)
-  fig, axes = pyplot.subplots(
+  brief = len(balls) > 1 or len(layers) > 1 or by_rounds
+  heights = [0.35 + 0.16 * len(_rows(results, brief))] * len(balls) + [2.0]
+  parts = [sum(heights) + 0.3 * len(heights)]
+  if by_rounds:
+    parts.append(schedules.height(results))
+  fig = pyplot.figure(figsize=(6.75, sum(parts)))
+  above, *below = fig.subfigures(
+    len(parts), 1, height_ratios=parts, squeeze=False
+  )[:, 0]
+  for part in below:
+    schedules.page(part, results, {'ball': balls[0], 'layers': layers[0]})
+  axes = above.subplots(
     len(heights),
     len(columns),
-    figsize=(6.75, sum(heights) + 0.3 * len(heights)),
     height_ratios=heights,
     sharey='row',
     squeeze=False,
@@ -67,58 +75,17 @@ def page(results: xarray.Dataset) -> figure.Figure:
     ax.set_xlabel('decrease (nats)')
   for place, column in enumerate(columns):
     if place >= len(states):  # Of the first layer only.
-      for ax in axes[len(balls) :, place]:
-        ax.set_axis_off()
-      continue
-    reliability(axes[-1, place], results, column['state'])
-    if by_rounds:
-      rounds(axes[-2, place], results, column | {'ball': balls[0]})
+      axes[-1, place].set_axis_off()
+    else:
+      reliability(axes[-1, place], results, column['state'])
   axes[-1, 0].set_ylabel('correlation over moves')
-  if by_rounds:
-    axes[-2, 0].set_ylabel('decrease (nats), whole budget')
-  for row in axes[len(balls) :]:
-    free = row[min(len(states), len(columns) - 1)]  # Beside them, or the last.
-    handles = row[0].get_legend_handles_labels()
-    free.legend(
-      *handles,
-      fontsize=6 if len(handles[0]) < 5 else 5.2,
-      ncols=len(handles[0]) // 3,
-      columnspacing=0.8,
-      handlelength=1.6,
-    )
+  free = axes[
+    -1, min(len(states), len(columns) - 1)
+  ]  # Beside them, or the last.
+  free.legend(*axes[-1, 0].get_legend_handles_labels(), fontsize=6)
   lines = axes[0, 0].get_legend_handles_labels()
-  fig.legend(*lines, loc='outside upper center', ncols=3)
+  above.legend(*lines, loc='outside upper center', ncols=3)
   return fig
-
-
-def rounds(
-  ax: axes_lib.Axes, results: xarray.Dataset, where: dict[str, Any]
-) -> None:
-  """Draws what more rounds save, with the whole budget, on A and on B.
-
-  Args:
-    ax: where to draw.
-    results: of `toy_discrete.compare`.
-    where: labels of ball, layers and state.
-  """
-  start = _start(results, where)
-  numbers = results.num_rounds.values
-  for signal, color in (('exact', '#0077BB'), ('linear', '#CC3311')):
-    for split, style in zip(discrete_arms.SPLITS, ('--', '-'), strict=True):
-      for batch, marker in (('search', 'o'), ('holdout', '^')):
-        loss = findings.reached(
-          results, 'rounds', 'all', batch, **where,
-          signal=signal, split=split, ranking=findings.DENSE,
-        )  # fmt: skip
-        rows = (start[batch] - loss).transpose('num_rounds', 'seed').values
-        plots.band(
-          ax, numbers, rows, color=color, linestyle=style, marker=marker,
-          label=f'{signal}, {split}, {findings.BATCHES[batch]}',
-        )  # fmt: skip
-  ax.axhline(0, color='black', linewidth=0.8)
-  ax.set_xscale('log', base=2)
-  ax.set_xticks(numbers, [f'{number}' for number in numbers])
-  ax.set_xlabel('rounds')
 
 
 def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
@@ -169,7 +136,7 @@ def panel(
         continue
       if arm == 'coordinate' and where['layers'] != 'first':
         continue  # It costs a forward pass for each move there.
-      loss = findings.reached(
+      loss = reads.reached(
         results, arm, read.protocol, read.batch, **where, **options
       )
       found = statistics.interval((start[read.batch] - loss).values)
@@ -244,7 +211,7 @@ def _rows(results, brief):
       ('discrete', discrete_arms.label(name, r), {'signal': name, 'ranking': r})
       for r in shown
     ]
-  number = results.num_rounds.values.tolist()[-1]
+  *fewer, number = results.num_rounds.values.tolist()
   made = results['rounds_search'].notnull()
   rows += [
     (
@@ -253,7 +220,7 @@ def _rows(results, brief):
       {'signal': s, 'ranking': r, 'split': p, 'num_rounds': number},
     )
     for s in ('exact', 'linear')
-    for r in ends
+    for r in (rankings if fewer else ends)
     for p in discrete_arms.SPLITS
     if bool(made.sel(ranking=r).any())
   ]

@@ -1,76 +1,28 @@
-"""N1-N3, judged from the results of `toy_discrete.compare`.
+"""N3, judged from the results of `toy_discrete.compare`: is it a bound, and why not?
 
-Contrasts are logs of loss ratios, paired by seed: above 0 the arm named first in the
-claim is better. *All moves* means that an arm spends its whole budget; otherwise the
-number of moves, rounds, steps and the learning rate are chosen by the protocol.
+Beside them stand the tables of all balls (`discrete_balls`) and of rounds
+(`discrete_rounds`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import dataclasses
-import itertools
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from bitjax.studies import contrasts
 from bitjax.studies import discrete_arms
-from bitjax.studies import protocols
-from bitjax.studies import toy_discrete
-from bitjax.studies import verdicts
+from bitjax.studies import discrete_balls
+from bitjax.studies import discrete_reads as reads
+from bitjax.studies import discrete_rounds
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = [
-  'bound',
-  'causes',
-  'held_out',
-  'judge',
-  'reached',
-  'reliable',
-  'several',
-  'split',
-]
-
-DENSE = discrete_arms.RANKINGS[2]
-BATCHES = {'search': 'A', 'holdout': 'B'}
-
-Verdicts = Iterator[verdicts.Verdict]
-
-
-def reached(
-  results: xarray.Dataset,
-  arm: str,
-  protocol: str,
-  batch: str,
-  **where: Any,
-) -> xarray.DataArray:
-  """The loss that an arm reaches, by seed.
-
-  Args:
-    results: of `toy_discrete.compare`.
-    arm: its name.
-    protocol: ``'oracle'``, ``'deployable'``, or ``'all'`` for the end of its axis.
-    batch: ``'search'`` for A, ``'holdout'`` for B.
-    **where: labels: the state, the ball, and what the arm varies.
-  """
-  outcomes = protocols.arm(results, arm)[['search', 'holdout']]
-  outcomes = outcomes.sel(
-    {name: label for name, label in where.items() if name in outcomes.dims}
-  )
-  over = [axis for axis in toy_discrete.AXES if axis in outcomes.dims]
-  if not over:
-    return outcomes[batch]
-  if protocol == 'all':
-    return outcomes[batch].isel(dict.fromkeys(over, -1))
-  return protocols.select(outcomes, over, protocol)[batch]
+__all__ = ['bound', 'causes', 'held_out', 'judge', 'reliable']
 
 
 def bound(
   results: xarray.Dataset, where: dict[str, Any], *, primary: bool = False
-) -> Verdicts:
+) -> reads.Verdicts:
   """N3: the note's discrete gradient bounds STE on the batch that it searches.
 
   Args:
@@ -78,16 +30,20 @@ def bound(
     where: labels of ball, layers and state.
     primary: whether this is the study's primary contrast.
   """
-  ste = _read(results, 'ste', 'oracle', 'search', where, direction='gradient')
-  note = _discrete(results, 'all', 'search', where, 'exact', 'gain')
+  ste = reads.reached(
+    results, 'ste', 'oracle', 'search', **where, direction='gradient'
+  )
+  note = reads.step(results, 'all', 'search', where, 'exact', 'gain')
   details: dict[str, Any] = {}
   for signal in discrete_arms.SIGNALS:
     for ranking in discrete_arms.RANKINGS:
-      loss = _discrete(results, 'all', 'search', where, signal, ranking)
-      details[f'{signal}, {ranking}'] = _log(ste, loss).mean()
+      loss = reads.step(results, 'all', 'search', where, signal, ranking)
+      details[f'{signal}, {ranking}'] = reads.ratio(ste, loss).mean()
   for name in results.direction.values.tolist()[1:]:
-    other = _read(results, 'ste', 'oracle', 'search', where, direction=name)
-    details[f'STE step, {name}'] = _log(ste, other).mean()
+    other = reads.reached(
+      results, 'ste', 'oracle', 'search', **where, direction=name
+    )
+    details[f'STE step, {name}'] = reads.ratio(ste, other).mean()
   details |= {'reached by STE, nats': ste.mean()}
   details |= {
     f'moves {ranking}': results['discrete_moves']
@@ -98,38 +54,40 @@ def bound(
   }
   yield contrasts.difference(
     'N3 bound',
-    f'{_name(where)}: on the batch it searches, the discrete gradient of the '
+    f'{reads.title(where)}: on the batch it searches, the discrete gradient of the '
     'note (exact gains, largest first, all moves) reaches a lower loss than one '
     'STE step at its best learning rate.',
-    _log(ste, note),
+    reads.ratio(ste, note),
     primary=primary,
     details=details,
     protocol='oracle, A',
     unit='log loss ratio',
   )
   best = {
-    signal: _discrete(results, 'oracle', 'search', where, signal, DENSE)
+    signal: reads.step(results, 'oracle', 'search', where, signal, reads.DENSE)
     for signal in discrete_arms.SIGNALS
   }
   yield contrasts.difference(
     'N3 bound, best moves',
-    f'{_name(where)}: on the batch it searches, the discrete gradient of exact gains '
+    f'{reads.title(where)}: on the batch it searches, the discrete gradient of exact gains '
     'per squared cost, stopped at its best number of moves, reaches a lower loss than '
     'one STE step at its best learning rate.',
-    _log(ste, best['exact']),
-    details={signal: _log(ste, loss).mean() for signal, loss in best.items()},
+    reads.ratio(ste, best['exact']),
+    details={
+      signal: reads.ratio(ste, loss).mean() for signal, loss in best.items()
+    },
     protocol='oracle, A',
     unit='log loss ratio',
   )
 
 
-def held_out(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
+def held_out(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
   """N3: a discrete gradient that minds the cost is a better step than STE's."""
-  ste = _read(
-    results, 'ste', 'deployable', 'holdout', where, direction='gradient'
+  ste = reads.reached(
+    results, 'ste', 'deployable', 'holdout', **where, direction='gradient'
   )
   names = {
-    f'{signal}, {ranking}': _discrete(
+    f'{signal}, {ranking}': reads.step(
       results, 'deployable', 'holdout', where, signal, ranking
     )
     for signal in ('exact', 'linear')
@@ -137,56 +95,65 @@ def held_out(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
   }
   yield contrasts.difference(
     'N3 held out',
-    f'{_name(where)}: the discrete gradient of exact gains per squared cost is a '
+    f'{reads.title(where)}: the discrete gradient of exact gains per squared cost is a '
     'better step than one of STE on held-out data.',
-    _log(ste, names[f'exact, {DENSE}']),
-    details={name: _log(ste, loss).mean() for name, loss in names.items()},
+    reads.ratio(ste, names[f'exact, {reads.DENSE}']),
+    details={
+      name: reads.ratio(ste, loss).mean() for name, loss in names.items()
+    },
     protocol='deployable, B',
     unit='log loss ratio',
   )
 
 
-def causes(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
+def causes(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
   """Why: the ranking, the signal, the overfitting of the batch; one arm each."""
 
   def full(signal, ranking, batch='search'):
-    return _discrete(results, 'all', batch, where, signal, ranking)
+    return reads.step(results, 'all', batch, where, signal, ranking)
 
-  yield _contrast(
+  yield reads.contrast(
     'cause: ranking',
     'exact gains ranked per squared cost reach a lower loss on A than ranked as '
     'such.',
     where,
     full('exact', 'gain'),
-    full('exact', DENSE),
+    full('exact', reads.DENSE),
   )
-  for batch, name in BATCHES.items():
-    yield _contrast(
+  for batch, name in reads.BATCHES.items():
+    yield reads.contrast(
       f'cause: signal, {name}',
       'of two steps with the same rule (per squared cost), that by exact gains '
       f"reaches a lower loss on {name} than that by STE's linear prediction.",
       where,
-      full('linear', DENSE, batch),
-      full('exact', DENSE, batch),
+      full('linear', reads.DENSE, batch),
+      full('exact', reads.DENSE, batch),
       batch=name,
+      details={
+        f'decrease, {signal}': reads.fall(
+          results, batch, where, full(signal, reads.DENSE, batch)
+        ).mean()
+        for signal in discrete_arms.SIGNALS
+      },
     )
-  yield _contrast(
+  yield reads.contrast(
     'control: linear',
     "STE's linear prediction reaches a lower loss on A than the cheapest moves, "
     'whatever they do.',
     where,
-    full('cost', DENSE),
-    full('linear', DENSE),
+    full('cost', reads.DENSE),
+    full('linear', reads.DENSE),
   )
   gaps = {}
   for signal in ('exact', 'linear'):
-    start = protocols.arm(results, 'discrete').sel(where).isel(prefix=0)
-    start = start.sel(signal=signal, ranking=DENSE)
-    falls = [start[batch] - full(signal, DENSE, batch) for batch in BATCHES]
+    falls = [
+      reads.fall(results, batch, where, full(signal, reads.DENSE, batch))
+      for batch in reads.BATCHES
+    ]
     gaps[signal] = (falls[0] - falls[1]) / falls[0].mean()
   yield contrasts.difference(
     'cause: overfitting',
-    f'{_name(where)}: of what it gains on A, the step by exact gains loses a larger '
+    f'{reads.title(where)}: of what it gains on A, the step by exact gains loses a larger '
     "share on B than that by STE's linear prediction (per squared cost).",
     gaps['exact'] - gaps['linear'],
     details={f'share lost, {name}': gap.mean() for name, gap in gaps.items()},
@@ -197,9 +164,9 @@ def causes(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
   found = found.sel(signal='exact')
   yield contrasts.difference(
     'cause: additivity',
-    f'{_name(where)}: moves together gain less than the sum of their gains alone '
+    f'{reads.title(where)}: moves together gain less than the sum of their gains alone '
     '(exact gains, per squared cost).',
-    (found.discrete_predicted - found.discrete_true).sel(ranking=DENSE),
+    (found.discrete_predicted - found.discrete_true).sel(ranking=reads.DENSE),
     details={
       f'true / predicted, {ranking}': found.discrete_true.sel(
         ranking=ranking
@@ -212,86 +179,7 @@ def causes(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
   )
 
 
-def several(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
-  """N1: rounds that score again gain over one, and over several steps of STE."""
-  one = _discrete(results, 'oracle', 'search', where, 'exact', DENSE)
-  options = {'signal': 'exact', 'ranking': DENSE, 'split': 'cumulative'}
-  numbers = results.num_rounds.values.tolist()
-  by_number = {
-    number: _read(
-      results, 'rounds', 'oracle', 'search', where,
-      num_rounds=number, **options,
-    )
-    for number in numbers
-  }  # fmt: skip
-  most = {'num_rounds': numbers[-1]}
-  yield _contrast(
-    'N1 rounds',
-    f'{numbers[-1]} rounds that score all moves again reach a lower loss on A '
-    'than one of the same budget (exact gains, per squared cost).',
-    where,
-    one,
-    by_number[numbers[-1]],
-    protocol='oracle',
-    details={
-      f'{number} rounds': _log(one, loss).mean()
-      for number, loss in by_number.items()
-    },
-  )
-  best = results.optimizer.values.tolist()[0]
-  for batch, name in BATCHES.items():
-    protocol = 'oracle' if name == 'A' else 'deployable'
-    steps = _read(results, 'multi', protocol, batch, where, optimizer=best)
-    arms = {
-      f'rounds, {signal}': _read(
-        results, 'rounds', protocol, batch, where,
-        **(options | most | {'signal': signal}),
-      )
-      for signal in ('exact', 'linear')
-    }  # fmt: skip
-    if where['layers'] == results.layers.values[0]:
-      for order in results.order.values.tolist():
-        arms[f'one after another, {order}'] = _read(
-          results, 'coordinate', protocol, batch, where, order=order
-        )
-    arms['random points'] = _read(results, 'random', protocol, batch, where)
-    yield _contrast(
-      f'N3 multi-step, {name}',
-      f'{numbers[-1]} rounds of exact gains reach a lower loss on {name} than as '
-      f'many steps of STE ({best}).',
-      where,
-      steps,
-      arms['rounds, exact'],
-      batch=name,
-      protocol=protocol,
-      details={arm: _log(steps, loss).mean() for arm, loss in arms.items()},
-    )
-
-
-def split(results: xarray.Dataset, where: dict[str, Any]) -> Verdicts:
-  """N1: what the even split of the budget costs."""
-  number = results.num_rounds.values.tolist()[-1]
-  options = {'signal': 'exact', 'ranking': DENSE, 'num_rounds': number}
-  even, together = (
-    _read(results, 'rounds', 'all', 'search', where, split=name, **options)
-    for name in discrete_arms.SPLITS
-  )
-  used = results['rounds_used'].sel(where).sel(options).mean('seed')
-  yield _contrast(
-    'N1 split',
-    f'a budget that grows over {number} rounds reaches a lower loss on A than '
-    'equal parts of it (exact gains, per squared cost).',
-    where,
-    even,
-    together,
-    details={
-      f'budget used, {name}': used.sel(split=name)
-      for name in discrete_arms.SPLITS
-    },
-  )
-
-
-def reliable(results: xarray.Dataset, state: str) -> Verdicts:
+def reliable(results: xarray.Dataset, state: str) -> reads.Verdicts:
   """Do exact gains hold on other data, and would more data help?
 
   Args:
@@ -344,50 +232,13 @@ def reliable(results: xarray.Dataset, state: str) -> Verdicts:
   )
 
 
-def judge(results: xarray.Dataset) -> Verdicts:
+def judge(results: xarray.Dataset) -> reads.Verdicts:
   """All findings, in every ball, layer and state; the primary contrast first."""
-  names = ('ball', 'layers', 'state')
-  places = itertools.product(*(results[name].values.tolist() for name in names))
-  for number, labels in enumerate(places):
-    where = dict(zip(names, labels, strict=True))
+  for number, where in enumerate(reads.places(results)):
     yield from bound(results, where, primary=number == 0)
-    for find in (held_out, causes, several, split):
+    for find in (held_out, causes):
       yield from find(results, where)
   for state in results.state.values.tolist():
     yield from reliable(results, state)
-
-
-def _contrast(
-  finding, claim, where, above, below, batch='A', protocol='all moves', **info
-):
-  """A claim that the losses ``below`` are lower; inert if they are the same."""
-  ratio = _log(above, below)
-  verdict = contrasts.difference(
-    finding,
-    f'{_name(where)}: {claim}',
-    ratio,
-    protocol=f'{protocol}, {batch}',
-    unit='log loss ratio',
-    **info,
-  )
-  if bool((ratio == 0).all()):
-    verdict = dataclasses.replace(verdict, verdict='inert')
-  return verdict
-
-
-def _read(results, arm, protocol, batch, where, **options):
-  return reached(results, arm, protocol, batch, **where, **options)
-
-
-def _discrete(results, protocol, batch, where, signal, ranking):
-  options = {'signal': signal, 'ranking': ranking}
-  return _read(results, 'discrete', protocol, batch, where, **options)
-
-
-def _name(where):
-  layers = 'first layer' if where['layers'] == 'first' else 'all layers'
-  return f'{where["ball"]}, {layers}, {where["state"]}'
-
-
-def _log(above: xarray.DataArray, below: xarray.DataArray) -> Any:
-  return np.log(above / below)
+  yield from discrete_rounds.judge(results)
+  yield from discrete_balls.judge(results)

@@ -17,10 +17,10 @@ arm             what it does                               varied
 ``random``      points of the ball                         draw
 =============== =========================================  ======================
 
-In rounds only the exact and the linear signal take part: there is nothing to score
-again where moves are ranked at random or by cost alone. Moves are those of the first
-layer, or of all layers together in one ball (but for ``coordinate``, which there costs
-a forward pass for each of its moves).
+In rounds the exact and the linear signal take part, on request the others as well,
+which have nothing to score again: they show what rounds do to the budget. Moves are
+those of the first layer, or of all layers together in one ball (but for ``coordinate``,
+which there costs a forward pass for each of its moves).
 
 Beside the arms stands ``reliability``: of batches of every size, how the gains on A
 agree with those on B, and with what STE predicts.
@@ -67,6 +67,7 @@ def compare(
   num_candidates: int,
   train_steps: int,
   round_rankings: Sequence[str] = discrete_arms.RANKINGS,
+  round_signals: Sequence[str] = discrete_arms.SCORED,
   states: Sequence[str] = STATES,
 ) -> xarray.Dataset:
   """Runs all arms on every seed, from every state, in every ball.
@@ -83,6 +84,7 @@ def compare(
     num_candidates: moves that the sequential search tries.
     train_steps: updates of the trained state.
     round_rankings: some of `discrete_arms.RANKINGS`, in that order.
+    round_signals: some of `discrete_arms.SIGNALS`.
     states: some of `STATES`.
 
   Returns:
@@ -162,7 +164,7 @@ def compare(
       own={'ranking': round_rankings},
       once=('used', 'moves', 'returns'),
       static={
-        'signal': discrete_arms.SIGNALS[:2],
+        'signal': round_signals,
         'split': discrete_arms.SPLITS,
         'num_rounds': num_rounds,
       },

@@ -58,6 +58,34 @@ def test_any_arm(shifts, verdict):
   assert found.effect == pytest.approx(max(shifts))
 
 
+def test_cells_of_a_table_are_judged_together():
+  centred = NOISE - NOISE.mean()
+  shifts = {'up': 5, 'down': -5, 'level': 0}
+  cells = [
+    contrasts.Cell('N1', name, s + np.roll(centred, s), {'shift': s})
+    for name, s in shifts.items()
+  ]
+  cells.append(contrasts.Cell('N1', 'nothing', np.zeros(20)))
+  found = {v.claim: v for v in contrasts.family(cells, **INFO)}
+  assert {name: verdict.verdict for name, verdict in found.items()} == {
+    'up': 'supported',
+    'down': 'contradicted',
+    'level': 'inconclusive',
+    'nothing': 'inert',
+  }
+  alone = contrasts.difference('N1', 'up', cells[0].samples, **INFO)
+  up = found['up']
+  assert up.effect == alone.effect and up.details['shift'] == 5
+  assert up.low < alone.low and alone.high < up.high
+  assert up.caveat == 'Simultaneous with 3 other claims.'
+  assert not contrasts.family([], **INFO)
+
+
+def test_a_table_of_one_cell_has_no_others():
+  (found,) = contrasts.family([contrasts.Cell('N1', 'c.', 5 + NOISE)], **INFO)
+  assert found.caveat == '' and found.num_seeds == 20
+
+
 def test_variances():
   info = {'protocol': 'oracle'}
   found = contrasts.variances('N1', 'claim.', NOISE, 10 * NOISE[::-1], **info)

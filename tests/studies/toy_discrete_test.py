@@ -1,5 +1,7 @@
 """Arms of the discrete study: lanes against plain computations."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +107,35 @@ def test_rounds_are_read_at_shares_of_their_number(problem):
   )
 
 
+@pytest.mark.parametrize('signal', ['random', 'cost'])
+def test_rounds_that_do_not_look_at_the_loss(problem, signal):
+  posed = pose(problem, 'Dense_0')
+  budget = types.Budget(RADIUS)
+  rankings = ('gain', 'per squared cost')
+  found = discrete_arms.rounds(
+    lambda: posed, budget, signal, 'even', 2, rankings=rankings
+  )
+  assert found['moves'].shape == (2,) and (found['moves'] > 2).all()
+  # Per squared cost even random moves are cheap ones; by cost alone, always.
+  same = found['moves'][0] == found['moves'][1]
+  assert same if signal == 'cost' else not same
+  blind = dataclasses.replace(posed.search, labels=posed.holdout.labels)
+  path = scans.multi_step_discrete_gradient(
+    blind,
+    budget,
+    2,
+    'even',
+    rank_by=2,
+    signal=signal,
+    key=jax.random.fold_in(posed.noise_key, 1 << 21),
+  )
+  assert found['moves'][1] == path.num_moves.sum()
+  moved = posed.search.kernel + path.displacement
+  np.testing.assert_allclose(
+    found['search'][1, -1], posed.search.loss(moved), rtol=1e-5
+  )
+
+
 def test_directions_reach_the_edge_of_the_ball(problem):
   def look(**estimators):
     return pose(problem, 'Dense_0', **estimators)
@@ -152,5 +183,11 @@ def test_reliability_compares_both_batches(problem):
 def test_bad_input(balls, layers, num_rounds, words):
   with pytest.raises(ValueError, match=words):
     discrete_arms.check(balls, layers, num_rounds)
+
+
+def test_rounds_need_what_contrasts_are_about():
+  place = ('l2:1',), ('first',), (1,)
   with pytest.raises(ValueError, match='round_rankings must list'):
-    discrete_arms.check(('l2:1',), ('first',), (1,), ('gain',))
+    discrete_arms.check(*place, ('gain',))
+  with pytest.raises(ValueError, match="round_signals must list 'linear'"):
+    discrete_arms.check(*place, round_signals=('exact', 'cost'))
