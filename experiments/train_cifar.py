@@ -11,9 +11,8 @@ on from wherever it was stopped. Published test accuracies of the presets, in %
   rbnn_resnet20_w1a1 87.8; reste_resnet20_w1a1 87.92; reste_resnet20_w1a32 91.32;
   dorefa_resnet20_w1a32 90.0
 
-An update of ResNet-20 at 128 images takes 0.6 s of one core (W1A1 0.7): ten epochs of
-CIFAR-10 are 40 minutes of processor time, 20 of two cores (--mesh=batch:2). Without
-any file (digits, 3 minutes of it, W1A1, above 97 %), and with:
+Ten epochs (short_*: docs/studies/cifar.md) are 40 minutes of processor time, 20 of two
+cores with --mesh=batch:2. Without any file (digits, W1A1, above 97 %, 3 minutes):
 
   python -m experiments.train_cifar
   python -m experiments.train_cifar --preset=short_w1a1 --data_dir=DIR
