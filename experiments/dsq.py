@@ -11,7 +11,7 @@ Primary contrast, declared beforehand: 1-bit weights, test accuracy of the last 
 alpha that falls against alpha = 0.2 fixed, the learning rate of each tuned on the
 validation loss of the other seeds. The claim, that shrinking helps, is supported if
 the 95 % interval lies above 0. All else is exploratory. Short trainings on small
-images (digits, 13 minutes on two CPU cores); what papers train (days on a CPU):
+images (digits, 20 minutes on two CPU cores); what papers train (days on a CPU):
 
   python -m experiments.dsq
   python -m experiments.dsq --preset=note --data_dir=DIR
@@ -58,7 +58,7 @@ class Config(train_config.TrainConfig):
     unique=True,
   )
   rates: tuple[float, ...] = studies.flag(
-    (0.3, 1.0),
+    (1.0, 3.0, 10.0),
     'Factors on the learning rate, to choose from.',
     exclusive_minimum=0,
     unique=True,

@@ -56,10 +56,11 @@ def page(results: xarray.Dataset) -> figure.Figure:
     ax.set_yticks(range(len(arms)), arms if bits == every[0] else [])
     ax.set_ylim(len(arms) - 0.5, -0.5)
     low, high = ax.get_xlim()
-    ax.set_xlim(max(low, 0), min(high, 100))
+    room = 0.03 * (high - low)  # For markers at 100 %.
+    ax.set_xlim(max(low, 0), min(high, 100 + room))
     ax.set_xlabel('accuracy (%)')
     kind = 'weights' if bits == 1 else 'weights and activations'
-    ax.set_title(f'{bits}-bit {kind}')
+    ax.set_title(f'{bits}-bit\n{kind}')
   axes[0, 0].legend(loc='best')
   _flips(axes[0, -1], results.sel(bits=every[0]), arms)
   return fig
@@ -82,7 +83,8 @@ def _flips(ax, results, arms):
   if np.all(ratio.values > 0):
     ax.set_yscale('log')
   ax.set_xlabel('epoch')
-  ax.set_title('sign flips per weight and update')
+  ax.xaxis.get_major_locator().set_params(integer=True)
+  ax.set_title('sign flips per\nweight and update')
   ax.legend(fontsize=6)
 
 

@@ -66,13 +66,27 @@ def page(results: xarray.Dataset) -> figure.Figure:
   return fig
 
 
+_TICKS = 5
+_DIGITS = (
+  tuple(d / 100 for d in range(100, 1000, 2)),
+  *(tuple(d / 10 for d in range(10, 100, step)) for step in (1, 2, 5)),
+  (1, 1.5, 2, 3, 5, 7),
+  (1, 3),
+  (1,),
+)  # Of the ticks of a decade: the densest that are not too many.
+
+
 def _log_axis(ax):
-  """A logarithmic axis of less than a few decades, with plain numbers."""
+  """A logarithmic axis with few plain numbers, over a part of a decade or many."""
   ax.set_xscale('log')
   low, high = ax.get_xlim()
   decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-  ticks = [d * 10.0**k for k in decades for d in (1, 1.5, 2, 3, 5, 7)]
-  ticks = [tick for tick in ticks if low <= tick <= high]
+  ticks: list[float] = []
+  for digits in _DIGITS:
+    ticks = [d * 10.0**k for k in decades for d in digits]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) <= _TICKS:
+      break
   ax.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=7)
   ax.set_xticks([], minor=True)
 
