@@ -51,7 +51,7 @@ class Config:
     (3, 3, 3), 'Blocks of each of its stages.', minimum=1
   )
   thorough: bool = studies.flag(
-    True, 'Also memory, flip descents, devices, and how costs grow.'
+    True, 'Also memory, flip descents, and how costs grow.'
   )
 
 
@@ -93,9 +93,6 @@ TARGETS = {
   'ResNet step': targets.Target(_SHARE, 0.35, more=True),
   "ResNet step, over XLA's own": targets.Target('times', 0.9),
   'ResNet step, W1A1 over full precision': targets.Target('times', 1.3),
-  'ResNet training, over the cores': targets.Target(
-    'times one device', 1.2, more=True
-  ),
   'project l2': targets.Target(_MS, 10),
   'project linf': targets.Target(_MS, 10),
   'project l1': targets.Target(_MS, 10),
@@ -123,7 +120,6 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
     'import': benchmarks.import_ratio(turns),
   }
   if config.thorough:
-    measured |= network_benchmark.over_cores(config.images, config.stages)
     measured |= scan_benchmark.scaling(*network, few)
     measured |= scan_benchmark.peak_memory(
       *network, config.rates, config.timed_rates

@@ -1,36 +1,21 @@
-"""What a training step of a convolutional network costs: its update included.
-
-Images a second of `training.fit`, with each batch on one device or on two:
-
-  python -m bitjax.studies.network_benchmark batch:1 128 3,3,3
-  python -m bitjax.studies.network_benchmark batch:2 128 3,3,3
-"""
+"""What a training step of a convolutional network costs: its update included."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-import os
-import subprocess
-import sys
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from bitjax import data
 from bitjax import nn
 from bitjax import quantizers
-from bitjax import training
 from bitjax.studies import benchmarks
-from bitjax.studies import meshes
 
-__all__ = ['over_cores', 'resnet_step', 'training_rate']
+__all__ = ['resnet_step']
 
 _CHUNK = 5  # Steps of one program, as trainings have them.
-_CHUNKS = 12  # Of a training whose rate is measured; the first compiles.
 
 
 def resnet_step(
@@ -92,73 +77,6 @@ def resnet_step(
   }
 
 
-def over_cores(num_images: int, stages: tuple[int, ...]) -> dict[str, float]:
-  """How much faster a training is with its batch over all cores of a CPU.
-
-  Args:
-    num_images: of a batch, divisible by the number of cores.
-    stages: blocks of each stage.
-
-  Returns:
-    Its rate over that of one device, which uses all cores as well as XLA can. Each
-    is measured in a process of its own, as that has the devices it started with.
-  """
-
-  def rate(devices):
-    arguments = f'batch:{devices}', str(num_images), ','.join(map(str, stages))
-    command = [sys.executable, '-m', __name__, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout)
-
-  return {'ResNet training, over the cores': rate(os.cpu_count()) / rate(1)}
-
-
-def training_rate(
-  mesh: jax.sharding.Mesh | None, num_images: int, stages: tuple[int, ...]
-) -> float:
-  """Images a second of a training in full precision, crops and flips included.
-
-  Args:
-    mesh: devices; None for one.
-    num_images: of a batch, random ones, 32 x 32 x 3.
-    stages: blocks of each stage, of 16, 32, 64, ... channels.
-
-  Returns:
-    The median over chunks of updates, compilation apart.
-  """
-  draw = np.random.default_rng(0)
-  size = num_images * _CHUNK * _CHUNKS
-  images = draw.integers(0, 256, (size, 32, 32, 3)).astype(np.uint8)
-  labels = draw.integers(0, 10, size).astype(np.int32)
-  part = data.Dataset('random', 'train', images, labels, 10, 1 / 255)
-  widths = tuple(16 * 2**stage for stage in range(len(stages)))
-  recipe = training.Recipe(epochs=1.0, batch_size=num_images, learning_rate=0.1)
-  clock = _Clock()
-  training.fit(
-    recipe.phases(nn.ResNet(stages=stages, widths=widths), part),
-    [data.device_feed(part, num_images, 0)],
-    (0,),
-    chunk=_CHUNK,
-    mesh=mesh,
-    report=clock,
-  )
-  seconds = np.diff(clock.times)[1:]
-  return num_images * _CHUNK / float(np.median(seconds))
-
-
-class _Clock:
-  """A reporter that notes when chunks end."""
-
-  def __init__(self):
-    self.times = []
-
-  def begin(self, total, done):
-    """Trainings begin with compiling."""
-
-  def advance(self, images, label):
-    self.times.append(time.perf_counter())
-
-
 def _training(
   model: nn.ResNet, images: jax.Array, num_steps: int
 ) -> Callable[[], Any]:
@@ -198,10 +116,3 @@ def _training(
   arguments = (start(images), images, labels)
   compiled = run.lower(*arguments).compile()
   return lambda: compiled(*arguments)
-
-
-if __name__ == '__main__':
-  spec, size, depths = sys.argv[1:]
-  meshes.reserve(spec)
-  blocks = tuple(map(int, depths.split(',')))
-  print(f'{training_rate(meshes.make(spec), int(size), blocks):.1f}')
