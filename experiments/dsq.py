@@ -11,7 +11,7 @@ Primary contrast, declared beforehand: 1-bit weights, test accuracy of the last 
 alpha that falls against alpha = 0.2 fixed, the learning rate of each tuned on the
 validation loss of the other seeds. The claim, that shrinking helps, is supported if
 the 95 % interval lies above 0. All else is exploratory. Short trainings on small
-images (digits, 20 minutes on two CPU cores); what papers train (days on a CPU):
+images (digits, some 40 minutes of CPU time); what papers train (days on a CPU):
 
   python -m experiments.dsq
   python -m experiments.dsq --preset=note --data_dir=DIR

@@ -179,14 +179,12 @@ class BatchNorm:
 
   def moments(self, x: types.Array) -> tuple[types.Array, types.Array]:
     """Mean and (biased) variance over the examples, [units] each."""
-    mean = self._over_devices(jnp.mean(x, axis=0))
-    spread = jnp.square(x - _align(mean, x))
-    return mean, self._over_devices(jnp.mean(spread, axis=0))
-
-  def _over_devices(self, means):
+    mean, variance = jnp.mean(x, axis=0), jnp.var(x, axis=0)
     if self.axis_name is None:
-      return means
-    return jax.lax.pmean(means, self.axis_name)
+      return mean, variance
+    whole = jax.lax.pmean(mean, self.axis_name)
+    spread = variance + jnp.square(mean - whole)
+    return whole, jax.lax.pmean(spread, self.axis_name)
 
 
 @_stage

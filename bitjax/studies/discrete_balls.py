@@ -31,26 +31,24 @@ def steps(results: xarray.Dataset) -> reads.Verdicts:
   Args:
     results: of `toy_discrete.compare`.
   """
-  for batch, name in reads.BATCHES.items():
-    protocol = reads.PROTOCOLS[batch]
-    cells = []
-    for where, ranking in _rows(results):
-      found = reads.step(results, protocol, batch, where, 'exact', ranking)
-      details = _spent(results, where, ranking)
-      for direction in OPPONENTS:
-        ste = reads.reached(
-          results, 'ste', protocol, batch, **where, direction=direction
-        )
-        cells.append(
-          contrasts.Cell(
-            f'N3 ball, {name}, {direction}',
-            f'{reads.title(where)}: exact gains ({ranking}) reach a lower loss '
-            f'on {name} than one step of STE along its {direction}.',
-            reads.ratio(ste, found),
-            details,
-          )
-        )
-    yield from contrasts.family(cells, **_info(protocol, name))
+
+  def cells(batch, where, ranking):
+    name, protocol = reads.BATCHES[batch], reads.PROTOCOLS[batch]
+    found = reads.step(results, protocol, batch, where, 'exact', ranking)
+    details = _spent(results, where, ranking)
+    for direction in OPPONENTS:
+      ste = reads.reached(
+        results, 'ste', protocol, batch, **where, direction=direction
+      )
+      yield contrasts.Cell(
+        f'N3 ball, {name}, {direction}',
+        f'{reads.title(where)}: exact gains ({ranking}) reach a lower loss '
+        f'on {name} than one step of STE along its {direction}.',
+        reads.ratio(ste, found),
+        details,
+      )
+
+  return _tables(results, cells)
 
 
 def signals(results: xarray.Dataset) -> reads.Verdicts:
@@ -59,29 +57,25 @@ def signals(results: xarray.Dataset) -> reads.Verdicts:
   Args:
     results: of `toy_discrete.compare`.
   """
-  for batch, name in reads.BATCHES.items():
-    protocol = reads.PROTOCOLS[batch]
-    cells = []
-    for where, ranking in _rows(results):
-      losses = {
-        signal: reads.step(results, protocol, batch, where, signal, ranking)
-        for signal in discrete_arms.SIGNALS
-      }
-      cells.append(
-        contrasts.Cell(
-          f'N3 ball, {name}, signal',
-          f'{reads.title(where)}: exact gains ({ranking}) reach a lower loss on '
-          f"{name} than STE's linear prediction as a signal.",
-          reads.ratio(losses['linear'], losses['exact']),
-          {
-            f'decrease, {signal}': reads.fall(
-              results, batch, where, loss
-            ).mean()
-            for signal, loss in losses.items()
-          },
-        )
-      )
-    yield from contrasts.family(cells, **_info(protocol, name))
+
+  def cells(batch, where, ranking):
+    name, protocol = reads.BATCHES[batch], reads.PROTOCOLS[batch]
+    losses = {
+      signal: reads.step(results, protocol, batch, where, signal, ranking)
+      for signal in discrete_arms.SIGNALS
+    }
+    yield contrasts.Cell(
+      f'N3 ball, {name}, signal',
+      f'{reads.title(where)}: exact gains ({ranking}) reach a lower loss on '
+      f"{name} than STE's linear prediction as a signal.",
+      reads.ratio(losses['linear'], losses['exact']),
+      {
+        f'decrease, {signal}': reads.fall(results, batch, where, loss).mean()
+        for signal, loss in losses.items()
+      },
+    )
+
+  return _tables(results, cells)
 
 
 def lost(results: xarray.Dataset) -> reads.Verdicts:
@@ -122,6 +116,16 @@ def judge(results: xarray.Dataset) -> reads.Verdicts:
     yield from table(results)
 
 
+def _tables(results, cells):
+  """A table of log loss ratios for each batch."""
+  for batch, name in reads.BATCHES.items():
+    yield from contrasts.family(
+      [cell for row in _rows(results) for cell in cells(batch, *row)],
+      protocol=f'{reads.PROTOCOLS[batch]}, {name}',
+      unit='log loss ratio',
+    )
+
+
 def _rows(results):
   """Labels of ball, layers and state, and the ranking of the ball."""
   return [
@@ -138,7 +142,3 @@ def _spent(results, where, ranking):
     'moves of a whole budget': spent['moves'],
     'true / predicted': spent['true'] / spent['predicted'],
   }
-
-
-def _info(protocol, batch):
-  return {'protocol': f'{protocol}, {batch}', 'unit': 'log loss ratio'}

@@ -79,9 +79,8 @@ def page(results: xarray.Dataset) -> figure.Figure:
     else:
       reliability(axes[-1, place], results, column['state'])
   axes[-1, 0].set_ylabel('correlation over moves')
-  free = axes[
-    -1, min(len(states), len(columns) - 1)
-  ]  # Beside them, or the last.
+  # Beside them, or in the last.
+  free = axes[-1, min(len(states), len(columns) - 1)]
   free.legend(*axes[-1, 0].get_legend_handles_labels(), fontsize=6)
   lines = axes[0, 0].get_legend_handles_labels()
   above.legend(*lines, loc='outside upper center', ncols=3)

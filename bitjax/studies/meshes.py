@@ -55,10 +55,9 @@ def reserve(spec: str) -> None:
   )
   if sizes is None or said:
     return
-  wanted = math.prod(sizes.values())
-  if wanted <= (os.cpu_count() or 1):
-    with contextlib.suppress(RuntimeError):  # They have started.
-      jax.config.update('jax_num_cpu_devices', wanted)
+  wanted = min(math.prod(sizes.values()), os.cpu_count() or 1)
+  with contextlib.suppress(RuntimeError):  # They have started.
+    jax.config.update('jax_num_cpu_devices', wanted)
 
 
 def make(spec: str) -> jax.sharding.Mesh | None:

@@ -70,6 +70,11 @@ class Sweep:
     self._names: set[str] = set()
 
   @property
+  def mesh(self) -> jax.sharding.Mesh | None:
+    """The devices; None for one."""
+    return self._mesh
+
+  @property
   def records(self) -> dict[str, Any]:
     """The facts recorded so far."""
     return dict(self._records)
@@ -136,12 +141,12 @@ class Sweep:
     clash = sorted({*(static or {}), *lanes} & set(shared or {}))
     if clash:
       raise ValueError(f'{clash[0]!r} is both an axis and a shared input.')
-    inputs = compute.place(name, shared or {}, batched or {}, self._mesh)
+    inputs = compute.place(name, shared or {}, batched or {}, self.mesh)
     plan, width, store, resumes = self._plan(
       name, static, lanes, inputs, chunk or DEFAULT_CHUNK, width
     )
     table = table_lib.Table(plan, dims or {}, coords or {})
-    task = compute.Task(fn, plan, width, inputs, self._mesh, table, store)
+    task = compute.Task(fn, plan, width, inputs, self.mesh, table, store)
     self._fill(task, resumes)
     self._report_divergence(task)
     return table.dataset()
@@ -201,7 +206,7 @@ class Sweep:
       plan,
       None,
       {},
-      self._mesh,
+      self.mesh,
       table,
       store,
       folder=folder,

@@ -136,8 +136,8 @@ class TrainConfig:
     """Loads the data, divides them, and records which they are.
 
     Raises:
-      ValueError: for missing or malformed files, and for validation examples or a
-        batch that the data cannot supply.
+      ValueError: for missing or malformed files, for validation examples or a
+        batch that the data cannot supply, and a batch that the devices cannot share.
     """
     whole, test = (
       data.load(self.dataset, split=split, data_dir=self.data_dir)
@@ -151,6 +151,12 @@ class TrainConfig:
         f'batch_size must be at most {len(train.labels)}, the examples that '
         f'{self.validation_examples} validation examples leave; got '
         f'{self.batch_size}.'
+      )
+    parts = 1 if sweep.mesh is None else sweep.mesh.shape.get('batch', 1)
+    if self.batch_size % parts:
+      raise ValueError(
+        f'batch_size must be divisible by the {parts} devices over which mesh '
+        f'splits a batch; got {self.batch_size}.'
       )
     sweep.record(
       train_checksum=whole.checksum,

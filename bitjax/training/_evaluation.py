@@ -55,7 +55,7 @@ def evaluator(
     ...], as `bitjax.data.padded_batches` makes them.
   """
 
-  split = mesh is not None and mesh.shape.get('batch', 1) > 1
+  axis, parts = _task.batch_split(mesh)
 
   def total(variables, batches):
     def one(variables):
@@ -82,25 +82,23 @@ def evaluator(
         return sums + found, None
 
       sums, _ = jax.lax.scan(add, jnp.zeros(3), batches)
-      return jax.lax.psum(sums, 'batch') if split else sums
+      return sums if axis is None else jax.lax.psum(sums, axis)
 
     return _state.over_seeds(one, num_seeds)(variables)
 
-  if split:
+  if axis is not None:
     total = jax.shard_map(
       total,
       mesh=mesh,
-      in_specs=(jax.P(), jax.P(None, 'batch')),
+      in_specs=(jax.P(), jax.P(None, axis)),
       out_specs=jax.P(),
-      axis_names={'batch'},
+      axis_names={axis},
       check_vma=False,
     )
 
   def evaluate(variables, batches):
-    if split:
-      batches = jax.tree.map(
-        lambda leaf: _even(leaf, mesh.shape['batch']), batches
-      )
+    if axis is not None:
+      batches = jax.tree.map(lambda leaf: _even(leaf, parts), batches)
     loss, correct, weight = jnp.moveaxis(total(variables, batches), -1, 0)
     return Scores(loss / weight, correct / weight)
 

@@ -351,7 +351,7 @@ def _check(phases, feeds, seeds, rates, chunk, period):
 
 
 def _check_mesh(mesh, batch_size):
-  parts = 1 if mesh is None else mesh.shape.get('batch', 1)
+  _, parts = _task.batch_split(mesh)
   if batch_size % parts:
     raise ValueError(
       f'batch_size must be divisible by the {parts} devices over which a batch is '

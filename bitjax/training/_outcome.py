@@ -110,8 +110,9 @@ def outcome(
 
   Returns:
     [seeds, ...]: ``test_accuracy``, ``test_loss``, ``clean_train_accuracy``,
-    ``clean_train_loss``; by epoch ``train_loss``, ``train_accuracy`` (augmented), ``validation_loss``,
-    ``validation_accuracy``; by epoch and layer ``flip_ratio`` and `STATISTICS`.
+    ``clean_train_loss``; by epoch ``train_loss``, ``train_accuracy`` (augmented),
+    ``validation_loss``, ``validation_accuracy``; by epoch and layer ``flip_ratio``
+    and `STATISTICS`.
   """
   feeds = data.device_feeds(train, batch_size, [int(seed) for seed in seeds])
   probed = min(_PROBED, len(train.labels)) // 4 * 4

@@ -24,7 +24,7 @@ from bitjax import types
 from bitjax.training import _losses
 from bitjax.training import _state
 
-__all__ = ['Task', 'loop']
+__all__ = ['Task', 'batch_split', 'loop']
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,6 +193,12 @@ class Task:
     )
 
 
+def batch_split(mesh: jax.sharding.Mesh | None) -> tuple[str | None, int]:
+  """The axis over whose devices a batch is split, and their number; None, 1."""
+  parts = 1 if mesh is None else mesh.shape.get('batch', 1)
+  return ('batch' if parts > 1 else None), parts
+
+
 @functools.lru_cache(maxsize=16)
 def loop(
   task: Task,
@@ -215,10 +221,9 @@ def loop(
     after another share a program. Its ``fed`` has leading axes [seeds, steps], of
     which the first ``num_steps`` are made. It consumes the state.
   """
-  lanes, axis = None, None
+  lanes, (axis, _) = None, batch_split(mesh)
   if mesh is not None:
     lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
-    axis = 'batch' if mesh.shape.get('batch', 1) > 1 else None
   if axis is not None and not hasattr(task.model, 'axis_name'):
     raise ValueError(
       'batches over several devices need a network with the field axis_name, '

@@ -205,12 +205,12 @@ class TestBadInput:
       ('batch:2', '', min(2, CORES)),
       ('lanes:2,batch:1', '', min(2, CORES)),
       ('auto', '', 1),
-      (f'lanes:{2 * CORES}', '', 1),
+      (f'lanes:{2 * CORES}', '', CORES),
       ('batch:2', '--xla_force_host_platform_device_count=3', 3),
     ],
   )
   def test_the_cpu_has_the_devices_of_a_mesh(self, spec, flags, devices):
-    """Unless there are more than cores, or the user has said how many."""
+    """No more than cores, unless the user has said how many."""
     program = (
       'import jax; from bitjax.studies import meshes; '
       f'meshes.reserve({spec!r}); print(jax.device_count())'

@@ -1,9 +1,13 @@
 """Every network and quantizer that a flag can name."""
 
+import dataclasses
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from bitjax import studies
 from bitjax import training
 from bitjax.studies import train_choices as choices
 from bitjax.studies import train_config
@@ -145,3 +149,15 @@ def test_stages():
   assert early.input_quantizer is late.input_quantizer is not None
   full = config.full_precision(10)
   assert full.kernel_quantizer is None and full.input_quantizer is None
+
+
+def test_batches_that_devices_cannot_share():
+  """Said before anything is written: nothing is recorded."""
+  devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
+  sweep = studies.Sweep(mesh=devices)
+  config = train_config.TrainConfig(dataset='digits', batch_size=15)
+  with pytest.raises(ValueError, match='divisible by the 2 devices'):
+    config.open(sweep)
+  assert not sweep.records
+  dataclasses.replace(config, batch_size=16).open(sweep)
+  assert sweep.records
