@@ -58,7 +58,7 @@ class Config(train_config.TrainConfig):
     unique=True,
   )
   rates: tuple[float, ...] = studies.flag(
-    (1.0, 3.0, 10.0),
+    (0.3, 1.0, 3.0),
     'Factors on the learning rate, to choose from.',
     exclusive_minimum=0,
     unique=True,
@@ -79,8 +79,9 @@ PRESETS: dict[str, dict[str, Any]] = {
   'smoke': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 16}
   | {'epochs': 0.1, 'seeds': (0, 1), 'bits': (1,)}
   | {'arms': findings.PRIMARY, 'rates': (1.0,)},
-  'quick': {'dataset': 'digits', 'seeds': tuple(range(8)), 'batch_size': 64}
-  | {'optimizer': 'adam', 'learning_rate': 4e-3, 'augmentation': ()},
+  'quick': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 32}
+  | {'epochs': 20.0, 'seeds': tuple(range(16)), 'augmentation': ()}
+  | {'optimizer': 'adam', 'learning_rate': 0.04},
   'note': {
     'dataset': 'cifar10',
     'validation_examples': 5000,

@@ -66,7 +66,13 @@ class TrainConfig:
   momentum: float = flags.flag(
     0.9, 'Momentum of sgd.', minimum=0, maximum=0.999
   )
-  weight_decay: float = flags.flag(1e-4, 'Decay of kernels.', minimum=0)
+  weight_decay: float = flags.flag(1e-4, 'Weight decay.', minimum=0)
+  decayed: str = flags.flag(
+    'kernels',
+    'What it acts on; all: also scales and offsets of normalisations, biases and '
+    'parameters of quantizers, as most published code has it.',
+    choices=('kernels', 'all'),
+  )
   quantizer_rate: float = flags.flag(
     1.0,
     'Learning rate of the parameters of quantizers, as a multiple.',

@@ -1,8 +1,7 @@
 """Optimisers for networks with latent weights: each group of leaves gets its own.
 
-Weight decay acts on kernels only: on the scales of normalisations, on biases and on
-the parameters of quantizers it would be a bug. Binary kernels may be left to Bop,
-which knows no latent weights. Frozen leaves get no update at all.
+Weight decay acts on kernels only, unless it shall act on all. Binary kernels may be
+left to Bop, which knows no latent weights. Frozen leaves get no update at all.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from bitjax import types
 __all__ = ['OPTIMIZERS', 'MultiplierState', 'optimizer']
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw', 'bop')
+DECAYED = ('kernels', 'all')
 
 
 class MultiplierState(NamedTuple):
@@ -35,6 +35,7 @@ def optimizer(
   *,
   momentum: float = 0.9,
   weight_decay: float = 0.0,
+  decayed: str = 'kernels',
   quantizer_rate: float = 1.0,
   clip_latent: float | None = None,
   bop_threshold: float = 1e-8,
@@ -54,7 +55,10 @@ def optimizer(
       lies in the state (`MultiplierState`), so that networks that differ in it
       share a program.
     momentum: of SGD, in [0, 1).
-    weight_decay: >= 0, on kernels only (and on none that Bop flips).
+    weight_decay: >= 0; on no kernel that Bop flips.
+    decayed: ``'kernels'`` only, or ``'all'`` leaves: scales and offsets of
+      normalisations, biases and the parameters of quantizers too, as optimisers
+      do that are given all parameters of a network, and so most published code.
     quantizer_rate: learning rate of the parameters of quantizers, as a multiple.
     clip_latent: bound on the magnitude of the binary layers' weights; None for
       none.
@@ -76,6 +80,7 @@ def optimizer(
   types.check_choice('name', name, OPTIMIZERS)
   types.check_range('momentum', momentum, 0.0, 1.0 - 1e-12)
   types.check_non_negative('weight_decay', weight_decay)
+  types.check_choice('decayed', decayed, DECAYED)
   types.check_positive('quantizer_rate', quantizer_rate)
   if (name == 'bop' or clip_latent is not None) and not binary:
     raise ValueError(
@@ -85,7 +90,8 @@ def optimizer(
   if not callable(learning_rate):
     types.check_positive('learning_rate', learning_rate)
   is_binary, is_frozen = _searcher(binary, 'kernel'), _searcher(frozen)
-  decay = optax.add_decayed_weights(weight_decay, mask=_kernels)
+  mask = _kernels if decayed == 'kernels' else None
+  decay = optax.add_decayed_weights(weight_decay, mask=mask)
   rate = optax.scale_by_learning_rate(learning_rate)
   if name == 'sgd':
     main = [decay, optax.trace(momentum) if momentum else optax.identity()]

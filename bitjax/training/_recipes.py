@@ -35,7 +35,8 @@ class Recipe:
     schedule: one of `SCHEDULES`.
     warmup: share of the training before the peak, in [0, 1).
     momentum: of SGD.
-    weight_decay: on kernels.
+    weight_decay: as in `optimizer`.
+    decayed: what it acts on, ``'kernels'`` or ``'all'``.
     quantizer_rate: learning rate of quantizers' parameters, as a multiple.
     clip_latent: bound on binary layers' weights; None for none.
     augmentation: names for `data.standard`, such as ``('crop', 'flip', 'mixup')``.
@@ -59,6 +60,7 @@ class Recipe:
   warmup: float = 0.0
   momentum: float = 0.9
   weight_decay: float = 1e-4
+  decayed: str = 'kernels'
   quantizer_rate: float = 1.0
   clip_latent: float | None = None
   augmentation: tuple[str, ...] = ('crop', 'flip')
@@ -156,6 +158,7 @@ class Recipe:
       ),
       momentum=self.momentum,
       weight_decay=self.weight_decay,
+      decayed=self.decayed,
       quantizer_rate=self.quantizer_rate,
       clip_latent=self.clip_latent,
       binary=self.binary,

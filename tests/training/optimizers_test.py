@@ -62,15 +62,15 @@ def leaves(tree):
   }
 
 
-def wanted(name, decay=DECAY, multiples=None):
-  """What `rule` makes of each leaf; decay acts on kernels only."""
+def wanted(name, decay=DECAY, multiples=None, decayed='/kernel'):
+  """What `rule` makes of each leaf; decay acts on paths that end like this."""
   gradients = [leaves(gradient) for gradient in GRADIENTS]
   return {
     path: rule(
       name,
       w,
       [gradient[path] for gradient in gradients],
-      decay if path.endswith('/kernel') else 0.0,
+      decay if path.endswith(decayed) else 0.0,
       RATE * (multiples or {}).get(path, 1.0),
     )
     for path, w in leaves(PARAMS).items()
@@ -90,6 +90,12 @@ def close(params, wanted):
 def test_two_updates(name):
   tx = training.optimizer(name, RATE, weight_decay=DECAY)
   close(moved(tx)[0], wanted(name))
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adam', 'adamw'])
+def test_decay_of_all_leaves(name):
+  tx = training.optimizer(name, RATE, weight_decay=DECAY, decayed='all')
+  close(moved(tx)[0], wanted(name, decayed=''))
 
 
 def test_sgd_without_momentum():
@@ -208,6 +214,7 @@ def test_latent_weights_of_binary_layers_are_clipped():
     ({'momentum': 1.0}, 'momentum must be in'),
     ({'momentum': -0.1}, 'momentum must be in'),
     ({'weight_decay': -1e-4}, 'weight_decay must be >= 0'),
+    ({'decayed': 'biases'}, 'decayed must be one of kernels, all'),
     ({'quantizer_rate': 0.0}, 'quantizer_rate must be > 0'),
     ({'name': 'bop'}, "binary must name the binary layers for 'bop'"),
     ({'clip_latent': 1.0}, 'binary must name the binary layers'),
