@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 SMALL = 7
+_ROUNDING = 1e-5  # Of the largest sample: results are float32.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,10 @@ def interval(
   # Centred, so that equal samples give an interval of length zero exactly.
   shifts = _weights(num, num_resamples, seed) @ (means - mean)
   low, high = _percentiles(shifts, num, level)
-  return Interval(mean, mean + low, mean + high, num, dropped)
+  ends = mean + np.array([low, high])
+  # Of counts, such as right guesses, an end may be zero but for rounding.
+  ends[np.abs(ends) <= _ROUNDING * np.abs(means).max()] = 0.0
+  return Interval(mean, float(ends[0]), float(ends[1]), num, dropped)
 
 
 def paired(a: Any, b: Any, **options: Any) -> Interval:

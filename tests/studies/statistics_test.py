@@ -117,6 +117,21 @@ def test_same_seed_same_interval():
   assert studies.interval(sample, seed=1) != studies.interval(sample)
 
 
+def test_an_end_that_is_zero_but_for_rounding_is_zero():
+  """Differences of right guesses, in percent of 355, out of float32."""
+  more = [-2, -3, -5, -5, -3, 3, 0, -23, -1, 5, 1, 0, 2, -2, -6, -5]
+  exact = np.array(more) / 3.55
+  ratios = [(np.arange(320, 336) + np.array(k)) / 355 for k in (more, 0)]
+  rounded = 100 * np.diff(np.float32(ratios)[::-1], axis=0)[0]
+  assert rounded.dtype == np.float32 and np.any(rounded != exact)
+  for samples in (exact, rounded):
+    found = studies.interval(samples)
+    assert found.high == 0 and found.low == pytest.approx(-1.848, abs=0.01)
+    assert studies.judge(found) == 'inconclusive'
+    flipped = studies.interval(-samples)
+    assert studies.judge(flipped) == 'inconclusive'
+
+
 def test_paired():
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(2, 10))
