@@ -23,7 +23,7 @@ _READ = (
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """Test and training accuracy by arm, sign flips over the training.
+  """Test and training accuracy by arm; sign flips by epoch, if there are several.
 
   Args:
     results: over (bits, arm, rate, seed, ...).
@@ -33,9 +33,10 @@ def page(results: xarray.Dataset) -> figure.Figure:
   found = findings.tuned(results)
   arms = found.arm.values.tolist()
   every = found.bits.values.tolist()
+  over_time = results.sizes['epoch'] > 1
   fig, axes = pyplot.subplots(
     1,
-    len(every) + 1,
+    len(every) + over_time,
     figsize=(6.75, 1.5 + 0.24 * len(arms)),
     squeeze=False,
   )
@@ -61,8 +62,11 @@ def page(results: xarray.Dataset) -> figure.Figure:
     ax.set_xlabel('accuracy (%)')
     kind = 'weights' if bits == 1 else 'weights and activations'
     ax.set_title(f'{bits}-bit\n{kind}')
-  axes[0, 0].legend(loc='best')
-  _flips(axes[0, -1], results.sel(bits=every[0]), arms)
+  # No corner of a panel is sure to be free.
+  handles, labels = axes[0, 0].get_legend_handles_labels()
+  fig.legend(handles, labels, loc='outside lower left', ncols=2)
+  if over_time:
+    _flips(axes[0, -1], results.sel(bits=every[0]), arms)
   return fig
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bitjax.studies import contrasts
@@ -11,7 +12,7 @@ from bitjax.studies import verdicts
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['ARMS', 'PRIMARY', 'judge', 'tuned']
+__all__ = ['ARMS', 'PRIMARY', 'check_arms', 'judge', 'tuned']
 
 _FALLING = {'alpha': 0.9, 'alpha_end': 0.05}
 
@@ -47,6 +48,15 @@ _CLAIMS = (
 _CAVEAT = (
   'Short trainings of a small network on small images, unless told longer.'
 )
+
+
+def check_arms(arms: Sequence[str]) -> None:
+  """Raises a `ValueError` unless the primary contrast is among them."""
+  if not set(PRIMARY) <= set(arms):
+    raise ValueError(
+      f'arms must list {" and ".join(PRIMARY)}, the primary contrast; got '
+      f'{", ".join(arms)}.'
+    )
 
 
 def tuned(results: xarray.Dataset) -> xarray.Dataset:

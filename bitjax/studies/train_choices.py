@@ -47,7 +47,7 @@ NETWORKS = {
   'resnet8': Network(
     lambda **kw: nn.resnet20(**kw | {'stages': (1, 1, 1)}), _RESIDUAL
   ),
-  # To see that a command works.
+  # For many seeds in little time, and to see that a command works.
   'resnet4': Network(
     lambda **kw: nn.resnet20(**kw | {'stages': (1,), 'widths': (8,)}), _RESIDUAL
   ),
