@@ -52,19 +52,17 @@ _RESTE = _CIFAR | {'epochs': 1000.0, 'batch_size': 256, 'warmup': 0.005}
 
 PRESETS: dict[str, dict[str, Any]] = {
   'smoke': _W1A1
-  | {
-    'dataset': 'digits',
-    'network': 'resnet4',
-    'epochs': 0.1,
-    'batch_size': 16,
-    'seeds': (0, 1),
-  },
+  | {'dataset': 'digits', 'network': 'resnet4', 'epochs': 0.1}
+  | {'batch_size': 16, 'seeds': (0, 1)},
   'quick': _W1A1
   | {'epochs': 15.0, 'optimizer': 'adam', 'learning_rate': 4e-3}
   | {'augmentation': ('crop',), 'batch_size': 64},
   'fp_resnet20': _CIFAR | {'epochs': 200.0, 'target': 92.1},
   'short_fp': _SHORT | {'target': 80.0},
-  'short_sgd_w1a1': _SHORT | _W1A1 | {'target': 48.2},
+  'short_sgd_w1a1': _SHORT
+  | _W1A1
+  | {'validation_examples': 80, 'border': 'mean', 'offsets': 'batch'}
+  | {'decayed': 'all', 'target': 48.2},
   'short_w1a1': _SHORT
   | {'variant': 'react', 'weights': 'sign', 'activations': 'bireal'}
   | {'optimizer': 'adam', 'learning_rate': 3e-3, 'batch_size': 64}

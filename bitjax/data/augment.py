@@ -4,7 +4,7 @@ Everything here is a function of its key, has static shapes, and works under
 ``jit`` and ``vmap``, over keys too. Images keep the units they come in, pixel
 values of uint8 as a rule; :func:`.normalize` comes last, in training and in
 evaluation alike. It is affine and blends are convex combinations, so they
-commute; the zeros around a cropped image are black pixels.
+commute; what surrounds a cropped image is black, or what ``fill`` says.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def standard(
   names: Iterable[str],
   *,
   pad: int = 4,
+  fill: types.Array | float = 0,
+  shared: bool = False,
   mixup_alpha: types.Scalar = 1.0,
   cutmix_alpha: types.Scalar = 1.0,
 ) -> Augmentation:
@@ -66,7 +68,9 @@ def standard(
 
   Args:
     names: some of ``AUGMENTATIONS``; at most one of mixup and cutmix.
-    pad: of :func:`random_crop`.
+    pad: of :func:`random_crop`; so are ``fill`` and ``shared``.
+    fill: see there.
+    shared: see there.
     mixup_alpha: of :func:`.mixup`.
     cutmix_alpha: of :func:`.cutmix`.
 
@@ -83,8 +87,9 @@ def standard(
       'Name each augmentation once, and one of mixup and cutmix at most; got '
       f'{", ".join(names)}.'
     )
+  crop = functools.partial(random_crop, pad=pad, fill=fill, shared=shared)
   parts: dict[str, Augmentation] = {
-    'crop': lambda key, images, t: (random_crop(key, images, pad), t),
+    'crop': lambda key, images, t: (crop(key, images), t),
     'flip': lambda key, images, t: (random_flip(key, images), t),
     'mixup': functools.partial(blends.mixup, alpha=mixup_alpha),
     'cutmix': functools.partial(blends.cutmix, alpha=cutmix_alpha),
@@ -98,26 +103,44 @@ def standard(
 
 
 def random_crop(
-  key: types.Array, images: types.Array, pad: int = 4
+  key: types.Array,
+  images: types.Array,
+  pad: int = 4,
+  *,
+  fill: types.Array | float = 0,
+  shared: bool = False,
 ) -> types.Array:
-  """Cuts a window of the same size out of every image, padded with zeros.
+  """Cuts a window of the same size out of every image, with a border around it.
 
   Args:
     key: typed key.
     images: [N, H, W, C], of any type.
-    pad: pixels of padding on each side; every image draws its own offset,
+    pad: pixels of border on each side; every image draws its own offset,
       uniform on ``{0, ..., 2 pad}^2``.
+    fill: what the border's pixels are, in the units of the images: a number or
+      one for each channel [C]; where images have integers, the nearest.
+    shared: whether the whole batch draws one offset.
 
   Returns:
     [N, H, W, C] of the same type.
 
   Raises:
-    ValueError: for a negative ``pad``, or images that are not [N, H, W, C].
+    ValueError: for a negative ``pad``, images that are not [N, H, W, C], or a
+      ``fill`` of another shape.
   """
   indexing.check_images(images)
   types.check_integer('pad', pad, 0)
-  starts = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pad + 1)
-  return indexing.crop(images, starts, pad)
+  if jnp.shape(fill) not in ((), images.shape[-1:]):
+    raise ValueError(
+      f'fill must be a number or have shape {images.shape[-1:]}, one number for '
+      f'each channel; got {jnp.shape(fill)}.'
+    )
+  if jnp.issubdtype(images.dtype, jnp.integer):
+    fill = jnp.round(jnp.asarray(fill))
+  n = images.shape[0]
+  starts = jax.random.randint(key, (1 if shared else n, 2), 0, 2 * pad + 1)
+  starts = jnp.broadcast_to(starts, (n, 2))
+  return indexing.crop(images, starts, pad, fill)
 
 
 def random_flip(key: types.Array, images: types.Array) -> types.Array:

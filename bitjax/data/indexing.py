@@ -17,19 +17,29 @@ def take(array: types.Array, indices: types.Array) -> types.Array:
   return jnp.asarray(array).at[indices].get(mode='promise_in_bounds')
 
 
-def crop(images: types.Array, starts: types.Array, pad: int) -> types.Array:
+def crop(
+  images: types.Array,
+  starts: types.Array,
+  pad: int,
+  fill: types.Array | float = 0,
+) -> types.Array:
   """Cuts the window that begins at ``starts[i]`` of padded image ``i``.
 
   Args:
     images: [N, H, W, C].
     starts: int32 [N, 2], row and column, in ``[0, 2 pad]``.
-    pad: pixels of zeros on each side.
+    pad: pixels of border on each side.
+    fill: what a border's pixels are: a number or [C].
 
   Returns:
     [N, H, W, C].
   """
-  border = (pad, pad)
-  padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
+  n, height, width, channels = images.shape
+  border = jnp.asarray(fill, images.dtype)
+  padded = jnp.broadcast_to(
+    border, (n, height + 2 * pad, width + 2 * pad, channels)
+  )
+  padded = lax.dynamic_update_slice(padded, images, (0, pad, pad, 0))
 
   def window(image, start):
     return lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])

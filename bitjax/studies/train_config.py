@@ -88,6 +88,16 @@ class TrainConfig:
     nonempty=False,
     unique=True,
   )
+  border: str = flags.flag(
+    'black',
+    'Colour around cropped images; mean: of the training set.',
+    choices=('black', 'mean'),
+  )
+  offsets: str = flags.flag(
+    'image',
+    'Who draws an offset for the crop: every image, or a batch one for all.',
+    choices=('image', 'batch'),
+  )
   alpha: float = flags.flag(
     1.0,
     'Of mixup and cutmix, whose shares are Beta(alpha, alpha).',

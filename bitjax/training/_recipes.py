@@ -22,6 +22,9 @@ from bitjax.training import _task
 
 __all__ = ['Recipe']
 
+BORDERS = ('black', 'mean')
+OFFSETS = ('image', 'batch')
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -40,6 +43,9 @@ class Recipe:
     quantizer_rate: learning rate of quantizers' parameters, as a multiple.
     clip_latent: bound on binary layers' weights; None for none.
     augmentation: names for `data.standard`, such as ``('crop', 'flip', 'mixup')``.
+    border: colour around cropped images, ``'black'`` or the ``'mean'`` of the
+      training set.
+    offsets: who draws one for the crop, every ``'image'`` or the ``'batch'``.
     alpha: of mixup and cutmix.
     smoothing: label smoothing.
     average: decay of the moving average; None for none.
@@ -49,7 +55,8 @@ class Recipe:
 
   Raises:
     ValueError: for no epochs, a batch without examples, a warm-up out of range,
-      an alpha that is not positive, or an augmentation of another name.
+      an alpha that is not positive, or an augmentation, a border or offsets of
+      another name.
   """
 
   epochs: float = 10.0
@@ -64,6 +71,8 @@ class Recipe:
   quantizer_rate: float = 1.0
   clip_latent: float | None = None
   augmentation: tuple[str, ...] = ('crop', 'flip')
+  border: str = 'black'
+  offsets: str = 'image'
   alpha: float = 1.0
   smoothing: float = 0.0
   average: float | None = None
@@ -77,7 +86,9 @@ class Recipe:
     types.check_positive('alpha', self.alpha)
     if not 0 <= self.warmup < 1:
       raise ValueError(f'warmup must be in [0, 1); got {self.warmup}.')
-    self._augmentation()
+    types.check_choice('border', self.border, BORDERS)
+    types.check_choice('offsets', self.offsets, OFFSETS)
+    self._augmentation(0)
 
   def num_steps(self, num_examples: int) -> int:
     """Updates of the whole training, at least one.
@@ -127,7 +138,10 @@ class Recipe:
         f'every phase needs an update; shares {shares} of {total} updates leave '
         'one without.'
       )
-    prepare = preparation(dataset)
+    statistics = data.channel_statistics(dataset.images, dataset.scale)
+    prepare = preparation(statistics, dataset.scale)
+    mean = statistics.mean / dataset.scale
+    augment = self._augmentation(mean if self.border == 'mean' else 0)
     tx = self._tx(total)
     return [
       _fit.Phase(
@@ -136,7 +150,7 @@ class Recipe:
           tx,
           dataset.num_classes,
           prepare,
-          augment=_then(self._augmentation(), prepare),
+          augment=_then(augment, prepare),
           progress=_schedules.progress(self.progress, total),
           smoothing=self.smoothing,
           distillation=distillation,
@@ -165,22 +179,25 @@ class Recipe:
       frozen=self.frozen,
     )
 
-  def _augmentation(self):
+  def _augmentation(self, fill):
     return data.standard(
-      self.augmentation, mixup_alpha=self.alpha, cutmix_alpha=self.alpha
+      self.augmentation,
+      fill=fill,
+      shared=self.offsets == 'batch',
+      mixup_alpha=self.alpha,
+      cutmix_alpha=self.alpha,
     )
 
 
 def preparation(
-  dataset: data.Dataset,
+  statistics: data.Statistics, scale: float
 ) -> Callable[[types.Array], types.Array]:
   """Normalisation by the statistics of a training set."""
-  statistics = data.channel_statistics(dataset.images, dataset.scale)
   return functools.partial(
     data.normalize,
     mean=statistics.mean,
     std=statistics.std,
-    scale=dataset.scale,
+    scale=scale,
   )
 
 

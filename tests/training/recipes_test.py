@@ -308,7 +308,8 @@ class TestLimits:
 
 def test_preparation_is_of_the_training_set(tiny):
   part = tiny.dataset()
-  prepare = _recipes.preparation(part)
+  statistics = data.channel_statistics(part.images, part.scale)
+  prepare = _recipes.preparation(statistics, part.scale)
   pixels = part.images / 255
   np.testing.assert_allclose(
     prepare(jnp.asarray(part.images[:2])),
