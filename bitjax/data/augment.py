@@ -68,9 +68,9 @@ def standard(
 
   Args:
     names: some of ``AUGMENTATIONS``; at most one of mixup and cutmix.
-    pad: of :func:`random_crop`; so are ``fill`` and ``shared``.
-    fill: see there.
-    shared: see there.
+    pad: of :func:`random_crop`.
+    fill: likewise.
+    shared: likewise.
     mixup_alpha: of :func:`.mixup`.
     cutmix_alpha: of :func:`.cutmix`.
 

@@ -28,9 +28,10 @@ def over_keys(augmentation, seed=0):
   return np.asarray(many(keys, IMAGES))
 
 
-def window(image, row, column, pad=PAD):
+def window(image, row, column, pad=PAD, fill=0):
   """NumPy oracle: one pixel at a time."""
-  out = np.zeros_like(image)
+  out = np.empty_like(image)
+  out[:] = fill
   for i in range(H):
     for j in range(W):
       y, x = i + row - pad, j + column - pad
@@ -77,6 +78,39 @@ def test_a_crop_at_given_offsets():
   for image, start, crop in zip(IMAGES, starts, found, strict=False):
     np.testing.assert_array_equal(crop, window(image, *start))
   np.testing.assert_array_equal(found[3], IMAGES[3])
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+@pytest.mark.parametrize(
+  'fill,nearest', [(7, 7), (6.6, 7), ((3.4, 250.0), (3, 250))]
+)
+def test_a_border_has_the_colour_that_fill_says(dtype, fill, nearest):
+  images = IMAGES.astype(dtype)
+  plain, filled = (
+    jax.jit(lambda key, fill: data.random_crop(key, images, PAD, fill=fill))(
+      jax.random.key(4), jnp.asarray(colour)
+    )
+    for colour in (0, fill)
+  )
+  colour = nearest if dtype == np.uint8 else fill
+  border = np.asarray(plain) == 0  # No image has a zero.
+  assert border.any() and not border.all() and filled.dtype == dtype
+  wanted = np.where(border, np.asarray(colour, dtype), plain)
+  np.testing.assert_array_equal(filled, wanted)
+
+
+def test_a_shared_offset_is_that_of_the_whole_batch():
+  crops = over_keys(
+    lambda key, images: data.random_crop(key, images, PAD, fill=9, shared=True)
+  )
+  offsets = [(r, c) for r in range(2 * PAD + 1) for c in range(2 * PAD + 1)]
+  table = {
+    np.stack([window(image, *offset, fill=9) for image in IMAGES]).tobytes(): k
+    for k, offset in enumerate(offsets)
+  }
+  # A KeyError here is a batch whose images did not move together.
+  drawn = [table[batch.tobytes()] for batch in crops]
+  assert len(set(drawn)) > 15  # 60 draws of 25 leave 2 out on average.
 
 
 def test_no_padding_is_no_crop():
@@ -173,6 +207,10 @@ def test_a_key_used_twice_is_found():
     (
       lambda: data.random_crop(jax.random.key(0), IMAGES, -1),
       'pad must be an integer >= 0; got -1',
+    ),
+    (
+      lambda: data.random_crop(jax.random.key(0), IMAGES, fill=jnp.ones(3)),
+      r'fill must be a number or have shape \(2,\), one .* got \(3,\)',
     ),
     (
       lambda: data.random_crop(jax.random.key(0), IMAGES[0]),

@@ -78,6 +78,35 @@ def test_images_are_augmented_before_they_are_normalised(tiny):
   assert np.any(found == np.float32(black))
 
 
+def test_the_crop_of_a_recipe(tiny):
+  part = tiny.dataset()
+  images = jnp.asarray(part.images[:8])
+  mean = round(part.images.mean())
+
+  def cropped(**options):
+    made = recipe(augmentation=('crop',), **options)
+    (phase,) = made.phases(tiny.Net(), part)
+    found, _ = phase.task.augment(jax.random.key(1), images, jnp.zeros((8, 3)))
+    return np.asarray(found), phase.task.prepare
+
+  for options, drawn in (
+    ({}, {}),
+    ({'border': 'mean'}, {'fill': mean}),
+    ({'offsets': 'batch'}, {'shared': True}),
+    ({'border': 'mean', 'offsets': 'batch'}, {'fill': mean, 'shared': True}),
+  ):
+    found, prepare = cropped(**options)
+    key = jax.random.split(jax.random.key(1), 1)[0]
+    wanted = prepare(data.random_crop(key, images, **drawn))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+  black, mean = cropped()[0], cropped(border='mean')[0]
+  border = mean != black
+  assert border.any()
+  # The mean is 0 once normalised, but for the rounding of a pixel's value.
+  half = 0.5 / part.images.std()
+  assert np.abs(mean[border]).max() <= half + 1e-5
+
+
 def test_mixed_targets_and_smoothing_reach_the_loss(tiny):
   part = tiny.dataset()
 
@@ -127,6 +156,8 @@ def test_mixed_targets_and_smoothing_reach_the_loss(tiny):
     ({'alpha': -1.0}, 'alpha must be > 0'),
     ({'warmup': 1.0}, r'warmup must be in \[0, 1\); got 1.0'),
     ({'warmup': -0.1}, r'warmup must be in \[0, 1\); got -0.1'),
+    ({'border': 'white'}, "border must be one of black, mean; got 'white'"),
+    ({'offsets': 'pixel'}, 'offsets must be one of image, batch'),
     ({'augmentation': ('zoom',)}, 'augmentation must be one of crop, flip'),
     ({'augmentation': ('mixup', 'cutmix')}, 'one of mixup and cutmix at most'),
   ],
