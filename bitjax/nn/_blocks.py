@@ -52,10 +52,12 @@ class Recipe:
   dtype: Any
   precision: Any
   axis_name: str | None = None
+  last_init_name: str | None = None
   thresholds: bool = False
 
   def __post_init__(self):
-    _inits.initializer(self.init_name)
+    for name in (self.init_name, self.last_init_name or self.init_name):
+      _inits.initializer(name)
     names = (*ACTIVATIONS, _LEARNED)
     types.check_choice('activation', self.activation, names)
     types.check_range('momentum', self.momentum, 0.0, 1.0)
@@ -121,9 +123,10 @@ class Recipe:
     quantized: bool,
   ) -> types.Array:
     """The classifier ``Dense_0``, with biases; in the parameters' dtype."""
-    layer = _layers.QuantDense(
-      features, name='Dense_0', **self._quantized(quantized, quantized)
-    )
+    options = self._quantized(quantized, quantized)
+    if self.last_init_name is not None:
+      options['kernel_init'] = _inits.initializer(self.last_init_name)
+    layer = _layers.QuantDense(features, name='Dense_0', **options)
     return layer(x, progress=progress).astype(layer.param_dtype)
 
   def norm(self, x: types.Array, place: int | str, train: bool) -> types.Array:
@@ -169,6 +172,7 @@ class Network(nn.Module):
   dtype: Any = None
   precision: Any = 'highest'
   axis_name: str | None = None
+  last_init_name: str | None = None
 
   def recipe(
     self, activation: str | None = None, thresholds: bool = False
@@ -193,6 +197,7 @@ class Network(nn.Module):
       dtype=self.dtype,
       precision=self.precision,
       axis_name=self.axis_name,
+      last_init_name=self.last_init_name,
       thresholds=thresholds,
     )
 

@@ -21,6 +21,9 @@ INITS = {
   'kaiming_fan_out': lambda: nn.initializers.variance_scaling(
     2.0, 'fan_out', 'normal'
   ),
+  'fan_in_uniform': lambda: nn.initializers.variance_scaling(
+    1 / 3, 'fan_in', 'uniform'
+  ),
   'orthogonal': nn.initializers.orthogonal,
 }
 
@@ -32,7 +35,8 @@ def initializer(name: str) -> nn.initializers.Initializer:
     name: ``'xavier'``, uniform of variance 2 / (fan_in + fan_out);
       ``'kaiming'``, uniform of variance 2 / fan_in; ``'kaiming_normal'``, normal of
       the same variance; ``'kaiming_fan_out'``, normal of variance 2 / fan_out;
-      ``'orthogonal'``, the kernel as a matrix [rest, features] has orthonormal
+      ``'fan_in_uniform'``, uniform within 1 / sqrt(fan_in), which is what PyTorch's
+      layers begin with; ``'orthogonal'``, the kernel as a matrix [rest, features] has orthonormal
       columns, or rows if it has more columns.
 
   Raises:

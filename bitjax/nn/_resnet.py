@@ -59,7 +59,8 @@ class ResNet(_blocks.Network):
     activation: ``'relu'``, ``'hardtanh'``, ``'identity'`` or ``'rprelu'``; None for
       the variant's.
     init_name: ``'xavier'``, ``'kaiming'`` (both uniform), ``'kaiming_normal'`` (of
-      the fan in), ``'kaiming_fan_out'`` (normal) or ``'orthogonal'``.
+      the fan in), ``'kaiming_fan_out'`` (normal), ``'fan_in_uniform'`` (PyTorch's) or
+      ``'orthogonal'``.
     momentum: decay of the running statistics of normalisations.
     epsilon: added to variances.
     dtype: of the computation, such as bfloat16; None for that of the images.
@@ -67,6 +68,7 @@ class ResNet(_blocks.Network):
     precision: of the convolutions, as in ``jax.lax``.
     axis_name: within ``jax.shard_map`` or ``jax.vmap``, the axis over which
       examples are split: normalisations take the statistics of all of them.
+    last_init_name: initialisation of the classifier's kernel; None for that of all.
 
   References:
     He et al., 2016, section 4.2 (https://arxiv.org/abs/1512.03385); Liu et al.,

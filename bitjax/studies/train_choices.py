@@ -119,6 +119,7 @@ def build(
   *,
   num_classes: int,
   init_name: str,
+  last_init_name: str | None = None,
   half_width: float = 1.0,
 ) -> Any:
   """Makes a network.
@@ -130,6 +131,7 @@ def build(
     inputs: a name in `INPUTS`.
     num_classes: of the classifier.
     init_name: of the kernels, as for `bitjax.nn.ResNet`.
+    last_init_name: of the classifier's; None for the same.
     half_width: of the window of ``'sign'`` activations.
 
   Raises:
@@ -148,6 +150,7 @@ def build(
     'input_quantizer': INPUTS[inputs],
     'num_classes': num_classes,
     'init_name': init_name,
+    'last_init_name': last_init_name,
   }
   if inputs == 'sign' and half_width != 1.0:
     options['input_quantizer'] = _sign(quantizers.window(half_width))

@@ -213,6 +213,11 @@ class NetworkConfig(TrainConfig):
   init_name: str = flags.flag(
     'kaiming_normal', 'Initialisation of kernels.', choices=tuple(nn.INITS)
   )
+  last_init_name: str | None = flags.flag(
+    None,
+    "Initialisation of the classifier's kernel; none: as the others.",
+    choices=tuple(nn.INITS),
+  )
   staged: float = flags.flag(
     0.0,
     'Share of the training in which only activations are quantized; 0: none.',
@@ -273,6 +278,7 @@ class NetworkConfig(TrainConfig):
         self.activations,
         num_classes=num_classes,
         init_name=self.init_name,
+        last_init_name=self.last_init_name,
         half_width=self.half_width,
       )
       for weights in names
@@ -289,4 +295,5 @@ class NetworkConfig(TrainConfig):
       'none',
       num_classes=num_classes,
       init_name=self.init_name,
+      last_init_name=self.last_init_name,
     )
