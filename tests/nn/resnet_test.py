@@ -357,6 +357,7 @@ class TestInitialisations:
       ('kaiming', 2 / 144),
       ('kaiming_normal', 2 / 144),
       ('kaiming_fan_out', 2 / 288),
+      ('fan_in_uniform', 1 / 432),
       ('orthogonal', 1 / 144),
     ],
   )
@@ -370,6 +371,29 @@ class TestInitialisations:
     if name == 'orthogonal':
       matrix = kernel.reshape(-1, 32)
       np.testing.assert_allclose(matrix.T @ matrix, np.eye(32), atol=1e-5)
+    if name == 'fan_in_uniform':
+      assert 0.99 / 12 < np.abs(kernel).max() <= (1 + 1e-6) / 12
+
+  @pytest.mark.parametrize(
+    'make',
+    [
+      lambda **kwargs: nn.ResNet(stages=(1,), widths=(32,), **kwargs),
+      lambda **kwargs: nn.VGG(stages=((32,),), **kwargs),
+    ],
+  )
+  def test_the_classifier_may_have_its_own(self, make):
+    images = np.zeros((1, 2, 2, 16), np.float32)
+    same, own = (
+      jax.jit(make(num_classes=50, last_init_name=name).init)(KEY, images)
+      for name in (None, 'fan_in_uniform')
+    )
+    same, own = same['params'], own['params']
+    ours, theirs = own.pop('Dense_0'), same.pop('Dense_0')
+    jax.tree.map(np.testing.assert_array_equal, own, same)
+    np.testing.assert_array_equal(ours['bias'], 0)
+    limit = 1 / np.sqrt(32)
+    assert 0.9 * limit < np.abs(ours['kernel']).max() <= limit * (1 + 1e-6)
+    assert abs(theirs['kernel'].var() * 32 / 2 - 1) < 0.15
 
 
 @pytest.mark.parametrize(
@@ -379,6 +403,7 @@ class TestInitialisations:
     ({'shortcut': 'b'}, 'shortcut must be one of pad, projection'),
     ({'activation': 'gelu'}, 'activation must be one of identity, relu'),
     ({'init_name': 'he'}, 'init_name must be one of xavier, kaiming'),
+    ({'last_init_name': 'he'}, 'init_name must be one of xavier, kaiming'),
     ({'scaling': 'sqrt'}, 'scaling must be one of none, fan_in'),
     ({'stages': (1, 1, 1)}, 'stages and widths must be as many'),
     ({'stages': (), 'widths': ()}, 'stages and widths must be as many'),
