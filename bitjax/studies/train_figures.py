@@ -70,7 +70,13 @@ def page(results: xarray.Dataset) -> figure.Figure:
   if np.any(flips > 0):
     smallest = float(flips[flips > 0].min())
     axes[0, 1].set_yscale('symlog', linthresh=smallest)
-  axes[1, 0].set_ylim(bottom=0)
+  if np.any(results.saturated.values > 0):
+    axes[1, 0].set_ylim(bottom=0)
+  else:
+    axes[1, 0].set_ylim(0, 1)
+    axes[1, 0].text(
+      0.5, 0.5, 'none in any layer', transform=axes[1, 0].transAxes, ha='center'
+    )
   axes[1, 1].axhline(0, color='#555555', linewidth=0.6)
   for ax in axes[1]:
     ax.set_xlabel('epoch')
