@@ -126,7 +126,7 @@ def random_crop(
 
   Raises:
     ValueError: for a negative ``pad``, images that are not [N, H, W, C], or a
-      ``fill`` of another shape.
+      ``fill`` of another shape or out of their integers' range.
   """
   indexing.check_images(images)
   types.check_integer('pad', pad, 0)
@@ -136,6 +136,8 @@ def random_crop(
       f'each channel; got {jnp.shape(fill)}.'
     )
   if jnp.issubdtype(images.dtype, jnp.integer):
+    info = jnp.iinfo(images.dtype)
+    types.check_range('fill', fill, info.min, info.max)
     fill = jnp.round(jnp.asarray(fill))
   n = images.shape[0]
   starts = jax.random.randint(key, (1 if shared else n, 2), 0, 2 * pad + 1)

@@ -36,8 +36,8 @@ def initializer(name: str) -> nn.initializers.Initializer:
       ``'kaiming'``, uniform of variance 2 / fan_in; ``'kaiming_normal'``, normal of
       the same variance; ``'kaiming_fan_out'``, normal of variance 2 / fan_out;
       ``'fan_in_uniform'``, uniform within 1 / sqrt(fan_in), which is what PyTorch's
-      layers begin with; ``'orthogonal'``, the kernel as a matrix [rest, features] has orthonormal
-      columns, or rows if it has more columns.
+      layers begin with; ``'orthogonal'``, the kernel as a matrix [rest, features]
+      has orthonormal columns, or rows if it has more columns.
 
   Raises:
     ValueError: for another name.

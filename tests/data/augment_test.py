@@ -213,6 +213,10 @@ def test_a_key_used_twice_is_found():
       r'fill must be a number or have shape \(2,\), one .* got \(3,\)',
     ),
     (
+      lambda: data.random_crop(jax.random.key(0), IMAGES, fill=256),
+      r'fill must be in \[0, 255\]; got 256',
+    ),
+    (
       lambda: data.random_crop(jax.random.key(0), IMAGES[0]),
       r'images must be \[N, H, W, C\]; got shape \(4, 6, 2\)',
     ),
