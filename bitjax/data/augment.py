@@ -69,7 +69,7 @@ def standard(
   Args:
     names: some of ``AUGMENTATIONS``; at most one of mixup and cutmix.
     pad: of :func:`random_crop`.
-    fill: likewise.
+    fill: likewise; it is looked at when there are images.
     shared: likewise.
     mixup_alpha: of :func:`.mixup`.
     cutmix_alpha: of :func:`.cutmix`.

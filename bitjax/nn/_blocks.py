@@ -47,17 +47,17 @@ class Recipe:
   scaling: str | quantizers.Scaling
   activation: str
   init_name: str
+  last_init_name: str
   momentum: float
   epsilon: float
   dtype: Any
   precision: Any
   axis_name: str | None = None
-  last_init_name: str | None = None
   thresholds: bool = False
 
   def __post_init__(self):
-    for name in (self.init_name, self.last_init_name or self.init_name):
-      _inits.initializer(name)
+    for name in ('init_name', 'last_init_name'):
+      types.check_choice(name, getattr(self, name), tuple(_inits.INITS))
     names = (*ACTIVATIONS, _LEARNED)
     types.check_choice('activation', self.activation, names)
     types.check_range('momentum', self.momentum, 0.0, 1.0)
@@ -124,8 +124,7 @@ class Recipe:
   ) -> types.Array:
     """The classifier ``Dense_0``, with biases; in the parameters' dtype."""
     options = self._quantized(quantized, quantized)
-    if self.last_init_name is not None:
-      options['kernel_init'] = _inits.initializer(self.last_init_name)
+    options['kernel_init'] = _inits.initializer(self.last_init_name)
     layer = _layers.QuantDense(features, name='Dense_0', **options)
     return layer(x, progress=progress).astype(layer.param_dtype)
 
@@ -186,18 +185,20 @@ class Network(nn.Module):
     """
     if activation is None:
       activation = 'hardtanh' if _is_binary(self.input_quantizer) else 'relu'
+    last = self.last_init_name
+    last = self.init_name if last is None else last
     return Recipe(
       kernel_quantizer=self.kernel_quantizer,
       input_quantizer=self.input_quantizer,
       scaling=self.scaling,
       activation=self.activation or activation,
       init_name=self.init_name,
+      last_init_name=last,
       momentum=self.momentum,
       epsilon=self.epsilon,
       dtype=self.dtype,
       precision=self.precision,
       axis_name=self.axis_name,
-      last_init_name=self.last_init_name,
       thresholds=thresholds,
     )
 

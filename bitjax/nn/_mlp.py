@@ -48,7 +48,8 @@ class MLP(nn.Module):
     batch_norm: whether to normalise each hidden layer's pre-activations.
     use_bias: whether layers have biases.
     init_name: ``'xavier'`` or ``'kaiming'``, uniform, ``'kaiming_normal'``,
-      ``'kaiming_fan_out'`` (normal) or ``'orthogonal'``.
+      ``'kaiming_fan_out'`` (normal), ``'fan_in_uniform'`` (PyTorch's) or
+      ``'orthogonal'``.
     input_scale: what one unit of an integer input means; floating inputs are
       taken as they are.
   """

@@ -403,7 +403,7 @@ class TestInitialisations:
     ({'shortcut': 'b'}, 'shortcut must be one of pad, projection'),
     ({'activation': 'gelu'}, 'activation must be one of identity, relu'),
     ({'init_name': 'he'}, 'init_name must be one of xavier, kaiming'),
-    ({'last_init_name': 'he'}, 'init_name must be one of xavier, kaiming'),
+    ({'last_init_name': 'he'}, 'last_init_name must be one of xavier'),
     ({'scaling': 'sqrt'}, 'scaling must be one of none, fan_in'),
     ({'stages': (1, 1, 1)}, 'stages and widths must be as many'),
     ({'stages': (), 'widths': ()}, 'stages and widths must be as many'),

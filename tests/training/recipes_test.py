@@ -99,12 +99,12 @@ def test_the_crop_of_a_recipe(tiny):
     key = jax.random.split(jax.random.key(1), 1)[0]
     wanted = prepare(data.random_crop(key, images, **drawn))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-  black, mean = cropped()[0], cropped(border='mean')[0]
-  border = mean != black
+  black, filled = cropped()[0], cropped(border='mean')[0]
+  border = filled != black
   assert border.any()
   # The mean is 0 once normalised, but for the rounding of a pixel's value.
   half = 0.5 / part.images.std()
-  assert np.abs(mean[border]).max() <= half + 1e-5
+  assert np.abs(filled[border]).max() <= half + 1e-5
 
 
 def test_mixed_targets_and_smoothing_reach_the_loss(tiny):
