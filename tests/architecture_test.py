@@ -23,6 +23,7 @@ FLOORS = {
   'tree': 0,
   'lanes': 0,
   'version': 0,
+  'files': 0,
   'quantizers': 1,
   'transforms': 1,
   'data': 1,

@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 import contextlib
 import hashlib
-import os
 import pathlib
-import tempfile
 
 import numpy as np
 
-from bitjax.data import files
+from bitjax import files
+from bitjax.data import reading
 
 __all__ = ['checksum', 'default_dir', 'fetch']
 
@@ -44,11 +43,11 @@ def checksum(images: np.ndarray, labels: np.ndarray) -> str:
 
 def fetch(
   key: str,
-  build: Callable[[], files.Arrays],
+  build: Callable[[], reading.Arrays],
   *,
   expected: str | None = None,
-  cache_dir: files.PathLike | None = None,
-) -> files.Arrays:
+  cache_dir: reading.PathLike | None = None,
+) -> reading.Arrays:
   """Returns the arrays kept under ``key``, or builds and keeps them.
 
   Args:
@@ -76,7 +75,7 @@ def fetch(
   return images, labels
 
 
-def _read(path: pathlib.Path, expected: str | None) -> files.Arrays | None:
+def _read(path: pathlib.Path, expected: str | None) -> reading.Arrays | None:
   """Returns the arrays in ``path``, or None where they cannot be trusted."""
   try:
     with (
@@ -104,21 +103,10 @@ def _write(path: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
   """Writes an entry, whole or not at all."""
   path.parent.parent.mkdir(parents=True, exist_ok=True)
   path.parent.mkdir(mode=0o700, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(
-    dir=path.parent, prefix=f'{path.stem}-', suffix='.tmp'
-  )
-  try:
-    with os.fdopen(handle, 'wb') as file:
-      np.savez(
-        file,
-        images=images,
-        labels=labels,
-        checksum=np.asarray(checksum(images, labels)),
-      )
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      os.unlink(temporary)
-    raise
+  with files.atomic(path) as temporary, temporary.open('wb') as file:
+    np.savez(
+      file,
+      images=images,
+      labels=labels,
+      checksum=np.asarray(checksum(images, labels)),
+    )

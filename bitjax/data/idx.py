@@ -15,7 +15,7 @@ import zlib
 
 import numpy as np
 
-from bitjax.data import files
+from bitjax.data import reading
 
 __all__ = ['NUM_CLASSES', 'read', 'read_idx']
 
@@ -26,7 +26,9 @@ _TORCHVISION = {'mnist': 'MNIST', 'fashion_mnist': 'FashionMNIST'}
 _SIDE = 28  # Pixels.
 
 
-def read(name: str, part: str, data_dir: files.PathLike | None) -> files.Arrays:
+def read(
+  name: str, part: str, data_dir: reading.PathLike | None
+) -> reading.Arrays:
   """Reads one part of ``'mnist'`` or ``'fashion_mnist'``.
 
   Looks in ``data_dir/name``, in torchvision's ``MNIST/raw`` or
@@ -43,7 +45,7 @@ def read(name: str, part: str, data_dir: files.PathLike | None) -> files.Arrays:
   Raises:
     ValueError: for a missing, truncated or wrongly-typed file.
   """
-  own, root = files.roots(name, data_dir)
+  own, root = reading.roots(name, data_dir)
   folders = (own, root / _TORCHVISION[name] / 'raw', root)
   images_path, labels_path = _find_pair(name, part, folders)
   images = read_idx(images_path, num_dims=3)
@@ -58,7 +60,7 @@ def read(name: str, part: str, data_dir: files.PathLike | None) -> files.Arrays:
       f'{labels_path}: expected {len(images)} labels, one for each image in '
       f'{images_path}; found {len(labels)}.'
     )
-  files.check_labels(labels_path, labels, NUM_CLASSES)
+  reading.check_labels(labels_path, labels, NUM_CLASSES)
   return images[..., np.newaxis], labels.astype(np.int32)
 
 
@@ -83,11 +85,11 @@ def read_idx(path: pathlib.Path, num_dims: int) -> np.ndarray:
       header = file.read(4 + 4 * num_dims)
       dims = _dimensions(path, header, num_dims)
       size = math.prod(dims)
-      values = files.read_at_most(file, size + 1)
+      values = reading.read_at_most(file, size + 1)
   except (OSError, EOFError, zlib.error) as error:
     raise ValueError(
       f'{path}: expected an IDX file, gzipped or raw, that can be read to its '
-      f'end; found: {files.one_line(error)}.'
+      f'end; found: {reading.one_line(error)}.'
     ) from error
   if len(values) != size:
     found = 'more' if len(values) > size else f'{len(values)}'

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from bitjax.data import embedded
-from bitjax.data import files
+from bitjax.data import reading
 
 __all__ = ['NUM_CLASSES', 'SIZES', 'read']
 
@@ -26,7 +26,7 @@ _NUM_SHARED = 32  # Blobs that belong to no class.
 _CHUNK = 5_000  # Examples made at a time: bounds the memory.
 
 
-def read(part: str) -> files.Arrays:
+def read(part: str) -> reading.Arrays:
   """Makes the training or the test part.
 
   Args:

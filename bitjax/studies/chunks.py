@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bitjax.studies import files
+from bitjax import files
 from bitjax.studies import plan
 
 __all__ = [

@@ -17,8 +17,8 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from bitjax import files
 from bitjax.studies import command
-from bitjax.studies import files
 from bitjax.studies import flags
 from bitjax.studies import job
 from bitjax.studies import manual

@@ -13,8 +13,8 @@ import json
 import pathlib
 from typing import Any
 
+from bitjax import files
 from bitjax.studies import chunks
-from bitjax.studies import files
 from bitjax.studies import provenance
 from bitjax.version import __version__
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitjax.studies import files
+from bitjax import files
 from bitjax.studies import verdicts as verdicts_lib
 
 if TYPE_CHECKING:

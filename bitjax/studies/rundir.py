@@ -13,7 +13,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from bitjax.studies import files
+from bitjax import files
 from bitjax.studies import lock
 from bitjax.studies import manifest
 from bitjax.studies import provenance

@@ -27,8 +27,8 @@ import traceback
 from typing import Any
 import warnings
 
+from bitjax import files
 from bitjax.studies import chunks
-from bitjax.studies import files
 from bitjax.studies import lock
 from bitjax.studies import workload
 from bitjax.studies.launch import launch

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from bitjax import files
 from bitjax.studies import chunks
 from bitjax.studies import compute
-from bitjax.studies import files
 from bitjax.studies import hosted
 from bitjax.studies import job
 from bitjax.studies import manifest

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from bitjax import files
+
 __all__ = ['Log']
 
 Row = dict[str, Any]  # Name -> list over seeds; 'step' -> int.
@@ -100,8 +102,8 @@ class Log:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
     lines = ''.join(f'{json.dumps(row)}\n' for row in self.rows)
-    _replace(self._folder / 'history.jsonl', lines)
-    _replace(self._folder / 'history.csv', _table(self.rows))
+    files.write_text(self._folder / 'history.jsonl', lines)
+    files.write_text(self._folder / 'history.csv', _table(self.rows))
 
 
 def _table(rows: list[Row]) -> str:
@@ -119,12 +121,6 @@ def _table(rows: list[Row]) -> str:
       shown = ['' if math.isnan(value) else f'{value:.9g}' for value in values]
       writer.writerow([row['step'], seed, *shown])
   return text.getvalue()
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-  temporary = path.with_name(f'.{path.name}.partial')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
 
 
 def _events(folder):

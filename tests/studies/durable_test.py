@@ -13,8 +13,8 @@ import sys
 import numpy as np
 import pytest
 
+from bitjax import files
 from bitjax import studies
-from bitjax.studies import files
 from bitjax.studies import lock
 from bitjax.studies import manifest
 from bitjax.studies import soak

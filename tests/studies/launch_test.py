@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from bitjax import files
 from bitjax import studies
-from bitjax.studies import files
 from bitjax.studies import results as results_lib
 
 RUN = pathlib.Path('runs/sample_experiment/smoke')

@@ -21,6 +21,7 @@ __all__ = [
   'remove_partial',
   'write_bytes',
   'write_json',
+  'write_text',
 ]
 
 _SUFFIX = '.partial'
@@ -64,10 +65,15 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     temporary.write_bytes(content)
 
 
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes ``text`` atomically, in UTF-8, its line ends as they are."""
+  write_bytes(path, text.encode())
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes ``value`` atomically, indented, in the order it has."""
   text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-  write_bytes(path, (text + '\n').encode())
+  write_text(path, text + '\n')
 
 
 def read_json(path: pathlib.Path) -> Any:
