@@ -15,12 +15,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import evidence
 from bitjax import studies
+from bitjax.evidence import targets
 from bitjax.studies import benchmarks
 from bitjax.studies import estimator_benchmark
 from bitjax.studies import network_benchmark
 from bitjax.studies import scan_benchmark
-from bitjax.studies import targets
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -130,7 +131,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   )
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Says which targets are met."""
   overheads = results['overhead'].to_series().to_dict()
   return targets.judge(TARGETS, results, {'estimator overhead': overheads})

@@ -26,6 +26,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import evidence
 from bitjax import studies
 from bitjax.studies import discrete_arms as arms
 from bitjax.studies import discrete_figures as figures
@@ -136,7 +137,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   )
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Judges N1-N3, and what causes them."""
   return list(findings.judge(results))
 

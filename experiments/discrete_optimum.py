@@ -20,10 +20,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import evidence
 from bitjax import studies
-from bitjax.studies import contrasts
-from bitjax.studies import plots
-from bitjax.studies import statistics
+from bitjax.evidence import contrasts
+from bitjax.evidence import intervals
+from bitjax.evidence import plots
 from bitjax.studies import toy_optimum
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   )
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Judges the bound, and how much of the optimum is reached."""
   found = []
   for state in results.state.values.tolist():
@@ -134,7 +135,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
     at = results.sel(state=state)
     for row, arm in enumerate(toy_optimum.ARMS):
       share = (at.decrease.sel(arm=arm) / at.optimum.mean()).values
-      plots.whisker(ax, row, statistics.interval(share), color='#0077BB')
+      plots.whisker(ax, row, intervals.interval(share), color=plots.BLUE)
     ax.axvline(1, color='black', linewidth=0.8)
     ax.set_title(state)
     ax.set_xlabel('share of the best decrease')

@@ -25,6 +25,7 @@ import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from bitjax import evidence
 from bitjax import quantizers
 from bitjax import studies
 from bitjax import training
@@ -136,7 +137,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   )
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Judges N13."""
   return findings.judge(results)
 

@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitjax import evidence
 from bitjax import quantizers
 from bitjax import studies
+from bitjax.evidence import plots
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -47,7 +49,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('uniform', {'bits': 2}),
 )
 CLAIM = 'On [-3, 3] its gradient mass is that of the sign, 2.'
-COLORS = {0.0: '#EE7733', 0.5: '#0077BB', 1.0: '#000000'}  # By progress.
+COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}  # By progress.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   return xarray.Dataset({'value': (dims, values)}, axes | {'estimator': kinds})
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Says whose gradient mass is the sign's step, at the last progress."""
   found = []
   for last in results['value'].isel(progress=-1):
@@ -117,7 +119,7 @@ def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
     same = 'supported' if abs(mass - 2) < 0.02 else 'contradicted'
     limits = (mass, -np.inf, np.inf, 'mass', 0, 'trapezoidal rule')
     if last.estimator and 'against g' not in name:
-      found.append(studies.Verdict(name, CLAIM, same, *limits))
+      found.append(evidence.Verdict(name, CLAIM, same, *limits))
   return found
 
 
@@ -129,7 +131,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   rows = -(-results.panel.size // 4)
   fig, axes = pyplot.subplots(rows, 4, figsize=(7.5, 1.35 * rows), sharex=True)
   for ax, panel in zip(axes.flat, results['value'], strict=False):
-    ax.axhline(0, color='#BBBBBB', linewidth=0.6)
+    ax.axhline(0, color=plots.LIGHT_GREY, linewidth=0.6)
     name = panel.panel.item()
     form = dots if name.startswith('stochastic') else {'linewidth': 1.2}
     lines = list(zip(panel, COLORS.values(), strict=True))

@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import evidence
 from bitjax import studies
 from bitjax.studies import optima_figures as figures
 from bitjax.studies import optima_findings as findings
@@ -120,7 +121,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   )
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Judges N15 and N16."""
   first = results.estimator.values.tolist()[0]
   return [

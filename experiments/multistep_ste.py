@@ -26,6 +26,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
+from bitjax import evidence
 from bitjax import quantizers
 from bitjax import studies
 from bitjax.studies import toy_arms as arms
@@ -105,9 +106,9 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   return arms.collect(problem, sweep, study)
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Judges the note's findings N6 and N8-N10."""
-  found: list[studies.Verdict] = []
+  found: list[evidence.Verdict] = []
   for network in results.network.values.tolist():
     primary = network == 'binary'
     found += findings.several_steps(results, network, primary=primary)

@@ -13,9 +13,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import evidence
 from bitjax import studies
+from bitjax.evidence import targets
 from bitjax.studies import scaling_benchmark
-from bitjax.studies import targets
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -76,7 +77,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   return targets.table(TARGETS, measured).assign(seconds=seconds)
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Says which targets are met."""
   details = {'seconds of the sweep': results['seconds'].item()}
   return targets.judge(TARGETS, results, {'chunks and files': details})

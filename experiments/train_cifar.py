@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
+from bitjax import evidence
 from bitjax import studies
 from bitjax import training
 from bitjax.studies import train_config
@@ -130,7 +131,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   return results.assign_attrs(target=config.target)
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Judges accuracy, generalisation and flips."""
   return [
     findings.reaches(results, results.target),

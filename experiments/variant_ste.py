@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import evidence
 from bitjax import studies
 from bitjax.studies import toy_variants
 from bitjax.studies import variant_families as families
@@ -128,9 +129,9 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   )
 
 
-def verdicts(results: xarray.Dataset) -> list[studies.Verdict]:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """Judges N11 and N12."""
-  found: list[studies.Verdict] = []
+  found: list[evidence.Verdict] = []
   for state in results.state.values.tolist():
     primary = state == 'initialised'
     found += findings.equal(results, PRIMARY, state, primary=primary)

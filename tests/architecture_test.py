@@ -27,6 +27,7 @@ FLOORS = {
   'quantizers': 1,
   'transforms': 1,
   'data': 1,
+  'evidence': 1,
   'scans': 2,
   'descent': 2,
   'measures': 2,
@@ -135,7 +136,9 @@ RULES: dict[str, Callable[[Home, Import], bool]] = {
   'experiments know no experiments': _alone,
   'the library knows no experiments or tests': _downwards,
   'flax only in nn and training': only_in({'flax'}, {'nn', 'training'}),
-  'absl, matplotlib, xarray only in studies': only_in(STUDY_TOOLS, {'studies'}),
+  'absl, matplotlib, xarray only in studies': only_in(
+    STUDY_TOOLS, {'cli', 'evidence', 'studies', 'sweeps'}
+  ),
   'absl, matplotlib, xarray where they are used': lazily(STUDY_TOOLS),
 }
 ENVIRONMENT = {'environ', 'environb', 'getenv', 'putenv', 'FLAGS'}

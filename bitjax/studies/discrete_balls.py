@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitjax.studies import contrasts
+from bitjax.evidence import contrasts
+from bitjax.evidence import protocols
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_reads as reads
-from bitjax.studies import protocols
 
 if TYPE_CHECKING:
   import xarray

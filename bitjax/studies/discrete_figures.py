@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bitjax.evidence import intervals
+from bitjax.evidence import plots
+from bitjax.evidence import protocols
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_reads as reads
 from bitjax.studies import discrete_schedules as schedules
-from bitjax.studies import plots
-from bitjax.studies import protocols
-from bitjax.studies import statistics
 
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 __all__ = ['page', 'panel', 'reliability']
 
 _COLORS = {
-  'discrete': '#0077BB',
-  'rounds': '#009988',
-  'coordinate': '#EE7733',
-  'ste': '#CC3311',
-  'multi': '#CC3311',
-  'random': '#777777',
+  'discrete': plots.BLUE,
+  'rounds': plots.TEAL,
+  'coordinate': plots.ORANGE,
+  'ste': plots.RED,
+  'multi': plots.RED,
+  'random': plots.GREY,
 }
 
 
@@ -97,7 +97,7 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   """
   found = results['reliability_correlation'].sel(state=state)
   sizes = found.batch_size.values
-  colors = ('#0077BB', '#CC3311', '#EE7733')
+  colors = (plots.BLUE, plots.RED, plots.ORANGE)
   for pair, color in zip(found.pair.values.tolist(), colors, strict=True):
     rows = found.sel(pair=pair).transpose('batch_size', 'seed').values
     plots.band(ax, sizes, rows, color=color, marker='o', label=pair)
@@ -138,7 +138,7 @@ def panel(
       loss = reads.reached(
         results, arm, read.protocol, read.batch, **where, **options
       )
-      found = statistics.interval((start[read.batch] - loss).values)
+      found = intervals.interval((start[read.batch] - loss).values)
       drawn.append((place + read.offset, found, _COLORS[arm], read))
   near = [found for _, found, _, read in drawn if read.protocol != 'all']
   low, high = (

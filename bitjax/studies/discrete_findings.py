@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bitjax.studies import contrasts
+from bitjax.evidence import contrasts
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_balls
 from bitjax.studies import discrete_reads as reads

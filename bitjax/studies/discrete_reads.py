@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitjax.studies import contrasts
+from bitjax.evidence import contrasts
+from bitjax.evidence import protocols
+from bitjax.evidence import verdicts
 from bitjax.studies import discrete_arms
-from bitjax.studies import protocols
 from bitjax.studies import toy_discrete
-from bitjax.studies import verdicts
 
 if TYPE_CHECKING:
   import xarray

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bitjax.studies import contrasts
+from bitjax.evidence import contrasts
+from bitjax.evidence import protocols
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_reads as reads
-from bitjax.studies import protocols
 
 if TYPE_CHECKING:
   import xarray

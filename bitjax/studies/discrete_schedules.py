@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from bitjax.evidence import plots
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_reads as reads
-from bitjax.studies import plots
 
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 __all__ = ['height', 'page', 'panel']
 
 _COLORS = {
-  'exact': '#0077BB',
-  'linear': '#CC3311',
-  'random': '#777777',
-  'cost': '#EE7733',
+  'exact': plots.BLUE,
+  'linear': plots.RED,
+  'random': plots.GREY,
+  'cost': plots.ORANGE,
 }
 _STYLES = {'search': ('-', 'o'), 'holdout': ('--', '^')}
 

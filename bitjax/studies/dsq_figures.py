@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitjax.evidence import intervals
+from bitjax.evidence import plots
 from bitjax.studies import dsq_findings as findings
-from bitjax.studies import plots
-from bitjax.studies import statistics
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ['page']
 
 _READ = (
-  ('test_accuracy', 'test', 'o', '#0077BB'),
-  ('clean_train_accuracy', 'training', 's', '#777777'),
+  ('test_accuracy', 'test', 'o', plots.BLUE),
+  ('clean_train_accuracy', 'training', 's', plots.GREY),
 )
 
 
@@ -49,7 +49,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
         plots.whisker(
           ax,
           place + offset,
-          statistics.interval(row),
+          intervals.interval(row),
           color=color,
           marker=marker,
           label=None if place else label,
@@ -73,8 +73,8 @@ def page(results: xarray.Dataset) -> figure.Figure:
 def _flips(ax, results, arms):
   epochs = results.epoch.values
   ratio = results.flip_ratio.mean(('rate', 'seed', 'layer'))
-  colors = ['#777777', '#33BBEE', '#0077BB', '#004488']
-  colors += ['#EE7733', '#CC3311', '#009988']
+  colors = [plots.GREY, plots.CYAN, plots.BLUE, plots.DARK_BLUE]
+  colors += [plots.ORANGE, plots.RED, plots.TEAL]
   for arm, color, line in zip(arms, colors, _LINES, strict=False):
     ax.plot(
       epochs,

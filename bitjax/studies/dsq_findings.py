@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bitjax.studies import contrasts
-from bitjax.studies import protocols
-from bitjax.studies import verdicts
+from bitjax.evidence import contrasts
+from bitjax.evidence import protocols
+from bitjax.evidence import verdicts
 
 if TYPE_CHECKING:
   import xarray

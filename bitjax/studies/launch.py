@@ -18,18 +18,18 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bitjax import files
+from bitjax.evidence import plots
+from bitjax.evidence import verdicts as verdicts_lib
 from bitjax.studies import command
 from bitjax.studies import flags
 from bitjax.studies import job
 from bitjax.studies import manual
 from bitjax.studies import meshes
-from bitjax.studies import plots
 from bitjax.studies import programs
 from bitjax.studies import progress
 from bitjax.studies import results as results_lib
 from bitjax.studies import rundir
 from bitjax.studies import sweep as sweep_lib
-from bitjax.studies import verdicts as verdicts_lib
 
 if TYPE_CHECKING:
   from matplotlib import figure

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bitjax.evidence import intervals
+from bitjax.evidence import plots
 from bitjax.studies import optima_findings as findings
-from bitjax.studies import plots
-from bitjax.studies import statistics
 
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ['page']
 
 _STAGES = (
-  ('trained', 'trained', 'o', '#777777'),
-  ('descended', 'after the best flips', 's', '#0077BB'),
-  ('again', 'perturbed, after the best flips', '^', '#EE7733'),
+  ('trained', 'trained', 'o', plots.GREY),
+  ('descended', 'after the best flips', 's', plots.BLUE),
+  ('again', 'perturbed, after the best flips', '^', plots.ORANGE),
 )
 _SHARES = (
-  ('improving', 'improve the training loss', 'o', '#0077BB'),
-  ('significant', '... by > 2 standard errors', 's', '#009988'),
-  ('holds', 'of the improving: held-out too', '^', '#EE7733'),
-  ('random_holds', 'of all: held-out', 'x', '#777777'),
+  ('improving', 'improve the training loss', 'o', plots.BLUE),
+  ('significant', '... by > 2 standard errors', 's', plots.TEAL),
+  ('holds', 'of the improving: held-out too', '^', plots.ORANGE),
+  ('random_holds', 'of all: held-out', 'x', plots.GREY),
 )
 
 
@@ -100,7 +100,7 @@ def _rows(
   color: str,
 ) -> None:
   for place, row in enumerate(values.transpose('estimator', 'seed').values):
-    band = statistics.interval(row)
+    band = intervals.interval(row)
     plots.whisker(
       ax,
       place + offset,

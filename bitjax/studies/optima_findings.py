@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitjax.studies import contrasts
-from bitjax.studies import verdicts
+from bitjax.evidence import contrasts
+from bitjax.evidence import verdicts
 
 if TYPE_CHECKING:
   import xarray

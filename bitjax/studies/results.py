@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax import files
-from bitjax.studies import verdicts as verdicts_lib
+from bitjax.evidence import verdicts as verdicts_lib
 
 if TYPE_CHECKING:
   from matplotlib import figure

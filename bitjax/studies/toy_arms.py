@@ -17,7 +17,7 @@ import numpy as np
 
 from bitjax import descent
 from bitjax import types
-from bitjax.studies import protocols
+from bitjax.evidence import protocols
 from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config

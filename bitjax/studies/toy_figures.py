@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bitjax.studies import plots
+from bitjax.evidence import plots
 from bitjax.studies.toy_arms import losses
 
 if TYPE_CHECKING:
@@ -12,6 +12,12 @@ if TYPE_CHECKING:
   import xarray
 
 __all__ = ['against_noise', 'against_steps']
+
+_COLORS = {
+  'full_precision': plots.RED,
+  'binary': plots.BLUE,
+  'binary_weights': plots.TEAL,
+}
 
 
 def against_noise(
@@ -74,7 +80,7 @@ def _lines(results):
         network,
         optimizer,
         {
-          'color': plots.COLORS[network],
+          'color': _COLORS[network],
           'linestyle': style,
           'label': f'{network.replace("_", " ")}, {name}',
         },

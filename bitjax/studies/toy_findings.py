@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitjax.studies import contrasts
-from bitjax.studies import protocols
-from bitjax.studies import verdicts
+from bitjax.evidence import contrasts
+from bitjax.evidence import protocols
+from bitjax.evidence import verdicts
 from bitjax.studies.toy_arms import losses
 
 if TYPE_CHECKING:

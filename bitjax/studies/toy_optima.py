@@ -29,8 +29,8 @@ from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.evidence import protocols
 from bitjax.studies import choices
-from bitjax.studies import protocols
 from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitjax.studies import plots
+from bitjax.evidence import plots
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ['page']
 
 _CURVES = (
-  ('train_accuracy', 'training, augmented', '#777777', '--'),
-  ('validation_accuracy', 'validation', '#0077BB', '-'),
+  ('train_accuracy', 'training, augmented', plots.GREY, '--'),
+  ('validation_accuracy', 'validation', plots.BLUE, '-'),
 )
 _LAYERED = (
   ('flip_ratio', 'sign flips per\nweight and update'),
@@ -50,7 +50,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
     )
   test = 100 * float(results.test_accuracy.mean())
   ax.plot(
-    epochs[-1], test, 's', color='#CC3311', label=f'test, once: {test:.1f} %'
+    epochs[-1], test, 's', color=plots.RED, label=f'test, once: {test:.1f} %'
   )
   ax.set_ylabel('accuracy (%)')
   # Intervals of few seeds reach further than accuracies do.
@@ -77,7 +77,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
     axes[1, 0].text(
       0.5, 0.5, 'none in any layer', transform=axes[1, 0].transAxes, ha='center'
     )
-  axes[1, 1].axhline(0, color='#555555', linewidth=0.6)
+  axes[1, 1].axhline(0, color=plots.GREY, linewidth=0.6)
   for ax in axes[1]:
     ax.set_xlabel('epoch')
   handles, labels = axes[0, 1].get_legend_handles_labels()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitjax.studies import plots
+from bitjax.evidence import plots
 from bitjax.studies import variant_findings as findings
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ['affected', 'nearness', 'others', 'page', 'windows']
 
 PLACES = {
-  'window on activations': ('#0077BB', 'o', '-'),
-  'window on weights': ('#CC3311', 's', '--'),
-  'window on both': ('#009988', '^', ':'),
+  'window on activations': (plots.BLUE, 'o', '-'),
+  'window on weights': (plots.RED, 's', '--'),
+  'window on both': (plots.TEAL, '^', ':'),
 }
-OTHER = '#888888'
+OTHER = plots.GREY
 # Beside each other where they are equal.
 _DODGE = dict(zip(PLACES, (0.96, 1.0, 1.04), strict=True))
 _GAIN = "gain over nSTE on B\n(% of nSTE's decrease)"
@@ -159,7 +159,9 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
     if family not in PLACES
     for place in _places(results, family)
   ]
-  looks = zip(results.state.values.tolist(), ('#0077BB', 'white'), strict=False)
+  looks = zip(
+    results.state.values.tolist(), (plots.BLUE, 'white'), strict=False
+  )
   for offset, (state, face) in zip((-0.16, 0.16), looks, strict=True):
     found = [_percent(interval) for interval in findings.spread(results, state)]
     still = findings.inert(results, state)
@@ -169,7 +171,7 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
         ax.plot(0, y, marker='x', color=OTHER, markersize=4)
         continue
       plots.whisker(
-        ax, y, found[place], color='#0077BB', filled=face != 'white',
+        ax, y, found[place], color=plots.BLUE, filled=face != 'white',
         label=state if row == len(rows) - 1 else None,
       )  # fmt: skip
   margin = 100 * findings.MARGIN

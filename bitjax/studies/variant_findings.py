@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitjax.studies import contrasts
-from bitjax.studies import protocols
-from bitjax.studies import statistics
-from bitjax.studies import verdicts
+from bitjax.evidence import contrasts
+from bitjax.evidence import intervals
+from bitjax.evidence import protocols
+from bitjax.evidence import verdicts
 
 if TYPE_CHECKING:
   import xarray
@@ -124,9 +124,9 @@ def arms(results: xarray.Dataset, state: str) -> Verdicts:
     )
 
 
-def spread(results: xarray.Dataset, state: str) -> list[statistics.Interval]:
+def spread(results: xarray.Dataset, state: str) -> list[intervals.Interval]:
   """Simultaneous intervals of all variants' effects, in their order."""
-  return statistics.simultaneous(
+  return intervals.simultaneous(
     effects(results, state).transpose('variant', 'seed').values
   )
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import xarray
 
+from bitjax.evidence import plots
 from bitjax.studies import discrete_arms
 from bitjax.studies import discrete_balls as balls
 from bitjax.studies import discrete_findings as findings
 from bitjax.studies import discrete_reads as reads
 from bitjax.studies import discrete_rounds as rounds
 from bitjax.studies import discrete_schedules as schedules
-from bitjax.studies import plots
 
 SEEDS = 12
 WHERE = {'ball': 'l2:0.1', 'layers': 'first', 'state': 'trained'}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
+from bitjax import evidence
 from bitjax import studies
 
 
@@ -77,7 +78,7 @@ def test_long_csv_is_streamed(tmp_path):
 def test_figures_embed_their_fonts(tmp_path):
   from matplotlib import figure
 
-  with studies.plots.style():
+  with evidence.plots.style():
     drawn = figure.Figure()
     drawn.subplots().set_xlabel('learning rate')
     paths = studies.results.save_figure(drawn, tmp_path)

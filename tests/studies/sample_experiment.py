@@ -12,6 +12,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from bitjax import evidence
 from bitjax import studies
 
 
@@ -80,12 +81,12 @@ def run(config, sweep):
 
 
 def verdicts(results):
-  found = studies.interval(results.best.isel(network=0).mean('noise').values)
+  found = evidence.interval(results.best.isel(network=0).mean('noise').values)
   return [
-    studies.Verdict(
+    evidence.Verdict(
       'N9a',
       'Noise at the start finds better points.',
-      studies.judge(found),
+      evidence.judge(found),
       found.mean,
       found.low,
       found.high,
@@ -105,7 +106,7 @@ def plot(results):
   samples = results.best.isel(network=0, noise=-1).transpose(
     'learning_rate', 'seed'
   )
-  studies.plots.band(
+  evidence.plots.band(
     ax, results.learning_rate, samples.values, color='blue', label='binary'
   )
   ax.legend()

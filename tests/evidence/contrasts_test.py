@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bitjax.studies import contrasts
+from bitjax.evidence import contrasts
 
 INFO = {'unit': 'nats', 'protocol': 'oracle'}
 NOISE = np.random.default_rng(0).normal(size=20)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bitjax.studies import targets
+from bitjax.evidence import targets
 
 TARGETS = {
   'speed': targets.Target('of peak', 0.7, more=True),

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bitjax.studies import statistics
-from bitjax.studies import verdicts
+from bitjax.evidence import intervals
+from bitjax.evidence import verdicts
 
 __all__ = ['Cell', 'any_arm', 'difference', 'equivalent', 'family', 'variances']
 
@@ -29,8 +29,8 @@ def difference(
     direction: +1 if the claim is that they are positive, -1 if negative.
     **info: further fields of `Verdict`.
   """
-  found = statistics.interval(samples)
-  verdict = statistics.judge(found, direction=direction)
+  found = intervals.interval(samples)
+  verdict = intervals.judge(found, direction=direction)
   return _verdict(finding, claim, verdict, found, info)
 
 
@@ -46,7 +46,7 @@ def equivalent(
     margin: the largest difference that does not matter.
     **info: further fields of `Verdict`.
   """
-  found = statistics.equivalence(samples, margin)
+  found = intervals.equivalence(samples, margin)
   info['details'] = {
     'margin': margin,
     'low90': found.inner.low,
@@ -72,8 +72,8 @@ def any_arm(
     arms: name -> paired differences, [seeds].
     **info: further fields of `Verdict`.
   """
-  found = statistics.simultaneous(list(arms.values()))
-  judged = [statistics.judge(arm) for arm in found]
+  found = intervals.simultaneous(list(arms.values()))
+  judged = [intervals.judge(arm) for arm in found]
   if 'supported' in judged:
     verdict = 'supported'
   elif set(judged) == {'contradicted'}:
@@ -127,9 +127,9 @@ def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
   caveat = f'Simultaneous with {others} other claims.' if others else ''
   judged = []
   for cell, samples, found in zip(
-    cells, table, statistics.simultaneous(table), strict=True
+    cells, table, intervals.simultaneous(table), strict=True
   ):
-    verdict = statistics.judge(found) if samples.any() else 'inert'
+    verdict = intervals.judge(found) if samples.any() else 'inert'
     own = {'details': cell.details, 'caveat': caveat} | info
     judged.append(_verdict(cell.finding, cell.claim, verdict, found, own))
   return judged
@@ -147,8 +147,8 @@ def variances(
     b: samples of the same seeds, [seeds].
     **info: further fields of `Verdict`; the unit is fixed.
   """
-  found = statistics.log_variance_ratio(a, b)
-  verdict = statistics.judge(found, direction=-1)
+  found = intervals.log_variance_ratio(a, b)
+  verdict = intervals.judge(found, direction=-1)
   info = {'unit': 'log variance ratio'} | info
   return _verdict(finding, claim, verdict, found, info)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
-from bitjax.studies import protocols
+from bitjax.evidence import protocols
 
 
 @pytest.fixture

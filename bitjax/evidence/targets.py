@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitjax.studies import verdicts
+from bitjax.evidence import plots
+from bitjax.evidence import verdicts
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -107,7 +108,7 @@ def bars(
     if np.isnan(measured[place]):
       continue
     target = targets[name]
-    color = '#0077BB' if target.met(measured[place]) else '#CC3311'
+    color = plots.BLUE if target.met(measured[place]) else plots.RED
     ax.barh(place, relative[place], color=color)
     text = f' {measured[place]:.3g} {target.unit}'
     ax.text(relative[place], place, text, va='center', fontsize=7)

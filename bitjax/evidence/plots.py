@@ -8,20 +8,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitjax.studies import statistics
+from bitjax.evidence import intervals
 
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
 
-__all__ = ['COLORS', 'LINE_STYLES', 'MARKERS', 'band', 'style', 'whisker']
+__all__ = [
+  'BLUE',
+  'CYAN',
+  'DARK_BLUE',
+  'GREY',
+  'LIGHT_GREY',
+  'LINE_STYLES',
+  'MARKERS',
+  'ORANGE',
+  'RED',
+  'TEAL',
+  'band',
+  'style',
+  'whisker',
+]
 
-# Paul Tol's "vibrant" red, blue and teal: apart for all common forms of colour
-# blindness, and in lightness.
-COLORS = {
-  'full_precision': '#CC3311',
-  'binary': '#0077BB',
-  'binary_weights': '#009988',
-}
+# Paul Tol's "vibrant" scheme, told apart with all common forms of colour blindness,
+# and a darker blue of his.
+BLUE = '#0077BB'
+CYAN = '#33BBEE'
+TEAL = '#009988'
+ORANGE = '#EE7733'
+RED = '#CC3311'
+DARK_BLUE = '#004488'
+GREY = '#777777'  # What others are compared with.
+LIGHT_GREY = '#BBBBBB'  # Axes through zero behind curves.
 LINE_STYLES: tuple[Any, ...] = (
   '-',
   '--',
@@ -76,7 +93,7 @@ def style() -> Iterator[None]:
 def whisker(
   ax: axes_lib.Axes,
   y: float,
-  found: statistics.Interval,
+  found: intervals.Interval,
   *,
   color: Any,
   marker: str = 'o',
@@ -117,7 +134,7 @@ def band(
   label: str | None = None,
   marker: str | None = None,
   level: float = 0.95,
-) -> list[statistics.Interval]:
+) -> list[intervals.Interval]:
   """Draws a mean with its interval at each point.
 
   Args:
@@ -138,12 +155,12 @@ def band(
     ValueError: if there are not as many samples as points.
   """
   x = np.asarray(x)
-  intervals = _intervals(samples, level)
-  if len(intervals) != len(x):
-    raise ValueError(f'{len(x)} points, but samples for {len(intervals)}.')
-  mean = np.array([found.mean for found in intervals])
-  low = np.array([found.low for found in intervals])
-  high = np.array([found.high for found in intervals])
+  drawn = _intervals(samples, level)
+  if len(drawn) != len(x):
+    raise ValueError(f'{len(x)} points, but samples for {len(drawn)}.')
+  mean = np.array([found.mean for found in drawn])
+  low = np.array([found.low for found in drawn])
+  high = np.array([found.high for found in drawn])
   ax.plot(x, mean, color=color, linestyle=linestyle, label=label, marker=marker)
   known = np.isfinite(low) & np.isfinite(high)
   if known.any():
@@ -151,13 +168,13 @@ def band(
     ax.fill_between(
       x, low, high, where=known.tolist(), color=color, alpha=0.18, linewidth=0
     )
-  return intervals
+  return drawn
 
 
-def _intervals(samples: Any, level: float) -> list[statistics.Interval]:
+def _intervals(samples: Any, level: float) -> list[intervals.Interval]:
   return [
     found
-    if isinstance(found, statistics.Interval)
-    else statistics.interval(found, level=level)
+    if isinstance(found, intervals.Interval)
+    else intervals.interval(found, level=level)
     for found in samples
   ]

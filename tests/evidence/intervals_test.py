@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bitjax import studies
-from bitjax.studies import statistics
+from bitjax import evidence
+from bitjax.evidence import intervals
 
 FEW = {'num_resamples': 2000}
 
@@ -19,23 +19,23 @@ def _coverage(intervals, truth=0.0):
 @pytest.mark.parametrize('num', [3, 6, 7, 8, 30])
 def test_interval_covers_the_mean_of_normal_samples(num):
   draws = np.random.default_rng(num).normal(size=(1500, num))
-  coverage = _coverage(studies.interval(draw, **FEW) for draw in draws)
+  coverage = _coverage(evidence.interval(draw, **FEW) for draw in draws)
   assert 0.92 <= coverage <= 0.98
 
 
 @pytest.mark.parametrize('num', [8, 30])
 def test_interval_covers_the_mean_of_skewed_samples(num):
   draws = np.random.default_rng(num).exponential(size=(1000, num)) - 1
-  coverage = _coverage(studies.interval(draw, **FEW) for draw in draws)
+  coverage = _coverage(evidence.interval(draw, **FEW) for draw in draws)
   assert coverage >= 0.88  # The t interval covers as little there.
 
 
 @pytest.mark.parametrize('num', [8, 30])
 def test_log_variance_ratio_covers(num):
   draws = np.random.default_rng(num).normal(size=(800, 2, num))
-  found = [studies.log_variance_ratio(2 * a, b, **FEW) for a, b in draws]
+  found = [evidence.log_variance_ratio(2 * a, b, **FEW) for a, b in draws]
   assert _coverage(found, math.log(4)) >= 0.92
-  apart = [studies.log_variance_ratio(a[1:], b, **FEW) for a, b in draws[:400]]
+  apart = [evidence.log_variance_ratio(a[1:], b, **FEW) for a, b in draws[:400]]
   assert _coverage(apart) >= 0.92
 
 
@@ -46,7 +46,7 @@ def test_simultaneous_intervals_cover_all_arms_at_once(num):
   draws = common + rng.normal(size=(600, 5, num))
   hits = [
     all(
-      found.low <= 0 <= found.high for found in studies.simultaneous(d, **FEW)
+      found.low <= 0 <= found.high for found in evidence.simultaneous(d, **FEW)
     )
     for d in draws
   ]
@@ -55,20 +55,20 @@ def test_simultaneous_intervals_cover_all_arms_at_once(num):
 
 def test_interval_agrees_with_t_where_they_must():
   sample = np.random.default_rng(0).normal(3, 2, size=400)
-  found = studies.interval(sample)
+  found = evidence.interval(sample)
   low, high = stats.t.interval(
     0.95, 399, sample.mean(), stats.sem(sample, ddof=1)
   )
   np.testing.assert_allclose([found.low, found.high], [low, high], rtol=5e-3)
   few = sample[:5]
-  found = studies.interval(few, level=0.9)
+  found = evidence.interval(few, level=0.9)
   expected = stats.t.interval(0.9, 4, few.mean(), stats.sem(few, ddof=1))
   np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-12)
 
 
 def test_interval_is_wider_than_the_plain_percentiles():
   sample = np.random.default_rng(0).normal(size=8)
-  found = studies.interval(sample)
+  found = evidence.interval(sample)
   plain = stats.bootstrap(
     (sample,),
     np.mean,
@@ -84,37 +84,37 @@ def test_interval_is_wider_than_the_plain_percentiles():
 def test_repeats_are_averaged_within_their_cluster():
   rng = np.random.default_rng(0)
   values = rng.normal(size=(9, 4))
-  assert studies.interval(values) == studies.interval(values.mean(axis=1))
+  assert evidence.interval(values) == evidence.interval(values.mean(axis=1))
 
 
 def test_what_is_not_finite_is_dropped_and_counted():
   clean = np.arange(8.0)
   dirty = [*clean, math.nan, math.inf]
-  found, expected = studies.interval(dirty), studies.interval(clean)
+  found, expected = evidence.interval(dirty), evidence.interval(clean)
   assert (found.low, found.high) == (expected.low, expected.high)
   assert (found.num, found.dropped) == (8, 2)
   rows = np.stack([clean, clean], axis=1)
   rows[3, 1] = math.nan
-  assert studies.interval(rows).mean == expected.mean
-  assert studies.interval(rows).dropped == 1
+  assert evidence.interval(rows).mean == expected.mean
+  assert evidence.interval(rows).dropped == 1
 
 
 def test_too_few_samples_know_nothing():
-  one = studies.interval([2.0])
+  one = evidence.interval([2.0])
   assert (one.mean, one.low, one.high) == (2.0, -math.inf, math.inf)
-  none = studies.interval([math.nan])
+  none = evidence.interval([math.nan])
   assert math.isnan(none.mean) and none.num == 0
-  found = studies.log_variance_ratio([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])
+  found = evidence.log_variance_ratio([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])
   assert (found.low, found.high) == (-math.inf, math.inf)
-  assert studies.log_variance_ratio([], []).num == 0
-  (arm,) = studies.simultaneous([[1.0]])
+  assert evidence.log_variance_ratio([], []).num == 0
+  (arm,) = evidence.simultaneous([[1.0]])
   assert (arm.low, arm.high) == (-math.inf, math.inf)
 
 
 def test_same_seed_same_interval():
   sample = np.random.default_rng(0).normal(size=12)
-  assert studies.interval(sample) == studies.interval(sample)
-  assert studies.interval(sample, seed=1) != studies.interval(sample)
+  assert evidence.interval(sample) == evidence.interval(sample)
+  assert evidence.interval(sample, seed=1) != evidence.interval(sample)
 
 
 def test_an_end_that_is_zero_but_for_rounding_is_zero():
@@ -125,19 +125,19 @@ def test_an_end_that_is_zero_but_for_rounding_is_zero():
   rounded = 100 * np.diff(np.float32(ratios)[::-1], axis=0)[0]
   assert rounded.dtype == np.float32 and np.any(rounded != exact)
   for samples in (exact, rounded):
-    found = studies.interval(samples)
+    found = evidence.interval(samples)
     assert found.high == 0 and found.low == pytest.approx(-1.848, abs=0.01)
-    assert studies.judge(found) == 'inconclusive'
-    flipped = studies.interval(-samples)
-    assert studies.judge(flipped) == 'inconclusive'
+    assert evidence.judge(found) == 'inconclusive'
+    flipped = evidence.interval(-samples)
+    assert evidence.judge(flipped) == 'inconclusive'
 
 
 def test_paired():
   rng = np.random.default_rng(0)
   a, b = rng.normal(size=(2, 10))
-  assert studies.paired(a, b) == studies.interval(a - b)
+  assert evidence.paired(a, b) == evidence.interval(a - b)
   with pytest.raises(ValueError, match='same shape'):
-    studies.paired(a, b[1:])
+    evidence.paired(a, b[1:])
 
 
 @pytest.mark.parametrize(
@@ -146,17 +146,17 @@ def test_paired():
 )
 def test_equivalence(centre, verdict):
   differences = centre + np.random.default_rng(0).normal(scale=0.2, size=20)
-  found = studies.equivalence(differences, 1.0)
+  found = evidence.equivalence(differences, 1.0)
   assert found.verdict == verdict
   assert found.interval.low < found.inner.low < found.inner.high
-  assert found.inner == studies.interval(differences, level=0.9)
+  assert found.inner == evidence.interval(differences, level=0.9)
 
 
 def test_no_difference_found_is_not_equivalence():
   differences = np.random.default_rng(0).normal(scale=3.0, size=8)
-  assert studies.equivalence(differences, 0.5).verdict == 'inconclusive'
+  assert evidence.equivalence(differences, 0.5).verdict == 'inconclusive'
   with pytest.raises(ValueError, match='margin'):
-    studies.equivalence(differences, 0.0)
+    evidence.equivalence(differences, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -177,45 +177,45 @@ def test_no_difference_found_is_not_equivalence():
   ],
 )
 def test_judge(low, high, options, verdict):
-  found = statistics.Interval(0.0, float(low), float(high), 8)
-  assert studies.judge(found, **options) == verdict
+  found = intervals.Interval(0.0, float(low), float(high), 8)
+  assert evidence.judge(found, **options) == verdict
 
 
 def test_judge_checks_the_claim():
-  found = statistics.Interval(0.0, -1.0, 1.0, 8)
+  found = intervals.Interval(0.0, -1.0, 1.0, 8)
   for options in ({'direction': 0}, {'smallest': -1.0}):
     with pytest.raises(ValueError):
-      studies.judge(found, **options)
+      evidence.judge(found, **options)
 
 
 def test_simultaneous_is_wider_than_each_alone_and_handles_constants():
   values = np.random.default_rng(0).normal(size=(6, 20))
   values[2] = 4.0
-  together = studies.simultaneous(values)
+  together = evidence.simultaneous(values)
   for row, found in zip(values, together, strict=True):
-    alone = studies.interval(row)
+    alone = evidence.interval(row)
     assert found.low <= alone.low and alone.high <= found.high
   assert (together[2].low, together[2].high) == (4.0, 4.0)
   values[0, 3] = math.nan
-  assert {f.num for f in studies.simultaneous(values)} == {19}
+  assert {f.num for f in evidence.simultaneous(values)} == {19}
 
 
 def test_log_variance_ratio_within_clusters():
   rng = np.random.default_rng(0)
   a = rng.normal(scale=0.5, size=(12, 40))
   b = rng.normal(scale=1.0, size=(12, 40))
-  found = studies.log_variance_ratio(a, b)
+  found = evidence.log_variance_ratio(a, b)
   expected = np.log(a.var(axis=1, ddof=1) / b.var(axis=1, ddof=1))
   assert found.mean == pytest.approx(expected.mean(), rel=1e-12)
   assert found.low < math.log(0.25) < found.high
-  assert studies.judge(found, direction=-1) == 'supported'
+  assert evidence.judge(found, direction=-1) == 'supported'
 
 
 @pytest.mark.parametrize('samples', [1.0, np.zeros((2, 2, 2))])
 def test_shapes_are_checked(samples):
   with pytest.raises(ValueError, match='clusters'):
-    studies.interval(samples)
+    evidence.interval(samples)
   with pytest.raises(ValueError, match='clusters'):
-    studies.log_variance_ratio(samples, samples)
+    evidence.log_variance_ratio(samples, samples)
   with pytest.raises(ValueError, match='arms'):
-    studies.simultaneous(np.zeros(3))
+    evidence.simultaneous(np.zeros(3))

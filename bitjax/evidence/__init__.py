@@ -1,0 +1,47 @@
+"""From paired samples to verdicts: intervals, contrasts, protocols, figures.
+
+It knows nothing of the rest of bitjax: samples are arrays, results are labelled
+`xarray` datasets, whatever they are about.
+"""
+
+from bitjax.evidence import plots
+from bitjax.evidence.contrasts import any_arm
+from bitjax.evidence.contrasts import difference
+from bitjax.evidence.contrasts import equivalent
+from bitjax.evidence.contrasts import family
+from bitjax.evidence.contrasts import variances
+from bitjax.evidence.intervals import Equivalence
+from bitjax.evidence.intervals import Interval
+from bitjax.evidence.intervals import equivalence
+from bitjax.evidence.intervals import interval
+from bitjax.evidence.intervals import judge
+from bitjax.evidence.intervals import log_variance_ratio
+from bitjax.evidence.intervals import paired
+from bitjax.evidence.intervals import simultaneous
+from bitjax.evidence.protocols import PROTOCOLS
+from bitjax.evidence.protocols import arm
+from bitjax.evidence.protocols import select
+from bitjax.evidence.targets import Target
+from bitjax.evidence.verdicts import Verdict
+
+__all__ = [
+  'PROTOCOLS',
+  'Equivalence',
+  'Interval',
+  'Target',
+  'Verdict',
+  'any_arm',
+  'arm',
+  'difference',
+  'equivalence',
+  'equivalent',
+  'family',
+  'interval',
+  'judge',
+  'log_variance_ratio',
+  'paired',
+  'plots',
+  'select',
+  'simultaneous',
+  'variances',
+]
