@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import evidence
 from bitjax import studies
+from bitjax import sweeps
 from bitjax.evidence import targets
 from bitjax.studies import benchmarks
 from bitjax.studies import estimator_benchmark
@@ -103,7 +104,7 @@ TARGETS = {
 }
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Measures everything."""
   del sweep  # Timings are not resumed.
   turns, network = config.repeats, (config.batch_size, config.hidden)

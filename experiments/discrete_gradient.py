@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import evidence
 from bitjax import studies
+from bitjax import sweeps
 from bitjax.studies import discrete_arms as arms
 from bitjax.studies import discrete_figures as figures
 from bitjax.studies import discrete_findings as findings
@@ -125,7 +126,7 @@ PRESETS = {
 }
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Runs every arm on every seed."""
   names = ('balls', 'layers', 'step_sizes', 'optimizers', 'num_rounds')
   names += ('round_rankings', 'round_signals', 'num_candidates', 'train_steps')

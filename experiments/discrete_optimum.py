@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import evidence
 from bitjax import studies
+from bitjax import sweeps
 from bitjax.evidence import contrasts
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
@@ -76,7 +77,7 @@ PRESETS = {
 _PAIR = 'exact per squared cost', 'STE step, gradient'
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Searches every ball by every method."""
   return toy_optimum.compare(
     config.open(sweep),

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from bitjax import evidence
 from bitjax import quantizers
 from bitjax import studies
+from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import dsq_figures as figures
 from bitjax.studies import dsq_findings as findings
@@ -94,7 +95,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Trains every network with every gradient."""
   parts = config.open(sweep)
   network = choices.NETWORKS[config.network]
@@ -127,7 +128,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
   dims, coords = training.layout(
     next(iter(phases.values())), parts.train, config.batch_size
   )
-  return sweep.programs(
+  return sweep.hosted(
     train,
     name='dsq',
     static={'bits': config.bits, 'arm': config.arms},

@@ -20,6 +20,7 @@ import numpy as np
 from bitjax import evidence
 from bitjax import quantizers
 from bitjax import studies
+from bitjax import sweeps
 from bitjax.evidence import plots
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def curve(estimator, title, subject, x, progress):
   return quantize(x, progress=progress, **given)
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Evaluates every panel at every progress, in one program."""
   import xarray
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import evidence
 from bitjax import studies
+from bitjax import sweeps
 from bitjax.studies import optima_figures as figures
 from bitjax.studies import optima_findings as findings
 from bitjax.studies import toy_optima
@@ -106,7 +107,7 @@ PRESETS = {
 }
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Trains and examines every network."""
   return toy_optima.compare(
     config.open(sweep),

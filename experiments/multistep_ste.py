@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from bitjax import evidence
 from bitjax import quantizers
 from bitjax import studies
+from bitjax import sweeps
 from bitjax.studies import toy_arms as arms
 from bitjax.studies import toy_figures as figures
 from bitjax.studies import toy_findings as findings
@@ -74,7 +75,7 @@ PRESETS = {
 }
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Runs every arm and control, each as one sweep."""
   problem = config.open(sweep)
   rates = config.learning_rates.values

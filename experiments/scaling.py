@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import evidence
 from bitjax import studies
+from bitjax import sweeps
 from bitjax.evidence import targets
 from bitjax.studies import scaling_benchmark
 
@@ -62,7 +63,7 @@ TARGETS = {
 }
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Measures everything."""
   del sweep  # Timings are not resumed.
   measured = {

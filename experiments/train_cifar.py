@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from bitjax import evidence
 from bitjax import studies
+from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import train_config
 from bitjax.studies import train_figures as figures
@@ -91,7 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Trains every seed."""
   parts = config.open(sweep)
   stages = config.stages(parts.train.num_classes)
@@ -125,7 +126,7 @@ def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
       report=report,
     )
 
-  results = sweep.programs(
+  results = sweep.hosted(
     train, name='train', lanes={'seed': config.seeds}, dims=dims, coords=coords
   )
   return results.assign_attrs(target=config.target)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import evidence
 from bitjax import studies
+from bitjax import sweeps
 from bitjax.studies import toy_variants
 from bitjax.studies import variant_families as families
 from bitjax.studies import variant_figures as figures
@@ -110,7 +111,7 @@ PRESETS = {
 }
 
 
-def run(config: Config, sweep: studies.Sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Compares all variants on every seed."""
   size = max(config.batch_size)
   return toy_variants.compare(

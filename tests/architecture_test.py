@@ -28,6 +28,7 @@ FLOORS = {
   'transforms': 1,
   'data': 1,
   'evidence': 1,
+  'sweeps': 1,
   'scans': 2,
   'descent': 2,
   'measures': 2,
@@ -142,7 +143,7 @@ RULES: dict[str, Callable[[Home, Import], bool]] = {
   'absl, matplotlib, xarray where they are used': lazily(STUDY_TOOLS),
 }
 ENVIRONMENT = {'environ', 'environb', 'getenv', 'putenv', 'FLAGS'}
-MAX_LINES = {'bitjax': 400, 'experiments': 150}
+MAX_LINES = {'bitjax': 400, 'experiments': 200}
 
 
 def imports(source: str, home: Home) -> Iterator[Import]:

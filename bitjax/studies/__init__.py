@@ -15,8 +15,6 @@ from bitjax.studies.grids import Grid
 from bitjax.studies.launch import launch
 from bitjax.studies.launch import main
 from bitjax.studies.rundir import RunDirectory
-from bitjax.studies.sweep import Sweep
-from bitjax.studies.sweep import TraceError
 from bitjax.studies.toy_config import StepsConfig
 from bitjax.studies.toy_config import ToyConfig
 
@@ -24,9 +22,7 @@ __all__ = [
   'Grid',
   'RunDirectory',
   'StepsConfig',
-  'Sweep',
   'ToyConfig',
-  'TraceError',
   'check',
   'encode',
   'flag',

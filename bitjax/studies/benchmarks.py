@@ -25,9 +25,9 @@ from bitjax import lanes
 from bitjax import scans
 from bitjax import transforms
 from bitjax import types
-from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy as toy_lib
 from bitjax.studies import toy_config
+from bitjax.sweeps import sweep as sweeps
 
 __all__ = [
   'import_ratio',

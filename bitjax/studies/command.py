@@ -13,7 +13,7 @@ from typing import Any
 
 from bitjax.studies import flags
 from bitjax.studies import kinds
-from bitjax.studies import meshes
+from bitjax.sweeps import meshes
 
 __all__ = ['SHARED', 'Request', 'default_preset', 'parse', 'wants_help']
 

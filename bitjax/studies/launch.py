@@ -22,14 +22,14 @@ from bitjax.evidence import plots
 from bitjax.evidence import verdicts as verdicts_lib
 from bitjax.studies import command
 from bitjax.studies import flags
-from bitjax.studies import job
 from bitjax.studies import manual
-from bitjax.studies import meshes
 from bitjax.studies import programs
-from bitjax.studies import progress
 from bitjax.studies import results as results_lib
 from bitjax.studies import rundir
-from bitjax.studies import sweep as sweep_lib
+from bitjax.sweeps import job
+from bitjax.sweeps import meshes
+from bitjax.sweeps import progress
+from bitjax.sweeps import sweep as sweep_lib
 
 if TYPE_CHECKING:
   from matplotlib import figure

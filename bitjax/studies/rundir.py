@@ -15,8 +15,10 @@ from typing import Any
 
 from bitjax import files
 from bitjax.studies import lock
-from bitjax.studies import manifest
-from bitjax.studies import provenance
+from bitjax.sweeps import chunks
+from bitjax.sweeps import hosted
+from bitjax.sweeps import manifest
+from bitjax.sweeps import provenance
 from bitjax.version import __version__
 
 __all__ = ['RunDirectory']
@@ -29,8 +31,6 @@ _FILES = (
   'figure.pdf',
 )
 _CONFIG = 'config.json'
-_CHUNKS = 'chunks'
-_PROGRAMS = 'programs'  # Folders of lanes that keep something there.
 _WAYS_OUT = 'choose another --out or replace it with --overwrite'
 
 
@@ -159,7 +159,9 @@ class RunDirectory:
       ours = isinstance(stored, dict) and {'bitjax', 'config'} <= stored.keys()
     except (OSError, ValueError):
       stored, ours = None, False
-    foreign = sorted(names - {_CONFIG, _CHUNKS, _PROGRAMS, lock.NAME, *_FILES})
+    foreign = sorted(
+      names - {_CONFIG, chunks.FOLDER, hosted.FOLDER, lock.NAME, *_FILES}
+    )
     if not ours and foreign:
       raise ValueError(
         f'{self.path} is not the directory of a run (it holds {foreign[0]} and '
@@ -192,17 +194,13 @@ class RunDirectory:
     """Removes the files that a run writes; its configuration last."""
     for name in _FILES:
       (self.path / name).unlink(missing_ok=True)
-    chunks = self.path / _CHUNKS
-    for folder in chunks.glob('*/'):
-      files.remove_partial(folder)
-      for file in (*folder.glob('*.npz'), folder / manifest.NAME):
-        file.unlink(missing_ok=True)
-      if not any(folder.iterdir()):
-        folder.rmdir()
-    if chunks.is_dir() and not any(chunks.iterdir()):
-      chunks.rmdir()
-    if (self.path / _PROGRAMS).is_dir():
-      shutil.rmtree(self.path / _PROGRAMS)
+    kept = self.path / chunks.FOLDER
+    for folder in kept.glob('*/'):
+      manifest.clear(folder)
+    if kept.is_dir() and not any(kept.iterdir()):
+      kept.rmdir()
+    if (self.path / hosted.FOLDER).is_dir():
+      shutil.rmtree(self.path / hosted.FOLDER)
     (self.path / _CONFIG).unlink(missing_ok=True)
 
 

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitjax import lanes as lanes_lib
-from bitjax.studies import meshes
 from bitjax.studies import results as results_lib
-from bitjax.studies import sweep as sweep_lib
+from bitjax.sweeps import meshes
+from bitjax.sweeps import sweep as sweep_lib
 
 __all__ = ['memory', 'overheads', 'soak', 'weak_scaling']
 

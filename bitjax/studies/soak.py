@@ -28,10 +28,10 @@ from typing import Any
 import warnings
 
 from bitjax import files
-from bitjax.studies import chunks
 from bitjax.studies import lock
 from bitjax.studies import workload
 from bitjax.studies.launch import launch
+from bitjax.sweeps import chunks
 
 __all__ = ['FAULTS', 'fingerprint', 'leftovers', 'main', 'soak']
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
-from bitjax.studies import chunks
 from bitjax.studies import lock
-from bitjax.studies import manifest
-from bitjax.studies import progress
+from bitjax.sweeps import chunks
+from bitjax.sweeps import manifest
+from bitjax.sweeps import progress
 
 __all__ = ['describe', 'main']
 
@@ -35,7 +35,7 @@ def describe(directory: pathlib.Path) -> list[str]:
     state = 'finished'
   else:
     state = 'interrupted; the command that began it goes on'
-  manifests = list(directory.glob(f'chunks/*/{manifest.NAME}'))
+  manifests = list(directory.glob(f'{chunks.FOLDER}/*/{manifest.NAME}'))
   manifests.sort(key=lambda path: _modified(path))
   sweeps = [_sweep(path, who is not None) for path in manifests]
   return [f'{directory}: {state}', *(f'  {line}' for line in sweeps)]

@@ -18,9 +18,9 @@ import numpy as np
 from bitjax import descent
 from bitjax import types
 from bitjax.evidence import protocols
-from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config
+from bitjax.sweeps import sweep as sweeps
 
 if TYPE_CHECKING:
   import xarray

@@ -14,8 +14,8 @@ from bitjax import nn
 from bitjax import types
 from bitjax.studies import flags
 from bitjax.studies import grids
-from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
+from bitjax.sweeps import sweep as sweeps
 
 __all__ = ['NETWORKS', 'StepsConfig', 'Toy', 'ToyConfig']
 

@@ -38,10 +38,10 @@ import numpy as np
 
 from bitjax import measures
 from bitjax.studies import discrete_arms
-from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config
 from bitjax.studies import toy_training
+from bitjax.sweeps import sweep as sweeps
 
 if TYPE_CHECKING:
   import xarray

@@ -31,11 +31,11 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.studies import choices
-from bitjax.studies import sweep as sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config
 from bitjax.studies import toy_training
 from bitjax.studies import variant_gradients
+from bitjax.sweeps import sweep as sweeps
 
 if TYPE_CHECKING:
   import xarray

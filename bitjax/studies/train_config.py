@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from bitjax import data
 from bitjax import nn
 from bitjax.studies import flags
-from bitjax.studies import sweep as sweeps
 from bitjax.studies import train_choices as choices
+from bitjax.sweeps import sweep as sweeps
 
 __all__ = ['NetworkConfig', 'Parts', 'TrainConfig']
 

@@ -193,7 +193,7 @@ def test_what_flags_mean(checkpoints, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, given, wanted)
   assert seen['seeds'] == [0, 1] and seen['batch_size'] == 16
   assert seen['tensorboard'] and seen['mesh'] is None
-  assert seen['folder'] == out / 'programs' / 'train' / '0-0'
+  assert seen['folder'] == out / 'lanes' / 'train' / '0-0'
   assert [part.split for part in seen['parts']] == [
     'train', 'validation', 'test',
   ]  # fmt: skip

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from bitjax import files
-from bitjax import studies
+from bitjax import sweeps
 from bitjax.studies import lock
-from bitjax.studies import manifest
 from bitjax.studies import soak
 from bitjax.studies import status
+from bitjax.sweeps import manifest
 from bitjax.version import __version__
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -114,12 +114,10 @@ class TestManifest:
     def fn(seed):
       return {'a': seed * 2.0}
 
-    first = studies.Sweep(tmp_path, chunk=4)(fn, name='s', lanes=lanes)
+    first = sweeps.Sweep(tmp_path, chunk=4)(fn, name='s', lanes=lanes)
     lost = next(tmp_path.glob('chunks/s/0-1.*'))
     lost.unlink()
-    again = studies.Sweep(tmp_path, chunk=10, width=2)(
-      fn, name='s', lanes=lanes
-    )
+    again = sweeps.Sweep(tmp_path, chunk=10, width=2)(fn, name='s', lanes=lanes)
     assert first.identical(again) and lost.exists()
     assert capsys.readouterr().err == (
       's: goes on as it began, 4 lanes in a chunk, the default number '
@@ -290,7 +288,7 @@ class TestStatus:
       return {'a': np.float32(1) / seed, 'b': seed}
 
     lanes = {'seed': np.arange(10, dtype=np.float32)}
-    studies.Sweep(tmp_path, chunk=4)(fn, name='s', lanes=lanes)
+    sweeps.Sweep(tmp_path, chunk=4)(fn, name='s', lanes=lanes)
     assert (
       status.describe(tmp_path)[1] == '  s: 10/10 lanes, 1 of them not finite'
     )

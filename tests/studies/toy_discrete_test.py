@@ -9,7 +9,7 @@ import pytest
 
 from bitjax import quantizers
 from bitjax import scans
-from bitjax import studies
+from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import discrete_arms
 from bitjax.studies import toy
@@ -23,7 +23,7 @@ def problem():
   config = toy_config.ToyConfig(
     dataset='digits', batch_size=(40,), hidden=(8, 6), seeds=(5, 2, 3)
   )
-  return config.open(studies.Sweep())
+  return config.open(sweeps.Sweep())
 
 
 def pose(problem, layer, size=40, **estimators):

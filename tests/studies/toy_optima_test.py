@@ -8,7 +8,7 @@ import pytest
 import xarray
 
 from bitjax import scans
-from bitjax import studies
+from bitjax import sweeps
 from bitjax.studies import optima_findings as findings
 from bitjax.studies import toy
 from bitjax.studies import toy_config
@@ -22,13 +22,13 @@ def problem():
   config = toy_config.ToyConfig(
     dataset='digits', batch_size=(SIZE,), hidden=(6, 5), seeds=(5, 2)
   )
-  return config.open(studies.Sweep())
+  return config.open(sweeps.Sweep())
 
 
 def compare(problem, estimators, learning_rates):
   return toy_optima.compare(
     problem,
-    studies.Sweep(),
+    sweeps.Sweep(),
     estimators=estimators,
     learning_rates=learning_rates,
     train_steps=40,
@@ -91,7 +91,7 @@ def test_more_perturbed_weights_than_there_are(problem):
   with pytest.raises(ValueError, match=r'perturbed .* at most 384.*got 385'):
     toy_optima.compare(
       problem,
-      studies.Sweep(),
+      sweeps.Sweep(),
       estimators=('normal',),
       learning_rates=(1e-3,),
       train_steps=1,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bitjax import scans
-from bitjax import studies
+from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies import toy_config
@@ -25,7 +25,7 @@ def problem():
     seeds=(5, 2),
     budget=0.9,
   )
-  return config.open(studies.Sweep())
+  return config.open(sweeps.Sweep())
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +39,7 @@ def view(problem):
 
 def test_arms_do_not_beat_the_optimum(problem, view):
   results = toy_optimum.compare(
-    problem, studies.Sweep(), rates=(0.5, 1.0), train_steps=20
+    problem, sweeps.Sweep(), rates=(0.5, 1.0), train_steps=20
   )
   assert (results.decrease <= results.optimum + 1e-5).all()
   assert (results.optimum > 0).any()

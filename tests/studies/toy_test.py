@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import descent
-from bitjax import studies
+from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies import toy_arms
@@ -20,7 +20,7 @@ def opened():
   config = toy_config.ToyConfig(
     dataset='digits', batch_size=(16, 40), hidden=(8,), seeds=(5, 2)
   )
-  sweep = studies.Sweep()
+  sweep = sweeps.Sweep()
   problem = config.open(sweep)
   assert sweep.records['data_checksum'] == problem.dataset.checksum
   return problem
@@ -103,7 +103,7 @@ def test_first_step_of_sgd_is_the_single_step(opened):
 
 
 def test_losses_choose_by_protocol(opened):
-  sweep = studies.Sweep()
+  sweep = sweeps.Sweep()
   results = toy_arms.collect(
     opened, sweep, [toy_arms.single(opened, (0.01, 0.1, 1.0))]
   )

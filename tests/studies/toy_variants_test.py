@@ -10,7 +10,7 @@ import pytest
 from bitjax import data
 from bitjax import measures
 from bitjax import quantizers
-from bitjax import studies
+from bitjax import sweeps
 from bitjax.studies import toy
 from bitjax.studies import toy_config
 from bitjax.studies import toy_training
@@ -27,14 +27,14 @@ def problem():
   config = toy_config.ToyConfig(
     dataset='digits', batch_size=(SIZE,), hidden=(8, 6), seeds=(5, 2)
   )
-  return config.open(studies.Sweep())
+  return config.open(sweeps.Sweep())
 
 
 @pytest.fixture(scope='module')
 def results(problem):
   return toy_variants.compare(
     problem,
-    studies.Sweep(),
+    sweeps.Sweep(),
     [toy_variants.NORMAL, WIDE, NARROW],
     RATES,
     everywhere=['normal', 'narrow 0.3'],
@@ -183,7 +183,7 @@ def test_training_lowers_the_loss_and_sees_neither_batch(problem, results):
 def test_bad_input(problem):
   with pytest.raises(ValueError, match=r'num_groups must divide .* 40; got 3'):
     toy_variants.compare(
-      problem, studies.Sweep(), [toy_variants.NORMAL], RATES, everywhere=(),
+      problem, sweeps.Sweep(), [toy_variants.NORMAL], RATES, everywhere=(),
       few_rates=(1.0,), half_widths=(1.0,), num_groups=3, train_steps=1,
     )  # fmt: skip
   with pytest.raises(ValueError, match='leave none'):
@@ -192,4 +192,4 @@ def test_bad_input(problem):
     dataset='digits', batch_size=(16,), hidden=(4,), augment='shift'
   )
   with pytest.raises(ValueError, match='--augment=shift'):
-    toy_training.trained(config.open(studies.Sweep()), 'binary', 3)
+    toy_training.trained(config.open(sweeps.Sweep()), 'binary', 3)

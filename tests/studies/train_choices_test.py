@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bitjax import studies
+from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import train_choices as choices
 from bitjax.studies import train_config
@@ -154,7 +154,7 @@ def test_stages():
 def test_batches_that_devices_cannot_share():
   """Said before anything is written: nothing is recorded."""
   devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
-  sweep = studies.Sweep(mesh=devices)
+  sweep = sweeps.Sweep(mesh=devices)
   config = train_config.TrainConfig(dataset='digits', batch_size=15)
   with pytest.raises(ValueError, match='divisible by the 2 devices'):
     config.open(sweep)

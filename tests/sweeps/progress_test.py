@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from bitjax.studies import progress
+from bitjax.sweeps import progress
 
 
 def test_progress_lines():

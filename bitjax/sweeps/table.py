@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from bitjax.studies import plan
+from bitjax.sweeps import plan
 
 if TYPE_CHECKING:
   import xarray

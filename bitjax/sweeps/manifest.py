@@ -14,11 +14,11 @@ import pathlib
 from typing import Any
 
 from bitjax import files
-from bitjax.studies import chunks
-from bitjax.studies import provenance
+from bitjax.sweeps import chunks
+from bitjax.sweeps import provenance
 from bitjax.version import __version__
 
-__all__ = ['NAME', 'complete', 'matches', 'read', 'write']
+__all__ = ['NAME', 'clear', 'complete', 'matches', 'read', 'write']
 
 NAME = 'manifest.json'
 
@@ -98,6 +98,15 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
       f'it, or remove it: chunks that are sound are used again.'
     )
   return entry
+
+
+def clear(folder: pathlib.Path) -> None:
+  """Removes the chunks and the manifest of a sweep; leaves the files of others."""
+  files.remove_partial(folder)
+  for file in (*folder.glob('*.npz'), folder / NAME):
+    file.unlink(missing_ok=True)
+  if not any(folder.iterdir()):
+    folder.rmdir()
 
 
 def _identity(store: chunks.Store) -> dict[str, Any]:

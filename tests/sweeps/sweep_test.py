@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray
 
-from bitjax import studies
+from bitjax import sweeps
 
 STATIC = {'kind': ('sin', 'cos')}
 POWERS = {'power': (1, 2)}
@@ -61,7 +61,7 @@ def call(sweep, fn, **changed):
 def test_equals_a_loop_and_names_every_axis(chunk, width):
   fn = Function()
   static = STATIC | POWERS
-  sweep = studies.Sweep(chunk=chunk, width=width)
+  sweep = sweeps.Sweep(chunk=chunk, width=width)
   found = call(sweep, fn, static=static)
   assert fn.traces == list(itertools.product(*static.values()))
   assert found.curve.dims == ('kind', 'power', 'seed', 'rate', 'step')
@@ -78,15 +78,15 @@ def test_equals_a_loop_and_names_every_axis(chunk, width):
 
 
 def test_result_does_not_depend_on_the_chunk():
-  one = call(studies.Sweep(chunk=1), Function())
+  one = call(sweeps.Sweep(chunk=1), Function())
   for chunk in (5, 12, 100):
     xarray.testing.assert_identical(
-      one, call(studies.Sweep(chunk=chunk), Function())
+      one, call(sweeps.Sweep(chunk=chunk), Function())
     )
 
 
 def test_blocks_are_even_and_within_the_chunk():
-  from bitjax.studies import plan
+  from bitjax.sweeps import plan
 
   def sizes(num, chunk, width=None):
     lanes = {'seed': np.arange(num)}
@@ -102,15 +102,15 @@ def test_blocks_are_even_and_within_the_chunk():
 
 
 def test_a_finished_sweep_traces_nothing(tmp_path):
-  first = call(studies.Sweep(tmp_path, chunk=5), Function())
+  first = call(sweeps.Sweep(tmp_path, chunk=5), Function())
   assert len(files(tmp_path)) == 2 * 3
-  again = call(studies.Sweep(tmp_path, chunk=5), forbidden)
+  again = call(sweeps.Sweep(tmp_path, chunk=5), forbidden)
   xarray.testing.assert_identical(first, again)
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty', 'pickle'])
 def test_a_damaged_chunk_is_computed_again(tmp_path, damage, capsys):
-  first = call(studies.Sweep(tmp_path, chunk=5), Function())
+  first = call(sweeps.Sweep(tmp_path, chunk=5), Function())
   (path,) = files(tmp_path, '1-1')
   whole = path.read_bytes()
   if damage == 'truncated':
@@ -124,23 +124,23 @@ def test_a_damaged_chunk_is_computed_again(tmp_path, damage, capsys):
     content[len(content) // 3] ^= 0xFF
     path.write_bytes(bytes(content))
   fn = Function()
-  again = call(studies.Sweep(tmp_path, chunk=5), fn)
+  again = call(sweeps.Sweep(tmp_path, chunk=5), fn)
   xarray.testing.assert_identical(first, again)
   assert fn.traces == [('cos', 1)]
   err = capsys.readouterr().err
   assert err.count('\n') == 1
   assert f'{path} is damaged' in err and err.endswith('; computed again\n')
   assert files(tmp_path, '1-1') == [path]
-  call(studies.Sweep(tmp_path, chunk=5), forbidden)
+  call(sweeps.Sweep(tmp_path, chunk=5), forbidden)
 
 
 def test_every_corrupted_byte_is_noticed(tmp_path):
   lanes, fn = {'seed': [0, 1]}, lambda seed: {'a': seed * 2.0}
-  studies.Sweep(tmp_path)(fn, name='b', lanes=lanes)
+  sweeps.Sweep(tmp_path)(fn, name='b', lanes=lanes)
   (path,) = files(tmp_path)
   whole = path.read_bytes()
-  from bitjax.studies import chunks
-  from bitjax.studies import plan
+  from bitjax.sweeps import chunks
+  from bitjax.sweeps import plan
 
   made = plan.make('b', {}, lanes, chunk=64, width=None)
   store = chunks.Store(tmp_path, made, chunks.digest({}))
@@ -166,20 +166,20 @@ def test_every_corrupted_byte_is_noticed(tmp_path):
 def test_chunks_of_another_sweep_are_not_used(
   tmp_path, changed, recomputed, capsys
 ):
-  call(studies.Sweep(tmp_path), Function(), chunk=5)
+  call(sweeps.Sweep(tmp_path), Function(), chunk=5)
   fn = Function()
   options = {'chunk': 5} | changed
-  found = call(studies.Sweep(tmp_path), fn, **options)
+  found = call(sweeps.Sweep(tmp_path), fn, **options)
   assert len(fn.traces) == recomputed
   err = capsys.readouterr().err
   assert err.count('waves holds other lanes; computed again\n') == 1
-  expected = call(studies.Sweep(), Function(), **options)
+  expected = call(sweeps.Sweep(), Function(), **options)
   xarray.testing.assert_identical(found, expected)
 
 
 def test_chunks_with_other_outputs_are_not_used(tmp_path, capsys):
   def call_with(fn, kinds):
-    return studies.Sweep(tmp_path)(
+    return sweeps.Sweep(tmp_path)(
       fn, name='c', static={'kind': kinds}, lanes={'seed': [0, 1]}
     )
 
@@ -201,7 +201,7 @@ def test_diverged_lanes_are_kept_counted_and_alone(capsys):
       'flips': seed,
     }
 
-  found = studies.Sweep(chunk=2)(
+  found = sweeps.Sweep(chunk=2)(
     fn,
     name='d',
     lanes={'seed': [0, 1, 2], 'rate': [1.0, 2.0, 3.0]},
@@ -230,7 +230,7 @@ def test_shared_pytrees_and_small_floats():
     draw = jax.random.uniform(jax.random.fold_in(key, seed))
     return {'half': half, 'draw': draw}
 
-  found = studies.Sweep()(
+  found = sweeps.Sweep()(
     fn,
     name='e',
     lanes={'seed': [0, 1]},
@@ -241,7 +241,7 @@ def test_shared_pytrees_and_small_floats():
 
 
 def test_records_come_first():
-  sweep = studies.Sweep()
+  sweep = sweeps.Sweep()
   sweep.record(checksum='a', size=(1, 2))
   assert sweep.records == {'checksum': 'a', 'size': [1, 2]}
   with pytest.raises(TypeError):
@@ -277,12 +277,12 @@ def test_records_come_first():
 )
 def test_what_does_not_fit_is_said(changed, message, tmp_path):
   with pytest.raises(ValueError, match=message):
-    call(studies.Sweep(tmp_path), Function(), **changed)
+    call(sweeps.Sweep(tmp_path), Function(), **changed)
   assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_is_used_once():
-  sweep = studies.Sweep()
+  sweep = sweeps.Sweep()
   call(sweep, Function())
   with pytest.raises(ValueError, match="are named 'waves'"):
     call(sweep, Function())
@@ -294,7 +294,7 @@ def test_a_name_is_used_once():
 )
 def test_functions_return_dictionaries_of_real_arrays(fn):
   with pytest.raises(TypeError, match=r'dictionary|real numbers'):
-    studies.Sweep()(fn, name='g', lanes={'seed': [0]})
+    sweeps.Sweep()(fn, name='g', lanes={'seed': [0]})
 
 
 def test_outputs_are_the_same_everywhere():
@@ -302,6 +302,6 @@ def test_outputs_are_the_same_everywhere():
     return {kind: seed}
 
   with pytest.raises(TypeError, match='differ for kind=b'):
-    studies.Sweep()(
+    sweeps.Sweep()(
       fn, name='h', static={'kind': ('a', 'b')}, lanes={'seed': [0]}
     )

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from bitjax import lanes
-from bitjax.studies import compute
-from bitjax.studies import job
-from bitjax.studies import meshes
-from bitjax.studies import plan
 from bitjax.studies import soak
-from bitjax.studies import sweep
+from bitjax.sweeps import compute
+from bitjax.sweeps import job
+from bitjax.sweeps import meshes
+from bitjax.sweeps import plan
+from bitjax.sweeps import sweep
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -212,7 +212,7 @@ class TestBadInput:
   def test_the_cpu_has_the_devices_of_a_mesh(self, spec, flags, devices):
     """No more than cores, unless the user has said how many."""
     program = (
-      'import jax; from bitjax.studies import meshes; '
+      'import jax; from bitjax.sweeps import meshes; '
       f'meshes.reserve({spec!r}); print(jax.device_count())'
     )
     env = os.environ | {'PYTHONPATH': str(ROOT), 'XLA_FLAGS': flags}

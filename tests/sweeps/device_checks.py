@@ -15,10 +15,10 @@ from bitjax import data
 from bitjax import lanes
 from bitjax import quantizers
 from bitjax import scans
-from bitjax import studies
+from bitjax import sweeps
 from bitjax import training
-from bitjax.studies import meshes
 from bitjax.studies import workload
+from bitjax.sweeps import meshes
 from bitjax.training import _fit
 from bitjax.training import _task
 from tests.training import tiny
@@ -40,7 +40,7 @@ def view_of_a_layer():
 
 def train(mesh, *optimizers):
   """The workload: 21 lanes of each optimiser, in blocks of 4."""
-  sweep = studies.Sweep(chunk=4, mesh=mesh)
+  sweep = sweeps.Sweep(chunk=4, mesh=mesh)
   return workload.run(
     workload.Config(optimizers=optimizers or ('adam',)), sweep
   )

@@ -21,9 +21,10 @@ import jax
 import numpy as np
 
 from bitjax import files
-from bitjax.studies import plan
+from bitjax.sweeps import plan
 
 __all__ = [
+  'FOLDER',
   'FORMAT',
   'Damaged',
   'Store',
@@ -33,6 +34,7 @@ __all__ = [
   'names',
 ]
 
+FOLDER = 'chunks'  # In the directory of a run.
 FORMAT = 2
 
 _NAME = re.compile(r'(\d+-\d+)\.([0-9a-f]{64})\.npz')
@@ -59,7 +61,7 @@ class Store:
     shared: str,
     configuration: Any = None,
   ):
-    self.folder = directory / 'chunks' / sweep.name
+    self.folder = directory / FOLDER / sweep.name
     self.shared = shared
     self.configuration = checksum(
       json.dumps(configuration, sort_keys=True).encode()

@@ -21,11 +21,11 @@ import jax
 import numpy as np
 
 from bitjax import lanes as lanes_lib
-from bitjax.studies import chunks
-from bitjax.studies import job
-from bitjax.studies import plan as plan_lib
-from bitjax.studies import progress
-from bitjax.studies import table as table_lib
+from bitjax.sweeps import chunks
+from bitjax.sweeps import job
+from bitjax.sweeps import plan as plan_lib
+from bitjax.sweeps import progress
+from bitjax.sweeps import table as table_lib
 
 __all__ = ['Task', 'TraceError', 'load', 'place']
 

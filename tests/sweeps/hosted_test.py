@@ -1,14 +1,13 @@
-"""Lanes that are programs of the host."""
+"""Sweeps over functions that JAX does not trace."""
 
 import numpy as np
 import pytest
 import xarray
 
-from bitjax import studies
-from bitjax.studies import hosted
-from bitjax.studies import job
+from bitjax import sweeps
 from bitjax.studies import rundir
 from bitjax.studies import status
+from bitjax.sweeps import job
 
 KINDS, RATES, SEEDS = ('a', 'b'), (0.5, 1.0), (3, 4, 5)
 
@@ -43,7 +42,7 @@ def call(sweep, program, **options):
     'dims': {'curve': ('epoch',)},
     'coords': {'epoch': [1, 2]},
   } | options
-  return sweep.programs(program, **options)
+  return sweep.hosted(program, **options)
 
 
 def wanted():
@@ -70,7 +69,7 @@ def wanted():
 def test_labels(chunk, tmp_path):
   for directory in (None, tmp_path):
     program = Program()
-    found = call(studies.Sweep(directory, chunk=chunk), program)
+    found = call(sweeps.Sweep(directory, chunk=chunk), program)
     xarray.testing.assert_equal(found, wanted())
     assert found.value.dims == ('kind', 'rate', 'seed')
     assert found.attrs['diverged'] == 0
@@ -82,25 +81,23 @@ def test_labels(chunk, tmp_path):
       assert folders == [None] * len(folders)
     else:
       assert len(set(folders)) == len(folders)
-      names = [
-        folder.relative_to(tmp_path / 'programs/p') for folder in folders
-      ]
+      names = [folder.relative_to(tmp_path / 'lanes/p') for folder in folders]
       assert str(names[0]) == '0-0' and str(names[-1]).startswith('1-')
       assert all(folder.is_dir() for folder in folders)
 
 
 def test_a_run_that_was_interrupted_goes_on(tmp_path):
   with pytest.raises(KeyboardInterrupt):
-    call(studies.Sweep(tmp_path), Program(fail_at=4), chunk=2)
+    call(sweeps.Sweep(tmp_path), Program(fail_at=4), chunk=2)
   program = Program()
-  found = call(studies.Sweep(tmp_path), program, chunk=1)  # As it began.
+  found = call(sweeps.Sweep(tmp_path), program, chunk=1)  # As it began.
   xarray.testing.assert_equal(found, wanted())
   assert len(program.calls) == 2
   assert [kind for kind, *_ in program.calls] == ['b', 'b']
-  assert [
-    (tmp_path / f'programs/p/1-{i}/count').read_text() for i in (1, 2)
-  ] == (['1', '1'])
-  again = call(studies.Sweep(tmp_path), None, chunk=2)
+  assert [(tmp_path / f'lanes/p/1-{i}/count').read_text() for i in (1, 2)] == (
+    ['1', '1']
+  )
+  again = call(sweeps.Sweep(tmp_path), None, chunk=2)
   xarray.testing.assert_identical(found, again)
 
 
@@ -116,8 +113,8 @@ def test_a_block_keeps_its_folder(tmp_path):
 
   for _ in range(2):
     with pytest.raises(KeyboardInterrupt):
-      call(studies.Sweep(tmp_path), stubborn, chunk=6)
-  found = call(studies.Sweep(tmp_path), stubborn, chunk=6)
+      call(sweeps.Sweep(tmp_path), stubborn, chunk=6)
+  found = call(sweeps.Sweep(tmp_path), stubborn, chunk=6)
   xarray.testing.assert_equal(found, wanted())
 
 
@@ -127,22 +124,22 @@ def run(tmp_path, **options):
 
 def test_overwriting_removes_the_folders(tmp_path):
   first = run(tmp_path)
-  call(studies.Sweep(tmp_path, run=first), Program(), chunk=6)
+  call(sweeps.Sweep(tmp_path, run=first), Program(), chunk=6)
   first.close()
-  counts = sorted(tmp_path.glob('programs/p/*/count'))
+  counts = sorted(tmp_path.glob('lanes/p/*/count'))
   assert [path.read_text() for path in counts] == ['1', '1']
   second = run(tmp_path, overwrite=True)
-  assert sorted(tmp_path.glob('programs/p/*/count')) == counts
-  call(studies.Sweep(tmp_path, run=second), Program(), chunk=4)
+  assert sorted(tmp_path.glob('lanes/p/*/count')) == counts
+  call(sweeps.Sweep(tmp_path, run=second), Program(), chunk=4)
   second.close()
-  counts = sorted(tmp_path.glob('programs/p/*/count'))
+  counts = sorted(tmp_path.glob('lanes/p/*/count'))
   assert [path.read_text() for path in counts] == ['1'] * 4
 
 
 def test_status(tmp_path):
   first = run(tmp_path)
   with pytest.raises(KeyboardInterrupt):
-    call(studies.Sweep(tmp_path, run=first), Program(fail_at=3), chunk=2)
+    call(sweeps.Sweep(tmp_path, run=first), Program(fail_at=3), chunk=2)
   first.close()
   assert status.describe(tmp_path) == [
     f'{tmp_path}: interrupted; the command that began it goes on',
@@ -151,13 +148,13 @@ def test_status(tmp_path):
 
 
 def test_lines_of_progress(tmp_path, capsys):
-  call(studies.Sweep(tmp_path, report=True), Program(), chunk=3)
+  call(sweeps.Sweep(tmp_path, report=True), Program(), chunk=3)
   lines = capsys.readouterr().err.splitlines()
   assert lines[0] == 'p (kind=a, rate=0.5,0.5,0.5, seed=3,4,5): 10 images'
   assert lines[1].startswith(
     'p (kind=a, rate=0.5,0.5,0.5, seed=3,4,5): 10/10 images after '
   )
-  call(studies.Sweep(tmp_path, report=True), None, chunk=3)
+  call(sweeps.Sweep(tmp_path, report=True), None, chunk=3)
   assert capsys.readouterr().err == 'p: 12 lanes, all done before\n'
 
 
@@ -165,7 +162,7 @@ def test_lanes_that_diverge_are_counted(capsys):
   def program(folder, report, mesh, seed):
     return {'loss': np.where(seed == 1, np.nan, 1.0)}
 
-  found = studies.Sweep().programs(program, name='d', lanes={'seed': [0, 1]})
+  found = sweeps.Sweep().hosted(program, name='d', lanes={'seed': [0, 1]})
   assert found.attrs['diverged'] == 1
   assert capsys.readouterr().err == (
     'd: 1 of 2 lanes have outputs that are not finite (loss 1)\n'
@@ -187,7 +184,7 @@ def test_lanes_that_diverge_are_counted(capsys):
 def test_outputs_are_checked(outputs, message, tmp_path):
   program = lambda folder, report, mesh, seed: outputs
   with pytest.raises(TypeError, match=message):
-    studies.Sweep(tmp_path).programs(
+    sweeps.Sweep(tmp_path).hosted(
       program, name='q', lanes={'seed': [0, 1]}, chunk=2
     )
   assert not list(tmp_path.rglob('*.npz'))
@@ -203,7 +200,7 @@ def test_outputs_are_the_same_everywhere(change):
     return {'b' if change == 'name' and seed[0] else 'a': value}
 
   with pytest.raises(TypeError, match='the same names, shapes and dtypes'):
-    studies.Sweep().programs(program, name='q', lanes={'seed': [0, 1]}, chunk=1)
+    sweeps.Sweep().hosted(program, name='q', lanes={'seed': [0, 1]}, chunk=1)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +215,11 @@ def test_outputs_are_the_same_everywhere(change):
 )
 def test_bad_input(options, message):
   with pytest.raises(ValueError, match=message):
-    call(studies.Sweep(), Program(), **options)
+    call(sweeps.Sweep(), Program(), **options)
 
 
 def test_names_are_used_once():
-  sweep = studies.Sweep()
+  sweep = sweeps.Sweep()
   call(sweep, Program())
   with pytest.raises(ValueError, match="two sweeps of one run are named 'p'"):
     call(sweep, Program())
@@ -230,11 +227,7 @@ def test_names_are_used_once():
     sweep.record(a=1)
 
 
-def test_the_folder_of_programs_is_known_to_the_run():
-  assert hosted.FOLDER == rundir._PROGRAMS
-
-
 def test_jobs_of_several_processes_are_refused(monkeypatch):
   monkeypatch.setattr(job, 'count', lambda: 2)
-  with pytest.raises(ValueError, match="the lanes of 'p' are programs of one"):
-    call(studies.Sweep(), Program())
+  with pytest.raises(ValueError, match="each lane of 'p' runs in one process"):
+    call(sweeps.Sweep(), Program())

@@ -1,9 +1,9 @@
-"""Sweeps of programs of the host: lanes that are no traced function.
+"""Sweeps over ordinary Python functions, which JAX does not trace.
 
-A training reads data, writes checkpoints and takes hours. It is a lane all the same:
-its result is one chunk, labelled and judged as any other. Beside that, each block of
-lanes has a folder of its own in the run's directory, where it keeps what it needs to
-go on in the middle.
+A training reads data, writes checkpoints and takes hours, so it cannot be traced as
+part of one program. Its result is still one chunk, labelled and judged as any other.
+In addition, each block of lanes has a folder of its own in the run's directory, in
+which the function keeps what it needs to resume in the middle of its work.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from bitjax.studies import compute
-from bitjax.studies import plan as plan_lib
-from bitjax.studies import progress
+from bitjax.sweeps import compute
+from bitjax.sweeps import plan as plan_lib
+from bitjax.sweeps import progress
 
-__all__ = ['FOLDER', 'Programs']
+__all__ = ['FOLDER', 'HostTask']
 
-FOLDER = 'programs'  # In the directory of a run.
+FOLDER = 'lanes'  # In the directory of a run.
 
 
 @dataclasses.dataclass
-class Programs(compute.Task):
+class HostTask(compute.Task):
   """A sweep to compute, whose function runs on the host.
 
   Attributes:

@@ -13,29 +13,48 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 
 from bitjax import files
-from bitjax.studies import chunks
-from bitjax.studies import compute
-from bitjax.studies import hosted
-from bitjax.studies import job
-from bitjax.studies import manifest
-from bitjax.studies import plan as plan_lib
-from bitjax.studies import progress
-from bitjax.studies import table as table_lib
-from bitjax.studies.compute import TraceError
+from bitjax.sweeps import chunks
+from bitjax.sweeps import compute
+from bitjax.sweeps import hosted
+from bitjax.sweeps import job
+from bitjax.sweeps import manifest
+from bitjax.sweeps import plan as plan_lib
+from bitjax.sweeps import progress
+from bitjax.sweeps import table as table_lib
+from bitjax.sweeps.compute import TraceError
 
 if TYPE_CHECKING:
   import xarray
 
-  from bitjax.studies import rundir
-
-__all__ = ['DEFAULT_CHUNK', 'Sweep', 'TraceError']
+__all__ = ['DEFAULT_CHUNK', 'Run', 'Sweep', 'TraceError']
 
 DEFAULT_CHUNK = 64
+
+
+class Run(Protocol):
+  """What a sweep asks of the run that owns its directory."""
+
+  @property
+  def resumes(self) -> bool:
+    """Whether chunks of the same run may be there."""
+    ...
+
+  def identity(self, records: dict[str, Any]) -> Any:
+    """What tells this run from others, as JSON knows it."""
+    ...
+
+  def check(self, records: dict[str, Any]) -> None:
+    """Raises a `ValueError` if the run that is there recorded other facts."""
+    ...
+
+  def begin(self, records: dict[str, Any]) -> None:
+    """Claims the directory, just before something is computed."""
+    ...
 
 
 class Sweep:
@@ -61,7 +80,7 @@ class Sweep:
     width: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     report: bool = False,
-    run: rundir.RunDirectory | None = None,
+    run: Run | None = None,
   ):
     self._directory = None if directory is None else pathlib.Path(directory)
     self._chunk, self._width, self._mesh = chunk, width, mesh
@@ -151,7 +170,7 @@ class Sweep:
     self._report_divergence(task)
     return table.dataset()
 
-  def programs(
+  def hosted(
     self,
     fn: Callable[..., dict[str, Any]],
     *,
@@ -162,13 +181,12 @@ class Sweep:
     coords: Mapping[str, Any] | None = None,
     chunk: int | None = None,
   ) -> xarray.Dataset:
-    """Returns what a program of the host does at every point.
+    """Calls an ordinary Python function at every point; it is not traced.
 
-    ``fn(folder=..., report=..., mesh=..., **static, **lanes)`` is not traced: it
-    may train for hours. It gets a folder of its own, where it may keep what it
-    needs to go on; a `progress.Work` to report to; the devices; each static value;
-    and of each lane axis a NumPy array, the values of as many lanes as it is asked
-    for at a time.
+    ``fn(folder=..., report=..., mesh=..., **static, **lanes)`` may train a network
+    for hours. It gets a folder of its own, in which it may keep what it needs to
+    resume; a `progress.Work` to report to; the devices; each static value; and for
+    each lane axis a NumPy array with the values of the lanes of one chunk.
 
     Args:
       fn: keyword arguments -> dictionary, output name -> array of real numbers with
@@ -191,8 +209,8 @@ class Sweep:
     """
     if job.count() > 1:
       raise ValueError(
-        f'the lanes of {name!r} are programs of one process each: without a job, '
-        'start a command for each part of --seeds, with an --out of its own.'
+        f'each lane of {name!r} runs in one process: instead of a job, start one '
+        'command for each part of --seeds, each with its own --out.'
       )
     if chunk is None:
       chunk = 1 if jax.default_backend() == 'cpu' else DEFAULT_CHUNK
@@ -201,7 +219,7 @@ class Sweep:
     folder = None
     if self._directory is not None:
       folder = self._directory / hosted.FOLDER / name
-    task = hosted.Programs(
+    task = hosted.HostTask(
       fn,
       plan,
       None,
