@@ -86,7 +86,7 @@ def descend(
     ValueError: if ``num_steps`` is negative.
   """
   if num_steps < 0:
-    raise ValueError(f'num_steps must be >= 0; got {num_steps}.')
+    raise types.BadInput(f'num_steps must be >= 0; got {num_steps}.')
   start = params
   if perturbation is not None:
     start = optax.tree.add(params, perturbation)

@@ -82,10 +82,10 @@ def product(axes: Lanes) -> tuple[dict[str, types.Array], tuple[int, ...]]:
   """
   values = {name: jnp.asarray(value) for name, value in axes.items()}
   if not values:
-    raise ValueError('A grid needs at least one axis; got none.')
+    raise types.BadInput('A grid needs at least one axis; got none.')
   for name, value in values.items():
     if value.ndim < 1 or value.shape[0] < 1:
-      raise ValueError(
+      raise types.BadInput(
         f'Axis {name!r} needs at least one value; got shape {value.shape}.'
       )
   shape = tuple(value.shape[0] for value in values.values())
@@ -130,12 +130,12 @@ def each(
   lanes = {name: jnp.asarray(lane) for name, lane in lanes.items()}
   sizes = {name: lane.shape[0] for name, lane in lanes.items()}
   if len(set(sizes.values())) != 1:
-    raise ValueError(
+    raise types.BadInput(
       f'All arguments need the same number of lanes; got {sizes}.'
     )
   num_lanes = min(sizes.values())
   if min(num_lanes if width is None else width, num_lanes) < 1:
-    raise ValueError(
+    raise types.BadInput(
       'width and the number of lanes must be >= 1; got '
       f'{width} and {num_lanes}.'
     )
@@ -143,7 +143,7 @@ def each(
   if mesh is None:
     return run(lanes, dict(shared or {}))
   if _AXIS not in mesh.shape:
-    raise ValueError(
+    raise types.BadInput(
       f'mesh needs an axis {_AXIS!r}; got the axes {tuple(mesh.shape)}.'
     )
   copies = -num_lanes % mesh.shape[_AXIS]

@@ -79,9 +79,9 @@ def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
   """
   values = jnp.ravel(jnp.asarray(gradient)).astype(jnp.float32)
   if values.size == 0:
-    raise ValueError('A gradient must not be empty.')
+    raise types.BadInput('A gradient must not be empty.')
   if not 0 < top <= 1:
-    raise ValueError(f'top must be in (0, 1]; got {top}.')
+    raise types.BadInput(f'top must be in (0, 1]; got {top}.')
   num_top = math.ceil(top * values.size)
   places = jax.lax.top_k(jnp.abs(values), num_top)[1]
   return Ranked(values, ranks(values), places)
@@ -105,7 +105,7 @@ def agreement(
   """
   a, b = (x if isinstance(x, Ranked) else ranked(x, top=top) for x in (a, b))
   if a.values.shape != b.values.shape or a.top.shape != b.top.shape:
-    raise ValueError(
+    raise types.BadInput(
       'Two gradients must have as many coordinates, and tops of one size; got '
       f'{a.values.size} and {b.values.size}, tops {a.top.size} and '
       f'{b.top.size}.'
@@ -199,7 +199,7 @@ def split_half(gradients: types.Array, *, top: float = 0.01) -> SplitHalf:
   """
   gradients = jnp.asarray(gradients)
   if gradients.ndim < 1 or gradients.shape[0] < 2 or gradients.shape[0] % 2:
-    raise ValueError(
+    raise types.BadInput(
       f'Two halves need an even number of batches; got shape {gradients.shape}.'
     )
   halves = agreement(
@@ -256,11 +256,11 @@ def gradient_statistics(
   """
   gradients = jnp.asarray(gradients)
   if gradients.ndim < 1 or gradients.shape[0] < 2 or gradients.size == 0:
-    raise ValueError(
+    raise types.BadInput(
       f'A variance over batches needs two; got shape {gradients.shape}.'
     )
   if reference is not None and reference.shape != gradients.shape[1:]:
-    raise ValueError(
+    raise types.BadInput(
       f'The reference must have shape {gradients.shape[1:]}; got '
       f'{reference.shape}.'
     )

@@ -62,7 +62,7 @@ def norm(
   types.check_choice('kind', kind, types.NORMS)
   if kind == 'flips':
     if anchor is None:
-      raise ValueError(
+      raise types.BadInput(
         "norm(tree, 'flips') counts against an anchor: pass one."
       )
     return flips(tree, anchor)
@@ -196,7 +196,7 @@ def mask_by_name(
   )
   present = set(jax.tree.leaves(found))
   if not wanted & present:
-    raise ValueError(
+    raise types.BadInput(
       f'no leaf is named {", ".join(sorted(wanted))}; '
       f'the tree has {", ".join(sorted(present)) or "no leaves"}.'
     )
@@ -234,7 +234,7 @@ def label(
   labels = jax.tree.map(lambda path: match if predicate(path) else rest, paths)
   if match not in jax.tree.leaves(labels):
     present = ', '.join(jax.tree.leaves(paths)) or 'no leaves'
-    raise ValueError(
+    raise types.BadInput(
       f'no leaf satisfies the predicate for {match!r}; the tree has {present}.'
     )
   return labels

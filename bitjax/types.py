@@ -1,4 +1,4 @@
-"""The vocabulary that every module shares: arrays, norms and the budget.
+"""The vocabulary that every module shares: arrays, norms, the budget, bad input.
 
 A *budget* is a ball around a point in parameter space. All methods that a study
 compares move inside the same ball, so a budget names everything that defines
@@ -19,6 +19,7 @@ __all__ = [
   'NORMS',
   'Anchor',
   'Array',
+  'BadInput',
   'Budget',
   'Norm',
   'PyTree',
@@ -42,6 +43,15 @@ Anchor: TypeAlias = Literal['start', 'noised']
 
 NORMS: tuple[str, ...] = get_args(Norm)
 ANCHORS: tuple[str, ...] = get_args(Anchor)
+
+
+class BadInput(ValueError):
+  """An argument, a flag or a file is wrong, and the caller can correct it.
+
+  Its message names what is wrong and what would be right. Commands print it as one
+  line; every other exception, a plain `ValueError` included, is a defect of the
+  program and keeps its traceback.
+  """
 
 
 @jax.tree_util.register_dataclass
@@ -75,7 +85,7 @@ class Budget:
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
   """Raises a ``ValueError`` listing ``choices`` unless ``value`` is one."""
   if value not in choices:
-    raise ValueError(
+    raise BadInput(
       f'{name} must be one of {", ".join(choices)}; got {value!r}.'
     )
 
@@ -117,7 +127,7 @@ def check_integer(name: str, value: Any, low: int) -> None:
   except TypeError:
     number = None
   if number is None or number < low:
-    raise ValueError(f'{name} must be an integer >= {low}; got {value}.')
+    raise BadInput(f'{name} must be an integer >= {low}; got {value}.')
 
 
 def _check(name, value, holds, wanted):
@@ -130,4 +140,4 @@ def _check(name, value, holds, wanted):
   wrong = numbers[~holds(numbers)]
   if wrong.size:
     among = f' among {numbers.size}' if numbers.ndim else ''
-    raise ValueError(f'{name} must be {wanted}; got {wrong[0]}{among}.')
+    raise BadInput(f'{name} must be {wanted}; got {wrong[0]}{among}.')

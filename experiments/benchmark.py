@@ -15,8 +15,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import cli
 from bitjax import evidence
-from bitjax import studies
 from bitjax import sweeps
 from bitjax.evidence import targets
 from bitjax.studies import benchmarks
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 class Config:
   """One field is one flag."""
 
-  batch_size: int = studies.flag(8192, 'Examples in a batch.', minimum=1)
-  hidden: tuple[int, ...] = studies.flag(
+  batch_size: int = cli.flag(8192, 'Examples in a batch.', minimum=1)
+  hidden: tuple[int, ...] = cli.flag(
     (256, 256), 'Units of each hidden layer.', minimum=1
   )
-  gemm: int = studies.flag(
+  gemm: int = cli.flag(
     4096, 'Size of the matrix product that stands for the peak.', minimum=1
   )
-  repeats: int = studies.flag(7, 'Turns of each contestant.', minimum=1)
-  rates: int = studies.flag(10_000, 'Learning rates of a line scan.', minimum=1)
-  timed_rates: int = studies.flag(
+  repeats: int = cli.flag(7, 'Turns of each contestant.', minimum=1)
+  rates: int = cli.flag(10_000, 'Learning rates of a line scan.', minimum=1)
+  timed_rates: int = cli.flag(
     50, 'Those of the one that is timed by brute force.', minimum=1
   )
-  weights: int = studies.flag(
+  weights: int = cli.flag(
     4096, 'Rows and columns of the kernel that estimators see.', minimum=1
   )
-  images: int = studies.flag(128, 'Images in a batch of the ResNet.', minimum=1)
-  stages: tuple[int, ...] = studies.flag(
+  images: int = cli.flag(128, 'Images in a batch of the ResNet.', minimum=1)
+  stages: tuple[int, ...] = cli.flag(
     (3, 3, 3), 'Blocks of each of its stages.', minimum=1
   )
-  thorough: bool = studies.flag(
+  thorough: bool = cli.flag(
     True, 'Also memory, flip descents, and how costs grow.'
   )
 
@@ -143,5 +143,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return targets.bars(TARGETS, results)
 
 
+STUDY = cli.Study('benchmark', __doc__, Config, PRESETS, run, verdicts, plot)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

@@ -26,6 +26,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import cli
 from bitjax import evidence
 from bitjax import studies
 from bitjax import sweeps
@@ -44,44 +45,44 @@ if TYPE_CHECKING:
 class Config(studies.ToyConfig):
   """One field is one flag."""
 
-  networks: tuple[str, ...] = studies.flag(
+  networks: tuple[str, ...] = cli.flag(
     ('binary',), 'The network whose signs flip.', choices=('binary',)
   )
-  more_balls: str | None = studies.flag(
+  more_balls: str | None = cli.flag(
     None, 'Further balls, as norm:radius, such as linf:0.002,flips:200.'
   )
-  optimizers: tuple[str, ...] = studies.flag(
+  optimizers: tuple[str, ...] = cli.flag(
     ('sgd', 'sgdm', 'adam'),
     'Optimisers of multi-step STE; contrasts take the first.',
     choices=tuple(toy.OPTIMIZERS),
     unique=True,
   )
-  learning_rates: studies.Grid = studies.flag(
-    studies.Grid('log:1e-3:1:100'),
+  learning_rates: cli.Grid = cli.flag(
+    cli.Grid('log:1e-3:1:100'),
     'Learning rates of one step; 1 reaches the edge of the ball.',
     exclusive_minimum=0,
     maximum=1,
   )
-  step_sizes: tuple[float, ...] = studies.flag(
+  step_sizes: tuple[float, ...] = cli.flag(
     (0.1, 0.3, 1.0), 'Multi-step learning rates, likewise.', exclusive_minimum=0
   )
-  layers: tuple[str, ...] = studies.flag(
+  layers: tuple[str, ...] = cli.flag(
     ('first',), 'The first, or also all.', choices=tuple(arms.LAYERS)
   )
-  num_rounds: tuple[int, ...] = studies.flag(
+  num_rounds: tuple[int, ...] = cli.flag(
     (4,), 'Rounds, growing; STE makes as many steps.', minimum=1, unique=True
   )
-  round_rankings: tuple[str, ...] = studies.flag(
+  round_rankings: tuple[str, ...] = cli.flag(
     ('per squared cost',),
     'Rankings of rounds (one round at once has all).',
     choices=arms.RANKINGS,
     unique=True,
   )
-  round_signals: tuple[str, ...] = studies.flag(
+  round_signals: tuple[str, ...] = cli.flag(
     arms.SCORED, 'Signals of rounds.', choices=arms.SIGNALS, unique=True
   )
-  num_candidates: int = studies.flag(1000, 'Moves tried one by one.', minimum=1)
-  train_steps: int = studies.flag(
+  num_candidates: int = cli.flag(1000, 'Moves tried one by one.', minimum=1)
+  train_steps: int = cli.flag(
     300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
   )
 
@@ -114,7 +115,7 @@ PRESETS = {
   | {
     'layers': ('first', 'all'),
     'more_balls': 'linf:0.002,flips:200',
-    'learning_rates': studies.Grid('log:1e-3:1:31'),
+    'learning_rates': cli.Grid('log:1e-3:1:31'),
   },
   'rounds': _SHORT | _CROSSED | {'num_rounds': (1, 4, 16, 64)},
   'note': _SHORT
@@ -148,5 +149,9 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return figures.page(results)
 
 
+STUDY = cli.Study(
+  'discrete_gradient', __doc__, Config, PRESETS, run, verdicts, plot
+)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

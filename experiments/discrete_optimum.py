@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import cli
 from bitjax import evidence
 from bitjax import studies
 from bitjax import sweeps
@@ -37,31 +38,31 @@ if TYPE_CHECKING:
 class Config(studies.ToyConfig):
   """One field is one flag."""
 
-  dataset: str = studies.flag(
+  dataset: str = cli.flag(
     'digits', 'Data set.', choices=('digits', 'mnist5k', 'synthetic')
   )
-  batch_size: tuple[int, ...] = studies.flag(
+  batch_size: tuple[int, ...] = cli.flag(
     (256,), 'Examples in A, which is searched.', minimum=1, unique=True
   )
-  hidden: tuple[int, ...] = studies.flag(
+  hidden: tuple[int, ...] = cli.flag(
     (4, 4), 'Units of each hidden layer; at most 20 weights.', minimum=1
   )
-  networks: tuple[str, ...] = studies.flag(
+  networks: tuple[str, ...] = cli.flag(
     ('binary',), 'The network whose signs flip.', choices=('binary',)
   )
-  budget: float = studies.flag(
+  budget: float = cli.flag(
     1.0, 'Radius of the ball around the kernel.', exclusive_minimum=0
   )
-  seeds: tuple[int, ...] = studies.flag(
+  seeds: tuple[int, ...] = cli.flag(
     tuple(range(40)), 'Seeds, each a network.', minimum=0, unique=True
   )
-  learning_rates: studies.Grid = studies.flag(
-    studies.Grid('log:1e-3:1:100'),
+  learning_rates: cli.Grid = cli.flag(
+    cli.Grid('log:1e-3:1:100'),
     'Learning rates of one step; 1 reaches the edge of the ball.',
     exclusive_minimum=0,
     maximum=1,
   )
-  train_steps: int = studies.flag(
+  train_steps: int = cli.flag(
     300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
   )
 
@@ -145,5 +146,9 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return fig
 
 
+STUDY = cli.Study(
+  'discrete_optimum', __doc__, Config, PRESETS, run, verdicts, plot
+)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

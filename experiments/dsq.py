@@ -25,9 +25,9 @@ import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from bitjax import cli
 from bitjax import evidence
 from bitjax import quantizers
-from bitjax import studies
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import dsq_figures as figures
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 class Config(train_config.TrainConfig):
   """One field is one flag."""
 
-  network: str = studies.flag(
+  network: str = cli.flag(
     'resnet8', 'The network.', choices=tuple(choices.NETWORKS)
   )
-  bits: tuple[int, ...] = studies.flag(
+  bits: tuple[int, ...] = cli.flag(
     (1, 2),
     'Bits of the weights; of activations too, where they are more than 1. The '
     'first is the primary one.',
@@ -55,13 +55,13 @@ class Config(train_config.TrainConfig):
     maximum=8,
     unique=True,
   )
-  arms: tuple[str, ...] = studies.flag(
+  arms: tuple[str, ...] = cli.flag(
     tuple(findings.ARMS),
     'Gradients.',
     choices=tuple(findings.ARMS),
     unique=True,
   )
-  rates: tuple[float, ...] = studies.flag(
+  rates: tuple[float, ...] = cli.flag(
     (0.3, 1.0, 3.0),
     'Factors on the learning rate, to choose from.',
     exclusive_minimum=0,
@@ -148,5 +148,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return figures.page(results)
 
 
+STUDY = cli.Study('dsq', __doc__, Config, PRESETS, run, verdicts, plot)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitjax import cli
 from bitjax import evidence
 from bitjax import quantizers
-from bitjax import studies
 from bitjax import sweeps
 from bitjax.evidence import plots
 
@@ -57,7 +57,7 @@ COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}  # By progress.
 class Config:
   """One field is one flag."""
 
-  points: int = studies.flag(2401, 'Places on the x axis.', minimum=3)
+  points: int = cli.flag(2401, 'Places on the x axis.', minimum=3)
 
 
 PRESETS = {'smoke': {'points': 61}, 'quick': {}}
@@ -149,5 +149,9 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return fig
 
 
+STUDY = cli.Study(
+  'estimator_gallery', __doc__, Config, PRESETS, run, verdicts, plot
+)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

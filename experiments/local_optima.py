@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import cli
 from bitjax import evidence
 from bitjax import studies
 from bitjax import sweeps
@@ -40,36 +41,36 @@ if TYPE_CHECKING:
 class Config(studies.ToyConfig):
   """One field is one flag."""
 
-  dataset: str = studies.flag(
+  dataset: str = cli.flag(
     'digits', 'Data set.', choices=('digits', 'mnist5k', 'cifar10', 'synthetic')
   )
-  batch_size: tuple[int, ...] = studies.flag(
+  batch_size: tuple[int, ...] = cli.flag(
     (800,), 'Examples in the training set A, and in B.', minimum=1, unique=True
   )
-  hidden: tuple[int, ...] = studies.flag(
+  hidden: tuple[int, ...] = cli.flag(
     (64, 64), 'Units of each hidden layer.', minimum=1
   )
-  networks: tuple[str, ...] = studies.flag(
+  networks: tuple[str, ...] = cli.flag(
     ('binary',), 'The network whose signs flip.', choices=('binary',)
   )
-  estimators: tuple[str, ...] = studies.flag(
+  estimators: tuple[str, ...] = cli.flag(
     toy_optima.ESTIMATORS,
     'What trains; contrasts are with the first.',
     choices=toy_optima.ESTIMATORS,
     unique=True,
   )
-  adam_rates: tuple[float, ...] = studies.flag(
+  adam_rates: tuple[float, ...] = cli.flag(
     (1e-3, 3e-3, 1e-2), 'Learning rates to choose from.', exclusive_minimum=0
   )
-  train_steps: int = studies.flag(
+  train_steps: int = cli.flag(
     600, 'Updates (Adam, batches of 128 from A).', minimum=1
   )
-  max_flips: int = studies.flag(3000, 'Flips of a descent, at most.', minimum=1)
-  perturbed: tuple[int, ...] = studies.flag(
+  max_flips: int = cli.flag(3000, 'Flips of a descent, at most.', minimum=1)
+  perturbed: tuple[int, ...] = cli.flag(
     (8, 64), 'Weights that are flipped at random.', minimum=1, unique=True
   )
-  num_pairs: int = studies.flag(64, 'Pairs of flips made together.', minimum=1)
-  stream: int = studies.flag(
+  num_pairs: int = cli.flag(64, 'Pairs of flips made together.', minimum=1)
+  stream: int = cli.flag(
     1024, 'Examples whose gains are computed at a time.', minimum=1
   )
 
@@ -138,5 +139,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return figures.page(results)
 
 
+STUDY = cli.Study('local_optima', __doc__, Config, PRESETS, run, verdicts, plot)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

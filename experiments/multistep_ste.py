@@ -26,6 +26,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
+from bitjax import cli
 from bitjax import evidence
 from bitjax import quantizers
 from bitjax import studies
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 class Config(studies.StepsConfig):
   """One field is one flag."""
 
-  batch_size: tuple[int, ...] = studies.flag(
+  batch_size: tuple[int, ...] = cli.flag(
     (256, 1024),
     'Examples in A, and in B: the study runs at the largest; the others serve '
     'to tell what the batch does.',
@@ -60,7 +61,7 @@ PRESETS = {
     'optimizers': ('sgd', 'adam'),
     'seeds': (0, 1, 2),
     'noise': (0.0, 0.5),
-    'learning_rates': studies.Grid('log:1e-2:1:5'),
+    'learning_rates': cli.Grid('log:1e-2:1:5'),
     'step_sizes': (0.3, 1.0),
     'num_steps': 3,
   },
@@ -69,7 +70,7 @@ PRESETS = {
     'dataset': 'cifar10',
     'batch_size': (1024, 8192),
     'draws': 2,
-    'learning_rates': studies.Grid('lin:1e-4:1:10000'),
+    'learning_rates': cli.Grid('lin:1e-4:1:10000'),
     'num_steps': 10,
   },
 }
@@ -148,5 +149,9 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return fig
 
 
+STUDY = cli.Study(
+  'multistep_ste', __doc__, Config, PRESETS, run, verdicts, plot
+)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import cli
 from bitjax import evidence
-from bitjax import studies
 from bitjax import sweeps
 from bitjax.evidence import targets
 from bitjax.studies import scaling_benchmark
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 class Config:
   """One field is one flag."""
 
-  kills: int = studies.flag(50, 'Runs to kill.', minimum=1)
-  seeds: int = studies.flag(100, 'Seeds of the runs to kill.', minimum=1)
-  lanes: int = studies.flag(7000, 'Lanes of the sweep to time.', minimum=1)
-  steps: int = studies.flag(2000, 'Steps of each lane to time.', minimum=1)
-  block: int = studies.flag(100, 'Lanes in a file.', minimum=1)
-  large: int = studies.flag(
+  kills: int = cli.flag(50, 'Runs to kill.', minimum=1)
+  seeds: int = cli.flag(100, 'Seeds of the runs to kill.', minimum=1)
+  lanes: int = cli.flag(7000, 'Lanes of the sweep to time.', minimum=1)
+  steps: int = cli.flag(2000, 'Steps of each lane to time.', minimum=1)
+  block: int = cli.flag(100, 'Lanes in a file.', minimum=1)
+  large: int = cli.flag(
     100_000, 'Lanes of the sweep whose memory is measured.', minimum=1
   )
-  turns: int = studies.flag(3, 'Turns of weak scaling.', minimum=1)
+  turns: int = cli.flag(3, 'Turns of weak scaling.', minimum=1)
 
 
 PRESETS = {
@@ -105,5 +105,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return fig
 
 
+STUDY = cli.Study('scaling', __doc__, Config, PRESETS, run, verdicts, plot)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
+from bitjax import cli
 from bitjax import evidence
-from bitjax import studies
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import train_config
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 class Config(train_config.NetworkConfig):
   """One field is one flag."""
 
-  target: float = studies.flag(97.0, 'Test accuracy to compare with, in %.')
+  target: float = cli.flag(97.0, 'Test accuracy to compare with, in %.')
 
 
 _CIFAR = {'dataset': 'cifar10', 'validation_examples': 5000}
@@ -146,5 +146,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return figures.page(results)
 
 
+STUDY = cli.Study('train_cifar', __doc__, Config, PRESETS, run, verdicts, plot)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

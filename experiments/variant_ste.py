@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from bitjax import cli
 from bitjax import evidence
 from bitjax import studies
 from bitjax import sweeps
@@ -41,35 +42,35 @@ PRIMARY = 'window on activations 0.5'
 class Config(studies.ToyConfig):
   """One field is one flag."""
 
-  networks: tuple[str, ...] = studies.flag(
+  networks: tuple[str, ...] = cli.flag(
     ('binary',), 'The network: the only one with windows.', choices=('binary',)
   )
-  states: tuple[str, ...] = studies.flag(
+  states: tuple[str, ...] = cli.flag(
     toy_variants.STATES, 'Where the step begins.', choices=toy_variants.STATES
   )
-  families: tuple[str, ...] = studies.flag(
+  families: tuple[str, ...] = cli.flag(
     families.NAMES, 'What is compared with nSTE.', choices=families.NAMES
   )
-  half_widths: tuple[float, ...] = studies.flag(
+  half_widths: tuple[float, ...] = cli.flag(
     (0.05, 0.1, 0.25, 0.5, 2.0),
     'Half-widths of the windows, besides the normal 1.',
     exclusive_minimum=0,
     unique=True,
   )
-  learning_rates: studies.Grid = studies.flag(
-    studies.Grid('log:1e-3:1:40'),
+  learning_rates: cli.Grid = cli.flag(
+    cli.Grid('log:1e-3:1:40'),
     'Learning rates; 1 is the one that reaches the edge of the ball.',
     exclusive_minimum=0,
     maximum=1,
   )
-  few_rates: studies.Grid = studies.flag(
-    studies.Grid('log:1e-2:1:8'),
+  few_rates: cli.Grid = cli.flag(
+    cli.Grid('log:1e-2:1:8'),
     'Those of steps through all layers: each costs a forward pass.',
     exclusive_minimum=0,
     maximum=1,
   )
-  num_groups: int = studies.flag(4, 'Parts of a batch.', minimum=2)
-  train_steps: int = studies.flag(
+  num_groups: int = cli.flag(4, 'Parts of a batch.', minimum=2)
+  train_steps: int = cli.flag(
     300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
   )
 
@@ -86,8 +87,8 @@ _NOTE = {
   'dataset': 'cifar10',
   'batch_size': (8192,),
   'seeds': tuple(range(30)),
-  'learning_rates': studies.Grid('log:1e-1:1:16'),
-  'few_rates': studies.Grid('log:1e-1:1:4'),
+  'learning_rates': cli.Grid('log:1e-1:1:16'),
+  'few_rates': cli.Grid('log:1e-1:1:4'),
 }
 _FEW_FAMILIES = {
   'families': (families.WINDOWS[0], 'identity'),
@@ -100,8 +101,8 @@ PRESETS = {
     'hidden': (16, 16),
     'seeds': (0, 1, 2),
     'half_widths': (0.05, 0.5),
-    'learning_rates': studies.Grid('log:1e-2:1:5'),
-    'few_rates': studies.Grid('log:1e-1:1:2'),
+    'learning_rates': cli.Grid('log:1e-2:1:5'),
+    'few_rates': cli.Grid('log:1e-1:1:2'),
     'train_steps': 20,
   },
   'quick': {},
@@ -148,5 +149,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return figures.page(results)
 
 
+STUDY = cli.Study('variant_ste', __doc__, Config, PRESETS, run, verdicts, plot)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

@@ -83,7 +83,7 @@ def standard(
   for name in names:
     types.check_choice('augmentation', name, AUGMENTATIONS)
   if len(set(names)) < len(names) or {'mixup', 'cutmix'} <= set(names):
-    raise ValueError(
+    raise types.BadInput(
       'Name each augmentation once, and one of mixup and cutmix at most; got '
       f'{", ".join(names)}.'
     )
@@ -131,7 +131,7 @@ def random_crop(
   indexing.check_images(images)
   types.check_integer('pad', pad, 0)
   if jnp.shape(fill) not in ((), images.shape[-1:]):
-    raise ValueError(
+    raise types.BadInput(
       f'fill must be a number or have shape {images.shape[-1:]}, one number for '
       f'each channel; got {jnp.shape(fill)}.'
     )

@@ -82,13 +82,13 @@ def search_and_holdout(
     and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     and key.ndim == 0
   ):
-    raise ValueError(
+    raise types.BadInput(
       'key must be one typed key, jax.random.key(seed); got '
       f'{getattr(key, "dtype", type(key).__name__)} of shape '
       f'{getattr(key, "shape", ())}.'
     )
   if images.ndim != 4 or labels.shape != images.shape[:1]:
-    raise ValueError(
+    raise types.BadInput(
       'images must be [N, H, W, C] and labels [N]; got shapes '
       f'{images.shape} and {labels.shape}.'
     )
@@ -138,7 +138,7 @@ def remainder(
   """
   check_batch_size(num_examples, batch_size)
   if 2 * batch_size == num_examples:
-    raise ValueError(
+    raise types.BadInput(
       f'Two batches of {batch_size} leave none of the {num_examples} examples '
       f'to train on; a batch of at most {(num_examples - 1) // 2} does.'
     )
@@ -164,14 +164,14 @@ def check_batch_size(
   types.check_integer('batch_size', batch_size, 1)
   if augment == 'shift':
     if num_examples < 2:
-      raise ValueError(
+      raise types.BadInput(
         'A search and a held-out batch need at least 2 examples to start '
         f'from; the data has {num_examples}. Use other data.'
       )
   elif 2 * batch_size > num_examples:
     smaller = num_examples // 2
     way_out = f'a batch of at most {smaller}, ' if smaller else ''
-    raise ValueError(
+    raise types.BadInput(
       f'A search batch and a disjoint held-out batch of {batch_size} need '
       f'{2 * batch_size} examples; the data has {num_examples}. Use data with '
       f'more examples, {way_out}or --augment=shift (shifted copies, marked in '

@@ -160,7 +160,7 @@ def _check(images: types.Array, targets: types.Array) -> None:
     or targets.shape[0] != images.shape[0]
     or not jnp.issubdtype(targets.dtype, jnp.floating)
   ):
-    raise ValueError(
+    raise types.BadInput(
       'targets must be probabilities, floating [N, classes]; got '
       f'{targets.dtype} of shape {targets.shape} for images of shape '
       f'{images.shape}.'

@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 import re
 
+from bitjax import types
 from bitjax.data import cifar_binary
 from bitjax.data import cifar_parquet
 from bitjax.data import reading
@@ -116,7 +117,7 @@ def read(
         return cifar_parquet.read(
           paths, name, layout.label_column, layout.num_classes, cache_dir
         )
-  raise ValueError(_missing(name, part, layout, roots))
+  raise types.BadInput(_missing(name, part, layout, roots))
 
 
 def _check_shards(paths: list[pathlib.Path]) -> None:
@@ -127,7 +128,7 @@ def _check_shards(paths: list[pathlib.Path]) -> None:
   found = [(int(s[1]), int(s[2])) if s else (-1, -1) for s in shards]
   total = max(total for _, total in found)
   if len(found) != total or found != [(i, total) for i in range(total)]:
-    raise ValueError(
+    raise types.BadInput(
       f'{paths[0].parent}: expected all {total} shards of one set, each once; '
       f'found {", ".join(path.name for path in paths)}.'
     )

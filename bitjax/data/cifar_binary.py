@@ -16,6 +16,7 @@ import zlib
 
 import numpy as np
 
+from bitjax import types
 from bitjax.data import reading
 
 __all__ = ['NUM_PIXELS', 'Format', 'parse', 'read_archive', 'read_files']
@@ -59,7 +60,7 @@ def read_files(
         content = reading.read_at_most(file, num_records * fmt.record + 1)
       size = path.stat().st_size
     except OSError as error:
-      raise ValueError(
+      raise types.BadInput(
         f'{path}: expected a readable file; found: {reading.one_line(error)}.'
       ) from error
     _check_size(str(path), size, fmt, num_records)
@@ -101,7 +102,7 @@ def read_archive(
         place = f'{archive}, member {member}'
         file = tar.extractfile(entry) if entry.isreg() else None
         if file is None:
-          raise ValueError(
+          raise types.BadInput(
             f'{place}: expected a regular file; found a link or a special file.'
           )
         _check_size(place, entry.size, fmt, num_records)
@@ -111,13 +112,13 @@ def read_archive(
       while stream.read(1 << 20):
         pass
   except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-    raise ValueError(
+    raise types.BadInput(
       f'{archive}: expected a .tar.gz archive that can be read; found: '
       f'{reading.one_line(error)}.'
     ) from error
   absent = [member for member in members if member not in parts]
   if absent:
-    raise ValueError(
+    raise types.BadInput(
       f'{archive}: expected the members {", ".join(members)}; '
       f'{", ".join(absent)} not found.'
     )
@@ -140,7 +141,7 @@ def _check_size(place: str, size: int, fmt: Format, num_records: int) -> None:
   """Raises unless ``size`` is that of ``num_records`` records."""
   expected = num_records * fmt.record
   if size != expected:
-    raise ValueError(
+    raise types.BadInput(
       f'{place}: expected {expected} bytes ({num_records} records of '
       f'{fmt.record}); found {size}.'
     )

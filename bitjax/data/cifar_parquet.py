@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bitjax import types
 from bitjax.data import cache
 from bitjax.data import reading
 
@@ -61,7 +62,7 @@ def read(
     try:
       contents.append(path.read_bytes())
     except OSError as error:
-      raise ValueError(
+      raise types.BadInput(
         f'{path}: expected a readable file; found: {reading.one_line(error)}.'
       ) from error
   versions = f'{_VERSION} {PIL.__version__} {label_column} {num_classes}'
@@ -113,14 +114,14 @@ def _decode(
         ]
         labels += rows.column(label_column).to_pylist()
   except (pa.ArrowException, OSError) as error:
-    raise ValueError(
+    raise types.BadInput(
       f'{path}: expected a parquet file that can be read; found: '
       f'{reading.one_line(error)}.'
     ) from error
   if not images:
-    raise ValueError(f'{path}: expected at least one row; found none.')
+    raise types.BadInput(f'{path}: expected at least one row; found none.')
   if None in labels:
-    raise ValueError(
+    raise types.BadInput(
       f'{path}, row {labels.index(None)}: expected a label; found none.'
     )
   values = np.asarray(labels)
@@ -142,7 +143,7 @@ def _check_columns(path: pathlib.Path, schema: Any, label_column: str) -> None:
     or not kinds.is_integer(label)
   ):
     columns = ', '.join(f'{key}: {value}' for key, value in found.items())
-    raise ValueError(
+    raise types.BadInput(
       f'{path}: expected the columns {_IMAGE_COLUMN}: struct<bytes, path> and '
       f'{label_column}: integer; found {columns}.'
     )
@@ -154,7 +155,7 @@ def _decode_image(place: str, encoded: Any) -> np.ndarray:
 
   expected = f'{place}: expected a PNG or JPEG of {_SIDE}x{_SIDE} pixels, RGB'
   if not isinstance(encoded, bytes):
-    raise ValueError(f'{expected}; found no bytes.')
+    raise types.BadInput(f'{expected}; found no bytes.')
   try:
     with Image.open(io.BytesIO(encoded), formats=('PNG', 'JPEG')) as image:
       size, mode = image.size, image.mode
@@ -162,7 +163,7 @@ def _decode_image(place: str, encoded: Any) -> np.ndarray:
       if size == (_SIDE, _SIDE) and mode == 'RGB':
         return np.asarray(image)
   except Exception as error:  # A damaged image can raise nearly anything.
-    raise ValueError(
+    raise types.BadInput(
       f'{expected}; found one that cannot be decoded ({type(error).__name__}).'
     ) from error
-  raise ValueError(f'{expected}; found {size[0]}x{size[1]}, {mode}.')
+  raise types.BadInput(f'{expected}; found {size[0]}x{size[1]}, {mode}.')

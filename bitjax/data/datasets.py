@@ -58,7 +58,7 @@ class Dataset:
       or labels.dtype != np.int32
       or labels.shape != images.shape[:1]
     ):
-      raise ValueError(
+      raise types.BadInput(
         'images must be uint8 [N, H, W, C] and labels int32 [N]; got '
         f'{images.dtype} {images.shape} and {labels.dtype} {labels.shape}.'
       )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bitjax import types
 from bitjax.data import cache
 from bitjax.data import reading
 
@@ -143,19 +144,19 @@ def _part(
     try:
       pixels, classes = source()
     except (OSError, EOFError) as error:
-      raise ValueError(
+      raise types.BadInput(
         f'{name}: its package cannot read its file: {reading.one_line(error)}.'
       ) from error
     images, labels = pixels.astype(np.uint8), classes.astype(np.int32)
     if np.any(images != pixels) or np.any(labels != classes):
-      raise ValueError(
+      raise types.BadInput(
         f'{name}: expected integers from 0 to 255; found others.'
       )
     order = np.concatenate(_split(labels))
     images, labels = images[order], labels[order]
     found = cache.checksum(images, labels)
     if found != expected:
-      raise ValueError(
+      raise types.BadInput(
         f'{name}: expected images with sha256 {expected[:16]}...; its package '
         f'ships others ({found[:16]}...).'
       )

@@ -38,7 +38,7 @@ def split_validation(
   types.check_integer('size', size, 1)
   types.check_integer('seed', seed, 0)
   if size >= total:
-    raise ValueError(
+    raise types.BadInput(
       f'A validation part of {size} leaves nothing to train on; the data has '
       f'{total} examples. Use a size from 1 to {total - 1}.'
     )
@@ -74,7 +74,7 @@ def padded_batches(
   types.check_integer('batch_size', batch_size, 1)
   size = len(dataset.labels)
   if not size:
-    raise ValueError(f'{dataset.name} has no example to evaluate on.')
+    raise types.BadInput(f'{dataset.name} has no example to evaluate on.')
   num_batches = -(-size // batch_size)
   missing = num_batches * batch_size - size
 

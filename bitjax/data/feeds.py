@@ -215,7 +215,7 @@ def _order(
   types.check_integer('batch_size', batch_size, 1)
   types.check_integer('seed', seed, 0)
   if batch_size > num_examples:
-    raise ValueError(
+    raise types.BadInput(
       f'A batch of {batch_size} needs as many examples; the data has '
       f'{num_examples}. Use a batch_size of at most {num_examples}.'
     )
@@ -251,7 +251,7 @@ def _example(
     or label.ndim
     or not np.issubdtype(label.dtype, np.integer)
   ):
-    raise ValueError(
+    raise types.BadInput(
       f'Example {index}: expected an image uint8 [H, W, C] of the shape of '
       f'the first, {shape}, and an integer label; found {image.dtype} '
       f'{image.shape} and {label.dtype} {label.shape}.'

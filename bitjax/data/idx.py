@@ -15,6 +15,7 @@ import zlib
 
 import numpy as np
 
+from bitjax import types
 from bitjax.data import reading
 
 __all__ = ['NUM_CLASSES', 'read', 'read_idx']
@@ -51,12 +52,12 @@ def read(
   images = read_idx(images_path, num_dims=3)
   labels = read_idx(labels_path, num_dims=1)
   if images.shape[1:] != (_SIDE, _SIDE):
-    raise ValueError(
+    raise types.BadInput(
       f'{images_path}: expected images of {_SIDE}x{_SIDE}; found '
       f'{images.shape[1]}x{images.shape[2]}.'
     )
   if len(images) != len(labels):
-    raise ValueError(
+    raise types.BadInput(
       f'{labels_path}: expected {len(images)} labels, one for each image in '
       f'{images_path}; found {len(labels)}.'
     )
@@ -87,13 +88,13 @@ def read_idx(path: pathlib.Path, num_dims: int) -> np.ndarray:
       size = math.prod(dims)
       values = reading.read_at_most(file, size + 1)
   except (OSError, EOFError, zlib.error) as error:
-    raise ValueError(
+    raise types.BadInput(
       f'{path}: expected an IDX file, gzipped or raw, that can be read to its '
       f'end; found: {reading.one_line(error)}.'
     ) from error
   if len(values) != size:
     found = 'more' if len(values) > size else f'{len(values)}'
-    raise ValueError(
+    raise types.BadInput(
       f'{path}: expected {size} bytes after the header (dimensions '
       f'{"x".join(map(str, dims))}); found {found}.'
     )
@@ -106,19 +107,19 @@ def _dimensions(
   """Returns the dimensions in an IDX header, checked."""
   magic = bytes((0, 0, 8, num_dims))
   if header[:4] != magic:
-    raise ValueError(
+    raise types.BadInput(
       f'{path}: expected an IDX file of unsigned bytes with {num_dims} '
       f'dimension(s), which starts with 0x{magic.hex()}; found '
       f'0x{header[:4].hex()}.'
     )
   if len(header) != 4 + 4 * num_dims:
-    raise ValueError(
+    raise types.BadInput(
       f'{path}: expected a header of {4 + 4 * num_dims} bytes; found '
       f'{len(header)}.'
     )
   dims = struct.unpack(f'>{num_dims}I', header[4:])
   if not all(dims):
-    raise ValueError(
+    raise types.BadInput(
       f'{path}: expected at least one value; found dimensions '
       f'{"x".join(map(str, dims))}.'
     )
@@ -147,7 +148,7 @@ def _find_pair(
     all(_find(folder, 'test', kind) for kind in kinds) for folder in folders
   ):
     hint = ' The test files are there: use --split=test.'
-  raise ValueError(
+  raise types.BadInput(
     f'{name}, {part}ing files: expected {names} in one of '
     f'{", ".join(map(str, folders))}; found none.{hint}'
   )

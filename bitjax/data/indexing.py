@@ -50,4 +50,6 @@ def crop(
 def check_images(images: types.Array | np.ndarray) -> None:
   """Raises a ``ValueError`` unless images are [N, H, W, C] with pixels."""
   if images.ndim != 4 or not all(images.shape[1:]):
-    raise ValueError(f'images must be [N, H, W, C]; got shape {images.shape}.')
+    raise types.BadInput(
+      f'images must be [N, H, W, C]; got shape {images.shape}.'
+    )

@@ -39,7 +39,7 @@ def channel_statistics(images: np.ndarray, scale: float) -> Statistics:
   """
   indexing.check_images(images)
   if images.dtype != np.uint8 or not images.size:
-    raise ValueError(
+    raise types.BadInput(
       'channel_statistics needs uint8 images, at least one; got '
       f'{images.dtype} of shape {images.shape}.'
     )
@@ -79,7 +79,7 @@ def normalize(
   """
   channels = images.shape[-1:]
   if np.shape(mean) != channels or np.shape(std) != channels:
-    raise ValueError(
+    raise types.BadInput(
       f'mean and std must have shape {channels}, one number for each channel; '
       f'got {np.shape(mean)} and {np.shape(std)}.'
     )

@@ -12,6 +12,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from bitjax import types
+
 __all__ = [
   'Arrays',
   'PathLike',
@@ -49,12 +51,12 @@ def roots(name: str, data_dir: PathLike | None) -> tuple[pathlib.Path, ...]:
     ValueError: if there is no ``data_dir``, or it is not a directory.
   """
   if data_dir is None or not os.fspath(data_dir):
-    raise ValueError(
+    raise types.BadInput(
       f'{name} needs --data_dir=...; for a data set without files use mnist5k.'
     )
   root = pathlib.Path(data_dir)
   if not root.is_dir():
-    raise ValueError(f'{name}: --data_dir={root} is not a directory.')
+    raise types.BadInput(f'{name}: --data_dir={root} is not a directory.')
   return (root / name, root)
 
 
@@ -74,15 +76,15 @@ def read_at_most(file: Readable, num_bytes: int) -> bytes:
 def check_labels(path: PathLike, labels: np.ndarray, num_classes: int) -> None:
   """Raises a ``ValueError`` unless all labels are in ``[0, num_classes)``."""
   if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
-    raise ValueError(
+    raise types.BadInput(
       f'{path}: expected labels from 0 to {num_classes - 1}; found labels '
       f'from {labels.min()} to {labels.max()}.'
     )
 
 
-def missing_package(name: str, package: str) -> ValueError:
+def missing_package(name: str, package: str) -> types.BadInput:
   """Returns the error for a data set whose optional package is missing."""
-  return ValueError(
+  return types.BadInput(
     f'{name} needs the package {package}: install bitjax[experiments].'
   )
 

@@ -80,7 +80,7 @@ _STYLE = {
 def style() -> Iterator[None]:
   """The house's look, inside a block; draws without a display.
 
-  `studies.main` calls an experiment's ``plot`` within it. Widths: 3.25 inches for
+  Studies are plotted within it. Widths: 3.25 inches for
   one column of a paper, 6.75 (the default) for two.
   """
   import matplotlib

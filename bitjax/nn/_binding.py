@@ -56,7 +56,7 @@ def bind_layer(
   if isinstance(module.scaling, str):
     types.check_choice('scaling', module.scaling, SCALINGS)
   elif not hasattr(module.scaling, 'coupling'):
-    raise ValueError(
+    raise types.BadInput(
       f'scaling must be one of {", ".join(SCALINGS)}, or a Scaling such as '
       f'quantizers.mean_abs(); got {module.scaling!r}.'
     )
@@ -100,7 +100,7 @@ def _bind(module, name, x, progress, dtype):
     return None
   learned = isinstance(quantizer, quantizers.Quantizer)
   if not (learned or _takes_one(quantizer)):
-    raise ValueError(
+    raise types.BadInput(
       f'{name} must be a function such as quantizers.attach(...), a learned '
       f'Quantizer, or None; got {quantizer!r}.'
     )

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from bitjax import types
+
 __all__ = ['quantizer_bits']
 
 
@@ -24,7 +26,7 @@ def quantizer_bits(quantizer: Any) -> int:
   nodes = jax.tree.leaves(quantizer, is_leaf=_declares)
   declaring = [node for node in nodes if _declares(node)]
   if len(declaring) != 1:
-    raise ValueError(
+    raise types.BadInput(
       'A quantizer must say how many bits its values take, by an attribute '
       f'`bits` (an integer) of it or of its staircase; {quantizer!r} holds '
       f'{len(declaring)} that do.'

@@ -255,7 +255,7 @@ def as_images(images: types.Array, dtype: Any) -> types.Array:
   """
   images = jnp.asarray(images)
   if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-    raise ValueError(
+    raise types.BadInput(
       'images must be floating (normalised), [examples, height, width, '
       f'channels]; got {images.dtype} of shape {images.shape}.'
     )

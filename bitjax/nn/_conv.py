@@ -104,7 +104,7 @@ class QuantConv(nn.Module):
     size = self._product().kernel_size
     groups = self.feature_group_count
     if in_features % groups or self.features % groups:
-      raise ValueError(
+      raise types.BadInput(
         'feature_group_count must divide the numbers of channels, '
         f'{in_features} and {self.features}; got {groups}.'
       )
@@ -121,7 +121,7 @@ class QuantConv(nn.Module):
       value = 1 if value is None else value
       value = (value,) * rank if isinstance(value, int) else tuple(value)
       if len(value) != rank:
-        raise ValueError(
+        raise types.BadInput(
           f'{name} must be an integer or {rank} of them; got {value}.'
         )
       return value
@@ -158,7 +158,7 @@ class Product:
     """Maps [..., *spatial, in] to [..., *spatial', out]."""
     rank = len(self.kernel_size) + 1
     if x.ndim < rank:
-      raise ValueError(
+      raise types.BadInput(
         f'x must have {rank} axes or more, [..., *spatial, channels]; got shape '
         f'{x.shape}.'
       )
@@ -212,14 +212,14 @@ def _padding(padding, rank):
   if isinstance(padding, str):
     types.check_choice('padding', padding, PADDINGS)
     if padding == 'CAUSAL' and rank != 1:
-      raise ValueError(
+      raise types.BadInput(
         f"padding must not be 'CAUSAL' in {rank} dimensions; it is for one."
       )
     return padding
   sizes = (padding,) * rank if isinstance(padding, int) else tuple(padding)
   pairs = tuple((p, p) if isinstance(p, int) else tuple(p) for p in sizes)
   if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
-    raise ValueError(
+    raise types.BadInput(
       f'padding must be one of {", ".join(PADDINGS)}, an integer, or an integer '
       f'or a pair for each of {rank} dimensions; got {padding!r}.'
     )

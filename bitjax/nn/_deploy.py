@@ -78,7 +78,7 @@ def deploy(
       no quantized layer.
   """
   if _binding.DEPLOYED in variables:
-    raise ValueError(
+    raise types.BadInput(
       'variables must hold latent kernels; these are deployed already.'
     )
   _, seen = model.apply(
@@ -88,7 +88,7 @@ def deploy(
     core.unfreeze(seen).get(_binding.QUANTIZED, {})
   )
   if not kernels:
-    raise ValueError(
+    raise types.BadInput(
       'The model must call a QuantDense or QuantConv; it has none.'
     )
   flat = traverse_util.flatten_dict(core.unfreeze(variables))

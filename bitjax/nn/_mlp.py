@@ -70,7 +70,7 @@ class MLP(nn.Module):
     activation = self.activation_quantizer
     learned = isinstance(activation, quantizers.Quantizer)
     if learned or quantizers.is_stateful(activation):
-      raise ValueError(
+      raise types.BadInput(
         'activation_quantizer must be a quantizer that neither learns nor '
         f'remembers, such as attach(sign(), window()); got {activation!r}. '
         'The input_quantizer of a QuantDense may do both.'

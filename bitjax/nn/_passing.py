@@ -143,7 +143,7 @@ def gradient_passing(
   """
   types.check_positive('half_width', half_width)
   if labels is not None and labels.shape != images.shape[:1]:
-    raise ValueError(
+    raise types.BadInput(
       'labels must be integers, one for each image; got shapes '
       f'{labels.shape} and {images.shape}.'
     )
@@ -166,7 +166,7 @@ def gradient_passing(
   args = (variables, images, labels, rngs)
   _, shapes = jax.eval_shape(loss, {}, *args)
   if not kinds:
-    raise ValueError(
+    raise types.BadInput(
       'The model must call a layer with a quantizer, such as a QuantConv; it '
       'has none.'
     )

@@ -133,12 +133,12 @@ class ResNet(_blocks.Network):
     types.check_choice('shortcut', self.shortcut, SHORTCUTS)
     sizes = (*self.stages, *self.widths)
     if not sizes or len(self.stages) != len(self.widths) or min(sizes) < 1:
-      raise ValueError(
+      raise types.BadInput(
         'stages and widths must be as many positive numbers, at least one of '
         f'each; got {self.stages} and {self.widths}.'
       )
     if self.shortcut == 'pad' and list(self.widths) != sorted(self.widths):
-      raise ValueError(
+      raise types.BadInput(
         "widths must not decrease where shortcuts are padded ('projection' can "
         f'do it); got {self.widths}.'
       )

@@ -20,6 +20,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from bitjax import types
 from bitjax.nn import _bits
 from bitjax.nn import _tables
 from bitjax.nn import _trace
@@ -188,7 +189,7 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
   )
   first = next(iter(jax.tree.leaves(shapes)), None)
   if first is None or not first.shape or first.shape[0] == 0:
-    raise ValueError(
+    raise types.BadInput(
       'inputs must be arrays [examples, ...] of at least one example; got '
       f'{first}.'
     )
@@ -258,7 +259,9 @@ def _quantizer_bits(path, quantizer):
   try:
     return _bits.quantizer_bits(quantizer)
   except ValueError as error:
-    raise ValueError(f'kernel_quantizer of {"/".join(path)}: {error}') from None
+    raise types.BadInput(
+      f'kernel_quantizer of {"/".join(path)}: {error}'
+    ) from None
 
 
 def _small(a, b):

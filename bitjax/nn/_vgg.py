@@ -51,14 +51,14 @@ class VGG(_blocks.Network):
       progress: of training, in [0, 1], for quantizers that anneal.
     """
     if not self.stages or any(not s or min(s) < 1 for s in self.stages):
-      raise ValueError(
+      raise types.BadInput(
         'stages must be tuples of positive numbers of channels, at least one; '
         f'got {self.stages}.'
       )
     recipe = self.recipe()
     x = _blocks.as_images(images, self.dtype)
     if min(x.shape[1:3]) < 2 ** len(self.stages):
-      raise ValueError(
+      raise types.BadInput(
         f'images must have sides of at least {2 ** len(self.stages)}, which '
         f'pooling halves {len(self.stages)} times; got shape {x.shape}.'
       )

@@ -59,7 +59,7 @@ def layer_view(
   _check_batch(inputs, labels)
   if isinstance(model, _mlp.MLP):
     if quantizer is not None:
-      raise ValueError('An MLP brings its own kernel quantizer; pass none.')
+      raise types.BadInput('An MLP brings its own kernel quantizer; pass none.')
     return _transparent(model, variables, inputs, labels, layer, kwargs)
   return _intercepted(
     model, variables, inputs, labels, layer, quantizer, kwargs
@@ -91,7 +91,7 @@ def network_view(
       or as `scans.network_view`.
   """
   if not isinstance(model, _mlp.MLP):
-    raise ValueError(
+    raise types.BadInput(
       f'network_view needs an MLP; got {type(model).__name__}. Look at its '
       'layers one by one (layer_view).'
     )
@@ -103,7 +103,7 @@ def network_view(
 
 def _check_batch(inputs, labels):
   if inputs.shape[0] != labels.shape[0] or labels.ndim != 1:
-    raise ValueError(
+    raise types.BadInput(
       'inputs and labels must hold the same number of examples; got shapes '
       f'{inputs.shape} and {labels.shape}.'
     )
@@ -146,14 +146,14 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
     model.apply(variables, inputs, **kwargs)
   _check_layer(layer, _kernel_paths(variables))
   if len(calls) != 1:
-    raise ValueError(
+    raise types.BadInput(
       f'Layer {layer!r} must be called once by the model; it was called '
       f'{len(calls)} times.'
     )
   ((module, (layer_inputs, *rest), call_kwargs),) = calls
   ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
   if rest or (call_kwargs and not ours):
-    raise ValueError(f'Layer {layer!r} must take its inputs only.')
+    raise types.BadInput(f'Layer {layer!r} must take its inputs only.')
   own = {
     collection: _descend(tree, path)
     for collection, tree in variables.items()
@@ -164,7 +164,9 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
   )
   if ours:
     if quantizer is not None:
-      raise ValueError(f'Layer {layer!r} brings its own quantizer; pass none.')
+      raise types.BadInput(
+        f'Layer {layer!r} brings its own quantizer; pass none.'
+      )
     parts = module.apply(own, layer_inputs, method='parts', **call_kwargs)
     layer_inputs, bound, product = cast(Any, parts)
     return scans.LayerView(
@@ -238,7 +240,7 @@ class _Rest:
 
 def _check_layer(layer, layers):
   if layer not in layers:
-    raise ValueError(
+    raise types.BadInput(
       f'The model has no layer {layer!r} with a kernel; it has '
       f'{", ".join(map(repr, sorted(layers)))}.'
     )

@@ -150,13 +150,13 @@ def _quantize(staircase, estimator, x, *, progress=1.0, key=None, state=None):
   if (asked := _callables.parameter(rule, 'key')) is not None:
     given['key'] = key
     if key is None and asked.default is asked.empty:
-      raise ValueError(
+      raise types.BadInput(
         'key must be a random key, since the staircase draws; got None.'
       )
   if state is not None:
     given['state'] = state
     if _callables.parameter(rule, 'state') is None:
-      raise ValueError(
+      raise types.BadInput(
         'state must be None for a staircase without memory; got one of shape '
         f'{jnp.shape(state)}.'
       )

@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from bitjax import types
+
 __all__ = ['as_pytree', 'parameter']
 
 
@@ -23,16 +25,16 @@ def as_pytree(name: str, rule: Any, arguments: tuple[str, ...]) -> Any:
   """
   wanted = f'{name} must be a function ({", ".join(arguments)})'
   if hasattr(rule, 'apply') and hasattr(rule, 'init'):
-    raise ValueError(
+    raise types.BadInput(
       f'{wanted}; got a learned Quantizer, whose parameters are filled in with '
       'bind(quantizer, qparams).'
     )
   if not callable(rule):
-    raise ValueError(f'{wanted}; got {rule!r}.')
+    raise types.BadInput(f'{wanted}; got {rule!r}.')
   try:
     inspect.signature(rule).bind_partial(*arguments)
   except TypeError:
-    raise ValueError(
+    raise types.BadInput(
       f'{wanted}; got {rule!r}. Is it a factory that has yet to be called?'
     ) from None
   except ValueError:  # Some builtins do not tell.

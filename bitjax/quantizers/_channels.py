@@ -28,7 +28,7 @@ def reduced_axes(
   if channel_axis is None:
     return None
   if not -x.ndim <= channel_axis < x.ndim:
-    raise ValueError(
+    raise types.BadInput(
       f'channel_axis must be in [{-x.ndim}, {x.ndim}), an axis of x of shape '
       f'{x.shape}; got {channel_axis}.'
     )
@@ -67,7 +67,7 @@ def align(
     return value
   wanted = shape_of_channels(x, channel_axis)
   if value.shape != wanted:
-    raise ValueError(
+    raise types.BadInput(
       f'{name} must have shape {wanted} for x of shape {x.shape} with '
       f'channel_axis {channel_axis}; got {value.shape}.'
     )
@@ -86,7 +86,7 @@ def check_bits(bits: int, minimum: int = 1) -> None:
   """Raises a ``ValueError`` unless ``bits`` is an integer in its range."""
   is_integer = isinstance(bits, int) and not isinstance(bits, bool)
   if not is_integer or not minimum <= bits <= MAX_BITS:
-    raise ValueError(
+    raise types.BadInput(
       f'bits must be an integer in [{minimum}, {MAX_BITS}]; got {bits!r}.'
     )
 
@@ -95,5 +95,7 @@ def check_floating(x: types.Array) -> types.Array:
   """``x`` as an array; a ``ValueError`` if it is not floating."""
   x = jnp.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating):
-    raise ValueError(f'A quantizer needs a floating x; got dtype {x.dtype}.')
+    raise types.BadInput(
+      f'A quantizer needs a floating x; got dtype {x.dtype}.'
+    )
   return x

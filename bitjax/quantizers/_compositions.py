@@ -93,7 +93,7 @@ class _Standardized:
     axes = _channels.reduced_axes(x, -1) if x.ndim else ()
     size = _channels.num_per_channel(x, -1 if x.ndim else None)
     if size < 2:
-      raise ValueError(
+      raise types.BadInput(
         f'x must hold at least 2 weights for each unit; got shape {x.shape}.'
       )
     wide = _maths.widen(x)
@@ -135,7 +135,7 @@ def scaled(
   """
   quantize = _keywords.as_quantize('quantize', quantize)
   if _keywords.is_stateful(quantize):
-    raise ValueError(
+    raise types.BadInput(
       'quantize must not remember, as what is remembered would be scaled as '
       f'well; got {quantize!r}. Let the layer scale its product: scaling= of '
       'bitjax.nn.'

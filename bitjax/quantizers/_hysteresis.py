@@ -127,7 +127,7 @@ class _HystereticUniform:
 def _checked(x, state):
   x = _channels.check_floating(x)
   if state is None or jnp.shape(state) != x.shape:
-    raise ValueError(
+    raise types.BadInput(
       f'state must have the shape of x, {x.shape}; got '
       f'{None if state is None else jnp.shape(state)}. It is what the staircase '
       'returned last; begin with initial_state(quantize, x).'

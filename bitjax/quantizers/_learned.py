@@ -96,7 +96,7 @@ def bind(
     ValueError: for what is no `Quantizer`.
   """
   if not isinstance(quantizer, Quantizer):
-    raise ValueError(
+    raise types.BadInput(
       f'quantizer must be a Quantizer(init, apply, bits); got {quantizer!r}.'
     )
   init = _callables.as_pytree('init', quantizer.init, ('key', 'x'))

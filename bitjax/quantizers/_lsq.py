@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
@@ -75,7 +76,7 @@ def lsq(
   """
   low, high = _uniform.code_range(bits, signed=signed, narrow=narrow)
   if batch_axes < 0:
-    raise ValueError(f'batch_axes must be >= 0; got {batch_axes}.')
+    raise types.BadInput(f'batch_axes must be >= 0; got {batch_axes}.')
 
   rule = _LSQ(low, high, channel_axis, batch_axes, offset, clip_codes)
   return _learned.from_rule(rule, bits)

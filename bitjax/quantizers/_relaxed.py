@@ -187,7 +187,7 @@ def proximal(
   staircase = _callables.as_pytree('staircase', staircase, ('x',))
   for keyword in ('key', 'state', 'progress'):
     if _callables.parameter(staircase, keyword) is not None:
-      raise ValueError(
+      raise types.BadInput(
         f'staircase must be a function of x alone; got one of {keyword} too.'
       )
   types.check_choice('distance', distance, DISTANCES)

@@ -185,7 +185,7 @@ def ternary(
     return _Ternary(value, rule, scaled, channel_axis)
   types.check_non_negative('threshold', threshold)
   if factor is not None:
-    raise ValueError(
+    raise types.BadInput(
       f'factor must be None for a fixed threshold; got {factor}.'
     )
   if not scaled:

@@ -35,7 +35,9 @@ def code_range(
   _channels.check_bits(bits, 2 if signed else 1)
   if not signed:
     if narrow:
-      raise ValueError('narrow must be False for an unsigned grid; got True.')
+      raise types.BadInput(
+        'narrow must be False for an unsigned grid; got True.'
+      )
     return 0, 2**bits - 1
   high = 2 ** (bits - 1) - 1
   return -high if narrow else -high - 1, high

@@ -78,7 +78,7 @@ def central_difference(
       chunk=chunk,
     ).gains
   else:
-    raise ValueError(
+    raise types.BadInput(
       f'path {path!r} does not apply to this view: a step of its weights is not '
       "a move to the neighbouring level; use 'brute_force'."
     )

@@ -89,7 +89,7 @@ def flip_certificate(
   types.check_non_negative('num_errors', num_errors)
   types.check_non_negative('tolerance', tolerance)
   if holdout is not None and holdout.gains.shape != gains.gains.shape:
-    raise ValueError(
+    raise types.BadInput(
       'gains and holdout must be of the same moves; got shapes '
       f'{gains.gains.shape} and {holdout.gains.shape}.'
     )
@@ -142,7 +142,7 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
   """
   shapes = list(dict.fromkeys(part.gains.shape for part in parts))
   if len(shapes) != 1:
-    raise ValueError(
+    raise types.BadInput(
       'merge_gains needs gains of the same moves, at least one; got the shapes '
       f'{shapes}.'
     )
@@ -191,9 +191,9 @@ def stream_gains(
     ValueError: for a size below 1, no examples, or what `flip_gains` objects to.
   """
   if size < 1:
-    raise ValueError(f'size must be >= 1; got {size}.')
+    raise types.BadInput(f'size must be >= 1; got {size}.')
   if labels.shape[0] == 0:
-    raise ValueError('A data set must not be empty; got 0 examples.')
+    raise types.BadInput('A data set must not be empty; got 0 examples.')
   size = min(size, labels.shape[0])
   num_parts, rest = divmod(labels.shape[0], size)
   whole = num_parts * size

@@ -116,9 +116,9 @@ def coordinate_discrete_gradient(
   _view.check_filled(view, *([] if holdout is None else [holdout]))
   power = _discrete_round.ranking_power(rank_by)
   if num_sweeps < 1:
-    raise ValueError(f'num_sweeps must be >= 1; got {num_sweeps}.')
+    raise types.BadInput(f'num_sweeps must be >= 1; got {num_sweeps}.')
   if num_candidates is not None and num_candidates < 1:
-    raise ValueError(f'num_candidates must be >= 1; got {num_candidates}.')
+    raise types.BadInput(f'num_candidates must be >= 1; got {num_candidates}.')
   _discrete_round.check_signal(view, order, key, given)
   rules = _discrete_round.Rules(order)
   found = _descend(

@@ -230,7 +230,7 @@ def multi_step_discrete_gradient(
     ValueError: as `discrete_gradient`, and for ``num_steps`` below 1.
   """
   if num_steps < 1 or num_steps != int(num_steps):
-    raise ValueError(f'num_steps must be an integer >= 1; got {num_steps}.')
+    raise types.BadInput(f'num_steps must be an integer >= 1; got {num_steps}.')
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
   rules = _rules(signal, overflow, split, num_steps, path, chunk)
   walk = _start(view, holdout, budget, rules, rank_by, key, None, step)

@@ -104,7 +104,7 @@ def prefix_scan(
     doublings = range(step.rank.size.bit_length() + 1)
     prefixes = [0, *(2**power for power in doublings)]
   if len(prefixes) == 0 or min(prefixes) < 0:
-    raise ValueError(
+    raise types.BadInput(
       f'prefixes must be numbers >= 0, at least one; got {prefixes}.'
     )
   views = [view] if holdout is None else [view, holdout]
@@ -142,7 +142,7 @@ def _choose(path, views, num_prefixes):
     order = [*first, 'incremental', 'brute_force']
     return next(name for name in order if found[name] is None)
   if found[path] is not None:
-    raise ValueError(f'path {path!r} does not apply: {found[path]}.')
+    raise types.BadInput(f'path {path!r} does not apply: {found[path]}.')
   return path
 
 

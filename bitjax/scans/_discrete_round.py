@@ -218,11 +218,11 @@ def check_signal(
 ) -> None:
   """Raises a ``ValueError`` for a missing key or an array of a wrong shape."""
   if signal == 'random' and key is None:
-    raise ValueError("The signal 'random' needs a key; got None.")
+    raise types.BadInput("The signal 'random' needs a key; got None.")
   if given is not None:
     single = view.kernel.shape
     if given.shape not in (single, (1, *single), (2, *single)):
-      raise ValueError(
+      raise types.BadInput(
         'signal must have an entry for each move, shape '
         f'{("moves", *single)}; got {given.shape}.'
       )

@@ -79,7 +79,7 @@ def exhaustive(
   base = _discrete_round.num_moves(view, step) // view.kernel.size + 1
   num_points = base**places.size
   if places.size == 0 or num_points > MAX_POINTS:
-    raise ValueError(
+    raise types.BadInput(
       f'An exhaustive search needs 1 to {MAX_POINTS} points; {places.size} free '
       f'weights with {base - 1} moves each make {num_points}. Name fewer '
       'coordinates.'

@@ -94,15 +94,17 @@ def flip_descent(
   types.check_choice('path', path, PATHS)
   types.check_non_negative('tolerance', tolerance)
   if max_flips < 1:
-    raise ValueError(f'max_flips must be >= 1; got {max_flips}.')
+    raise types.BadInput(f'max_flips must be >= 1; got {max_flips}.')
   if view.quantizer is None:
-    raise ValueError(
+    raise types.BadInput(
       'A descent by flips needs a quantised kernel; this one is not.'
     )
   _view.check_filled(view)
   reason = _flip_sums.obstacle(view)
   if path == 'incremental' and reason is not None:
-    raise ValueError(f'path {path!r} does not apply to this view: {reason}.')
+    raise types.BadInput(
+      f'path {path!r} does not apply to this view: {reason}.'
+    )
   incremental = reason is None and path != 'recompute'
   found = _descend(view, tolerance, max_flips, incremental)
   types.check_finite('The loss', found.losses[0])

@@ -77,7 +77,7 @@ def pair_gains(
   moves = _flips_moves.moves(view, step=step)
   places = jnp.arange(moves.changes.size) if among is None else among
   if num_pairs < 1 or places.size < 2:
-    raise ValueError(
+    raise types.BadInput(
       'pair_gains needs num_pairs >= 1 and at least two moves; got '
       f'num_pairs={num_pairs} and {places.size} moves.'
     )

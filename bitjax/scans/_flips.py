@@ -170,7 +170,7 @@ def brute_force_gains(
   of_leaf, array = _flips_brute_force.leaf_losses(losses, params, leaf)
   wanted = array.shape if coordinates is None else coordinates.shape
   if destinations.shape[1:] != wanted or destinations.size == 0:
-    raise ValueError(
+    raise types.BadInput(
       f'destinations must have shape {("moves", *wanted)} and not be empty; '
       f'got {destinations.shape}.'
     )
@@ -184,7 +184,7 @@ def brute_force_gains(
 
 def _check_chunk(chunk):
   if chunk is not None and chunk < 1:
-    raise ValueError(f'chunk must be >= 1; got {chunk}.')
+    raise types.BadInput(f'chunk must be >= 1; got {chunk}.')
 
 
 def _choose(view, path, coordinates):
@@ -205,7 +205,7 @@ def _choose(view, path, coordinates):
     fast = [name for name, reason in obstacles.items() if reason is None]
     return fast[0] if fast else 'brute_force'
   if obstacles.get(path) is not None:
-    raise ValueError(
+    raise types.BadInput(
       f'path {path!r} does not apply to this view: {obstacles[path]}.'
     )
   return path

@@ -77,7 +77,7 @@ def leaf_losses(
     jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in paths
   ]
   if leaf not in names:
-    raise ValueError(
+    raise types.BadInput(
       f'leaf must be one of {", ".join(map(repr, names))}; got {leaf!r}.'
     )
   place = names.index(leaf)

@@ -97,7 +97,7 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
   """
   if view.quantizer is None:
     if step is None:
-      raise ValueError('A full-precision kernel needs a step; got None.')
+      raise types.BadInput('A full-precision kernel needs a step; got None.')
     types.check_positive('step', step)
     step = jnp.asarray(step, view.kernel.dtype)
     changes = jnp.broadcast_to(
@@ -106,7 +106,7 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
     )
     return Moves(view.kernel[None] + changes, changes, step, paired=True)
   if step is not None:
-    raise ValueError(
+    raise types.BadInput(
       f'step is for full-precision kernels; got {step} for a quantised one, '
       'whose levels say how far it moves.'
     )
@@ -142,7 +142,7 @@ def _has_two_levels(staircase):
 def _staircase(quantizer):
   found = quantizers.staircase(quantizer)
   if not hasattr(found, 'neighbours'):
-    raise ValueError(
+    raise types.BadInput(
       'The moves of a quantised kernel are those of its staircase, which must '
       'offer num_levels and neighbours(x), as quantizers.sign() does; the '
       f'quantizer holds {found}.'

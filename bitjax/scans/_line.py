@@ -101,7 +101,7 @@ def line_start(
   """
   views = as_views(view)
   if obstacle := steps_obstacle(views):
-    raise ValueError(f'The loss is not piecewise constant: {obstacle}.')
+    raise types.BadInput(f'The loss is not piecewise constant: {obstacle}.')
   dense = _view.Dense(views[0].kernel, views[0].quantizer)
   return LineStart(_begin(views, dense.quantized))
 
@@ -161,7 +161,7 @@ def line_scan(
   types.check_choice('path', path, PATHS)
   learning_rates = jnp.asarray(learning_rates)
   if learning_rates.ndim != 1 or learning_rates.size == 0:
-    raise ValueError(
+    raise types.BadInput(
       'learning_rates must be a non-empty vector; got shape '
       f'{learning_rates.shape}.'
     )
@@ -172,7 +172,7 @@ def line_scan(
   if start is not None:
     types.check_non_negative('learning_rates', learning_rates)
     if len(start.views) != len(views):
-      raise ValueError(
+      raise types.BadInput(
         f'start must be that of the {len(views)} views; got one of '
         f'{len(start.views)}.'
       )
@@ -197,7 +197,7 @@ def line_scan(
 def check_width(width: int | None) -> None:
   """Raises a ``ValueError`` for a width below 1."""
   if width is not None and width < 1:
-    raise ValueError(f'width must be >= 1; got {width}.')
+    raise types.BadInput(f'width must be >= 1; got {width}.')
 
 
 def as_views(
@@ -208,18 +208,18 @@ def as_views(
   if isinstance(view, _view.LayerView):
     view = [view]
   if not view:
-    raise ValueError('A line needs at least one view; got none.')
+    raise types.BadInput('A line needs at least one view; got none.')
   first, *others = view
   for other in others:
     if other.kernel.shape != first.kernel.shape:
-      raise ValueError(
+      raise types.BadInput(
         'The views of a line must share one kernel; got shapes '
         f'{first.kernel.shape} and {other.kernel.shape}.'
       )
   _view.check_filled(*view)
   if direction is not None:
     if direction.shape != first.kernel.shape:
-      raise ValueError(
+      raise types.BadInput(
         'direction must have the shape of the kernel, '
         f'{first.kernel.shape}; got {direction.shape}.'
       )
@@ -245,7 +245,7 @@ def _choose(path, views, constrain, num_rates):
       return 'brute_force'
     return next(name for name, obstacle in obstacles.items() if not obstacle)
   if obstacles[path]:
-    raise ValueError(
+    raise types.BadInput(
       f'path={path!r} does not apply: {obstacles[path]}. Use one of '
       f'{", ".join(n for n, obstacle in obstacles.items() if not obstacle)}.'
     )

@@ -114,7 +114,7 @@ def find(
   """
   levels = num_levels(quantizer)
   if levels is None:
-    raise ValueError('The quantizer needs a known number of levels.')
+    raise types.BadInput('The quantizer needs a known number of levels.')
   start, stop = line.ends()
 
   def value(place):

@@ -95,7 +95,7 @@ def line_profile(
   """
   views = _line.as_views(view, direction)
   if obstacle := _line.steps_obstacle(views):
-    raise ValueError(f'The loss is not piecewise constant: {obstacle}.')
+    raise types.BadInput(f'The loss is not piecewise constant: {obstacle}.')
   _line.check_width(width)
   types.check_finite('low', low)
   types.check_finite('high', high)
@@ -103,7 +103,7 @@ def line_profile(
   dtype = jnp.result_type(kernel, direction)
   low, high = (jnp.asarray(rate, dtype) for rate in (low, high))
   if not isinstance(high - low, jax.core.Tracer) and high < low:
-    raise ValueError(f'low must not exceed high; got {low} and {high}.')
+    raise types.BadInput(f'low must not exceed high; got {low} and {high}.')
   line = _line_breakpoints.AllRates(low, high)
   weights, breakpoints = _line_breakpoints.find(
     kernel, direction, views[0].quantizer, line

@@ -111,7 +111,7 @@ def network_view(
       quantizers, or if a quantizer or a scale couples the weights.
   """
   if not stages or not isinstance(stages[0], _view.Dense):
-    raise ValueError('A network must begin with a Dense stage.')
+    raise types.BadInput('A network must begin with a Dense stage.')
   layers: list[_view.Dense] = []
   between: list[list[_view.Stage]] = []
   for stage in stages:
@@ -134,19 +134,19 @@ def network_view(
 
 def _check(number, layer, first):
   if layer.scaling is not None:
-    raise ValueError(
+    raise types.BadInput(
       f"The scale of layer {number} couples its weights; a network's view needs "
       'constant scales (freeze_scale).'
     )
   kinds = [jax.tree.structure(each.quantizer) for each in (layer, first)]
   if kinds[0] != kinds[1]:
-    raise ValueError(
+    raise types.BadInput(
       'All layers of a network must have the same quantizer; layer '
       f'{number} has {layer.quantizer}, layer 0 {first.quantizer}.'
     )
   staircase = quantizers.staircase(layer.quantizer)
   if layer.quantizer is not None and not hasattr(staircase, 'num_levels'):
-    raise ValueError(
+    raise types.BadInput(
       'The quantizer of a network must be an elementwise staircase; '
       f'{staircase} does not say that it is.'
     )

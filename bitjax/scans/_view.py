@@ -143,7 +143,7 @@ class Activation:
   def __post_init__(self):
     types.check_choice('kind', self.kind, ACTIVATIONS)
     if self.kind == 'sign' and self.quantizer is None:
-      raise ValueError("Activation('sign') needs a quantizer.")
+      raise types.BadInput("Activation('sign') needs a quantizer.")
 
   def __call__(self, x: types.Array) -> types.Array:
     """Returns the activations."""
@@ -282,7 +282,7 @@ def check_filled(*views: LayerView) -> None:
   """Raises a ``ValueError`` for an empty batch or an empty kernel."""
   for view in views:
     if view.labels.size == 0 or view.kernel.size == 0:
-      raise ValueError(
+      raise types.BadInput(
         'A batch and a kernel must not be empty; got '
         f'{view.labels.size} examples and a kernel of shape '
         f'{view.kernel.shape}.'

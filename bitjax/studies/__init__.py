@@ -4,17 +4,17 @@ An experiment is one file with ``Config``, ``PRESETS``, ``run(config, sweep)``,
 ``verdicts(results)`` and ``plot(results)``, and ends with
 
   if __name__ == '__main__':
-    studies.main(Config, PRESETS, run, verdicts, plot)
+    cli.main(Config, PRESETS, run, verdicts, plot)
 """
 
-from bitjax.studies import results
-from bitjax.studies.flags import check
-from bitjax.studies.flags import encode
-from bitjax.studies.flags import flag
-from bitjax.studies.grids import Grid
-from bitjax.studies.launch import launch
-from bitjax.studies.launch import main
-from bitjax.studies.rundir import RunDirectory
+from bitjax.cli import results
+from bitjax.cli.flags import check
+from bitjax.cli.flags import encode
+from bitjax.cli.flags import flag
+from bitjax.cli.grids import Grid
+from bitjax.cli.launch import launch
+from bitjax.cli.launch import main
+from bitjax.cli.rundir import RunDirectory
 from bitjax.studies.toy_config import StepsConfig
 from bitjax.studies.toy_config import ToyConfig
 

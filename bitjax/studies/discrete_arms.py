@@ -74,7 +74,7 @@ def ball(name: str) -> types.Budget:
   try:
     number = float(radius)
   except ValueError:
-    raise ValueError(
+    raise types.BadInput(
       f'a ball is written norm:radius, as l2:0.1; got {name!r}.'
     ) from None
   types.check_positive('radius', number)
@@ -92,17 +92,17 @@ def check(
   for name in balls:
     ball(name)
   if layers[0] != 'first' or list(num_rounds) != sorted(set(num_rounds)):
-    raise ValueError(
+    raise types.BadInput(
       "layers must begin with 'first', and num_rounds must grow; got "
       f'layers {tuple(layers)} and num_rounds {tuple(num_rounds)}.'
     )
   if RANKINGS[-1] not in round_rankings:
-    raise ValueError(
+    raise types.BadInput(
       f'round_rankings must list {RANKINGS[-1]!r}, which contrasts are about; '
       f'got {tuple(round_rankings)}.'
     )
   if missing := [name for name in SCORED if name not in round_signals]:
-    raise ValueError(
+    raise types.BadInput(
       f'round_signals must list {missing[0]!r}, which contrasts are about; got '
       f'{tuple(round_signals)}.'
     )

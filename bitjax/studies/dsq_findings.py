@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bitjax import types
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
@@ -53,7 +54,7 @@ _CAVEAT = (
 def check_arms(arms: Sequence[str]) -> None:
   """Raises a `ValueError` unless the primary contrast is among them."""
   if not set(PRIMARY) <= set(arms):
-    raise ValueError(
+    raise types.BadInput(
       f'arms must list {" and ".join(PRIMARY)}, the primary contrast; got '
       f'{", ".join(arms)}.'
     )

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitjax import lanes as lanes_lib
-from bitjax.studies import results as results_lib
+from bitjax.cli import results as results_lib
 from bitjax.sweeps import meshes
 from bitjax.sweeps import sweep as sweep_lib
 

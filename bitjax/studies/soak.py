@@ -27,10 +27,10 @@ import traceback
 from typing import Any
 import warnings
 
+from bitjax import cli
 from bitjax import files
-from bitjax.studies import lock
+from bitjax.cli import lock
 from bitjax.studies import workload
-from bitjax.studies.launch import launch
 from bitjax.sweeps import chunks
 
 __all__ = ['FAULTS', 'fingerprint', 'leftovers', 'main', 'soak']
@@ -105,7 +105,7 @@ def fingerprint(directory: pathlib.Path) -> dict[str, str]:
   Chunks and manifests hold nothing else; neither does the table. ``results.nc`` is
   compared as what it holds.
   """
-  from bitjax.studies import results
+  from bitjax.cli import results
 
   paths = [directory / 'results.csv', *sorted(directory.glob('chunks/*/*'))]
   found = {
@@ -146,14 +146,7 @@ def _child(directory, argv, fault) -> None:
       contextlib.redirect_stdout(io.StringIO()),
       contextlib.redirect_stderr(io.StringIO()) as said,
     ):
-      status = launch(
-        workload.Config,
-        workload.PRESETS,
-        workload.run,
-        workload.verdicts,
-        workload.plot,
-        [f'--out={directory}', *argv],
-      )
+      status = cli.launch(workload.STUDY, [f'--out={directory}', *argv])
     if status:
       os.write(2, said.getvalue().encode())
   except BaseException:

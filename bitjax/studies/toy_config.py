@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from bitjax import data
 from bitjax import nn
 from bitjax import types
-from bitjax.studies import flags
-from bitjax.studies import grids
+from bitjax.cli import flags
+from bitjax.cli import grids
 from bitjax.studies import toy
 from bitjax.sweeps import sweep as sweeps
 
@@ -145,7 +145,7 @@ class StepsConfig(ToyConfig):
   def __post_init__(self):
     super().__post_init__()
     if 0 not in self.noise:
-      raise ValueError(
+      raise types.BadInput(
         f'noise must list 0, the reference without noise; got {self.noise}.'
       )
 

@@ -112,7 +112,7 @@ def compare(
   units = (*problem.config.hidden, 10)[0]
   size = math.prod(problem.dataset.images.shape[1:]) * units
   if max(perturbed) > size:
-    raise ValueError(
+    raise types.BadInput(
       f'perturbed must be at most {size}, the weights of the first layer; got '
       f'{max(perturbed)}.'
     )

@@ -57,7 +57,7 @@ def check(hidden: Sequence[int]) -> None:
   """Raises a ``ValueError`` if the second layer is missing or has too many weights."""
   size = hidden[0] * hidden[1] if len(hidden) > 1 else 0
   if not 1 <= size <= 20:
-    raise ValueError(
+    raise types.BadInput(
       'hidden must name two layers with 1 to 20 weights between them, as 4,4; '
       f'got {tuple(hidden)}.'
     )

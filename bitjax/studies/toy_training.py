@@ -93,7 +93,7 @@ def trained(
   if num_steps == 0:
     return variables
   if problem.config.augment != 'none':
-    raise ValueError(
+    raise types.BadInput(
       'A network can only be trained on what two batches leave over; with '
       f'--augment={problem.config.augment} they may take everything.'
     )

@@ -117,7 +117,7 @@ def compare(
   """
   size = max(problem.config.batch_size)
   if size % num_groups:
-    raise ValueError(
+    raise types.BadInput(
       f'num_groups must divide the batch size, {size}; got {num_groups}.'
     )
   arrays = problem.arrays

@@ -157,5 +157,5 @@ def build(
   if network != 'vgg_small':
     options['variant'] = variant
   elif variant != 'plain':
-    raise ValueError(f'vgg_small has no variant but plain; got {variant}.')
+    raise types.BadInput(f'vgg_small has no variant but plain; got {variant}.')
   return NETWORKS[network].make(**options)

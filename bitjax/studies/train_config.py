@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from bitjax import data
 from bitjax import nn
-from bitjax.studies import flags
+from bitjax import types
+from bitjax.cli import flags
 from bitjax.studies import train_choices as choices
 from bitjax.sweeps import sweep as sweeps
 
@@ -140,7 +141,7 @@ class TrainConfig:
       ('clip_latent', self.clip_latent is not None),
     ):
       if wanted and not holds:
-        raise ValueError(f'{name} needs weights of 1 bit; got {weights}.')
+        raise types.BadInput(f'{name} needs weights of 1 bit; got {weights}.')
 
   def recipe(self) -> dict[str, Any]:
     """The arguments of a `bitjax.training.Recipe`."""
@@ -163,14 +164,14 @@ class TrainConfig:
       whole, self.validation_examples, 0
     )
     if self.batch_size > len(train.labels):
-      raise ValueError(
+      raise types.BadInput(
         f'batch_size must be at most {len(train.labels)}, the examples that '
         f'{self.validation_examples} validation examples leave; got '
         f'{self.batch_size}.'
       )
     parts = 1 if sweep.mesh is None else sweep.mesh.shape.get('batch', 1)
     if self.batch_size % parts:
-      raise ValueError(
+      raise types.BadInput(
         f'batch_size must be divisible by the {parts} devices over which mesh '
         f'splits a batch; got {self.batch_size}.'
       )
@@ -256,7 +257,7 @@ class NetworkConfig(TrainConfig):
     one_bit = choices.WEIGHTS[self.weights].bits == 1
     self.check_one_bit(one_bit, self.weights)
     if self.staged and 'none' in (self.weights, self.activations):
-      raise ValueError(
+      raise types.BadInput(
         'staged needs quantized weights and activations; got weights '
         f'{self.weights} and activations {self.activations}.'
       )

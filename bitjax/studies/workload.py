@@ -16,16 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bitjax import cli
+from bitjax import evidence
 from bitjax import quantizers
-from bitjax.studies import flags
-from bitjax.studies import grids
-from bitjax.studies.launch import main
+from bitjax import sweeps
 
 if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-__all__ = ['PRESETS', 'Config', 'plot', 'run', 'verdicts']
+__all__ = ['STUDY', 'Config', 'run']
 
 OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam}
 
@@ -34,25 +34,25 @@ OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam}
 class Config:
   """One field is one flag."""
 
-  seeds: int = flags.flag(7, 'Seeds.', minimum=1)
-  rates: grids.Grid = flags.flag(
-    grids.Grid('0.01,0.1,1e30'), 'Learning rates.', exclusive_minimum=0
+  seeds: int = cli.flag(7, 'Seeds.', minimum=1)
+  rates: cli.Grid = cli.flag(
+    cli.Grid('0.01,0.1,1e30'), 'Learning rates.', exclusive_minimum=0
   )
-  optimizers: tuple[str, ...] = flags.flag(
+  optimizers: tuple[str, ...] = cli.flag(
     ('sgd', 'adam'), 'Optimisers.', choices=tuple(OPTIMIZERS)
   )
-  num_steps: int = flags.flag(3, 'Updates of each lane.', minimum=1)
-  units: int = flags.flag(8, 'Units of the layer.', minimum=1)
-  examples: int = flags.flag(16, 'Examples in the batch.', minimum=1)
+  num_steps: int = cli.flag(3, 'Updates of each lane.', minimum=1)
+  units: int = cli.flag(8, 'Units of the layer.', minimum=1)
+  examples: int = cli.flag(16, 'Examples in the batch.', minimum=1)
 
   def __post_init__(self):
-    flags.check(self)
+    cli.check(self)
 
 
 PRESETS = {'quick': {}}
 
 
-def run(config: Config, sweep) -> xarray.Dataset:
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Trains every lane."""
   draw = np.random.default_rng(0)
   features, targets = (
@@ -96,7 +96,7 @@ def run(config: Config, sweep) -> xarray.Dataset:
   )
 
 
-def verdicts(results: xarray.Dataset) -> list:
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   """There is nothing to find out."""
   del results
   return []
@@ -111,5 +111,7 @@ def plot(results: xarray.Dataset) -> figure.Figure:
   return fig
 
 
+STUDY = cli.Study('workload', __doc__, Config, PRESETS, run, verdicts, plot)
+
 if __name__ == '__main__':
-  main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

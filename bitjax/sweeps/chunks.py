@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from bitjax import files
+from bitjax import types
 from bitjax.sweeps import plan
 
 __all__ = [
@@ -119,7 +120,7 @@ class Store:
     try:
       content = path.read_bytes()
       if not path.name.endswith(f'.{checksum(content)}.npz'):
-        raise ValueError('its checksum differs')
+        raise types.BadInput('its checksum differs')
       with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
       facts = json.loads(str(arrays.pop('header')))

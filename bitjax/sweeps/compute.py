@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from bitjax import lanes as lanes_lib
+from bitjax import types
 from bitjax.sweeps import chunks
 from bitjax.sweeps import job
 from bitjax.sweeps import plan as plan_lib
@@ -32,8 +33,8 @@ __all__ = ['Task', 'TraceError', 'load', 'place']
 _POLL = 0.1  # Seconds between two looks for the chunks of other processes.
 
 
-class TraceError(ValueError):
-  """A `ValueError` that a sweep's function raised while it was traced."""
+class TraceError(types.BadInput):
+  """Bad input that a sweep's function found while it was traced."""
 
 
 @dataclasses.dataclass
@@ -80,7 +81,7 @@ class Task:
     program.__name__ = program.__qualname__ = name
     try:
       return jax.jit(program).trace(self._lanes([block]), self.shared)
-    except ValueError as error:
+    except types.BadInput as error:
       frames = traceback.extract_tb(error.__traceback__)
       ours = [f for f in frames if 'site-packages' not in f.filename]
       where = f'{pathlib.Path(ours[-1].filename).name}:{ours[-1].lineno}'
@@ -218,12 +219,14 @@ def place(
   """
   unknown = sorted(set(batched) - set(shared))
   if unknown:
-    raise ValueError(f'batched names {unknown[0]!r}, which is no shared input.')
+    raise types.BadInput(
+      f'batched names {unknown[0]!r}, which is no shared input.'
+    )
   if mesh is None:
     return jax.device_put(dict(shared))
   parts = mesh.shape.get('batch', 1)
   if parts > 1 and not batched:
-    raise ValueError(
+    raise types.BadInput(
       f'mesh splits batches over {parts} devices, but the sweep {name!r} has no '
       'input that can be split; use lanes only.'
     )
@@ -235,7 +238,7 @@ def place(
       spec = jax.P(*[None] * axis, 'batch')
       for leaf in jax.tree.leaves(value):
         if np.ndim(leaf) <= axis or np.shape(leaf)[axis] % parts:
-          raise ValueError(
+          raise types.BadInput(
             f'mesh splits batches over {parts} devices, which axis {axis} of the '
             f'input {key!r} of shape {np.shape(leaf)} does not allow.'
           )

@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bitjax import types
+
 __all__ = ['Lost', 'count', 'decide', 'index', 'join', 'leave']
 
 _GRACE = 5.0  # Seconds that a failing process gives the others.
@@ -46,7 +48,7 @@ def join(
   given = [name for name, number in numbers.items() if number is not None]
   if coordinator is None or coordinator == 'auto':
     if given:
-      raise ValueError(
+      raise types.BadInput(
         f'{given[0]} needs coordinator_address=HOST:PORT; got {coordinator}.'
       )
     if coordinator is None:
@@ -54,7 +56,7 @@ def join(
     try:
       jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
-      raise ValueError(
+      raise types.BadInput(
         'coordinator_address=auto finds no job in the environment '
         f'({error}); give coordinator_address=HOST:PORT, num_processes and '
         'process_id.'
@@ -62,15 +64,15 @@ def join(
     return
   host, _, port = coordinator.rpartition(':')
   if not host or not port.isdigit():
-    raise ValueError(
+    raise types.BadInput(
       f"coordinator_address must be HOST:PORT or 'auto'; got {coordinator!r}."
     )
   if num_processes is None or process_id is None:
-    raise ValueError(
+    raise types.BadInput(
       'coordinator_address=HOST:PORT needs num_processes and process_id.'
     )
   if num_processes < 1 or not 0 <= process_id < num_processes:
-    raise ValueError(
+    raise types.BadInput(
       'num_processes must be >= 1 and process_id from 0 to num_processes - 1; '
       f'got {num_processes} and {process_id}.'
     )
@@ -82,9 +84,9 @@ def join(
       cluster_detection_method='deactivate',
     )
   except RuntimeError as error:
-    raise ValueError(f'the job at {coordinator} did not form: {error}') from (
-      error
-    )
+    raise types.BadInput(
+      f'the job at {coordinator} did not form: {error}'
+    ) from (error)
 
 
 def index() -> int:
@@ -107,8 +109,7 @@ def decide(choose: Callable[[], Any]) -> Any:
     The choice, in every process.
 
   Raises:
-    ValueError: in every process, if the choice raised a `ValueError` or an
-      `OSError`.
+    types.BadInput: in every process, if the choice raised it or an `OSError`.
     Lost: if another process has stopped.
   """
   if count() == 1:
@@ -118,13 +119,13 @@ def decide(choose: Callable[[], Any]) -> Any:
   if index() == 0:
     try:
       value = choose()
-    except (ValueError, OSError) as error:
+    except (types.BadInput, OSError) as error:
       problem = error
   said = _tell({'value': value, 'problem': problem and str(problem)})
   if problem is not None:
     raise problem
   if said['problem'] is not None:
-    raise ValueError(said['problem'])
+    raise types.BadInput(said['problem'])
   return said['value']
 
 

@@ -14,6 +14,7 @@ import pathlib
 from typing import Any
 
 from bitjax import files
+from bitjax import types
 from bitjax.sweeps import chunks
 from bitjax.sweeps import provenance
 from bitjax.version import __version__
@@ -54,7 +55,7 @@ def matches(entry: dict[str, Any], store: chunks.Store) -> bool:
   """
   wanted = json.loads(json.dumps(_identity(store)))
   if entry['configuration'] != wanted['configuration']:
-    raise ValueError(
+    raise types.BadInput(
       f'{store.folder / NAME} belongs to another configuration than the '
       'config.json of its run; choose another --out or replace it with '
       '--overwrite.'
@@ -87,13 +88,13 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
   except (ValueError, AttributeError, TypeError, KeyError):
     entry, stamp = {}, None
   if isinstance(entry.get('format'), int) and entry['format'] > chunks.FORMAT:
-    raise ValueError(
+    raise types.BadInput(
       f'{path} was written by a newer version of bitjax (format '
       f'{entry["format"]}, this one knows {chunks.FORMAT}); update bitjax, or '
       'choose another --out.'
     )
   if stamp != _digest(entry):
-    raise ValueError(
+    raise types.BadInput(
       f'{path} is not as bitjax wrote it: changed by hand, or damaged. Restore '
       f'it, or remove it: chunks that are sound are used again.'
     )

@@ -14,6 +14,8 @@ import os
 import jax
 import numpy as np
 
+from bitjax import types
+
 __all__ = ['AUTO', 'AXES', 'make', 'parse', 'reserve']
 
 AUTO = 'auto'
@@ -32,7 +34,7 @@ def parse(spec: str) -> dict[str, int] | None:
   for part in spec.split(','):
     name, _, size = part.strip().partition(':')
     if name not in AXES or name in found or not size.isdigit() or int(size) < 1:
-      raise ValueError(
+      raise types.BadInput(
         "mesh is 'auto', 'lanes:N' or 'lanes:N,batch:M', N and M >= 1; got "
         f'{spec!r}.'
       )
@@ -79,13 +81,13 @@ def make(spec: str) -> jax.sharding.Mesh | None:
     sizes = {'lanes': len(local) * processes, 'batch': 1}
   wanted, there = math.prod(sizes.values()), jax.device_count()
   if wanted > there:
-    raise ValueError(
+    raise types.BadInput(
       f'mesh={spec} asks for {wanted} devices; there '
       f'{"is" if there == 1 else "are"} {there} ({jax.default_backend()}).'
     )
   lanes, rest = divmod(sizes['lanes'], processes)
   if rest or lanes * sizes['batch'] > len(local):
-    raise ValueError(
+    raise types.BadInput(
       f'mesh={spec} does not fit {processes} processes with {len(local)} devices '
       'each: lanes must be a multiple of the processes, and the devices of one '
       'batch those of one process.'

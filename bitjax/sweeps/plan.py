@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bitjax import types
+
 __all__ = ['Block', 'Plan', 'make']
 
 _NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
@@ -131,19 +133,23 @@ def make(
     ValueError: naming the axis and what is wrong with it.
   """
   if not _NAME.fullmatch(name):
-    raise ValueError(
+    raise types.BadInput(
       f'a sweep is named by letters, digits, "_", "-" and "."; got {name!r}.'
     )
   statics = {axis: _static(axis, values) for axis, values in static.items()}
   arrays = {axis: _lane(axis, values) for axis, values in lanes.items()}
   if not arrays:
-    raise ValueError(f'the sweep {name!r} needs at least one axis of lanes.')
+    raise types.BadInput(
+      f'the sweep {name!r} needs at least one axis of lanes.'
+    )
   both = sorted(set(statics) & set(arrays))
   if both:
-    raise ValueError(f'the axis {both[0]!r} is both static and a lane axis.')
+    raise types.BadInput(
+      f'the axis {both[0]!r} is both static and a lane axis.'
+    )
   for what, size in (('chunk', chunk), ('width', width)):
     if size is not None and size < 1:
-      raise ValueError(f'{what} must be >= 1; got {size}.')
+      raise types.BadInput(f'{what} must be >= 1; got {size}.')
   num_lanes = math.prod(len(values) for values in arrays.values())
   num_blocks = -(-num_lanes // chunk)
   block = -(-num_lanes // num_blocks)
@@ -155,35 +161,37 @@ def make(
 def _static(axis: str, values: Sequence[Any]) -> tuple[Any, ...]:
   values = tuple(values)
   if not values:
-    raise ValueError(f'static axis {axis!r} needs at least one value.')
+    raise types.BadInput(f'static axis {axis!r} needs at least one value.')
   kinds = {type(value) for value in values}
   if len(kinds) > 1 or not kinds <= {str, int, float, bool}:
-    raise ValueError(
+    raise types.BadInput(
       f'static axis {axis!r} must hold strings or numbers of one type, which '
       f'label the results; got {", ".join(sorted(k.__name__ for k in kinds))}.'
     )
   if len(set(values)) < len(values):
-    raise ValueError(f'static axis {axis!r} lists a value twice: {values}.')
+    raise types.BadInput(f'static axis {axis!r} lists a value twice: {values}.')
   return values
 
 
 def _lane(axis: str, values: Any) -> np.ndarray:
   array = np.asarray(values)
   if array.ndim != 1 or array.dtype.kind not in 'biuf':
-    raise ValueError(
+    raise types.BadInput(
       f'lane axis {axis!r} must be a 1-D array of numbers; got shape '
       f'{array.shape}, dtype {array.dtype}.'
     )
   if not array.size:
-    raise ValueError(f'lane axis {axis!r} needs at least one value.')
+    raise types.BadInput(f'lane axis {axis!r} needs at least one value.')
   found, counts = np.unique(array, return_counts=True)
   if np.any(counts > 1):
-    raise ValueError(f'lane axis {axis!r} lists {found[counts > 1][0]} twice.')
+    raise types.BadInput(
+      f'lane axis {axis!r} lists {found[counts > 1][0]} twice.'
+    )
   if array.dtype == np.float16:  # Which pandas cannot use as a label.
     array = array.astype(np.float32)
   traced = _canonical(array)
   if array.dtype.kind in 'iu' and np.any(traced != array):
-    raise ValueError(
+    raise types.BadInput(
       f'lane axis {axis!r} holds integers that do not fit {traced.dtype}.'
     )
   return array

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jax
 
 from bitjax import files
+from bitjax import types
 from bitjax.sweeps import chunks
 from bitjax.sweeps import compute
 from bitjax.sweeps import hosted
@@ -159,7 +160,7 @@ class Sweep:
     """
     clash = sorted({*(static or {}), *lanes} & set(shared or {}))
     if clash:
-      raise ValueError(f'{clash[0]!r} is both an axis and a shared input.')
+      raise types.BadInput(f'{clash[0]!r} is both an axis and a shared input.')
     inputs = compute.place(name, shared or {}, batched or {}, self.mesh)
     plan, width, store, resumes = self._plan(
       name, static, lanes, inputs, chunk or DEFAULT_CHUNK, width
@@ -208,7 +209,7 @@ class Sweep:
       TypeError: if ``fn`` returns anything else.
     """
     if job.count() > 1:
-      raise ValueError(
+      raise types.BadInput(
         f'each lane of {name!r} runs in one process: instead of a job, start one '
         'command for each part of --seeds, each with its own --out.'
       )
@@ -243,11 +244,11 @@ class Sweep:
   def _plan(self, name, static, lanes, inputs, chunk, width):
     """The lanes, where their chunks are kept, and whether any may be used."""
     if name in self._names:
-      raise ValueError(f'two sweeps of one run are named {name!r}.')
+      raise types.BadInput(f'two sweeps of one run are named {name!r}.')
     chunk, width = self._chunk or chunk, self._width or width
     plan = plan_lib.make(name, static or {}, lanes, chunk=chunk, width=width)
     if self._directory is None and job.count() > 1:
-      raise ValueError('a sweep of several processes needs a directory.')
+      raise types.BadInput('a sweep of several processes needs a directory.')
     self._names.add(name)
     store = None
     if self._directory is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from bitjax import types
 from bitjax.sweeps import plan
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _stored(dtype: Any) -> np.dtype:
 def _check_dims(sweep, template, dims, coords) -> None:
   unknown = sorted(set(dims) - set(template))
   if unknown:
-    raise ValueError(
+    raise types.BadInput(
       f'dims names {unknown[0]!r}, which is not an output of the sweep '
       f'{sweep.name!r}; the outputs are {", ".join(template)}.'
     )
@@ -139,22 +140,22 @@ def _check_dims(sweep, template, dims, coords) -> None:
   for name, (shape, _) in template.items():
     own = dims.get(name, ())
     if len(own) != len(shape):
-      raise ValueError(
+      raise types.BadInput(
         f'output {name!r} has shape {shape} in each lane; name its axes with '
         f"dims={{'{name}': (...)}}, {len(shape)} of them (got {own})."
       )
     taken = {*sweep.dims, *template} & set(own)
     if taken:
-      raise ValueError(
+      raise types.BadInput(
         f'the axis {sorted(taken)[0]!r} of output {name!r} is also the name of '
         'an axis of the sweep or of an output; rename it.'
       )
     for axis, size in zip(own, shape, strict=True):
       if sizes.setdefault(axis, (size,)) != (size,):
-        raise ValueError(
+        raise types.BadInput(
           f'the axis {axis!r} has size {size} in output {name!r}, elsewhere '
           f'{sizes[axis]}.'
         )
   both = set(sweep.dims) & set(template)
   if both:
-    raise ValueError(f'{sorted(both)[0]!r} is both an axis and an output.')
+    raise types.BadInput(f'{sorted(both)[0]!r} is both an axis and an output.')

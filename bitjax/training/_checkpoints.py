@@ -67,7 +67,7 @@ class Checkpoints:
     for name in [*description, *stored]:
       here, there = description.get(name), stored.get(name)
       if here != there:
-        raise ValueError(
+        raise types.BadInput(
           f'{self._folder}: the checkpoint has {name} = {there}, this training '
           f'{here}; name another folder, or train as it began.'
         )
@@ -77,7 +77,9 @@ class Checkpoints:
       wanted, dict(self._checkpointer.metadata(latest.step).metadata)
     )
     if wrong is not None:
-      raise ValueError(f'{self._folder}: the checkpoint does not fit: {wrong}.')
+      raise types.BadInput(
+        f'{self._folder}: the checkpoint does not fit: {wrong}.'
+      )
     abstract = {
       path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()
     }
@@ -137,7 +139,7 @@ def load_variables(
   types.check_choice('which', which, WHICH)
   path = pathlib.Path(folder).absolute()
   if not path.is_dir():
-    raise ValueError(f'{folder} is not a folder with checkpoints.')
+    raise types.BadInput(f'{folder} is not a folder with checkpoints.')
   checkpointer: Any = _open(path, cleanup=False)
   try:
     found = list(checkpointer.checkpoints)
@@ -145,10 +147,10 @@ def load_variables(
       found = [each for each in found if each.metrics]
       found.sort(key=lambda each: each.metrics[_METRIC])
     if not found:
-      raise ValueError(f'{folder} holds no {which} checkpoint.')
+      raise types.BadInput(f'{folder} holds no {which} checkpoint.')
     arrays = checkpointer.load(found[-1].step)
   except (OSError, KeyError) as error:
-    raise ValueError(f'{folder} holds no checkpoint of bitjax.') from error
+    raise types.BadInput(f'{folder} holds no checkpoint of bitjax.') from error
   finally:
     checkpointer.close()
   starts = ('average/',) if average else ('params/', 'collections/')
@@ -157,7 +159,7 @@ def load_variables(
     if not name.startswith(starts):
       continue
     if not 0 <= seed < leaf.shape[0]:
-      raise ValueError(
+      raise types.BadInput(
         f'seed must be in [0, {leaf.shape[0]}), the networks in {folder}; got '
         f'{seed}.'
       )
@@ -165,7 +167,7 @@ def load_variables(
     flat[tuple(inner.split('/'))] = np.asarray(leaf)[seed]
   if not flat:
     what = 'moving average' if average else 'checkpoint of bitjax'
-    raise ValueError(f'{folder} holds no {what}.')
+    raise types.BadInput(f'{folder} holds no {what}.')
   return traverse_util.unflatten_dict(flat)
 
 

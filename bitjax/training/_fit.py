@@ -312,7 +312,7 @@ def _restore(keeper, phases, begin, images, known):
     return 0, None
   number = int(stored.get('phase', 0))
   if number >= len(phases):
-    raise ValueError(
+    raise types.BadInput(
       f'The checkpoint is in phase {number + 1}; this training has '
       f'{len(phases)}.'
     )
@@ -331,29 +331,29 @@ def _restore(keeper, phases, begin, images, known):
 def _check(phases, feeds, seeds, rates, chunk, period):
   ends = [phase.until for phase in phases]
   if not ends or ends != sorted(set(ends)) or ends[0] < 1:
-    raise ValueError(f'phases must end later and later; got {ends}.')
+    raise types.BadInput(f'phases must end later and later; got {ends}.')
   if len(feeds) != len(seeds) or not feeds:
-    raise ValueError(
+    raise types.BadInput(
       f'there must be one feed for each seed; got {len(feeds)} and {len(seeds)}.'
     )
   if len({(feed.num_examples, feed.batch_size) for feed in feeds}) > 1:
-    raise ValueError('feeds must be of one data set and one batch size.')
+    raise types.BadInput('feeds must be of one data set and one batch size.')
   if rates is not None and len(rates) != len(seeds):
-    raise ValueError(
+    raise types.BadInput(
       f'there must be one rate for each seed; got {len(rates)} and {len(seeds)}.'
     )
   rates = seeds if rates is None else rates
   if len(set(zip(seeds, rates, strict=True))) < len(seeds):
-    raise ValueError(f'seeds must differ; got {tuple(seeds)}.')
+    raise types.BadInput(f'seeds must differ; got {tuple(seeds)}.')
   for name, value in (('chunk', chunk), ('period', period)):
     if value is not None and value < 1:
-      raise ValueError(f'{name} must be >= 1; got {value}.')
+      raise types.BadInput(f'{name} must be >= 1; got {value}.')
 
 
 def _check_mesh(mesh, batch_size):
   _, parts = _task.batch_split(mesh)
   if batch_size % parts:
-    raise ValueError(
+    raise types.BadInput(
       f'batch_size must be divisible by the {parts} devices over which a batch is '
       f'split; got {batch_size}.'
     )
@@ -361,7 +361,7 @@ def _check_mesh(mesh, batch_size):
 
 def _check_probe(probe):
   if probe is not None and (not len(probe.labels) or len(probe.labels) % 4):
-    raise ValueError(
+    raise types.BadInput(
       'probe must have 4, 8, 12, ... examples: their gradients are compared in '
       f'four groups; got {len(probe.labels)}.'
     )

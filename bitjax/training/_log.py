@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bitjax import files
+from bitjax import types
 
 __all__ = ['Log']
 
@@ -125,11 +126,11 @@ def _table(rows: list[Row]) -> str:
 
 def _events(folder):
   if folder is None:
-    raise ValueError('tensorboard needs a folder; got none.')
+    raise types.BadInput('tensorboard needs a folder; got none.')
   try:
     import tensorboardX
   except ImportError as error:
-    raise ValueError(
+    raise types.BadInput(
       'tensorboard needs the package tensorboardX: pip install tensorboardX.'
     ) from error
   return tensorboardX.SummaryWriter(str(folder / 'tensorboard'))

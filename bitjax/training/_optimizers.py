@@ -83,7 +83,7 @@ def optimizer(
   types.check_choice('decayed', decayed, DECAYED)
   types.check_positive('quantizer_rate', quantizer_rate)
   if (name == 'bop' or clip_latent is not None) and not binary:
-    raise ValueError(
+    raise types.BadInput(
       "binary must name the binary layers for 'bop' and for clip_latent; got "
       'none.'
     )
@@ -169,7 +169,7 @@ def _searcher(patterns, ending=''):
     try:
       re.compile(pattern)
     except re.error as error:
-      raise ValueError(
+      raise types.BadInput(
         f'{pattern!r} is no regular expression: {error}.'
       ) from error
 
@@ -188,7 +188,7 @@ def _check_matches(params, ending, patterns):
   for pattern in patterns:
     search = _searcher([pattern], ending)
     if not any(search(path) for path in paths):
-      raise ValueError(
+      raise types.BadInput(
         f'no {ending or "leaf"} has a path that contains {pattern!r}; the '
         f'leaves are {", ".join(paths)}.'
       )

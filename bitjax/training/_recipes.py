@@ -85,7 +85,7 @@ class Recipe:
     types.check_integer('batch_size', self.batch_size, 1)
     types.check_positive('alpha', self.alpha)
     if not 0 <= self.warmup < 1:
-      raise ValueError(f'warmup must be in [0, 1); got {self.warmup}.')
+      raise types.BadInput(f'warmup must be in [0, 1); got {self.warmup}.')
     types.check_choice('border', self.border, BORDERS)
     types.check_choice('offsets', self.offsets, OFFSETS)
     self._augmentation(0)
@@ -101,7 +101,7 @@ class Recipe:
     """
     per_epoch = num_examples // self.batch_size
     if not per_epoch:
-      raise ValueError(
+      raise types.BadInput(
         f'batch_size must be at most {num_examples}, the examples to train on; '
         f'got {self.batch_size}.'
       )
@@ -130,11 +130,11 @@ class Recipe:
     shares = [share for share, _ in stages]
     grow = shares == sorted(set(shares)) and min(shares, default=0) > 0
     if not grow or shares[-1] != 1:
-      raise ValueError(f'shares must grow to 1; got {shares}.')
+      raise types.BadInput(f'shares must grow to 1; got {shares}.')
     total = self.num_steps(len(dataset.labels))
     ends = [max(1, round(share * total)) for share in shares]
     if ends != sorted(set(ends)):
-      raise ValueError(
+      raise types.BadInput(
         f'every phase needs an update; shares {shares} of {total} updates leave '
         'one without.'
       )

@@ -51,7 +51,7 @@ def learning_rate(
   types.check_positive('peak', peak)
   types.check_positive('num_steps', num_steps)
   if not 0 <= warmup < num_steps:
-    raise ValueError(
+    raise types.BadInput(
       f'warmup must be in [0, num_steps), here {num_steps}; got {warmup}.'
     )
   rest = num_steps - warmup
@@ -64,7 +64,7 @@ def learning_rate(
   else:
     types.check_inside('factor', factor, 0.0, 1.0 + 1e-12)
     if list(milestones) != sorted({m for m in milestones if 0 < m < 1}):
-      raise ValueError(
+      raise types.BadInput(
         f'milestones must grow within (0, 1); got {tuple(milestones)}.'
       )
     places: dict[int, float] = {}

@@ -128,7 +128,9 @@ def create(
   if rates is None:
     return state
   if optax.tree.get(state.opt_state, 'multiplier') is None:
-    raise ValueError('rates need an optimiser of bitjax.training.optimizer.')
+    raise types.BadInput(
+      'rates need an optimiser of bitjax.training.optimizer.'
+    )
   opt_state = optax.tree.set(
     state.opt_state, multiplier=jnp.asarray(rates, jnp.float32)
   )
@@ -185,13 +187,13 @@ def check_fits(
   }
   for path, text in found.items():
     if wanted.get(path) != text and not _learned(path):
-      raise ValueError(
+      raise types.BadInput(
         f'the checkpoint must be one of this network; {path} is {text} there, '
         f'here {wanted.get(path, "absent")}.'
       )
   for path, text in wanted.items():
     if path not in found and not _learned(path):
-      raise ValueError(
+      raise types.BadInput(
         f'the checkpoint must be one of this network, which has {path} '
         f'({text}); there it is absent.'
       )

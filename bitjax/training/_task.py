@@ -60,7 +60,9 @@ class Task:
 
   def __post_init__(self):
     if not 0 <= self.smoothing < 1:
-      raise ValueError(f'smoothing must be in [0, 1); got {self.smoothing}.')
+      raise types.BadInput(
+        f'smoothing must be in [0, 1); got {self.smoothing}.'
+      )
     if self.average is not None:
       types.check_inside('average', self.average, 0.0, 1.0)
 
@@ -225,7 +227,7 @@ def loop(
   if mesh is not None:
     lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
   if axis is not None and not hasattr(task.model, 'axis_name'):
-    raise ValueError(
+    raise types.BadInput(
       'batches over several devices need a network with the field axis_name, '
       'over which its normalisations average (None for none); '
       f'{type(task.model).__name__} has none.'

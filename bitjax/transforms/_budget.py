@@ -146,7 +146,7 @@ def _pick(anchor: optax.Params, params: optax.Params) -> list:
   paths = [path for path, _ in jax.tree.leaves_with_path(params)]
   missing = [jax.tree_util.keystr(p) for p in paths if p not in centres]
   if missing:
-    raise ValueError(
+    raise types.BadInput(
       f'the anchor lacks the leaves {", ".join(missing)}: it must have all '
       'leaves of the parameters, at the same paths.'
     )

@@ -24,7 +24,7 @@ def pair(
     ValueError: without ``params``, or if they are not floating.
   """
   if params is None:
-    raise ValueError(
+    raise types.BadInput(
       'You are using a transformation that requires the current value of '
       'parameters, but you are not passing `params` when calling `update`.'
     )
@@ -39,7 +39,7 @@ def check_floating(leaves: list) -> None:
   """Raises a ``ValueError`` unless all leaves are floating."""
   for x in leaves:
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-      raise ValueError(
+      raise types.BadInput(
         'budgets, flips and limits are of floating parameters; got '
         f'{jnp.result_type(x)}. Leave such a leaf out with optax.masked.'
       )

@@ -98,7 +98,7 @@ def check_leaves(leaves: list, anchors: list) -> None:
   _leaves.check_floating(leaves)
   for x, a in zip(leaves, anchors, strict=True):
     if jnp.shape(x) != jnp.shape(a):
-      raise ValueError(
+      raise types.BadInput(
         f'parameters of shape {jnp.shape(x)} have an anchor of shape '
         f'{jnp.shape(a)}.'
       )

@@ -77,7 +77,7 @@ def lower_radius(radius: types.Scalar, dtype: np.dtype) -> types.Array:
   0.1 is not a float32; the float32 nearest to it lies outside the ball.
   """
   if np.ndim(radius):
-    raise ValueError(
+    raise types.BadInput(
       f'the radius must be a scalar, not of shape {np.shape(radius)}; '
       'vmap over it to sweep.'
     )

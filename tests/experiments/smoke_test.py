@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bitjax import studies
+from bitjax import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPERIMENTS = sorted(
@@ -90,7 +90,7 @@ def _launch(name, *flags):
   """Runs an experiment in this process, which has imported everything before."""
   module = importlib.import_module(f'experiments.{name}')
   parts = (getattr(module, part) for part in ('run', 'verdicts', 'plot'))
-  return studies.launch(module.Config, module.PRESETS, *parts, flags)
+  return cli.launch(module.Config, module.PRESETS, *parts, flags)
 
 
 def _environment():

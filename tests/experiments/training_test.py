@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bitjax import studies
+from bitjax import cli
 from bitjax import training
 from bitjax.studies import train_choices
 
@@ -17,7 +17,7 @@ SMOKE = '--preset=smoke'
 def launch(name, *flags):
   module = importlib.import_module(f'experiments.{name}')
   parts = (getattr(module, part) for part in ('run', 'verdicts', 'plot'))
-  return studies.launch(module.Config, module.PRESETS, *parts, flags)
+  return cli.launch(module.Config, module.PRESETS, *parts, flags)
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,8 @@ import pytest
 import xarray
 
 from bitjax import sweeps
-from bitjax.studies import rundir
-from bitjax.studies import status
+from bitjax.cli import rundir
+from bitjax.cli import status
 from bitjax.sweeps import job
 
 KINDS, RATES, SEEDS = ('a', 'b'), (0.5, 1.0), (3, 4, 5)
@@ -119,7 +119,7 @@ def test_a_block_keeps_its_folder(tmp_path):
 
 
 def run(tmp_path, **options):
-  return rundir.RunDirectory(tmp_path, experiment='e', config={}, **options)
+  return rundir.RunDirectory(tmp_path, study='e', config={}, **options)
 
 
 def test_overwriting_removes_the_folders(tmp_path):

@@ -1,5 +1,6 @@
-"""The sample experiment, in this process and in its own."""
+"""The sample study, in this process and in one of its own."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from bitjax import studies
+from bitjax import cli
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -15,21 +16,21 @@ ROOT = HERE.parents[1]
 
 @pytest.fixture
 def sample():
-  """The sample experiment as a module."""
+  """The sample study as a module."""
   import importlib.util
 
-  path = HERE / 'sample_experiment.py'
-  spec = importlib.util.spec_from_file_location('sample_experiment', path)
+  path = HERE / 'sample_study.py'
+  spec = importlib.util.spec_from_file_location('sample_study', path)
   module = importlib.util.module_from_spec(spec)
-  sys.modules['sample_experiment'] = module
+  sys.modules['sample_study'] = module
   spec.loader.exec_module(module)
   yield module
-  del sys.modules['sample_experiment']
+  del sys.modules['sample_study']
 
 
 @pytest.fixture
 def launch(sample, tmp_path, monkeypatch):
-  """Runs the sample experiment in an empty working directory."""
+  """Runs the sample study in an empty working directory."""
   monkeypatch.chdir(tmp_path)
 
   def blank(results):
@@ -39,23 +40,19 @@ def launch(sample, tmp_path, monkeypatch):
 
   def run(*argv, **replaced):
     replaced = {'plot': blank} | replaced  # Drawing takes most of the time.
-    parts = {
-      name: replaced.get(name, getattr(sample, name))
-      for name in ('Config', 'PRESETS', 'run', 'verdicts', 'plot')
-    }
-    return studies.launch(*parts.values(), argv=argv)
+    return cli.launch(dataclasses.replace(sample.STUDY, **replaced), argv)
 
   return run
 
 
 @pytest.fixture
 def start(tmp_path):
-  """Starts the sample experiment as a process of its own."""
+  """Starts the sample study as a process of its own."""
   started = []
 
   def run(*argv):
     process = subprocess.Popen(
-      [sys.executable, str(HERE / 'sample_experiment.py'), *argv],
+      [sys.executable, str(HERE / 'sample_study.py'), *argv],
       cwd=tmp_path,
       env=os.environ | {'PYTHONPATH': str(ROOT)},
       stdout=subprocess.PIPE,

@@ -1,8 +1,8 @@
-"""Figure: a sample experiment, as small as one can be.
+"""A sample study, as small as one can be.
 
 Run (CPU, 1 s; the line should fall):
 
-  python -m tests.studies.sample_experiment
+  python -m tests.cli.sample_study
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from bitjax import cli
 from bitjax import evidence
-from bitjax import studies
+from bitjax import types
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """One field of every type."""
 
-  num_steps: int = studies.flag(3, 'Updates of each descent.', minimum=1)
-  budget: float = studies.flag(0.1, 'Radius of the ball.', minimum=0)
-  networks: tuple[str, ...] = studies.flag(
+  num_steps: int = cli.flag(3, 'Updates of each descent.', minimum=1)
+  budget: float = cli.flag(0.1, 'Radius of the ball.', minimum=0)
+  networks: tuple[str, ...] = cli.flag(
     ('binary', 'full_precision'),
     'Networks.',
     choices=('binary', 'full_precision'),
   )
-  seeds: tuple[int, ...] = studies.flag((0, 1, 2), 'Seeds.', minimum=0)
-  noise: tuple[float, ...] = studies.flag(
+  seeds: tuple[int, ...] = cli.flag((0, 1, 2), 'Seeds.', minimum=0)
+  noise: tuple[float, ...] = cli.flag(
     (0.0, 0.5), 'Noise, relative to the budget.', minimum=0, maximum=1
   )
-  learning_rates: studies.Grid = studies.flag(
-    studies.Grid('log:1e-3:1e-1:4'), 'Learning rates.', exclusive_minimum=0
+  learning_rates: cli.Grid = cli.flag(
+    cli.Grid('log:1e-3:1e-1:4'), 'Learning rates.', exclusive_minimum=0
   )
-  split: str | None = studies.flag(None, 'Examples to use.')
-  literal: bool = studies.flag(False, 'Whether to follow the note literally.')
-  batch_size: int = studies.flag(5, 'Examples in a batch.', minimum=1)
+  split: str | None = cli.flag(None, 'Examples to use.')
+  literal: bool = cli.flag(False, 'Whether to follow the note literally.')
+  batch_size: int = cli.flag(5, 'Examples in a batch.', minimum=1)
 
   def __post_init__(self):
-    studies.check(self)
+    cli.check(self)
 
 
 PRESETS = {
@@ -55,7 +56,7 @@ PRESETS = {
 
 def run(config, sweep):
   if config.batch_size > 100:
-    raise ValueError(
+    raise types.BadInput(
       f'a batch of {config.batch_size} needs 100 examples;\nuse fewer.'
     )
   sweep.record(checksum='abc', sizes=(1, 2))
@@ -113,5 +114,7 @@ def plot(results):
   return figure
 
 
+STUDY = cli.Study('sample_study', __doc__, Config, PRESETS, run, verdicts, plot)
+
 if __name__ == '__main__':
-  studies.main(Config, PRESETS, run, verdicts, plot)
+  cli.main(STUDY)

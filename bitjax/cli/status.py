@@ -1,6 +1,6 @@
 """How far a run is, without disturbing it: only its directory is read.
 
-python -m bitjax.studies.status runs/multistep_ste/quick
+python -m bitjax status runs/multistep_ste/quick
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
-from bitjax.studies import lock
+from bitjax import types
+from bitjax.cli import lock
 from bitjax.sweeps import chunks
 from bitjax.sweeps import manifest
 from bitjax.sweeps import progress
@@ -27,7 +28,7 @@ def describe(directory: pathlib.Path) -> list[str]:
     ValueError: if this is not the directory of a run.
   """
   if not (directory / 'config.json').is_file():
-    raise ValueError(f'{directory} is not the directory of a run.')
+    raise types.BadInput(f'{directory} is not the directory of a run.')
   who = lock.holder(directory)
   if who is not None:
     state = f'running, process {who.get("pid", "?")} on {who.get("host", "?")}'
@@ -81,16 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Prints the status of each directory; returns the exit status."""
   directories = sys.argv[1:] if argv is None else list(argv)
   if not directories or any(name.startswith('-') for name in directories):
-    print('usage: python -m bitjax.studies.status DIRECTORY...')
+    print('usage: python -m bitjax status DIRECTORY...')
     return 0 if directories in (['--help'], ['-h']) else 2
   try:
     for name in directories:
       print('\n'.join(describe(pathlib.Path(name))))
-  except (ValueError, OSError) as error:
+  except (types.BadInput, OSError) as error:
     print(f'status: {error}', file=sys.stderr)
     return 2
   return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

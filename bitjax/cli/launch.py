@@ -1,4 +1,4 @@
-"""Runs an experiment from the command line, from flags to figure.
+"""Runs a study from the command line, from flags to figure.
 
 Whatever the user can correct ends in one line on standard error and status 2,
 before anything is written. Errors of the program keep their traceback.
@@ -6,7 +6,7 @@ before anything is written. Errors of the program keep their traceback.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import errno
 import os
@@ -15,25 +15,24 @@ import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from bitjax import files
+from bitjax import types
+from bitjax.cli import command
+from bitjax.cli import compilation
+from bitjax.cli import extras
+from bitjax.cli import flags
+from bitjax.cli import manual
+from bitjax.cli import results as results_lib
+from bitjax.cli import rundir
+from bitjax.cli.study import Study
 from bitjax.evidence import plots
 from bitjax.evidence import verdicts as verdicts_lib
-from bitjax.studies import command
-from bitjax.studies import flags
-from bitjax.studies import manual
-from bitjax.studies import programs
-from bitjax.studies import results as results_lib
-from bitjax.studies import rundir
 from bitjax.sweeps import job
 from bitjax.sweeps import meshes
 from bitjax.sweeps import progress
 from bitjax.sweeps import sweep as sweep_lib
-
-if TYPE_CHECKING:
-  from matplotlib import figure
-  import xarray
 
 __all__ = ['launch', 'main']
 
@@ -46,16 +45,14 @@ class _Terminated(KeyboardInterrupt):
 
 
 def main(
-  config: type,
-  presets: Mapping[str, Mapping[str, Any]],
-  run: Callable[[Any, sweep_lib.Sweep], xarray.Dataset],
-  verdicts: Callable[[xarray.Dataset], list[verdicts_lib.Verdict]],
-  plot: Callable[[xarray.Dataset], figure.Figure],
+  study: Study[Any],
   argv: Sequence[str] | None = None,
+  *,
+  program: str | None = None,
 ) -> NoReturn:
-  """Runs an experiment and exits; the arguments are those of `launch`."""
+  """Runs a study and exits; the arguments are those of `launch`."""
   try:
-    status = launch(config, presets, run, verdicts, plot, argv)
+    status = launch(study, argv, program=program)
   except Exception:
     if job.count() > 1:
       traceback.print_exc()
@@ -66,59 +63,50 @@ def main(
 
 
 def launch(
-  config: type,
-  presets: Mapping[str, Mapping[str, Any]],
-  run: Callable[[Any, sweep_lib.Sweep], xarray.Dataset],
-  verdicts: Callable[[xarray.Dataset], list[verdicts_lib.Verdict]],
-  plot: Callable[[xarray.Dataset], figure.Figure],
+  study: Study[Any],
   argv: Sequence[str] | None = None,
+  *,
+  program: str | None = None,
 ) -> int:
-  """Runs an experiment.
+  """Runs a study.
 
-  A directory that holds the results of the same configuration is only judged and
-  drawn again.
+  If the directory holds the results of the same configuration, nothing is computed:
+  they are judged and drawn again.
 
   Args:
-    config: frozen dataclass; one field is one flag (see `studies.flag`).
-    presets: fields that each preset sets; ``'quick'``, else the first, is the
-      default.
-    run: configuration, sweep -> results.
-    verdicts: results -> verdicts.
-    plot: results -> figure.
-    argv: arguments, without the program's name; None for `sys.argv`'s.
+    study: what to run.
+    argv: arguments, without the name of the program; None for those of `sys.argv`.
+    program: the command that runs the study, for the manual page; None for the one
+      that started this process.
 
   Returns:
     The exit status: 0, 2 for bad input, 130 or 143 for an interrupt.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
-  module = sys.modules[config.__module__]
-  file = getattr(module, '__file__', None)
-  name = pathlib.Path(file).stem if file else module.__name__.split('.')[-1]
   if command.wants_help(argv):
-    text = module.__doc__ or ''
-    print(manual.page(name, _usage(module), text, config, presets), end='')
+    print(manual.page(study, program or _program()), end='')
     return 0
   try:
     with _sigterm(), contextlib.ExitStack() as stack:
       try:
-        directory, results = _results(name, config, presets, run, argv, stack)
-      except (ValueError, OSError) as error:
-        return _complain(name, error)
+        directory, results = _results(study, argv, stack)
+      except (types.BadInput, OSError) as error:
+        return _complain(study, error)
       except job.Lost as error:
-        _complain(name, error)
+        _complain(study, error)
         return 1
       if job.index():  # Process 0 judges and draws.
         return 0
-      judged = verdicts(results)
+      judged = study.verdicts(results)
       try:
-        written = _conclude(directory, results, judged, plot)
+        written = _conclude(directory, results, judged, study.plot)
       except OSError as error:
-        return _complain(name, error)
+        return _complain(study, error)
   except KeyboardInterrupt as interrupt:
     again = 'the same command'
     if any(argument.startswith('--overwrite') for argument in argv):
       again += ' without --overwrite'
-    progress.say(f'{name}: interrupted; {again} goes on from here')
+    progress.say(f'{study.name}: interrupted; {again} goes on from here')
     terminated = isinstance(interrupt, _Terminated)
     return _SIGNALLED + (signal.SIGTERM if terminated else signal.SIGINT)
   print(verdicts_lib.text(judged))
@@ -126,9 +114,10 @@ def launch(
   return 0
 
 
-def _results(name, config, presets, run, argv, stack):
+def _results(study, argv, stack):
   """Loads or computes the results; returns their directory as well."""
-  request = command.parse(config, presets, argv)
+  request = command.parse(study, argv)
+  extras.check()
   if request.coordinator_address is None:
     meshes.reserve(request.mesh)
   job.join(
@@ -136,7 +125,7 @@ def _results(name, config, presets, run, argv, stack):
   )
   if job.count() > 1:  # JAX's runtime listens to SIGTERM as well.
     stack.enter_context(_sigterm())
-  out = request.out or os.path.join('runs', name, request.preset or 'run')
+  out = request.out or os.path.join('runs', study.name, request.preset or 'run')
   settings = {
     'preset': request.preset,
     'chunk': request.chunk,
@@ -146,7 +135,7 @@ def _results(name, config, presets, run, argv, stack):
   }
   directory = rundir.RunDirectory(
     out,
-    experiment=name,
+    study=study.name,
     config=flags.encode(request.config),
     settings=settings,
     overwrite=request.overwrite,
@@ -157,14 +146,16 @@ def _results(name, config, presets, run, argv, stack):
       directory.claim()
     commits = directory.other_commit()
     if commits:
-      progress.say(f'{name}: {commits}')
+      progress.say(f'{study.name}: {commits}')
     try:
       return directory.path, results_lib.load(directory.path)
     except (OSError, ValueError) as error:
       path = directory.path / 'results.nc'
-      progress.say(f'{name}: {path} is damaged ({_line(error)}); made again')
+      progress.say(
+        f'{study.name}: {path} is damaged ({_line(error)}); made again'
+      )
   if request.compilation_cache:
-    programs.keep()
+    compilation.keep()
   sweep = sweep_lib.Sweep(
     directory.path,
     chunk=request.chunk,
@@ -173,7 +164,7 @@ def _results(name, config, presets, run, argv, stack):
     report=True,
     run=directory,
   )
-  computed = run(request.config, sweep)
+  computed = study.run(request.config, sweep)
   if job.index():
     return directory.path, computed
   directory.begin(sweep.records)  # Unless a sweep has done so.
@@ -200,8 +191,8 @@ def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
         sys.modules['matplotlib.pyplot'].close(drawn)
 
 
-def _complain(name: str, error: Exception) -> int:
-  print(f'{name}: {_line(error)}', file=sys.stderr)
+def _complain(study: Study[Any], error: Exception) -> int:
+  print(f'{study.name}: {_line(error)}', file=sys.stderr)
   return BAD_INPUT
 
 
@@ -214,11 +205,13 @@ def _line(error: Exception) -> str:
   return ' '.join(str(error).split()) or type(error).__name__
 
 
-def _usage(module: Any) -> str:
-  spec = getattr(module, '__spec__', None)
+def _program() -> str:
+  """The command that started this process, without its arguments."""
+  main_module = sys.modules['__main__']
+  spec = getattr(main_module, '__spec__', None)
   if spec is not None:
     return f'python -m {spec.name}'
-  return f'python {os.path.relpath(getattr(module, "__file__", "experiment"))}'
+  return f'python {os.path.relpath(getattr(main_module, "__file__", "study"))}'
 
 
 @contextlib.contextmanager

@@ -5,10 +5,10 @@ command line and Python check them with the same rules:
 
   @dataclasses.dataclass(frozen=True)
   class Config:
-    budget: float = studies.flag(0.1, 'radius of the ball', minimum=0)
+    budget: float = cli.flag(0.1, 'radius of the ball', minimum=0)
 
     def __post_init__(self):
-      studies.check(self)
+      cli.check(self)
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import dataclasses
 import math
 from typing import Any, get_type_hints
 
-from bitjax.studies import kinds
+from bitjax import types
+from bitjax.cli import kinds
 
 __all__ = ['Field', 'Limits', 'check', 'encode', 'fields', 'flag']
 
-_KEY = 'bitjax.studies'
+_KEY = 'bitjax.cli'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def fields(config: Any) -> tuple[Field, ...]:
       raise TypeError(
         f'Config.{field.name} has type {hints[field.name]}; a flag is an int, '
         'float, bool, str (each but bool also | None), tuple[int, ...], '
-        'tuple[float, ...], tuple[str, ...] or studies.Grid.'
+        'tuple[float, ...], tuple[str, ...] or cli.Grid.'
       )
     if field.default_factory is not dataclasses.MISSING:
       default = field.default_factory()
@@ -145,29 +146,29 @@ def check_value(field: Field, value: Any) -> None:
   """Raises a `ValueError` unless ``value`` is valid for ``field``."""
   name, limits = field.name, field.limits
   if not field.kind.accepts(value):
-    raise ValueError(f'{name} must be {field.kind.noun}; got {value!r}.')
+    raise types.BadInput(f'{name} must be {field.kind.noun}; got {value!r}.')
   elements = field.kind.elements(value)
   if limits.nonempty and field.kind.multiple and not elements:
-    raise ValueError(f'{name} needs at least one value.')
+    raise types.BadInput(f'{name} needs at least one value.')
   if limits.nonempty and isinstance(value, str) and not value:
-    raise ValueError(f'{name} must not be empty.')
+    raise types.BadInput(f'{name} must not be empty.')
   if limits.unique and len(set(elements)) < len(elements):
     twice = next(e for e in elements if elements.count(e) > 1)
-    raise ValueError(f'{name} lists {twice} twice.')
+    raise types.BadInput(f'{name} lists {twice} twice.')
   for element in elements:
     _check_element(name, limits, element)
 
 
 def _check_element(name: str, limits: Limits, element: Any) -> None:
   if isinstance(element, float) and not math.isfinite(element):
-    raise ValueError(f'{name} must be finite; got {element}.')
+    raise types.BadInput(f'{name} must be finite; got {element}.')
   if limits.choices is not None and element not in limits.choices:
     valid = ', '.join(str(choice) for choice in limits.choices)
-    raise ValueError(f'{name} must be one of {valid}; got {element!r}.')
+    raise types.BadInput(f'{name} must be one of {valid}; got {element!r}.')
   if limits.minimum is not None and element < limits.minimum:
-    raise ValueError(f'{name} must be >= {limits.minimum}; got {element}.')
+    raise types.BadInput(f'{name} must be >= {limits.minimum}; got {element}.')
   if limits.maximum is not None and element > limits.maximum:
-    raise ValueError(f'{name} must be <= {limits.maximum}; got {element}.')
+    raise types.BadInput(f'{name} must be <= {limits.maximum}; got {element}.')
   low = limits.exclusive_minimum
   if low is not None and element <= low:
-    raise ValueError(f'{name} must be > {low}; got {element}.')
+    raise types.BadInput(f'{name} must be > {low}; got {element}.')

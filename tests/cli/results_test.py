@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray
 
+from bitjax import cli
 from bitjax import evidence
-from bitjax import studies
 
 
 @pytest.fixture
@@ -29,19 +29,19 @@ def dataset():
 
 
 def test_netcdf_round_trip(dataset, tmp_path):
-  studies.results.save(dataset, tmp_path)
-  loaded = studies.results.load(tmp_path)
+  cli.results.save(dataset, tmp_path)
+  loaded = cli.results.load(tmp_path)
   xarray.testing.assert_equal(loaded, dataset)
   assert loaded.attrs == {'diverged': 2}
   assert loaded.loss.attrs == {'diverged': 2, 'units': 'seconds'}
   for name in dataset:
     assert loaded[name].dtype == dataset[name].dtype
-  studies.results.save(loaded, tmp_path)
-  assert studies.results.load(tmp_path).identical(loaded)
+  cli.results.save(loaded, tmp_path)
+  assert cli.results.load(tmp_path).identical(loaded)
 
 
 def test_csv_round_trip(dataset, tmp_path):
-  studies.results.save(dataset, tmp_path)
+  cli.results.save(dataset, tmp_path)
   content = (tmp_path / 'results.csv').read_bytes()
   with open(tmp_path / 'results.csv', newline='', encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
@@ -60,7 +60,7 @@ def test_csv_round_trip(dataset, tmp_path):
       found = np.float32(found)
     np.testing.assert_array_equal(found, expected)
   assert b'loss,binary,0.1,,0.1\n' in content
-  studies.results.save(dataset, tmp_path)
+  cli.results.save(dataset, tmp_path)
   assert (tmp_path / 'results.csv').read_bytes() == content
 
 
@@ -68,7 +68,7 @@ def test_long_csv_is_streamed(tmp_path):
   num = 200_000
   values = np.arange(num, dtype=np.float64) / 7
   dataset = xarray.Dataset({'a': (('x',), values)})
-  studies.results.save(dataset, tmp_path)
+  cli.results.save(dataset, tmp_path)
   lines = (tmp_path / 'results.csv').read_text().splitlines()
   assert len(lines) == num + 1
   for place in (0, 65535, 65536, num - 1):
@@ -81,15 +81,15 @@ def test_figures_embed_their_fonts(tmp_path):
   with evidence.plots.style():
     drawn = figure.Figure()
     drawn.subplots().set_xlabel('learning rate')
-    paths = studies.results.save_figure(drawn, tmp_path)
+    paths = cli.results.save_figure(drawn, tmp_path)
   assert [path.name for path in paths] == ['figure.png', 'figure.pdf']
   content = paths[1].read_bytes()
   assert b'/Type0' in content and b'/Type3' not in content
-  again = studies.results.save_figure(drawn, tmp_path)
+  again = cli.results.save_figure(drawn, tmp_path)
   assert again[1].read_bytes() == content
 
 
 def test_damaged_results_are_an_os_error(tmp_path):
   (tmp_path / 'results.nc').write_bytes(b'nonsense')
   with pytest.raises(OSError):
-    studies.results.load(tmp_path)
+    cli.results.load(tmp_path)

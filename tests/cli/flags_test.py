@@ -7,10 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bitjax import studies
-from bitjax.studies import command
-from bitjax.studies import flags
-from bitjax.studies import kinds
+from bitjax import cli
+from bitjax import types
+from bitjax.cli import command
+from bitjax.cli import flags
+from bitjax.cli import kinds
+
+
+def study(config, presets=None):
+  """A study that has flags and presets only."""
+  return cli.Study('study', 'What?', config, presets or {}, *[None] * 3)
 
 
 @pytest.mark.parametrize(
@@ -24,15 +30,15 @@ from bitjax.studies import kinds
   ],
 )
 def test_grid_values(spec, values):
-  np.testing.assert_allclose(studies.Grid(spec).values, values, rtol=1e-12)
+  np.testing.assert_allclose(cli.Grid(spec).values, values, rtol=1e-12)
 
 
 def test_grid_hits_its_ends_and_is_a_value():
-  grid = studies.Grid('log:1e-5:1e-1:200')
+  grid = cli.Grid('log:1e-5:1e-1:200')
   assert (grid.values[0], grid.values[-1], len(grid)) == (1e-5, 1e-1, 200)
-  assert grid == studies.Grid(' log:1e-5:1e-1:200')
-  assert hash(grid) == hash(studies.Grid('log:1e-5:1e-1:200'))
-  assert len(studies.Grid('lin:1e-5:1e-1:10000')) == 10000
+  assert grid == cli.Grid(' log:1e-5:1e-1:200')
+  assert hash(grid) == hash(cli.Grid('log:1e-5:1e-1:200'))
+  assert len(cli.Grid('lin:1e-5:1e-1:10000')) == 10000
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def test_grid_hits_its_ends_and_is_a_value():
 )
 def test_bad_grids(spec):
   with pytest.raises(ValueError):
-    studies.Grid(spec)
+    cli.Grid(spec)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +85,11 @@ def test_bad_grids(spec):
       "networks must be one of binary, full_precision; got 'ternary'.",
     ),
     (
-      {'learning_rates': studies.Grid('0,1')},
+      {'learning_rates': cli.Grid('0,1')},
       'learning_rates must be > 0; got 0.0.',
     ),
     (
-      {'learning_rates': studies.Grid('')},
+      {'learning_rates': cli.Grid('')},
       'learning_rates needs at least one value.',
     ),
     ({'split': ''}, 'split must not be empty.'),
@@ -105,34 +111,33 @@ def test_numpy_numbers_are_numbers(sample):
 def test_unique_lists():
   @dataclasses.dataclass(frozen=True)
   class Config:
-    seeds: tuple[int, ...] = studies.flag((0,), '', unique=True)
+    seeds: tuple[int, ...] = cli.flag((0,), '', unique=True)
 
   with pytest.raises(ValueError, match='seeds lists 3 twice'):
-    command.parse(Config, {}, ['--seeds=1,3,2:4'])
+    command.parse(study(Config), ['--seeds=1,3,2:4'])
 
 
 def test_defaults_then_preset_then_flags(sample):
   def resolve(*argv):
-    return command.parse(sample.Config, sample.PRESETS, argv)
+    return command.parse(sample.STUDY, argv)
 
   plain = resolve()
   assert plain.preset == 'quick'
   assert plain.config == sample.Config()
   smoke = resolve('--preset=smoke')
   assert smoke.config.seeds == (0,)
-  assert smoke.config.learning_rates == studies.Grid('0.01,0.1')
+  assert smoke.config.learning_rates == cli.Grid('0.01,0.1')
   # Given explicitly, the default itself overrides the preset.
   given = resolve('--preset', 'smoke', '--seeds=0,1,2')
   assert given.config.seeds == (0, 1, 2)
-  assert given.config.learning_rates == studies.Grid('0.01,0.1')
-  assert command.default_preset({'a': {}, 'b': {}}) == 'a'
-  assert command.parse(sample.Config, {}, []).preset is None
+  assert given.config.learning_rates == cli.Grid('0.01,0.1')
+  assert study(sample.Config, {'a': {}, 'b': {}}).default_preset == 'a'
+  assert command.parse(study(sample.Config), []).preset is None
 
 
 def test_every_type_of_flag(sample):
   request = command.parse(
-    sample.Config,
-    sample.PRESETS,
+    sample.STUDY,
     [
       '--num_steps=7',
       '--budget=1e-2',
@@ -155,7 +160,7 @@ def test_every_type_of_flag(sample):
     networks=('full_precision', 'binary'),
     seeds=(0, 1, 2, 10, 20, 21),
     noise=(0.25,),
-    learning_rates=studies.Grid('lin:1:2:3'),
+    learning_rates=cli.Grid('lin:1:2:3'),
     split='test',
     literal=True,
   )
@@ -163,7 +168,7 @@ def test_every_type_of_flag(sample):
   assert (request.chunk, request.width) == (3, 2)
   assert request.compilation_cache
   off = command.parse(
-    sample.Config, {}, ['--noliteral', '--split=none', '--nocompilation_cache']
+    sample.STUDY, ['--noliteral', '--split=none', '--nocompilation_cache']
   )
   assert (off.config.literal, off.config.split) == (False, None)
   assert not off.compilation_cache
@@ -221,7 +226,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
   out, err = capsys.readouterr()
   assert out == ''
   assert err.count('\n') == 1 and err.endswith('\n')
-  assert err.startswith('sample_experiment: ')
+  assert err.startswith('sample_study: ')
   assert BAD[argument] in err
   assert list(tmp_path.iterdir()) == []
 
@@ -230,12 +235,12 @@ def test_bad_input_as_a_process(start, tmp_path):
   process = start('--budget=-1')
   out, err = process.communicate(timeout=60)
   assert (process.returncode, out) == (2, '')
-  assert err == 'sample_experiment: budget must be >= 0; got -1.0.\n'
+  assert err == 'sample_study: budget must be >= 0; got -1.0.\n'
   assert list(tmp_path.iterdir()) == []
 
 
 def test_presets_set_fields_only(launch, capsys):
-  assert launch(PRESETS={'quick': {'seed': 1}}) == 2
+  assert launch(presets={'quick': {'seed': 1}}) == 2
   assert "preset 'quick' sets 'seed', which is not a field" in (
     capsys.readouterr().err
   )
@@ -244,7 +249,7 @@ def test_presets_set_fields_only(launch, capsys):
 def test_errors_in_a_traced_function_say_where(launch, capsys, tmp_path):
   def run(config, sweep):
     def fn(seed):
-      raise ValueError('no such thing')
+      raise types.BadInput('no such thing')
 
     return sweep(fn, name='a', lanes={'seed': config.seeds})
 
@@ -263,6 +268,22 @@ def test_errors_of_the_program_keep_their_traceback(launch):
     launch(run=run)
   with pytest.raises(ValueError, match='oops'):
     launch('--preset=smoke', verdicts=lambda _: _raise(ValueError('oops')))
+
+
+@pytest.mark.parametrize('traced', [False, True])
+def test_a_value_error_of_a_run_is_a_defect(launch, traced):
+  """Unlike bad input, it passes through, from the line that raised it."""
+
+  def run(config, sweep):
+    if not traced:
+      raise ValueError('a defect')
+    defect = lambda seed: {'a': _raise(ValueError('a defect'))}
+    return sweep(defect, name='a', lanes={'seed': config.seeds})
+
+  with pytest.raises(ValueError, match='a defect') as caught:
+    launch('--preset=smoke', run=run)
+  assert type(caught.value) is ValueError
+  assert {'run', '_raise'} & {entry.name for entry in caught.traceback}
 
 
 def _raise(error):
@@ -290,4 +311,4 @@ def test_fields_need_defaults_and_free_names():
   with pytest.raises(TypeError, match=r'Config\.seed needs a default'):
     flags.fields(Bare)
   with pytest.raises(TypeError, match=r'Config\.chunk is the name of a shared'):
-    command.parse(Taken, {}, [])
+    command.parse(study(Taken), [])

@@ -14,6 +14,8 @@ import platform
 import time
 from typing import Any
 
+from bitjax import types
+
 try:
   import fcntl
 except ImportError:  # Windows.
@@ -54,7 +56,7 @@ class Lock:
       os.close(descriptor)
       if not taken and attempt < _PATIENCE - 1:
         time.sleep(0.1)
-    raise ValueError(busy(self._path.parent, _read(self._path)))
+    raise types.BadInput(busy(self._path.parent, _read(self._path)))
 
   def release(self) -> None:
     """Gives the lock back, if it is held."""

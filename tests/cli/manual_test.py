@@ -11,7 +11,7 @@ def test_help(launch, flag, capsys, tmp_path, monkeypatch):
   assert launch(flag, '--preset=nonsense') == 0
   out, err = capsys.readouterr()
   assert err == ''
-  assert 'Figure: a sample experiment, as small as one can be.' in out
+  assert 'A sample study, as small as one can be.' in out
   for text in (
     'smoke\n      seeds=0, learning_rates=0.01,0.1',
     'quick (default)',
@@ -23,7 +23,7 @@ def test_help(launch, flag, capsys, tmp_path, monkeypatch):
     '--[no]literal',
     'default: none',
     '--out=NAME',
-    'runs/sample_experiment/<preset>',
+    'runs/sample_study/<preset>',
     '--chunk=INT',
   ):
     assert text in out
@@ -37,5 +37,5 @@ def test_help_is_quick(start):
   out, err = process.communicate(timeout=60)
   took = time.monotonic() - begin
   assert (process.returncode, err) == (0, '')
-  assert out.startswith('sample_experiment\n\nFigure:')
+  assert out.startswith('sample_study\n\nA sample study')
   assert took < 10  # Promised: 3 s on an idle machine.

@@ -15,14 +15,14 @@ import pytest
 
 from bitjax import files
 from bitjax import sweeps
-from bitjax.studies import lock
+from bitjax.cli import lock
+from bitjax.cli import status
 from bitjax.studies import soak
-from bitjax.studies import status
 from bitjax.sweeps import manifest
 from bitjax.version import __version__
 
 ROOT = pathlib.Path(__file__).parents[2]
-RUN = pathlib.Path('runs/sample_experiment/smoke')
+RUN = pathlib.Path('runs/sample_study/smoke')
 MANIFEST = RUN / 'chunks' / 'descent' / manifest.NAME
 
 

@@ -11,6 +11,8 @@ import functools
 
 import numpy as np
 
+from bitjax import types
+
 __all__ = ['Grid']
 
 MAX_SIZE = 1_000_000
@@ -34,7 +36,7 @@ class Grid:
 
   def __post_init__(self):
     if not isinstance(self.spec, str):
-      raise ValueError(f'a grid is written as {FORMS}; got {self.spec!r}')
+      raise types.BadInput(f'a grid is written as {FORMS}; got {self.spec!r}')
     object.__setattr__(self, 'spec', ''.join(self.spec.split()))
     _ = self.values  # Checks the specification.
 
@@ -58,26 +60,28 @@ class Grid:
 def _listed(spec: str) -> tuple[float, ...]:
   values = tuple(_number(part) for part in spec.split(','))
   if len(set(values)) < len(values):
-    raise ValueError(f'the grid {spec!r} lists a number twice')
+    raise types.BadInput(f'the grid {spec!r} lists a number twice')
   return values
 
 
 def _spaced(spec: str, spacing: str, parts: list[str]) -> tuple[float, ...]:
   if spacing not in ('log', 'lin') or len(parts) != 3:
-    raise ValueError(f'a grid is written as {FORMS}; got {spec!r}')
+    raise types.BadInput(f'a grid is written as {FORMS}; got {spec!r}')
   low, high = _number(parts[0]), _number(parts[1])
   try:
     count = int(parts[2])
   except ValueError:
-    raise ValueError(f'COUNT in {spec!r} must be an integer') from None
+    raise types.BadInput(f'COUNT in {spec!r} must be an integer') from None
   if not 2 <= count <= MAX_SIZE:
-    raise ValueError(f'COUNT in {spec!r} must lie between 2 and {MAX_SIZE}')
+    raise types.BadInput(f'COUNT in {spec!r} must lie between 2 and {MAX_SIZE}')
   if not low < high:
-    raise ValueError(f'LOW must be below HIGH in {spec!r}')
+    raise types.BadInput(f'LOW must be below HIGH in {spec!r}')
   if spacing == 'lin':
     return tuple(np.linspace(low, high, count).tolist())
   if low <= 0:
-    raise ValueError(f'LOW must be > 0 in {spec!r}: the spacing is logarithmic')
+    raise types.BadInput(
+      f'LOW must be > 0 in {spec!r}: the spacing is logarithmic'
+    )
   inner = np.geomspace(low, high, count).tolist()[1:-1]
   return (low, *inner, high)
 
@@ -86,9 +90,9 @@ def _number(text: str) -> float:
   try:
     value = float(text)
   except ValueError:
-    raise ValueError(
+    raise types.BadInput(
       f'{text!r} is not a number; a grid is written as {FORMS}'
     ) from None
   if not np.isfinite(value):
-    raise ValueError(f'a grid holds finite numbers only; got {text!r}')
+    raise types.BadInput(f'a grid holds finite numbers only; got {text!r}')
   return value

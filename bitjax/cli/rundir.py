@@ -1,7 +1,7 @@
 """The directory of a run: whose it is, and whether a run may go on in it.
 
 ``config.json`` is written before anything is computed and tells a run apart: the
-same experiment, configuration, facts that the run recorded (a checksum of the
+same study, configuration, facts that the run recorded (a checksum of the
 data, say) and version of bitjax go on where they stopped; any other run is
 refused until the user names another directory or asks to replace this one.
 """
@@ -14,7 +14,8 @@ import shutil
 from typing import Any
 
 from bitjax import files
-from bitjax.studies import lock
+from bitjax import types
+from bitjax.cli import lock
 from bitjax.sweeps import chunks
 from bitjax.sweeps import hosted
 from bitjax.sweeps import manifest
@@ -39,7 +40,7 @@ class RunDirectory:
 
   Args:
     path: the directory; it need not exist.
-    experiment: name of the experiment.
+    study: name of the study.
     config: every field of the configuration, as JSON knows it.
     settings: further entries of ``config.json`` that do not tell runs apart.
     overwrite: whether `begin` removes the run that is there.
@@ -52,14 +53,14 @@ class RunDirectory:
     self,
     path: str | os.PathLike[str],
     *,
-    experiment: str,
+    study: str,
     config: dict[str, Any],
     settings: dict[str, Any] | None = None,
     overwrite: bool = False,
   ):
     self.path = pathlib.Path(path)
     self._identity = {
-      'experiment': experiment,
+      'study': study,
       'config': config,
       'bitjax': __version__,
     }
@@ -74,7 +75,7 @@ class RunDirectory:
         self._check_identity(self.stored)
       who = lock.holder(self.path)
       if who is not None:
-        raise ValueError(lock.busy(self.path, who))
+        raise types.BadInput(lock.busy(self.path, who))
 
   @property
   def resumes(self) -> bool:
@@ -108,7 +109,7 @@ class RunDirectory:
     self.claim()
     if self._read() != self.stored:
       self._lock.release()
-      raise ValueError(
+      raise types.BadInput(
         f'another process has just run in {self.path}; start again, or choose '
         'another --out.'
       )
@@ -146,7 +147,7 @@ class RunDirectory:
 
   def _read(self) -> dict[str, Any] | None:
     if self.path.exists() and not self.path.is_dir():
-      raise ValueError(f'{self.path} is a file; choose another --out.')
+      raise types.BadInput(f'{self.path} is a file; choose another --out.')
     if not self.path.is_dir():
       return None
     names = {
@@ -163,7 +164,7 @@ class RunDirectory:
       names - {_CONFIG, chunks.FOLDER, hosted.FOLDER, lock.NAME, *_FILES}
     )
     if not ours and foreign:
-      raise ValueError(
+      raise types.BadInput(
         f'{self.path} is not the directory of a run (it holds {foreign[0]} and '
         f'no {_CONFIG} of bitjax); choose another --out.'
       )
@@ -172,12 +173,12 @@ class RunDirectory:
 
   def _check_identity(self, stored: dict[str, Any]) -> None:
     if not stored:
-      raise ValueError(
+      raise types.BadInput(
         f'{self.path} holds files of a run but no readable {_CONFIG}; '
         f'{_WAYS_OUT}.'
       )
     wanted = self._identity
-    for key in ('experiment', 'bitjax'):
+    for key in ('study', 'bitjax'):
       self._compare({key: stored.get(key)}, {key: wanted[key]})
     self._compare(stored['config'], wanted['config'])
 
@@ -185,7 +186,7 @@ class RunDirectory:
     for key in [*wanted, *(key for key in stored if key not in wanted)]:
       there, here = stored.get(key, _ABSENT), wanted.get(key, _ABSENT)
       if there != here:
-        raise ValueError(
+        raise types.BadInput(
           f'{self.path} holds a run with {key} = {_short(there)}, this one has '
           f'{key} = {_short(here)}; {_WAYS_OUT}.'
         )

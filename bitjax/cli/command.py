@@ -1,7 +1,7 @@
-"""The command line of an experiment: defaults <- preset <- explicit flags.
+"""The command line of a study: explicit flags override a preset, a preset the defaults.
 
-The flags live in an `absl.flags.FlagValues` of their own, so that experiments,
-tests and other people's programs in the same process never share any.
+The flags live in an `absl.flags.FlagValues` of their own, so that studies, tests and
+other people's programs in the same process never share any.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import dataclasses
 import difflib
 from typing import Any
 
-from bitjax.studies import flags
-from bitjax.studies import kinds
+from bitjax import types
+from bitjax.cli import flags
+from bitjax.cli import kinds
+from bitjax.cli.study import Study
 from bitjax.sweeps import meshes
 
-__all__ = ['SHARED', 'Request', 'default_preset', 'parse', 'wants_help']
+__all__ = ['SHARED', 'Request', 'parse', 'wants_help']
 
 _HELP = ('-h', '-help', '--help')
 
-# The flags that every experiment has: name -> (type, help).
+# The flags that every study has: name -> (type, help).
 SHARED: dict[str, tuple[Any, str]] = {
   'preset': (str, 'which of the presets above to start from'),
   'out': (str, 'directory of the run'),
@@ -92,19 +94,11 @@ def wants_help(argv: Sequence[str]) -> bool:
   return any(argument in _HELP for argument in argv)
 
 
-def default_preset(presets: Mapping[str, Any]) -> str | None:
-  """``'quick'`` where it exists, else the first."""
-  return 'quick' if 'quick' in presets else next(iter(presets), None)
-
-
-def parse(
-  config: type, presets: Mapping[str, Mapping[str, Any]], argv: Sequence[str]
-) -> Request:
+def parse(study: Study[Any], argv: Sequence[str]) -> Request:
   """Resolves a command line.
 
   Args:
-    config: class of the configuration, a frozen dataclass.
-    presets: fields that each preset sets.
+    study: whose configuration and presets it is about.
     argv: the arguments, without the name of the program.
 
   Returns:
@@ -113,18 +107,19 @@ def parse(
   Raises:
     ValueError: for anything that the user should correct.
   """
-  fields = {field.name: field for field in flags.fields(config)}
+  presets = study.presets
+  fields = {field.name: field for field in flags.fields(study.config)}
   _check_presets(fields, presets)
   given = _given(fields, argv)
-  preset = given.pop('preset', default_preset(presets))
+  preset = given.pop('preset', study.default_preset)
   if preset is not None and preset not in presets:
-    valid = ', '.join(presets) or 'none, this experiment has no presets'
-    raise ValueError(f'unknown preset {preset!r}; valid presets: {valid}.')
+    valid = ', '.join(presets) or 'none, this study has no presets'
+    raise types.BadInput(f'unknown preset {preset!r}; valid presets: {valid}.')
   out = given.pop('out', None)
   overwrite = bool(given.pop('overwrite', False))
   keep = bool(given.pop('compilation_cache', True))
   if out is not None and not out:
-    raise ValueError('out must name a directory; got nothing.')
+    raise types.BadInput('out must name a directory; got nothing.')
   mesh: str = given.pop('mesh', None) or meshes.AUTO
   meshes.parse(mesh)
   parts = ('coordinator_address', 'num_processes', 'process_id')
@@ -132,12 +127,12 @@ def parse(
   sizes = {name: given.pop(name, None) for name in ('chunk', 'width')}
   for name, size in sizes.items():
     if size is not None and size < 1:
-      raise ValueError(f'{name} must be >= 1; got {size}.')
+      raise types.BadInput(f'{name} must be >= 1; got {size}.')
   values = {
     name: fields[name].kind.coerce(value)
     for name, value in (presets[preset] if preset is not None else {}).items()
   }
-  resolved = config(**(values | given))
+  resolved = study.config(**(values | given))
   flags.check(resolved)
   return Request(
     resolved,
@@ -160,7 +155,7 @@ def _check_presets(fields, presets) -> None:
   for preset, values in presets.items():
     for name in values:
       if name not in fields:
-        raise ValueError(
+        raise types.BadInput(
           f'preset {preset!r} sets {name!r}, which is not a field of Config; '
           f'the fields are {", ".join(fields)}.'
         )
@@ -178,12 +173,12 @@ def _given(fields: dict[str, flags.Field], argv: Sequence[str]):
       return self._kind.parse(argument)
 
   known = absl_flags.FlagValues()
-  types = {name: field.kind for name, field in fields.items()}
+  kind_of = {name: field.kind for name, field in fields.items()}
   for name, (annotation, _) in SHARED.items():
     kind = kinds.kind_of(annotation)
     assert kind is not None
-    types[name] = kind
-  for name, kind in types.items():
+    kind_of[name] = kind
+  for name, kind in kind_of.items():
     if kind.placeholder == 'BOOL':
       absl_flags.DEFINE_boolean(name, None, '', flag_values=known)
     else:
@@ -191,18 +186,18 @@ def _given(fields: dict[str, flags.Field], argv: Sequence[str]):
   # absl would accept anything that is named here, typing errors included.
   for argument in argv:
     if argument.lstrip('-').split('=')[0] == 'undefok':
-      raise ValueError(_unknown('undefok', types))
+      raise types.BadInput(_unknown('undefok', kind_of))
   try:
-    rest = known(['experiment', *argv])[1:]
+    rest = known(['study', *argv])[1:]
   except absl_flags.UnrecognizedFlagError as error:
-    raise ValueError(_unknown(error.flagname, types)) from None
-  except absl_flags.Error as error:
-    raise ValueError(str(error)) from None
+    raise types.BadInput(_unknown(error.flagname, kind_of)) from None
+  except (absl_flags.Error, ValueError) as error:
+    raise types.BadInput(str(error)) from None
   if rest:
-    raise ValueError(
+    raise types.BadInput(
       f'unexpected argument {rest[0]!r}; flags are written --name=value.'
     )
-  return {name: known[name].value for name in types if known[name].present}
+  return {name: known[name].value for name in kind_of if known[name].present}
 
 
 def _unknown(name: str, valid: Mapping[str, Any]) -> str:

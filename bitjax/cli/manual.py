@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import shutil
 import textwrap
 from typing import Any
 
-from bitjax.studies import command
-from bitjax.studies import flags
-from bitjax.studies import kinds
+from bitjax.cli import command
+from bitjax.cli import flags
+from bitjax.cli import kinds
+from bitjax.cli.study import Study
 
 __all__ = ['page']
 
 
-def page(
-  name: str,
-  usage: str,
-  docstring: str,
-  config: type,
-  presets: Mapping[str, Mapping[str, Any]],
-) -> str:
-  """Returns the manual page of an experiment.
+def page(study: Study[Any], program: str) -> str:
+  """Returns the manual page of a study.
 
   Args:
-    name: the experiment's name.
-    usage: how it is started ('python -m experiments.name').
-    docstring: what it is about: its module's docstring.
-    config: class of the configuration.
-    presets: fields that each preset sets.
+    study: the study.
+    program: the command that runs it, such as 'bitjax multistep_ste'.
   """
-  fields = flags.fields(config)
+  fields = flags.fields(study.config)
   width = max(40, min(80, shutil.get_terminal_size().columns))
   kind = {field.name: field.kind for field in fields}
-  preset = command.default_preset(presets)
-  blocks = [f'{name}\n\n{_prose(docstring, width)}'.rstrip()]
+  preset = study.default_preset
+  blocks = [f'{study.name}\n\n{_prose(study.doc, width)}'.rstrip()]
   blocks.append(
-    'USAGE\n' + _wrap(f'{usage} [--preset=NAME] [--flag=value ...]', width, 2)
+    'USAGE\n' + _wrap(f'{program} [--preset=NAME] [--flag=value ...]', width, 2)
   )
-  if presets:
+  if study.presets:
     entries = []
-    for title, values in presets.items():
+    for title, values in study.presets.items():
       sets = ', '.join(
         f'{key}={kind[key].show(kind[key].coerce(value))}'
         for key, value in values.items()
@@ -56,7 +47,7 @@ def page(
     if title == 'preset' and preset is not None:
       text = f'{text} (default: {preset})'
     if title == 'out':
-      text = f'{text} (default: runs/{name}/<preset>)'
+      text = f'{text} (default: runs/{study.name}/<preset>)'
     shared.append(_entry(_title(title, known), text, width))
   blocks.append('SHARED FLAGS\n' + '\n'.join(shared))
   blocks.append('RESULTS\n' + _wrap(_FILES, width, 2))
@@ -68,9 +59,9 @@ _FILES = (
   'the device), results.nc and results.csv (every number), verdicts.json, '
   'figure.png and figure.pdf. An interrupted run goes on when the same command is '
   'given again, on other devices too; a finished one is only drawn again. "python '
-  '-m bitjax.studies.status DIRECTORY" says how far it is. Bad input exits with status '
-  '2 and writes nothing. Lists are separated by commas; lists of integers also '
-  'take half-open ranges (0:8); a GRID is a list, log:LOW:HIGH:COUNT or '
+  '-m bitjax status DIRECTORY" says how far it is. Bad input exits with status 2 and '
+  'writes nothing. Lists are separated by commas; lists of integers also take '
+  'half-open ranges (0:8); a GRID is a list, log:LOW:HIGH:COUNT or '
   'lin:LOW:HIGH:COUNT.'
 )
 

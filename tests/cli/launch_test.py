@@ -11,11 +11,11 @@ import time
 import numpy as np
 import pytest
 
+from bitjax import cli
 from bitjax import files
-from bitjax import studies
-from bitjax.studies import results as results_lib
+from bitjax.cli import results as results_lib
 
-RUN = pathlib.Path('runs/sample_experiment/smoke')
+RUN = pathlib.Path('runs/sample_study/smoke')
 FILES = {
   'chunks',
   'config.json',
@@ -54,7 +54,7 @@ def test_a_run_writes_its_files_and_says_so(launch, sample, capsys):
   assert 'descent: 4 lanes\n' in err
   assert 'descent: compiling network=binary\n' in err
   config = json.loads((RUN / 'config.json').read_text())
-  assert config['experiment'] == 'sample_experiment'
+  assert config['study'] == 'sample_study'
   assert config['config']['learning_rates'] == '0.01,0.1'
   assert config['config']['seeds'] == [0]
   assert config['config']['split'] is None
@@ -122,7 +122,7 @@ def test_another_configuration_is_refused(launch, capsys):
   assert launch('--preset=smoke', '--budget=0.2', run=forbidden) == 2
   err = capsys.readouterr().err
   assert err == (
-    f'sample_experiment: {RUN} holds a run with budget = 0.1, this one has '
+    f'sample_study: {RUN} holds a run with budget = 0.1, this one has '
     'budget = 0.2; choose another --out or replace it with --overwrite.\n'
   )
   assert launch('--preset=smoke', '--budget=0.2', '--overwrite') == 0
@@ -232,7 +232,7 @@ def test_an_interrupt_says_how_to_go_on(launch, capsys):
   before = signal.getsignal(signal.SIGTERM)
   assert launch(run=interrupted) == 130
   assert capsys.readouterr().err == (
-    'sample_experiment: interrupted; the same command goes on from here\n'
+    'sample_study: interrupted; the same command goes on from here\n'
   )
   assert launch('--overwrite', run=terminated) == 143
   assert 'the same command without --overwrite goes' in capsys.readouterr().err
@@ -290,8 +290,6 @@ def test_atomic_leaves_the_old_file_or_the_new(tmp_path):
 def test_main_exits(sample, monkeypatch, capsys):
   monkeypatch.setattr('sys.argv', ['sample', '--budget=-1'])
   with pytest.raises(SystemExit) as caught:
-    studies.main(
-      sample.Config, sample.PRESETS, sample.run, sample.verdicts, sample.plot
-    )
+    cli.main(sample.STUDY)
   assert caught.value.code == 2
   assert np.size(capsys.readouterr().err.splitlines()) == 1

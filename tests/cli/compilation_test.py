@@ -10,13 +10,13 @@ import sys
 import jax
 import pytest
 
-from bitjax.studies import programs
+from bitjax.cli import compilation
 
 PROGRAM = """
 import jax
 jax.config.update('jax_enable_compilation_cache', True)
-from bitjax.studies import programs
-print(programs.keep())
+from bitjax.cli import compilation
+print(compilation.keep())
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.jit(lambda x: x + 1)(1.0)
 """
@@ -60,19 +60,19 @@ def test_a_program_is_found_there_again(home):
 
 def test_a_choice_of_the_users_stands(home):
   jax.config.update('jax_compilation_cache_dir', str(home / 'mine'))
-  assert programs.keep() == home / 'mine'
+  assert compilation.keep() == home / 'mine'
   jax.config.update('jax_compilation_cache_dir', None)
   jax.config.update('jax_enable_compilation_cache', False)
-  assert programs.keep() is None
+  assert compilation.keep() is None
   assert not directory(home).exists()
 
 
 def test_what_cannot_be_written_is_done_without(home):
   (home / '.cache').write_text('in the way')
-  assert programs.keep() is None
+  assert compilation.keep() is None
   assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_a_directory_of_others_is_not_trusted(home, monkeypatch):
   monkeypatch.setattr(os, 'getuid', lambda: 12345)
-  assert programs.keep() is None
+  assert compilation.keep() is None

@@ -11,7 +11,8 @@ import dataclasses
 import numbers
 from typing import Any
 
-from bitjax.studies import grids
+from bitjax import types
+from bitjax.cli import grids
 
 __all__ = ['Kind', 'kind_of']
 
@@ -135,21 +136,21 @@ def _parse_int(text: str) -> int:
   try:
     return int(text)
   except ValueError:
-    raise ValueError(f'{text!r} is not an integer') from None
+    raise types.BadInput(f'{text!r} is not an integer') from None
 
 
 def _parse_float(text: str) -> float:
   try:
     return float(text)
   except ValueError:
-    raise ValueError(f'{text!r} is not a number') from None
+    raise types.BadInput(f'{text!r} is not a number') from None
 
 
 def _parse_bool(text: str) -> bool:
   try:
     return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
   except KeyError:
-    raise ValueError(f'{text!r} is neither true nor false') from None
+    raise types.BadInput(f'{text!r} is neither true nor false') from None
 
 
 def _parse_str(text: str) -> str:
@@ -166,9 +167,11 @@ def _parse_ints(text: str) -> tuple[int, ...]:
       continue
     low, high = _parse_int(start), _parse_int(stop)
     if not low < high:
-      raise ValueError(f'the range {part!r} is empty; write it as FIRST:END')
+      raise types.BadInput(
+        f'the range {part!r} is empty; write it as FIRST:END'
+      )
     if high - low > MAX_RANGE:
-      raise ValueError(f'the range {part!r} is longer than {MAX_RANGE}')
+      raise types.BadInput(f'the range {part!r} is longer than {MAX_RANGE}')
     values.extend(range(low, high))
   return tuple(values)
 
@@ -182,7 +185,7 @@ def _parts(text: str) -> list[str]:
     return []
   parts = [part.strip() for part in text.split(',')]
   if '' in parts:
-    raise ValueError(f'the list {text!r} has an empty entry')
+    raise types.BadInput(f'the list {text!r} has an empty entry')
   return parts
 
 
@@ -237,5 +240,5 @@ _KINDS = (
       True,
     ),
   ),
-  (grids.Grid, Kind('a studies.Grid', 'GRID', grids.Grid, _is_grid, True)),
+  (grids.Grid, Kind('a cli.Grid', 'GRID', grids.Grid, _is_grid, True)),
 )

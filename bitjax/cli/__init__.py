@@ -1,0 +1,30 @@
+"""A study as a command: its flags, its run directory, its manual page, its status.
+
+A study is a value, `Study(name, doc, Config, PRESETS, run, verdicts, plot)`, and a
+program that runs one from the command line ends with
+
+  if __name__ == '__main__':
+    cli.main(STUDY)
+"""
+
+from bitjax.cli import results
+from bitjax.cli.flags import check
+from bitjax.cli.flags import encode
+from bitjax.cli.flags import flag
+from bitjax.cli.grids import Grid
+from bitjax.cli.launch import launch
+from bitjax.cli.launch import main
+from bitjax.cli.rundir import RunDirectory
+from bitjax.cli.study import Study
+
+__all__ = [
+  'Grid',
+  'RunDirectory',
+  'Study',
+  'check',
+  'encode',
+  'flag',
+  'launch',
+  'main',
+  'results',
+]
