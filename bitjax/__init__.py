@@ -1,5 +1,43 @@
-"""bitjax: how good are the gradients that low-bit networks are trained with?"""
+"""How good are the gradients that binary and low-bit networks are trained with?
+
+The namespaces below are imported when they are first used, so that
+
+  import bitjax
+  quantize = bitjax.quantizers.sign()
+
+works, and a program pays only for what it uses.
+"""
+
+import importlib
 
 from bitjax.version import __version__
 
-__all__ = ['__version__']
+__all__ = [
+  '__version__',
+  'cli',
+  'data',
+  'descent',
+  'evidence',
+  'lanes',
+  'measures',
+  'nn',
+  'quantizers',
+  'scans',
+  'studies',
+  'sweeps',
+  'training',
+  'transforms',
+  'tree',
+  'types',
+]
+
+
+def __getattr__(name: str):
+  """Imports a namespace on first use (PEP 562)."""
+  if name in __all__:
+    return importlib.import_module(f'bitjax.{name}')
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

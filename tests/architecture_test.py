@@ -13,37 +13,47 @@ import pathlib
 
 import pytest
 
-import bitjax
+from bitjax import studies
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# What a part of the library stands on: itself and lower floors, no more.
+# What a part of the library stands on: itself and lower floors, no more. Two towers
+# stand on one ground and do not know each other; studies stand on both.
 FLOORS = {
   'types': 0,
-  'tree': 0,
-  'lanes': 0,
   'version': 0,
   'files': 0,
+  'tree': 0,
+  'lanes': 0,
   'quantizers': 1,
   'transforms': 1,
   'data': 1,
-  'evidence': 1,
-  'sweeps': 1,
-  'cli': 2,
   'scans': 2,
   'descent': 2,
   'measures': 2,
   'nn': 3,
   'training': 4,
-  'studies': 4,
+  'evidence': 1,
+  'sweeps': 1,
+  'cli': 2,
+  'studies': 5,
+  '__main__': 7,
 }
-# Neighbours on one floor that may be known all the same.
-NEIGHBOURS = {
+SCIENCE = {
+  'quantizers', 'transforms', 'data', 'scans', 'descent', 'measures', 'nn',
+  'training',
+}  # fmt: skip
+WORKSHOP = {'evidence', 'sweeps', 'cli'}
+# What may be known all the same: neighbours on the ground, and the user's cache.
+ALSO = {
   ('tree', 'types'),
   ('lanes', 'types'),
-  ('descent', 'scans'),
-  ('measures', 'scans'),
+  ('cli', 'data.cache'),
 }
+SHARED_ROOMS = {'toy', 'recipes'}
+MAX_LINES = 400
+MAX_STUDY = 200  # A `study.py`.
+MAX_BINARY = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +74,12 @@ class Home:
 
   @property
   def part(self) -> str:
-    names = self.module.split('.')
-    return names[1] if len(names) > 1 else ''
+    return _part(self.module)
+
+  @property
+  def room(self) -> str:
+    """The room of a study: ``toy`` for ``bitjax.studies.toy.moves``."""
+    return _room(self.module)
 
   @property
   def package(self) -> str:
@@ -76,16 +90,55 @@ class Home:
     return self.module.split('.')[0] == 'bitjax'
 
 
-def _floor(home, use):
-  names = use.module.split('.')
-  if names[0] != 'bitjax' or not home.in_library or len(names) == 1:
+def _part(module):
+  names = module.split('.')
+  return names[1] if len(names) > 1 and names[0] == 'bitjax' else ''
+
+
+def _room(module):
+  names = module.split('.')
+  return names[2] if len(names) > 2 and _part(module) == 'studies' else ''
+
+
+def _floors(home, use):
+  if use.module.split('.')[0] != 'bitjax' or not home.in_library:
     return True
-  other = names[1]
+  other = _part(use.module)
   if home.part in ('', other):
     return home.part == other or other == 'version'
+  if any(
+    home.part == part and f'{use.module}.'.startswith(f'bitjax.{known}.')
+    for part, known in ALSO
+  ):
+    return True
   if other not in FLOORS or home.part not in FLOORS:
     return False
-  return FLOORS[other] < FLOORS[home.part] or (home.part, other) in NEIGHBOURS
+  return FLOORS[other] < FLOORS[home.part]
+
+
+def _towers(home, use):
+  towers = (SCIENCE, WORKSHOP)
+  other = _part(use.module)
+  apart = any(
+    home.part in tower and other in rival
+    for tower, rival in (towers, towers[::-1])
+  )
+  return not apart or (
+    home.part == 'cli' and f'{use.module}.'.startswith('bitjax.data.cache.')
+  )
+
+
+def _evidence(home, use):
+  return home.part != 'evidence' or _part(use.module) in ('', 'evidence')
+
+
+def _rooms(home, use):
+  other = _room(use.module)
+  if home.part != 'studies' or not other or other in ('NAMES', 'load'):
+    return True
+  if home.room in SHARED_ROOMS:
+    return other in SHARED_ROOMS
+  return other == home.room or other in SHARED_ROOMS
 
 
 def _private(home, use):
@@ -99,8 +152,13 @@ def _private(home, use):
   return True
 
 
-def _alone(home, use):
-  return home.in_library or use.module.split('.')[0] != 'experiments'
+def _binaries(home, use):
+  if home.in_library and home.part != '__main__':
+    return True
+  parts = use.module.split('.')
+  if parts[0] == 'experiments':
+    return False
+  return parts[0] != 'bitjax' or _part(use.module) in ('cli', 'studies')
 
 
 def _downwards(home, use):
@@ -111,40 +169,44 @@ def _downwards(home, use):
 
 
 def only_in(names: set[str], parts: set[str]):
-  """These distributions are imported only in these parts and experiments."""
+  """These distributions are imported only in these parts."""
 
   def holds(home, use):
     foreign = use.module.split('.')[0] not in names
-    return foreign or not home.in_library or home.part in parts
+    return foreign or home.part in parts
 
   return holds
 
 
 def lazily(names: set[str]):
-  """The library imports these where it uses them, or for annotations."""
+  """These are imported where they are used, or for annotations."""
 
   def holds(home, use):
     foreign = use.module.split('.')[0] not in names
-    late = use.inside_function or use.type_checking
-    return foreign or not home.in_library or late
+    return foreign or use.inside_function or use.type_checking
 
   return holds
 
 
-STUDY_TOOLS = {'absl', 'matplotlib', 'xarray'}
+TOOLS = {'absl', 'matplotlib', 'xarray'}
+EXTRAS = {'tqdm', 'sklearn', 'mlxtend', 'pyarrow', 'PIL', 'scipy', 'grain'}
 RULES: dict[str, Callable[[Home, Import], bool]] = {
-  'own package and lower floors only': _floor,
+  'own package and lower floors only': _floors,
+  'the two towers do not know each other': _towers,
+  'evidence knows nothing of bitjax': _evidence,
+  'a study imports no study': _rooms,
   'private modules stay in their package': _private,
-  'experiments know no experiments': _alone,
+  'binaries know cli and studies only': _binaries,
   'the library knows no experiments or tests': _downwards,
   'flax only in nn and training': only_in({'flax'}, {'nn', 'training'}),
-  'absl, matplotlib, xarray only in studies': only_in(
-    STUDY_TOOLS, {'cli', 'evidence', 'studies', 'sweeps'}
+  'absl, matplotlib, xarray only in the workshop and studies': only_in(
+    TOOLS, {*WORKSHOP, 'studies'}
   ),
-  'absl, matplotlib, xarray where they are used': lazily(STUDY_TOOLS),
+  'absl, matplotlib, xarray and extras where they are used': lazily(
+    TOOLS | EXTRAS
+  ),
 }
 ENVIRONMENT = {'environ', 'environb', 'getenv', 'putenv', 'FLAGS'}
-MAX_LINES = {'bitjax': 400, 'experiments': 200}
 
 
 def imports(source: str, home: Home) -> Iterator[Import]:
@@ -216,14 +278,14 @@ def environment_reads(source: str) -> list[str]:
   return found
 
 
-def sources() -> dict[Home, pathlib.Path]:
+def sources() -> dict[Home, str]:
   found = {}
   for package in ('bitjax', 'experiments'):
     for path in sorted((ROOT / package).rglob('*.py')):
       names = path.relative_to(ROOT).with_suffix('').parts
       is_package = names[-1] == '__init__'
       names = names[:-1] if is_package else names
-      found[Home('.'.join(names), is_package)] = path
+      found[Home('.'.join(names), is_package)] = path.read_text()
   return found
 
 
@@ -235,55 +297,103 @@ PUBLIC = [
   if not any(name.startswith('_') for name in home.module.split('.'))
   and home.part != 'version'  # It defines nothing but `__version__`.
 ]
-every_home = pytest.mark.parametrize('home', SOURCES, ids=lambda h: h.module)
+
+
+def limit(home: Home) -> int:
+  """The most lines that a file may have."""
+  if not home.in_library:
+    return MAX_BINARY
+  return MAX_STUDY if home.module.endswith('.study') else MAX_LINES
 
 
 class TestFiles:
-  """Every file of the library and of the experiments."""
+  """Every file of the library and every binary."""
 
-  @every_home
-  def test_imports(self, home):
-    assert not violations(SOURCES[home].read_text(), home)
+  @pytest.mark.parametrize('rule', RULES)
+  def test_imports(self, rule):
+    holds = RULES[rule]
+    broken = [
+      f'{home.module} imports {use.module}'
+      for home, source in SOURCES.items()
+      for use in imports(source, home)
+      if not holds(home, use)
+    ]
+    assert not broken
 
-  @every_home
-  def test_length_and_docstring(self, home):
-    source = SOURCES[home].read_text()
-    limit = MAX_LINES.get(home.module, MAX_LINES[home.module.split('.')[0]])
-    assert len(source.splitlines()) <= limit
-    assert ast.get_docstring(ast.parse(source))
+  def test_lengths(self):
+    lines = {home: len(text.splitlines()) for home, text in SOURCES.items()}
+    assert len(lines) > 100
+    assert not [
+      f'{home.module}: {count} lines, at most {limit(home)}'
+      for home, count in lines.items()
+      if count > limit(home)
+    ]
 
-  @every_home
-  def test_flags_and_environment_are_read_in_studies_only(self, home):
-    if home.in_library and home.part not in ('studies', 'sweeps'):
-      assert not environment_reads(SOURCES[home].read_text())
+  def test_every_file_says_what_it_is_for(self):
+    assert not [
+      home.module
+      for home, source in SOURCES.items()
+      if not ast.get_docstring(ast.parse(source))
+    ]
+
+  def test_flags_and_environment_are_read_in_the_workshop_and_studies(self):
+    readers = {'sweeps', 'cli', 'studies'}
+    assert not [
+      f'{home.module}: {found}'
+      for home, source in SOURCES.items()
+      if home.part not in readers and (found := environment_reads(source))
+    ]
 
   def test_every_part_has_a_floor(self):
-    parts = {home.part for home in LIBRARY} - {''}
-    assert parts <= set(FLOORS)
-    assert len(SOURCES) > 10
+    assert {home.part for home in LIBRARY} - {''} <= set(FLOORS)
+
+
+class TestStudies:
+  """Every study has a room, a binary, a page and tests, and nothing is left over."""
+
+  def test_rooms(self):
+    rooms = {home.room for home in LIBRARY} - {''}
+    assert rooms == {*studies.NAMES, *SHARED_ROOMS}
+
+  def test_binaries(self):
+    binaries = {home.module.rpartition('.')[2] for home in SOURCES}
+    assert {p.stem for p in (ROOT / 'experiments').glob('*.py')} == set(
+      studies.NAMES
+    )
+    assert set(studies.NAMES) <= binaries
+
+  def test_pages(self):
+    pages = {path.stem for path in (ROOT / 'docs').rglob('*.md')}
+    assert not set(studies.NAMES) - pages
+
+  def test_tests(self):
+    folder = ROOT / 'tests' / 'studies'
+    missing = [
+      name
+      for name in studies.NAMES
+      if not list(folder.glob(f'{name}/*_test.py'))
+      and not (folder / f'{name}_test.py').is_file()
+    ]
+    assert not missing
 
 
 class TestContracts:
   """`__all__` is the contract of a public module."""
 
-  @pytest.mark.parametrize('name', PUBLIC)
-  def test_public_names_resolve_and_are_documented(self, name):
-    module = importlib.import_module(name)
-    assert module.__all__ == list(dict.fromkeys(module.__all__))
-    for symbol in module.__all__:
-      value = getattr(module, symbol)
-      if inspect.isclass(value) or inspect.isfunction(value):
-        assert inspect.getdoc(value), f'{name}.{symbol} has no docstring'
-
-  def test_import_is_light(self):
-    """Importing every public module needs none of the extras."""
-    assert bitjax.__version__
-    extras = {'tqdm', 'sklearn', 'mlxtend', 'pyarrow', 'PIL', 'scipy', 'grain'}
-    for home in LIBRARY:
-      for use in imports(SOURCES[home].read_text(), home):
-        top = use.module.split('.')[0]
-        late = use.inside_function or use.type_checking
-        assert top not in extras or late, f'{home.module} imports {top}'
+  def test_public_names_resolve_and_are_documented(self):
+    problems = []
+    for name in PUBLIC:
+      module = importlib.import_module(name)
+      if module.__all__ != list(dict.fromkeys(module.__all__)):
+        problems.append(f'{name}.__all__ names something twice')
+      for symbol in module.__all__:
+        value = getattr(module, symbol, None)
+        if value is None:
+          problems.append(f'{name} has no {symbol}')
+        documented = inspect.isclass(value) or inspect.isfunction(value)
+        if documented and not inspect.getdoc(value):
+          problems.append(f'{name}.{symbol} has no docstring')
+    assert not problems
 
 
 SCANS = Home('bitjax.scans._view')
@@ -316,44 +426,57 @@ FORMS = {
 class TestPlanted:
   """Planted violations are found; their lawful neighbours are not."""
 
-  @pytest.mark.parametrize('form', FORMS)
-  def test_every_form_of_import(self, form):
-    found = violations(FORMS[form], SCANS)
-    assert any('own package and lower floors' in line for line in found), found
-    lawful = FORMS[form].replace('nn', 'quantizers').replace('_mlp', 'sign')
-    assert not violations(lawful, SCANS)
+  def test_every_form_of_import(self):
+    for form, source in FORMS.items():
+      found = violations(source, SCANS)
+      assert any('own package and lower floors' in line for line in found), form
+      lawful = source.replace('nn', 'quantizers').replace('_mlp', 'sign')
+      assert not violations(lawful, SCANS), form
 
   @pytest.mark.parametrize(
     ('rule', 'home', 'source'),
     [
       ('floors', Home('bitjax.types'), 'from bitjax import quantizers'),
+      ('floors', Home('bitjax.files'), 'from bitjax import types'),
       ('floors', Home('bitjax.quantizers._a'), 'from bitjax import data'),
       ('floors', Home('bitjax.transforms', True), 'import bitjax.quantizers'),
       ('floors', Home('bitjax.data.idx'), 'from bitjax import scans'),
       ('floors', Home('bitjax.scans._view'), 'from bitjax import descent'),
       ('floors', Home('bitjax.nn._mlp'), 'from bitjax import studies'),
-      ('floors', Home('bitjax.studies.a'), 'from bitjax import training'),
       ('floors', Home('bitjax.training.a'), 'from bitjax import studies'),
+      ('floors', Home('bitjax.sweeps.a'), 'from bitjax.cli import rundir'),
       ('floors', Home('bitjax', True), 'from bitjax import quantizers'),
       ('floors', Home('bitjax.types'), 'from bitjax import unheard_of'),
       ('floors', Home('bitjax.types'), 'from bitjax import tree'),
       ('floors', Home('bitjax.lanes'), 'from bitjax import tree'),
       ('floors', Home('bitjax.new_part'), 'from bitjax import types'),
+      ('towers', Home('bitjax.nn._mlp'), 'from bitjax import evidence'),
+      ('towers', Home('bitjax.training._fit'), 'from bitjax.sweeps import job'),
+      ('towers', Home('bitjax.cli.flags'), 'from bitjax import quantizers'),
+      ('towers', Home('bitjax.cli.flags'), 'from bitjax.data import datasets'),
+      ('towers', Home('bitjax.cli.flags'), 'from bitjax.data import cached'),
+      ('evidence', Home('bitjax.evidence.plots'), 'from bitjax import types'),
+      ('no study', Home('bitjax.studies.a.b'), 'from bitjax.studies import c'),
+      ('no study', Home('bitjax.studies.a'), 'import bitjax.studies.b.arms'),
+      ('no study', Home('bitjax.studies.toy.a'), 'import bitjax.studies.dsq'),
       ('private', Home('bitjax.nn._mlp'), 'from bitjax.scans import _view'),
       ('private', Home('bitjax.nn._mlp'), 'import bitjax.scans._view'),
       ('private', Home('bitjax.nn._mlp'), 'from bitjax.scans._view import A'),
       ('private', Home('experiments.a'), 'from bitjax.nn import _mlp'),
-      ('experiments', Home('experiments.a'), 'from experiments import b'),
-      ('experiments', Home('experiments.a'), 'from . import b'),
-      ('experiments', Home('experiments.a'), 'import experiments.b'),
+      ('binaries', Home('experiments.a'), 'from experiments import b'),
+      ('binaries', Home('experiments.a'), 'from . import b'),
+      ('binaries', Home('experiments.a'), 'import experiments.b'),
+      ('binaries', Home('experiments.a'), 'from bitjax import nn'),
+      ('binaries', Home('bitjax.__main__'), 'from bitjax import sweeps'),
       ('the library', Home('bitjax.studies.a'), 'import experiments.b'),
       ('the library', Home('bitjax.lanes'), 'from tests import conftest'),
       ('flax', Home('bitjax.scans._view'), 'from flax import linen'),
       ('flax', Home('bitjax.studies.a'), 'import flax.linen as nn'),
-      ('only in studies', Home('bitjax.lanes'), 'def f():\n  import xarray'),
-      ('only in studies', Home('bitjax.nn._mlp'), 'from absl import flags'),
+      ('only in', Home('bitjax.lanes'), 'def f():\n  import xarray'),
+      ('only in', Home('bitjax.nn._mlp'), 'from absl import flags'),
       ('where they', Home('bitjax.studies.a'), 'import matplotlib.pyplot'),
-      ('where they', Home('bitjax.studies.a'), 'from absl import flags'),
+      ('where they', Home('bitjax.cli.a'), 'from absl import flags'),
+      ('where they', Home('bitjax.evidence.a'), 'from scipy import stats'),
     ],
   )
   def test_every_rule(self, rule, home, source):
@@ -364,8 +487,7 @@ class TestPlanted:
     ('home', 'source'),
     [
       (Home('bitjax.tree'), 'from bitjax import types'),
-      (Home('bitjax.descent'), 'from bitjax import scans, transforms, tree'),
-      (Home('bitjax.measures'), 'from bitjax.scans import LayerView'),
+      (Home('bitjax.descent'), 'from bitjax import transforms, tree'),
       (
         Home('bitjax.nn._mlp'),
         'from flax import linen\nfrom bitjax import scans',
@@ -374,12 +496,20 @@ class TestPlanted:
       (Home('bitjax.nn', True), 'from ._mlp import MLP'),
       (Home('bitjax.scans._a'), 'from bitjax.scans import _view'),
       (Home('bitjax', True), 'from bitjax.version import __version__'),
-      (Home('bitjax.studies.a'), 'def f():\n  from absl import flags'),
+      (Home('bitjax.sweeps.a'), 'from bitjax import files, lanes, types'),
+      (Home('bitjax.cli.a'), 'from bitjax.data import cache'),
+      (Home('bitjax.cli.a'), 'def f():\n  from absl import flags'),
       (
         Home('bitjax.studies.a'),
         'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  import xarray',
       ),
-      (Home('experiments.a'), 'import xarray\nfrom bitjax import studies, nn'),
+      (Home('bitjax.studies.a.b'), 'from bitjax.studies.a import c'),
+      (Home('bitjax.studies.a'), 'from bitjax.studies import toy, recipes'),
+      (Home('bitjax.studies.a'), 'from bitjax import training, evidence, cli'),
+      (
+        Home('experiments.a'),
+        'from bitjax import cli\nfrom bitjax.studies import a',
+      ),
     ],
   )
   def test_lawful_imports(self, home, source):
@@ -398,3 +528,8 @@ class TestPlanted:
   def test_environment_reads(self, source):
     assert environment_reads(source)
     assert not environment_reads('import os\nx = os.path.join("a", "b")')
+
+  def test_long_files(self):
+    assert limit(Home('experiments.a')) == 30
+    assert limit(Home('bitjax.studies.a.study')) == 200
+    assert limit(Home('bitjax.studies.a.arms')) == limit(Home('bitjax.types'))

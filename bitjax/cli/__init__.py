@@ -8,6 +8,7 @@ program that runs one from the command line ends with
 """
 
 from bitjax.cli import results
+from bitjax.cli import status
 from bitjax.cli.flags import check
 from bitjax.cli.flags import encode
 from bitjax.cli.flags import flag
@@ -27,4 +28,5 @@ __all__ = [
   'launch',
   'main',
   'results',
+  'status',
 ]

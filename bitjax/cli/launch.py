@@ -97,7 +97,7 @@ def launch(
         return 1
       if job.index():  # Process 0 judges and draws.
         return 0
-      judged = study.verdicts(results)
+      judged = list(study.verdicts(results))
       try:
         written = _conclude(directory, results, judged, study.plot)
       except OSError as error:

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Prints the status of each directory; returns the exit status."""
   directories = sys.argv[1:] if argv is None else list(argv)
   if not directories or any(name.startswith('-') for name in directories):
-    print('usage: python -m bitjax status DIRECTORY...')
+    print('usage: bitjax status DIRECTORY...')
     return 0 if directories in (['--help'], ['-h']) else 2
   try:
     for name in directories:

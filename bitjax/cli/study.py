@@ -6,7 +6,7 @@ binds them together as one value. `cli.main` makes a command of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -44,7 +44,7 @@ class Study(Generic[Config]):
   config: type[Config]
   presets: Mapping[str, Mapping[str, Any]]
   run: Callable[[Config, sweep_lib.Sweep], xarray.Dataset]
-  verdicts: Callable[[xarray.Dataset], list[verdicts_lib.Verdict]]
+  verdicts: Callable[[xarray.Dataset], Iterable[verdicts_lib.Verdict]]
   plot: Callable[[xarray.Dataset], figure.Figure]
 
   @property

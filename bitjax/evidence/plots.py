@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
   'RED',
   'TEAL',
   'band',
+  'log_axis',
   'style',
   'whisker',
 ]
@@ -48,6 +50,16 @@ LINE_STYLES: tuple[Any, ...] = (
   (0, (8, 2)),
 )
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+
+# Digits of the ticks of a decade, the densest first, and how many fit on an axis.
+_DIGITS = (
+  tuple(d / 100 for d in range(100, 1000, 2)),
+  *(tuple(d / 10 for d in range(10, 100, step)) for step in (1, 2, 5)),
+  (1, 1.5, 2, 3, 5, 7),
+  (1, 3),
+  (1,),
+)
+_MAX_TICKS = 5
 
 _STYLE = {
   'axes.axisbelow': True,
@@ -169,6 +181,21 @@ def band(
       x, low, high, where=known.tolist(), color=color, alpha=0.18, linewidth=0
     )
   return drawn
+
+
+def log_axis(ax: axes_lib.Axes) -> None:
+  """Makes the x axis logarithmic, with few plain numbers over any range."""
+  ax.set_xscale('log')
+  low, high = ax.get_xlim()
+  decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+  ticks: list[float] = []
+  for digits in _DIGITS:
+    ticks = [d * 10.0**k for k in decades for d in digits]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) <= _MAX_TICKS:
+      break
+  ax.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=7)
+  ax.set_xticks([], minor=True)
 
 
 def _intervals(samples: Any, level: float) -> list[intervals.Interval]:

@@ -15,6 +15,7 @@ from bitjax.nn._passing import LayerPassing
 from bitjax.nn._passing import gradient_passing
 from bitjax.nn._progress import plain_convolutions
 from bitjax.nn._progress import training_progress
+from bitjax.nn._resnet import RESNET_VARIANTS
 from bitjax.nn._resnet import ResNet
 from bitjax.nn._resnet import resnet18
 from bitjax.nn._resnet import resnet20
@@ -30,6 +31,7 @@ from bitjax.nn._views import network_view
 __all__ = [
   'INITS',
   'MLP',
+  'RESNET_VARIANTS',
   'VGG',
   'BatchNorm',
   'GradientPassing',

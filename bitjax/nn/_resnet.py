@@ -23,9 +23,9 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.nn import _blocks
 
-__all__ = ['ResNet', 'resnet18', 'resnet20', 'resnet32']
+__all__ = ['RESNET_VARIANTS', 'ResNet', 'resnet18', 'resnet20', 'resnet32']
 
-VARIANTS = ('plain', 'bireal', 'react')
+RESNET_VARIANTS = ('plain', 'bireal', 'react')
 SHORTCUTS = ('pad', 'projection')
 
 
@@ -129,7 +129,7 @@ class ResNet(_blocks.Network):
     )
 
   def _check(self):
-    types.check_choice('variant', self.variant, VARIANTS)
+    types.check_choice('variant', self.variant, RESNET_VARIANTS)
     types.check_choice('shortcut', self.shortcut, SHORTCUTS)
     sizes = (*self.stages, *self.widths)
     if not sizes or len(self.stages) != len(self.widths) or min(sizes) < 1:

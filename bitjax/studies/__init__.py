@@ -1,32 +1,44 @@
-"""Studies: from a configuration to labelled results, verdicts and a figure.
+"""The studies: each answers one question, and each has a room of its own.
 
-An experiment is one file with ``Config``, ``PRESETS``, ``run(config, sweep)``,
-``verdicts(results)`` and ``plot(results)``, and ends with
-
-  if __name__ == '__main__':
-    cli.main(Config, PRESETS, run, verdicts, plot)
+A study is a package or a module `bitjax.studies.<name>` with a `cli.Study` named
+``STUDY``; `toy` and `recipes` are rooms that several studies share. Importing this
+package imports none of them.
 """
 
-from bitjax.cli import results
-from bitjax.cli.flags import check
-from bitjax.cli.flags import encode
-from bitjax.cli.flags import flag
-from bitjax.cli.grids import Grid
-from bitjax.cli.launch import launch
-from bitjax.cli.launch import main
-from bitjax.cli.rundir import RunDirectory
-from bitjax.studies.toy_config import StepsConfig
-from bitjax.studies.toy_config import ToyConfig
+from __future__ import annotations
 
-__all__ = [
-  'Grid',
-  'RunDirectory',
-  'StepsConfig',
-  'ToyConfig',
-  'check',
-  'encode',
-  'flag',
-  'launch',
-  'main',
-  'results',
-]
+import ast
+import importlib
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from bitjax.cli import Study
+
+__all__ = ['NAMES', 'load', 'question']
+
+NAMES = (
+  'multistep_ste',
+  'variant_ste',
+  'discrete_gradient',
+  'discrete_optimum',
+  'local_optima',
+  'train_cifar',
+  'dsq',
+  'estimator_gallery',
+  'benchmark',
+  'scaling',
+)
+
+
+def load(name: str) -> Study[Any]:
+  """Imports a study; ``name`` is one of `NAMES`."""
+  return importlib.import_module(f'bitjax.studies.{name}').STUDY
+
+
+def question(name: str) -> str:
+  """The first line of a study's docstring, read without importing the study."""
+  room = pathlib.Path(__file__).parent / name
+  file = room / 'study.py' if room.is_dir() else room.with_suffix('.py')
+  source = ast.parse(file.read_text(encoding='utf-8'))
+  return (ast.get_docstring(source) or '').partition('\n')[0]

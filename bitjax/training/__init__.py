@@ -5,6 +5,7 @@ schedule of the progress) and the update that ends it. `fit` runs it on feeds of
 `bitjax.data`, for several seeds side by side, with checkpoints that it goes on from.
 """
 
+from bitjax.training._checkpoints import KEPT
 from bitjax.training._checkpoints import Checkpoints
 from bitjax.training._checkpoints import describe
 from bitjax.training._checkpoints import load_variables
@@ -20,12 +21,15 @@ from bitjax.training._log import Log
 from bitjax.training._losses import Distillation
 from bitjax.training._losses import cross_entropy
 from bitjax.training._losses import divergence
+from bitjax.training._optimizers import DECAYED
 from bitjax.training._optimizers import OPTIMIZERS
 from bitjax.training._optimizers import MultiplierState
 from bitjax.training._optimizers import optimizer
 from bitjax.training._outcome import LAYERED
 from bitjax.training._outcome import layout
 from bitjax.training._outcome import outcome
+from bitjax.training._recipes import BORDERS
+from bitjax.training._recipes import OFFSETS
 from bitjax.training._recipes import Recipe
 from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
@@ -41,7 +45,11 @@ from bitjax.training._state import variables_of
 from bitjax.training._task import Task
 
 __all__ = [
+  'BORDERS',
+  'DECAYED',
+  'KEPT',
   'LAYERED',
+  'OFFSETS',
   'OPTIMIZERS',
   'PROGRESS',
   'SCHEDULES',

@@ -26,9 +26,9 @@ from orbax.checkpoint import v1 as ocp
 from bitjax import types
 from bitjax.training import _state
 
-__all__ = ['WHICH', 'Checkpoints', 'describe', 'load_variables']
+__all__ = ['KEPT', 'Checkpoints', 'describe', 'load_variables']
 
-WHICH = ('latest', 'best')
+KEPT = ('latest', 'best')  # The latter on validation examples.
 _METRIC = 'validation_accuracy'
 
 
@@ -136,7 +136,7 @@ def load_variables(
   Raises:
     ValueError: if there is no such checkpoint, or no such network in it.
   """
-  types.check_choice('which', which, WHICH)
+  types.check_choice('which', which, KEPT)
   path = pathlib.Path(folder).absolute()
   if not path.is_dir():
     raise types.BadInput(f'{folder} is not a folder with checkpoints.')

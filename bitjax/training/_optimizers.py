@@ -17,7 +17,7 @@ import optax
 from bitjax import transforms
 from bitjax import types
 
-__all__ = ['OPTIMIZERS', 'MultiplierState', 'optimizer']
+__all__ = ['DECAYED', 'OPTIMIZERS', 'MultiplierState', 'optimizer']
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw', 'bop')
 DECAYED = ('kernels', 'all')

@@ -20,7 +20,7 @@ from bitjax.training import _optimizers
 from bitjax.training import _schedules
 from bitjax.training import _task
 
-__all__ = ['Recipe']
+__all__ = ['BORDERS', 'OFFSETS', 'Recipe']
 
 BORDERS = ('black', 'mean')
 OFFSETS = ('image', 'batch')

@@ -8,7 +8,6 @@ import os
 import pathlib
 import platform
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from bitjax import files
 from bitjax import sweeps
 from bitjax.cli import lock
 from bitjax.cli import status
-from bitjax.studies import soak
+from bitjax.studies.scaling import soak
 from bitjax.sweeps import manifest
 from bitjax.version import __version__
 
@@ -191,7 +190,7 @@ class TestLock:
 
 
 class TestWrites:
-  """Writes that fail, and writes in which the process dies."""
+  """Writes that fail."""
 
   @pytest.mark.parametrize(
     ('number', 'message'),
@@ -225,36 +224,6 @@ class TestWrites:
     assert launch('--preset=smoke', '--chunk=1') == 0
     assert '4 lanes, 2 of them done before' in capsys.readouterr().err
     assert soak.fingerprint(RUN) == soak.fingerprint(pathlib.Path('whole'))
-
-  def test_killed_at_any_moment_and_inside_of_writes(self, tmp_path):
-    """The short form of ``python -m bitjax.studies.soak DIRECTORY 50``."""
-    command = [sys.executable, '-m', 'bitjax.studies.soak', tmp_path, '8']
-    quickly = {  # A program is compiled once, not in every run.
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-      'JAX_ENABLE_COMPILATION_CACHE': '1',
-      'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'programs'),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    }
-    ran = subprocess.run(
-      [*command, '--seeds=4', '--chunk=2', '--optimizers=sgd'],
-      cwd=ROOT,
-      env=os.environ | quickly,
-      capture_output=True,
-      text=True,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    found = json.loads(ran.stdout)
-    assert found['kills'] == 8 and found['ends'] >= 1
-    assert found['equal'] and not found['leftovers']
-
-  def test_the_soak_would_notice(self, launch):
-    assert launch('--preset=smoke', '--out=a') == 0
-    assert launch('--preset=smoke', '--out=b', '--seeds=1') == 0
-    a, b = pathlib.Path('a'), pathlib.Path('b')
-    assert soak.fingerprint(a) != soak.fingerprint(b)
-    (a / '.x.1.partial').touch()
-    (a / lock.NAME).touch()
-    assert len(soak.leftovers(a)) == 2
 
 
 class TestStatus:

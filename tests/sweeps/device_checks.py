@@ -17,7 +17,7 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import sweeps
 from bitjax import training
-from bitjax.studies import workload
+from bitjax.studies.scaling import workload
 from bitjax.sweeps import meshes
 from bitjax.training import _fit
 from bitjax.training import _task

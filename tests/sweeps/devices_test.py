@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bitjax import lanes
-from bitjax.studies import soak
+from bitjax.studies.scaling import soak
 from bitjax.sweeps import compute
 from bitjax.sweeps import job
 from bitjax.sweeps import meshes
@@ -118,7 +118,12 @@ class TestDevices:
 
 def work(directory, devices, *flags, number=None, count=2):
   """Starts the workload, alone or as one process of a job."""
-  arguments = ['-m', 'bitjax.studies.workload', f'--out={directory}', *flags]
+  arguments = [
+    '-m',
+    'bitjax.studies.scaling.workload',
+    f'--out={directory}',
+    *flags,
+  ]
   if number is not None:
     arguments += [f'--num_processes={count}', f'--process_id={number}']
   return start(arguments, directory.parent, devices)

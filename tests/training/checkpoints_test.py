@@ -5,7 +5,7 @@ import pytest
 
 from bitjax import quantizers
 from bitjax import training
-from bitjax.studies import train_choices
+from bitjax.studies import recipes
 from bitjax.training import _checkpoints
 
 
@@ -126,8 +126,8 @@ class TestBadFolders:
 def test_descriptions_tell_quantizers_apart(tiny):
   sign = quantizers.sign()
   made = [
-    *(train_choices.WEIGHTS[name].quantizer for name in train_choices.WEIGHTS),
-    *train_choices.INPUTS.values(),
+    *(recipes.WEIGHTS[name].quantizer for name in recipes.WEIGHTS),
+    *recipes.INPUTS.values(),
     quantizers.attach(sign, quantizers.window(0.5)),
     quantizers.attach(sign, quantizers.dsq(0.1)),
     quantizers.learned_dsq(2, alpha=0.9, alpha_end=0.05),

@@ -1,0 +1,67 @@
+"""The command ``bitjax``, or ``python -m bitjax``: runs a study, or says how far it is.
+
+bitjax                    lists the studies
+bitjax STUDY --help       the manual page of one
+bitjax STUDY --flags      runs it
+bitjax status DIR...      how far a run is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import difflib
+import sys
+
+from bitjax import studies
+
+__all__ = ['main']
+
+_HELP = ('-h', '-help', '--help')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; returns its exit status.
+
+  Args:
+    argv: arguments, without the name of the program; None for those of `sys.argv`.
+  """
+  argv = sys.argv[1:] if argv is None else list(argv)
+  if not argv or argv[0] in _HELP:
+    print(_overview())
+    return 0
+  from bitjax import cli  # Imports JAX, which takes a second.
+
+  name, *rest = argv
+  if name == 'status':
+    return cli.status.main(rest)
+  if name not in studies.NAMES:
+    close = difflib.get_close_matches(name, (*studies.NAMES, 'status'), n=1)
+    way = (
+      f'did you mean {close[0]}?' if close else '"bitjax" lists the studies.'
+    )
+    print(f'bitjax: there is no study {name!r}; {way}', file=sys.stderr)
+    return 2
+  cli.main(studies.load(name), rest, program=f'bitjax {name}')
+
+
+def _overview() -> str:
+  width = max(map(len, studies.NAMES))
+  rows = [
+    f'  {name:<{width}}  {studies.question(name)}' for name in studies.NAMES
+  ]
+  return '\n'.join(
+    [
+      'Runs the studies of bitjax.',
+      '',
+      'usage: bitjax STUDY [--preset=NAME] [--flag=value ...]',
+      '       bitjax STUDY --help',
+      '       bitjax status DIRECTORY...',
+      '',
+      'studies:',
+      *rows,
+    ]
+  )
+
+
+if __name__ == '__main__':
+  sys.exit(main())

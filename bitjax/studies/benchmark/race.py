@@ -1,0 +1,77 @@
+"""How the benchmark times things: contestants take turns, on one synthetic problem.
+
+A machine that slows down slows all contestants, so their ratios stay the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import itertools
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import scans
+from bitjax import sweeps
+from bitjax.studies import toy
+
+__all__ = ['problem', 'race']
+
+
+def race(
+  contestants: Mapping[str, Callable[[], Any]], turns: int
+) -> dict[str, float]:
+  """Median seconds of each, taking turns, after one turn that does not count.
+
+  Args:
+    contestants: name -> what is timed, until its arrays are ready.
+    turns: that count.
+  """
+  times: dict[str, list[float]] = {name: [] for name in contestants}
+  for turn in range(turns + 1):
+    for name, contestant in contestants.items():
+      start = time.perf_counter()
+      jax.block_until_ready(contestant())
+      if turn:
+        times[name].append(time.perf_counter() - start)
+  return {name: float(np.median(spent)) for name, spent in times.items()}
+
+
+def problem(
+  batch_size: int,
+  hidden: tuple[int, ...],
+  network: str,
+  layer: str = 'Dense_0',
+) -> tuple[scans.LayerView, int, int]:
+  """One layer of a network on one synthetic batch.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    network: its name, as in the studies.
+    layer: the layer's name.
+
+  Returns:
+    The view, and the FLOPs of a forward pass: of the first layer, and of the rest.
+  """
+  config = toy.Config(
+    dataset='synthetic', batch_size=(batch_size,), hidden=hidden
+  )
+  problems = config.open(sweeps.Sweep())
+  model = problems.model(network)
+
+  @jax.jit
+  def look(arrays):
+    trial = problems.trial(0, arrays)
+    posed = toy.pose_problem(model, trial, batch_size, layer=layer)
+    return posed.search
+
+  arrays = jax.tree.map(jnp.asarray, problems.arrays)
+  view = look(arrays)
+  sizes = (math.prod(problems.dataset.images.shape[1:]), *hidden, 10)
+  first, *rest = [2 * a * b for a, b in itertools.pairwise(sizes)]
+  return view, batch_size * first, batch_size * sum(rest)

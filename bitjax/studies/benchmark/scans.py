@@ -1,0 +1,240 @@
+"""What exact scans cost, in forward passes of the same network on the same batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import resource
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import scans
+from bitjax.studies.benchmark import race
+
+__all__ = [
+  'flip_gains',
+  'line_scan',
+  'peak_memory',
+  'report_memory',
+  'scaling',
+]
+
+RANGE = (1e-5, 1e-1)  # Of the learning rates.
+STEP = 0.01  # Of full-precision weights.
+
+# The case -> its network, and whether the direction has l2 norm 1 or linf norm 1.
+_LINES = {
+  'binary, l2': ('binary', 'l2'),
+  'binary, linf': ('binary', 'linf'),
+  'full precision': ('full_precision', 'l2'),
+}
+_FLIPS = {
+  'binary': ('binary', None),
+  'binary weights, ReLU': ('binary_weights', None),
+  'full precision, both signs': ('full_precision', STEP),
+}
+
+
+def line_scan(
+  batch_size: int,
+  hidden: tuple[int, ...],
+  num_rates: int,
+  num_timed: int,
+  turns: int,
+) -> dict[str, float]:
+  """Forward passes of a scan (brute force: of a point of it).
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    num_rates: points of the scan.
+    num_timed: points of the scan that is timed by brute force.
+    turns: of each contestant.
+  """
+  found = {}
+  for case, (network, norm) in _LINES.items():
+    view, direction = _line(batch_size, hidden, network, norm)
+    rates = jnp.linspace(*RANGE, num_rates)
+    found[f'line scan, {case}'] = _passes(
+      view, lambda view, d=direction, r=rates: _scan(view, d, r), turns
+    )
+  view, direction = _line(batch_size, hidden, 'full_precision', 'l2')
+  rates = jnp.linspace(*RANGE, num_timed)
+  brute = _passes(
+    view, lambda view: _scan(view, direction, rates, 'brute_force'), turns
+  )
+  return {'line scan, brute force': brute / num_timed, **found}
+
+
+def flip_gains(
+  batch_size: int, hidden: tuple[int, ...], turns: int
+) -> dict[str, float]:
+  """Forward passes for the gains of all moves of the first layer.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    turns: of each contestant.
+  """
+  found = {}
+  for case, (network, step) in _FLIPS.items():
+    view, _, _ = race.problem(batch_size, hidden, network)
+    found[f'flip gains, {case}'] = _passes(
+      view, lambda view, s=step: scans.flip_gains(view, step=s), turns
+    )
+  return found
+
+
+def scaling(
+  batch_size: int, hidden: tuple[int, ...], turns: int, *, num_flips: int = 64
+) -> dict[str, float]:
+  """How the cost of binary flip gains grows, and what one flip of a descent costs.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    turns: of each contestant.
+    num_flips: flips of a descent.
+
+  Returns:
+    Ratios of times: of a batch four times as large, per example; of a layer with
+    four times as many units, per unit; of a layer with three more before it and the
+    same behind it. And the forward passes of a flip.
+  """
+  first, *rest = hidden
+  quarter = max(first // 4, 1)
+
+  def gains(batch_size, hidden, layer='Dense_0'):
+    view, _, _ = race.problem(batch_size, hidden, 'binary', layer)
+    return lambda: scans.flip_gains(view)
+
+  few = max(batch_size // 4, 1)
+  seconds = race.race(
+    {
+      'all': gains(batch_size, hidden),
+      'few examples': gains(few, hidden),
+      'few units': gains(batch_size, (quarter, *rest)),
+      'one before': gains(few, (first,) * 3, 'Dense_1'),
+      'four before': gains(few, (first,) * 6, 'Dense_4'),
+    },
+    turns,
+  )
+  view, _, _ = race.problem(batch_size, hidden, 'binary')
+  short, long = (
+    _passes(view, lambda view, n=n: scans.flip_descent(view, n), turns)
+    for n in (num_flips // 4, num_flips)
+  )
+  flips = num_flips - num_flips // 4
+  return {
+    'flip gains, four times the examples': (
+      seconds['all'] / seconds['few examples'] * few / batch_size
+    ),
+    'flip gains, four times the units': (
+      seconds['all'] / seconds['few units'] * quarter / first
+    ),
+    'flip gains, four layers before': (
+      seconds['four before'] / seconds['one before']
+    ),
+    'flip descent, a flip': (long - short) / flips,
+  }
+
+
+def _line(batch_size, hidden, network, norm):
+  """A view, and the direction of its gradient."""
+  view, _, _ = race.problem(batch_size, hidden, network)
+  gradient = _gradient(view)
+  size = {'l2': jnp.linalg.norm, 'linf': lambda g: jnp.max(jnp.abs(g))}[norm]
+  return view, gradient / size(gradient)
+
+
+@jax.jit
+def _forward(view):
+  return view.loss(view.kernel)
+
+
+@jax.jit
+def _gradient(view):
+  return jax.grad(view.loss)(view.kernel)
+
+
+def _scan_losses(view, direction, rates, path='auto'):
+  return scans.line_scan(view, direction, rates, path=path).losses
+
+
+_scan = jax.jit(_scan_losses, static_argnames=('path',))
+
+
+def _passes(
+  view: scans.LayerView, scan: Callable[[scans.LayerView], Any], turns: int
+) -> float:
+  """Time of a scan over that of a forward pass, in turns."""
+  seconds = race.race(
+    {'forward': lambda: [_forward(view) for _ in range(8)],
+     'scan': lambda: scan(view)},
+    turns,
+  )  # fmt: skip
+  return 8 * seconds['scan'] / seconds['forward']
+
+
+def peak_memory(
+  batch_size: int, hidden: tuple[int, ...], num_rates: int, num_timed: int
+) -> dict[str, float]:
+  """The most that line scans, and flip gains, need of a process, in GiB.
+
+  Args:
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    num_rates: points of the scan.
+    num_timed: points of the part of it that is run by brute force.
+  """
+  found = {}
+  for kind in ('line scan', 'flip gains'):
+    # In a process of its own, which has held nothing else.
+    program = (
+      'from bitjax.studies.benchmark import scans; scans.report_memory'
+      f'{(kind, batch_size, hidden, num_rates, num_timed)}'
+    )
+    command = [sys.executable, '-c', program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found[f'{kind}, peak memory'] = float(done.stdout)
+  return found
+
+
+def report_memory(
+  kind: str,
+  batch_size: int,
+  hidden: tuple[int, ...],
+  num_rates: int,
+  num_timed: int,
+) -> None:
+  """Prints the most that any scan of a kind needs of this process, in GiB.
+
+  Args:
+    kind: ``'line scan'`` or ``'flip gains'``.
+    batch_size: examples.
+    hidden: units of the hidden layers.
+    num_rates: points of a line scan.
+    num_timed: points of the part of it that is run by brute force.
+  """
+  needed = 0
+  if kind == 'flip gains':
+    for network, step in _FLIPS.values():
+      view, _, _ = race.problem(batch_size, hidden, network)
+      jax.block_until_ready(scans.flip_gains(view, step=step))
+  else:
+    rates = jnp.linspace(*RANGE, num_rates)
+    for network, norm in _LINES.values():
+      view, direction = _line(batch_size, hidden, network, norm)
+      jax.block_until_ready(_scan(view, direction, rates))
+    # The last again by brute force: what all of it would hold, and a part of it.
+    whole = _scan.lower(view, direction, rates, 'brute_force').compile()
+    analysis: Any = whole.memory_analysis()
+    needed = analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    needed += analysis.temp_size_in_bytes
+    part = _scan(view, direction, rates[:num_timed], 'brute_force')
+    jax.block_until_ready(part)
+  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  print(max(resident, needed) / 2**30)

@@ -1,0 +1,144 @@
+r"""How fast the parts are, as ratios within one run.
+
+The toy network 784-256-256-10 at batch 8192, on synthetic images, and steps of a
+ResNet-20 at batch 128. Everything is
+compared with what the same machine does in the same minute: the peak of its matrix
+product, one plain forward pass, the import of the libraries underneath. Contestants
+take turns; medians are reported, compilation apart. About ten minutes on two CPU
+cores, which should have nothing else to do:
+
+  python -m experiments.benchmark
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from bitjax import cli
+from bitjax import evidence
+from bitjax import sweeps
+from bitjax.evidence import targets
+from bitjax.studies.benchmark import estimators
+from bitjax.studies.benchmark import networks
+from bitjax.studies.benchmark import scans
+from bitjax.studies.benchmark import updates
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+__all__ = ['PRESETS', 'STUDY', 'TARGETS', 'Config', 'plot', 'run', 'verdicts']
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One field is one flag."""
+
+  batch_size: int = cli.flag(8192, 'Examples in a batch.', minimum=1)
+  hidden: tuple[int, ...] = cli.flag(
+    (256, 256), 'Units of each hidden layer.', minimum=1
+  )
+  gemm: int = cli.flag(
+    4096, 'Size of the matrix product that stands for the peak.', minimum=1
+  )
+  repeats: int = cli.flag(7, 'Turns of each contestant.', minimum=1)
+  rates: int = cli.flag(10_000, 'Learning rates of a line scan.', minimum=1)
+  timed_rates: int = cli.flag(
+    50, 'Those of the one that is timed by brute force.', minimum=1
+  )
+  weights: int = cli.flag(
+    4096, 'Rows and columns of the kernel that estimators see.', minimum=1
+  )
+  images: int = cli.flag(128, 'Images in a batch of the ResNet.', minimum=1)
+  stages: tuple[int, ...] = cli.flag(
+    (3, 3, 3), 'Blocks of each of its stages.', minimum=1
+  )
+  thorough: bool = cli.flag(
+    True, 'Also memory, flip descents, and how costs grow.'
+  )
+
+
+PRESETS = {
+  'smoke': {
+    'thorough': False,
+    'batch_size': 64,
+    'hidden': (16, 16),
+    'gemm': 64,
+    'repeats': 1,
+    'rates': 100,
+    'timed_rates': 5,
+    'weights': 8,
+    'images': 2,
+    'stages': (1,),
+  },
+  'quick': {},
+}
+
+_SHARE = 'share of GEMM peak'
+_PASSES = 'forward passes'
+_MS = 'ms per lane'
+TARGETS = {
+  'multi-step, full precision': targets.Target(_SHARE, 0.70, more=True),
+  'multi-step, binary': targets.Target(_SHARE, 0.70, more=True),
+  'line scan, brute force': targets.Target(f'{_PASSES} per point', 1.15),
+  'line scan, binary, l2': targets.Target(_PASSES, 20),
+  'line scan, binary, linf': targets.Target(_PASSES, 800),
+  'line scan, full precision': targets.Target(_PASSES, 500),
+  'line scan, peak memory': targets.Target('GiB', 1.5),
+  'flip gains, binary': targets.Target(_PASSES, 15),
+  'flip gains, binary weights, ReLU': targets.Target(_PASSES, 1500),
+  'flip gains, full precision, both signs': targets.Target(_PASSES, 2000),
+  'flip gains, peak memory': targets.Target('GiB', 2),
+  'flip gains, four times the examples': targets.Target('times per one', 1.2),
+  'flip gains, four times the units': targets.Target('times per one', 1.2),
+  'flip gains, four layers before': targets.Target('times one before', 1.2),
+  'flip descent, a flip': targets.Target(_PASSES, 2),
+  'ResNet step': targets.Target(_SHARE, 0.35, more=True),
+  "ResNet step, over XLA's own": targets.Target('times', 0.9),
+  'ResNet step, W1A1 over full precision': targets.Target('times', 1.3),
+  'project l2': targets.Target(_MS, 10),
+  'project linf': targets.Target(_MS, 10),
+  'project l1': targets.Target(_MS, 10),
+  'project flips': targets.Target(_MS, 10),
+  'estimator overhead': targets.Target('times fused by hand, the worst', 1.25),
+  'import': targets.Target('times jax + flax + optax', 1.2),
+}
+
+
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
+  """Measures everything."""
+  del sweep  # Timings are not resumed.
+  turns, network = config.repeats, (config.batch_size, config.hidden)
+  few = max(turns // 2, 1)  # Some scans take many seconds.
+  overheads = estimators.overheads(config.weights, turns)
+  measured = {
+    **updates.multi_step(*network, config.gemm, turns),
+    **scans.line_scan(*network, config.rates, config.timed_rates, few),
+    **scans.flip_gains(*network, few),
+    **networks.resnet_step(config.images, config.stages, config.gemm, turns),
+    **updates.projections(),
+    'estimator overhead': max(overheads.values()),
+    'import': updates.import_ratio(turns),
+  }
+  if config.thorough:
+    measured |= scans.scaling(*network, few)
+    measured |= scans.peak_memory(*network, config.rates, config.timed_rates)
+  return targets.table(TARGETS, measured).assign(
+    overhead=('estimator', list(overheads.values())),
+    estimator=list(overheads),
+  )
+
+
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
+  """Says which targets are met."""
+  overheads = results['overhead'].to_series().to_dict()
+  return targets.judge(TARGETS, results, {'estimator overhead': overheads})
+
+
+def plot(results: xarray.Dataset) -> figure.Figure:
+  """Each measurement relative to its target."""
+  return targets.bars(TARGETS, results)
+
+
+STUDY = cli.Study('benchmark', __doc__, Config, PRESETS, run, verdicts, plot)

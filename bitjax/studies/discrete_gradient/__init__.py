@@ -1,0 +1,5 @@
+"""In what sense the discrete gradient bounds the straight-through estimator."""
+
+from bitjax.studies.discrete_gradient.study import STUDY
+
+__all__ = ['STUDY']

@@ -1,0 +1,265 @@
+r"""The arms of the study: each is one sweep over seeds and states, and all report alike.
+
+Every arm starts at the same kernel, stays in the same ball, and reports losses on A,
+which it may look at, and on B, which it may not, along an axis of its own: the moves
+made so far, the rounds, the learning rates, the steps. An arm that spends the whole
+ball is the last entry of that axis.
+
+Moves are those of the first layer, or of all layers together in one ball (but for
+`coordinate`, whose every move would there cost a forward pass).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from bitjax import measures
+from bitjax import sweeps
+from bitjax.studies import toy
+from bitjax.studies.toy import searches
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = [
+  'Arm',
+  'collect',
+  'coordinate',
+  'discrete',
+  'multi',
+  'random',
+  'reliability',
+  'rounds',
+  'ste',
+]
+
+Axes = Mapping[str, Sequence[Any]]
+
+CHUNK = 10  # Lanes between two saves.
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One sweep of the study.
+
+  Attributes:
+    name: prefix of the arm's results.
+    search: one of `toy.searches`.
+    static: axes of static values, such as balls and layers.
+    axis: the axis along which losses are read, with its labels; empty for none.
+    own: axes over which the search itself runs, with their labels.
+    once: outputs that do not vary along ``axis``.
+    outputs: outputs that do.
+    lanes: axes of traced values, besides states and seeds.
+    options: further arguments of the search.
+  """
+
+  name: str
+  search: Callable[..., toy.Outputs]
+  static: Axes
+  axis: Axes
+  own: Axes = dataclasses.field(default_factory=dict)
+  once: Sequence[str] = ()
+  outputs: Sequence[str] = ('search', 'holdout')
+  lanes: Axes = dataclasses.field(default_factory=dict)
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def collect(
+  networks: toy.States, sweep: sweeps.Sweep, arms: Sequence[Arm]
+) -> xarray.Dataset:
+  """Runs the arms and puts their results together.
+
+  Args:
+    networks: of all seeds, in all states.
+    sweep: runs the sweeps.
+    arms: what to run.
+
+  Returns:
+    Variables ``<arm>_search``, ``<arm>_holdout`` in nats, over (static axes, state,
+    seed, what the arm varies, its axis), and what else an arm reports.
+  """
+  import xarray
+
+  results = []
+  for arm in arms:
+    dims = dict.fromkeys(arm.outputs, (*arm.own, *arm.axis))
+    coords = {
+      name: np.asarray(v) for name, v in {**arm.own, **arm.axis}.items()
+    }
+    found = sweep(
+      functools.partial(searches.lane, arm.search, networks, dict(arm.options)),
+      name=arm.name,
+      static=arm.static,
+      lanes={**networks.lanes, **arm.lanes},
+      shared=networks.shared,
+      dims=dims | dict.fromkeys(arm.once, tuple(arm.own)),
+      coords=coords,
+      chunk=CHUNK,
+    )
+    names = {name: f'{arm.name}_{name}' for name in found.data_vars}
+    results.append(found.rename(names))
+  merged = xarray.merge(results, join='outer', combine_attrs='drop')
+  # A merge sorts the labels of arms that differ in them.
+  layers = next(arm.static['layers'] for arm in arms if 'layers' in arm.static)
+  merged = networks.label(merged.reindex(layers=list(layers)))
+  examples = len(networks.problems.dataset.labels)
+  return merged.assign_attrs(examples=examples)
+
+
+def discrete(problems: toy.Problems, cells: Axes) -> Arm:
+  """The best single moves, all at once, for every signal and ranking.
+
+  Args:
+    problems: those of all seeds.
+    cells: static axes ``ball`` and ``layers``.
+  """
+  prefixes = _prefixes(problems, cells['layers'])
+  return Arm(
+    'discrete',
+    searches.discrete,
+    cells,
+    axis={'prefix': prefixes},
+    own={'signal': searches.SIGNALS, 'ranking': searches.RANKINGS},
+    once=('used', 'moves', 'predicted', 'true'),
+    options={'prefixes': prefixes},
+  )
+
+
+def rounds(
+  cells: Axes,
+  signals: Sequence[str],
+  rankings: Sequence[str],
+  num_rounds: Sequence[int],
+) -> Arm:
+  """The best single moves in rounds that score again.
+
+  Signals that do not look at the loss have nothing to score again; they show what
+  rounds do to the budget.
+
+  Args:
+    cells: static axes ``ball`` and ``layers``.
+    signals: some of `searches.SIGNALS`.
+    rankings: some of `searches.RANKINGS`, in that order.
+    num_rounds: numbers of rounds.
+  """
+  return Arm(
+    'rounds',
+    searches.rounds,
+    {
+      **cells,
+      'signal': signals,
+      'split': searches.SPLITS,
+      'num_rounds': num_rounds,
+    },
+    axis={'share': searches.SHARES},
+    own={'ranking': rankings},
+    once=('used', 'moves', 'returns'),
+    options={'rankings': tuple(rankings)},
+  )
+
+
+def ste(cells: Axes, rates: Sequence[float]) -> Arm:
+  """One scanned step along every direction.
+
+  Args:
+    cells: static axes ``ball`` and ``layers``.
+    rates: learning rates, as fractions of `descent.reach`.
+  """
+  return Arm(
+    'ste',
+    searches.ste,
+    cells,
+    axis={'learning_rate': rates},
+    own={'direction': searches.DIRECTIONS},
+    options={'rates': rates},
+  )
+
+
+def multi(
+  cells: Axes,
+  optimizers: Sequence[str],
+  step_sizes: Sequence[float],
+  num_steps: int,
+) -> Arm:
+  """Several steps of STE, projected.
+
+  Args:
+    cells: static axes ``ball`` and ``layers``.
+    optimizers: some of `toy.OPTIMIZERS`.
+    step_sizes: learning rates, as fractions of `descent.reach`.
+    num_steps: updates.
+  """
+  return Arm(
+    'multi',
+    searches.multi,
+    {**cells, 'optimizer': optimizers},
+    axis={'step': range(num_steps + 1)},
+    lanes={'step_size': step_sizes},
+    options={'num_steps': num_steps},
+  )
+
+
+def coordinate(cells: Axes, num_candidates: int) -> Arm:
+  """One move of the first layer after another, each if it helps.
+
+  Args:
+    cells: static axes ``ball`` and ``layers``.
+    num_candidates: moves to try.
+  """
+  return Arm(
+    'coordinate',
+    searches.coordinate,
+    {**cells, 'layers': cells['layers'][:1]},
+    axis={},
+    own={'order': searches.ORDERS},
+    once=('used', 'moves'),
+    options={'num_candidates': num_candidates},
+  )
+
+
+def random(cells: Axes) -> Arm:
+  """Random points of the ball; ``cells`` are static axes ``ball`` and ``layers``."""
+  return Arm(
+    'random',
+    searches.random,
+    cells,
+    axis={'control_draw': range(searches.NUM_DRAWS)},
+  )
+
+
+def reliability(batch_sizes: Sequence[int]) -> Arm:
+  """How gains on A agree with those on B, and with what STE predicts.
+
+  Args:
+    batch_sizes: examples in A, and in B.
+  """
+  return Arm(
+    'reliability',
+    searches.reliability,
+    {'batch_size': sorted(batch_sizes)},
+    axis={'pair': searches.PAIRS},
+    outputs=measures.Agreement._fields,
+  )
+
+
+def _prefixes(problems: toy.Problems, layers: Sequence[str]) -> list[int]:
+  """0, 1, 2, 4, ... moves, and at last all of them."""
+  first = problems.config.seeds[0]
+  sizes = []
+  for name in layers:
+    posed = jax.eval_shape(
+      lambda arrays, name=name: searches.pose_layers(
+        problems, problems.trial(first, arrays), name
+      ),
+      problems.arrays,
+    )
+    sizes.append(posed.search.kernel.size)
+  size = max(sizes)
+  return [0, *(2**power for power in range((size - 1).bit_length())), size]

@@ -1,0 +1,244 @@
+"""N3, judged from the results of `arms.collect`: is it a bound, and why not?
+
+Beside them stand the tables of all balls (`balls`) and of rounds
+(`rounds`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bitjax.evidence import contrasts
+from bitjax.studies.discrete_gradient import balls
+from bitjax.studies.discrete_gradient import outcomes as reads
+from bitjax.studies.discrete_gradient import rounds
+from bitjax.studies.toy import searches
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['bound', 'causes', 'held_out', 'judge', 'reliable']
+
+
+def bound(
+  results: xarray.Dataset, where: dict[str, Any], *, primary: bool = False
+) -> reads.Verdicts:
+  """N3: the note's discrete gradient bounds STE on the batch that it searches.
+
+  Args:
+    results: of `arms.collect`.
+    where: labels of ball, layers and state.
+    primary: whether this is the study's primary contrast.
+  """
+  ste = reads.reached(
+    results, 'ste', 'oracle', 'search', **where, direction='gradient'
+  )
+  note = reads.step(results, 'all', 'search', where, 'exact', 'gain')
+  details: dict[str, Any] = {}
+  for signal in searches.SIGNALS:
+    for ranking in searches.RANKINGS:
+      loss = reads.step(results, 'all', 'search', where, signal, ranking)
+      details[f'{signal}, {ranking}'] = reads.ratio(ste, loss).mean()
+  for name in results.direction.values.tolist()[1:]:
+    other = reads.reached(
+      results, 'ste', 'oracle', 'search', **where, direction=name
+    )
+    details[f'STE step, {name}'] = reads.ratio(ste, other).mean()
+  details |= {'reached by STE, nats': ste.mean()}
+  details |= {
+    f'moves {ranking}': results['discrete_moves']
+    .sel(where)
+    .sel(signal='exact', ranking=ranking)
+    .mean()
+    for ranking in searches.RANKINGS
+  }
+  yield contrasts.difference(
+    'N3 bound',
+    f'{reads.title(where)}: on the batch it searches, the discrete gradient of the '
+    'note (exact gains, largest first, all moves) reaches a lower loss than one '
+    'STE step at its best learning rate.',
+    reads.ratio(ste, note),
+    primary=primary,
+    details=details,
+    protocol='oracle, A',
+    unit='log loss ratio',
+  )
+  best = {
+    signal: reads.step(results, 'oracle', 'search', where, signal, reads.DENSE)
+    for signal in searches.SIGNALS
+  }
+  yield contrasts.difference(
+    'N3 bound, best moves',
+    f'{reads.title(where)}: on the batch it searches, the discrete gradient of exact gains '
+    'per squared cost, stopped at its best number of moves, reaches a lower loss than '
+    'one STE step at its best learning rate.',
+    reads.ratio(ste, best['exact']),
+    details={
+      signal: reads.ratio(ste, loss).mean() for signal, loss in best.items()
+    },
+    protocol='oracle, A',
+    unit='log loss ratio',
+  )
+
+
+def held_out(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
+  """N3: a discrete gradient that minds the cost is a better step than STE's."""
+  ste = reads.reached(
+    results, 'ste', 'deployable', 'holdout', **where, direction='gradient'
+  )
+  names = {
+    f'{signal}, {ranking}': reads.step(
+      results, 'deployable', 'holdout', where, signal, ranking
+    )
+    for signal in ('exact', 'linear')
+    for ranking in searches.RANKINGS
+  }
+  yield contrasts.difference(
+    'N3 held out',
+    f'{reads.title(where)}: the discrete gradient of exact gains per squared cost is a '
+    'better step than one of STE on held-out data.',
+    reads.ratio(ste, names[f'exact, {reads.DENSE}']),
+    details={
+      name: reads.ratio(ste, loss).mean() for name, loss in names.items()
+    },
+    protocol='deployable, B',
+    unit='log loss ratio',
+  )
+
+
+def causes(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
+  """Why: the ranking, the signal, the overfitting of the batch; one arm each."""
+
+  def full(signal, ranking, batch='search'):
+    return reads.step(results, 'all', batch, where, signal, ranking)
+
+  yield reads.contrast(
+    'cause: ranking',
+    'exact gains ranked per squared cost reach a lower loss on A than ranked as '
+    'such.',
+    where,
+    full('exact', 'gain'),
+    full('exact', reads.DENSE),
+  )
+  for batch, name in reads.BATCHES.items():
+    yield reads.contrast(
+      f'cause: signal, {name}',
+      'of two steps with the same rule (per squared cost), that by exact gains '
+      f"reaches a lower loss on {name} than that by STE's linear prediction.",
+      where,
+      full('linear', reads.DENSE, batch),
+      full('exact', reads.DENSE, batch),
+      batch=name,
+      details={
+        f'decrease, {signal}': reads.fall(
+          results, batch, where, full(signal, reads.DENSE, batch)
+        ).mean()
+        for signal in searches.SIGNALS
+      },
+    )
+  yield reads.contrast(
+    'control: linear',
+    "STE's linear prediction reaches a lower loss on A than the cheapest moves, "
+    'whatever they do.',
+    where,
+    full('cost', reads.DENSE),
+    full('linear', reads.DENSE),
+  )
+  gaps = {}
+  for signal in ('exact', 'linear'):
+    falls = [
+      reads.fall(results, batch, where, full(signal, reads.DENSE, batch))
+      for batch in reads.BATCHES
+    ]
+    gaps[signal] = (falls[0] - falls[1]) / falls[0].mean()
+  yield contrasts.difference(
+    'cause: overfitting',
+    f'{reads.title(where)}: of what it gains on A, the step by exact gains loses a larger '
+    "share on B than that by STE's linear prediction (per squared cost).",
+    gaps['exact'] - gaps['linear'],
+    details={f'share lost, {name}': gap.mean() for name, gap in gaps.items()},
+    protocol='all moves, A and B',
+    unit='of the mean decrease on A',
+  )
+  found = results[['discrete_predicted', 'discrete_true']].sel(where)
+  found = found.sel(signal='exact')
+  yield contrasts.difference(
+    'cause: additivity',
+    f'{reads.title(where)}: moves together gain less than the sum of their gains alone '
+    '(exact gains, per squared cost).',
+    (found.discrete_predicted - found.discrete_true).sel(ranking=reads.DENSE),
+    details={
+      f'true / predicted, {ranking}': found.discrete_true.sel(
+        ranking=ranking
+      ).mean()
+      / found.discrete_predicted.sel(ranking=ranking).mean()
+      for ranking in searches.RANKINGS
+    },
+    protocol='all moves, A',
+    unit='nats',
+  )
+
+
+def reliable(results: xarray.Dataset, state: str) -> reads.Verdicts:
+  """Do exact gains hold on other data, and would more data help?
+
+  Args:
+    results: of `arms.collect`.
+    state: of the network.
+  """
+  found = results['reliability_correlation'].sel(state=state)
+  sizes = found.batch_size.values.tolist()
+  exact, linear, across = (found.sel(pair=pair) for pair in searches.PAIRS)
+  info: dict[str, Any] = {'protocol': 'A, B', 'unit': 'correlation over moves'}
+  if len(sizes) > 1:
+    yield contrasts.difference(
+      'N3 reliability, data',
+      f'{state}, first layer: the exact gains of two batches of {sizes[-1]} '
+      f'agree better than those of two batches of {sizes[0]}.',
+      exact.sel(batch_size=sizes[-1]) - exact.sel(batch_size=sizes[0]),
+      details={
+        f'{pair}, batch {size}': found.sel(pair=pair, batch_size=size).mean()
+        for pair in searches.PAIRS
+        for size in sizes
+      },
+      **info,
+    )
+  large = {'batch_size': sizes[-1]}
+  yield contrasts.difference(
+    'N3 reliability, signal',
+    f"{state}, first layer: STE's linear prediction replicates better from A to B "
+    f'than the exact gains do (batch {sizes[-1]}).',
+    linear.sel(large) - exact.sel(large),
+    details={
+      'exact': exact.sel(large).mean(),
+      'linear': linear.sel(large).mean(),
+    },
+    **info,
+  )
+  yield contrasts.difference(
+    'N3 smoothed',
+    f"{state}, first layer: STE's linear prediction on A is nearer to the exact "
+    f'gains on B than the exact gains on A are (batch {sizes[-1]}).',
+    across.sel(large) - exact.sel(large),
+    details={
+      f'linear A, exact B, batch {size}': across.sel(batch_size=size).mean()
+      for size in sizes
+    }
+    | {
+      f'exact A, exact B, batch {size}': exact.sel(batch_size=size).mean()
+      for size in sizes
+    },
+    **info,
+  )
+
+
+def judge(results: xarray.Dataset) -> reads.Verdicts:
+  """All findings, in every ball, layer and state; the primary contrast first."""
+  for number, where in enumerate(reads.places(results)):
+    yield from bound(results, where, primary=number == 0)
+    for find in (held_out, causes):
+      yield from find(results, where)
+  for state in results.state.values.tolist():
+    yield from reliable(results, state)
+  yield from rounds.judge(results)
+  yield from balls.judge(results)

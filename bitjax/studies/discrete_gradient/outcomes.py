@@ -1,0 +1,177 @@
+"""The losses that findings about discrete gradients are read from.
+
+*All moves* means that an arm spends its whole budget; otherwise the number of moves,
+rounds, steps and the learning rate are chosen by the protocol. Contrasts are logs of
+loss ratios, paired by seed: above 0 the arm named first in the claim is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitjax.evidence import contrasts
+from bitjax.evidence import protocols
+from bitjax.evidence import verdicts
+from bitjax.studies.toy import searches
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = [
+  'BATCHES',
+  'DENSE',
+  'OWN',
+  'PROTOCOLS',
+  'Verdicts',
+  'chosen',
+  'contrast',
+  'fall',
+  'own_ranking',
+  'places',
+  'ratio',
+  'reached',
+  'step',
+  'title',
+]
+
+DENSE = searches.RANKINGS[2]
+BATCHES = {'search': 'A', 'holdout': 'B'}
+PROTOCOLS = {'search': 'oracle', 'holdout': 'deployable'}
+
+# What a ball is a knapsack for: the ranking that fills it by density.
+OWN = dict(
+  zip(
+    ('flips', 'linf', 'l1', 'l2'),
+    (searches.RANKINGS[power] for power in (0, 0, 1, 2)),
+    strict=True,
+  )
+)
+
+Verdicts = Iterator[verdicts.Verdict]
+
+# The axes along which arms report, and may choose.
+AXES = ('prefix', 'share', 'learning_rate', 'step_size', 'step', 'control_draw')
+
+
+def own_ranking(ball: str) -> str:
+  """The ranking that goes with a ball: by the power that its norm has of the cost."""
+  return OWN[searches.ball(ball).norm]
+
+
+def places(results: xarray.Dataset) -> list[dict[str, Any]]:
+  """Every ball, layer and state, as labels; the primary one first."""
+  names = ('ball', 'layers', 'state')
+  values = (results[name].values.tolist() for name in names)
+  return [
+    dict(zip(names, labels, strict=True))
+    for labels in itertools.product(*values)
+  ]
+
+
+def title(where: dict[str, Any]) -> str:
+  """What claims call a place."""
+  layers = 'first layer' if where['layers'] == 'first' else 'all layers'
+  return f'{where["ball"]}, {layers}, {where["state"]}'
+
+
+def chosen(
+  results: xarray.Dataset,
+  arm: str,
+  protocol: str,
+  *,
+  over: Sequence[str] = (),
+  **where: Any,
+) -> xarray.Dataset:
+  """The losses that an arm reaches on both batches, by seed.
+
+  Args:
+    results: of `arms.collect`.
+    arm: its name.
+    protocol: ``'oracle'``, ``'deployable'``, or ``'all'`` for the end of its axis.
+    over: what else the protocol chooses, beside the arm's own axis.
+    **where: labels: the state, the ball, and what the arm varies.
+  """
+  outcomes = protocols.arm(results, arm)[['search', 'holdout']]
+  outcomes = outcomes.sel(
+    {name: label for name, label in where.items() if name in outcomes.dims}
+  )
+  axes = [axis for axis in AXES if axis in outcomes.dims]
+  if protocol == 'all':
+    return outcomes.isel(dict.fromkeys(axes, -1))
+  axes += over
+  return protocols.select(outcomes, axes, protocol) if axes else outcomes
+
+
+def reached(
+  results: xarray.Dataset, arm: str, protocol: str, batch: str, **options: Any
+) -> xarray.DataArray:
+  """One batch of `chosen`: ``'search'`` for A, ``'holdout'`` for B."""
+  return chosen(results, arm, protocol, **options)[batch]
+
+
+def step(
+  results: xarray.Dataset,
+  protocol: str,
+  batch: str,
+  where: dict[str, Any],
+  signal: str,
+  ranking: str,
+) -> xarray.DataArray:
+  """The loss that one discrete gradient reaches, by seed; see `reached`."""
+  options = {'signal': signal, 'ranking': ranking}
+  return reached(results, 'discrete', protocol, batch, **where, **options)
+
+
+def fall(
+  results: xarray.Dataset, batch: str, where: dict[str, Any], loss: Any
+) -> Any:
+  """How far below the start a loss is, by seed, in nats."""
+  start = protocols.arm(results, 'discrete').sel(where)
+  return start.isel(prefix=0, signal=0, ranking=0)[batch] - loss
+
+
+def ratio(above: Any, below: Any) -> Any:
+  """The log of a loss ratio: above 0 where ``below`` is lower."""
+  return np.log(above / below)
+
+
+def contrast(
+  finding: str,
+  claim: str,
+  where: dict[str, Any],
+  above: Any,
+  below: Any,
+  *,
+  batch: str = 'A',
+  protocol: str = 'all moves',
+  **info: Any,
+) -> verdicts.Verdict:
+  """The claim that the losses ``below`` are lower; inert if they are the same.
+
+  Args:
+    finding: label of the finding.
+    claim: what is claimed of the place.
+    where: labels of ball, layers and state.
+    above: losses by seed.
+    below: losses by seed.
+    batch: ``'A'`` or ``'B'``.
+    protocol: how settings were chosen.
+    **info: further fields of `Verdict`.
+  """
+  samples = ratio(above, below)
+  verdict = contrasts.difference(
+    finding,
+    f'{title(where)}: {claim}',
+    samples,
+    protocol=f'{protocol}, {batch}',
+    unit='log loss ratio',
+    **info,
+  )
+  if bool((samples == 0).all()):
+    verdict = dataclasses.replace(verdict, verdict='inert')
+  return verdict

@@ -1,0 +1,161 @@
+r"""In what sense does the discrete gradient bound the straight-through estimator?
+
+The study of the note's N1-N3. A binary MLP moves inside a ball around its initial
+weights, or around those trained on what the two batches leave over. The *discrete
+gradient* (DG) scores every single flip, sorts, and flips until the budget is spent.
+What makes it good or bad is taken apart by a factorial of signal, ranking and rounds,
+beside single- and multi-step STE, central differences, a search move by move, and
+random points; all read on the batch they searched (A) and on a disjoint one (B).
+
+Primary contrast, declared beforehand: initialised network, first layer, first ball,
+log(L_STE / L_DG) on A; DG as the note words it (exact gains, largest first, one round,
+the whole budget), STE with its best learning rate on A. The claim, that DG bounds STE,
+is supported if the 95 % interval lies above 0. All else is exploratory.
+
+Small, with every ranking and optimiser; all balls and layers; up to 64 rounds of every
+signal and ranking; the note's:
+
+  python -m experiments.discrete_gradient
+  python -m experiments.discrete_gradient --preset=full
+  python -m experiments.discrete_gradient --preset=rounds
+  python -m experiments.discrete_gradient --preset=note --data_dir=DIR
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from bitjax import cli
+from bitjax import sweeps
+from bitjax.studies import toy
+from bitjax.studies.discrete_gradient import arms
+from bitjax.studies.discrete_gradient import figure
+from bitjax.studies.discrete_gradient import findings
+from bitjax.studies.toy import searches
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(toy.Config):
+  """One field is one flag."""
+
+  networks: tuple[str, ...] = cli.flag(
+    ('binary',), 'The network whose signs flip.', choices=('binary',)
+  )
+  more_balls: str | None = cli.flag(
+    None, 'Further balls, as norm:radius, such as linf:0.002,flips:200.'
+  )
+  optimizers: tuple[str, ...] = cli.flag(
+    ('sgd', 'sgdm', 'adam'),
+    'Optimisers of multi-step STE; contrasts take the first.',
+    choices=tuple(toy.OPTIMIZERS),
+    unique=True,
+  )
+  learning_rates: cli.Grid = cli.flag(
+    cli.Grid('log:1e-3:1:100'),
+    'Learning rates of one step; 1 reaches the edge of the ball.',
+    exclusive_minimum=0,
+    maximum=1,
+  )
+  step_sizes: tuple[float, ...] = cli.flag(
+    (0.1, 0.3, 1.0), 'Multi-step learning rates, likewise.', exclusive_minimum=0
+  )
+  layers: tuple[str, ...] = cli.flag(
+    ('first',), 'The first, or also all.', choices=tuple(searches.LAYERS)
+  )
+  num_rounds: tuple[int, ...] = cli.flag(
+    (4,), 'Rounds, growing; STE makes as many steps.', minimum=1, unique=True
+  )
+  round_rankings: tuple[str, ...] = cli.flag(
+    ('per squared cost',),
+    'Rankings of rounds (one round at once has all).',
+    choices=searches.RANKINGS,
+    unique=True,
+  )
+  round_signals: tuple[str, ...] = cli.flag(
+    searches.SCORED, 'Signals of rounds.', choices=searches.SIGNALS, unique=True
+  )
+  num_candidates: int = cli.flag(1000, 'Moves tried one by one.', minimum=1)
+  train_steps: int = cli.flag(
+    300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    names = self.layers, self.num_rounds, self.round_rankings
+    searches.check(self.balls, *names, self.round_signals)
+
+  @property
+  def balls(self) -> tuple[str, ...]:
+    """All balls, the primary one first."""
+    more = (self.more_balls or '').split(',')
+    return tuple(filter(None, [f'{self.norm}:{self.budget:g}', *more]))
+
+
+_QUICK = {'seeds': tuple(range(10)), 'batch_size': (64, 256, 1024)}
+_SHORT = _QUICK | {'optimizers': ('sgd',)}
+_CROSSED = {
+  'round_rankings': searches.RANKINGS,
+  'round_signals': searches.SIGNALS,
+}
+PRESETS = {
+  'smoke': {
+    'dataset': 'digits',
+    'batch_size': (32, 64),
+    'hidden': (16, 16),
+    'seeds': (0, 1, 2),
+    'optimizers': ('sgd',),
+    'num_rounds': (2,),
+  },
+  'quick': _QUICK | {'round_rankings': searches.RANKINGS},
+  'full': _SHORT
+  | {
+    'layers': ('first', 'all'),
+    'more_balls': 'linf:0.002,flips:200',
+    'learning_rates': cli.Grid('log:1e-3:1:31'),
+  },
+  'rounds': _SHORT | _CROSSED | {'num_rounds': (1, 4, 16, 64)},
+  'note': _SHORT
+  | {
+    'dataset': 'cifar10',
+    'batch_size': (512, 2048, 8192),
+    'round_rankings': ('gain', 'per squared cost'),
+  },
+}
+
+
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
+  """Runs every arm on every seed."""
+  problems = config.open(sweep)
+  networks = toy.States(problems, toy.STATES, config.train_steps)
+  cells = {'ball': config.balls, 'layers': config.layers}
+  study = [
+    arms.discrete(problems, cells),
+    arms.rounds(
+      cells, config.round_signals, config.round_rankings, config.num_rounds
+    ),
+    arms.ste(cells, config.learning_rates.values),
+    arms.multi(
+      cells, config.optimizers, config.step_sizes, config.num_rounds[-1]
+    ),
+    arms.coordinate(cells, config.num_candidates),
+    arms.random(cells),
+    arms.reliability(config.batch_size),
+  ]
+  return arms.collect(networks, sweep, study)
+
+
+STUDY = cli.Study(
+  'discrete_gradient',
+  __doc__,
+  Config,
+  PRESETS,
+  run,
+  findings.judge,
+  figure.page,
+)

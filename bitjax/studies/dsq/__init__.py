@@ -1,0 +1,5 @@
+"""Whether a soft staircase that hardens trains better."""
+
+from bitjax.studies.dsq.study import STUDY
+
+__all__ = ['STUDY']

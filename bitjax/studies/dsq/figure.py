@@ -1,0 +1,95 @@
+"""Accuracy by gradient, and how fast signs settle with each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitjax.evidence import intervals
+from bitjax.evidence import plots
+from bitjax.studies.dsq import findings
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+__all__ = ['page']
+
+_READ = (
+  ('test_accuracy', 'test', 'o', plots.BLUE),
+  ('clean_train_accuracy', 'training', 's', plots.GREY),
+)
+
+
+def page(results: xarray.Dataset) -> figure.Figure:
+  """Test and training accuracy by arm; sign flips by epoch, if there are several.
+
+  Args:
+    results: over (bits, arm, rate, seed, ...).
+  """
+  from matplotlib import pyplot
+
+  found = findings.tuned(results)
+  arms = found.arm.values.tolist()
+  every = found.bits.values.tolist()
+  over_time = results.sizes['epoch'] > 1
+  fig, axes = pyplot.subplots(
+    1,
+    len(every) + over_time,
+    figsize=(6.75, 1.5 + 0.24 * len(arms)),
+    squeeze=False,
+  )
+  for ax, bits in zip(axes[0], every, strict=False):
+    for offset, (name, label, marker, color) in zip(
+      (-0.14, 0.14), _READ, strict=True
+    ):
+      samples = 100 * found[name].sel(bits=bits).transpose('arm', 'seed').values
+      for place, row in enumerate(samples):
+        plots.whisker(
+          ax,
+          place + offset,
+          intervals.interval(row),
+          color=color,
+          marker=marker,
+          label=None if place else label,
+        )
+    ax.set_yticks(range(len(arms)), arms if bits == every[0] else [])
+    ax.set_ylim(len(arms) - 0.5, -0.5)
+    low, high = ax.get_xlim()
+    room = 0.03 * (high - low)  # For markers at 100 %.
+    ax.set_xlim(max(low, 0), min(high, 100 + room))
+    ax.set_xlabel('accuracy (%)')
+    kind = 'weights' if bits == 1 else 'weights and activations'
+    ax.set_title(f'{bits}-bit\n{kind}')
+  # No corner of a panel is sure to be free.
+  handles, labels = axes[0, 0].get_legend_handles_labels()
+  fig.legend(handles, labels, loc='outside lower left', ncols=2)
+  if over_time:
+    _flips(axes[0, -1], results.sel(bits=every[0]), arms)
+  return fig
+
+
+def _flips(ax, results, arms):
+  epochs = results.epoch.values
+  ratio = results.flip_ratio.mean(('rate', 'seed', 'layer'))
+  colors = [plots.GREY, plots.CYAN, plots.BLUE, plots.DARK_BLUE]
+  colors += [plots.ORANGE, plots.RED, plots.TEAL]
+  for arm, color, line in zip(arms, colors, _LINES, strict=False):
+    ax.plot(
+      epochs,
+      ratio.sel(arm=arm).values,
+      color=color,
+      linestyle=line,
+      label=arm,
+      marker='o' if epochs.size < 4 else None,
+    )
+  if np.all(ratio.values > 0):
+    ax.set_yscale('log')
+  ax.set_xlabel('epoch')
+  ax.xaxis.get_major_locator().set_params(integer=True)
+  ax.set_title('sign flips per\nweight and update')
+  ax.legend(fontsize=6)
+
+
+_LINES = ('-', '-', '-', '-', '--', '--', ':')

@@ -1,0 +1,165 @@
+r"""Every staircase and every gradient estimator, drawn.
+
+All that `bitjax.quantizers` exports: at three values of progress, as one draw if random,
+coming down from the right if it remembers. Verdicts are on gradient masses. 10 s on a CPU:
+
+  python -m experiments.estimator_gallery
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import cli
+from bitjax import evidence
+from bitjax import quantizers
+from bitjax import sweeps
+from bitjax.evidence import plots
+
+if TYPE_CHECKING:
+  from matplotlib import figure
+  import xarray
+
+__all__ = [
+  'PRESETS',
+  'STUDY',
+  'Config',
+  'curve',
+  'panels',
+  'plot',
+  'run',
+  'verdicts',
+]
+
+# Arguments without a default, and those that show what a default hides.
+SIGN = quantizers.sign()
+SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+  ('clip', {'limit': 0.5}),
+  ('clip_quantile', {'quantile': 0.5}),
+  ('dspike', {'temperature': 3.0}),
+  ('dsq', {'alpha_end': 0.01}),
+  ('dsq', {'alpha_end': 0.01, 'step': 'hardtanh'}),
+  ('dsq', {'alpha_end': 0.01, 'levels': 4}),
+  ('ewgs', {'delta': 0.5}),
+  ('hysteretic_sign', {'margin': 0.5}),
+  ('hysteretic_uniform', {'bits': 2}),
+  ('parq', {}),
+  ('parq', {'levels': 4}),
+  ('progressive_hardtanh', {'end': 0.05}),
+  ('proximal', {'staircase': SIGN, 'end': 20.0}),
+  ('proximal', {'staircase': SIGN, 'end': 1.0, 'distance': 'l1', 'start': 0.1}),
+  ('residual_sign', {'bits': 2}),
+  ('shifted_sign', {'threshold': 0.5}),
+  ('ternary', {'threshold': 0.5}),
+  ('uniform', {'bits': 2}),
+)
+CLAIM = 'On [-3, 3] its gradient mass is that of the sign, 2.'
+COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}  # By progress.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One field is one flag."""
+
+  points: int = cli.flag(2401, 'Places on the x axis.', minimum=3)
+
+
+PRESETS = {'smoke': {'points': 61}, 'quick': {}}
+
+
+def panels() -> list[tuple[bool, str, Any]]:
+  """All that is exported, staircases first: whether an estimator, title, it."""
+  found = []
+  for name in quantizers.__all__:
+    make = getattr(quantizers, name)
+    kind = getattr(make, '__annotations__', {}).get('return', '').split('.')[-1]
+    if kind in ('Staircase', 'Grid', 'Annealed', 'Estimator'):
+      for given in [given for n, given in SETTINGS if n == name] or [{}]:
+        shown = [f'{k}={v}' for k, v in given.items() if not callable(v)]
+        shown += ['against g'] if name.startswith('clip') else []
+        title = '\n'.join([name, ', '.join(shown)]).strip()
+        found.append((kind == 'Estimator', title, make(**given)))
+  return sorted(found, key=lambda panel: panel[0])
+
+
+def curve(estimator, title, subject, x, progress):
+  """x_q of a staircase, or x_bar for a gradient of 1 (or against it)."""
+  if estimator:
+    kernel = x[:, None]  # One unit, whose inputs are the places.
+    quantize = quantizers.attach(SIGN, subject)
+    _, pull_back = jax.vjp(lambda x: quantize(x, progress=progress), kernel)
+    g = kernel if 'against g' in title else jnp.ones_like(kernel)
+    return pull_back(g)[0][:, 0]
+  quantize = quantizers.attach(subject, quantizers.identity())
+  takes = inspect.signature(subject).parameters
+  given = {'key': jax.random.key(0)} if 'key' in takes else {}
+  if 'state' in takes:
+    given['state'] = jnp.full_like(x, subject.initial(x).max())
+  return quantize(x, progress=progress, **given)
+
+
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
+  """Evaluates every panel at every progress, in one program."""
+  import xarray
+
+  del sweep  # Nothing here is worth resuming.
+  drawn = panels()
+  x = jnp.linspace(-3, 3, config.points)
+  lines = [jax.vmap(functools.partial(curve, *panel, x)) for panel in drawn]
+  curves = jax.jit(lambda progress: [line(progress) for line in lines])
+  values = np.stack(curves(jnp.array(list(COLORS))))
+  dims = ('panel', 'progress', 'x')
+  titles = [title for _, title, _ in drawn]
+  axes = dict(zip(dims, (titles, list(COLORS), np.asarray(x)), strict=True))
+  kinds = ('panel', [estimator for estimator, _, _ in drawn])
+  return xarray.Dataset({'value': (dims, values)}, axes | {'estimator': kinds})
+
+
+def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
+  """Says whose gradient mass is the sign's step, at the last progress."""
+  found = []
+  for last in results['value'].isel(progress=-1):
+    name = ' '.join(last.panel.item().split())
+    mass = float(np.trapezoid(last, results.x))
+    same = 'supported' if abs(mass - 2) < 0.02 else 'contradicted'
+    limits = (mass, -np.inf, np.inf, 'mass', 0, 'trapezoidal rule')
+    if last.estimator and 'against g' not in name:
+      found.append(evidence.Verdict(name, CLAIM, same, *limits))
+  return found
+
+
+def plot(results: xarray.Dataset) -> figure.Figure:
+  """One panel for each, staircases first; colours are values of progress."""
+  from matplotlib import pyplot
+
+  dots = {'linestyle': 'none', 'marker': '.', 'markersize': 2, 'markevery': 12}
+  rows = -(-results.panel.size // 4)
+  fig, axes = pyplot.subplots(rows, 4, figsize=(7.5, 1.35 * rows), sharex=True)
+  for ax, panel in zip(axes.flat, results['value'], strict=False):
+    ax.axhline(0, color=plots.LIGHT_GREY, linewidth=0.6)
+    name = panel.panel.item()
+    form = dots if name.startswith('stochastic') else {'linewidth': 1.2}
+    lines = list(zip(panel, COLORS.values(), strict=True))
+    for line, color in lines[-1:] if (panel == panel[0]).all() else lines:
+      ax.plot(results.x, line, color=color, **form)
+    ax.set_title(name, fontsize=6)
+    ax.set_ylabel('gradient' if panel.estimator else 'q(x)', size=7)
+    ax.tick_params(labelsize=6)
+  for ax in axes.flat[results.panel.size :]:
+    ax.set_axis_off()
+  shown = [pyplot.Line2D([], [], color=color) for color in COLORS.values()]
+  names = [f'progress {progress:g}' for progress in COLORS]
+  fig.legend(shown, names, loc='outside lower center', ncols=3)
+  return fig
+
+
+STUDY = cli.Study(
+  'estimator_gallery', __doc__, Config, PRESETS, run, verdicts, plot
+)

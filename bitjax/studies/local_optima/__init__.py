@@ -1,0 +1,5 @@
+"""Whether training ends at a local optimum of single flips."""
+
+from bitjax.studies.local_optima.study import STUDY
+
+__all__ = ['STUDY']

@@ -1,0 +1,265 @@
+"""The arms of the toy studies: each is one sweep, and all report alike.
+
+An *arm* is a way to move inside the ball together with the axes over which a study
+varies it. It reports, along an axis of its own, the losses on A and on B, the signs
+flipped and the share of the budget used. A study is a list of arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import descent
+from bitjax import sweeps
+from bitjax import types
+from bitjax.evidence import protocols
+from bitjax.studies import toy
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = [
+  'CHOICES',
+  'Arm',
+  'collect',
+  'losses',
+  'multi',
+  'noisy',
+  'restarts',
+  'single',
+  'variant',
+]
+
+CHUNK = 8  # Lanes between two saves: at the note's sizes a lane takes seconds.
+
+# Axes along which a method may choose; the others tell trials apart.
+CHOICES = ('learning_rate', 'control_rate', 'control_draw', 'step_size', 'step')
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One sweep of a study.
+
+  Attributes:
+    name: prefix of the arm's results.
+    fn: keyword arguments (static values, lane values, ``data``, ``points`` of the
+      arm's own axis) to outputs.
+    static: axes of static values.
+    lanes: axes of traced values.
+    axis: the name of the axis along which the arm reports.
+    points: the points of that axis, which are its coordinates.
+  """
+
+  name: str
+  fn: Callable[..., toy.Outputs]
+  static: Mapping[str, Sequence[Any]]
+  lanes: Mapping[str, Sequence[Any]]
+  axis: str
+  points: Any
+
+
+def collect(
+  problems: toy.Problems, sweep: sweeps.Sweep, arms: Sequence[Arm]
+) -> xarray.Dataset:
+  """Runs the arms and puts their results together.
+
+  Returns:
+    Variables ``<arm>_search``, ``<arm>_holdout``, ``<arm>_flips``,
+    ``<arm>_used`` and what else an arm reports.
+  """
+  import xarray
+
+  results = []
+  for arm in arms:
+    points = np.asarray(arm.points)
+    outcome = sweep(
+      arm.fn,
+      name=arm.name,
+      static=arm.static,
+      lanes=arm.lanes,
+      shared={'data': problems.arrays, 'points': jnp.asarray(points)},
+      dims=dict.fromkeys(toy.REPORTED, (arm.axis,)),
+      coords={arm.axis: points},
+      chunk=CHUNK,
+    )
+    names = {name: f'{arm.name}_{name}' for name in outcome.data_vars}
+    results.append(outcome.rename(names))
+  # An arm may cover a part of an axis; the rest of its table is then missing.
+  merged = xarray.merge(results, join='outer', combine_attrs='drop')
+  return merged.assign_attrs(
+    examples=len(problems.dataset.labels),
+    independent=int(problems.config.augment == 'none'),
+  )
+
+
+def losses(
+  results: xarray.Dataset,
+  arm: str,
+  *,
+  protocol: str = 'deployable',
+  batch: str = 'holdout',
+  keep: Sequence[str] = (),
+  **labels: Any,
+) -> xarray.DataArray:
+  """The loss that an arm reaches with the setting that a protocol chooses.
+
+  Args:
+    results: what `collect` returned.
+    arm: name of the arm.
+    protocol: ``'oracle'`` or ``'deployable'``.
+    batch: ``'search'`` for A, ``'holdout'`` for B.
+    keep: axes in `CHOICES` that are not up for choice this time.
+    **labels: where to look, by label.
+
+  Returns:
+    The losses by seed, draw, noise and whatever else was not selected.
+  """
+  outcomes = protocols.arm(results, arm, **labels)[['search', 'holdout']]
+  over = [n for n in CHOICES if n in outcomes.dims and n not in keep]
+  if not over:
+    return outcomes[batch]
+  return protocols.select(outcomes, over, protocol)[batch]
+
+
+def single(
+  problems: toy.Problems, rates: Sequence[float], *, steepest: bool = False
+) -> Arm:
+  """Single-step STE at every learning rate, network and batch size.
+
+  With ``steepest`` the arm is named so, and its direction is that of steepest
+  descent in the budget's norm instead of the gradient.
+
+  Also reports ``reachable``, the largest share of signs that a point of the ball
+  has flipped: a budget that reaches all, or none, compares nothing.
+  """
+
+  def fn(network, batch_size, seed, data, points):
+    posed = problems.pose(network, seed, data, batch_size=batch_size)
+    flips = descent.reachable_flips(posed.kernel, problems.budget)
+    outputs = toy.single_step(posed, problems.budget, points, steepest=steepest)
+    return outputs | {'reachable': flips / posed.kernel.size}
+
+  static = {
+    'network': problems.config.networks,
+    'batch_size': problems.config.batch_size,
+  }
+  name = 'steepest' if steepest else 'single'
+  return Arm(name, fn, static, _seeds(problems), 'learning_rate', rates)
+
+
+def variant(
+  problems: toy.Problems,
+  name: str,
+  rates: Sequence[float],
+  **estimators: Any,
+) -> Arm:
+  """Single-step STE of the binary network with other estimators.
+
+  Also reports ``affected``, the share of the gradient's entries that differ from
+  those of the normal STE: an arm that affects none is inert.
+
+  Args:
+    problems: those of all seeds.
+    name: of the arm.
+    rates: learning rates.
+    **estimators: keywords of `nn.binary_mlp`.
+  """
+
+  def fn(batch_size, seed, data, points):
+    normal, other = (
+      problems.pose('binary', seed, data, batch_size=batch_size, **keywords)
+      for keywords in ({}, estimators)
+    )
+    gradients = [jax.grad(p.search.loss)(p.kernel) for p in (normal, other)]
+    outputs = toy.single_step(other, problems.budget, points)
+    return outputs | {'affected': jnp.mean(gradients[0] != gradients[1])}
+
+  static = {'batch_size': problems.config.batch_size}
+  return Arm(name, fn, static, _seeds(problems), 'learning_rate', rates)
+
+
+def multi(
+  problems: toy.Problems,
+  num_steps: int,
+  name: str,
+  static: Mapping[str, Sequence[Any]],
+  lanes: Mapping[str, Sequence[Any]],
+  *,
+  norm: types.Norm | None = None,
+) -> Arm:
+  """Several steps of STE.
+
+  Args:
+    problems: those of all seeds.
+    num_steps: updates.
+    name: of the arm.
+    static: axes among ``batch_size`` and ``optimizer`` (default: the largest
+      batch, and SGD), besides the network.
+    lanes: axes among ``noise``, ``draw`` (default: none) and ``step_size``,
+      besides the seed.
+    norm: of the ball; None for that of the study.
+  """
+
+  def fn(network, seed, data, points, **options):
+    del points  # The steps follow one another anyway.
+    batch_size = options.pop('batch_size', None)
+    posed = problems.pose(network, seed, data, batch_size=batch_size)
+    return toy.multi_step(posed, budget, num_steps=num_steps, **options)
+
+  budget = problems.budget
+  if norm is not None:
+    budget = dataclasses.replace(budget, norm=norm)
+  static = {'network': problems.config.networks} | dict(static)
+  lanes = _seeds(problems) | dict(lanes)
+  return Arm(name, fn, static, lanes, 'step', range(num_steps + 1))
+
+
+def noisy(
+  problems: toy.Problems, noise: Sequence[float], num_rates: int
+) -> Arm:
+  """Control: noise, then one scanned step.
+
+  Args:
+    problems: those of all seeds.
+    noise: amplitudes, as fractions of the budget.
+    num_rates: learning rates, spaced evenly in their logarithm from 0.01 to 1.
+  """
+
+  def fn(network, seed, noise, data, points):
+    posed = problems.pose(network, seed, data)
+    return toy.noisy_single_step(posed, problems.budget, points, noise)
+
+  static = {'network': problems.config.networks}
+  rates = np.geomspace(0.01, 1.0, num_rates)
+  lanes = _seeds(problems) | {'noise': noise}
+  return Arm('noisy', fn, static, lanes, 'control_rate', rates)
+
+
+def restarts(
+  problems: toy.Problems, noise: Sequence[float], num_draws: int
+) -> Arm:
+  """Control: random points of the ball, without descent.
+
+  Args:
+    problems: those of all seeds.
+    noise: amplitudes, as fractions of the budget.
+    num_draws: points for each seed and amplitude.
+  """
+
+  def fn(network, seed, noise, data, points):
+    posed = problems.pose(network, seed, data)
+    return toy.restarts(posed, problems.budget, noise, points)
+
+  static = {'network': problems.config.networks}
+  lanes = _seeds(problems) | {'noise': noise}
+  return Arm('restarts', fn, static, lanes, 'control_draw', range(num_draws))
+
+
+def _seeds(problems):
+  return {'seed': problems.config.seeds}

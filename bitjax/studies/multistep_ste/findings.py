@@ -1,0 +1,332 @@
+"""The note's findings on the toy problem, each judged from labelled results.
+
+Losses of a single step are called L1, of several steps Lm. Contrasts are logs of
+loss ratios, paired by seed and averaged over the draws of the noise; where
+nothing else is said, settings are chosen by the deployable protocol and read on B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitjax.evidence import contrasts
+from bitjax.evidence import protocols
+from bitjax.evidence import verdicts
+from bitjax.studies.multistep_ste.arms import losses
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = [
+  'adam',
+  'batch',
+  'gain',
+  'interaction',
+  'judge',
+  'literal',
+  'margin',
+  'momentum',
+  'noise',
+  'several_steps',
+  'variant',
+]
+
+INFO = {'unit': 'log loss ratio', 'protocol': 'deployable, B'}
+
+Verdicts = Iterator[verdicts.Verdict]
+
+
+def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
+  """Judges the note's findings N6 and N8-N10, for every network."""
+  found: list[verdicts.Verdict] = []
+  for network in results.network.values.tolist():
+    primary = network == 'binary'
+    found += several_steps(results, network, primary=primary)
+    for finding in (adam, literal, momentum, noise, batch):
+      found += finding(results, network)
+  if 'vste_search' in results:
+    found += variant(results, 'binary', 'vste')
+  return [*found, *interaction(results)]
+
+
+def gain(
+  results: xarray.Dataset, network: str, **options: Any
+) -> xarray.DataArray:
+  """log(L1 / Lm) of the first optimiser without noise, by seed.
+
+  Args:
+    results: with arms ``single`` and ``multi``.
+    network: the network.
+    **options: of `arms.losses`, such as the protocol.
+  """
+  several = losses(results, 'multi', network=network, **options)
+  single = losses(results, 'single', **_at_largest(results, network), **options)
+  several = several.isel(optimizer=0, noise=0).mean('draw')
+  return _log_ratio(single, several)
+
+
+def margin(results: xarray.Dataset, *networks: str) -> float:
+  """5 % of the mean log decrease: the difference that does not matter.
+
+  Args:
+    results: with arm ``multi``.
+    *networks: whose decrease: that of the first optimiser, without noise.
+  """
+  decreases = []
+  for network in networks:
+    start = protocols.arm(results, 'multi', network=network)['holdout']
+    reached = losses(results, 'multi', network=network)
+    decrease = _log_ratio(start.isel(step=0, step_size=0), reached)
+    decreases.append(decrease.isel(optimizer=0, noise=0).mean().item())
+  return 0.05 * abs(float(np.mean(decreases)))
+
+
+def several_steps(
+  results: xarray.Dataset, network: str, *, primary: bool
+) -> Verdicts:
+  """N8: several steps reach a lower loss than one scanned step."""
+  details = {
+    f'{protocol} {name}': gain(
+      results, network, protocol=protocol, batch=batch
+    ).mean()
+    for protocol in protocols.PROTOCOLS
+    for batch, name in (('search', 'A'), ('holdout', 'B'))
+  }
+  single = protocols.arm(results, 'single', **_at_largest(results, network))
+  several = protocols.arm(results, 'multi', network=network)
+  several = several.isel(optimizer=0, noise=0, draw=0)
+  for name, arm in (('single', single), ('multi', several)):
+    over = [d for d in ('learning_rate', 'step_size', 'step') if d in arm.dims]
+    chosen = protocols.oracle(arm[['search', 'flips', 'used']], over)
+    details[f'flips {name}'] = chosen['flips'].mean()
+    details[f'budget used {name}'] = chosen['used'].mean()
+  details['reachable share of signs'] = single['reachable'].mean()
+  rates, sizes, steps = (
+    results.sizes[axis] for axis in ('learning_rate', 'step_size', 'step')
+  )
+  details |= {
+    'losses evaluated, single': rates,
+    'gradients evaluated, single': 1,
+    'losses evaluated, multi': sizes * steps,
+    'gradients evaluated, multi': sizes * (steps - 1),
+  }
+  yield contrasts.difference(
+    'N8',
+    f'{network}: several steps reach a lower loss than one scanned step.',
+    gain(results, network),
+    primary=primary,
+    details=details,
+    **INFO,
+  )
+
+
+def literal(results: xarray.Dataset, network: str) -> Verdicts:
+  """N6: the note's mixture of an l2 step and element-wise clipping."""
+  single = losses(results, 'single', **_at_largest(results, network))
+  clipped = losses(results, 'literal', network=network)
+  yield contrasts.difference(
+    'N6',
+    f"{network}: several steps, clipped element by element as the note's are, "
+    'reach a lower loss than one l2-normalised step.',
+    _log_ratio(single, clipped),
+    caveat='Unequal balls: the l2 budget binds, while 0.1 for each element '
+    'reaches every sign pattern of a Xavier initialisation.',
+    **INFO,
+  )
+
+
+def momentum(results: xarray.Dataset, network: str) -> Verdicts:
+  """N9: SGD and SGD with momentum are equally good."""
+  if not {'sgd', 'sgdm'} <= set(results.optimizer.values):
+    return
+  several = losses(results, 'multi', network=network).isel(noise=0)
+  several = several.mean('draw')
+  sgd, sgdm = (several.sel(optimizer=name) for name in ('sgd', 'sgdm'))
+  yield contrasts.equivalent(
+    'N9 momentum',
+    f'{network}: SGD and SGD with momentum are equally good.',
+    _log_ratio(sgd, sgdm),
+    margin(results, network),
+    **INFO,
+  )
+
+
+def adam(results: xarray.Dataset, network: str) -> Verdicts:
+  """N8: Adam fluctuates; here, over a grid of learning rates."""
+  if not {'sgd', 'adam'} <= set(results.optimizer.values):
+    return
+  path = protocols.arm(results, 'multi', network=network)['holdout']
+  path = _log_ratio(path.isel(noise=0), path.isel(noise=0, step=0)).mean('draw')
+  spread = path.isel(step=-1).std('step_size')
+  rises = path.diff('step').clip(min=0).sum('step').mean('step_size')
+  details = {}
+  for name in ('sgd', 'adam'):
+    details[f'spread {name}'] = spread.sel(optimizer=name).mean()
+    details[f'rises on the way {name}'] = rises.sel(optimizer=name).mean()
+  yield contrasts.difference(
+    'N8 Adam',
+    f'{network}: Adam depends on its learning rate more than SGD does.',
+    spread.sel(optimizer='adam') - spread.sel(optimizer='sgd'),
+    unit='std over learning rates of log(L/L0)',
+    protocol='last step, B',
+    details=details,
+  )
+
+
+def noise(results: xarray.Dataset, network: str) -> Verdicts:
+  """N9: noise helps on average; noise finds a better point."""
+  amplitudes = results.noise.values
+  if len(amplitudes) < 2:
+    return
+  several = losses(results, 'multi', network=network).isel(optimizer=0)
+  several = several.mean('draw')
+  path = protocols.arm(results, 'multi', network=network)['holdout']
+  start = path.isel(optimizer=0, noise=0, draw=0, step=0, step_size=0)
+  alone = protocols.arm(results, 'restarts', network=network)['holdout']
+  yield contrasts.any_arm(
+    'N9 noise, mean',
+    f'{network}: noise at the start lowers the loss on average.',
+    {
+      f'noise {value:g}': _log_ratio(
+        several.isel(noise=0), several.sel(noise=value)
+      )
+      for value in amplitudes[1:]
+    },
+    details={
+      f'noise {value:g} alone': _log_ratio(start, alone.sel(noise=value)).mean()
+      for value in amplitudes[1:]
+    },
+    **INFO,
+  )
+  read = functools.partial(losses, results, protocol='oracle', batch='search')
+  single = read('single', **_at_largest(results, network))
+  several = read('multi', network=network).isel(optimizer=0)
+  noised = {'noise': slice(1, None)}
+  reached = {
+    'several steps without noise': several.isel(noise=0).min('draw'),
+    'noise, one step': read('noisy', network=network).isel(noised).min('noise'),
+    'noise alone': read('restarts', network=network).isel(noised).min('noise'),
+  }
+  yield contrasts.difference(
+    'N9 noise, best',
+    f'{network}: the ball holds better points than the best single step, and '
+    'the best of all noise draws finds one.',
+    _log_ratio(single, several.isel(noised).min(('noise', 'draw'))),
+    unit='log loss ratio',
+    protocol='oracle, A',
+    details={n: _log_ratio(single, loss).mean() for n, loss in reached.items()},
+    caveat='The best of many draws shows that a point exists, not that noise '
+    'helps; the controls spend as many evaluations.',
+  )
+
+
+def interaction(results: xarray.Dataset) -> Verdicts:
+  """N9: full precision behaves like binary."""
+  if not {'full_precision', 'binary'} <= set(results.network.values):
+    return
+  full, binary = (gain(results, n) for n in ('full_precision', 'binary'))
+  yield contrasts.equivalent(
+    'N9 interaction',
+    'Full precision gains as much from several steps as binary does.',
+    full - binary,
+    margin(results, 'full_precision', 'binary'),
+    details={'full precision': full.mean(), 'binary': binary.mean()},
+    **INFO,
+  )
+
+
+def batch(results: xarray.Dataset, network: str) -> Verdicts:
+  """N10: what a larger batch does to the note's curve."""
+  sizes = sorted(results.batch_size.values.tolist())
+  if len(sizes) < 2:
+    return
+  small, large = (
+    _curve(results, network, 'single', size) for size in (sizes[0], sizes[-1])
+  )
+  verdict = contrasts.variances(
+    'N10 batch, variance',
+    f'{network}: with batch {sizes[-1]} instead of {sizes[0]} the curve varies '
+    'less over seeds.',
+    large,
+    small,
+    protocol='oracle, A',
+    details={f'std {sizes[0]}': small.std(), f'std {sizes[-1]}': large.std()},
+  )
+  quarter = results.attrs['examples'] // 4
+  if sizes[-1] > quarter:
+    verdict = dataclasses.replace(
+      verdict,
+      verdict='inconclusive',
+      caveat=f'A batch above a quarter of the data ({quarter}) says nothing '
+      'about variance over batches: they overlap.',
+    )
+  yield verdict
+  yield contrasts.equivalent(
+    'N10 batch, mean',
+    f'{network}: the mean of the curve is the same with either batch.',
+    large - small,
+    margin(results, network),
+    unit='(L1 - Lm) / L1',
+    protocol='oracle, A',
+  )
+
+
+def variant(results: xarray.Dataset, network: str, arm: str) -> Verdicts:
+  """N10: what another estimator of the single step does to the curve.
+
+  Args:
+    results: with the arm.
+    network: the network of which the arm is a variant.
+    arm: name of the arm.
+  """
+  size = results.batch_size.max().item()
+  normal = _curve(results, network, 'single', size)
+  other = _curve(results, network, arm, size)
+  affected = results[f'{arm}_affected'].sel(batch_size=size).mean().item()
+  # The 2 x 2 of batch and estimator.
+  details = {'share of gradient affected': affected}
+  for cell in sorted(results.batch_size.values.tolist()):
+    for name, source in (('normal', 'single'), (arm, arm)):
+      curve = _curve(results, network, source, cell)
+      details[f'mean {name}, batch {cell}'] = curve.mean()
+      details[f'std {name}, batch {cell}'] = curve.std()
+  verdict = contrasts.variances(
+    f'N10 {arm}, variance',
+    f'{network}: with {arm} as the single step the curve varies less over '
+    'seeds than with the normal STE.',
+    other,
+    normal,
+    protocol='oracle, A',
+    details=details,
+  )
+  if affected == 0:
+    verdict = dataclasses.replace(verdict, verdict='inert')
+  yield verdict
+
+
+def _curve(results, network, arm, size):
+  """The note's (L1 - Lm) / L1 at one batch size, by seed."""
+  options: dict[str, Any] = {'protocol': 'oracle', 'batch': 'search'}
+  where = {'network': network} if arm == 'single' else {}
+  single = losses(results, arm, batch_size=size, **where, **options)
+  if size == results.batch_size.max():
+    several = losses(results, 'multi', network=network, **options)
+    several = several.isel(optimizer=0, noise=0, draw=0)
+  else:
+    options |= {'network': network, 'batch_size': size}
+    several = losses(results, 'batches', **options)
+  return (single - several) / single
+
+
+def _log_ratio(above: xarray.DataArray, below: xarray.DataArray) -> Any:
+  """Log of a ratio of losses; an `xarray.DataArray`."""
+  return np.log(above / below)
+
+
+def _at_largest(results, network):
+  return {'network': network, 'batch_size': results.batch_size.max().item()}

@@ -1,0 +1,19 @@
+"""What studies of trainings share: their flags, and networks and quantizers by name."""
+
+from bitjax.studies.recipes.config import NetworkConfig
+from bitjax.studies.recipes.config import Parts
+from bitjax.studies.recipes.config import TrainConfig
+from bitjax.studies.recipes.zoo import INPUTS
+from bitjax.studies.recipes.zoo import NETWORKS
+from bitjax.studies.recipes.zoo import WEIGHTS
+from bitjax.studies.recipes.zoo import build
+
+__all__ = [
+  'INPUTS',
+  'NETWORKS',
+  'WEIGHTS',
+  'NetworkConfig',
+  'Parts',
+  'TrainConfig',
+  'build',
+]

@@ -1,0 +1,308 @@
+"""The flags that all trainings share: data, recipe, seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from bitjax import cli
+from bitjax import data
+from bitjax import nn
+from bitjax import sweeps
+from bitjax import training
+from bitjax import types
+from bitjax.studies.recipes import zoo
+
+__all__ = ['NetworkConfig', 'Parts', 'TrainConfig']
+
+
+_RECIPE = training.Recipe()  # Its defaults are those of the flags.
+
+
+class Parts(NamedTuple):
+  """What is trained on, what chooses among models, what is looked at once."""
+
+  train: data.Dataset
+  validation: data.Dataset
+  test: data.Dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """Fields named as those of `bitjax.training.Recipe` mean what they mean there."""
+
+  dataset: str = cli.flag(
+    'digits32',
+    'Data set. digits32 (real digits of the shape of CIFAR) and digits need no '
+    'files.',
+    choices=data.DATASETS,
+  )
+  data_dir: str | None = cli.flag(
+    None, 'Folder that holds the files of CIFAR (binary or parquet) or MNIST.'
+  )
+  validation_examples: int = cli.flag(
+    200,
+    'Examples of the training files that are not trained on, but choose the best '
+    'checkpoint.',
+    minimum=1,
+  )
+  epochs: float = cli.flag(
+    _RECIPE.epochs,
+    'Passes over the training set; schedules keep their shape.',
+    exclusive_minimum=0,
+  )
+  batch_size: int = cli.flag(
+    _RECIPE.batch_size, 'Examples of an update.', minimum=1
+  )
+  optimizer: str = cli.flag(
+    _RECIPE.optimizer,
+    'Optimiser; bop flips the binary kernels itself and leaves the rest to Adam.',
+    choices=training.OPTIMIZERS,
+  )
+  learning_rate: float = cli.flag(
+    _RECIPE.learning_rate, 'Learning rate at its peak.', exclusive_minimum=0
+  )
+  schedule: str = cli.flag(
+    _RECIPE.schedule,
+    'How the learning rate falls; step: a tenth at half and at three quarters.',
+    choices=training.SCHEDULES,
+  )
+  warmup: float = cli.flag(
+    _RECIPE.warmup,
+    'Share of the training before the peak.',
+    minimum=0,
+    maximum=0.99,
+  )
+  momentum: float = cli.flag(
+    _RECIPE.momentum, 'Momentum of sgd.', minimum=0, maximum=0.999
+  )
+  weight_decay: float = cli.flag(
+    _RECIPE.weight_decay, 'Weight decay.', minimum=0
+  )
+  decayed: str = cli.flag(
+    _RECIPE.decayed,
+    'What it acts on; all: also scales and offsets of normalisations, biases and '
+    'parameters of quantizers, as most published code has it.',
+    choices=training.DECAYED,
+  )
+  quantizer_rate: float = cli.flag(
+    _RECIPE.quantizer_rate,
+    'Learning rate of the parameters of quantizers, as a multiple.',
+    exclusive_minimum=0,
+  )
+  clip_latent: float | None = cli.flag(
+    _RECIPE.clip_latent,
+    'Bound on latent weights of quantized layers.',
+    exclusive_minimum=0,
+  )
+  augmentation: tuple[str, ...] = cli.flag(
+    _RECIPE.augmentation,
+    'What is done to images: crop (after padding by 4), flip, and mixup or cutmix.',
+    choices=data.AUGMENTATIONS,
+    nonempty=False,
+    unique=True,
+  )
+  border: str = cli.flag(
+    _RECIPE.border,
+    'Colour around cropped images; mean: of the training set.',
+    choices=training.BORDERS,
+  )
+  offsets: str = cli.flag(
+    _RECIPE.offsets,
+    'Who draws an offset for the crop: every image, or a batch one for all.',
+    choices=training.OFFSETS,
+  )
+  alpha: float = cli.flag(
+    _RECIPE.alpha,
+    'Of mixup and cutmix, whose shares are Beta(alpha, alpha).',
+    exclusive_minimum=0,
+  )
+  smoothing: float = cli.flag(
+    _RECIPE.smoothing, 'Label smoothing.', minimum=0, maximum=0.99
+  )
+  average: float | None = cli.flag(
+    _RECIPE.average,
+    'Decay of a moving average of all weights, which is then evaluated.',
+    exclusive_minimum=0,
+    maximum=0.999999,
+  )
+  progress: str = cli.flag(
+    _RECIPE.progress,
+    'How quantizers that anneal go from soft (0) to hard (1); hard: at once.',
+    choices=training.PROGRESS,
+  )
+  seeds: tuple[int, ...] = cli.flag(
+    (0,),
+    'Seeds: each has an initialisation and an order of examples of its own; the '
+    'validation examples are the same.',
+    minimum=0,
+    unique=True,
+  )
+
+  def __post_init__(self):
+    cli.check(self)
+
+  def check_one_bit(self, holds: bool, weights: str) -> None:
+    """Raises a `ValueError` for options that only weights of 1 bit can have.
+
+    Args:
+      holds: whether all weights have 1 bit.
+      weights: what they are, for people.
+    """
+    for name, wanted in (
+      ('optimizer=bop', self.optimizer == 'bop'),
+      ('clip_latent', self.clip_latent is not None),
+    ):
+      if wanted and not holds:
+        raise types.BadInput(f'{name} needs weights of 1 bit; got {weights}.')
+
+  def recipe(self) -> dict[str, Any]:
+    """The arguments of a `bitjax.training.Recipe`."""
+    own = {field.name for field in dataclasses.fields(TrainConfig)}
+    own -= {'dataset', 'data_dir', 'validation_examples', 'seeds'}
+    return {name: getattr(self, name) for name in sorted(own)}
+
+  def open(self, sweep: sweeps.Sweep) -> Parts:
+    """Loads the data, divides them, and records which they are.
+
+    Raises:
+      ValueError: for missing or malformed files, for validation examples or a
+        batch that the data cannot supply, and a batch that the devices cannot share.
+    """
+    whole, test = (
+      data.load(self.dataset, split=split, data_dir=self.data_dir)
+      for split in ('train', 'test')
+    )
+    train, validation = data.split_validation(
+      whole, self.validation_examples, 0
+    )
+    training.Recipe(**self.recipe()).num_steps(len(train.labels))
+    parts = 1 if sweep.mesh is None else sweep.mesh.shape.get('batch', 1)
+    if self.batch_size % parts:
+      raise types.BadInput(
+        f'batch_size must be divisible by the {parts} devices over which mesh '
+        f'splits a batch; got {self.batch_size}.'
+      )
+    sweep.record(
+      train_checksum=whole.checksum,
+      test_checksum=test.checksum,
+      train_examples=len(train.labels),
+    )
+    return Parts(train, validation, test)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig(TrainConfig):
+  """And one network: its quantizers, where it starts, who teaches it."""
+
+  network: str = cli.flag(
+    'resnet20', 'The network.', choices=tuple(zoo.NETWORKS)
+  )
+  variant: str = cli.flag(
+    'plain',
+    'Shortcuts: plain, around two convolutions; bireal, around each; react, with '
+    'learned thresholds and activations too.',
+    choices=nn.RESNET_VARIANTS,
+  )
+  weights: str = cli.flag(
+    'none',
+    'Quantizer of the kernels, first and last layer left alone.',
+    choices=tuple(zoo.WEIGHTS),
+  )
+  activations: str = cli.flag(
+    'none',
+    'Quantizer of what enters those layers.',
+    choices=tuple(zoo.INPUTS),
+  )
+  half_width: float = cli.flag(
+    1.0,
+    'Of the window through which gradients pass the activations "sign".',
+    exclusive_minimum=0,
+  )
+  init_name: str = cli.flag(
+    'kaiming_normal', 'Initialisation of kernels.', choices=tuple(nn.INITS)
+  )
+  last_init_name: str | None = cli.flag(
+    None,
+    "Initialisation of the classifier's kernel; none: as the others.",
+    choices=tuple(nn.INITS),
+  )
+  staged: float = cli.flag(
+    0.0,
+    'Share of the training in which only activations are quantized; 0: none.',
+    minimum=0,
+    maximum=0.99,
+  )
+  pretrained: str | None = cli.flag(
+    None,
+    'Folder of checkpoints to start from: a network of the same shape, full '
+    'precision or not.',
+  )
+  which: str = cli.flag(
+    'latest',
+    'Which of its checkpoints; best: on validation examples.',
+    choices=training.KEPT,
+  )
+  frozen: tuple[str, ...] = cli.flag(
+    (),
+    'Regular expressions: parameters whose path contains one stay.',
+    nonempty=False,
+  )
+  teacher: str | None = cli.flag(
+    None,
+    'Folder of checkpoints of a full-precision network of the same kind, to learn '
+    'from.',
+  )
+  teaching: float = cli.flag(
+    0.5, "Weight of the teacher's loss.", minimum=0, maximum=1
+  )
+  tensorboard: bool = cli.flag(
+    False, 'Write event files for TensorBoard beside the checkpoints.'
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    one_bit = zoo.WEIGHTS[self.weights].bits == 1
+    self.check_one_bit(one_bit, self.weights)
+    if self.staged and 'none' in (self.weights, self.activations):
+      raise types.BadInput(
+        'staged needs quantized weights and activations; got weights '
+        f'{self.weights} and activations {self.activations}.'
+      )
+    self.stages(2)
+
+  def recipe(self) -> dict[str, Any]:
+    """The arguments of a `bitjax.training.Recipe`."""
+    binary = (zoo.NETWORKS[self.network].binary,)
+    return super().recipe() | {'binary': binary, 'frozen': self.frozen}
+
+  def stages(self, num_classes: int) -> list[tuple[float, Any]]:
+    """The network; with ``staged``, first with quantized activations only."""
+    names = ['none', self.weights] if self.staged else [self.weights]
+    models = [
+      zoo.build(
+        self.network,
+        self.variant,
+        weights,
+        self.activations,
+        num_classes=num_classes,
+        init_name=self.init_name,
+        last_init_name=self.last_init_name,
+        half_width=self.half_width,
+      )
+      for weights in names
+    ]
+    shares = [self.staged, 1.0] if self.staged else [1.0]
+    return list(zip(shares, models, strict=True))
+
+  def full_precision(self, num_classes: int) -> Any:
+    """A network of the same kind without quantizers, plain."""
+    return zoo.build(
+      self.network,
+      'plain',
+      'none',
+      'none',
+      num_classes=num_classes,
+      init_name=self.init_name,
+      last_init_name=self.last_init_name,
+    )

@@ -1,0 +1,158 @@
+"""What names on the command line of a training stand for: networks and quantizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from bitjax import nn
+from bitjax import quantizers
+from bitjax import types
+
+__all__ = [
+  'INPUTS',
+  'NETWORKS',
+  'WEIGHTS',
+  'Network',
+  'Weights',
+  'build',
+]
+
+
+class Network(NamedTuple):
+  """How to make a network, and which of its layers are quantized."""
+
+  make: Callable[..., Any]
+  binary: str  # A regular expression for their paths.
+
+
+class Weights(NamedTuple):
+  """What kernels pass through; ``bits`` 1 where Bop and clipping make sense."""
+
+  quantizer: Any
+  scaling: Any = 'none'
+  bits: int | None = None
+
+
+_RESIDUAL = r'Block_\d+/Conv_\d'
+
+NETWORKS = {
+  'resnet20': Network(nn.resnet20, _RESIDUAL),
+  'resnet32': Network(nn.resnet32, _RESIDUAL),
+  'resnet18': Network(nn.resnet18, _RESIDUAL),
+  'vgg_small': Network(nn.vgg_small, r'Conv_[1-9]'),
+  'resnet8': Network(
+    lambda **kw: nn.resnet20(**kw | {'stages': (1, 1, 1)}), _RESIDUAL
+  ),
+  # For many seeds in little time, and to see that a command works.
+  'resnet4': Network(
+    lambda **kw: nn.resnet20(**kw | {'stages': (1,), 'widths': (8,)}), _RESIDUAL
+  ),
+}
+
+
+def _sign(estimator: quantizers.Estimator) -> quantizers.Quantize:
+  return quantizers.attach(quantizers.sign(), estimator)
+
+
+def _irnet(t_min: float) -> quantizers.Quantize:
+  """IR-Net's weights: standardised, signs with EDE, a scale that is a shift."""
+  sign = _sign(quantizers.error_decay(t_min))
+  scaled = quantizers.scaled(sign, quantizers.power_of_two())
+  return quantizers.standardized(scaled)
+
+
+_MEAN = quantizers.mean_abs()
+
+WEIGHTS = {
+  'none': Weights(None),
+  'sign': Weights(_sign(quantizers.identity()), _MEAN, 1),
+  'window': Weights(_sign(quantizers.window(1.0)), _MEAN, 1),
+  'dsq': Weights(_sign(quantizers.dsq(0.2)), _MEAN, 1),
+  'irnet': Weights(_irnet(0.1), bits=1),
+  'irnet_slow': Weights(_irnet(1e-3), bits=1),
+  'rbnn': Weights(_sign(quantizers.rbnn()), _MEAN, 1),
+  'reste': Weights(
+    _sign(quantizers.reste()),
+    quantizers.mean_abs('tensor', detached=False),
+    1,
+  ),
+  'learned_dsq1': Weights(quantizers.learned_dsq(1), bits=1),
+  'learned_dsq2': Weights(quantizers.learned_dsq(2)),
+  'dorefa1': Weights(quantizers.dorefa_weights(1), bits=1),
+  'dorefa2': Weights(quantizers.dorefa_weights(2)),
+  'dorefa4': Weights(quantizers.dorefa_weights(4)),
+  'ternary': Weights(
+    quantizers.attach(quantizers.ternary(scaled=True), quantizers.identity())
+  ),
+  'lsq2': Weights(quantizers.lsq(2)),
+  'lsq4': Weights(quantizers.lsq(4)),
+}
+
+INPUTS = {
+  'none': None,
+  'sign': _sign(quantizers.window(1.0)),
+  'bireal': _sign(quantizers.polynomial()),
+  'swish': _sign(quantizers.swish_sign()),
+  'dsq': _sign(quantizers.dsq(0.2)),
+  'ede': _sign(quantizers.error_decay(0.1)),
+  'ede_slow': _sign(quantizers.error_decay(1e-3)),
+  'rbnn': _sign(quantizers.rbnn(activations=True)),
+  'reste': _sign(quantizers.reste()),
+  'dorefa2': quantizers.dorefa_activations(2),
+  'dorefa4': quantizers.dorefa_activations(4),
+  'pact2': quantizers.pact(2),
+  'pact4': quantizers.pact(4),
+  'lsq2': quantizers.lsq(2, signed=False),
+  'lsq4': quantizers.lsq(4, signed=False),
+}
+
+
+def build(
+  network: str,
+  variant: str,
+  weights: str,
+  inputs: str,
+  *,
+  num_classes: int,
+  init_name: str,
+  last_init_name: str | None = None,
+  half_width: float = 1.0,
+) -> Any:
+  """Makes a network.
+
+  Args:
+    network: a name in `NETWORKS`.
+    variant: one of `nn.RESNET_VARIANTS`; VGG has the plain one only.
+    weights: a name in `WEIGHTS`.
+    inputs: a name in `INPUTS`.
+    num_classes: of the classifier.
+    init_name: of the kernels, as for `bitjax.nn.ResNet`.
+    last_init_name: of the classifier's; None for the same.
+    half_width: of the window of ``'sign'`` activations.
+
+  Raises:
+    ValueError: for an unknown name, or a variant that the network has not.
+  """
+  for name, value, known in (
+    ('network', network, NETWORKS),
+    ('variant', variant, nn.RESNET_VARIANTS),
+    ('weights', weights, WEIGHTS),
+    ('activations', inputs, INPUTS),
+  ):
+    types.check_choice(name, value, tuple(known))
+  options: dict[str, Any] = {
+    'kernel_quantizer': WEIGHTS[weights].quantizer,
+    'scaling': WEIGHTS[weights].scaling,
+    'input_quantizer': INPUTS[inputs],
+    'num_classes': num_classes,
+    'init_name': init_name,
+    'last_init_name': last_init_name,
+  }
+  if inputs == 'sign' and half_width != 1.0:
+    options['input_quantizer'] = _sign(quantizers.window(half_width))
+  if network != 'vgg_small':
+    options['variant'] = variant
+  elif variant != 'plain':
+    raise types.BadInput(f'vgg_small has no variant but plain; got {variant}.')
+  return NETWORKS[network].make(**options)

@@ -1,0 +1,56 @@
+"""The toy problem that several studies share: one layer of an MLP moves in a ball.
+
+`Problems` are those of all seeds, made from a `Config`; a `Trial` is what one seed has
+drawn, a `Problem` one layer of its network on batches A and B. Functions such as
+`multi_step` move inside the ball; `searches` are ways to spend it by flips.
+"""
+
+from bitjax.studies.toy.config import NETWORKS
+from bitjax.studies.toy.config import Config
+from bitjax.studies.toy.config import Problems
+from bitjax.studies.toy.moves import OPTIMIZERS
+from bitjax.studies.toy.moves import REPORTED
+from bitjax.studies.toy.moves import Outputs
+from bitjax.studies.toy.moves import multi_step
+from bitjax.studies.toy.moves import noisy_single_step
+from bitjax.studies.toy.moves import restarts
+from bitjax.studies.toy.moves import single_step
+from bitjax.studies.toy.problem import Problem
+from bitjax.studies.toy.problem import Trial
+from bitjax.studies.toy.problem import cross_entropy
+from bitjax.studies.toy.problem import draw_trials
+from bitjax.studies.toy.problem import pose_problem
+from bitjax.studies.toy.problem import seed_keys
+from bitjax.studies.toy.states import STATES
+from bitjax.studies.toy.states import States
+from bitjax.studies.toy.training import train
+from bitjax.studies.toy.training import trained
+from bitjax.studies.toy.variants import NORMAL
+from bitjax.studies.toy.variants import Estimators
+from bitjax.studies.toy.variants import Variant
+
+__all__ = [
+  'NETWORKS',
+  'NORMAL',
+  'OPTIMIZERS',
+  'REPORTED',
+  'STATES',
+  'Config',
+  'Estimators',
+  'Outputs',
+  'Problem',
+  'Problems',
+  'States',
+  'Trial',
+  'Variant',
+  'cross_entropy',
+  'draw_trials',
+  'multi_step',
+  'noisy_single_step',
+  'pose_problem',
+  'restarts',
+  'seed_keys',
+  'single_step',
+  'train',
+  'trained',
+]

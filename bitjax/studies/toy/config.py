@@ -1,0 +1,192 @@
+"""The flags that all studies of the toy problem share, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import cli
+from bitjax import data
+from bitjax import nn
+from bitjax import sweeps
+from bitjax import types
+from bitjax.studies.toy import problem
+
+__all__ = ['NETWORKS', 'Config', 'Problems']
+
+NETWORKS = {
+  'full_precision': nn.full_precision_mlp,
+  'binary': nn.binary_mlp,
+  'binary_weights': nn.binary_weights_mlp,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Data, networks, ball and seeds; studies add fields of their own."""
+
+  dataset: str = cli.flag(
+    'mnist5k',
+    'Data set. mnist5k, digits and synthetic need no files.',
+    choices=data.DATASETS,
+  )
+  data_dir: str | None = cli.flag(
+    None, 'Folder that holds the files of mnist, fashion_mnist or cifar.'
+  )
+  split: str = cli.flag(
+    'all', 'Examples from which batches are drawn.', choices=data.SPLITS
+  )
+  augment: str = cli.flag(
+    'none',
+    '"shift" moves images by up to 2 pixels, so that a batch may exceed the '
+    'data; the results are marked as not independent.',
+    choices=data.AUGMENTS,
+  )
+  batch_size: tuple[int, ...] = cli.flag(
+    (1024,),
+    'Examples in the search batch A, and in the held-out batch B. The study '
+    'runs at the largest; others serve to tell what the batch does.',
+    minimum=1,
+    unique=True,
+  )
+  hidden: tuple[int, ...] = cli.flag(
+    (256, 256), 'Units of each hidden layer.', minimum=1
+  )
+  networks: tuple[str, ...] = cli.flag(
+    ('full_precision', 'binary'),
+    'Networks: what is binary in them.',
+    choices=tuple(NETWORKS),
+    unique=True,
+  )
+  budget: float = cli.flag(
+    0.1,
+    "Radius of the ball around the initial kernel, in the norm's unit.",
+    exclusive_minimum=0,
+  )
+  norm: str = cli.flag(
+    'l2',
+    'Norm of the ball; flips counts the signs that change.',
+    choices=types.NORMS,
+  )
+  anchor: str = cli.flag(
+    'start',
+    'Centre of the ball: the original kernel, or the noised start.',
+    choices=types.ANCHORS,
+  )
+  seeds: tuple[int, ...] = cli.flag(
+    tuple(range(8)),
+    'Seeds: each has an initialisation, an A and a B of its own.',
+    minimum=0,
+    unique=True,
+  )
+
+  def __post_init__(self):
+    cli.check(self)
+
+  def open(self, sweep: sweeps.Sweep) -> Problems:
+    """Loads the data, checks that they suffice, and records which they are.
+
+    Raises:
+      ValueError: for missing or malformed files, or batches that the data
+        cannot supply.
+    """
+    dataset = data.load(self.dataset, split=self.split, data_dir=self.data_dir)
+    for size in self.batch_size:
+      data.check_batch_size(
+        len(dataset.labels), size, augment=cast(data.Augment, self.augment)
+      )
+    sweep.record(
+      data_checksum=dataset.checksum,
+      data_examples=len(dataset.labels),
+      independent_examples=self.augment == 'none',
+    )
+    return Problems(self, dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+  """The problems of all seeds: what was configured, and its data.
+
+  Attributes:
+    config: what was asked for.
+    dataset: the data.
+  """
+
+  config: Config
+  dataset: data.Dataset
+
+  @property
+  def budget(self) -> types.Budget:
+    """The ball in which all methods move."""
+    return types.Budget(
+      self.config.budget,
+      cast(types.Norm, self.config.norm),
+      cast(types.Anchor, self.config.anchor),
+    )
+
+  @property
+  def layers(self) -> list[str]:
+    """Names of the networks' layers, in order."""
+    return [f'Dense_{number}' for number in range(len(self.config.hidden) + 1)]
+
+  @functools.cached_property
+  def arrays(self) -> dict[str, Any]:
+    """What all lanes of a sweep share: the seeds and what each has drawn.
+
+    Drawn once, outside, it spares every arm the random numbers: most of the time
+    to compile them, and some of the time to run them.
+    """
+    seeds = jnp.asarray(self.config.seeds)
+    trials = problem.draw_trials(
+      self.model('full_precision'),
+      seeds,
+      jnp.asarray(self.dataset.images),
+      jnp.asarray(self.dataset.labels),
+      self.config.batch_size,
+      augment=cast(data.Augment, self.config.augment),
+    )
+    return {'seeds': seeds, 'trials': trials}
+
+  def pose(
+    self,
+    network: str,
+    seed: types.Array | int,
+    arrays: dict[str, Any],
+    *,
+    batch_size: int | None = None,
+    **kwargs: Any,
+  ) -> problem.Problem:
+    """Poses one seed's problem to a network.
+
+    Args:
+      network: a name in `NETWORKS`.
+      seed: one of the configured seeds; may be traced.
+      arrays: what the attribute of that name holds, traced.
+      batch_size: examples in A and in B; None for the largest configured.
+      **kwargs: passed to the network's factory, such as an estimator.
+    """
+    return problem.pose_problem(
+      self.model(network, **kwargs),
+      self.trial(seed, arrays),
+      batch_size or max(self.config.batch_size),
+    )
+
+  def trial(
+    self, seed: types.Array | int, arrays: dict[str, Any]
+  ) -> problem.Trial:
+    """What one seed has drawn; arguments as for `pose`."""
+    index = jnp.argmax(arrays['seeds'] == seed)
+    return jax.tree.map(lambda leaf: leaf[index], arrays['trials'])
+
+  def model(self, network: str, **kwargs: Any) -> nn.MLP:
+    """The network of that name for these data."""
+    return NETWORKS[network](
+      hidden=self.config.hidden,
+      num_classes=self.dataset.num_classes,
+      input_scale=self.dataset.scale,
+      **kwargs,
+    )

@@ -1,0 +1,363 @@
+"""Each way to spend a ball, by flips or by steps, from one seed's problem.
+
+A search is given ``pose``, which poses the problem (with other estimators, on
+request), and its ball. It returns losses on A and on B along an axis of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import lanes as lanes_lib
+from bitjax import measures
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+from bitjax.studies.toy import moves
+from bitjax.studies.toy import problem
+from bitjax.studies.toy import states
+from bitjax.studies.toy.config import Problems
+
+__all__ = [
+  'DIRECTIONS',
+  'LAYERS',
+  'NUM_DRAWS',
+  'ORDERS',
+  'PAIRS',
+  'RANKINGS',
+  'SCORED',
+  'SHARES',
+  'SIGNALS',
+  'SPLITS',
+  'ball',
+  'check',
+  'coordinate',
+  'discrete',
+  'label',
+  'lane',
+  'multi',
+  'pose_layers',
+  'random',
+  'reliability',
+  'rounds',
+  'ste',
+]
+
+Pose = Callable[..., problem.Problem]
+
+LAYERS = {'first': 'Dense_0', 'all': None}
+SIGNALS = ('exact', 'linear', 'random', 'cost')
+SCORED = SIGNALS[:2]  # Those that look at the loss.
+RANKINGS = ('gain', 'per cost', 'per squared cost')
+SPLITS = ('even', 'cumulative')
+NUM_DRAWS = 8  # Random points of the ball.
+DIRECTIONS = ('gradient', 'sign', 'central', 'variant')
+VARIANT = quantizers.window(0.5)  # The estimator of the last one's activations.
+ORDERS = ('linear', 'cost')
+_RANDOM = 1 << 21  # Tells the key of random signals from others of a seed.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # Of the rounds: where losses are read.
+PAIRS = ('exact A, exact B', 'linear A, linear B', 'linear A, exact B')
+
+
+def ball(name: str) -> types.Budget:
+  """The ball that is written ``norm:radius``.
+
+  Raises:
+    ValueError: for another form, an unknown norm, or a radius that is not positive.
+  """
+  norm, _, radius = name.partition(':')
+  types.check_choice('norm', norm, types.NORMS)
+  try:
+    number = float(radius)
+  except ValueError:
+    raise types.BadInput(
+      f'a ball is written norm:radius, as l2:0.1; got {name!r}.'
+    ) from None
+  types.check_positive('radius', number)
+  return types.Budget(number, cast(types.Norm, norm))
+
+
+def check(
+  balls: Sequence[str],
+  layers: Sequence[str],
+  num_rounds: Sequence[int],
+  round_rankings: Sequence[str] = RANKINGS,
+  round_signals: Sequence[str] = SIGNALS,
+) -> None:
+  """Raises a ``ValueError`` for what the arms cannot run."""
+  for name in balls:
+    ball(name)
+  if layers[0] != 'first' or list(num_rounds) != sorted(set(num_rounds)):
+    raise types.BadInput(
+      "layers must begin with 'first', and num_rounds must grow; got "
+      f'layers {tuple(layers)} and num_rounds {tuple(num_rounds)}.'
+    )
+  if RANKINGS[-1] not in round_rankings:
+    raise types.BadInput(
+      f'round_rankings must list {RANKINGS[-1]!r}, which contrasts are about; '
+      f'got {tuple(round_rankings)}.'
+    )
+  if missing := [name for name in SCORED if name not in round_signals]:
+    raise types.BadInput(
+      f'round_signals must list {missing[0]!r}, which contrasts are about; got '
+      f'{tuple(round_signals)}.'
+    )
+
+
+def label(signal: str, ranking: str) -> str:
+  """What figures call a discrete gradient."""
+  # By cost alone every ranking is the same: the cheapest first.
+  return 'cost only' if signal == 'cost' else f'{signal} {ranking}'
+
+
+def pose_layers(
+  problems: Problems,
+  trial: problem.Trial,
+  layers: str,
+  batch_size: int | None = None,
+  **estimators: Any,
+) -> problem.Problem:
+  """Poses a trial's problem to the binary network.
+
+  Args:
+    problems: those of all seeds.
+    trial: what one seed has drawn.
+    layers: a name in `LAYERS`.
+    batch_size: which of the trial's batches; None for the largest.
+    **estimators: of the network, if not the normal ones.
+  """
+  return problem.pose_problem(
+    problems.model('binary', **estimators),
+    trial,
+    batch_size or max(problems.config.batch_size),
+    layer=LAYERS[layers],
+  )
+
+
+def lane(
+  search: Callable[..., moves.Outputs],
+  networks: states.States,
+  options: dict[str, Any],
+  *,
+  state: types.Array,
+  seed: types.Array,
+  arrays: dict[str, Any],
+  starts: types.PyTree,
+  layers: str = 'first',
+  batch_size: int | None = None,
+  **values: Any,
+) -> moves.Outputs:
+  """One lane of a sweep: a search of one seed's network in one state.
+
+  Args:
+    search: one of the functions below.
+    networks: of all seeds, in all states.
+    options: further arguments of the search.
+    state: number of the state.
+    seed: the seed.
+    arrays: that shared input of ``networks``.
+    starts: that shared input of ``networks``.
+    layers: a name in `LAYERS`.
+    batch_size: which batches; None for the largest.
+    **values: arguments of the search that the sweep varies; ``ball`` by its name.
+  """
+  trial = networks.trial(state, seed, arrays, starts)
+  if 'ball' in values:
+    values['budget'] = ball(values.pop('ball'))
+  posed = functools.partial(
+    pose_layers, networks.problems, trial, layers, batch_size
+  )
+  return search(posed, **values, **options)
+
+
+def discrete(
+  pose: Pose, budget: types.Budget, *, prefixes: Sequence[int]
+) -> moves.Outputs:
+  """All moves at once, for every signal and ranking, by prefix."""
+  posed = pose()
+  signals = _signals(posed, SIGNALS)
+
+  def spend(signal, ranking):
+    step = scans.discrete_gradient(
+      posed.search, budget, rank_by=ranking, signal=signals[signal]
+    )
+    scan = scans.prefix_scan(
+      posed.search, step, prefixes, holdout=posed.holdout
+    )
+    return {
+      'search': scan.search,
+      'holdout': scan.holdout,
+      'used': step.used / budget.radius,
+      'moves': step.num_moves,
+      'predicted': step.predicted,
+      'true': step.decrease_search,
+    }
+
+  shape = len(SIGNALS), len(RANKINGS)
+  rows = [  # By cost alone every ranking is the same.
+    (signal, ranking if SIGNALS[signal] != 'cost' else 0)
+    for signal, ranking in np.ndindex(*shape)
+  ]
+  distinct = sorted(set(rows))
+  signal, ranking = jnp.asarray(distinct).T
+  found = lanes_lib.each(spend, {'signal': signal, 'ranking': ranking})
+  index = jnp.asarray([distinct.index(row) for row in rows])
+  return jax.tree.map(
+    lambda leaf: leaf[index].reshape(*shape, *leaf.shape[1:]), found
+  )
+
+
+def _signals(posed, names):
+  """What each flip promises, [names, *kernel.shape]."""
+  view = posed.search
+  possible = scans.moves(view)
+  key = jax.random.fold_in(posed.noise_key, _RANDOM)
+  found = {
+    'exact': lambda: scans.flip_gains(view).gains,
+    'linear': lambda: -jax.grad(view.loss)(view.kernel) * possible.changes[0],
+    'random': lambda: 1.0 - jax.random.uniform(key, view.kernel.shape),
+    'cost': lambda: 1.0 / jnp.abs(possible.destinations[0] - view.kernel),
+  }
+  return jnp.stack([found[name]() for name in names])
+
+
+def rounds(
+  pose: Pose,
+  budget: types.Budget,
+  signal: str,
+  split: str,
+  num_rounds: int,
+  *,
+  rankings: Sequence[str] = RANKINGS,
+) -> moves.Outputs:
+  """Rounds that score again, for every ranking, by the share of them made."""
+  posed = pose()
+  read = jnp.asarray([int(share * num_rounds) for share in SHARES])
+
+  def spend(ranking):
+    # Not outside: all rankings have the same draws.
+    key = jax.random.fold_in(posed.noise_key, _RANDOM)
+    path = scans.multi_step_discrete_gradient(
+      posed.search,
+      budget,
+      num_rounds,
+      split,
+      rank_by=ranking,
+      signal=signal,
+      holdout=posed.holdout,
+      key=key if signal == 'random' else None,
+    )
+    return {
+      'search': path.search[read],
+      'holdout': cast(jax.Array, path.holdout)[read],
+      'used': path.used[-1] / budget.radius,
+      'moves': jnp.sum(path.num_moves),
+      'returns': jnp.sum(path.num_returns),
+    }
+
+  powers = [RANKINGS.index(name) for name in rankings]
+  distinct = powers[:1] if signal == 'cost' else powers
+  found = lanes_lib.each(spend, {'ranking': jnp.asarray(distinct)})
+  index = jnp.minimum(jnp.arange(len(powers)), len(distinct) - 1)
+  return jax.tree.map(lambda leaf: leaf[index], found)
+
+
+def ste(
+  pose: Pose, budget: types.Budget, *, rates: Sequence[float]
+) -> moves.Outputs:
+  """One step along every direction, by learning rate."""
+  posed = pose()
+  view = posed.search
+  gradient = jax.grad(view.loss)(view.kernel)
+  size = jnp.median(jnp.abs(view.kernel))
+  variant = pose(activation_estimator=VARIANT).search
+  found = {
+    'gradient': gradient,
+    'sign': jnp.sign(gradient),
+    'central': scans.central_difference(view, size),
+    'variant': jax.grad(variant.loss)(view.kernel),
+  }
+
+  def scan(direction):
+    outputs = moves.single_step(
+      posed, budget, jnp.asarray(rates, jnp.float32), direction=direction
+    )
+    return {name: outputs[name] for name in ('search', 'holdout')}
+
+  directions = jnp.stack([found[name] for name in DIRECTIONS])
+  return lanes_lib.each(scan, {'direction': directions})
+
+
+def multi(
+  pose: Pose,
+  budget: types.Budget,
+  optimizer: str,
+  step_size: types.Scalar,
+  *,
+  num_steps: int,
+) -> moves.Outputs:
+  """Steps of an optimiser, projected, by their number."""
+  found = moves.multi_step(
+    pose(), budget, num_steps, step_size, optimizer=optimizer
+  )
+  return {name: found[name] for name in ('search', 'holdout')}
+
+
+def coordinate(
+  pose: Pose, budget: types.Budget, *, num_candidates: int
+) -> moves.Outputs:
+  """One move after another, each if it helps, in every order."""
+  posed = pose()
+  start = posed.losses(posed.kernel)
+  signals = _signals(posed, ORDERS)
+
+  def spend(order):
+    found = scans.coordinate_discrete_gradient(
+      posed.search,
+      budget,
+      order=signals[order],
+      rank_by='gain_per_squared_cost',
+      num_candidates=num_candidates,
+      holdout=posed.holdout,
+    )
+    falls = {'search': found.decrease_search, 'holdout': found.decrease_holdout}
+    return {
+      name: start[name] - cast(jax.Array, falls[name]) for name in falls
+    } | {
+      'used': found.used / budget.radius,
+      'moves': found.num_moves,
+    }
+
+  return lanes_lib.each(spend, {'order': jnp.arange(len(ORDERS))})
+
+
+def random(pose: Pose, budget: types.Budget) -> moves.Outputs:
+  """Points of the ball, by draw."""
+  found = moves.restarts(pose(), budget, 1.0, jnp.arange(NUM_DRAWS))
+  return {name: found[name] for name in ('search', 'holdout')}
+
+
+def reliability(pose: Pose) -> moves.Outputs:
+  """How promises of moves agree, by pair of promises."""
+  posed = pose()
+
+  def promises(view):
+    gradient = jax.grad(view.loss)(view.kernel)
+    return {
+      'exact': measures.ranked(scans.flip_gains(view).gains),
+      'linear': measures.ranked(-gradient * scans.moves(view).changes[0]),
+    }
+
+  found = {'A': promises(posed.search), 'B': promises(posed.holdout)}
+  agreements = []
+  for pair in PAIRS:
+    (a, on_a), (b, on_b) = (side.split() for side in pair.split(', '))
+    agreements.append(measures.agreement(found[on_a][a], found[on_b][b]))
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *agreements)
+  return stacked._asdict()

@@ -1,0 +1,127 @@
+"""The toy network after a little training: a point that STE has led to.
+
+Each seed trains its own network, from its own initialisation, on the examples that
+are neither in its batch A nor in its batch B. Both batches are then as new to the
+trained network as to the initial one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import data
+from bitjax import lanes
+from bitjax import nn
+from bitjax import types
+from bitjax.studies.toy import problem as problem_lib
+from bitjax.studies.toy.config import Problems
+
+__all__ = ['train', 'trained']
+
+
+def train(
+  model: nn.MLP,
+  variables: types.PyTree,
+  batch: data.Batch,
+  rows: types.Array,
+  key: types.Array,
+  *,
+  num_steps: int,
+  batch_size: int = 128,
+  learning_rate: types.Scalar = 1e-3,
+  anneal: bool = False,
+) -> types.PyTree:
+  """Trains by Adam on the mean cross-entropy, with the model's own estimators.
+
+  Args:
+    model: the network.
+    variables: where it starts.
+    batch: the whole data set.
+    rows: of the examples to train on, [rows], drawn with replacement.
+    key: a random key.
+    num_steps: updates.
+    batch_size: examples for each.
+    learning_rate: of Adam.
+    anneal: whether progress goes from 0 to 1; it stays 1 otherwise.
+
+  Returns:
+    The trained variables.
+  """
+  tx = optax.adam(learning_rate)
+
+  def loss(variables, inputs, labels, progress):
+    logits: Any = model.apply(variables, inputs, progress=progress)
+    return problem_lib.cross_entropy(logits, labels)
+
+  def step(carry, now):
+    (variables, state), (key, progress) = carry, now
+    drawn = jax.random.randint(key, (batch_size,), 0, rows.size)
+    inputs, labels = (x[rows[drawn]] for x in batch)
+    gradient = jax.grad(loss)(variables, inputs, labels, progress)
+    updates, state = tx.update(gradient, state, variables)
+    return (optax.apply_updates(variables, updates), state), None
+
+  start = (variables, tx.init(variables))
+  keys = jax.random.split(key, num_steps)
+  progress = jnp.linspace(0.0 if anneal else 1.0, 1.0, num_steps)
+  return jax.lax.scan(step, start, (keys, progress))[0][0]
+
+
+def trained(
+  problems: Problems, network: str, num_steps: int, **options: Any
+) -> types.PyTree:
+  """Trains every seed's network on what its batches A and B leave over.
+
+  Args:
+    problems: those of all seeds; their largest batch size counts.
+    network: a name in `toy.NETWORKS`, with normal estimators.
+    num_steps: updates; 0 for the initial variables.
+    **options: of `train`.
+
+  Returns:
+    Variables with a leading axis of seeds.
+
+  Raises:
+    ValueError: if the batches leave nothing over, or were augmented.
+  """
+  variables = problems.arrays['trials'].variables
+  if num_steps == 0:
+    return variables
+  if problems.config.augment != 'none':
+    raise types.BadInput(
+      'A network can only be trained on what two batches leave over; with '
+      f'--augment={problems.config.augment} they may take everything.'
+    )
+  size = max(problems.config.batch_size)
+  num_examples = len(problems.dataset.labels)
+  fit = functools.partial(
+    train, problems.model(network), num_steps=num_steps, **options
+  )
+
+  def lane(seed, variables, batch):
+    _, key, noise = problem_lib.seed_keys(seed)
+    rows = data.remainder(key, num_examples, size)
+    # A key of its own: folded in, so that no other stream is touched.
+    return fit(variables, batch, rows, jax.random.fold_in(noise, 1 << 20))
+
+  @jax.jit
+  def run(seeds, variables, batch):
+    return lanes.each(
+      lambda index, **shared: lane(
+        seeds[index],
+        jax.tree.map(lambda leaf: leaf[index], variables),
+        **shared,
+      ),
+      {'index': jnp.arange(seeds.size)},
+      shared={'batch': batch},
+    )
+
+  batch = data.Batch(
+    jnp.asarray(problems.dataset.images), jnp.asarray(problems.dataset.labels)
+  )
+  return run(problems.arrays['seeds'], variables, batch)

@@ -1,0 +1,81 @@
+"""What a training says: how good, how far from its training set, how settled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitjax.evidence import contrasts
+from bitjax.evidence import verdicts
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['generalisation', 'judge', 'reaches', 'settles']
+
+
+def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
+  """Judges accuracy, against the results' attribute ``target``, N14 and flips."""
+  return [
+    reaches(results, results.target),
+    generalisation(results),
+    settles(results),
+  ]
+
+
+def reaches(
+  results: xarray.Dataset, target: float, *, primary: bool = True
+) -> verdicts.Verdict:
+  """Does the test accuracy reach ``target`` %, with the last weights?"""
+  accuracy = 100 * results.test_accuracy.values
+  return contrasts.difference(
+    'accuracy',
+    f'The test accuracy of the last weights reaches {target:g} %.',
+    accuracy - target,
+    unit='points above it',
+    protocol='last epoch, test set looked at once',
+    primary=primary,
+    caveat='Published numbers are often those of the best epoch on the test set.',
+    details={
+      'test accuracy, %': np.mean(accuracy),
+      'validation accuracy, %': 100
+      * np.mean(results.validation_accuracy.values[..., -1]),
+    },
+  )
+
+
+def generalisation(results: xarray.Dataset) -> verdicts.Verdict:
+  """N14: is the network worse on test than on training images?"""
+  gap = results.clean_train_accuracy - results.test_accuracy
+  return contrasts.difference(
+    'N14',
+    'The network overfits: it is better on its training images, without '
+    'augmentation, than on test images.',
+    100 * gap.values,
+    unit='points',
+    protocol='last epoch',
+    caveat='A training that is cut short has not overfitted yet.',
+    details={
+      'training accuracy, %': 100 * float(results.clean_train_accuracy.mean())
+    },
+  )
+
+
+def settles(results: xarray.Dataset) -> verdicts.Verdict:
+  """Do signs come to rest? Compares the first epochs with the last one."""
+  ratio = results.flip_ratio.mean('layer').values
+  info: dict[str, Any] = {
+    'unit': 'log10 of the ratio of flip ratios',
+    'protocol': 'mean over layers, first against last epoch',
+    'details': {
+      'first epoch, flips per weight and update': float(ratio[..., 0].mean()),
+      'last epoch': float(ratio[..., -1].mean()),
+    },
+    'caveat': 'A falling learning rate does the same to any network.',
+  }
+  tiny = 1e-12
+  change = np.log10((ratio[..., 0] + tiny) / (ratio[..., -1] + tiny))
+  return contrasts.difference(
+    'settled', 'Latent weights change their signs ever less.', change, **info
+  )

@@ -1,0 +1,278 @@
+r"""Variants of the straight-through gradient, side by side on the toy problem.
+
+A *variant* is the binary network with other estimators: the same forward pass,
+another gradient. One lane is one seed at one state of its network (initial or
+trained); inside it every variant's gradient is taken on the same batches, steps
+along the same learning rates, and is compared with what is true without any
+estimator: the *discrete* gradient
+
+.. math:: D_i = \tfrac12 \bigl(L(q_i = +1) - L(q_i = -1)\bigr),
+
+all other weights as they are, and the *central* difference of the latent weights,
+:math:`(L(w + s e_i) - L(w - s e_i)) / 2s`, s the median magnitude: it is
+:math:`D_i / s` where :math:`|w_i| \le s`, and 0 elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import descent
+from bitjax import lanes
+from bitjax import measures
+from bitjax import scans
+from bitjax import sweeps
+from bitjax import types
+from bitjax.studies import toy
+from bitjax.studies.toy import dispatch
+from bitjax.studies.variant_ste import gradients
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['compare', 'discrete']
+
+
+def compare(
+  problems: toy.Problems,
+  sweep: sweeps.Sweep,
+  variants: Sequence[toy.Variant],
+  rates: Sequence[float],
+  *,
+  everywhere: Sequence[str],
+  few_rates: Sequence[float],
+  half_widths: Sequence[float],
+  num_groups: int,
+  train_steps: int,
+  states: Sequence[str] = toy.STATES,
+) -> xarray.Dataset:
+  """Runs all variants on every seed, initialised and trained.
+
+  Args:
+    problems: those of all seeds.
+    sweep: runs the sweep.
+    variants: the first is the normal one.
+    rates: learning rates of a step of the first layer, as fractions of
+      `descent.reach`.
+    everywhere: names of the variants that also step through all layers.
+    few_rates: learning rates of those steps, each a forward pass.
+    half_widths: for the share of what enters each window.
+    num_groups: equal parts of a batch, for variances over batches.
+    train_steps: updates of the trained state.
+    states: some of `toy.STATES`.
+
+  Returns:
+    A dataset over (state, seed, variant, ...): ``search``, ``holdout``, ``flips``,
+    ``used`` by learning rate; ``start_search``, ``start_holdout`` before the step;
+    ``all_search``, ``all_holdout`` for steps through all layers; ``affected``;
+    agreements; gradient statistics by layer; what enters each window.
+  """
+  size = max(problems.config.batch_size)
+  if size % num_groups:
+    raise types.BadInput(
+      f'num_groups must divide the batch size, {size}; got {num_groups}.'
+    )
+  networks = toy.States(problems, states, train_steps)
+  fn = functools.partial(
+    _lane,
+    networks=networks,
+    variants=tuple(variants),
+    chosen=tuple(
+      number for number, v in enumerate(variants) if v.name in everywhere
+    ),
+    num_groups=num_groups,
+  )
+  names = [variant.name for variant in variants]
+  own = {'variant': names, 'layer': problems.layers}
+  dims: dict[str, tuple[str, ...]] = dict.fromkeys(
+    toy.REPORTED, ('variant', 'learning_rate')
+  )
+  dims |= dict.fromkeys(('all_search', 'all_holdout'), ('chosen', 'few_rate'))
+  dims |= dict.fromkeys(_PER_VARIANT, ('variant',))
+  dims |= dict.fromkeys(_PER_LAYER, ('variant', 'layer'))
+  dims |= dict.fromkeys(('entering_mean', 'entering_std'), ('layer',))
+  dims |= {'entering_share': ('layer', 'half_width')}
+  found = sweep(
+    fn,
+    name='variants',
+    lanes=networks.lanes,
+    shared=networks.shared
+    | {
+      'rates': jnp.asarray(rates, jnp.float32),
+      'few_rates': jnp.asarray(few_rates, jnp.float32),
+      'half_widths': jnp.asarray(half_widths, jnp.float32),
+    },
+    dims=dims,
+    coords=own
+    | {
+      'learning_rate': np.asarray(rates),
+      'few_rate': np.asarray(few_rates),
+      'half_width': np.asarray(half_widths),
+      'chosen': [name for name in names if name in everywhere],
+    },
+    chunk=1,
+  )
+  return networks.label(found).assign_coords(
+    family=('variant', [variant.family for variant in variants]),
+    setting=('variant', [float(variant.setting) for variant in variants]),
+  )
+
+
+_AGREEMENTS = tuple(
+  f'{truth}_{name}'
+  for truth in ('discrete', 'central', 'holdout_discrete')
+  for name in measures.Agreement._fields
+)
+_PER_VARIANT = ('affected', 'reliability', *_AGREEMENTS)
+_PER_LAYER = tuple(
+  f'gradient_{name}' for name in measures.GradientStatistics._fields
+)
+
+
+def _lane(
+  state,
+  seed,
+  arrays,
+  starts,
+  rates,
+  few_rates,
+  half_widths,
+  *,
+  networks,
+  variants,
+  chosen,
+  num_groups,
+):
+  """One seed at one state: all variants."""
+  trial = networks.trial(state, seed, arrays, starts)
+  problems = networks.problems
+  size = max(problems.config.batch_size)
+  model = problems.model('binary')
+  layers = problems.layers
+  posed = {
+    layer: toy.pose_problem(model, trial, size, layer=layer) for layer in layers
+  }
+  first = posed[layers[0]]
+  truths = {layer: discrete(posed[layer].search) for layer in layers}
+  compared = _truths(first, truths[layers[0]])
+  gradients_of = gradients.by_part(
+    functools.partial(problems.model, 'binary'),
+    trial,
+    size,
+    [variant.estimators for variant in variants],
+    num_parts=num_groups,
+    layers=layers,
+  )
+
+  def describe(variant):
+    search, holdout = gradients_of(variant)
+    directions = {layer: jnp.mean(search[layer], axis=0) for layer in layers}
+    other = jnp.mean(holdout[layers[0]], axis=0)
+    statistics = [
+      measures.gradient_statistics(search[layer], truths[layer])
+      for layer in layers
+    ]
+    return {
+      'directions': directions,
+      'reliability': measures.correlation(directions[layers[0]], other),
+    } | {
+      f'gradient_{name}': jnp.stack([getattr(s, name) for s in statistics])
+      for name in measures.GradientStatistics._fields
+    }
+
+  start = scans.line_start([first.search, first.holdout])
+
+  def follow(direction):
+    sorted_once = measures.ranked(direction)
+    outputs = toy.single_step(
+      first, problems.budget, rates, direction=direction, start=start
+    )
+    for name, truth in compared.items():
+      found = measures.agreement(sorted_once, truth)._asdict()
+      outputs |= {f'{name}_{kind}': value for kind, value in found.items()}
+    return outputs
+
+  def through_all(number, directions):
+    direction = jax.tree.map(lambda leaf: leaf[number], directions)
+    return _all_layers(problems, model, trial, direction, few_rates)
+
+  outputs = lanes.each(describe, {'variant': jnp.arange(len(variants))})
+  everywhere = outputs.pop('directions')
+  directions = everywhere[layers[0]]
+  outputs |= dispatch.each_once(follow, directions)
+  outputs['affected'] = jax.lax.map(
+    lambda d: jnp.mean(d != directions[0], dtype=jnp.float32), directions
+  )
+  everywhere = lanes.each(
+    through_all,
+    {'number': jnp.asarray(chosen)},
+    shared={'directions': everywhere},
+  )
+  outputs |= {f'all_{name}': value for name, value in everywhere.items()}
+  before = first.losses(first.kernel)
+  outputs |= {f'start_{name}': value for name, value in before.items()}
+  return outputs | _entering(posed, layers, half_widths)
+
+
+def _truths(problem, truth):
+  """What directions are compared with: discrete gradients, sorted."""
+  step = jnp.median(jnp.abs(problem.kernel))
+  central = jnp.where(jnp.abs(problem.kernel) <= step, truth / step, 0)
+  found = {
+    'discrete': truth,
+    'central': central,
+    'holdout_discrete': discrete(problem.holdout),
+  }
+  return {name: measures.ranked(value) for name, value in found.items()}
+
+
+def discrete(view: scans.LayerView) -> types.Array:
+  """The discrete gradient of a binary layer, of the kernel's shape.
+
+  Args:
+    view: a layer whose kernel passes through the sign.
+  """
+  # A flip goes from q to -q, and its gain is what the loss loses by it.
+  signs = jnp.where(view.kernel >= 0, 1.0, -1.0)
+  return 0.5 * signs * scans.flip_gains(view).gains
+
+
+def _all_layers(problems, model, trial, direction, fractions):
+  """Losses on A and B of steps through all layers, [rates] each."""
+  params = {
+    layer: leaves['kernel']
+    for layer, leaves in trial.variables['params'].items()
+  }
+  rates = fractions * descent.reach(params, direction, problems.budget)
+
+  def at(rate):
+    moved = jax.tree.map(lambda w, d: w - rate * d, params, direction)
+    variables = {'params': {k: {'kernel': w} for k, w in moved.items()}}
+    batches = trial.batches[max(problems.config.batch_size)]
+    return {
+      name: toy.cross_entropy(
+        model.apply(variables, batch.inputs), batch.labels
+      )
+      for name, batch in zip(('search', 'holdout'), batches, strict=True)
+    }
+
+  return lanes.each(at, {'rate': rates})
+
+
+def _entering(posed, layers, half_widths):
+  """What enters the activations behind each layer, on A; the last are logits."""
+  found = [
+    measures.entering(view.search.pre_activations(view.kernel), half_widths)
+    for view in (posed[layer] for layer in layers)
+  ]
+  return {
+    'entering_mean': jnp.stack([entered.mean for entered in found]),
+    'entering_std': jnp.stack([entered.std for entered in found]),
+    'entering_share': jnp.stack([entered.shares for entered in found]),
+  }

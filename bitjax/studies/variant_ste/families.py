@@ -1,0 +1,86 @@
+"""The variants of the straight-through estimator that N11 asks about, by family.
+
+Each family varies one thing at several settings. Those of the windows come from
+the study; the field's estimators are taken at settings that their papers use, and
+at one that is narrower or wider. All act on the activations unless they say
+otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bitjax import quantizers
+from bitjax.studies import toy
+
+__all__ = ['NAMES', 'WINDOWS', 'variants']
+
+WINDOWS = (
+  'window on activations',
+  'window on weights',
+  'window on both',
+)
+NAMES = (
+  *WINDOWS,
+  'gain 1/c on activations',
+  'gain 1/c on weights',
+  'value clip',
+  'quantile clip',
+  'quantile clip on weights',
+  'per-example clip',
+  'identity',
+  'Bi-Real',
+  'SwishSign',
+  'EDE at progress',
+  'ReSTE at progress',
+  'DSQ',
+  'EWGS',
+)
+
+
+def variants(
+  families: Sequence[str], half_widths: Sequence[float], num_examples: int
+) -> list[toy.Variant]:
+  """The normal STE, then every setting of some families.
+
+  Args:
+    families: some of `NAMES`.
+    half_widths: of the windows; 1 is the normal one on the activations.
+    num_examples: over how many examples a loss is a mean, for the clip of
+      per-example gradients.
+  """
+  found = [toy.NORMAL]
+
+  def add(family, setting, **estimators):
+    if family in families:
+      found.append(toy.Variant(family, setting, **estimators))
+
+  window, clip = quantizers.window, quantizers.clip
+  for c in sorted({*half_widths, 1.0}):
+    add('window on weights', c, kernel=window(c))
+    if c != 1:
+      add('window on activations', c, activation=window(c))
+      add('window on both', c, kernel=window(c), activation=window(c))
+  for c in (0.05, 0.5):
+    add('gain 1/c on activations', c, activation=window(c, 1 / c))
+    add('gain 1/c on weights', c, kernel=window(c, 1 / c))
+  add('value clip', 0.5, kernel=clip(0.5), activation=clip(0.5))
+  for quantile in (0.9, 0.99):
+    limit = quantizers.clip_quantile(quantile)
+    add('quantile clip', quantile, activation=limit)
+    add('quantile clip on weights', quantile, kernel=limit)
+  for limit in (0.01, 0.5):
+    add('per-example clip', limit, activation=clip(limit, num_examples))
+  add('identity', 0, activation=quantizers.identity())
+  add('Bi-Real', 0, activation=quantizers.polynomial())
+  for beta in (1.0, 5.0):
+    add('SwishSign', beta, activation=quantizers.swish_sign(beta))
+  for progress in (0.5, 1.0):
+    decay, reste = quantizers.error_decay(), quantizers.reste()
+    add('EDE at progress', progress, activation=decay, progress=progress)
+    add('ReSTE at progress', progress, activation=reste, progress=progress)
+  for alpha in (0.1, 0.5):
+    add('DSQ', alpha, activation=quantizers.dsq(alpha))
+  for delta in (0.1, 1.0):
+    add('EWGS', delta, activation=quantizers.ewgs(delta))
+  return found

@@ -1,0 +1,200 @@
+"""Figures of the variants: what they save, what they change, how near they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitjax.evidence import plots
+from bitjax.studies.variant_ste import findings
+
+if TYPE_CHECKING:
+  from matplotlib import axes as axes_lib
+  from matplotlib import figure
+  import xarray
+
+__all__ = ['affected', 'nearness', 'others', 'page', 'windows']
+
+PLACES = {
+  'window on activations': (plots.BLUE, 'o', '-'),
+  'window on weights': (plots.RED, 's', '--'),
+  'window on both': (plots.TEAL, '^', ':'),
+}
+OTHER = plots.GREY
+# Beside each other where they are equal.
+_DODGE = dict(zip(PLACES, (0.96, 1.0, 1.04), strict=True))
+_GAIN = "gain over nSTE on B\n(% of nSTE's decrease)"
+
+
+def page(results: xarray.Dataset) -> figure.Figure:
+  """Effect of the windows, affected share and nearness beneath, all else beside.
+
+  Args:
+    results: of `arms.compare`.
+  """
+  from matplotlib import pyplot
+
+  states = results.state.values.tolist()
+  rows = [row[: len(states)] for row in ('ab', 'cd', 'ef')]
+  fig, axes = pyplot.subplot_mosaic(
+    ';'.join(f'{row}o' for row in rows),
+    figsize=(6.75, 6.6),
+    width_ratios=[1] * len(states) + [1.1],
+    height_ratios=[2, 1, 2],
+  )
+  for state, *column in zip(states, *rows, strict=True):
+    top, middle, bottom = (axes[place] for place in column)
+    windows(top, results, state)
+    affected(middle, results, state)
+    nearness(bottom, results, state)
+  others(axes['o'], results)
+  axes['a'].set_ylabel(_GAIN)
+  axes['c'].set_ylabel('gradient\nchanged (%)')
+  axes['e'].set_ylabel(_GAIN)
+  drawn = [axes[place].get_legend_handles_labels() for place in 'ae']
+  lines = [[*a, *b] for a, b in zip(*drawn, strict=True)]
+  fig.legend(*lines, loc='outside lower left', ncols=3)
+  lines = axes['o'].get_legend_handles_labels()
+  fig.legend(*lines, loc='outside lower right', ncols=2)
+  return fig
+
+
+def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
+  """Draws the effect against the half-width of the window, with bands.
+
+  Args:
+    ax: where to draw.
+    results: of `arms.compare`.
+    state: of the network.
+  """
+  found = findings.spread(results, state)
+  for family, (color, marker, style) in PLACES.items():
+    places = _places(results, family)
+    if not places:
+      continue
+    x = _DODGE[family] * results.setting.values[places]
+    plots.band(
+      ax, x, [_percent(found[place]) for place in places],
+      color=color, marker=marker, linestyle=style, label=family,
+    )  # fmt: skip
+  margin = 100 * findings.MARGIN
+  ax.axhspan(-margin, margin, color=OTHER, alpha=0.12, linewidth=0)
+  ax.axhline(0, color='black', linewidth=0.8)
+  _half_widths(ax, results)
+  ax.set_title(f'{state} network')
+
+
+def affected(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
+  """Draws the share of the gradient's entries that each window changes.
+
+  Args:
+    ax: where to draw.
+    results: of `arms.compare`.
+    state: of the network.
+  """
+  share = results['affected'].sel(state=state)
+  for family, (color, marker, style) in PLACES.items():
+    places = _places(results, family)
+    samples = share.isel(variant=places).transpose('variant', 'seed')
+    if places:
+      plots.band(
+        ax, _DODGE[family] * results.setting.values[places], 100 * samples,
+        color=color, marker=marker, linestyle=style,
+      )  # fmt: skip
+  _half_widths(ax, results)
+  ax.set_ylim(-5, 105)
+  ax.set_xlabel("window's half-width")
+
+
+def nearness(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
+  """Draws the effect of each variant against its cosine with the discrete gradient.
+
+  Bars are simultaneous intervals of the effects; the cross is the normal STE.
+
+  Args:
+    ax: where to draw.
+    results: of `arms.compare`.
+    state: of the network.
+  """
+  cosine = results['discrete_cosine'].sel(state=state).mean('seed').values
+  still = findings.inert(results, state)
+  found = findings.spread(results, state)
+  families = results.family.values.tolist()
+  labels = {OTHER: 'another estimator'}
+  for place, name in enumerate(results.variant.values.tolist()[1:], start=1):
+    if name in still:
+      continue
+    color, marker, _ = PLACES.get(families[place], (OTHER, 'D', ''))
+    effect = _percent(found[place])
+    x = cosine[place]
+    ax.plot([x, x], [effect.low, effect.high], color=color, linewidth=0.6)
+    ax.plot(
+      x, effect.mean, marker=marker, color=color, linestyle='',
+      label=labels.pop(color, None),
+    )  # fmt: skip
+  ax.plot(
+    cosine[0], 0, marker='+', color='black', markersize=9, linestyle='',
+    label='normal STE',
+  )  # fmt: skip
+  ax.axhline(0, color='black', linewidth=0.8)
+  ax.set_xlabel('cosine with the\ndiscrete gradient, A')
+
+
+def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
+  """Draws all other variants, one row each, with simultaneous intervals.
+
+  Filled: the initialised network; open: the trained one; crossed: inert.
+
+  Args:
+    ax: where to draw.
+    results: of `arms.compare`.
+  """
+  names = results.variant.values.tolist()
+  families = results.family.values.tolist()
+  rows = [
+    place
+    for family in dict.fromkeys(families[1:])
+    if family not in PLACES
+    for place in _places(results, family)
+  ]
+  looks = zip(
+    results.state.values.tolist(), (plots.BLUE, 'white'), strict=False
+  )
+  for offset, (state, face) in zip((-0.16, 0.16), looks, strict=True):
+    found = [_percent(interval) for interval in findings.spread(results, state)]
+    still = findings.inert(results, state)
+    for row, place in enumerate(rows):
+      y = row + offset
+      if names[place] in still:
+        ax.plot(0, y, marker='x', color=OTHER, markersize=4)
+        continue
+      plots.whisker(
+        ax, y, found[place], color=plots.BLUE, filled=face != 'white',
+        label=state if row == len(rows) - 1 else None,
+      )  # fmt: skip
+  margin = 100 * findings.MARGIN
+  ax.axvspan(-margin, margin, color=OTHER, alpha=0.12, linewidth=0)
+  ax.axvline(0, color='black', linewidth=0.8)
+  ax.set_yticks(range(len(rows)), [names[place] for place in rows], fontsize=6)
+  ax.set_ylim(len(rows) - 0.5, -0.5)
+  ax.set_xlabel(_GAIN)
+
+
+def _places(results, family):
+  places = np.flatnonzero(results.family.values == family)
+  return places[np.argsort(results.setting.values[places])].tolist()
+
+
+def _half_widths(ax, results):
+  drawn = [place for family in PLACES for place in _places(results, family)]
+  ticks = np.unique(results.setting.values[drawn])
+  ax.set_xscale('log')
+  ax.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=7)
+  ax.set_xticks([], minor=True)
+
+
+def _percent(interval):
+  scaled = {n: 100 * getattr(interval, n) for n in ('mean', 'low', 'high')}
+  return dataclasses.replace(interval, **scaled)

@@ -1,0 +1,260 @@
+"""N11 and N12, judged from the results of `arms.compare`.
+
+Effects are losses that a variant saves against the normal STE on the held-out
+batch B, in shares of what the normal STE itself saves there: 0.05 is 5 % of its
+decrease. Learning rates are chosen by the deployable protocol, variant by variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitjax.evidence import contrasts
+from bitjax.evidence import intervals
+from bitjax.evidence import protocols
+from bitjax.evidence import verdicts
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = [
+  'MARGIN',
+  'PRIMARY',
+  'all_layers',
+  'arms',
+  'effects',
+  'equal',
+  'inert',
+  'judge',
+  'nearest',
+  'reliability',
+  'spread',
+]
+
+PRIMARY = 'window on activations 0.5'  # Against the normal STE.
+MARGIN = 0.05  # Of the normal STE's decrease: the difference that matters.
+
+INFO = {'unit': "of nSTE's decrease", 'protocol': 'deployable, B'}
+
+# What the directions are compared with; their prefixes in the results.
+_TRUTHS = {
+  'discrete': 'discrete gradient on A',
+  'central': 'central difference on A',
+  'holdout_discrete': 'discrete gradient on B',
+}
+
+Verdicts = Iterator[verdicts.Verdict]
+
+
+def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
+  """Judges N11 and N12, for every state."""
+  found: list[verdicts.Verdict] = []
+  for state in results.state.values.tolist():
+    primary = state == 'initialised'
+    found += equal(results, PRIMARY, state, primary=primary)
+    found += arms(results, state)
+    found += all_layers(results, PRIMARY, state)
+    found += nearest(results, state)
+    found += reliability(results, PRIMARY, state)
+  return found
+
+
+def effects(
+  results: xarray.Dataset,
+  state: str,
+  *,
+  protocol: str = 'deployable',
+  batch: str = 'holdout',
+) -> xarray.DataArray:
+  """What each variant saves more than the normal STE, [variant, seed].
+
+  Args:
+    results: of `arms.compare`.
+    state: of the network.
+    protocol: ``'oracle'`` or ``'deployable'``.
+    batch: ``'search'`` for A, ``'holdout'`` for B.
+  """
+  return _relative(
+    results, state, batch, ('search', 'holdout'), 'learning_rate',
+    protocol, 'variant',
+  )  # fmt: skip
+
+
+def inert(results: xarray.Dataset, state: str) -> list[str]:
+  """Names of the variants that change no entry of any gradient."""
+  share = results['affected'].sel(state=state).max('seed')
+  names = share.variant.values[share.values == 0].tolist()
+  return [name for name in names if name != results.variant.values[0]]
+
+
+def equal(
+  results: xarray.Dataset, variant: str, state: str, *, primary: bool = False
+) -> Verdicts:
+  """N11: one variant and the normal STE cannot be told apart (TOST).
+
+  Args:
+    results: of `arms.compare`.
+    variant: name of the variant.
+    state: of the network.
+    primary: whether it is the study's primary contrast.
+  """
+  effect = effects(results, state).sel(variant=variant)
+  start = results['start_holdout'].sel(state=state)
+  normal = _losses(results, state, 'holdout', 'deployable').isel(variant=0)
+  searched = effects(results, state, protocol='oracle', batch='search')
+  verdict = contrasts.equivalent(
+    'N11',
+    f'{state}, first layer: {variant} decreases the loss as the normal STE '
+    f'does, within {MARGIN:.0%} of its decrease.',
+    effect,
+    MARGIN,
+    primary=primary,
+    details={
+      'decrease of nSTE (nats)': (start - normal).mean(),
+      'share of gradient affected': _affected(results, state, variant),
+      'effect, oracle, A': searched.sel(variant=variant).mean(),
+    },
+    **INFO,
+  )
+  yield _mark_inert(results, state, [variant], verdict)
+
+
+def arms(results: xarray.Dataset, state: str) -> Verdicts:
+  """N11: is any other variant better, or worse, than the normal STE?"""
+  table = effects(results, state)
+  still = inert(results, state)
+  names = [n for n in table.variant.values.tolist()[1:] if n not in still]
+  caveat = f'Inert, no entry differs: {", ".join(still)}.' if still else ''
+  for sign, word in ((1, 'better'), (-1, 'worse')):
+    yield contrasts.any_arm(
+      f'N11 any {word}',
+      f'{state}, first layer: at least one of {len(names)} variants is {word} '
+      'than the normal STE (simultaneous intervals).',
+      {name: sign * table.sel(variant=name) for name in names},
+      caveat=caveat,
+      **INFO,
+    )
+
+
+def spread(results: xarray.Dataset, state: str) -> list[intervals.Interval]:
+  """Simultaneous intervals of all variants' effects, in their order."""
+  return intervals.simultaneous(
+    effects(results, state).transpose('variant', 'seed').values
+  )
+
+
+def all_layers(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
+  """N11, second arm: the step goes through all layers."""
+  if variant not in results.chosen.values:
+    return
+  effect = _relative(
+    results, state, 'all_holdout', ('all_search', 'all_holdout'), 'few_rate',
+    'deployable', 'chosen',
+  )  # fmt: skip
+  verdict = contrasts.equivalent(
+    'N11 all layers',
+    f'{state}, all layers: {variant} decreases the loss as the normal STE '
+    f'does, within {MARGIN:.0%} of its decrease.',
+    effect.sel(chosen=variant),
+    MARGIN,
+    **INFO,
+  )
+  yield verdict
+
+
+def nearest(results: xarray.Dataset, state: str) -> Verdicts:
+  """Which surrogate is nearest to the truth, and does nearness predict?"""
+  still = inert(results, state)
+  names = [n for n in results.variant.values.tolist() if n not in still]
+  table = effects(results, state).sel(variant=names)
+  table = table.transpose('seed', 'variant')
+  for truth, words in _TRUTHS.items():
+    cosine = results[f'{truth}_cosine'].sel(state=state, variant=names)
+    cosine = cosine.transpose('seed', 'variant')
+    means = cosine.mean('seed')
+    order = np.argsort(-means.values)
+    rows = zip(cosine.values, table.values, strict=True)
+    yield contrasts.difference(
+      f'N11 nearness, {words}',
+      f'{state}: the nearer (cosine) a gradient on A is to the {words}, the lower '
+      'the loss on B.',
+      [_rank_correlation(a, b) for a, b in rows],
+      unit='rank correlation over variants',
+      protocol='deployable, B',
+      details={
+        f'cosine of {names[place]}': means.values[place]
+        for place in (*order[:3], order[-1])
+      }
+      | {'cosine of nSTE': means.values[names.index('normal')]},
+    )
+
+
+def reliability(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
+  """N12: does the window make the gradient vary less over batches?
+
+  Args:
+    results: of `arms.compare`.
+    variant: name of the variant.
+    state: of the network.
+  """
+  found = results['reliability'].sel(state=state)
+  signal = results['gradient_signal_to_noise'].sel(state=state).isel(layer=0)
+  bias = results['gradient_bias'].sel(state=state).isel(layer=0)
+  details = {}
+  for name in ('normal', variant):
+    details |= {
+      f'correlation A, B of {name}': found.sel(variant=name).mean(),
+      f'signal to noise of {name}': signal.sel(variant=name).mean(),
+      f'bias of {name}': bias.sel(variant=name).mean(),
+    }
+  verdict = contrasts.difference(
+    'N12',
+    f'{state}, first layer: {variant} makes the gradient replicate better '
+    'from A to B.',
+    found.sel(variant=variant) - found.sel(variant='normal'),
+    unit='correlation of the gradients on A and B',
+    protocol='A, B',
+    details=details,
+  )
+  yield _mark_inert(results, state, [variant], verdict)
+
+
+def _relative(results, state, batch, names, over, protocol, axis):
+  """(normal - variant) / (start - normal), means of the denominator."""
+  read = batch.removeprefix('all_')
+  losses = _chosen(results, state, names, over, protocol)[read]
+  normal = losses.isel({axis: 0}, drop=True)
+  start = results[f'start_{read}'].sel(state=state)
+  return (normal - losses) / (start - normal).mean()
+
+
+def _losses(results, state, batch, protocol):
+  names = ('search', 'holdout')
+  return _chosen(results, state, names, 'learning_rate', protocol)[batch]
+
+
+def _chosen(results, state, names, over, protocol):
+  outcomes = results[list(names)].sel(state=state)
+  search, holdout = names
+  outcomes = outcomes.rename({search: 'search', holdout: 'holdout'})
+  return protocols.select(outcomes, [over], protocol)
+
+
+def _affected(results, state, variant):
+  return results['affected'].sel(state=state, variant=variant).mean().item()
+
+
+def _mark_inert(results, state, variants, verdict):
+  if set(variants) <= set(inert(results, state)):
+    return dataclasses.replace(verdict, verdict='inert')
+  return verdict
+
+
+def _rank_correlation(a, b):
+  from scipy import stats
+
+  return stats.spearmanr(a, b).statistic

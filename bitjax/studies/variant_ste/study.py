@@ -1,0 +1,139 @@
+r"""Can the normal and a variant straight-through estimator be told apart?
+
+The study of the note's N11 and N12. One step of the first layer of a binary MLP,
+inside a ball (l2, radius 0.1), at every learning rate; only the gradient differs.
+The normal STE passes the weights' gradient, and that of activations in [-1, 1].
+Each variant steps from the initialised and from a trained network (trained on what
+the two batches leave over); some step through all layers as well.
+
+Primary contrast, declared beforehand: window 0.5 on the activations against the
+normal STE, initialised network, first layer, deployable protocol: the paired
+difference of the decreases on B. The claim: equivalent within 5 % of the normal STE's
+decrease (two one-sided tests). All else is exploratory, many intervals simultaneous.
+Two CPU cores: 3 minutes; full: 4; note: 14; note_all: 28 (55 of CPU time), and 5 GB.
+
+  python -m experiments.variant_ste
+  python -m experiments.variant_ste --preset=full
+  python -m experiments.variant_ste --preset=note[_all] --data_dir=DIR
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from bitjax import cli
+from bitjax import sweeps
+from bitjax.studies import toy
+from bitjax.studies.variant_ste import arms
+from bitjax.studies.variant_ste import families
+from bitjax.studies.variant_ste import figure
+from bitjax.studies.variant_ste import findings
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(toy.Config):
+  """One field is one flag."""
+
+  networks: tuple[str, ...] = cli.flag(
+    ('binary',), 'The network: the only one with windows.', choices=('binary',)
+  )
+  states: tuple[str, ...] = cli.flag(
+    toy.STATES, 'Where the step begins.', choices=toy.STATES
+  )
+  families: tuple[str, ...] = cli.flag(
+    families.NAMES, 'What is compared with nSTE.', choices=families.NAMES
+  )
+  half_widths: tuple[float, ...] = cli.flag(
+    (0.05, 0.1, 0.25, 0.5, 2.0),
+    'Half-widths of the windows, besides the normal 1.',
+    exclusive_minimum=0,
+    unique=True,
+  )
+  learning_rates: cli.Grid = cli.flag(
+    cli.Grid('log:1e-3:1:40'),
+    'Learning rates; 1 is the one that reaches the edge of the ball.',
+    exclusive_minimum=0,
+    maximum=1,
+  )
+  few_rates: cli.Grid = cli.flag(
+    cli.Grid('log:1e-2:1:8'),
+    'Those of steps through all layers: each costs a forward pass.',
+    exclusive_minimum=0,
+    maximum=1,
+  )
+  num_groups: int = cli.flag(4, 'Parts of a batch.', minimum=2)
+  train_steps: int = cli.flag(
+    300, 'Updates of the trained network (Adam, batches of 128).', minimum=1
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    if 0.5 not in self.half_widths or families.WINDOWS[0] not in self.families:
+      raise ValueError(
+        f'half_widths must list 0.5 and families {families.WINDOWS[0]!r}, the '
+        f'primary contrast; got {self.half_widths} and {self.families}.'
+      )
+
+
+_NOTE = {
+  'dataset': 'cifar10',
+  'batch_size': (8192,),
+  'seeds': tuple(range(30)),
+  'learning_rates': cli.Grid('log:1e-1:1:16'),
+  'few_rates': cli.Grid('log:1e-1:1:4'),
+}
+_FEW_FAMILIES = {
+  'families': (families.WINDOWS[0], 'identity'),
+  'half_widths': (0.25, 0.5, 2.0),
+}
+PRESETS = {
+  'smoke': {
+    'dataset': 'digits',
+    'batch_size': (64,),
+    'hidden': (16, 16),
+    'seeds': (0, 1, 2),
+    'half_widths': (0.05, 0.5),
+    'learning_rates': cli.Grid('log:1e-2:1:5'),
+    'few_rates': cli.Grid('log:1e-1:1:2'),
+    'train_steps': 20,
+  },
+  'quick': {},
+  'full': {'seeds': tuple(range(30))},
+  'note': _NOTE | _FEW_FAMILIES,
+  'note_all': _NOTE,
+}
+
+
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
+  """Compares all variants on every seed."""
+  size = max(config.batch_size)
+  return arms.compare(
+    config.open(sweep),
+    sweep,
+    families.variants(
+      config.families, config.half_widths, size // config.num_groups
+    ),
+    config.learning_rates.values,
+    everywhere=(
+      'normal',
+      findings.PRIMARY,
+      'window on weights 0.05',
+      'Bi-Real',
+    ),
+    few_rates=config.few_rates.values,
+    half_widths=sorted({*config.half_widths, 1.0}),
+    num_groups=config.num_groups,
+    train_steps=config.train_steps,
+    states=config.states,
+  )
+
+
+STUDY = cli.Study(
+  'variant_ste', __doc__, Config, PRESETS, run, findings.judge, figure.page
+)

@@ -1,0 +1,91 @@
+"""The command ``bitjax``, and namespaces that are imported when they are used."""
+
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import bitjax
+from bitjax import __main__ as command
+from bitjax import cli
+from bitjax import studies
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize('argv', [[], ['--help'], ['-h']])
+def test_the_overview_names_every_study_and_its_question(argv, capsys):
+  assert command.main(argv) == 0
+  lines = capsys.readouterr().out.splitlines()
+  for name in studies.NAMES:
+    assert any(
+      line.split()[:1] == [name] and line.endswith(studies.question(name))
+      for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('variant-ste', 'did you mean variant_ste?'),
+    ('--preset=smoke', '"bitjax" lists the studies.'),
+    ('toy', '"bitjax" lists the studies.'),
+  ],
+)
+def test_an_unknown_study_is_one_line(name, words, capsys):
+  assert command.main([name]) == 2
+  out, err = capsys.readouterr()
+  assert out == '' and err.count('\n') == 1
+  assert f'there is no study {name!r}; ' in err and words in err
+
+
+def test_a_study_is_run_with_its_flags(monkeypatch, capsys):
+  with pytest.raises(SystemExit) as caught:
+    command.main(['variant_ste', '--help'])
+  assert caught.value.code == 0
+  assert 'bitjax variant_ste [--preset' in capsys.readouterr().out
+  with pytest.raises(SystemExit) as caught:
+    command.main(['variant_ste', '--budget=-1'])
+  assert caught.value.code == 2
+  assert capsys.readouterr().err == (
+    'variant_ste: budget must be > 0; got -1.0.\n'
+  )
+
+
+def test_status(tmp_path, capsys):
+  assert command.main(['status', str(tmp_path)]) == 2
+  assert 'is not the directory of a run' in capsys.readouterr().err
+  assert command.main(['status']) == 2
+  assert 'usage: bitjax status DIRECTORY' in capsys.readouterr().out
+
+
+def test_the_console_script_is_this_command():
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+  assert project['scripts'] == {'bitjax': 'bitjax.__main__:main'}
+
+
+def test_studies_are_values():
+  for name in studies.NAMES:
+    study = studies.load(name)
+    assert isinstance(study, cli.Study) and study.name == name
+    assert study.default_preset == 'quick' and 'smoke' in study.presets
+
+
+def test_namespaces_are_imported_when_they_are_used():
+  program = (
+    'import sys, bitjax\n'
+    "assert 'jax' not in sys.modules and 'numpy' not in sys.modules\n"
+    "assert {'quantizers', 'cli', '__version__'} <= set(dir(bitjax))\n"
+    'bitjax.quantizers.sign()\n'
+    "assert 'flax' not in sys.modules\n"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  for name in bitjax.__all__:
+    assert getattr(bitjax, name) is not None
+  with pytest.raises(AttributeError, match="no attribute 'quantisers'"):
+    _ = bitjax.quantisers

@@ -1,0 +1,366 @@
+"""N1-N3, judged on tables whose answer is known."""
+
+from matplotlib import figure
+import numpy as np
+import pytest
+import xarray
+
+from bitjax.evidence import plots
+from bitjax.studies.discrete_gradient import balls
+from bitjax.studies.discrete_gradient import findings
+from bitjax.studies.discrete_gradient import outcomes as reads
+from bitjax.studies.discrete_gradient import rounds
+from bitjax.studies.discrete_gradient import schedules
+from bitjax.studies.toy import searches
+
+SEEDS = 12
+WHERE = {'ball': 'l2:0.1', 'layers': 'first', 'state': 'trained'}
+CELL = ('ball', 'layers', 'state', 'seed')
+COORDS = {
+  'ball': ['l2:0.1'],
+  'layers': ['first'],
+  'state': ['trained'],
+  'seed': range(SEEDS),
+  'signal': list(searches.SIGNALS),
+  'ranking': list(searches.RANKINGS),
+  'prefix': [0, 8, 64],
+  'direction': list(searches.DIRECTIONS),
+  'learning_rate': [0.1, 1.0],
+  'split': list(searches.SPLITS),
+  'num_rounds': [1, 4],
+  'share': list(searches.SHARES),
+  'optimizer': ['sgd'],
+  'step_size': [1.0],
+  'step': [0, 1, 2],
+  'order': list(searches.ORDERS),
+  'control_draw': [0, 1],
+  'batch_size': [64, 256],
+  'pair': list(searches.PAIRS),
+}
+AXES = {
+  'discrete': ('signal', 'ranking', 'prefix'),
+  'rounds': ('signal', 'ranking', 'split', 'num_rounds', 'share'),
+  'ste': ('direction', 'learning_rate'),
+  'multi': ('optimizer', 'step_size', 'step'),
+  'coordinate': ('order',),
+  'random': ('control_draw',),
+}
+
+
+class Table:
+  """All losses are 1 nat, but for what is put in; each seed has its own noise."""
+
+  def __init__(self, **coords):
+    coords = COORDS | coords
+    self.random = np.random.default_rng(0)
+    arms = {
+      f'{arm}_{batch}': (*CELL, *own)
+      for arm, own in AXES.items()
+      for batch in ('search', 'holdout')
+    }
+    once = ('signal', 'ranking')
+    arms |= {
+      f'discrete_{name}': (*CELL, *once)
+      for name in ('moves', 'predicted', 'true', 'used')
+    }
+    arms |= {
+      f'rounds_{name}': (*CELL, *AXES['rounds'][:-1])
+      for name in ('used', 'moves', 'returns')
+    }
+    arms['reliability_correlation'] = ('batch_size', 'state', 'seed', 'pair')
+    sizes = {name: len(values) for name, values in coords.items()}
+    self.results = xarray.Dataset(
+      {
+        name: (dims, np.ones([sizes[d] for d in dims]))
+        for name, dims in arms.items()
+      },
+      coords,
+    )
+
+  def put(self, name, value, **labels):
+    """Sets cells; the noise is that of a seed in this call."""
+    cells = self.results[name]
+    noise = 1 + 0.001 * self.random.normal(size=SEEDS)
+    noise = xarray.DataArray(noise, dims='seed')
+    cells.loc[labels] = (xarray.ones_like(cells.sel(labels)) * noise) * value
+    return self
+
+
+def judged(judge, table, *args):
+  return {v.finding: v for v in judge(table.results, *args)}
+
+
+@pytest.fixture
+def table():
+  return Table()
+
+
+def test_the_bound_spends_the_whole_budget_against_the_best_rate(table):
+  exact = {'signal': 'exact', 'ranking': 'gain'}
+  table.put('discrete_search', 0.1, **exact)  # Better on the way ...
+  table.put('discrete_search', 0.6, prefix=64, **exact)  # ... than at the end.
+  table.put('ste_search', 0.5, learning_rate=0.1, direction='gradient')
+  found = judged(findings.bound, table, WHERE)['N3 bound']
+  assert found.verdict == 'contradicted' and not found.primary
+  np.testing.assert_allclose(found.effect, np.log(0.5 / 0.6), atol=0.01)
+  table.put('discrete_search', 0.4, prefix=64, **exact)
+  assert judged(findings.bound, table, WHERE)['N3 bound'].verdict == 'supported'
+
+
+def test_the_best_moves_may_be_fewer_than_all(table):
+  table.put('ste_search', 0.5, learning_rate=0.1, direction='gradient')
+  exact = {'signal': 'exact', 'ranking': searches.RANKINGS[2]}
+  table.put('discrete_search', 0.9, **exact)
+  table.put('discrete_search', 0.4, prefix=8, **exact)
+  found = judged(findings.bound, table, WHERE)['N3 bound, best moves']
+  assert found.verdict == 'supported'
+  np.testing.assert_allclose(found.effect, np.log(0.5 / 0.4), atol=0.01)
+
+
+def test_causes_are_told_apart(table):
+  dense = searches.RANKINGS[2]
+  table.put('discrete_search', 0.3, signal='exact', ranking=dense)
+  table.put('discrete_search', 0.4, signal='linear', ranking=dense)
+  table.put('discrete_holdout', 0.8, signal='exact', ranking=dense)
+  table.put('discrete_holdout', 0.5, signal='linear', ranking=dense)
+  for batch in ('search', 'holdout'):
+    table.put(f'discrete_{batch}', 1.0, prefix=0)
+  table.put('discrete_predicted', 3.0, signal='exact')
+  found = judged(findings.causes, table, WHERE)
+  assert {name: verdict.verdict for name, verdict in found.items()} == {
+    'cause: ranking': 'supported',
+    'cause: signal, A': 'supported',
+    'cause: signal, B': 'contradicted',
+    'control: linear': 'supported',
+    'cause: overfitting': 'supported',
+    'cause: additivity': 'supported',
+  }
+  np.testing.assert_allclose(
+    found['cause: overfitting'].effect, 0.5 / 0.7 - 0.1 / 0.6, atol=0.02
+  )
+  held = judged(findings.held_out, table, WHERE)['N3 held out']
+  assert held.verdict == 'supported'
+
+
+def test_rounds_against_one_and_against_ste(table):
+  options = {'signal': 'exact', 'ranking': searches.RANKINGS[2]}
+  most = options | {'num_rounds': 4}
+  table.put('rounds_search', 0.7, share=0.5, split='cumulative', **most)
+  table.put('rounds_search', 0.9, share=1.0, split='cumulative', **most)
+  table.put('rounds_search', 1.1, share=1.0, split='even', **most)
+  table.put('multi_search', 0.8, step=2)
+  table.put('multi_holdout', 0.9, step=1)
+  found = judged(rounds.several, table, WHERE)
+  assert found['N1 rounds'].verdict == 'supported'
+  np.testing.assert_allclose(found['N1 rounds'].effect, -np.log(0.7), atol=0.01)
+  assert found['N1 rounds'].details['1 rounds'] == 0
+  assert found['N3 multi-step, A'].verdict == 'supported'
+  assert found['N3 multi-step, B'].verdict == 'contradicted'
+  even = judged(rounds.split, table, WHERE)['N1 split']
+  assert even.verdict == 'supported'
+  np.testing.assert_allclose(even.effect, np.log(1.1 / 0.9), atol=0.01)
+
+
+def test_schedules_against_one_round_of_the_same_ranking(table):
+  options = {'signal': 'exact', 'ranking': 'per cost', 'num_rounds': 4}
+  table.put('discrete_search', 0.5, prefix=64, signal='exact', ranking='gain')
+  table.put(
+    'discrete_search', 0.8, prefix=64, signal='exact', ranking='per cost'
+  )
+  table.put(
+    'discrete_search', 0.1, prefix=8, signal='exact', ranking='per cost'
+  )
+  table.put('rounds_search', 0.7, share=1.0, split='even', **options)
+  table.put('rounds_search', 0.2, share=0.5, split='even', **options)
+  table.put('rounds_search', 0.9, share=1.0, split='cumulative', **options)
+  found = judged(rounds.against_one, table, WHERE)
+  assert len(found) == 2 * len(searches.SIGNALS)
+  exact = found['N1 schedules, A, exact']
+  assert exact.verdict == 'supported'
+  np.testing.assert_allclose(exact.effect, np.log(0.8 / 0.7), atol=0.01)
+  for name, loss, one in (
+    ('per cost, even, 4', 0.7, 0.8),
+    ('per cost, cumulative, 4', 0.9, 0.8),
+    ('gain, even, 4', 1.0, 0.5),
+  ):
+    mean, low, high = (
+      exact.details[f'{name}{e}'] for e in ('', ' low', ' high')
+    )
+    np.testing.assert_allclose(mean, np.log(one / loss), atol=0.01)
+    assert low < mean < high
+  assert not any('1' in name.split(', ')[-1] for name in exact.details)
+  assert len(found['N1 schedules, A, cost'].details) == 2 * 3  # One ranking.
+  table.results['rounds_search'].loc[{'ranking': 'gain'}] = np.nan
+  again = judged(rounds.against_one, table, WHERE)['N1 schedules, A, exact']
+  assert not any(name.startswith('gain') for name in again.details)
+
+
+def test_rounds_and_one_round_are_both_tuned(table):
+  cell = {'signal': 'exact', 'ranking': 'gain'}
+  table.put('discrete_holdout', 0.8, prefix=8, **cell)
+  more = cell | {'split': 'even', 'num_rounds': 4}
+  table.put('rounds_holdout', 0.6, share=0.5, **more)
+  table.put('rounds_holdout', 0.1, share=1.0, **(more | {'num_rounds': 1}))
+  table.put('rounds_search', 0.7, share=0.5, **(more | {'signal': 'linear'}))
+  table.put('multi_holdout', 0.9, step=1)
+  table.results['rounds_holdout'].loc[{'signal': 'random'}] = np.nan
+  table.results['rounds_search'].loc[{'signal': 'random'}] = np.nan
+  found = judged(rounds.tuned, table, WHERE)
+  held = found['N1 tuned, B, exact']
+  assert held.verdict == 'supported' and '2 other' in held.caveat
+  np.testing.assert_allclose(held.effect, np.log(0.8 / 0.6), atol=0.01)
+  np.testing.assert_allclose(
+    held.details['against steps of STE'], np.log(0.9 / 0.6), atol=0.01
+  )
+  np.testing.assert_allclose(held.details['decrease'], 0.4, atol=0.01)
+  assert found['N1 tuned, A, linear'].verdict == 'supported'
+  assert found['N1 tuned, A, exact'].verdict == 'inert'
+  across = found['N1 tuned, B, exact against linear']
+  np.testing.assert_allclose(across.effect, -np.log(0.6), atol=0.01)
+  searched = found['N1 tuned, A, exact against linear']
+  assert searched.verdict == 'contradicted'
+  assert 'N1 tuned, B, random' not in found
+
+
+def test_schedules_are_drawn_by_ranking_state_and_split(table):
+  table.results['rounds_search'].loc[{'ranking': 'gain'}] = np.nan
+  table.put('discrete_search', 1.0, prefix=0)
+  more = {'signal': 'exact', 'ranking': 'per cost', 'split': 'even'}
+  table.put('rounds_search', 0.7, share=1.0, num_rounds=4, **more)
+  with plots.style():
+    fig = figure.Figure(figsize=(6.75, schedules.height(table.results)))
+    where = {'ball': 'l2:0.1', 'layers': 'first'}
+    schedules.page(fig, table.results, where)
+  even, together, *rest = fig.axes
+  assert len(rest) == 2 and even.get_ylabel() == 'per cost'
+  assert 'even' in even.get_title() and 'cumulative' in together.get_title()
+  drawn = {line.get_label(): line.get_ydata() for line in even.lines}
+  np.testing.assert_allclose(drawn['exact, A'], [0.0, 0.3], atol=0.01)
+  np.testing.assert_allclose(drawn['linear, A'], [0.0, 0.0], atol=0.01)
+
+
+def test_moves_that_turn_round(table):
+  last = {'signal': 'exact', 'split': 'cumulative', 'num_rounds': 4}
+  table.put('rounds_moves', 100, **last)
+  table.put('rounds_returns', 75, ranking='per squared cost', **last)
+  table.put('rounds_returns', 50, ranking='per cost', **last)
+  table.put('rounds_returns', 90, ranking='gain', **last)
+  found = judged(rounds.turning, table, WHERE)
+  assert {name: verdict.verdict for name, verdict in found.items()} == {
+    'N1 turning, exact, gain': 'contradicted',
+    'N1 turning, exact, per cost': 'supported',
+    'N1 turning, linear, gain': 'inert',
+    'N1 turning, linear, per cost': 'inert',
+  }
+  cell = found['N1 turning, exact, per cost']
+  np.testing.assert_allclose(cell.effect, 0.25, atol=0.01)
+  np.testing.assert_allclose(cell.details['returns, per cost'], 50, rtol=0.01)
+  table.results['rounds_returns'].loc[{'ranking': 'gain'}] = np.nan
+  assert len(judged(rounds.turning, table, WHERE)) == 2
+
+
+def test_one_round_is_not_several():
+  table = Table(num_rounds=[1])
+  assert not judged(rounds.turning, table, WHERE)
+  assert not judged(rounds.tuned, table, WHERE)
+  assert not judged(rounds.against_one, table, WHERE)
+
+
+def test_every_ball_has_a_ranking():
+  assert {
+    name: reads.own_ranking(name)
+    for name in ('l2:1', 'l1:1', 'linf:1', 'flips:9')
+  } == {
+    'l2:1': 'per squared cost',
+    'l1:1': 'per cost',
+    'linf:1': 'gain',
+    'flips:9': 'gain',
+  }
+
+
+@pytest.fixture
+def wide():
+  """Two balls, each good in its own ranking only."""
+  table = Table(ball=['l2:0.1', 'linf:0.002'])
+  for ball in table.results.ball.values.tolist():
+    own = {'ball': ball, 'ranking': reads.own_ranking(ball)}
+    table.put('discrete_search', 0.5, prefix=8, signal='exact', **own)
+    table.put('discrete_holdout', 0.8, prefix=8, signal='exact', **own)
+    table.put('discrete_search', 0.6, prefix=64, signal='linear', **own)
+    table.put('discrete_holdout', 0.6, prefix=64, signal='linear', **own)
+    table.put('discrete_moves', 50, **own)
+  table.put('discrete_predicted', 5.0, signal='exact')
+  ste = {'ball': 'linf:0.002', 'direction': 'sign', 'learning_rate': 0.1}
+  table.put('ste_search', 0.4, **ste)
+  table.put('ste_holdout', 0.7, **ste)
+  return table
+
+
+def rows(judge, table):
+  return {(v.finding, v.claim.split(':')[0]): v for v in judge(table.results)}
+
+
+def test_steps_in_every_ball(wide):
+  found = rows(balls.steps, wide)
+  assert len(found) == 2 * 2 * 2
+  for (finding, ball), verdict in found.items():
+    better = (ball, finding.split(', ')[-1]) != ('linf', 'sign')
+    assert verdict.verdict == ('supported' if better else 'contradicted')
+    assert '3 other' in verdict.caveat
+  cell = found['N3 ball, A, sign', 'linf']
+  np.testing.assert_allclose(cell.effect, np.log(0.4 / 0.5), atol=0.01)
+  np.testing.assert_allclose(cell.details['true / predicted'], 0.2, atol=0.01)
+  np.testing.assert_allclose(
+    cell.details['moves of a whole budget'], 50, rtol=0.01
+  )
+  cell = found['N3 ball, B, gradient', 'l2']
+  np.testing.assert_allclose(cell.effect, np.log(1 / 0.8), atol=0.01)
+
+
+def test_intervals_of_a_table_are_wider_than_those_of_a_cell(wide):
+  cell = rows(balls.steps, wide)['N3 ball, A, gradient', 'l2']
+  where = {'ball': 'l2:0.1', 'layers': 'first', 'state': 'trained'}
+  alone = judged(findings.bound, wide, where)['N3 bound, best moves']
+  assert cell.effect == alone.effect
+  assert cell.low < alone.low < alone.high < cell.high
+
+
+def test_signals_in_every_ball(wide):
+  found = rows(balls.signals, wide)
+  assert {name: verdict.verdict for name, verdict in found.items()} == {
+    ('N3 ball, A, signal', 'l2'): 'supported',
+    ('N3 ball, A, signal', 'linf'): 'supported',
+    ('N3 ball, B, signal', 'l2'): 'contradicted',
+    ('N3 ball, B, signal', 'linf'): 'contradicted',
+  }
+  cell = found['N3 ball, B, signal', 'linf']
+  np.testing.assert_allclose(cell.details['decrease, linear'], 0.4, atol=0.01)
+
+
+def test_what_of_the_best_step_is_lost(wide):
+  found = rows(balls.lost, wide)
+  exact = found['N3 ball, lost on B, exact', 'linf']
+  assert exact.verdict == 'supported'
+  np.testing.assert_allclose(exact.effect, (0.5 - 0.2) / 0.5, atol=0.01)
+  assert exact.details['fewest moves'] == exact.details['most moves'] == 8
+  linear = found['N3 ball, lost on B, linear', 'l2']
+  np.testing.assert_allclose(linear.effect, 0, atol=0.01)
+  # The prefix of 64 goes on beyond the last move.
+  np.testing.assert_allclose(linear.details['most moves'], 50, rtol=0.01)
+
+
+def test_arms_that_do_the_same_are_inert(table):
+  assert judged(rounds.split, table, WHERE)['N1 split'].verdict == 'inert'
+
+
+def test_reliability_by_size_and_signal(table):
+  for pair, values in zip(
+    searches.PAIRS, ((0.1, 0.3), (0.5, 0.7), (0.2, 0.25)), strict=True
+  ):
+    for size, value in zip((64, 256), values, strict=True):
+      table.put('reliability_correlation', value, pair=pair, batch_size=size)
+  found = judged(findings.reliable, table, 'trained')
+  assert found['N3 reliability, data'].verdict == 'supported'
+  assert found['N3 reliability, signal'].verdict == 'supported'
+  assert found['N3 smoothed'].verdict == 'contradicted'
+  np.testing.assert_allclose(found['N3 smoothed'].effect, -0.05, atol=0.01)

@@ -1,0 +1,86 @@
+"""The tiny layer: no arm beats its optimum, and the additive bound is one of sums."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import scans
+from bitjax import sweeps
+from bitjax import types
+from bitjax.studies import toy
+from bitjax.studies.discrete_optimum import arms
+
+SIZE = 40
+
+
+@pytest.fixture(scope='module')
+def problems():
+  config = toy.Config(
+    dataset='digits',
+    batch_size=(SIZE,),
+    hidden=(3, 3),
+    seeds=(5, 2),
+    budget=0.9,
+  )
+  return config.open(sweeps.Sweep())
+
+
+@pytest.fixture(scope='module')
+def view(problems):
+  trial = problems.trial(jnp.asarray(2), problems.arrays)
+  posed = toy.pose_problem(
+    problems.model('binary'), trial, SIZE, layer=arms.LAYER
+  )
+  return posed.search
+
+
+def test_arms_do_not_beat_the_optimum(problems, view):
+  results = arms.compare(
+    problems, sweeps.Sweep(), rates=(0.5, 1.0), train_steps=20
+  )
+  assert (results.decrease <= results.optimum + 1e-5).all()
+  assert (results.optimum > 0).any()
+  at = results.sel(seed=2, state='initialised')
+  np.testing.assert_allclose(at.loss, view.loss(view.kernel), rtol=1e-5)
+  for power, name in enumerate(('gain', 'per cost', 'per squared cost')):
+    step = scans.discrete_gradient(view, problems.budget, rank_by=power)
+    best = scans.prefix_scan(view, step, range(10)).search.min()
+    np.testing.assert_allclose(
+      at.decrease.sel(arm=f'exact {name}'), at.loss - best, atol=1e-5
+    )
+  np.testing.assert_allclose(
+    at.bound, arms.additive_bound(view, problems.budget), rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  ('norm', 'radius'), [('l2', 0.9), ('l1', 1.5), ('flips', 2.5), ('linf', 0.5)]
+)
+def test_additive_bound_is_the_best_sum(view, norm, radius):
+  bound = float(arms.additive_bound(view, types.Budget(radius, norm)))
+  gains = np.ravel(scans.flip_gains(view).gains)
+  cost = np.ravel(jnp.abs(scans.moves(view).destinations[0] - view.kernel))
+  share = {
+    'l2': (cost / radius) ** 2, 'l1': cost / radius,
+    'flips': np.full(9, 1 / radius), 'linf': 2.0 * (cost > radius),
+  }[norm]  # fmt: skip
+  best = most = 0.0
+  for chosen in itertools.product([False, True], repeat=9):
+    chosen = np.asarray(chosen)
+    if share[chosen].sum() > 1:
+      continue
+    best = max(best, gains[chosen].sum())
+    # One more, as far as it can be paid.
+    for k in np.flatnonzero(~chosen & (share <= 1)):
+      part = min((1 - share[chosen].sum()) / max(share[k], 1e-9), 1)
+      most = max(most, gains[chosen].sum() + part * gains[k])
+  assert best > 0
+  np.testing.assert_allclose(bound, max(best, most), rtol=1e-5)
+
+
+@pytest.mark.parametrize('hidden', [(4,), (5, 5)])
+def test_bad_input(hidden):
+  with pytest.raises(ValueError, match='1 to 20 weights between them'):
+    arms.check(hidden)

@@ -1,0 +1,95 @@
+"""N13, judged on tables whose answer is known."""
+
+import numpy as np
+import xarray
+
+from bitjax.studies.dsq import findings
+
+SEEDS = 6
+
+
+def compared(bits=(1, 2), rates=(0.3, 1.0), seeds=SEEDS, **points):
+  """Points of test accuracy above 0.5 by arm; of two rates the first is bad.
+
+  Its validation loss is worse, but for seed 0, whose own says otherwise.
+  """
+  arms = list(findings.ARMS)
+  shape = (len(bits), len(arms), len(rates), seeds)
+  # Of each arm and seed: no two arms have the same noise.
+  noise = 1e-4 * np.random.default_rng(0).normal(size=shape)
+  accuracy = 0.5 + noise
+  for arm, value in points.items():
+    accuracy[:, arms.index(arm.replace('_', ' '))] += value
+  loss = np.ones(shape)
+  if len(rates) > 1:
+    accuracy[:, :, 0] -= 0.2
+    loss[:, :, 0] = 2.0
+    loss[:, :, 0, 0] = 0.1
+  dims = ('bits', 'arm', 'rate', 'seed')
+  loss = np.stack([3 - loss, loss], -1)  # The last epoch counts.
+  return xarray.Dataset(
+    {
+      'test_accuracy': (dims, accuracy),
+      'validation_loss': ((*dims, 'epoch'), loss),
+    },
+    {
+      'bits': list(bits),
+      'arm': arms,
+      'rate': list(rates),
+      'seed': range(seeds),
+      'epoch': [1, 2],
+    },
+  )
+
+
+def judged(results):
+  return {found.finding: found for found in findings.judge(results)}
+
+
+def test_rates_are_tuned_on_other_seeds():
+  found = findings.tuned(compared())
+  assert found.test_accuracy.dims == ('bits', 'arm', 'seed')
+  np.testing.assert_allclose(found.test_accuracy, 0.5, atol=1e-3)
+  # With one seed there are no others.
+  alone = findings.tuned(compared(seeds=1))
+  np.testing.assert_allclose(alone.test_accuracy, 0.3, atol=1e-3)
+
+
+def test_claims():
+  found = judged(compared(falling=0.02, learned=-0.01, falling_window=0.03))
+  assert [v.finding for v in found.values() if v.primary] == ['N13, 1 bit']
+  for bits in (1, 2):
+    for finding, verdict, effect in (
+      ('N13', 'supported', 2.0),
+      ('N13 learned', 'contradicted', -1.0),
+      ('N13 hardtanh', 'supported', 1.0),
+      ('N13 soft', 'supported', 3.0),
+    ):
+      one = found[f'{finding}, {bits} bit']
+      assert one.verdict == verdict and one.num_seeds == SEEDS, finding
+      np.testing.assert_allclose(one.effect, effect, atol=0.05)
+  details = found['N13, 1 bit'].details
+  np.testing.assert_allclose(
+    [details['falling'], details['fixed 0.2']], [52, 50], atol=0.05
+  )
+
+
+def test_nothing_is_claimed_without_a_difference():
+  found = judged(compared())
+  assert {one.verdict for one in found.values()} == {'inconclusive'}
+
+
+def test_arms_that_were_not_trained():
+  results = compared(bits=(2,), falling=0.02)
+  results = results.sel(arm=['fixed 0.2', 'falling'])
+  found = judged(results)
+  assert list(found) == ['N13, 2 bit']
+  assert found['N13, 2 bit'].primary
+
+
+def test_a_training_that_diverged_is_left_out():
+  results = compared(falling=0.02)
+  results['test_accuracy'].loc[{'arm': 'falling', 'seed': 2}] = np.nan
+  found = judged(results)['N13, 1 bit']
+  assert (found.verdict, found.num_seeds) == ('supported', SEEDS - 1)
+  assert found.details['diverged'] == 1

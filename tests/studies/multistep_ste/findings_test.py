@@ -1,0 +1,87 @@
+"""Findings, judged on tables whose answer is known."""
+
+import numpy as np
+import pytest
+import xarray
+
+from bitjax.studies.multistep_ste import findings
+
+SEEDS = 12
+
+
+def table(*, momentum=0.0, small=0.0, examples=100_000, sizes=(64, 1024)):
+  """Losses of one binary network; the best setting is the last of each axis.
+
+  Args:
+    momentum: how much lower SGDm's log loss is than SGD's.
+    small: spread over seeds that only the smaller batch has.
+    examples: in the data set.
+    sizes: of the batches.
+  """
+  random = np.random.default_rng(0)
+  jitter = random.normal(size=SEEDS)
+  alone = random.normal(size=SEEDS)
+
+  def arm(name, labels, gain):
+    # Log loss: 0 at the start, -gain at the end of every axis of choice.
+    shape = [len(values) for values in labels.values()]
+    log = np.zeros([*shape, SEEDS]) + 0.01 * jitter
+    for axis, (dim, values) in enumerate(labels.items()):
+      if dim in ('step', 'learning_rate', 'step_size'):
+        reached = np.linspace(0, 1, len(values)) if len(values) > 1 else 1.0
+        where = np.reshape(reached, [-1] + [1] * (len(shape) - axis))
+        log = log + np.log(2.0) * (1 - where) * (dim != 'step')
+        log = log - gain * where * (dim == 'step')
+      if dim == 'optimizer':
+        where = np.array([value == 'sgdm' for value in values])
+        where = np.reshape(where, [-1] + [1] * (len(shape) - axis))
+        log = log - momentum * where
+      if dim == 'batch_size':
+        where = np.array([value == min(sizes) for value in values])
+        where = np.reshape(where, [-1] + [1] * (len(shape) - axis))
+        log = log + small * where * alone * (name == 'single')
+    dims = [*labels, 'seed']
+    data = xarray.DataArray(np.exp(log), {**labels, 'seed': range(SEEDS)}, dims)
+    return {f'{name}_search': data, f'{name}_holdout': data}
+
+  network = {'network': ['binary']}
+  steps = {'step_size': [0.3, 1.0], 'step': range(4)}
+  single = network | {'batch_size': list(sizes), 'learning_rate': [0.1, 1.0]}
+  multi = {'optimizer': ['sgd', 'sgdm'], 'noise': [0.0], 'draw': [0]}
+  few = {'batch_size': [min(sizes)]}
+  arrays = arm('single', single, 0.0)
+  arrays |= arm('multi', network | multi | steps, 1.0)
+  arrays |= arm('batches', network | few | steps, 1.0)
+  return xarray.Dataset(arrays, attrs={'examples': examples})
+
+
+@pytest.mark.parametrize(
+  ('momentum', 'verdict'),
+  [(0.0, 'supported'), (0.01, 'supported'), (0.2, 'contradicted')],
+)
+def test_momentum_is_equal_within_the_margin(momentum, verdict):
+  (found,) = findings.momentum(table(momentum=momentum), 'binary')
+  assert found.verdict == verdict
+  np.testing.assert_allclose(found.effect, momentum, atol=1e-9)
+  assert found.num_seeds == SEEDS
+
+
+@pytest.mark.parametrize(
+  ('examples', 'verdict'), [(100_000, 'supported'), (2_000, 'inconclusive')]
+)
+def test_larger_batches_vary_less_if_they_are_independent(examples, verdict):
+  results = table(small=0.3, examples=examples)
+  variance, mean = findings.batch(results, 'binary')
+  assert variance.verdict == verdict
+  assert variance.effect < 0
+  assert mean.num_seeds == SEEDS
+
+
+def test_one_batch_size_says_nothing():
+  assert not list(findings.batch(table(sizes=(64,)), 'binary'))
+
+
+def test_margin_is_a_twentieth_of_the_decrease():
+  margin = findings.margin(table(), 'binary')
+  # The start is the first step size's, which is ln 2 above the best.
+  np.testing.assert_allclose(margin, 0.05 * (1 + np.log(2)), rtol=1e-6)

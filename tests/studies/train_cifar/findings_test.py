@@ -1,0 +1,87 @@
+"""What a training says, judged on tables whose answer is known."""
+
+import numpy as np
+import pytest
+import xarray
+
+from bitjax.studies.train_cifar import findings
+
+SEEDS = 6
+NOISE = np.linspace(-0.002, 0.002, SEEDS)
+
+
+def trained(test=0.9, train=0.95, flips=(1e-2, 1e-4)):
+  """Two layers, as many epochs as there are shares of flips."""
+  layered = np.stack([np.multiply(flips, f) for f in (0.5, 1.5)], -1)
+  wobble = 10 ** (10 * NOISE)
+  return xarray.Dataset(
+    {
+      'test_accuracy': ('seed', test + NOISE),
+      'clean_train_accuracy': ('seed', train - NOISE),
+      'validation_accuracy': (
+        ('seed', 'epoch'),
+        np.stack([0 * NOISE, NOISE + 0.8], 1),
+      ),
+      'flip_ratio': (
+        ('seed', 'epoch', 'layer'),
+        np.stack([layered * np.array([[1.0], [w]]) for w in wobble]),
+      ),
+    },
+    {'seed': range(SEEDS), 'epoch': [1, 2], 'layer': ['a', 'b']},
+  )
+
+
+@pytest.mark.parametrize(
+  ('target', 'verdict', 'effect'),
+  [
+    (85.0, 'supported', 5.0),
+    (95.0, 'contradicted', -5.0),
+    (90.0, 'inconclusive', 0),
+  ],
+)
+def test_reaches(target, verdict, effect):
+  found = findings.reaches(trained(), target)
+  assert (found.verdict, found.num_seeds, found.primary) == (
+    verdict,
+    SEEDS,
+    True,
+  )
+  np.testing.assert_allclose(found.effect, effect, atol=1e-9)
+  np.testing.assert_allclose(found.details['test accuracy, %'], 90)
+  np.testing.assert_allclose(found.details['validation accuracy, %'], 80)
+  assert f'{target:g} %' in found.claim
+
+
+@pytest.mark.parametrize(
+  ('train', 'verdict'),
+  [(0.95, 'supported'), (0.85, 'contradicted'), (0.9, 'inconclusive')],
+)
+def test_generalisation(train, verdict):
+  found = findings.generalisation(trained(train=train))
+  assert (found.finding, found.verdict) == ('N14', verdict)
+  np.testing.assert_allclose(found.effect, 100 * (train - 0.9), atol=1e-9)
+  np.testing.assert_allclose(
+    found.details['training accuracy, %'], 100 * train, rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+  ('flips', 'verdict', 'effect'),
+  [
+    ((1e-2, 1e-4), 'supported', 2.0),
+    ((1e-4, 1e-2), 'contradicted', -2.0),
+    ((1e-3, 1e-3), 'inconclusive', 0.0),
+  ],
+)
+def test_settles(flips, verdict, effect):
+  found = findings.settles(trained(flips=flips))
+  assert found.verdict == verdict
+  np.testing.assert_allclose(found.effect, effect, atol=1e-6)
+  np.testing.assert_allclose(
+    found.details['first epoch, flips per weight and update'], flips[0]
+  )
+
+
+def test_signs_that_never_move():
+  found = findings.settles(trained(flips=(0.0, 0.0)))
+  assert found.verdict != 'supported' and found.effect == 0
