@@ -1,11 +1,11 @@
-"""How good are the gradients that binary and low-bit networks are trained with?
+"""A JAX library about the gradients that binary and low-bit networks are trained with.
 
-The namespaces below are imported when they are first used, so that
+The namespaces listed in ``__all__`` are imported when they are first used, so that
 
   import bitjax
   quantize = bitjax.quantizers.sign()
 
-works, and a program pays only for what it uses.
+works, and a program imports only what it uses.
 """
 
 import importlib

@@ -1,9 +1,9 @@
 """The command ``bitjax``, or ``python -m bitjax``: runs a study, or says how far it is.
 
-bitjax                    lists the studies
-bitjax STUDY --help       the manual page of one
-bitjax STUDY --flags      runs it
-bitjax status DIR...      how far a run is
+bitjax                        lists the studies
+bitjax STUDY --help           prints the manual page of a study
+bitjax STUDY [--flag=value]   runs a study
+bitjax status DIR...          says how far runs are
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HELP = ('-h', '-help', '--help')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs one command; returns its exit status.
+  """Runs one command and returns its exit status; a study exits by itself.
 
   Args:
     argv: arguments, without the name of the program; None for those of `sys.argv`.

@@ -1,14 +1,14 @@
 r"""Descent inside a budget, from a start that may be perturbed.
 
-``num_steps`` updates of any optax transform, as one ``lax.scan``:
+`descend` runs ``num_steps`` updates of any optax transform in one ``lax.scan``:
 
 .. math::
   w_0 = P(w + \nu), \qquad w_{t+1} = P(w_t + u_t), \qquad
   u_t = \mathrm{tx}(\nabla L(w_t)),
 
-with P the projection onto the budget's ball. The noise :math:`\nu` is added after
-``tx.init``: transforms that remember where they began remember the original
-parameters, so noise and updates share one ball.
+with P the projection onto the budget's ball. ``tx.init`` gets the anchor of the ball,
+by default the parameters without the noise :math:`\nu`. A transform that remembers
+where it began thus remembers the anchor, so noise and updates share one ball.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ __all__ = [
 
 
 class Trajectory(NamedTuple):
-  """What `descend` returns; entry t is the state after t updates.
+  """The result of `descend`; entry t of an array is of the state after t updates.
 
   Attributes:
     params: the parameters after the last update.
-    losses: loss, [num_steps + 1]; the last after the final update.
-    displacements: distance from the anchor in the budget's norm,
+    losses: the loss, [num_steps + 1].
+    displacements: the distance from the anchor in the budget's norm,
       [num_steps + 1].
-    flips: weights whose sign differs from the anchor's, [num_steps + 1], int32.
-    monitored: what ``monitor`` returned, leaves [num_steps + 1, ...].
+    flips: how many weights have another sign than the anchor, [num_steps + 1], int32.
+    monitored: what ``monitor`` returned, with leaves [num_steps + 1, ...].
   """
 
   params: types.PyTree
@@ -63,7 +63,7 @@ def descend(
   perturbation: types.PyTree | None = None,
   monitor: Callable[[types.PyTree], types.PyTree] | None = None,
 ) -> Trajectory:
-  """Runs ``num_steps`` updates and records the way.
+  """Runs ``num_steps`` updates and records the trajectory.
 
   Args:
     value_and_grad: ``(params, *args) -> (loss, gradient)``.
@@ -71,13 +71,13 @@ def descend(
     params: the original parameters, any pytree.
     num_steps: T >= 0, static.
     *args: passed to ``value_and_grad``: batches and other large arrays.
-    budget: the ball to stay in: the start and every update are projected onto
-      it, so ``tx`` need not. With anchor ``'start'`` it is centred at ``params``;
+    budget: the ball to stay in. The start and every update are projected onto it, so
+      ``tx`` need not do so. With anchor ``'start'`` it is centred at ``params``;
       with ``'noised'`` at the perturbed start, which itself lies within the
       radius of ``params``. None for no ball; distances are then in l2.
     perturbation: added to ``params`` before the first step (see `noise`).
-    monitor: called with the parameters at every step, the start included; for
-      held-out losses and the like.
+    monitor: function of the parameters that is evaluated at the start and after
+      every update, for held-out losses and the like.
 
   Returns:
     A `Trajectory`.
@@ -126,14 +126,14 @@ def descend(
 def distance(
   params: types.PyTree, anchor: types.PyTree, norm: types.Norm
 ) -> types.Array:
-  """The distance of two parameter trees, a scalar.
+  """Returns the distance between two parameter trees, a scalar.
 
-  Plainly summed, for reports; where a guarantee hangs on it, `tree.norm` is
-  right to the last places.
+  It is a plain sum, good enough for reports. Where a guarantee depends on the
+  distance, use `tree.norm`, which is right to the last places.
 
   Args:
     params: any pytree.
-    anchor: a pytree like it.
+    anchor: a pytree like ``params``.
     norm: ``'l2'``, ``'linf'``, ``'l1'``, or ``'flips'`` for a count.
   """
   if norm == 'flips':
@@ -160,7 +160,7 @@ def noise(
   - ``'l1'``: uniform on the sphere :math:`\|\nu\|_1 = f r`;
   - ``'linf'``: every coordinate uniform on [-f r, f r];
   - ``'flips'``: ``floor(f r)`` weights, chosen without replacement, change sign
-    and keep their magnitude (a zero becomes the smallest normal negative).
+    and keep their magnitude (a zero becomes minus the smallest normal number).
 
   Args:
     key: a random key.
@@ -194,12 +194,12 @@ def noise(
 def reach(
   params: types.PyTree, direction: types.PyTree, budget: types.Budget
 ) -> types.Array:
-  r"""The learning rate at which one step comes to the edge of the ball.
+  r"""Returns the learning rate at which one step reaches the edge of the ball.
 
   For the norms it is :math:`r / \|d\|`. For ``'flips'`` it is the r-th smallest
   of the breakpoints :math:`w_i / d_i > 0`, where ``w - eta * d`` changes sign (the
-  largest if there are fewer). Multiples of it are learning rates that mean the
-  same for every gradient, optimiser and norm.
+  largest if there are fewer). Learning rates in units of it mean the same for every
+  gradient, optimiser and norm.
 
   Args:
     params: the original parameters, the centre of the ball.
@@ -228,17 +228,17 @@ def _rth_breakpoint(params, direction, count):
 
 
 def reachable_flips(params: types.PyTree, budget: types.Budget) -> types.Array:
-  """The largest number of signs that any one point of the ball has flipped.
+  """Returns the largest number of signs that a single point of the ball can flip.
 
-  It tells whether a budget binds: one that can flip every weight, or none, does
-  not compare methods.
+  It tells whether a budget binds: methods cannot be compared under a budget that
+  allows every weight to flip, or none.
 
   Args:
     params: the centre of the ball.
     budget: the ball.
 
   Returns:
-    A count, int32: the cheapest weights first, until the radius is spent.
+    A count, int32: weights are flipped from the cheapest on, until the radius is spent.
   """
   weights = [jnp.ravel(w) for w in jax.tree.leaves(params)]
   costs = jnp.sort(jnp.abs(jnp.concatenate(weights)).astype(jnp.float32))
@@ -257,8 +257,8 @@ def _random_flips(key, params, count):
     jnp.concatenate([jnp.ravel(s) for s in jax.tree.leaves(scores)])
   )
   rank = jnp.clip(jnp.floor(count), 0, ranked.size).astype(jnp.int32)
-  # Ties in the scores could add a flip; the projection onto the ball that
-  # follows takes it back.
+  # Ties in the scores could add a flip; `descend` takes it back, because it projects
+  # the perturbed start onto the ball.
   limit = jnp.where(rank == 0, -1.0, ranked[jnp.maximum(rank - 1, 0)])
 
   def mirror(weight, score):

@@ -1,8 +1,8 @@
-"""Files that are either whole or absent.
+"""Writes files atomically, so that each of them is either whole or absent.
 
 A run may be killed at any moment, so nothing is ever written in place: a
 temporary file in the same directory is filled, flushed to the disk and renamed, and
-the directory is flushed as well, so that the name lasts too.
+the directory is flushed as well, so that the new name is on the disk too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields a temporary path that becomes ``path`` when the block succeeds.
 
   Raises:
-    OSError: naming ``path``, if the disk is full, say.
+    OSError: if the file cannot be written (the disk is full, say); it names
+      ``path``.
   """
   temporary = path.with_name(f'.{path.name}.{os.getpid()}{_SUFFIX}')
   try:
@@ -49,13 +50,13 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def remove_partial(directory: pathlib.Path) -> None:
-  """Removes what a killed process left of files it was writing."""
+  """Removes the temporary files that killed processes left in ``directory``."""
   for leftover in directory.glob(f'.*{_SUFFIX}'):
     leftover.unlink(missing_ok=True)
 
 
 def is_partial(path: pathlib.Path) -> bool:
-  """Whether ``path`` is a file that somebody is writing, or was."""
+  """Returns whether ``path`` is a temporary file, being written or left behind."""
   return path.name.startswith('.') and path.name.endswith(_SUFFIX)
 
 
@@ -66,12 +67,12 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes ``text`` atomically, in UTF-8, its line ends as they are."""
+  """Writes ``text`` atomically, in UTF-8, without changing its line ends."""
   write_bytes(path, text.encode())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes ``value`` atomically, indented, in the order it has."""
+  """Writes ``value`` as indented JSON, atomically, keeping the order of its keys."""
   text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
   write_text(path, text + '\n')
 
@@ -82,8 +83,8 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def _flush(path: pathlib.Path) -> None:
-  """Asks the system to put a file, or the names in a directory, on the disk."""
-  if os.name == 'nt' and path.is_dir():  # Where directories cannot be opened.
+  """Flushes a file, or the entries of a directory, to the disk."""
+  if os.name == 'nt' and path.is_dir():  # Windows cannot open directories.
     return
   descriptor = os.open(path, os.O_RDONLY)
   try:

@@ -1,4 +1,4 @@
-"""Lanes: one function at every point of a grid of named axes.
+"""Evaluates one function at every point of a grid of named axes, the lanes.
 
 A *lane* is one point of the product of the axes: one seed with one learning rate
 and one noise amplitude, say. All lanes of a grid run the same compiled program.
@@ -8,10 +8,10 @@ On a CPU a width of 1 is often fastest, because one lane's matrix products alrea
 fill the cores and its intermediates stay in cache; on a GPU or TPU a larger width
 fills the device.
 
-On a ``mesh`` every device runs that program on lanes of its own. Lanes do not know
-of each other, so the devices never talk, and a lane's result depends on how many lanes
-its device has, not on how many devices there are. What a lane draws should depend on
-nothing but itself: `keys` derives its key from its number.
+On a ``mesh`` every device runs that program on lanes of its own. Lanes are
+independent, so the devices never communicate, and a lane's result depends on how many
+lanes its device has, not on how many devices there are. The random numbers of a lane
+should depend on that lane alone: `keys` derives its key from its number.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def grid(
 ) -> types.PyTree:
   """Returns ``fn(**lane, **shared)`` for every lane of the product of ``axes``.
 
-  Pure: it can be jitted, differentiated and nested. ``fn`` is traced once.
+  It is pure, so it can be jitted, differentiated and nested. ``fn`` is traced once.
 
   Args:
     fn: function of keyword arguments, one for each axis and shared input.
-    axes: values of each named axis, each an array of shape [size, ...]; lanes
-      take one entry of each. The order of the axes is the order of the result;
-      a dict that was an argument of a jitted function comes sorted by name.
-    width: lanes that are vectorised at a time; None for `default_width`.
+    axes: values of each named axis, each an array of shape [size, ...]; a lane
+      takes one entry of each. The axes of the result have the order of this mapping;
+      a dict that was an argument of a jitted function is sorted by name.
+    width: number of lanes vectorised at a time; None for `default_width`.
     shared: inputs that all lanes have in common; never copied.
-    mesh: devices to use, see `each`.
+    mesh: devices to use; see `each`.
 
   Returns:
     The pytree of ``fn``'s outputs, each leaf of shape ``[*axis sizes, ...]``.
@@ -74,8 +74,8 @@ def product(axes: Lanes) -> tuple[dict[str, types.Array], tuple[int, ...]]:
     axes: values of each named axis, each of shape [size, ...].
 
   Returns:
-    The axes' values lane by lane, each of shape [lanes, ...] with the last axis
-    running fastest, and the shape of the grid.
+    The values of each axis lane by lane, of shape [lanes, ...], with the last axis
+    running fastest; and the shape of the grid.
 
   Raises:
     ValueError: without axes or for an empty axis.
@@ -89,10 +89,10 @@ def product(axes: Lanes) -> tuple[dict[str, types.Array], tuple[int, ...]]:
         f'Axis {name!r} needs at least one value; got shape {value.shape}.'
       )
   shape = tuple(value.shape[0] for value in values.values())
-  places = jnp.unravel_index(jnp.arange(math.prod(shape)), shape)
+  indices = jnp.unravel_index(jnp.arange(math.prod(shape)), shape)
   lanes = {
-    name: value[place]
-    for (name, value), place in zip(values.items(), places, strict=True)
+    name: value[index]
+    for (name, value), index in zip(values.items(), indices, strict=True)
   }
   return lanes, shape
 
@@ -110,21 +110,21 @@ def each(
   Args:
     fn: function of keyword arguments.
     lanes: each lane's arguments, arrays of shape [lanes, ...].
-    width: lanes that are vectorised at a time, on each device; None for
-      `default_width`. If the width does not divide the lanes, the last lane is
-      repeated and the copies are dropped again, so that `fn` is traced once.
-    shared: inputs that all lanes have in common; on a mesh, arrays that ``fn``
-      uses must come this way. They are replicated over the mesh's axis 'lanes', and keep
-      the sharding that they have over other axes: a batch that is split there is
-      computed with data parallelism, which reorders sums over examples.
-    mesh: devices to use: the lanes are split evenly over its axis 'lanes'
-      (the last one repeated where they do not divide); None for one device.
+    width: number of lanes vectorised at a time on each device; None for
+      `default_width`. If the width does not divide the number of lanes, the last lane
+      is repeated and the copies are dropped again, so that `fn` is traced once.
+    shared: inputs that all lanes have in common. On a mesh, arrays that ``fn`` uses
+      must be passed here, not closed over. They are replicated over the mesh's axis
+      'lanes', and keep the sharding that they have over other axes: a batch that is
+      split there is computed with data parallelism, which reorders sums over examples.
+    mesh: devices to use: the lanes are split evenly over its axis 'lanes' (with
+      the last lane repeated if their number does not divide); None for one device.
 
   Returns:
     The pytree of ``fn``'s outputs, each leaf of shape [lanes, ...].
 
   Raises:
-    ValueError: for no lanes, lists of different lengths, a width below 1, or a
+    ValueError: for no lanes, arguments of different lengths, a width below 1, or a
       mesh without an axis 'lanes'.
   """
   lanes = {name: jnp.asarray(lane) for name, lane in lanes.items()}
@@ -153,9 +153,9 @@ def each(
     mesh=_without_types(mesh),
     in_specs=(by_lane, jax.P()),
     out_specs=by_lane,
-    # Axes left out are those along which XLA may split what it computes.
+    # Along the axes that are not named here, XLA may split what a lane computes.
     axis_names={name for name, n in mesh.shape.items() if n == 1} | {_AXIS},
-    # With which loops that start from constants do not type-check.
+    # Loops whose carry starts as a constant would fail the check.
     check_vma=False,
   )
   outputs = jax.jit(run)(_repeat_last(lanes, copies), dict(shared or {}))
@@ -165,12 +165,12 @@ def each(
 
 
 def _without_types(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
-  """The mesh without explicit shardings, which `jax.make_mesh` turns on."""
+  """Returns the mesh without explicit shardings, which `jax.make_mesh` turns on."""
   return jax.sharding.Mesh(mesh.devices, mesh.axis_names)
 
 
 def _one_device(fn, width, lanes, shared):
-  """`each` on one device."""
+  """Computes `each` on one device."""
   num_lanes = next(iter(lanes.values())).shape[0]
   width = default_width(num_lanes) if width is None else min(width, num_lanes)
 
@@ -196,26 +196,26 @@ def _repeat_last(lanes, copies):
   if not copies:
     return lanes
   num_lanes = next(iter(lanes.values())).shape[0]
-  slots = jnp.minimum(jnp.arange(num_lanes + copies), num_lanes - 1)
-  return {name: lane[slots] for name, lane in lanes.items()}
+  indices = jnp.minimum(jnp.arange(num_lanes + copies), num_lanes - 1)
+  return {name: lane[indices] for name, lane in lanes.items()}
 
 
 def keys(key: types.Array, lanes: types.Array) -> types.Array:
-  """Each lane's own key: ``fold_in(key, lane)``.
+  """Derives a key for each lane: ``fold_in(key, lane)``.
 
-  A lane draws the same numbers whichever lanes run beside it, before it, or on the
-  same device. (Sweeps use the seed of a lane: ``jax.random.key(seed)``.)
+  A lane then draws the same numbers, whichever lanes run with it, before it, or on
+  the same device. (Sweeps use the seed of a lane instead: ``jax.random.key(seed)``.)
 
   Args:
-    key: the root, a typed key.
+    key: the root key, a typed key.
     lanes: numbers of the lanes, integers of shape [lanes].
 
   Returns:
-    Keys of shape [lanes], an axis for `grid` or an argument for `each`.
+    Keys of shape [lanes], for use as an axis of `grid` or an argument of `each`.
   """
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(lanes))
 
 
 def default_width(num_lanes: int) -> int:
-  """One lane at a time on a CPU, all of them on an accelerator."""
+  """Returns how many lanes to vectorise: 1 on a CPU, all on an accelerator."""
   return 1 if jax.default_backend() == 'cpu' else num_lanes

@@ -3,7 +3,7 @@ r"""Measures of gradients: how two of them agree, and how one of them varies.
 A straight-through gradient is a surrogate, so there are two things to ask of it:
 does it point where a gradient that is true in some sense points (`agreement`), and
 is it the same for the next batch (`split_half`, `gradient_statistics`)? All
-functions take arrays of any shape, one layer's; map them over a tree for several.
+functions take the arrays of one layer; map them over a tree for several layers.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ __all__ = [
 
 
 class Agreement(NamedTuple):
-  """How two gradients a and b agree; scalars.
+  """How two gradients a and b agree, as scalars.
 
   Attributes:
     cosine: ``a . b / (|a| |b|)``; 0 if either is zero.
-    correlation: Pearson's, over coordinates; 0 if either is constant.
-    rank_correlation: Spearman's, ties sharing their mean rank.
+    correlation: Pearson's correlation over coordinates; 0 if either is constant.
+    rank_correlation: Spearman's correlation; ties share their mean rank.
     sign_agreement: of the coordinates where neither is zero, the share with equal
       signs; 0 if there are none.
     top_precision: of the coordinates with the largest ``|a|``, the share that is
-      also among those with the largest ``|b|``. By chance it is about the size of the top.
+      also among those with the largest ``|b|``. By chance it is about the share of
+      coordinates in the top.
   """
 
   cosine: types.Array
@@ -53,12 +54,12 @@ class Agreement(NamedTuple):
 
 
 class Ranked(NamedTuple):
-  """A gradient, ready to be compared with many others: sorted once.
+  """A gradient that is sorted once, to be compared with many others.
 
   Attributes:
     values: the gradient, [n], float32.
-    ranks: of the values, from 0, ties sharing their mean rank, [n].
-    top: places of the largest magnitudes, [top], int32.
+    ranks: ranks of the values from 0, where ties share their mean rank, [n].
+    top: indices of the largest magnitudes, [top], int32.
   """
 
   values: types.Array
@@ -67,12 +68,12 @@ class Ranked(NamedTuple):
 
 
 def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
-  """Sorts a gradient, for comparing it with many others.
+  """Sorts a gradient once, so that it can be compared with many others.
 
   Args:
-    gradient: of any shape.
-    top: size of the top, as a share of the coordinates in (0, 1]; at least one.
-      Of equal magnitudes the first ones count.
+    gradient: array of any shape.
+    top: size of the top, as a share of the coordinates in (0, 1]; at least one
+      coordinate is taken. Of equal magnitudes the first ones are taken.
 
   Raises:
     ValueError: for an empty gradient or a ``top`` outside (0, 1].
@@ -83,8 +84,8 @@ def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
   if not 0 < top <= 1:
     raise types.BadInput(f'top must be in (0, 1]; got {top}.')
   num_top = math.ceil(top * values.size)
-  places = jax.lax.top_k(jnp.abs(values), num_top)[1]
-  return Ranked(values, ranks(values), places)
+  indices = jax.lax.top_k(jnp.abs(values), num_top)[1]
+  return Ranked(values, ranks(values), indices)
 
 
 def agreement(
@@ -93,15 +94,16 @@ def agreement(
   """Measures how two gradients agree, coordinate by coordinate.
 
   Args:
-    a: a gradient of any shape, or what `ranked` made of it.
-    b: another, of the same size.
-    top: size of the top for ``top_precision``, see `ranked`.
+    a: a gradient of any shape, or the result of `ranked`.
+    b: another gradient, of the same size.
+    top: size of the top for ``top_precision``; see `ranked`.
 
   Returns:
-    An `Agreement`; NaN where an input is.
+    An `Agreement`; all of it is NaN if an input has a NaN.
 
   Raises:
-    ValueError: for sizes that differ, and as `ranked`.
+    ValueError: for sizes that differ, for an empty gradient, or for a ``top``
+      outside (0, 1].
   """
   a, b = (x if isinstance(x, Ranked) else ranked(x, top=top) for x in (a, b))
   if a.values.shape != b.values.shape or a.top.shape != b.top.shape:
@@ -111,34 +113,34 @@ def agreement(
       f'{b.top.size}.'
     )
   x, y = a.values, b.values
-  # NaN wins over any convention for zeros.
+  # A NaN in an input makes every result NaN, also where a convention gives 0.
   bad = jnp.where(jnp.any(jnp.isnan(x) | jnp.isnan(y)), jnp.nan, 0.0)
   both = (x != 0) & (y != 0)
   equal = jnp.sum(both & ((x > 0) == (y > 0)))
-  among = jnp.zeros(x.shape, bool).at[b.top].set(True)
-  middle = (x.size - 1) / 2
-  found = Agreement(
+  in_top = jnp.zeros(x.shape, bool).at[b.top].set(True)
+  mean_rank = (x.size - 1) / 2
+  measured = Agreement(
     _cosine(x, y),
     correlation(x, y),
-    _cosine(a.ranks - middle, b.ranks - middle),
+    _cosine(a.ranks - mean_rank, b.ranks - mean_rank),
     equal / jnp.maximum(jnp.sum(both), 1),
-    jnp.mean(among[a.top], dtype=jnp.float32),
+    jnp.mean(in_top[a.top], dtype=jnp.float32),
   )
-  return Agreement(*(value + bad for value in found))
+  return Agreement(*(value + bad for value in measured))
 
 
 def correlation(a: types.Array, b: types.Array) -> types.Array:
-  """Pearson's correlation over coordinates; 0 if either is constant.
+  """Returns Pearson's correlation over coordinates; 0 if either input is constant.
 
   Args:
-    a: of any shape.
-    b: of the same shape.
+    a: array of any shape.
+    b: array of the same shape.
   """
   return _cosine(a - jnp.mean(a), b - jnp.mean(b))
 
 
 def ranks(values: types.Array) -> types.Array:
-  """Ranks from 0, ties sharing their mean rank.
+  """Returns the ranks of ``values`` from 0, where ties share their mean rank.
 
   Args:
     values: a vector, [n]; NaN ranks at one of the ends.
@@ -147,7 +149,7 @@ def ranks(values: types.Array) -> types.Array:
     float32 [n].
   """
   # Integers sort ten times faster than floats, and two searches are cheaper than
-  # carrying places along. Adding 0 makes -0 and 0 one number.
+  # sorting indices along with them. Adding 0 turns -0 into 0.
   bits = jax.lax.bitcast_convert_type(
     values.astype(jnp.float32) + 0.0, jnp.int32
   )
@@ -155,12 +157,12 @@ def ranks(values: types.Array) -> types.Array:
   ordered = jnp.sort(keys)
   first = jnp.searchsorted(ordered, keys, side='left')
   last = jnp.searchsorted(ordered, keys, side='right') - 1
-  # Before they are added: the sum of two exceeds what float32 can tell apart.
+  # Each rank is converted by itself: float32 holds integers up to 2^24 exactly.
   return 0.5 * first.astype(jnp.float32) + 0.5 * last.astype(jnp.float32)
 
 
 def _cosine(a, b):
-  # Divided by the largest entry first: squares of small gradients vanish.
+  # Divide by the largest entry first: squares of small gradients underflow.
   a, b = (x / jnp.maximum(jnp.max(jnp.abs(x)), _TINY) for x in (a, b))
   size = jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
   return jnp.where(size > 0, jnp.sum(a * b) / jnp.where(size > 0, size, 1), 0)
@@ -174,9 +176,9 @@ class SplitHalf(NamedTuple):
 
   Attributes:
     halves: agreement of the two halves' mean gradients.
-    reliability: 2 r / (1 + r), r the halves' correlation: what the correlation of
-      two gradients, each of as many batches as were given, would be
-      (Spearman-Brown).
+    reliability: 2 r / (1 + r), with r the halves' correlation. It estimates
+      (Spearman-Brown) the correlation of two gradients that are each the mean over
+      as many batches as were given.
   """
 
   halves: Agreement
@@ -184,12 +186,12 @@ class SplitHalf(NamedTuple):
 
 
 def split_half(gradients: types.Array, *, top: float = 0.01) -> SplitHalf:
-  """Measures whether a gradient would be found again on other data.
+  """Measures how reproducible a gradient is, from two halves of its batches.
 
   Args:
-    gradients: one for each of an even number of equal batches, [batches, ...];
-      the even ones make one half, the odd ones the other.
-    top: see `agreement`.
+    gradients: one for each of an even number of batches of equal size,
+      [batches, ...]; the even batches make one half, the odd ones the other.
+    top: size of the top; see `agreement`.
 
   Raises:
     ValueError: for an odd number of batches, or none.
@@ -216,18 +218,19 @@ class GradientStatistics(NamedTuple):
   :math:`\bar g_i` its mean over n batches:
 
   Attributes:
-    mean: of :math:`\bar g` over coordinates.
-    coordinate_variance: of :math:`\bar g` over coordinates.
-    batch_variance: over batches (unbiased), averaged over coordinates.
-    sparsity: share of the entries that are exactly zero.
-    signal_to_noise: :math:`(\|\bar g\|^2 - v / n) / v`, v the sum over coordinates
-      of the variance over batches: an unbiased signal's power over the noise's,
-      for one batch. Negative where there is no signal; infinite without noise.
-    gain: a, for which :math:`\|\bar g - a r\|` is smallest: the gradient's length
+    mean: mean of :math:`\bar g` over coordinates.
+    coordinate_variance: variance of :math:`\bar g` over coordinates.
+    batch_variance: variance over batches (unbiased), averaged over coordinates.
+    sparsity: share of the entries :math:`g_{bi}` that are exactly zero.
+    signal_to_noise: :math:`(\|\bar g\|^2 - v / n) / v`, with v the sum over
+      coordinates of the variance over batches: an unbiased estimate of the signal's
+      power, over the power of one batch's noise. It can be negative where there is
+      no signal, and is infinite without noise.
+    gain: the a for which :math:`\|\bar g - a r\|` is smallest: the gradient's length
       along the reference r, in units of r. 0 without a reference.
-    bias: :math:`\|\bar g - a r\| / \|a r\|`, what no learning rate mends: the
-      tangent of the angle to r, whatever the scale. Infinite across r; 0 without
-      a reference.
+    bias: :math:`\|\bar g - a r\| / \|a r\|`, an error that no learning rate corrects:
+      the tangent of the angle between the gradient and r. Infinite if they are
+      orthogonal; 0 without a reference.
   """
 
   mean: types.Array
@@ -245,11 +248,11 @@ def gradient_statistics(
   """Measures how a gradient is distributed, and how it varies over batches.
 
   Args:
-    gradients: one for each batch, [batches, ...], at least two.
-    reference: the gradient that is taken for true, [...]; None for none.
+    gradients: one for each of at least two batches, [batches, ...].
+    reference: the gradient that is taken as the true one, [...], or None.
 
   Returns:
-    A `GradientStatistics`, scalars.
+    A `GradientStatistics` of scalars.
 
   Raises:
     ValueError: for fewer than two batches, or a reference of another shape.
@@ -291,12 +294,13 @@ def gradient_statistics(
 
 
 class Entering(NamedTuple):
-  """What enters a quantizer; scalars but for the shares.
+  """Statistics of the input x of a quantizer.
 
   Attributes:
-    mean: over the entries.
-    std: over the entries.
-    shares: of the entries with ``|x| <= c``, for each half-width, [half_widths].
+    mean: mean of the entries, a scalar.
+    std: standard deviation of the entries, a scalar.
+    shares: share of the entries with ``|x| <= c``, for each half-width c,
+      [half_widths].
   """
 
   mean: types.Array
@@ -305,11 +309,11 @@ class Entering(NamedTuple):
 
 
 def entering(x: types.Array, half_widths: types.Array) -> Entering:
-  """Measures the tensor that an estimator's window sees.
+  """Measures the tensor to which an estimator applies its window.
 
   Args:
     x: pre-activations or latent weights, any shape.
-    half_widths: c, [half_widths], in units of x.
+    half_widths: half-widths c of windows, [half_widths], in units of x.
   """
   magnitudes = jnp.abs(jnp.asarray(x))
   share = jax.lax.map(

@@ -1,12 +1,12 @@
 r"""Norms of parameter trees, sign changes between them, and masks of leaves.
 
-Everything is a reduction over the leaves where they lie: nothing is
-concatenated, sorted or gathered, so sharded and vmapped trees need no care.
+Leaves are reduced where they lie: nothing is concatenated, sorted or gathered, so
+sharded and vmapped trees need no special care.
 
-Two things go wrong in a plain ``sqrt(sum(x ** 2))``. It overflows or vanishes
+Two things go wrong in a plain ``sqrt(sum(x ** 2))``. It overflows or underflows
 at the ends of the exponent range, so `norm` first divides by a power of two
 near the largest entry. And a float32 sum of 200 000 terms may be off by many
-units in the last place, which a budget cannot afford: `total` splits every term
+units in the last place, which a budget cannot afford, so `total` splits every term
 into integers, whose sums are exact in any order, and a small rest.
 """
 
@@ -34,7 +34,7 @@ __all__ = [
 def norm(
   tree: types.PyTree, kind: types.Norm, anchor: types.PyTree | None = None
 ) -> types.Array:
-  r"""Returns the norm of ``tree``, or of its difference to ``anchor``.
+  r"""Returns the norm of ``tree``, or of its difference from ``anchor``.
 
   With ``d = tree - anchor`` over all entries of all leaves,
 
@@ -42,7 +42,7 @@ def norm(
     \|d\|_\infty = \max_i |d_i|, \quad \|d\|_1 = \textstyle\sum_i |d_i|,
 
   and ``flips`` is the number of entries whose sign is not the anchor's. The
-  backward pass is the derivative; that of ``l2`` at zero is zero.
+  backward pass computes the derivative, which for ``l2`` at zero is taken as zero.
 
   Args:
     tree: arrays of any shape and real dtype; may be empty.
@@ -50,10 +50,10 @@ def norm(
     anchor: a tree of the same structure and shapes, or None for zero.
 
   Returns:
-    A scalar. Differences and sums are taken in float32, or float64 if a leaf
-    has it, whatever the dtype of the leaves, and are within three units in the
-    last place. NaN if an entry is NaN, else inf if one is infinite. Subnormal
-    entries may count as zero. ``flips`` is an int32.
+    A scalar. Differences and sums are taken in float32, or in float64 if a leaf
+    has it, whatever the dtype of the other leaves. The result is right to three
+    units in the last place; it is NaN if an entry is NaN, else inf if one is
+    infinite. Subnormal entries may count as zero. ``flips`` is an int32.
 
   Raises:
     ValueError: for an unknown ``kind``, for ``'flips'`` without an anchor, or
@@ -92,7 +92,7 @@ def norm(
 
 
 def flips(tree: types.PyTree, anchor: types.PyTree) -> types.Array:
-  """Returns how many entries have another sign than the anchor's, as int32.
+  """Returns the number of entries whose sign differs from the anchor's, as int32.
 
   Zero of either sign, and NaN, count as positive: sign(0) = +1.
 
@@ -111,7 +111,7 @@ def flips(tree: types.PyTree, anchor: types.PyTree) -> types.Array:
 
 
 def count(mask: types.PyTree) -> types.Array:
-  """Returns how many entries of a tree of bools are True, as int32."""
+  """Returns the number of True entries in a tree of bools, as int32."""
   number = jnp.zeros((), jnp.int32)
   for leaf in jax.tree.leaves(mask):
     # On a CPU, XLA adds floats several times faster than integers.
@@ -123,9 +123,9 @@ def count(mask: types.PyTree) -> types.Array:
 def total(tree: types.PyTree, largest: types.Scalar) -> types.Array:
   """Returns the sum of all entries, to about a unit in the last place.
 
-  Scaled by a power of two above ``largest``, every entry is a sum of integers
-  of few bits and a rest. The integers add up exactly and in any order; the
-  rests are too small for the rounding of their sum to matter.
+  Every entry is divided by a power of two above ``largest`` and split into integers
+  of few bits and a rest. The integers add up exactly in any order; the rests are
+  too small for the rounding of their sum to matter.
 
   Args:
     tree: floating arrays without negative entries.
@@ -159,12 +159,13 @@ def total(tree: types.PyTree, largest: types.Scalar) -> types.Array:
 
 
 def power_of_two(x: types.Array) -> types.Array:
-  """Returns a power of two in (x/4, x], to scale by without rounding.
+  """Returns a power of two in (x/4, x], by which to scale without rounding.
 
-  1 for zero, NaN and infinity; the smallest normal number for a subnormal.
+  It is 1 where x is zero, NaN or infinite, and the smallest normal number where x is
+  subnormal.
 
-  XLA turns a division by a scalar into a product with its reciprocal, which
-  must not be subnormal: it would be flushed to zero.
+  It is never so large that its reciprocal is subnormal: XLA turns a division by a
+  scalar into a product with the reciprocal, which would be flushed to zero.
   """
   _, exponent = jnp.frexp(jax.lax.stop_gradient(x))
   info = jnp.finfo(x.dtype)
@@ -176,16 +177,16 @@ def power_of_two(x: types.Array) -> types.Array:
 def mask_by_name(
   tree: types.PyTree, names: str | Sequence[str]
 ) -> types.PyTree:
-  """Returns a tree of bools: is the leaf's last key one of ``names``?
+  """Returns a tree of bools: True where the leaf's last key is one of ``names``.
 
-  For ``optax.masked`` and ``optax.partition``::
+  It is meant for ``optax.masked`` and ``optax.partition``::
 
     optax.masked(project_budget(0.1), mask_by_name(params, 'kernel'))
 
   Args:
-    tree: a tree of dicts, dataclasses, named tuples or sequences; the last key
-      of a sequence's leaf is its index, ``'0'``.
-    names: a name, or several.
+    tree: a tree of dicts, dataclasses, named tuples or sequences; the last key of
+      a leaf in a sequence is its index, such as ``'0'``.
+    names: one name or several.
 
   Raises:
     ValueError: if no leaf matches.
@@ -209,9 +210,9 @@ def label(
   match: str = 'binary',
   rest: str = 'rest',
 ) -> types.PyTree:
-  """Returns a tree of labels: ``match`` where the leaf's path satisfies.
+  """Returns a tree of labels: ``match`` where a leaf's path satisfies ``predicate``.
 
-  For ``optax.partition``::
+  It is meant for ``optax.partition``::
 
     optax.partition(
       {'binary': bop(), 'rest': optax.adam(1e-3)},
@@ -220,7 +221,7 @@ def label(
 
   Args:
     tree: a tree of dicts, dataclasses, named tuples or sequences.
-    predicate: of a leaf's path, its keys joined by slashes, as in
+    predicate: function of a leaf's path, which is its keys joined by slashes, as in
       ``'Dense_0/kernel'``.
     match: the label of leaves that satisfy the predicate.
     rest: the label of the others.

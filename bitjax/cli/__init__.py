@@ -1,4 +1,4 @@
-"""A study as a command: its flags, its run directory, its manual page, its status.
+"""Makes a command of a study: its flags, run directory, manual page and status.
 
 A study is a value, `Study(name, doc, Config, PRESETS, run, verdicts, plot)`, and a
 program that runs one from the command line ends with

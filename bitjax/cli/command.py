@@ -1,7 +1,7 @@
-"""The command line of a study: explicit flags override a preset, a preset the defaults.
+"""Parses the command line of a study: flags override presets, presets the defaults.
 
 The flags live in an `absl.flags.FlagValues` of their own, so that studies, tests and
-other people's programs in the same process never share any.
+other people's programs in the same process never share flags.
 """
 
 from __future__ import annotations
@@ -64,15 +64,17 @@ class Request:
 
   Attributes:
     config: the resolved configuration.
-    preset: name of the preset it started from; None if there are no presets.
-    out: directory asked for, if any.
-    overwrite: whether to replace the run that is there.
-    chunk: most lanes between two saves, if given.
+    preset: name of the preset that the configuration started from; None if there are
+      no presets.
+    out: requested directory of the run, if given.
+    overwrite: whether to replace the run that the directory holds.
+    chunk: the most lanes between two saves, if given.
     width: lanes that are vectorised at a time, if given.
     mesh: devices to use, see `meshes.parse`.
-    coordinator_address: of the job of several processes, if any.
-    num_processes: processes of the job, if given.
-    process_id: which of them this one is, if given.
+    coordinator_address: address of process 0 of a job of several processes, or
+      ``'auto'``, if given.
+    num_processes: number of processes of the job, if given.
+    process_id: index of this process in the job, from 0, if given.
     compilation_cache: whether to keep compiled programs.
   """
 
@@ -90,7 +92,7 @@ class Request:
 
 
 def wants_help(argv: Sequence[str]) -> bool:
-  """Whether the command line asks for the manual page."""
+  """Returns whether the command line asks for the manual page."""
   return any(argument in _HELP for argument in argv)
 
 
@@ -98,7 +100,7 @@ def parse(study: Study[Any], argv: Sequence[str]) -> Request:
   """Resolves a command line.
 
   Args:
-    study: whose configuration and presets it is about.
+    study: the study, with its configuration and presets.
     argv: the arguments, without the name of the program.
 
   Returns:
@@ -183,7 +185,7 @@ def _given(fields: dict[str, flags.Field], argv: Sequence[str]):
       absl_flags.DEFINE_boolean(name, None, '', flag_values=known)
     else:
       absl_flags.DEFINE(Parser(kind), name, None, '', flag_values=known)
-  # absl would accept anything that is named here, typing errors included.
+  # With --undefok, absl accepts every flag that it names, typing errors included.
   for argument in argv:
     if argument.lstrip('-').split('=')[0] == 'undefok':
       raise types.BadInput(_unknown('undefok', kind_of))

@@ -1,10 +1,10 @@
-"""Compiled programs, kept between runs: starting again should not be compiling again.
+"""Keeps compiled programs between runs, so that a new run need not compile again.
 
-JAX keeps what XLA compiled in a directory and finds it there by everything that
-the program depends on. Ours is in the user's cache directory, private to the user
-(a program that is read there is executed) and to the machine (homes are shared
-between machines whose processors differ). It is never part of a run directory:
-results must not depend on it, and they do not.
+JAX stores what XLA compiled in a directory, under a key of everything that the
+program depends on. Ours is in the user's cache directory, private to the user
+(programs that are read from it are executed) and to the machine (machines with
+different processors may share a home directory). It is never part of a run
+directory: results must not depend on it, and they do not.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ['keep']
 def keep() -> pathlib.Path | None:
   """Makes JAX keep compiled programs from now on.
 
-  Leaves a choice of the user's alone: a directory that JAX has been given
+  It respects the user's own choice: a directory that JAX has been given
   (``JAX_COMPILATION_CACHE_DIR``), or ``JAX_ENABLE_COMPILATION_CACHE=0``.
 
   Returns:
-    The directory, or None where nothing is kept: by choice, or because there is
-    no home, it cannot be written, or belongs to somebody else.
+    The directory, or None if nothing is kept: because the user chose so, there is no
+    home directory, or the cache cannot be written or belongs to another user.
   """
-  settings: Any = jax.config  # It makes its attributes when it is imported.
+  settings: Any = jax.config  # Type checkers do not know its attributes.
   if not settings.jax_enable_compilation_cache:
     return None
   given = settings.jax_compilation_cache_dir
@@ -44,7 +44,7 @@ def keep() -> pathlib.Path | None:
       return None
     directory.chmod(0o700)
     usable = os.access(directory, os.W_OK | os.X_OK)
-  except (OSError, RuntimeError):  # A RuntimeError says that there is no home.
+  except (OSError, RuntimeError):  # RuntimeError: there is no home directory.
     return None
   if not usable:
     return None

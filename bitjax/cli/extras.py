@@ -1,4 +1,4 @@
-"""The optional packages that every study needs, and what to say if they are missing.
+"""Checks for the optional packages that every study needs.
 
 The library itself works without them, so they are an extra of the package.
 """

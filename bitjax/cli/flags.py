@@ -1,4 +1,4 @@
-"""One field of a configuration: its default, its help and its limits.
+"""Declares and checks the fields of a configuration: default, help and limits.
 
 A configuration is a frozen dataclass whose fields are declared with `flag`; the
 command line and Python check them with the same rules:
@@ -28,7 +28,7 @@ _KEY = 'bitjax.cli'
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What `flag` knows about a field beyond its type and default."""
+  """The help text and the limits of a field, as `flag` declares them."""
 
   help: str = ''
   choices: tuple[Any, ...] | None = None
@@ -41,7 +41,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """One field of a configuration, resolved."""
+  """A field of a configuration, with its default, kind and limits."""
 
   name: str
   default: Any
@@ -66,13 +66,13 @@ def flag(
   be finite.
 
   Args:
-    default: value unless a preset or the command line says otherwise.
+    default: value if neither a preset nor the command line sets one.
     help: one sentence for the manual page, with the unit.
     choices: the valid values.
     minimum: the smallest valid number.
     maximum: the largest valid number.
-    exclusive_minimum: the number that all valid ones exceed.
-    nonempty: whether a list, grid or string needs at least one entry.
+    exclusive_minimum: a number that all valid numbers exceed.
+    nonempty: whether a list, grid or string must not be empty.
     unique: whether a list may name each value only once.
 
   Returns:
@@ -135,7 +135,7 @@ def check(config: Any) -> None:
 
 
 def encode(config: Any) -> dict[str, Any]:
-  """Returns every field of a configuration as JSON knows it."""
+  """Returns every field of a configuration as a JSON value, by name."""
   return {
     field.name: field.kind.encode(getattr(config, field.name))
     for field in fields(config)

@@ -24,8 +24,8 @@ class Grid:
   """Distinct numbers, listed or spaced evenly, both ends included.
 
   Attributes:
-    spec: ``'0.01,0.02'`` lists the numbers, ``'log:1e-5:1e-1:200'`` spaces 200 of
-      them evenly in their logarithm, ``'lin:1e-5:1e-1:10000'`` evenly.
+    spec: ``'0.01,0.02'`` lists the numbers, ``'log:1e-5:1e-1:200'`` spaces 200
+      numbers evenly in their logarithm, ``'lin:1e-5:1e-1:10000'`` spaces 10000 evenly.
 
   Raises:
     ValueError: for any other form, numbers that are not finite, an empty or

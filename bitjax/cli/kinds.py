@@ -26,7 +26,7 @@ class Kind:
   Attributes:
     noun: what a value is, for messages ('an integer').
     placeholder: how the manual abbreviates a value ('INT').
-    parse: text of a flag -> value; raises `ValueError`.
+    parse: text of a flag -> value; raises `ValueError` for invalid text.
     accepts: whether a Python value belongs to the type.
     multiple: whether a value is a collection of elements.
     optional: whether None belongs to the type.
@@ -40,7 +40,7 @@ class Kind:
   optional: bool = False
 
   def elements(self, value: Any) -> tuple[Any, ...]:
-    """What the limits of a field apply to, one by one."""
+    """Returns the elements of a value, to each of which a field's limits apply."""
     if value is None:
       return ()
     if isinstance(value, grids.Grid):
@@ -48,7 +48,7 @@ class Kind:
     return tuple(value) if self.multiple else (value,)
 
   def show(self, value: Any) -> str:
-    """The text that a flag would take for ``value``."""
+    """Returns the text that a flag would take for ``value``."""
     if value is None:
       return 'none'
     if isinstance(value, bool):
@@ -58,7 +58,7 @@ class Kind:
     return str(value)
 
   def encode(self, value: Any) -> Any:
-    """``value`` as JSON knows it."""
+    """Returns ``value`` as a JSON value."""
     if isinstance(value, grids.Grid):
       return value.spec
     if isinstance(value, tuple):
@@ -66,7 +66,7 @@ class Kind:
     return _plain(value)
 
   def coerce(self, value: Any) -> Any:
-    """Lets presets write a grid as text and a tuple as a list."""
+    """Converts a preset's text to a grid, and its list to a tuple."""
     if self.placeholder == 'GRID' and isinstance(value, str):
       return grids.Grid(value)
     return tuple(value) if isinstance(value, list) else value
@@ -81,7 +81,7 @@ def kind_of(annotation: Any) -> Kind | None:
 
 
 def _ranges(values: tuple[Any, ...]) -> list[str]:
-  """Writes runs of three and more consecutive integers as ranges."""
+  """Formats values as text; runs of three or more consecutive integers as ranges."""
   texts: list[str] = []
   start = 0
   while start < len(values):

@@ -1,7 +1,7 @@
 """Runs a study from the command line, from flags to figure.
 
-Whatever the user can correct ends in one line on standard error and status 2,
-before anything is written. Errors of the program keep their traceback.
+Bad input, which the user can correct, ends in one line on standard error and status
+2, before anything is written. Errors of the program keep their traceback.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from bitjax.sweeps import sweep as sweep_lib
 __all__ = ['launch', 'main']
 
 BAD_INPUT = 2
-_SIGNALLED = 128  # Plus the number of the signal, as shells have it.
+_SIGNALLED = 128  # Shells add the signal's number to this.
 
 
 class _Terminated(KeyboardInterrupt):
-  """SIGTERM, which batch systems send before they kill."""
+  """Raised on SIGTERM, which batch systems send before they kill a process."""
 
 
 def main(
@@ -71,7 +71,7 @@ def launch(
   """Runs a study.
 
   If the directory holds the results of the same configuration, nothing is computed:
-  they are judged and drawn again.
+  these results are judged and drawn again.
 
   Args:
     study: what to run.
@@ -80,7 +80,8 @@ def launch(
       that started this process.
 
   Returns:
-    The exit status: 0, 2 for bad input, 130 or 143 for an interrupt.
+    The exit status: 0; 1 if another process of the job stopped; 2 for bad input and
+      errors of the file system; 130 for an interrupt and 143 for a termination.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
   if command.wants_help(argv):
@@ -95,7 +96,7 @@ def launch(
       except job.Lost as error:
         _complain(study, error)
         return 1
-      if job.index():  # Process 0 judges and draws.
+      if job.index():  # Only process 0 judges and draws.
         return 0
       judged = list(study.verdicts(results))
       try:
@@ -115,7 +116,7 @@ def launch(
 
 
 def _results(study, argv, stack):
-  """Loads or computes the results; returns their directory as well."""
+  """Returns the directory of a run and its results, loaded or computed."""
   request = command.parse(study, argv)
   extras.check()
   if request.coordinator_address is None:
@@ -123,7 +124,8 @@ def _results(study, argv, stack):
   job.join(
     request.coordinator_address, request.num_processes, request.process_id
   )
-  if job.count() > 1:  # JAX's runtime listens to SIGTERM as well.
+  # JAX's runtime handles SIGTERM too, so our handler has to be set again.
+  if job.count() > 1:
     stack.enter_context(_sigterm())
   out = request.out or os.path.join('runs', study.name, request.preset or 'run')
   settings = {
@@ -167,15 +169,15 @@ def _results(study, argv, stack):
   computed = study.run(request.config, sweep)
   if job.index():
     return directory.path, computed
-  directory.begin(sweep.records)  # Unless a sweep has done so.
+  directory.begin(sweep.records)  # Does nothing if a sweep has begun.
   results_lib.save(computed, directory.path)
-  del computed  # So that large results are not held twice.
-  # What is drawn now is what will be drawn again: the numbers in the file.
+  del computed  # Large results must not be in memory twice.
+  # Draw the numbers in the file, as later runs will, so that the figures are equal.
   return directory.path, results_lib.load(directory.path)
 
 
 def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
-  """Writes verdicts and figure; returns all files that there are to read."""
+  """Writes verdicts and figure, and returns the paths of all files for readers."""
   files.remove_partial(directory)
   table = directory / 'results.csv'
   if not table.is_file():
@@ -187,7 +189,8 @@ def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
     try:
       return written + results_lib.save_figure(drawn, directory)
     finally:
-      if 'matplotlib.pyplot' in sys.modules:  # Which keeps what it made.
+      # pyplot keeps every figure alive until it is closed.
+      if 'matplotlib.pyplot' in sys.modules:
         sys.modules['matplotlib.pyplot'].close(drawn)
 
 
@@ -206,7 +209,7 @@ def _line(error: Exception) -> str:
 
 
 def _program() -> str:
-  """The command that started this process, without its arguments."""
+  """Returns the command that started this process, without its arguments."""
   main_module = sys.modules['__main__']
   spec = getattr(main_module, '__spec__', None)
   if spec is not None:
@@ -216,7 +219,7 @@ def _program() -> str:
 
 @contextlib.contextmanager
 def _sigterm() -> Iterator[None]:
-  """Turns SIGTERM into an exception, in the thread where that is possible."""
+  """Turns SIGTERM into an exception, if this is the main thread."""
   if threading.current_thread() is not threading.main_thread():
     yield
     return

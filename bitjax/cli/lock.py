@@ -1,8 +1,8 @@
-"""One run directory, one run: a second process is refused, a dead one is not.
+"""The lock that keeps a second process out of a run directory.
 
-The kernel holds the lock (``flock``) and drops it when its process ends, however it
-ends; so a file that a killed run left behind is no obstacle. File systems without
-such locks fall back on what the file says: the process and its host.
+The kernel holds the lock (``flock``) and drops it when the process ends, however it
+ends, so the lock file of a killed run is no obstacle. On file systems without such
+locks, the process and the host named in the file decide.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from bitjax import types
 
 try:
   import fcntl
-except ImportError:  # Windows.
+except ImportError:  # Windows has no such module.
   fcntl = None
 
 __all__ = ['NAME', 'Lock', 'busy', 'holder']
 
 NAME = 'run.lock'
-# Tenths of a second until a lock counts as taken: somebody may have looked just now
-# (`holder`), or a dead process's child may not have let go yet.
-_PATIENCE = 10
+# Attempts, 0.1 seconds apart, until a lock counts as taken: another process may hold it
+# for a moment to look (`holder`), or the child of a dead one may not have released it.
+_ATTEMPTS = 10
 
 
 class Lock:
@@ -37,29 +37,29 @@ class Lock:
     self._descriptor: int | None = None
 
   def acquire(self) -> None:
-    """Takes the lock, unless it is held already.
+    """Takes the lock, unless this object holds it already.
 
     Raises:
-      ValueError: if another process has it.
+      ValueError: if another process holds it.
     """
     if self._descriptor is not None:
       return
-    for attempt in range(_PATIENCE):
+    for attempt in range(_ATTEMPTS):
       descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
       taken = _take(descriptor, self._path, shared=False)
-      # The one who had it may have removed the file in the meantime.
+      # The previous holder may have removed the file in the meantime.
       if taken and _same(descriptor, self._path):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(_myself()).encode())
         self._descriptor = descriptor
         return
       os.close(descriptor)
-      if not taken and attempt < _PATIENCE - 1:
+      if not taken and attempt < _ATTEMPTS - 1:
         time.sleep(0.1)
     raise types.BadInput(busy(self._path.parent, _read(self._path)))
 
   def release(self) -> None:
-    """Gives the lock back, if it is held."""
+    """Releases the lock, if this object holds it."""
     if self._descriptor is not None:
       self._path.unlink(missing_ok=True)
       os.close(self._descriptor)
@@ -67,9 +67,9 @@ class Lock:
 
 
 def holder(directory: pathlib.Path) -> dict[str, Any] | None:
-  """Who runs in a directory: process and host; None if nobody does."""
+  """Returns the process and host that run in a directory, or None for none."""
   path = directory / NAME
-  for attempt in range(_PATIENCE):
+  for attempt in range(_ATTEMPTS):
     try:
       descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -78,13 +78,13 @@ def holder(directory: pathlib.Path) -> dict[str, Any] | None:
     os.close(descriptor)
     if free:
       return None
-    if attempt < _PATIENCE - 1:
+    if attempt < _ATTEMPTS - 1:
       time.sleep(0.1)
   return _read(path)
 
 
 def busy(directory: pathlib.Path, who: dict[str, Any]) -> str:
-  """Says that somebody runs in a directory, and what to do."""
+  """Returns a message that a directory is in use, and what the user can do."""
   return (
     f'{directory} is in use by process {who.get("pid", "?")} on '
     f'{who.get("host", "?")}; wait for it, stop it, or choose another --out (if '
@@ -93,7 +93,7 @@ def busy(directory: pathlib.Path, who: dict[str, Any]) -> str:
 
 
 def _take(descriptor: int, path: pathlib.Path, *, shared: bool) -> bool:
-  """Tries to lock an open file; whether it succeeded."""
+  """Tries to lock an open file, and returns whether it succeeded."""
   if fcntl is not None:
     try:
       kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -101,17 +101,17 @@ def _take(descriptor: int, path: pathlib.Path, *, shared: bool) -> bool:
       return True
     except BlockingIOError:
       return False
-    except OSError:  # A file system that has no locks.
+    except OSError:  # The file system has no locks.
       pass
   return not _alive(_read(path))
 
 
 def _alive(who: dict[str, Any]) -> bool:
-  """Whether a recorded process may still be there."""
+  """Returns whether another process, named in a lock file, may still run."""
   if not who or who == _myself():
     return False
   if who.get('host') != platform.node():
-    return True  # Nobody can know from here.
+    return True  # Processes of another host cannot be checked.
   try:
     os.kill(int(who['pid']), 0)
   except (ProcessLookupError, KeyError, ValueError):

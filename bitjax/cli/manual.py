@@ -103,7 +103,7 @@ def _wrap(text: str, width: int, indent: int) -> str:
 
 
 def _prose(docstring: str, width: int) -> str:
-  """Keeps the docstring's own lines; only longer ones are wrapped."""
+  """Keeps the docstring's lines, and wraps only those that are too long."""
   lines = []
   for line in docstring.strip().splitlines():
     indent = len(line) - len(line.lstrip())

@@ -1,4 +1,4 @@
-"""The files of a finished run: every number, as netCDF and as CSV, and figures."""
+"""Files of a finished run: all numbers as netCDF and CSV, verdicts, and figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROWS = 8192  # Rows of the CSV that are held in memory at a time.
 def save(
   results: xarray.Dataset, directory: str | os.PathLike[str]
 ) -> list[pathlib.Path]:
-  """Writes ``results.csv``, then ``results.nc``: where it is, a run is complete.
+  """Writes ``results.csv``, then ``results.nc``, which marks a run as complete.
 
   Returns:
     The paths of both.
@@ -50,7 +50,7 @@ def load(directory: str | os.PathLike[str]) -> xarray.Dataset:
   """
   import xarray
 
-  # No guessing: an attribute `units = 'seconds'` makes no value a duration.
+  # xarray would decode numbers with an attribute `units = 'seconds'` as durations.
   return xarray.load_dataset(
     pathlib.Path(directory) / 'results.nc',
     engine='h5netcdf',
@@ -91,7 +91,7 @@ def save_figure(
 
 
 def _rows(results: xarray.Dataset) -> Iterator[tuple[str, ...]]:
-  """Yields ``variable, *dims, value``: one row for each number."""
+  """Yields a header, and a row ``variable, *dims, value`` for each number."""
   dims: list[str] = []
   for variable in results.data_vars.values():
     dims.extend(str(dim) for dim in variable.dims if dim not in dims)
@@ -104,24 +104,24 @@ def _rows(results: xarray.Dataset) -> Iterator[tuple[str, ...]]:
   for name, variable in results.data_vars.items():
     flat = variable.values.reshape(-1)
     for start in range(0, flat.size, _ROWS):
-      places = np.arange(start, min(start + _ROWS, flat.size))
+      rows = np.arange(start, min(start + _ROWS, flat.size))
       index = dict(
         zip(
           variable.dims,
-          np.unravel_index(places, variable.shape) if variable.ndim else (),
+          np.unravel_index(rows, variable.shape) if variable.ndim else (),
           strict=True,
         )
       )
       columns = [
-        labels[dim][index[dim]].tolist() if dim in index else [''] * len(places)
+        labels[dim][index[dim]].tolist() if dim in index else [''] * len(rows)
         for dim in dims
       ]
-      values = _text(flat[places]).tolist()
-      yield from zip([str(name)] * len(places), *columns, values, strict=True)
+      values = _text(flat[rows]).tolist()
+      yield from zip([str(name)] * len(rows), *columns, values, strict=True)
 
 
 def _text(values: np.ndarray) -> np.ndarray:
-  """The shortest texts that give the same numbers in their own precision."""
+  """Returns the shortest texts that give the same values in their own precision."""
   if values.dtype == bool:
     values = values.astype(np.int8)
   return np.asarray(values).astype(str)

@@ -1,9 +1,9 @@
-"""The directory of a run: whose it is, and whether a run may go on in it.
+"""The directory of a run: which run owns it, and which runs may go on in it.
 
-``config.json`` is written before anything is computed and tells a run apart: the
-same study, configuration, facts that the run recorded (a checksum of the
-data, say) and version of bitjax go on where they stopped; any other run is
-refused until the user names another directory or asks to replace this one.
+``config.json`` is written before anything is computed and identifies the run. A run
+of the same study and configuration, with the same recorded facts (a checksum of the
+data, say) and the same version of bitjax, goes on where the first one stopped. Any
+other run is refused until the user names another directory or asks to replace this one.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ _WAYS_OUT = 'choose another --out or replace it with --overwrite'
 
 
 class RunDirectory:
-  """A directory that one run owns. Touches nothing until `begin`.
+  """A directory that one run owns. Nothing is written before `begin` or `claim`.
 
   Args:
     path: the directory; it need not exist.
     study: name of the study.
-    config: every field of the configuration, as JSON knows it.
-    settings: further entries of ``config.json`` that do not tell runs apart.
-    overwrite: whether `begin` removes the run that is there.
+    config: every field of the configuration, as JSON values.
+    settings: further entries of ``config.json``, which do not identify the run.
+    overwrite: whether `begin` removes the run that the directory holds.
 
   Raises:
-    ValueError: if the directory belongs to another run or to somebody else.
+    ValueError: if the directory belongs to another run, holds the files of something
+      else, or is in use.
   """
 
   def __init__(
@@ -79,20 +80,20 @@ class RunDirectory:
 
   @property
   def resumes(self) -> bool:
-    """Whether chunks of the same run may be there."""
+    """Whether the directory may hold chunks of the same run."""
     return self.stored is not None and not self._overwrite
 
   @property
   def complete(self) -> bool:
-    """Whether the results of this very run are there."""
+    """Whether the directory holds the results of this very run."""
     return self.resumes and (self.path / 'results.nc').is_file()
 
   def identity(self, records: dict[str, Any]) -> dict[str, Any]:
-    """What tells this run from others."""
+    """Returns what distinguishes this run from others."""
     return self._identity | {'records': records}
 
   def check(self, records: dict[str, Any]) -> None:
-    """Raises a `ValueError` if the run that is there recorded other facts."""
+    """Raises a `ValueError` if the run in the directory recorded other facts."""
     if self.stored is not None and self.resumes:
       self._compare(self.stored.get('records', {}), records)
 
@@ -100,7 +101,8 @@ class RunDirectory:
     """Claims the directory on disk, once, just before something is computed.
 
     Raises:
-      ValueError: if another process runs there, or did since we looked.
+      ValueError: if another process runs there, or has run there since this object
+        was made.
     """
     if self._begun:
       return
@@ -127,15 +129,15 @@ class RunDirectory:
     self.stored, self._overwrite = entry, False
 
   def claim(self) -> None:
-    """Keeps other processes out; raises a `ValueError` if one is there."""
+    """Locks the directory; raises a `ValueError` if another process runs there."""
     self._lock.acquire()
 
   def close(self) -> None:
-    """Lets other processes have the directory."""
+    """Releases the lock of the directory."""
     self._lock.release()
 
   def other_commit(self) -> str | None:
-    """A sentence, if the results come from another commit than the code."""
+    """Returns a sentence if the results come from another commit, None otherwise."""
     then = (self.stored or {}).get('git')
     now = provenance.git()
     if not then or not now or then['commit'] == now['commit']:
@@ -168,7 +170,7 @@ class RunDirectory:
         f'{self.path} is not the directory of a run (it holds {foreign[0]} and '
         f'no {_CONFIG} of bitjax); choose another --out.'
       )
-    # Without a readable configuration only --overwrite can go on.
+    # Without a readable configuration, a run can go on with --overwrite only.
     return stored if ours else {}
 
   def _check_identity(self, stored: dict[str, Any]) -> None:
@@ -192,7 +194,7 @@ class RunDirectory:
         )
 
   def _clear(self) -> None:
-    """Removes the files that a run writes; its configuration last."""
+    """Removes the files that a run writes, the configuration last."""
     for name in _FILES:
       (self.path / name).unlink(missing_ok=True)
     kept = self.path / chunks.FOLDER

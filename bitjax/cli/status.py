@@ -1,4 +1,4 @@
-"""How far a run is, without disturbing it: only its directory is read.
+"""Says how far a run is, without disturbing it: only its directory is read.
 
 python -m bitjax status runs/multistep_ste/quick
 """
@@ -19,7 +19,7 @@ __all__ = ['describe', 'main']
 
 
 def describe(directory: pathlib.Path) -> list[str]:
-  """Says who runs in a directory, and how far each of its sweeps is.
+  """Describes who runs in a directory, and how far each of its sweeps is.
 
   Returns:
     Lines of text: the run, then its sweeps in the order in which they began.
@@ -43,7 +43,7 @@ def describe(directory: pathlib.Path) -> list[str]:
 
 
 def _sweep(path: pathlib.Path, running: bool) -> str:
-  """Lanes done, lanes that diverged, and the rate since the run (re)started."""
+  """Describes a sweep: lanes done, lanes that diverged, rate since the last start."""
   entry = manifest.read(path.parent)
   assert entry is not None
   num_lanes, block, began = entry['num_lanes'], entry['block'], _modified(path)
@@ -54,7 +54,7 @@ def _sweep(path: pathlib.Path, running: bool) -> str:
     chunk = path.parent / names[-1]
     try:
       diverged += chunks.header(chunk)['diverged']
-    except chunks.Damaged:  # Or replaced just now.
+    except chunks.Damaged:  # Or it was replaced just now.
       continue
     size = min(block, num_lanes - int(key.split('-')[1]) * block)
     done += size

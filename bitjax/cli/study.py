@@ -27,13 +27,13 @@ class Study(Generic[Config]):
   """One question, with everything that is needed to answer it again.
 
   Attributes:
-    name: of the study; runs are kept in ``runs/<name>/<preset>`` by default.
+    name: name of the study; runs are kept in ``runs/<name>/<preset>`` by default.
     doc: what is asked, which contrast is the primary one, and how long it takes;
       ``--help`` prints it.
     config: class of the configuration, a frozen dataclass whose fields are declared
       with `cli.flag`.
-    presets: preset -> the fields that it sets; ``'quick'``, else the first preset, is
-      the default.
+    presets: preset -> the fields that it sets; the default is ``'quick'``, or the
+      first preset if there is no ``'quick'``.
     run: (configuration, sweep) -> labelled results.
     verdicts: results -> verdicts.
     plot: results -> figure.
@@ -49,7 +49,7 @@ class Study(Generic[Config]):
 
   @property
   def default_preset(self) -> str | None:
-    """The preset of a command that names none; None if there are no presets."""
+    """The preset used if a command names none; None if there are no presets."""
     return (
       'quick' if 'quick' in self.presets else next(iter(self.presets), None)
     )

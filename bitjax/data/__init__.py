@@ -1,4 +1,4 @@
-"""Images in, batches out: data sets, pairs of batches, feeds, augmentation."""
+"""Reads, batches, augments and normalises data sets of images."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Augmentation inside ``jit``: a key and a batch in, another batch out.
+"""Random augmentations of a batch of images, for use inside ``jit``.
 
-Everything here is a function of its key, has static shapes, and works under
-``jit`` and ``vmap``, over keys too. Images keep the units they come in, pixel
-values of uint8 as a rule; :func:`.normalize` comes last, in training and in
-evaluation alike. It is affine and blends are convex combinations, so they
-commute; what surrounds a cropped image is black, or what ``fill`` says.
+Each is a pure function of a key and a batch, has static shapes, and works under
+``jit`` and ``vmap``, also over keys. Images keep their units, usually pixel values
+of uint8; :func:`.normalize` is applied last, in training and in evaluation alike.
+Normalisation is affine and blends are convex combinations, so the two commute. The
+border around a cropped image is black unless ``fill`` says otherwise.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ AUGMENTATIONS: tuple[str, ...] = get_args(AugmentationName)
 def chain(*augmentations: Augmentation) -> Augmentation:
   """Returns one augmentation that applies several in turn.
 
-  Each gets a key of its own. Without any it changes nothing.
+  Each of them gets its own key. An empty chain changes nothing.
   """
 
   def apply(key, images, targets):
@@ -68,16 +68,16 @@ def standard(
 
   Args:
     names: some of ``AUGMENTATIONS``; at most one of mixup and cutmix.
-    pad: of :func:`random_crop`.
-    fill: likewise; it is looked at when there are images.
-    shared: likewise.
-    mixup_alpha: of :func:`.mixup`.
-    cutmix_alpha: of :func:`.cutmix`.
+    pad: the ``pad`` of :func:`random_crop`.
+    fill: the ``fill`` of :func:`random_crop`, checked once images are known.
+    shared: the ``shared`` of :func:`random_crop`.
+    mixup_alpha: the ``alpha`` of :func:`.mixup`.
+    cutmix_alpha: the ``alpha`` of :func:`.cutmix`.
 
   Raises:
-    ValueError: for an unknown or repeated name, or mixup with cutmix (blends
-      of blends, which no paper means; :func:`chain` makes them all the same);
-      and for a parameter, of a named augmentation, out of its range.
+    ValueError: for an unknown or repeated name, for mixup together with cutmix
+      (a blend of blends, which no paper means; :func:`chain` allows it), or for
+      a parameter of a named augmentation that is out of range.
   """
   names = tuple(names)
   for name in names:
@@ -110,23 +110,23 @@ def random_crop(
   fill: types.Array | float = 0,
   shared: bool = False,
 ) -> types.Array:
-  """Cuts a window of the same size out of every image, with a border around it.
+  """Pads every image with a border and crops a random window of its old size.
 
   Args:
     key: typed key.
     images: [N, H, W, C], of any type.
-    pad: pixels of border on each side; every image draws its own offset,
+    pad: width of the border in pixels; every image draws its own offset,
       uniform on ``{0, ..., 2 pad}^2``.
-    fill: what the border's pixels are, in the units of the images: a number or
-      one for each channel [C]; where images have integers, the nearest.
-    shared: whether the whole batch draws one offset.
+    fill: value of the border's pixels, in the units of the images: a number, or
+      one for each channel [C]; rounded if the images are integers.
+    shared: whether all images of the batch share one offset.
 
   Returns:
     [N, H, W, C] of the same type.
 
   Raises:
     ValueError: for a negative ``pad``, images that are not [N, H, W, C], or a
-      ``fill`` of another shape or out of their integers' range.
+      ``fill`` of another shape or outside the range of the images' integer type.
   """
   indexing.check_images(images)
   types.check_integer('pad', pad, 0)

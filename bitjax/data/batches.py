@@ -1,9 +1,9 @@
-r"""The two batches of an experiment: one to search on, one to judge by.
+r"""Disjoint pairs of batches for experiments: one to search on, one to judge by.
 
 Search batch ``A`` and held-out batch ``B`` are disjoint by construction. Every
-example gets an independent random number; the ``m`` largest make ``A``, the
-next ``m`` make ``B``: the head of a uniformly random permutation, at the cost
-of a partial sort.
+example gets an independent random number; the examples with the ``m`` largest
+make ``A``, those with the next ``m`` make ``B``. Together they are the head of a
+uniformly random permutation, at the cost of a partial sort.
 
 Without augmentation ``m`` is the batch size. With ``augment='shift'`` it is at
 most half of the data: the *base images* are divided before anything is
@@ -42,7 +42,7 @@ MAX_SHIFT = 2  # Pixels, in both directions of both axes.
 
 
 class Batch(NamedTuple):
-  """Examples of a data set."""
+  """A batch of labelled images."""
 
   inputs: types.Array  # shape=[B, H, W, C], uint8.
   labels: types.Array  # shape=[B], int32.
@@ -63,7 +63,8 @@ def search_and_holdout(
 
   Args:
     key: typed key (``jax.random.key``).
-    images: uint8 [N, H, W, C]; an argument, not a constant, of what you jit.
+    images: uint8 [N, H, W, C]; pass it to a jitted function as an argument, do
+      not close over it.
     labels: int32 [N].
     batch_size: examples in each of the two batches.
     augment: ``'none'`` draws without replacement; ``'shift'`` moves every
@@ -100,7 +101,7 @@ def search_and_holdout(
     chosen = _distinct(numbers, 2 * batch_size)
     inputs = indexing.take(images, chosen)
   else:
-    # One draw for both purposes: half the time to compile of two.
+    # One draw serves both purposes: two would take twice as long to compile.
     size = num_examples + 2 * batch_size
     numbers = jax.random.bits(key, (size,), jnp.uint32)
     num_bases = min(batch_size, num_examples // 2)
@@ -120,10 +121,10 @@ def search_and_holdout(
 def remainder(
   key: types.Array, num_examples: int, batch_size: int
 ) -> types.Array:
-  """Returns the places of the examples that `search_and_holdout` leaves over.
+  """Returns the indices of the examples that `search_and_holdout` leaves out.
 
-  For the same key and batch size, without augmentation: what may be trained on
-  while both batches stay unseen.
+  This holds for the same key and batch size, without augmentation. A model may be
+  trained on these examples while both batches stay unseen.
 
   Args:
     key: the key of the two batches.
@@ -134,7 +135,8 @@ def remainder(
     int32 [num_examples - 2 * batch_size], in random order.
 
   Raises:
-    ValueError: if nothing would be left over.
+    ValueError: if no example would be left, or the data cannot supply the two
+      batches.
   """
   check_batch_size(num_examples, batch_size)
   if 2 * batch_size == num_examples:
@@ -158,7 +160,7 @@ def check_batch_size(
 
   Raises:
     ValueError: for a batch size that is not an integer >= 1, an unknown
-      ``augment``, or too few examples; the last names the ways out.
+      ``augment``, or too few examples (the message then names the ways out).
   """
   types.check_choice('augment', augment, AUGMENTS)
   types.check_integer('batch_size', batch_size, 1)
@@ -181,13 +183,13 @@ def check_batch_size(
 
 def _distinct(numbers: types.Array, count: int) -> types.Array:
   """Returns the indices of the ``count`` largest of the random ``numbers``."""
-  # Several times faster than a permutation where few are wanted. Equal numbers
-  # go by index; with 32 bits that is too rare to matter.
+  # top_k is several times faster than a permutation if `count` is small. It
+  # breaks ties by index; ties of 32 random bits are too rare to matter.
   return lax.top_k(numbers, count)[1]
 
 
 def _offsets(numbers: types.Array) -> types.Array:
-  """Returns int32 [N, 2] offsets from random uint32 [N]: one of 25 pairs."""
+  """Maps random uint32 [N] to offsets, int32 [N, 2], each one of 25 pairs."""
   side = 2 * MAX_SHIFT + 1
   # 2^32 is no multiple of 25; the bias, below 1e-8, is too small to matter.
   pair = (numbers % (side * side)).astype(jnp.int32)
@@ -195,5 +197,5 @@ def _offsets(numbers: types.Array) -> types.Array:
 
 
 def _shift(images: types.Array, offsets: types.Array) -> types.Array:
-  """Moves image ``i`` down and right by ``offsets[i]``, filled with zeros."""
+  """Moves image ``i`` down and right by ``offsets[i]``, filling in zeros."""
   return indexing.crop(images, MAX_SHIFT - offsets, MAX_SHIFT)

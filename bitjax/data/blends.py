@@ -1,8 +1,9 @@
-r"""Batches blended with themselves: mixup and cutmix, and softer targets.
+r"""Mixup and cutmix, which blend the examples of a batch, and label smoothing.
 
-Labels are *targets* here, probabilities of classes ``t_i``, for a blend gives an
-image two classes. Both draw one share ``lambda ~ Beta(alpha, alpha)`` and one
-permutation ``pi`` of the batch, as the papers' own code does.
+Labels are given as *targets* ``t_i``, probabilities of the classes, because a
+blended image belongs to two classes. For a whole batch, mixup and cutmix each draw
+one share ``lambda ~ Beta(alpha, alpha)`` and one permutation ``pi`` of the
+examples, as the papers' own code does.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def mixup(
     key: typed key.
     images: [N, H, W, C], floating or uint8.
     targets: floating [N, classes], probabilities.
-    alpha: > 0, may be traced: small values leave most batches nearly as they
-      are, 1 makes all shares alike. The paper takes 1 for CIFAR and 0.2 for
-      ImageNet.
+    alpha: > 0, may be traced. Small values leave most batches nearly as they
+      are; with 1 the share is uniform on [0, 1]. The paper takes 1 for CIFAR and
+      0.2 for ImageNet.
 
   Returns:
     Images (float32 if they were uint8) and targets.
@@ -64,11 +65,12 @@ def cutmix(
   targets: types.Array,
   alpha: types.Scalar,
 ) -> tuple[types.Array, types.Array]:
-  r"""Pastes one box of a partner into every image; targets go by its area.
+  r"""Pastes a box of a partner into every image and blends targets by its area.
 
-  The box has sides ``sqrt(1 - lambda)`` of the image's (rounded down), a centre
-  uniform on its pixels, and is clipped at its edges. With the share of
-  pixels kept,
+  All images of the batch have the same box. Its sides are ``sqrt(1 - lambda)``
+  times those of the image (rounded down), its centre is uniform on the image's
+  pixels, and it is clipped at the image's edges. With :math:`\lambda'` the share
+  of pixels that are kept,
 
   .. math::
     \lambda' = 1 - \mathrm{area} / (H W), \quad
@@ -78,7 +80,8 @@ def cutmix(
     key: typed key.
     images: [N, H, W, C], of any type.
     targets: floating [N, classes], probabilities.
-    alpha: > 0, may be traced; the paper takes 1: all areas alike.
+    alpha: > 0, may be traced. The paper takes 1, with which the area of the
+      unclipped box is uniform.
 
   Returns:
     Images of the same type, and targets.
@@ -109,9 +112,9 @@ def cutmix(
 
 
 def smooth(targets: types.Array, epsilon: types.Scalar) -> types.Array:
-  """Moves a share of every target to the uniform distribution.
+  """Smooths labels: blends every target with the uniform distribution.
 
-  ``(1 - epsilon) t + epsilon / classes``: label smoothing (Szegedy et al.,
+  Returns ``(1 - epsilon) t + epsilon / classes`` (Szegedy et al.,
   arXiv:1512.00567, section 7).
 
   Args:
@@ -129,25 +132,25 @@ def smooth(targets: types.Array, epsilon: types.Scalar) -> types.Array:
 
 
 def _share(key: types.Array, alpha: types.Scalar) -> types.Array:
-  """Draws from Beta(alpha, alpha)."""
-  # G / (G + G') of two gamma variables, drawn by one sampler: jax.random.beta
-  # has two of them, and they are what takes long to compile.
+  """Draws the share lambda from Beta(alpha, alpha)."""
+  # The share is G / (G + G') for two gamma variables, drawn by one sampler.
+  # jax.random.beta has two samplers, and they are what takes long to compile.
   logs = jax.random.loggamma(key, alpha, (2,))
   return jax.nn.sigmoid(logs[0] - logs[1])
 
 
 def _interval(key: types.Array, share: types.Array, length: int) -> types.Array:
-  """Returns bool [length]: a clipped interval around a random centre."""
+  """Returns the mask, bool [length], of a clipped interval at a random centre."""
   extent = jnp.floor(share * length).astype(jnp.int32)
   start = jax.random.randint(key, (), 0, length) - extent // 2
-  places = jnp.arange(length)
-  return (places >= start) & (places < start + extent)
+  positions = jnp.arange(length)
+  return (positions >= start) & (positions < start + extent)
 
 
 def _blend(
   values: types.Array, partners: types.Array, share: types.Array
 ) -> types.Array:
-  """Returns ``share`` of every value and the rest of its partner's."""
+  """Returns ``share`` times each value plus ``1 - share`` times its partner."""
   share = share.astype(values.dtype)
   return share * values + (1 - share) * indexing.take(values, partners)
 

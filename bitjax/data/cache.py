@@ -1,10 +1,10 @@
-"""Arrays that are slow to read, kept as npz in the user's cache directory.
+"""Caches slow-to-read arrays as npz files in the user's cache directory.
 
-A cache may only ever save time. Whatever is wrong with an entry (truncated,
-damaged, of another type), it is built again; where nothing can be written,
-nothing is kept. Entries appear by renaming a complete file, so processes that
-run at the same time see either none or a whole one. A caller's key must name
-everything that the content depends on: then no entry can be stale.
+The cache saves time and changes nothing else. An entry that is faulty (truncated,
+damaged, of another type) is built again; if the directory cannot be written,
+nothing is cached. An entry appears when its complete file is renamed, so
+concurrent processes see either no entry or a whole one. The caller's key must name
+everything that the content depends on, so that no entry can be stale.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ['checksum', 'default_dir', 'fetch']
 
 
 def default_dir() -> pathlib.Path:
-  """Returns ``~/.cache/bitjax`` (``RuntimeError`` if there is no home)."""
+  """Returns ``~/.cache/bitjax``; raises ``RuntimeError`` if there is no home."""
   return pathlib.Path.home() / '.cache' / 'bitjax'
 
 
@@ -48,15 +48,16 @@ def fetch(
   expected: str | None = None,
   cache_dir: reading.PathLike | None = None,
 ) -> reading.Arrays:
-  """Returns the arrays kept under ``key``, or builds and keeps them.
+  """Returns the arrays cached under ``key``, or builds and caches them.
 
   Args:
-    key: names the entry, and all that its content depends on.
-    build: returns images (uint8 [N, H, W, C]) and labels (int32 [N]). Its
-      errors pass through, and nothing is kept.
-    expected: the :func:`checksum` an entry must have to be used, where known.
-    cache_dir: directory of the entries; made, private to the user, if missing.
-      None: :func:`default_dir`.
+    key: name of the entry; it must name all that the content depends on.
+    build: returns images (uint8 [N, H, W, C]) and labels (int32 [N]). If it
+      raises, the error propagates and nothing is cached.
+    expected: the :func:`checksum` that an entry must have to be used; None if
+      it is not known.
+    cache_dir: directory of the entries; created, private to the user, if it is
+      missing. None means :func:`default_dir`.
 
   Returns:
     Images and labels.
@@ -66,9 +67,9 @@ def fetch(
   except RuntimeError:
     return build()
   path = directory / f'{key}.npz'
-  kept = _read(path, expected)
-  if kept is not None:
-    return kept
+  cached = _read(path, expected)
+  if cached is not None:
+    return cached
   images, labels = build()
   with contextlib.suppress(OSError, ValueError):
     _write(path, images, labels)

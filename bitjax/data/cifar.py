@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100: where the files are, in whichever layout.
+"""Finds and reads the files of CIFAR-10 and CIFAR-100, in either of two layouts.
 
-Two layouts are read: the official *binary* one, as a folder or as the archive
-it comes in, and the parquet files of the Hub. The official Python archives are
+The layouts are the official *binary* one, as a folder or as the archive it comes
+in, and the parquet files of the Hugging Face Hub. The official Python archives are
 pickles, which can run code, and are never read.
 """
 
@@ -21,16 +21,16 @@ __all__ = ['LAYOUTS', 'Layout', 'read']
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """The names that belong to one data set.
+  """The formats and the names of files, folders and columns of one data set.
 
   Attributes:
-    num_classes: how many labels there are.
+    num_classes: number of classes.
     binary: the format of the binary files.
-    folder: the folder in the official archive, and of that archive unpacked.
+    folder: name of the folder in the official archive, packed or unpacked.
     archive: name of the official archive.
     members: names of the binary files of each part, in order.
-    parquet_folder: where the Hub keeps the parquet files.
-    label_column: the label's name in the parquet files.
+    parquet_folder: name of the Hub's folder of parquet files.
+    label_column: name of the labels' column in the parquet files.
   """
 
   num_classes: int
@@ -57,7 +57,7 @@ LAYOUTS = {
   ),
   'cifar100': Layout(
     num_classes=100,
-    # A coarse label comes first; the fine one, read here, is the last.
+    # The first byte is the coarse label; the last is the fine one, read here.
     binary=cifar_binary.Format(label_bytes=2, num_classes=100),
     folder='cifar-100-binary',
     archive='cifar-100-binary.tar.gz',
@@ -79,14 +79,14 @@ def read(
 ) -> reading.Arrays:
   """Reads one part of ``'cifar10'`` or ``'cifar100'``.
 
-  Looks in ``data_dir/name`` and ``data_dir`` for binary files, then for the
-  binary archive, then for parquet files; the first that is complete is read.
+  Looks in ``data_dir/name`` and ``data_dir`` for all the binary files, then for
+  the binary archive, then for parquet files, and reads the first that it finds.
 
   Args:
     name: name of the data set.
     part: ``'train'`` or ``'test'``.
     data_dir: the folder to look into.
-    cache_dir: where decoded parquet images are kept; see :mod:`.cache`.
+    cache_dir: directory of decoded parquet images; see :mod:`.cache`.
 
   Returns:
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
@@ -137,7 +137,7 @@ def _check_shards(paths: list[pathlib.Path]) -> None:
 def _missing(
   name: str, part: str, layout: Layout, roots: tuple[pathlib.Path, ...]
 ) -> str:
-  """Returns the message for a part of which no layout is complete."""
+  """Returns the error message for a part that is complete in no layout."""
   members = layout.members[part]
   partial = hint = ''
   for root in roots:

@@ -1,8 +1,9 @@
-"""CIFAR's binary files: fixed records of label bytes and 3 x 32 x 32 pixels.
+"""Reads CIFAR's binary files: fixed records of label bytes and 3 x 32 x 32 pixels.
 
-The archive is streamed, to its end, where its checksum is: an archive that is
-cut or changed anywhere is refused. Only members asked for by name are kept, and
-nothing is ever written to disk, so links and ``..`` in it can do no harm.
+An archive is read as a stream up to its end, where its checksum is, so one that is
+truncated or changed anywhere is refused. Only the members asked for by name are
+kept, and nothing is ever written to disk, so links and ``..`` in an archive can do
+no harm.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from bitjax.data import reading
 
 __all__ = ['NUM_PIXELS', 'Format', 'parse', 'read_archive', 'read_files']
 
-NUM_PIXELS = 3 * 32 * 32  # Planes of red, green and blue.
+NUM_PIXELS = 3 * 32 * 32  # Bytes of the planes of red, green and blue.
 
 
 class Format(NamedTuple):
-  """Format of a record: its label is the last of ``label_bytes`` bytes."""
+  """Format of a record, whose first ``label_bytes`` bytes end in the label."""
 
   label_bytes: int
   num_classes: int
 
   @property
   def record(self) -> int:
-    """Bytes of a record."""
+    """Size of a record in bytes."""
     return self.label_bytes + NUM_PIXELS
 
 
@@ -50,8 +51,8 @@ def read_files(
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
 
   Raises:
-    ValueError: for a file of another size, with labels out of range, or that
-      cannot be read.
+    ValueError: for a file that cannot be read, has another size, or has labels
+      out of range.
   """
   parts = []
   for path in paths:
@@ -78,7 +79,7 @@ def read_archive(
 
   Args:
     archive: the archive.
-    members: names in it, in the order of the result.
+    members: names of the files in it, in the order of the result.
     fmt: their format.
     num_records: how many records each member must have.
 
@@ -99,16 +100,16 @@ def read_archive(
         member = entry.name.removeprefix('./')
         if member not in members or member in parts:
           continue
-        place = f'{archive}, member {member}'
+        location = f'{archive}, member {member}'
         file = tar.extractfile(entry) if entry.isreg() else None
         if file is None:
           raise types.BadInput(
-            f'{place}: expected a regular file; found a link or a special file.'
+            f'{location}: expected a regular file; found a link or a special file.'
           )
-        _check_size(place, entry.size, fmt, num_records)
+        _check_size(location, entry.size, fmt, num_records)
         content = reading.read_at_most(file, entry.size)
-        parts[member] = parse(place, content, fmt, num_records)
-      # The checksum of everything comes at the end, and tarfile stops before it.
+        parts[member] = parse(location, content, fmt, num_records)
+      # tarfile stops before the end, where gzip verifies the checksum.
       while stream.read(1 << 20):
         pass
   except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
@@ -128,7 +129,7 @@ def read_archive(
 def parse(
   place: str, content: bytes, fmt: Format, num_records: int
 ) -> reading.Arrays:
-  """Returns images [N, 32, 32, 3] and labels [N] of one file's ``content``."""
+  """Returns images [N, 32, 32, 3] and labels [N] from the content of one file."""
   _check_size(place, len(content), fmt, num_records)
   records = np.frombuffer(content, np.uint8).reshape(num_records, fmt.record)
   labels = records[:, fmt.label_bytes - 1].astype(np.int32)
@@ -137,18 +138,20 @@ def parse(
   return planes.transpose(0, 2, 3, 1), labels
 
 
-def _check_size(place: str, size: int, fmt: Format, num_records: int) -> None:
-  """Raises unless ``size`` is that of ``num_records`` records."""
+def _check_size(
+  location: str, size: int, fmt: Format, num_records: int
+) -> None:
+  """Raises a ``ValueError`` unless ``size`` is that of ``num_records`` records."""
   expected = num_records * fmt.record
   if size != expected:
     raise types.BadInput(
-      f'{place}: expected {expected} bytes ({num_records} records of '
+      f'{location}: expected {expected} bytes ({num_records} records of '
       f'{fmt.record}); found {size}.'
     )
 
 
 def _concatenate(parts: Sequence[reading.Arrays]) -> reading.Arrays:
-  """Returns all parts' images, contiguous, and labels."""
+  """Concatenates the images and the labels of all parts, in contiguous arrays."""
   return (
     np.concatenate([images for images, _ in parts]),
     np.concatenate([labels for _, labels in parts]),

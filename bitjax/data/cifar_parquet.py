@@ -1,9 +1,9 @@
-"""CIFAR in the Hub's layout: parquet files with a PNG or JPEG in every row.
+"""Reads CIFAR from parquet files of the Hugging Face Hub: a PNG or JPEG per row.
 
-Decoding 50 000 images takes a while, so the result is cached, under the hash of
-the files' *content*: neither a file replaced by another nor one with an
-old time stamp can give a stale answer. Pillow's version is part of the key too,
-for JPEG decoders differ in the last bit.
+Decoding 50 000 images takes a while, so the result is cached under the hash of the
+files' *content*: neither a replaced file nor an old time stamp can give a stale
+answer. Pillow's version is part of the key too, because JPEG decoders differ in
+the last bit.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ __all__ = ['read']
 
 _IMAGE_COLUMN = 'img'
 _SIDE = 32  # Pixels.
-_ROWS = 1_000  # Decoded at a time: bounds the memory.
-_VERSION = 1  # Of this decoder: part of the cache's key.
+_ROWS = 1_000  # Rows decoded at a time, which bounds the memory.
+_VERSION = 1  # Version of this decoder, a part of the cache's key.
 
 
 def read(
@@ -38,11 +38,11 @@ def read(
   """Reads the parquet files of one part, in order.
 
   Args:
-    paths: the files, with columns ``img: struct<bytes, path>`` and the label.
-    name: name of the data set: the cache's entries begin with it.
-    label_column: name of the label's column.
-    num_classes: labels are below it.
-    cache_dir: where decoded images are kept; see :mod:`.cache`.
+    paths: the files, with a column ``img: struct<bytes, path>`` and one of labels.
+    name: name of the data set; the names of cache entries begin with it.
+    label_column: name of the labels' column.
+    num_classes: number of classes; labels are below it.
+    cache_dir: directory of decoded images; see :mod:`.cache`.
 
   Returns:
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
@@ -149,17 +149,19 @@ def _check_columns(path: pathlib.Path, schema: Any, label_column: str) -> None:
     )
 
 
-def _decode_image(place: str, encoded: Any) -> np.ndarray:
-  """Returns uint8 [32, 32, 3]."""
+def _decode_image(location: str, encoded: Any) -> np.ndarray:
+  """Decodes one PNG or JPEG to uint8 [32, 32, 3]."""
   from PIL import Image
 
-  expected = f'{place}: expected a PNG or JPEG of {_SIDE}x{_SIDE} pixels, RGB'
+  expected = (
+    f'{location}: expected a PNG or JPEG of {_SIDE}x{_SIDE} pixels, RGB'
+  )
   if not isinstance(encoded, bytes):
     raise types.BadInput(f'{expected}; found no bytes.')
   try:
     with Image.open(io.BytesIO(encoded), formats=('PNG', 'JPEG')) as image:
       size, mode = image.size, image.mode
-      # Looked at before any pixel is decoded: a small file can hold a huge one.
+      # Check before decoding any pixel: a small file can hold a huge image.
       if size == (_SIDE, _SIDE) and mode == 'RGB':
         return np.asarray(image)
   except Exception as error:  # A damaged image can raise nearly anything.

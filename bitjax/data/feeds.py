@@ -1,15 +1,15 @@
-r"""Where the batches of training come from: memory of the device, or any source.
+r"""Feeds: sources of training batches, from device memory or from any host data.
 
-Step ``s`` belongs to epoch ``s // steps_per_epoch``. Every epoch goes once
-through the examples in an order of its own, a function of the seed and its
-number; the last examples of an order that fill no batch are left out, others in
-every epoch. So a batch is a function of seed and step, whatever was asked for
-before: training that begins in the middle of an epoch sees what it would have
-seen, and both feeds give the same batches.
+Step ``s`` belongs to epoch ``s // steps_per_epoch``. Every epoch goes through the
+examples once, in an order of its own, which is a function of the seed and the
+epoch. The last examples of an order, too few for a batch, are left out; they differ
+from epoch to epoch. So a batch is a function of seed and step, whatever was asked
+for before: training that resumes in the middle of an epoch sees the batches that it
+would have seen, and both kinds of feed give the same batches.
 
-A loop takes ``chunk(start, num_steps)`` from the host, what so many steps need,
-hands it to the compiled chunk of steps with ``feed.arrays``, and in there a
-scan hands every step's slice to ``take``::
+A training loop calls ``chunk(start, num_steps)`` on the host, which returns what
+these steps need, and passes it with ``feed.arrays`` to a compiled function of many
+steps. In there, a scan passes each step's slice to ``take``::
 
   def steps(params, arrays, fed):
     def step(params, fed):
@@ -39,22 +39,23 @@ from bitjax.data import reading
 
 __all__ = ['Feed', 'Source', 'device_feed', 'device_feeds', 'host_feed']
 
-_FOREVER = 1 << 40  # Steps: more than anybody trains.
+_FOREVER = 1 << 40  # More steps than any training has.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Feed:
-  """Batches by the number of the step.
+  """A source of training batches, each of which is a function of its step.
 
   Attributes:
     num_examples: how many examples an epoch draws from.
-    batch_size: examples of a step.
-    arrays: pytree of large arrays on the device: an argument of what is jitted.
-    chunk: ``(start, num_steps) -> pytree``, on the host: what the steps from
-      ``start`` on need; its leaves have a leading axis ``num_steps``. Answers
-      depend on nothing but the arguments.
-    take: ``(arrays, fed) -> Batch``, pure, inside ``jit``: the batch of one step
-      (uint8 [B, H, W, C], int32 [B]) from that step's slice of a chunk.
+    batch_size: number of examples in the batch of a step.
+    arrays: pytree of large arrays on the device; pass it to a jitted function as an
+      argument.
+    chunk: ``(start, num_steps) -> pytree``, called on the host: returns what the
+      steps from ``start`` on need; its leaves have a leading axis ``num_steps``.
+      The result depends on nothing but the arguments.
+    take: ``(arrays, fed) -> Batch``, pure, called inside ``jit``: returns the batch
+      of one step (uint8 [B, H, W, C], int32 [B]) from that step's slice of a chunk.
   """
 
   num_examples: int
@@ -65,12 +66,12 @@ class Feed:
 
   @property
   def steps_per_epoch(self) -> int:
-    """Steps of an epoch: whole batches."""
+    """Number of steps in an epoch; only whole batches count."""
     return self.num_examples // self.batch_size
 
 
 class Source(Protocol):
-  """Examples by number, read from wherever they are, in any thread."""
+  """A collection of examples that can be read by index, from any thread."""
 
   def __len__(self) -> int:
     """Returns how many examples there are."""
@@ -82,14 +83,14 @@ class Source(Protocol):
 
 
 def device_feed(dataset: datasets.Dataset, batch_size: int, seed: int) -> Feed:
-  """Returns a feed of a data set that the device's memory holds.
+  """Returns a feed of a data set that is held in device memory.
 
-  The host sends indices, int32 [num_steps, B], and a step gathers its rows.
+  The host sends indices, int32 [num_steps, B], and each step gathers its rows.
 
   Args:
-    dataset: the data, uint8 as they are.
-    batch_size: examples of a step.
-    seed: of the orders, an integer >= 0.
+    dataset: the data; images stay uint8.
+    batch_size: number of examples in the batch of a step.
+    seed: seed of the orders, an integer >= 0.
 
   Raises:
     ValueError: for a batch size that is not in [1, number of examples].
@@ -100,12 +101,12 @@ def device_feed(dataset: datasets.Dataset, batch_size: int, seed: int) -> Feed:
 def device_feeds(
   dataset: datasets.Dataset, batch_size: int, seeds: Sequence[int]
 ) -> list[Feed]:
-  """Returns a feed for each seed; the data are on the device once.
+  """Returns a feed for each seed; all share one copy of the data on the device.
 
   Args:
-    dataset: the data, uint8 as they are.
-    batch_size: examples of a step.
-    seeds: of the orders, integers >= 0.
+    dataset: the data; images stay uint8.
+    batch_size: number of examples in the batch of a step.
+    seeds: seeds of the orders, integers >= 0.
 
   Raises:
     ValueError: for a batch size that is not in [1, number of examples].
@@ -131,18 +132,19 @@ def _indices(
 def host_feed(
   source: Source, batch_size: int, seed: int, *, num_threads: int = 2
 ) -> Feed:
-  """Returns a feed of examples that no memory holds, read while training runs.
+  """Returns a feed of examples too large for memory, read while training runs.
 
-  Threads (of the package ``grain``) read ahead of the last chunk as many steps
-  as the longest so far had: the host's memory holds two chunks. A chunk that
-  does not follow the last one waits for its own reading.
+  Threads of the package ``grain`` read ahead of the last chunk, by as many steps as
+  the longest chunk so far had, so the host's memory holds two chunks. A chunk that
+  does not continue the last one has to wait until it is read.
 
   Args:
-    source: anything with ``len(source)`` and ``source[i] -> (image, label)``,
-      all images uint8 of one shape [H, W, C]; slices of a memory map will do.
-    batch_size: examples of a step.
-    seed: of the orders, an integer >= 0: those of :func:`device_feed`.
-    num_threads: how many read at the same time.
+    source: anything with ``len(source)`` and ``source[i] -> (image, label)``; all
+      images are uint8 and of one shape [H, W, C]. Slices of a memory map will do.
+    batch_size: number of examples in the batch of a step.
+    seed: seed of the orders, an integer >= 0; it gives the orders of
+      :func:`device_feed`.
+    num_threads: number of threads that read.
 
   Returns:
     The feed. Its chunks are images, uint8 [num_steps, B, H, W, C], and labels,
@@ -150,7 +152,7 @@ def host_feed(
 
   Raises:
     ValueError: for a batch size that is not in [1, number of examples], or a
-      missing package; from ``chunk``, for an example that is not as above.
+      missing package. ``chunk`` raises one for an example that is not as above.
   """
   try:
     import grain
@@ -164,8 +166,8 @@ def host_feed(
   def read(step: int) -> reading.Arrays:
     images = np.empty((batch_size, *shape), np.uint8)
     labels = np.empty(batch_size, np.int32)
-    for place, index in enumerate(order(step).tolist()):
-      images[place], labels[place] = _example(source, index, shape)
+    for row, index in enumerate(order(step).tolist()):
+      images[row], labels[row] = _example(source, index, shape)
     return images, labels
 
   def reader(start: int, depth: int):
@@ -175,7 +177,7 @@ def host_feed(
     steps = grain.MapDataset.range(start, _FOREVER).map(read)
     return iter(steps.to_iter_dataset(options))
 
-  # What is read ahead, by whom, up to where: it saves time, and is never seen.
+  # The state of reading ahead: it saves time and does not affect any result.
   position, depth, ahead = -1, 0, None
 
   def chunk(start: int, num_steps: int) -> reading.Arrays:
@@ -186,7 +188,7 @@ def host_feed(
         ahead.close()
       depth = max(depth, num_steps)
       ahead = reader(start, depth)
-    position = -1  # Until all has been read: an error leaves nothing behind.
+    position = -1  # After an error, the next call starts a new reader.
     steps = [next(ahead) for _ in range(num_steps)]
     position = start + num_steps
     images, labels = zip(*steps, strict=True)
@@ -195,8 +197,8 @@ def host_feed(
   return Feed(size, batch_size, (), chunk, _as_batch)
 
 
-# Functions of the module, the same for all feeds: what is compiled for one of them
-# serves the others.
+# These are functions of the module, not closures, so that all feeds have the same
+# ones, and what is compiled for one feed serves the others.
 def _gather(arrays: batches.Batch, fed: types.Array) -> batches.Batch:
   return batches.Batch(*(indexing.take(array, fed) for array in arrays))
 
@@ -211,7 +213,7 @@ def _as_batch(
 def _order(
   num_examples: int, batch_size: int, seed: int
 ) -> Callable[[int], np.ndarray]:
-  """Returns the function from a step to its examples, int32 [B]."""
+  """Returns a function from a step to the indices of its examples, int32 [B]."""
   types.check_integer('batch_size', batch_size, 1)
   types.check_integer('seed', seed, 0)
   if batch_size > num_examples:
@@ -226,14 +228,14 @@ def _order(
     return embedded.permutation(num_examples, seed, epoch).astype(np.int32)
 
   def order(step: int) -> np.ndarray:
-    epoch, place = divmod(step, steps_per_epoch)
-    return epoch_order(epoch)[place * batch_size : (place + 1) * batch_size]
+    epoch, batch = divmod(step, steps_per_epoch)
+    return epoch_order(epoch)[batch * batch_size : (batch + 1) * batch_size]
 
   return order
 
 
 def _check_chunk(start: int, num_steps: int) -> None:
-  """Raises unless these name some steps."""
+  """Raises a ``ValueError`` unless ``start >= 0`` and ``num_steps >= 1``."""
   types.check_integer('start', start, 0)
   types.check_integer('num_steps', num_steps, 1)
 
@@ -241,7 +243,7 @@ def _check_chunk(start: int, num_steps: int) -> None:
 def _example(
   source: Source, index: int, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, int]:
-  """Returns an example of a source, checked."""
+  """Reads and checks one example of a source."""
   image, label = source[index]
   image, label = np.asarray(image), np.asarray(label)
   if (

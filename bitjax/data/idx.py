@@ -1,8 +1,8 @@
-"""MNIST and Fashion-MNIST from their official IDX files, gzipped or raw.
+"""Reads MNIST and Fashion-MNIST from their official IDX files, gzipped or raw.
 
 An IDX file is a big-endian header (two zero bytes, the type of the values, the
-number of dimensions, then every dimension as uint32) and the values, row-major.
-Only unsigned bytes (type 8) occur here.
+number of dimensions, then every dimension as uint32), followed by the values in
+row-major order. Only unsigned bytes (type 8) occur here.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def read(
 
 
 def read_idx(path: pathlib.Path, num_dims: int) -> np.ndarray:
-  """Reads an IDX file of unsigned bytes, gzipped or not (told by content).
+  """Reads an IDX file of unsigned bytes; its content tells if it is gzipped.
 
   Args:
     path: the file.
@@ -104,7 +104,7 @@ def read_idx(path: pathlib.Path, num_dims: int) -> np.ndarray:
 def _dimensions(
   path: pathlib.Path, header: bytes, num_dims: int
 ) -> tuple[int, ...]:
-  """Returns the dimensions in an IDX header, checked."""
+  """Checks an IDX header and returns the dimensions that it declares."""
   magic = bytes((0, 0, 8, num_dims))
   if header[:4] != magic:
     raise types.BadInput(
@@ -129,7 +129,7 @@ def _dimensions(
 def _find_pair(
   name: str, part: str, folders: tuple[pathlib.Path, ...]
 ) -> tuple[pathlib.Path, pathlib.Path]:
-  """Returns the images' and the labels' file, both from one folder."""
+  """Returns the paths of the images and of the labels, both from one folder."""
   kinds = ('images-idx3', 'labels-idx1')
   for folder in folders:
     images, labels = (_find(folder, part, kind) for kind in kinds)
@@ -138,7 +138,7 @@ def _find_pair(
   present = {
     kind for kind in kinds for folder in folders if _find(folder, part, kind)
   }
-  # Both may be there, but in two folders: then neither has its partner.
+  # Both kinds may be present but in different folders: then report both.
   missing = [kind for kind in kinds if kind not in present] or kinds
   names = ' and '.join(
     f'{_PREFIXES[part]}-{kind}-ubyte[.gz]' for kind in missing
@@ -155,7 +155,7 @@ def _find_pair(
 
 
 def _find(folder: pathlib.Path, part: str, kind: str) -> pathlib.Path | None:
-  """Returns the file of this part and kind in ``folder``, in any spelling."""
+  """Returns the path of this part and kind in ``folder``, in either spelling."""
   stem = f'{_PREFIXES[part]}-{kind}'
   names = (f'{stem}-ubyte', f'{stem.replace("-idx", ".idx")}-ubyte')
   for name in names:

@@ -1,4 +1,4 @@
-"""Rows, windows and shapes of batches: what augmentation is made of."""
+"""Helpers that index batches of images: gather rows, crop windows, check shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ['check_images', 'crop', 'take']
 
 
 def take(array: types.Array, indices: types.Array) -> types.Array:
-  """Returns rows of ``array``; the caller sees that ``indices`` are in bounds."""
+  """Gathers rows of ``array``; the caller ensures that ``indices`` are in bounds."""
   return jnp.asarray(array).at[indices].get(mode='promise_in_bounds')
 
 
@@ -23,13 +23,13 @@ def crop(
   pad: int,
   fill: types.Array | float = 0,
 ) -> types.Array:
-  """Cuts the window that begins at ``starts[i]`` of padded image ``i``.
+  """Pads every image ``i`` and crops the window that begins at ``starts[i]``.
 
   Args:
     images: [N, H, W, C].
-    starts: int32 [N, 2], row and column, in ``[0, 2 pad]``.
-    pad: pixels of border on each side.
-    fill: what a border's pixels are: a number or [C].
+    starts: int32 [N, 2], row and column in the padded image, in ``[0, 2 pad]``.
+    pad: width of the border in pixels.
+    fill: value of the border's pixels: a number, or one for each channel [C].
 
   Returns:
     [N, H, W, C].
@@ -48,7 +48,7 @@ def crop(
 
 
 def check_images(images: types.Array | np.ndarray) -> None:
-  """Raises a ``ValueError`` unless images are [N, H, W, C] with pixels."""
+  """Raises a ``ValueError`` unless images are [N, H, W, C] with H, W, C > 0."""
   if images.ndim != 4 or not all(images.shape[1:]):
     raise types.BadInput(
       f'images must be [N, H, W, C]; got shape {images.shape}.'

@@ -1,4 +1,4 @@
-"""From pixel values to what a network sees: mean 0 and deviation 1."""
+"""Normalises images: mean 0 and standard deviation 1 in every channel."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from bitjax.data import indexing
 
 __all__ = ['Statistics', 'channel_statistics', 'normalize']
 
-_CHUNK = 1_000  # Images counted at a time: bounds the memory.
+_CHUNK = 1_000  # Images counted at a time, which bounds the memory.
 
 
 class Statistics(NamedTuple):
-  """Mean and standard deviation of a channel, over images and pixels."""
+  """Mean and standard deviation of each channel, over images and pixels."""
 
   mean: types.Array | np.ndarray  # shape=[C], of images * scale.
   std: types.Array | np.ndarray  # shape=[C].
 
 
 def channel_statistics(images: np.ndarray, scale: float) -> Statistics:
-  """Computes what :func:`normalize` needs, once, on the host.
+  """Computes the statistics that :func:`normalize` needs, on the host.
 
-  Exact up to the last division: pixels are counted by value.
+  Pixels are counted by value, which is exact; only sums over the 256 values are
+  rounded, in float64.
 
   Args:
     images: uint8 [N, H, W, C], of the training set; a memory map will do.
-    scale: what one unit of ``images`` means.
+    scale: value of one unit of ``images``.
 
   Returns:
     Mean and (biased) standard deviation of ``images * scale``, float32 [C].
@@ -68,14 +69,14 @@ def normalize(
   Args:
     images: [..., C], uint8, or floating in the same units.
     mean: [C], of ``images * scale``.
-    std: [C], likewise.
-    scale: what one unit of ``images`` means (``Dataset.scale``).
+    std: [C], of ``images * scale``.
+    scale: value of one unit of ``images`` (``Dataset.scale``).
 
   Returns:
     float32 [..., C].
 
   Raises:
-    ValueError: unless there are a mean and a positive deviation per channel.
+    ValueError: unless there are a mean and a positive deviation for each channel.
   """
   channels = images.shape[-1:]
   if np.shape(mean) != channels or np.shape(std) != channels:
@@ -85,6 +86,6 @@ def normalize(
     )
   types.check_positive('std', std)
   shape = (1,) * (images.ndim - 1) + channels
-  # One multiplication and one addition per pixel.
+  # In this form, a pixel costs one multiplication and one subtraction.
   mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (mean, std))
   return images.astype(jnp.float32) * (scale / std) - mean / std

@@ -1,7 +1,7 @@
-"""What all readers of files share: where to look and how to complain.
+"""Helpers that all readers of files share: where to look, and errors to raise.
 
-Whatever is wrong with a file ends in one ``ValueError`` of one line that names
-the file, what was expected and what was found.
+Whatever is wrong with a file, a reader raises a ``ValueError`` whose message is one
+line that names the file, what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Readable(Protocol):
   """A binary file, zipped or not, or a member of an archive."""
 
   def read(self, size: int, /) -> bytes:
-    """Returns up to ``size`` bytes; none at the end."""
+    """Returns up to ``size`` bytes, and ``b''`` at the end of the file."""
     ...
 
 
@@ -61,10 +61,10 @@ def roots(name: str, data_dir: PathLike | None) -> tuple[pathlib.Path, ...]:
 
 
 def read_at_most(file: Readable, num_bytes: int) -> bytes:
-  """Reads up to ``num_bytes``, never reserving more than the file holds.
+  """Reads up to ``num_bytes``, without reserving memory beyond the file's size.
 
-  ``file.read(num_bytes)`` would reserve all of it at once, and the number may
-  come from a damaged header.
+  ``file.read(num_bytes)`` would reserve memory for all of them at once, and the
+  number may come from a damaged header.
   """
   chunks = []
   while num_bytes > 0 and (chunk := file.read(min(num_bytes, _CHUNK))):
@@ -90,5 +90,5 @@ def missing_package(name: str, package: str) -> types.BadInput:
 
 
 def one_line(error: BaseException) -> str:
-  """Returns the message of ``error`` (else its type) on one line."""
+  """Returns the message of ``error`` on one line, or its type if it has none."""
   return ' '.join(str(error).split()).rstrip('.') or type(error).__name__

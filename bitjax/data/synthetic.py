@@ -1,9 +1,10 @@
-"""Artificial images of ten classes: any amount of data, no files.
+"""Generates artificial images of ten classes, so that no files are needed.
 
-Every class has three prototypes, smooth random blobs. An image mixes one of
-them with a blob of a pool that all classes share and adds triangular noise, so
-a class is no single template and no pixel decides. Integer arithmetic on a raw
-PCG64 stream: the images are the same on every machine.
+Every class has three prototypes, which are smooth random blobs. An image mixes one
+of them with a blob from a pool that all classes share, and adds triangular noise. So
+no single template defines a class, and no single pixel decides. Everything is
+computed in integers from a raw PCG64 stream, so the images are the same on every
+machine.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ _STREAMS = {'train': 1, 'test': 2}
 _SIDE = 28  # Pixels.
 _NUM_MODES = 3  # Prototypes of a class.
 _NUM_SHARED = 32  # Blobs that belong to no class.
-_CHUNK = 5_000  # Examples made at a time: bounds the memory.
+_CHUNK = 5_000  # Examples generated at a time, which bounds the memory.
 
 
 def read(part: str) -> reading.Arrays:
-  """Makes the training or the test part.
+  """Generates the training or the test part.
 
   Args:
     part: ``'train'`` or ``'test'``.
 
   Returns:
-    Images uint8 [N, 28, 28, 1] (N of ``SIZES``) and labels int32 [N], with
+    Images uint8 [N, 28, 28, 1] (N from ``SIZES``) and labels int32 [N], with
     equally many examples of all classes.
   """
   size = SIZES[part]
@@ -55,10 +56,10 @@ def _mix(
   shared: np.ndarray,
   labels: np.ndarray,
 ) -> np.ndarray:
-  """Returns uint8 [N, 28, 28]: prototype and shared blob, mixed, with noise."""
+  """Mixes prototypes with shared blobs and adds noise: uint8 [N, 28, 28]."""
   size = len(labels)
   mode, other, share = _bytes(stream, (3, size))
-  share = 64 + share[:, np.newaxis, np.newaxis] // 4  # Of 256.
+  share = 64 + share[:, np.newaxis, np.newaxis] // 4  # In units of 1 / 256.
   prototypes = own[labels, mode % _NUM_MODES]
   distractors = shared[other % _NUM_SHARED]
   clean = (share * prototypes + (256 - share) * distractors) // 256
@@ -68,11 +69,11 @@ def _mix(
 
 
 def _blobs() -> np.ndarray:
-  """Returns int32 [M, 28, 28] smooth patterns that span 0 to 255."""
+  """Returns smooth patterns, integers [M, 28, 28], each spanning 0 to 255."""
   count = NUM_CLASSES * _NUM_MODES + _NUM_SHARED
   coarse = _bytes(np.random.PCG64([_SEED, 0]), (count, 7, 7))
   blobs = coarse.repeat(4, axis=1).repeat(4, axis=2)
-  for axis in (1, 2, 1, 2):  # Two box filters, 5 wide.
+  for axis in (1, 2, 1, 2):  # Apply a box filter of width 5, twice.
     shifted = [np.roll(blobs, shift, axis) for shift in range(-2, 3)]
     blobs = np.sum(shifted, axis=0)
   low = blobs.min(axis=(1, 2), keepdims=True)
@@ -81,7 +82,7 @@ def _blobs() -> np.ndarray:
 
 
 def _bytes(stream: np.random.PCG64, shape: tuple[int, ...]) -> np.ndarray:
-  """Returns int32 values from 0 to 255."""
+  """Draws integers from 0 to 255, as int32 of the given shape."""
   size = int(np.prod(shape))
   words = stream.random_raw(-(-size // 8)).astype('<u8')
   return words.view(np.uint8)[:size].reshape(shape).astype(np.int32)

@@ -1,7 +1,7 @@
-"""From paired samples to verdicts: intervals, contrasts, protocols, figures.
+"""Statistical evidence: from paired samples to intervals, verdicts and figures.
 
-It knows nothing of the rest of bitjax: samples are arrays, results are labelled
-`xarray` datasets, whatever they are about.
+The package does not depend on the rest of bitjax: samples are arrays and results are
+labelled `xarray` datasets, whatever they are about.
 """
 
 from bitjax.evidence import plots

@@ -1,7 +1,8 @@
-"""From paired samples to verdicts: one function for each kind of claim.
+"""Judges claims from paired samples: one function for each kind of claim.
 
 Samples have one row for each seed, [seeds] or [seeds, draws]; draws are averaged
-within their seed. Samples that diverged are left out, and counted in the verdict.
+within their seed. Samples that diverged (are not finite) are left out, and counted in
+the details of the verdict.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def any_arm(
 ) -> verdicts.Verdict:
   """Judges the claim that at least one of several arms has a positive effect.
 
-  Intervals hold for all arms at once (max-t). The claim is supported if one lies
-  above 0 and contradicted if all lie below; the verdict shows the best arm's.
+  The intervals hold for all arms at once (max-t). The claim is supported if at least
+  one interval lies above 0, and contradicted if all lie below. The verdict shows the
+  best arm's interval; its details hold those of all arms.
 
   Args:
     finding: label of the finding.
@@ -87,19 +89,20 @@ def any_arm(
       f'{name} low': arm.low,
       f'{name} high': arm.high,
     }
-  # Of those beyond 0, if any, the largest effect.
+  # The best arm has the largest mean among those whose interval lies above 0, or
+  # among all arms if there are none.
   best = max(found, key=lambda arm: (arm.low > 0, arm.mean))
   return _verdict(finding, claim, verdict, best, info | {'details': details})
 
 
 class Cell(NamedTuple):
-  """One claim of a table: that a paired effect is positive.
+  """One claim in a table of claims: that a paired effect is positive.
 
   Attributes:
     finding: label of the finding.
     claim: the claim in one sentence.
     samples: paired differences, [seeds].
-    details: further numbers that belong to it.
+    details: further numbers for the details of the verdict.
   """
 
   finding: str
@@ -111,14 +114,14 @@ class Cell(NamedTuple):
 def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
   """Judges all claims of a table, with intervals that hold for all at once (max-t).
 
-  Where an effect is 0 for every seed, its verdict is ``'inert'``.
+  If an effect is 0 for every seed, its verdict is ``'inert'``.
 
   Args:
-    cells: the claims, of the same seeds.
+    cells: the claims; all have samples of the same seeds.
     **info: further fields of `Verdict`, the same for all.
 
   Returns:
-    A verdict for each cell; none for an empty table.
+    One verdict for each cell, in order; an empty list for an empty table.
   """
   if not cells:
     return []
@@ -145,7 +148,8 @@ def variances(
     claim: the claim in one sentence.
     a: samples, [seeds].
     b: samples of the same seeds, [seeds].
-    **info: further fields of `Verdict`; the unit is fixed.
+    **info: further fields of `Verdict`; by default the unit is
+      'log variance ratio'.
   """
   found = intervals.log_variance_ratio(a, b)
   verdict = intervals.judge(found, direction=-1)

@@ -1,14 +1,14 @@
 r"""Intervals and decisions for few, clustered, paired samples.
 
 A *cluster* is what was drawn independently: a fresh initialisation with its own
-batches. Everything measured within one is averaged before anything is resampled,
-so that repeats never pass for evidence.
+batches. Everything measured within a cluster is averaged before clusters are
+resampled, so that repeats do not count as independent evidence.
 
 Intervals of means are *expanded percentile* bootstrap intervals. The percentile
-bootstrap is too narrow for small n twice over: it forgets the factor
-:math:`\sqrt{n/(n-1)}` of the unbiased standard deviation, and takes normal for t
-quantiles. The expanded interval takes the percentiles :math:`\alpha'/2` and
-:math:`1-\alpha'/2` with
+bootstrap is too narrow for small n for two reasons: it omits the factor
+:math:`\sqrt{n/(n-1)}` of the unbiased standard deviation, and uses normal quantiles
+in place of t quantiles. The expanded interval takes the percentiles
+:math:`\alpha'/2` and :math:`1-\alpha'/2` with
 :math:`\alpha'/2 = \Phi\bigl(-\sqrt{n/(n-1)}\;t_{1-\alpha/2,\,n-1}\bigr)` instead.
 Below `SMALL` clusters no percentile is wide enough (a resampled mean never leaves
 the samples' range, which covers with probability :math:`1-2^{1-n}` at most), so
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 SMALL = 7
-_ROUNDING = 1e-5  # Of the largest sample: results are float32.
+_ROUNDING = 1e-5  # Relative to the largest cluster mean: results are float32.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Interval:
     mean: the estimate; NaN without samples.
     low: lower end; ``-inf`` where there are too few samples.
     high: upper end.
-    num: clusters behind it.
-    dropped: samples that were left out because they were not finite.
+    num: number of clusters that the estimate rests on.
+    dropped: number of samples left out because they were not finite.
   """
 
   mean: float
@@ -71,8 +71,9 @@ class Equivalence:
 
   Attributes:
     verdict: ``'supported'`` (equivalent), ``'contradicted'``, ``'inconclusive'``.
-    interval: of the difference, at the level asked for.
-    inner: of the difference, at ``2 level - 1``; equivalent if within the margin.
+    interval: interval of the difference at the requested level.
+    inner: interval of the difference at ``2 level - 1``; the claim of equivalence is
+      supported if it lies within the margin.
     margin: the largest difference that does not matter.
   """
 
@@ -94,13 +95,13 @@ def interval(
   Args:
     samples: one value for each cluster, [clusters], or repeats to be averaged
       within each, [clusters, repeats]. Values that are not finite are dropped and
-      counted; mind that what diverges is seldom like what does not.
+      counted; note that samples which diverge are seldom missing at random.
     level: nominal coverage.
-    num_resamples: bootstrap resamples.
-    seed: of the resampling; the same seed gives the same interval.
+    num_resamples: number of bootstrap resamples.
+    seed: seed of the resampling; the same seed gives the same interval.
 
   Returns:
-    The interval; infinite below two clusters.
+    The interval; it is infinite for fewer than two clusters.
   """
   means, dropped = _clusters(samples)
   num = len(means)
@@ -111,20 +112,23 @@ def interval(
   if num < SMALL:
     from scipy import special  # scipy.stats takes a second to import.
 
-    reach = special.stdtrit(num - 1, 0.5 + level / 2)
-    half = float(reach * means.std(ddof=1) / math.sqrt(num))
+    quantile = special.stdtrit(num - 1, 0.5 + level / 2)
+    half = float(quantile * means.std(ddof=1) / math.sqrt(num))
     return Interval(mean, mean - half, mean + half, num, dropped)
-  # Centred, so that equal samples give an interval of length zero exactly.
+  # Samples are centred so that equal samples give an interval of exactly zero length.
   shifts = _weights(num, num_resamples, seed) @ (means - mean)
   low, high = _percentiles(shifts, num, level)
   ends = mean + np.array([low, high])
-  # Of counts, such as right guesses, an end may be zero but for rounding.
+  # If samples are counts (correct predictions, say), an end may differ from zero only
+  # by rounding; make it zero.
   ends[np.abs(ends) <= _ROUNDING * np.abs(means).max()] = 0.0
   return Interval(mean, float(ends[0]), float(ends[1]), num, dropped)
 
 
 def paired(a: Any, b: Any, **options: Any) -> Interval:
-  """Returns the `interval` of ``a - b``, both with the same clusters.
+  """Returns the `interval` of the paired differences ``a - b``.
+
+  Both arrays hold samples of the same clusters, in the same order.
 
   Raises:
     ValueError: if the shapes differ.
@@ -144,15 +148,15 @@ def equivalence(
   """Tests whether a difference is too small to matter (TOST).
 
   Failing to find a difference is not equivalence: the ``2 level - 1`` interval has
-  to lie within the margin, which is one one-sided test of size ``1 - level`` at
-  each end. Where the whole ``level`` interval lies outside, the claim of
+  to lie within the margin, which amounts to a one-sided test of size ``1 - level`` at
+  each end. If the whole ``level`` interval lies outside the margin, the claim of
   equivalence is contradicted.
 
   Args:
     differences: paired differences, [clusters] or [clusters, repeats].
     margin: the largest absolute difference that does not matter, > 0.
     level: one minus the size of each one-sided test.
-    **options: of `interval`.
+    **options: further arguments of `interval`.
   """
   if not margin > 0:
     raise ValueError(f'the margin of an equivalence must be > 0; got {margin}.')
@@ -180,7 +184,7 @@ def judge(found: Interval, *, direction: int = 1, smallest: float = 0.0) -> str:
     ``'contradicted'`` if entirely short of it, else ``'inconclusive'``.
 
   Raises:
-    ValueError: for another direction or a negative ``smallest``.
+    ValueError: if ``direction`` is neither 1 nor -1, or ``smallest`` is negative.
   """
   if direction not in (1, -1):
     raise ValueError(f'direction must be 1 or -1; got {direction}.')
@@ -201,16 +205,16 @@ def simultaneous(
 ) -> list[Interval]:
   """Returns intervals that hold for all arms at once (max-t bootstrap).
 
-  The same clusters are resampled in all arms, so that their dependence counts;
-  the half-width in standard errors is the ``level`` quantile of the largest
-  studentised deviation over the arms.
+  The same clusters are resampled in all arms, which takes the dependence between
+  arms into account. The half-width, in standard errors, is the ``level`` quantile of
+  the largest studentised deviation over the arms.
 
   Args:
     differences: one row for each arm, [arms, clusters]. A cluster that is not
       finite in one arm is dropped in all.
     level: probability that all intervals hold.
-    num_resamples: bootstrap resamples.
-    seed: of the resampling.
+    num_resamples: number of bootstrap resamples.
+    seed: seed of the resampling.
   """
   values = np.asarray(differences, float)
   if values.ndim != 2:
@@ -234,7 +238,7 @@ def simultaneous(
       ratio = np.where(shift == 0, 0.0, np.abs(shift) / error)
     critical = np.quantile(ratio.max(axis=1), level, method='higher')
     scale = values.std(axis=1, ddof=1) / math.sqrt(num)
-    # Not critical * 0: of two clusters the critical value is infinite.
+    # With two clusters the critical value is infinite, and infinity * 0 is NaN.
     half = np.where(scale == 0, 0, critical * np.where(scale == 0, 1, scale))
   return [
     Interval(float(mean), float(mean - h), float(mean + h), num, dropped)
@@ -252,18 +256,21 @@ def log_variance_ratio(
 ) -> Interval:
   """Returns the interval of ``log(var(a) / var(b))``; below 0, ``a`` varies less.
 
-  Samples [clusters, repeats], of the same clusters: the variance is that of the
-  repeats within a cluster, and the log-ratios of the clusters go into `interval`.
-  Samples [clusters]: the variance is that over clusters. Of equal length they are
-  resampled together. The interval is that of the resampled ratios, expanded;
-  infinite below `SMALL` clusters, which tell next to nothing about a variance.
+  Samples of shape [clusters, repeats] must be of the same clusters. Their variances
+  are taken over the repeats of each cluster, and the result is the `interval` of the
+  clusters' log-ratios.
+
+  For samples of shape [clusters] the variance is taken over clusters, and the result
+  is the expanded percentile interval of the resampled log-ratios. Samples of equal
+  length are resampled together. The interval is infinite below `SMALL` clusters,
+  which tell next to nothing about a variance.
 
   Args:
     a: samples, [clusters] or [clusters, repeats].
-    b: samples, of the same number of axes.
+    b: samples with as many axes as ``a``.
     level: nominal coverage.
-    num_resamples: bootstrap resamples.
-    seed: of the resampling.
+    num_resamples: number of bootstrap resamples.
+    seed: seed of the resampling.
   """
   a, b = np.asarray(a, float), np.asarray(b, float)
   if a.ndim != b.ndim or a.ndim not in (1, 2):
@@ -285,7 +292,7 @@ def log_variance_ratio(
   num = min(len(a), len(b))
   if num < 2:
     return Interval(math.nan, -math.inf, math.inf, num, dropped)
-  with np.errstate(invalid='ignore'):  # Both may be constant.
+  with np.errstate(invalid='ignore'):  # Constant samples give -inf minus -inf.
     mean = float(_log_variance(a[None])[0] - _log_variance(b[None])[0])
   if num < SMALL:
     return Interval(mean, -math.inf, math.inf, num, dropped)
@@ -303,7 +310,10 @@ def log_variance_ratio(
 
 
 def _clusters(samples: Any) -> tuple[np.ndarray, int]:
-  """Averages finite values within clusters; counts those that are not."""
+  """Returns the clusters' means over finite values, and the count of other values.
+
+  Clusters without a finite value are left out.
+  """
   values = np.asarray(samples, float)
   if values.ndim not in (1, 2):
     raise ValueError(
@@ -324,7 +334,7 @@ def _percentiles(
 
   quantile = special.stdtrit(num - 1, 0.5 + level / 2)
   tail = float(special.ndtr(-math.sqrt(num / (num - 1)) * quantile))
-  # Never interpolated: a resampled ratio may be infinite.
+  # Quantiles are not interpolated, since a resampled ratio may be infinite.
   low = np.quantile(resampled, tail, method='lower')
   high = np.quantile(resampled, 1 - tail, method='higher')
   return float(low), float(high)
@@ -332,7 +342,7 @@ def _percentiles(
 
 @functools.lru_cache(maxsize=4)
 def _weights(num: int, num_resamples: int, seed: int) -> np.ndarray:
-  """Share of each cluster in each resample, [resamples, clusters]."""
+  """Returns the share of each cluster in each resample, [resamples, clusters]."""
   counts = np.random.default_rng(seed).multinomial(
     num, np.full(num, 1 / num), size=num_resamples
   )
@@ -340,10 +350,11 @@ def _weights(num: int, num_resamples: int, seed: int) -> np.ndarray:
 
 
 def _resampled(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """Log-variances of the resamples, centred at that of the samples."""
+  """Returns the resamples' log-variances, centred at that of the samples."""
   centred = values - values.mean()
   spread = weights @ centred**2 - (weights @ centred) ** 2
-  # Once for each resample's own mean, once for the mean of the samples.
+  # A resample's variance is too small by (n - 1) / n twice: it is taken around the
+  # resample's own mean, and the samples lie around theirs.
   bias = 2 * math.log(len(values) / (len(values) - 1))
   return np.log(np.maximum(spread, 0.0)) + bias
 

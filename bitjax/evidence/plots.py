@@ -1,4 +1,4 @@
-"""Figures fit for print: one look, colours that everybody can tell apart."""
+"""Figures for print: one style, and colours that colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = [
   'whisker',
 ]
 
-# Paul Tol's "vibrant" scheme, told apart with all common forms of colour blindness,
-# and a darker blue of his.
+# Paul Tol's "vibrant" colours, which remain distinct under all common forms of colour
+# blindness, and a darker blue of his.
 BLUE = '#0077BB'
 CYAN = '#33BBEE'
 TEAL = '#009988'
 ORANGE = '#EE7733'
 RED = '#CC3311'
 DARK_BLUE = '#004488'
-GREY = '#777777'  # What others are compared with.
-LIGHT_GREY = '#BBBBBB'  # Axes through zero behind curves.
+GREY = '#777777'  # For baselines and references.
+LIGHT_GREY = '#BBBBBB'  # For zero lines behind curves.
 LINE_STYLES: tuple[Any, ...] = (
   '-',
   '--',
@@ -51,7 +51,7 @@ LINE_STYLES: tuple[Any, ...] = (
 )
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 
-# Digits of the ticks of a decade, the densest first, and how many fit on an axis.
+# Candidate ticks within a decade, densest first, and the most ticks that an axis takes.
 _DIGITS = (
   tuple(d / 100 for d in range(100, 1000, 2)),
   *(tuple(d / 10 for d in range(10, 100, step)) for step in (1, 2, 5)),
@@ -90,10 +90,10 @@ _STYLE = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-  """The house's look, inside a block; draws without a display.
+  """Applies the style of all figures inside a ``with`` block; needs no display.
 
-  Studies are plotted within it. Widths: 3.25 inches for
-  one column of a paper, 6.75 (the default) for two.
+  Studies are plotted inside such a block. Figures are 3.25 inches wide for one column
+  of a paper, and 6.75 (the default) for two.
   """
   import matplotlib
 
@@ -112,16 +112,16 @@ def whisker(
   filled: bool = True,
   label: str | None = None,
 ) -> None:
-  """Draws a mean with its interval in a row of its own.
+  """Draws a mean with its interval as one row of a plot.
 
   Args:
     ax: where to draw.
-    y: the row's place.
+    y: position of the row on the y axis.
     found: the interval.
-    color: of line and marker.
-    marker: at the mean.
-    filled: whether the marker is filled, or white.
-    label: for the legend.
+    color: colour of line and marker.
+    marker: marker at the mean.
+    filled: whether the marker is filled with its colour instead of white.
+    label: label in the legend.
   """
   ax.plot([found.low, found.high], [y, y], color=color, linewidth=1)
   ax.plot(
@@ -147,24 +147,24 @@ def band(
   marker: str | None = None,
   level: float = 0.95,
 ) -> list[intervals.Interval]:
-  """Draws a mean with its interval at each point.
+  """Draws a curve of means with a band of their intervals.
 
   Args:
     ax: where to draw.
-    x: the points, [points].
+    x: coordinates of the points, [points].
     samples: [points, clusters] or [points, clusters, repeats], or the intervals
       themselves.
-    color: of line and band.
-    linestyle: of the line.
-    label: for the legend.
-    marker: at the points, if any.
+    color: colour of line and band.
+    linestyle: style of the line.
+    label: label in the legend.
+    marker: marker at the points, if any.
     level: nominal coverage of the band.
 
   Returns:
     The intervals that were drawn.
 
   Raises:
-    ValueError: if there are not as many samples as points.
+    ValueError: if the numbers of samples and points differ.
   """
   x = np.asarray(x)
   drawn = _intervals(samples, level)
@@ -184,7 +184,7 @@ def band(
 
 
 def log_axis(ax: axes_lib.Axes) -> None:
-  """Makes the x axis logarithmic, with few plain numbers over any range."""
+  """Makes the x axis logarithmic, with a few ticks in plain numbers over any range."""
   ax.set_xscale('log')
   low, high = ax.get_xlim()
   decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))

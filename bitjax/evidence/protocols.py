@@ -1,9 +1,10 @@
-"""How a method's best setting is chosen: equally for every method.
+"""Protocols that choose a method's best setting, by the same rule for every method.
 
 Under the *oracle* protocol a method picks, seed by seed, the setting with the
 lowest loss on the search batch A. Under the *deployable* protocol the setting for
-a seed is tuned on all the other seeds, by their held-out loss, so that no part of
-a seed's own data has a say. Either way the outcome is read on A and on B.
+a seed is tuned on all the other seeds, by their loss on the held-out batch B, so that
+none of a seed's own data affects the choice. Either way the outcome is read on A and
+on B.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ PROTOCOLS = ('oracle', 'deployable')
 
 
 def arm(results: xarray.Dataset, name: str, **labels: object) -> xarray.Dataset:
-  """The variables of one arm, without its prefix, at given labels.
+  """Returns the variables of one arm, without its prefix, at given labels.
 
   Args:
-    results: variables named ``<arm>_<output>``.
-    name: the arm.
+    results: dataset whose variables are named ``<arm>_<output>``.
+    name: name of the arm.
     **labels: coordinates to select, by label.
   """
   prefix = f'{name}_'
@@ -36,19 +37,19 @@ def arm(results: xarray.Dataset, name: str, **labels: object) -> xarray.Dataset:
 def select(
   outcomes: xarray.Dataset, over: Sequence[str], protocol: str
 ) -> xarray.Dataset:
-  """`oracle` or `deployable`, by name."""
+  """Picks settings by the protocol of the given name, `oracle` or `deployable`."""
   return {'oracle': oracle, 'deployable': deployable}[protocol](outcomes, over)
 
 
 def oracle(outcomes: xarray.Dataset, over: Sequence[str]) -> xarray.Dataset:
-  """Picks the setting with the lowest loss on A, in every cell.
+  """Picks the setting with the lowest loss on A, at every index of other dimensions.
 
   Args:
-    outcomes: at least ``search``, the loss on A; NaN never wins.
+    outcomes: dataset with at least ``search``, the loss on A; NaN counts as infinite.
     over: the dimensions that span the settings.
 
   Returns:
-    All variables at the setting chosen, without the dimensions ``over``; the
+    All variables at the chosen setting, without the dimensions ``over``; the
     setting's labels stay as coordinates.
   """
   return _pick(outcomes, outcomes['search'], over)
@@ -61,30 +62,31 @@ def deployable(
   seed: str = 'seed',
   average: Sequence[str] = ('draw',),
 ) -> xarray.Dataset:
-  """Picks, for each seed, the setting with the lowest mean loss on B elsewhere.
+  """Picks, for each seed, the setting with the lowest mean loss on B of other seeds.
 
   Args:
-    outcomes: at least ``holdout``, the loss on B.
+    outcomes: dataset with at least ``holdout``, the loss on B.
     over: the dimensions that span the settings.
-    seed: the dimension of independent experiments; with a single one nothing
+    seed: the dimension of independent experiments; if it has a single entry, nothing
       can be tuned, and the result is NaN.
-    average: repetitions within a seed, where present; tuning averages over them.
+    average: dimensions of repetitions within a seed, where present; tuning averages
+      over them.
 
   Returns:
-    All variables at the setting chosen, without the dimensions ``over``.
+    All variables at the chosen setting, without the dimensions ``over``.
   """
   losses = outcomes['holdout']
   losses = losses.mean([name for name in average if name in losses.dims])
   others = losses.sizes[seed] - 1
   if others < 1:
     return _pick(outcomes, losses, over).map(lambda x: x.where(False))
-  # A setting that diverges for some tuning seed is not one to deploy.
+  # A setting that diverges for one of the tuning seeds must not be chosen.
   losses = losses.fillna(float('inf'))
   totals = [
-    losses.drop_isel({seed: place}).mean(seed)
-    for place in range(losses.sizes[seed])
+    losses.drop_isel({seed: index}).mean(seed)
+    for index in range(losses.sizes[seed])
   ]
-  import xarray  # Here: an extra that only results need.
+  import xarray  # Imported late: an optional dependency.
 
   return _pick(outcomes, xarray.concat(totals, outcomes[seed]), over)
 

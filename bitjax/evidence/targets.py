@@ -1,4 +1,4 @@
-"""Measured numbers beside the targets that they should meet."""
+"""Compares measured numbers with the targets that they should meet."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ['Target', 'bars', 'judge', 'table']
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """What a number should be.
+  """A bound that a measured number should meet.
 
   Attributes:
-    unit: of the number.
-    limit: the most it may be; or the least, if more is better.
-    more: whether more is better.
+    unit: unit of the number.
+    limit: the largest value that meets the target, or the smallest if ``more``.
+    more: whether larger numbers are better.
   """
 
   unit: str
@@ -33,14 +33,14 @@ class Target:
   more: bool = False
 
   def met(self, value: float) -> bool:
-    """Whether a number meets the target; NaN does not."""
+    """Returns whether a number meets the target; NaN does not."""
     return value >= self.limit if self.more else value <= self.limit
 
 
 def table(
   targets: Mapping[str, Target], measured: Mapping[str, float]
 ) -> xarray.Dataset:
-  """The numbers by case, beside their targets; NaN for what was not measured.
+  """Returns measured numbers and targets by case; NaN where nothing was measured.
 
   Raises:
     ValueError: if a case has no target.
@@ -65,12 +65,12 @@ def judge(
   results: xarray.Dataset,
   details: Mapping[str, dict[str, Any]],
 ) -> list[verdicts.Verdict]:
-  """Says which targets are met.
+  """Returns a verdict for each target: whether the measured number meets it.
 
   Args:
-    targets: by case.
-    results: of `table`.
-    details: more numbers of some cases.
+    targets: case -> target.
+    results: the dataset that `table` returned.
+    details: case -> further numbers, for some of the cases.
   """
   found = []
   for name, target in targets.items():
@@ -97,21 +97,21 @@ def judge(
 def bars(
   targets: Mapping[str, Target], results: xarray.Dataset
 ) -> figure.Figure:
-  """Each number that was measured relative to its target, which lies at 1."""
+  """Draws each measured number relative to its target, which lies at 1."""
   from matplotlib import pyplot
 
   fig, ax = pyplot.subplots(figsize=(6.75, 0.6 + 0.24 * len(targets)))
   names = results.case.values.tolist()
   measured = results['measured'].values
   relative = measured / results['target'].values
-  for place, name in enumerate(names):
-    if np.isnan(measured[place]):
+  for row, name in enumerate(names):
+    if np.isnan(measured[row]):
       continue
     target = targets[name]
-    color = plots.BLUE if target.met(measured[place]) else plots.RED
-    ax.barh(place, relative[place], color=color)
-    text = f' {measured[place]:.3g} {target.unit}'
-    ax.text(relative[place], place, text, va='center', fontsize=7)
+    color = plots.BLUE if target.met(measured[row]) else plots.RED
+    ax.barh(row, relative[row], color=color)
+    text = f' {measured[row]:.3g} {target.unit}'
+    ax.text(relative[row], row, text, va='center', fontsize=7)
   ax.set_yticks(range(len(names)), names)
   ax.axvline(1, color='black', linewidth=0.8)
   ax.set_xlim(0, 1.6 * max(1, np.nanmax(relative)))

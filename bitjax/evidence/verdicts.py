@@ -1,4 +1,4 @@
-"""What a study says about a finding, with what it rests on."""
+"""Verdicts: what a study concludes about its claims, and the numbers behind it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ VERDICTS = ('supported', 'contradicted', 'inconclusive', 'inert')
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """One claim, judged.
+  """A judged claim.
 
   Attributes:
-    finding: label of the finding, ``'N9a'``.
+    finding: label of the finding, such as ``'N9a'``.
     claim: the claim in one sentence.
     verdict: ``'supported'``, ``'contradicted'``, ``'inconclusive'``, or
       ``'inert'``: what was varied had no effect at all on anything.
-    effect: the estimate.
+    effect: the estimated effect.
     low: lower end of its 95 % interval; ``-inf`` if unknown.
     high: upper end; ``inf`` if unknown.
-    unit: what the effect is measured in.
-    num_seeds: independent seeds (clusters) behind it.
+    unit: unit of the effect.
+    num_seeds: number of independent seeds (clusters) behind the estimate.
     protocol: how it was measured ('oracle', 'deployable', ...).
     primary: whether it is the study's one primary contrast; all other verdicts
       are exploratory.
-    caveat: what could overturn it.
-    details: further numbers that belong to it.
+    caveat: what could overturn the verdict.
+    details: name -> further number.
 
   Raises:
-    ValueError: for an unknown verdict, an interval of the wrong order, no
-      finding or claim, or fewer than no seeds.
+    ValueError: for an unknown verdict, ``low > high``, an empty finding or claim,
+      or a negative number of seeds.
   """
 
   finding: str
@@ -70,7 +70,7 @@ class Verdict:
     object.__setattr__(self, 'details', details)
 
   def to_json(self) -> dict[str, Any]:
-    """A dictionary for strict JSON: 'inf', '-inf' and 'nan' become strings."""
+    """Returns a dictionary for strict JSON: infinities and NaN become strings."""
     entry = dataclasses.asdict(self)
     for name in ('effect', 'low', 'high'):
       entry[name] = _number(entry[name])
@@ -79,16 +79,16 @@ class Verdict:
 
   @classmethod
   def from_json(cls, entry: Mapping[str, Any]) -> Verdict:
-    """The verdict that `to_json` described."""
+    """Returns the verdict that `to_json` encoded."""
     return cls(**entry)
 
 
 def text(verdicts: Sequence[Verdict], width: int | None = None) -> str:
-  """Returns the verdicts as people read them, primary ones first.
+  """Returns the verdicts as readable text, primary ones first.
 
   Args:
     verdicts: verdicts of one study.
-    width: columns; None for the terminal's.
+    width: number of columns; None for the terminal's, within 50 to 100.
   """
   if width is None:
     width = max(50, min(100, shutil.get_terminal_size().columns))

@@ -1,4 +1,4 @@
-"""Networks in flax.linen whose layers can be looked at one by one."""
+"""Quantized layers and networks in flax.linen, and tools to inspect each layer."""
 
 from bitjax.nn._conv import QuantConv
 from bitjax.nn._deploy import complete

@@ -1,4 +1,4 @@
-"""Binds quantizers, with whatever parameters and memory they have, in a module."""
+"""Creates the variables of a quantized layer and binds its quantizers to them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = [
 
 SCALINGS = ('none', 'fan_in', 'mean_abs')
 
-# Collections: memory of quantizers, weights as computed with, and where kernels
-# are such weights already (see `deploy`).
+# Names of variable collections: the state of quantizers, the weights that layers
+# compute with, and marks on kernels that already hold such weights (see `deploy`).
 STATE, QUANTIZED, DEPLOYED = 'quantizer_state', 'quantized', 'deployed'
 
-RNG = 'quantizer'  # Name of the random keys.
+RNG = 'quantizer'  # Name of the random keys in flax's `rngs`.
 
 AnyQuantizer: TypeAlias = quantizers.Quantize | quantizers.Quantizer | None
 
@@ -45,13 +45,13 @@ def bind_layer(
 
   Args:
     module: a layer with the attributes of `QuantDense`.
-    shape: of the kernel, [..., features].
-    x: the layer's inputs, to be quantized; None for the stage only.
-    input_scale: what one unit of the input means.
-    progress: of training.
+    shape: shape of the kernel, [..., features].
+    x: the layer's inputs, which are quantized; None if only the stage is needed.
+    input_scale: value of one unit of the input, a factor of the layer's scale.
+    progress: progress of training, in [0, 1].
 
   Returns:
-    The inputs, quantized, and the rest of the layer; its kernel has ``shape``.
+    The quantized inputs, and the rest of the layer, whose kernel has ``shape``.
   """
   if isinstance(module.scaling, str):
     types.check_choice('scaling', module.scaling, SCALINGS)
@@ -94,12 +94,12 @@ def _scales(scaling, shape):
 
 
 def _bind(module, name, x, progress, dtype):
-  """The module's quantizer of that name, as a function of ``x`` alone."""
+  """Returns the quantizer in field ``name`` as a function of one array, or None."""
   quantizer = getattr(module, name)
   if quantizer is None:
     return None
   learned = isinstance(quantizer, quantizers.Quantizer)
-  if not (learned or _takes_one(quantizer)):
+  if not (learned or _takes_one_argument(quantizer)):
     raise types.BadInput(
       f'{name} must be a function such as quantizers.attach(...), a learned '
       f'Quantizer, or None; got {quantizer!r}.'
@@ -115,24 +115,24 @@ def _bind(module, name, x, progress, dtype):
     state = memory.value
     if module.is_mutable_collection(STATE):
       memory.value = quantizers.at_progress(quantizer, progress, state=state)(x)
-  # Evaluation needs keys too: what is random is so there as well.
+  # Random quantizers draw in evaluation too, so they need a key there as well.
   key = module.make_rng(RNG) if quantizers.is_random(quantizer) else None
   return quantizers.at_progress(
     quantizer, progress, key=key, state=state, dtype=dtype
   )
 
 
-def _takes_one(quantizer):
-  """Whether it can be called with an array; an estimator, say, takes more."""
+def _takes_one_argument(quantizer):
+  """Returns whether a quantizer can be called with one array, unlike an estimator."""
   try:
     inspect.signature(quantizer).bind(None)
-  except TypeError:  # Also for what cannot be called.
+  except TypeError:  # Raised for objects that are not callable, too.
     return False
-  except ValueError:  # Some builtins do not tell.
+  except ValueError:  # Some builtins have no signature to inspect.
     return True
   return True
 
 
 def as_dtype(x: types.Array, dtype: Any) -> types.Array:
-  """``x`` in the dtype; as it is for None."""
+  """Returns ``x`` in this dtype; unchanged if the dtype is None."""
   return x if dtype is None else jnp.asarray(x, dtype)

@@ -1,4 +1,4 @@
-"""How many bits the values of a quantizer take: one place that knows."""
+"""The bit-width of a quantizer's values, as the quantizer declares it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ['quantizer_bits']
 def quantizer_bits(quantizer: Any) -> int:
   """Returns how many bits the values of a quantizer take.
 
-  The quantizer, or the one staircase inside it however it is wrapped, says so:
-  by an attribute ``bits``, or ``num_levels``.
+  The quantizer, or the one staircase inside it (however it is wrapped), declares
+  this by an attribute ``bits`` or ``num_levels``.
 
   Args:
     quantizer: any callable pytree.
 
   Raises:
-    ValueError: if it does not say, or holds several staircases.
+    ValueError: if nothing in the quantizer declares it, or several nodes do.
   """
   nodes = jax.tree.leaves(quantizer, is_leaf=_declares)
   declaring = [node for node in nodes if _declares(node)]

@@ -1,9 +1,9 @@
-"""What convolutional networks are built of: their layers, all by one `Recipe`.
+"""The layers of convolutional networks, all created by one `Recipe`.
 
-A recipe says how layers are quantized, normalised and initialised; its methods,
+A recipe says how layers are quantized, normalised and initialised. Its methods,
 called within a compact method of a network, create a layer and apply it. Names and
 shapes of parameters do not depend on the quantizers, so a full-precision checkpoint
-loads into the quantized network (learned quantizers add theirs: `nn.complete`).
+loads into the quantized network (`nn.complete` adds what learned quantizers need).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _LEARNED = 'rprelu'
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How a network makes its layers; attributes as those of `Network`.
+  """Makes and applies the layers of a network; attributes are those of `Network`.
 
-  ``activation`` is the name of one, and ``thresholds`` says whether learned
-  thresholds precede the quantizers of inputs.
+  ``activation`` is the name of an activation, and ``thresholds`` says whether
+  learned thresholds precede the quantizers of inputs.
   """
 
   kernel_quantizer: _binding.AnyQuantizer
@@ -74,16 +74,16 @@ class Recipe:
     kernel: bool = True,
     inputs: bool = True,
   ) -> types.Array:
-    """The 3 x 3 convolution ``Conv_{place}``, padded by 1, without a bias.
+    """Applies the 3 x 3 convolution ``Conv_{place}``, padded by 1, without a bias.
 
     Args:
       x: images, [examples, height, width, channels].
-      place: its number.
-      features: of its outputs.
-      strides: in both dimensions.
-      progress: of training.
-      kernel: whether its kernel is quantized.
-      inputs: whether its inputs are.
+      place: index of the convolution in the network or block.
+      features: number of output channels.
+      strides: stride in both dimensions.
+      progress: progress of training, in [0, 1].
+      kernel: whether the kernel is quantized.
+      inputs: whether the inputs are quantized.
     """
     if self.thresholds and inputs:
       x = Threshold(name=f'Threshold_{place}')(x)
@@ -102,7 +102,7 @@ class Recipe:
   def project(
     self, x: types.Array, features: int, strides: int, train: bool
   ) -> types.Array:
-    """``Conv_shortcut``, 1 x 1 in full precision, and its normalisation."""
+    """Applies ``Conv_shortcut``, 1 x 1 in full precision, and its normalisation."""
     layer = _conv.QuantConv(
       features,
       (1, 1),
@@ -122,14 +122,17 @@ class Recipe:
     progress: types.Scalar,
     quantized: bool,
   ) -> types.Array:
-    """The classifier ``Dense_0``, with biases; in the parameters' dtype."""
+    """Applies the classifier ``Dense_0``, which has a bias.
+
+    The logits have the dtype of the parameters, whatever the computation's dtype is.
+    """
     options = self._quantized(quantized, quantized)
     options['kernel_init'] = _inits.initializer(self.last_init_name)
     layer = _layers.QuantDense(features, name='Dense_0', **options)
     return layer(x, progress=progress).astype(layer.param_dtype)
 
   def norm(self, x: types.Array, place: int | str, train: bool) -> types.Array:
-    """The batch normalisation ``BatchNorm_{place}``."""
+    """Applies the batch normalisation ``BatchNorm_{place}``."""
     layer = nn.BatchNorm(
       use_running_average=not train,
       momentum=self.momentum,
@@ -140,11 +143,11 @@ class Recipe:
     return _binding.as_dtype(layer(x), self.dtype)
 
   def activate(self, x: types.Array, place: int) -> types.Array:
-    """The activation, ``Activation_{place}``."""
+    """Applies the activation ``Activation_{place}``."""
     return Activation(self.activation, name=f'Activation_{place}')(x)
 
   def _quantized(self, kernel: bool, inputs: bool) -> dict[str, Any]:
-    # A scale stands for what a kernel's quantizer took away.
+    # Only a quantized kernel has lost its magnitude, so only that one is scaled.
     scaled = kernel and self.kernel_quantizer is not None
     return {
       'kernel_quantizer': self.kernel_quantizer if kernel else None,
@@ -156,7 +159,7 @@ class Recipe:
 
 
 class Network(nn.Module):
-  """What convolutional networks have in common; attributes as those of `ResNet`."""
+  """Base class of convolutional networks; `ResNet` documents its attributes."""
 
   num_classes: int = 10
   kernel_quantizer: _binding.AnyQuantizer = None
@@ -176,12 +179,13 @@ class Network(nn.Module):
   def recipe(
     self, activation: str | None = None, thresholds: bool = False
   ) -> Recipe:
-    """How this network makes its layers.
+    """Returns the recipe by which this network makes its layers.
 
     Args:
-      activation: the network's own; None for hardtanh before quantizers of one
-        bit (the sign of a ReLU's output is +1 throughout), else ReLU.
-      thresholds: see `Recipe`.
+      activation: default for this kind of network, which the field ``activation``
+        overrides; None for hardtanh before one-bit quantizers (the sign of a
+        ReLU's output is +1 throughout), else ReLU.
+      thresholds: whether learned thresholds precede the quantizers of inputs.
     """
     if activation is None:
       activation = 'hardtanh' if _is_binary(self.input_quantizer) else 'relu'
@@ -206,15 +210,15 @@ class Network(nn.Module):
 def _is_binary(quantizer):
   try:
     return quantizer is not None and _bits.quantizer_bits(quantizer) == 1
-  except ValueError:  # It does not say.
+  except ValueError:  # The quantizer does not declare its bits.
     return False
 
 
 class Threshold(nn.Module):
-  """Learned thresholds of what is quantized next, one for each channel.
+  """A learned threshold for each channel, subtracted before quantization.
 
-  With the sign it is ReActNet's RSign (`quantizers.rsign`), but any quantizer may
-  follow, or none.
+  Followed by the sign, this is ReActNet's RSign (`quantizers.rsign`), but any
+  quantizer may follow, or none.
   """
 
   @nn.compact
@@ -226,7 +230,7 @@ class Threshold(nn.Module):
 
 
 class Activation(nn.Module):
-  """A pointwise activation of a name, with parameters if it learns.
+  """A pointwise activation, chosen by its name; ``'rprelu'`` has parameters.
 
   Attributes:
     kind: one of `ACTIVATIONS`, or ``'rprelu'`` for `quantizers.rprelu`.
@@ -248,7 +252,7 @@ class Activation(nn.Module):
 
 
 def as_images(images: types.Array, dtype: Any) -> types.Array:
-  """Images in the dtype.
+  """Checks images and returns them in this dtype; None keeps theirs.
 
   Raises:
     ValueError: unless they are floating [examples, height, width, channels].

@@ -1,4 +1,4 @@
-"""Quantized convolutions, in the place of flax's."""
+"""A quantized convolution that can replace ``flax.linen.Conv``."""
 
 from __future__ import annotations
 
@@ -26,33 +26,35 @@ _Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
 
 
 class QuantConv(nn.Module):
-  r"""A convolution with a quantized kernel, and inputs if you like.
+  r"""A convolution that quantizes its kernel and, optionally, its inputs.
 
   .. math:: z = s \, (q_x(x) * q(W)) + b
 
-  The sums are accumulated before they are scaled. It takes the place of
-  ``flax.linen.Conv``, as `QuantDense` does of ``Dense``. Padding is with zeros,
-  also of binary inputs.
+  Sums are accumulated before they are scaled. The layer can replace
+  ``flax.linen.Conv`` as `QuantDense` can replace ``Dense``. Inputs are padded after
+  they are quantized, with zeros even if they are binary (``'CIRCULAR'`` and
+  ``'REFLECT'`` pad with inputs).
 
   Attributes:
     features: number of output channels.
-    kernel_size: of each spatial dimension; an integer for one dimension.
-    strides: one for each dimension, or one for all; None for 1.
+    kernel_size: size in each spatial dimension; an integer for one dimension.
+    strides: one integer for all dimensions, or one for each; None for 1.
     padding: one of ``'SAME'``, ``'VALID'``, ``'CIRCULAR'``, ``'REFLECT'``,
-      ``'CAUSAL'`` (one dimension), or how much: an integer, or an integer or a
+      ``'CAUSAL'`` (one dimension), or an amount: an integer, or an integer or a
       pair (low, high) for each dimension.
-    input_dilation: of the inputs, one for each dimension, or one for all.
-    kernel_dilation: of the kernel, likewise.
-    feature_group_count: groups of channels; the number of input channels for a
-      depthwise convolution.
-    kernel_quantizer: what the kernel passes through, learned or not; None for
-      none. Its channels are axis -1.
-    input_quantizer: what the inputs pass through, learned or not; None for none.
-    scaling: s, as that of `QuantDense`; fan_in counts the weights of a channel.
+    input_dilation: dilation of the inputs, as ``strides``.
+    kernel_dilation: dilation of the kernel, as ``strides``.
+    feature_group_count: number of groups of channels; for a depthwise convolution,
+      the number of input channels.
+    kernel_quantizer: quantizer of the kernel, learned or not, whose channels are
+      axis -1; None for none.
+    input_quantizer: quantizer of the inputs, learned or not; None for none.
+    scaling: the scale s, as in `QuantDense`; fan_in is the number of weights of an
+      output channel.
     use_bias: whether to add b.
-    dtype: of the computation; None for that of inputs and parameters.
-    param_dtype: of the parameters.
-    precision: of the convolution, as in ``jax.lax``.
+    dtype: dtype of the computation; None for that of inputs and parameters.
+    param_dtype: dtype of the parameters.
+    precision: precision of the convolution, as in ``jax.lax``.
     kernel_init: initialiser of the latent kernel.
     bias_init: initialiser of the bias.
   """
@@ -81,7 +83,7 @@ class QuantConv(nn.Module):
 
     Args:
       in_features: number of input channels.
-      progress: of training, in [0, 1], for the quantizer.
+      progress: progress of training, in [0, 1], for the quantizer.
     """
     _, layer = self._bind(in_features, None, progress)
     return scans.Opaque(_Convolution(layer, self._product()))
@@ -96,7 +98,7 @@ class QuantConv(nn.Module):
   def parts(
     self, x: types.Array, *, progress: types.Scalar = 1.0
   ) -> tuple[types.Array, scans.Dense, Product]:
-    """The quantized inputs, scales and kernel, and the product of both."""
+    """Returns the quantized inputs, the kernel with its scales, and the product."""
     return (*self._bind(x.shape[-1], x, progress), self._product())
 
   @nn.compact
@@ -140,9 +142,9 @@ class QuantConv(nn.Module):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Product:
-  """The convolution itself, ``(inputs, weights) -> z``: static, no arrays.
+  """A convolution ``(inputs, weights) -> z``: a static callable without arrays.
 
-  If it is ``plain`` then XLA computes it as it likes (see `plain_convolutions`).
+  If it is ``plain``, XLA's own convolution is used (see `plain_convolutions`).
   """
 
   kernel_size: tuple[int, ...]

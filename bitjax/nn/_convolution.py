@@ -5,25 +5,27 @@ r"""Two-dimensional convolutions whose gradients are fast on the CPU as well.
   \bar W_k = \sum_{n, p} x_{n, s p + k}^\top \, \bar y_{n, p}, \qquad
   \bar x_i = \sum_{k \,:\, s p + k = i} \bar y_p W_k^\top
 
-(p: places of the output, k: of the kernel, s: strides, n: images). Accelerators
-have good programs for all three. On the CPU, XLA's
+Here p are positions of the output, k positions of the kernel, s the strides, and n
+the images. XLA computes all three well on accelerators. On the CPU it is slow in
+three cases, which this module computes differently:
 
-- gradient of the kernel transposes all images, once for each convolution, in loops
-  that it merges with whatever computes them. Here a few images at a time, as many as
-  fit the cache, are laid out as patches [n p, k] and multiplied, and the products
-  summed;
-- gradient of the inputs of a strided convolution multiplies by the zeros that strides
-  leave. Here each of the s phases of :math:`i \bmod s` is a convolution without
-  strides, all of them one with s times the channels, which are then interleaved;
-- convolution of 16 channels or fewer is not the library's for which it has more. Here
-  two neighbouring columns are folded into one of twice the channels, at the cost of
-  4/3 as many products for a kernel of width 3.
+- *The gradient of the kernel.* XLA transposes all images, once for each convolution,
+  in loops that it merges with whatever computes them. Here groups of images, small
+  enough for the cache, are laid out as patches [n p, k] and multiplied, and the
+  products are summed.
+- *The gradient of the inputs of a strided convolution.* XLA multiplies by the zeros
+  that strides leave. Here each of the s phases of :math:`i \bmod s` is a convolution
+  without strides; all of them are computed as one convolution with s times the
+  channels, and then interleaved.
+- *Convolutions of 16 channels or fewer.* XLA does not give them to the library that
+  it uses for more channels. Here two neighbouring columns are folded into one of
+  twice the channels, at the cost of 4/3 as many products for a kernel of width 3.
 
-All of it is equal to XLA's up to rounding (and exactly for sums of integers below
-2^24); a value that is not finite also reaches the places next to those it would. The
-platform is chosen when the program is lowered, so exported programs stay portable.
-Where nothing is differentiated, the convolution is XLA's own. Derivatives are by
-reverse mode only, as those of quantizers are.
+The results equal XLA's up to rounding (and exactly for sums of integers below 2^24),
+but a value that is not finite also reaches positions next to those that it reaches in
+XLA's. The platform is chosen when the program is lowered, so exported programs stay
+portable. Where nothing is differentiated, the convolution is XLA's own. Only
+reverse-mode derivatives are defined, as for quantizers.
 """
 
 from __future__ import annotations
@@ -44,15 +46,18 @@ __all__ = ['applies', 'convolve']
 _Pair: TypeAlias = tuple[int, int]
 _Pads: TypeAlias = tuple[_Pair, _Pair]
 
-# Patches of a group of images, twice (rows first), should stay in the caches of two
-# cores. From half to twice as much takes as long.
+# The patches of a group of images, and the rows that they are made from, should stay
+# in the caches of two cores. Half or twice this size takes as long.
 _GROUP_BYTES = 5 * 2**19
-_NARROW = 16  # Channels up to which neighbouring columns are folded.
+_NARROW = 16  # Neighbouring columns are folded up to this number of channels.
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
 def applies(x: types.Array, kernel: types.Array) -> bool:
-  """Whether `convolve` has these arrays: floating images, none of them empty."""
+  """Returns whether `convolve` can take these arrays.
+
+  They must have four axes, one floating dtype, and no axis of size zero.
+  """
   return (
     x.ndim == kernel.ndim == 4
     and x.dtype == kernel.dtype
@@ -74,8 +79,8 @@ def convolve(
   Args:
     x: [examples, height, width, in_features].
     kernel: [kernel height, kernel width, in_features, features].
-    strides: of the rows and columns.
-    padding: ``'SAME'``, ``'VALID'``, or (low, high) for rows and columns.
+    strides: strides of rows and columns.
+    padding: ``'SAME'``, ``'VALID'``, or a pair (low, high) each for rows and columns.
     precision: as in ``jax.lax``.
 
   Returns:
@@ -109,7 +114,7 @@ def _backward(strides, padding, precision, residuals, z_bar):
     )
     return x_bar.astype(x.dtype), kernel_bar.astype(kernel.dtype)
 
-  def own(x, kernel, z_bar):
+  def by_xla(x, kernel, z_bar):
     def product(x, kernel):
       return lax.conv_general_dilated(
         x, kernel, strides, pads, dimension_numbers=_LAYOUT, precision=precision
@@ -117,7 +122,7 @@ def _backward(strides, padding, precision, residuals, z_bar):
 
     return jax.vjp(product, x, kernel)[1](z_bar)
 
-  return lax.platform_dependent(x, kernel, z_bar, cpu=grouped, default=own)
+  return lax.platform_dependent(x, kernel, z_bar, cpu=grouped, default=by_xla)
 
 
 convolve.defvjp(_forward, _backward)
@@ -131,7 +136,7 @@ def _pads(x, kernel, strides, padding):
 
 
 def _correlate(x, kernel, strides, pads, precision):
-  """The convolution, its columns folded in pairs if it has few channels."""
+  """Convolves images, with columns folded in pairs if there are few channels."""
   width = x.shape[2] + sum(pads[1]) - kernel.shape[1] + 1
   narrow = max(kernel.shape[2:]) <= _NARROW and kernel.shape[1] >= 3
   folds = narrow and strides[1] == 1 and width > 0 and width % 2 == 0
@@ -160,7 +165,7 @@ def _pad(x, rows, columns):
 
 
 def _input_gradient(kernel, z_bar, shape, strides, pads, precision):
-  """Of x: all its phases i mod s by one convolution, then interleaved."""
+  """Returns the gradient of x: all phases i mod s by one convolution, interleaved."""
   around = []
   for axis in (0, 1):
     size, stride = shape[1 + axis], strides[axis]
@@ -182,9 +187,11 @@ def _input_gradient(kernel, z_bar, shape, strides, pads, precision):
 
 
 def _taps(size, stride, low):
-  """Input s q + a is made of outputs q + first + j by weight taps[a, j].
+  """Returns ``(taps, first)``, the weights that connect outputs to each input phase.
 
-  Weight ``size`` is none: places of the output that a phase does not have.
+  The gradient of input ``s q + a`` is that of outputs ``q + first + j`` times weight
+  ``taps[a, j]``, summed over j. The index ``size`` stands for a weight of zero, for
+  outputs that do not depend on phase a.
   """
   steps = {
     (a, (a + low - k) // stride): k
@@ -204,28 +211,28 @@ def _replaced(shape, axis, size):
   return (*shape[:axis], size, *shape[axis + 1 :])
 
 
-def _group_size(examples, places, window):
-  """How many images' patches fit the cache, so that groups are alike."""
-  patches = 4 * math.prod(places) * math.prod(window)
+def _group_size(examples, positions, window):
+  """Returns the images per group: their patches fit the cache, groups are even."""
+  patches = 4 * math.prod(positions) * math.prod(window)
   most = max(1, _GROUP_BYTES // patches)
   return -(-examples // -(-examples // most))
 
 
 def _kernel_gradient(x, z_bar, shape, strides, pads, precision):
-  """Of the kernel: a group of images at a time, as many as fit the cache."""
+  """Returns the gradient of the kernel, summed over groups that fit the cache."""
   height, width, in_features, features = shape
-  examples, *places, _ = z_bar.shape
-  group = _group_size(examples, places, shape[:3])
+  examples, *positions, _ = z_bar.shape
+  group = _group_size(examples, positions, shape[:3])
   steps = -(-examples // group)
   if rest := group * steps - examples:
     none = ((0, rest), (0, 0), (0, 0), (0, 0))
     x, z_bar = jnp.pad(x, none), jnp.pad(z_bar, none)
-  # A group takes its images from the whole batch, which may be spread over devices.
+  # Each group takes images from all of the batch, which devices may hold in parts.
   x, z_bar = (a.reshape(group, steps, *a.shape[1:]) for a in (x, z_bar))
   dtype = jnp.promote_types(x.dtype, jnp.float32)
 
   def windows(a, axis, size, stride):
-    """Windows along an axis, one after another along axis 3."""
+    """Returns, for each kernel index, the slice of ``a`` that it multiplies."""
     last = (z_bar.shape[1 + axis] - 1) * stride + 1
     starts = range(size)
     return [lax.slice_in_dim(a, k, k + last, stride, axis=axis) for k in starts]

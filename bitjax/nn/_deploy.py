@@ -1,10 +1,10 @@
-r"""From full precision to a quantized model, and from there to its weights.
+r"""Completes checkpoints for quantized models, and deploys the weights of those.
 
-A quantized layer keeps *latent* weights as its parameters and computes with
-quantized ones, always. So nothing is evaluated with latent weights unless a model
-is made without quantizers, which has to be written down. `deploy` gives the
-weights that a model computes with, and marks them, so that they are not quantized
-again.
+A quantized layer keeps *latent* weights as its parameters and always computes with
+quantized ones. Nothing is therefore evaluated with latent weights, unless a model
+is explicitly made without quantizers. `complete` adds to a checkpoint what a
+quantized model needs. `deploy` returns the weights that a model computes with, and
+marks them so that they are not quantized again.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def complete(
   *args: Any,
   **kwargs: Any,
 ) -> types.PyTree:
-  """Adds the variables that a checkpoint lacks, such as learned quantizers'.
+  """Adds the variables that a checkpoint lacks, such as those of learned quantizers.
 
-  They are initialised from the checkpoint's own weights, and from what they make
-  of the inputs. What the checkpoint has is left as it is.
+  They are initialised from the checkpoint's own weights, and from the activations
+  that these produce from the inputs. Variables of the checkpoint stay as they are.
 
   Args:
     model: a model with quantized layers.
-    variables: of a full-precision model of the same names and shapes.
-    key: random key of what is initialised.
+    variables: variables of a full-precision model with the same names and shapes.
+    key: random key for the new variables.
     *args: inputs of the model.
-    **kwargs: as of the model's call.
+    **kwargs: keyword arguments of the model's call.
 
   Returns:
     All variables of the model.
@@ -56,22 +56,22 @@ def complete(
 def deploy(
   model: nn.Module, variables: types.PyTree, *args: Any, **kwargs: Any
 ) -> types.PyTree:
-  """Returns variables that hold the weights which the layers compute with.
+  """Returns variables whose kernels are the weights that the layers compute with.
 
   Every kernel of a `QuantDense` or `QuantConv` is replaced by its quantized
-  weights, times their scale. The collection ``'deployed'`` marks them: with it the
-  same model computes the same and quantizes no kernel again (inputs it does).
-  ``variables['params']`` alone is for models of flax's own layers, which compute
-  the same if inputs are not quantized.
+  weights, times their scale. The collection ``'deployed'`` marks these kernels: with
+  it, the same model computes the same and quantizes inputs, but no kernel again.
+  ``variables['params']`` alone fits models of flax's own layers, which compute the
+  same if inputs are not quantized.
 
   Args:
     model: the model.
-    variables: with latent kernels, as trained.
+    variables: trained variables, with latent kernels.
     *args: inputs of the model; only their shapes matter.
-    **kwargs: as of the model's call.
+    **kwargs: keyword arguments of the model's call.
 
   Returns:
-    The variables; without parameters and memory of the kernels' quantizers.
+    The variables, without parameters and state of the kernels' quantizers.
 
   Raises:
     ValueError: for variables that are deployed already, or a model that calls

@@ -1,7 +1,7 @@
-"""Initialisations of latent kernels, by name: one dict for all networks.
+"""Initialisers of latent kernels by name, shared by all networks.
 
-A kernel is [..., fan_in, features], and ``[...]`` the places of a convolution, which
-count for both fans.
+A kernel has the shape [..., fan_in, features]. The leading axes are the spatial axes
+of a convolution, which count towards both fans.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ INITS = {
 
 
 def initializer(name: str) -> nn.initializers.Initializer:
-  """Returns the initialiser of kernels of that name.
+  """Returns the initialiser of kernels with this name.
 
   Args:
     name: ``'xavier'``, uniform of variance 2 / (fan_in + fan_out);
       ``'kaiming'``, uniform of variance 2 / fan_in; ``'kaiming_normal'``, normal of
       the same variance; ``'kaiming_fan_out'``, normal of variance 2 / fan_out;
       ``'fan_in_uniform'``, uniform within 1 / sqrt(fan_in), which is what PyTorch's
-      layers begin with; ``'orthogonal'``, the kernel as a matrix [rest, features]
-      has orthonormal columns, or rows if it has more columns.
+      layers begin with; ``'orthogonal'``, which gives the kernel, as a matrix
+      [rest, features], orthonormal columns, or rows if it has more columns.
 
   Raises:
-    ValueError: for another name.
+    ValueError: for an unknown name.
 
   References:
     Glorot and Bengio, 2010, eq. 16

@@ -1,11 +1,12 @@
-r"""Layers that know their own *stage*: the pure function that they compute.
+r"""Layers that offer their own *stage*: the pure function that they compute.
 
-A layer of this library is a flax module that offers ``stage(...)``: its variables
-bound into one of the stages of `bitjax.scans`. The module's ``__call__`` applies
-that very stage, so what a network computes and what an exact scan sees are one.
+A layer of this library is a flax module with a method ``stage(...)``, which binds
+its variables into one of the stages of `bitjax.scans`. The module's ``__call__``
+applies that very stage, so a network computes exactly what an exact scan sees.
 
-Quantized layers always quantize, in evaluation as in training: weights are latent
-only as parameters. See `bitjax.nn.deploy` for the weights that they compute with.
+Quantized layers always quantize, in evaluation as in training: latent weights are
+stored as parameters, but products use their quantized values, which
+`bitjax.nn.deploy` returns.
 """
 
 from __future__ import annotations
@@ -25,29 +26,28 @@ __all__ = ['BatchNorm', 'QuantDense']
 
 
 class QuantDense(nn.Module):
-  r"""A fully connected layer with a quantized kernel, and inputs if you like.
+  r"""A fully connected layer that quantizes its kernel and, optionally, its inputs.
 
   .. math:: z = s \, (q_x(x) \, q(W)) + b
 
-  The product is accumulated before it is scaled. It takes the place of
-  ``flax.linen.Dense``: parameters have its names and shapes, so its checkpoints
-  load, and without quantizers it computes the same. Learned quantizers add
-  parameters ``kernel_quantizer`` and ``input_quantizer`` (see `complete`), those
-  with memory a variable in the collection ``quantizer_state``, which an update
-  needs as ``mutable``; random ones draw from ``rngs={'quantizer': key}``.
+  The product is accumulated before it is scaled. The layer can replace
+  ``flax.linen.Dense``: its parameters have the same names and shapes, so checkpoints
+  of ``Dense`` load, and without quantizers it computes the same. Learned quantizers
+  add parameters ``kernel_quantizer`` and ``input_quantizer`` (see `complete`).
+  Quantizers with state keep it in the collection ``quantizer_state``, which must be
+  ``mutable`` to be updated. Random quantizers draw from ``rngs={'quantizer': key}``.
 
   Attributes:
     features: number of units.
-    kernel_quantizer: what the kernel passes through, learned or not; None for
-      none.
-    input_quantizer: what the inputs pass through, learned or not; None for none.
-    scaling: s: ``'fan_in'`` for 1/sqrt(fan_in), ``'mean_abs'`` for the mean
-      magnitude of each unit's latent weights (detached), ``'none'`` for 1, or a
-      `bitjax.quantizers.Scaling`.
+    kernel_quantizer: quantizer of the kernel, learned or not; None for none.
+    input_quantizer: quantizer of the inputs, learned or not; None for none.
+    scaling: the scale s: ``'fan_in'`` for 1/sqrt(fan_in), ``'mean_abs'`` for the
+      mean magnitude of each unit's latent weights (detached), ``'none'`` for 1, or
+      a `bitjax.quantizers.Scaling`.
     use_bias: whether to add b.
-    dtype: of the computation, such as bfloat16; None for that of inputs and
+    dtype: dtype of the computation, such as bfloat16; None for that of inputs and
       parameters. Kernels are quantized before they are rounded to it.
-    param_dtype: of the parameters.
+    param_dtype: dtype of the parameters.
     kernel_init: initialiser of the latent kernel.
     bias_init: initialiser of the bias.
   """
@@ -73,8 +73,8 @@ class QuantDense(nn.Module):
 
     Args:
       fan_in: number of inputs.
-      input_scale: what one unit of the input means; part of the scale.
-      progress: of training, in [0, 1], for the quantizer.
+      input_scale: value of one unit of the input, a factor of the scale.
+      progress: progress of training, in [0, 1], for the quantizer.
     """
     return self._bind(fan_in, None, input_scale, progress)[1]
 
@@ -88,7 +88,10 @@ class QuantDense(nn.Module):
   def parts(
     self, x: types.Array, *, progress: types.Scalar = 1.0
   ) -> tuple[types.Array, scans.Dense, None]:
-    """The quantized inputs, what follows them, and the product if not matmul."""
+    """Returns the quantized inputs, the stage that takes them, and None.
+
+    The third is the product where that is not matmul; see `QuantConv`.
+    """
     return (*self._bind(x.shape[-1], x, 1.0, progress), None)
 
   @nn.compact
@@ -107,8 +110,8 @@ class BatchNorm(nn.Module):
   Attributes:
     momentum: decay of the running statistics.
     epsilon: added to the variance.
-    axis_name: the axis of devices over which examples are split, as that of
-      ``flax.linen.BatchNorm``.
+    axis_name: the mapped axis over which examples are split, as in
+      ``flax.linen.BatchNorm``; None for none.
 
   References:
     Ioffe and Szegedy, 2015, algorithm 1 (https://arxiv.org/abs/1502.03167).

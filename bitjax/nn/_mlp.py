@@ -1,10 +1,10 @@
 r"""The toy network of the studies: a multi-layer perceptron of any precision.
 
-Images are flattened and taken as the integers they are; their unit (1/255) is
-folded into the first layer's scale, so that a binary first layer sums integers.
-A binary kernel's products are scaled by 1/sqrt(fan_in): the pre-activations then
-have a spread near 1, where the straight-through window lets gradients pass. A
-full-precision kernel carries that factor in its initialisation already.
+Images are flattened and keep their integer values; their unit (1/255) is folded
+into the first layer's scale, so that a binary first layer sums integers. A binary
+kernel's products are scaled by 1/sqrt(fan_in): the pre-activations then have a
+spread near 1, where the straight-through window lets gradients pass. The
+initialisation of a full-precision kernel already contains that factor.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ __all__ = [
 class MLP(nn.Module):
   """Fully connected layers with an activation between them.
 
-  Layers are named ``Dense_0``, ``Dense_1``, ...; normalisations ``BatchNorm_0``
-  and so on. Three ready-made kinds: `full_precision_mlp`, `binary_mlp` and
-  `binary_weights_mlp`.
+  Layers are named ``Dense_0``, ``Dense_1``, ..., normalisations ``BatchNorm_0`` and
+  so on. `full_precision_mlp`, `binary_mlp` and `binary_weights_mlp` make the three
+  usual kinds.
 
   Attributes:
-    hidden: units of each hidden layer; any number of layers, also none.
+    hidden: units of each hidden layer; an empty tuple for no hidden layers.
     num_classes: units of the last layer.
-    kernel_quantizer: what every kernel passes through; None for none.
+    kernel_quantizer: quantizer of every kernel; None for none.
     activation_quantizer: sign activation with its estimator; None for ReLU. A
-      random one draws from ``rngs={'quantizer': key}``. It can neither learn
-      nor remember (the ``input_quantizer`` of `QuantDense` can).
+      random one draws from ``rngs={'quantizer': key}``. It can have neither
+      parameters nor state (the ``input_quantizer`` of `QuantDense` can).
     scaling: ``'none'``, ``'fan_in'`` or ``'mean_abs'``; see `QuantDense`.
     batch_norm: whether to normalise each hidden layer's pre-activations.
     use_bias: whether layers have biases.
-    init_name: ``'xavier'`` or ``'kaiming'``, uniform, ``'kaiming_normal'``,
+    init_name: ``'xavier'`` or ``'kaiming'`` (both uniform), ``'kaiming_normal'``,
       ``'kaiming_fan_out'`` (normal), ``'fan_in_uniform'`` (PyTorch's) or
       ``'orthogonal'``.
-    input_scale: what one unit of an integer input means; floating inputs are
-      taken as they are.
+    input_scale: value of one unit of an integer input; floating inputs are not
+      scaled.
   """
 
   hidden: tuple[int, ...] = (256, 256)
@@ -94,11 +94,11 @@ class MLP(nn.Module):
     progress: types.Scalar = 1.0,
     train: bool = False,
   ) -> dict[str, scans.Stage]:
-    """The network as named stages, in the order in which they are applied.
+    """Returns the network as named stages, in the order in which they are applied.
 
     Args:
       inputs: a batch; only its shape and dtype matter.
-      progress: of training, in [0, 1], for the quantizers.
+      progress: progress of training, in [0, 1], for the quantizers.
       train: whether normalisation uses the statistics of the batch.
     """
     fan_in = math.prod(inputs.shape[1:])
@@ -130,9 +130,9 @@ class MLP(nn.Module):
 
     Args:
       inputs: [examples, ...]; integers count in units of ``input_scale``.
-      progress: of training, in [0, 1], for annealed estimators.
-      train: whether normalisation uses, and updates its running statistics by,
-        those of the batch (``mutable=['batch_stats']``).
+      progress: progress of training, in [0, 1], for quantizers that anneal.
+      train: whether normalisation uses the statistics of the batch and updates its
+        running ones, which needs ``mutable=['batch_stats']``.
     """
     x = flatten(inputs)
     for name, stage in self.stages(
@@ -155,13 +155,13 @@ class MLP(nn.Module):
 
 
 def flatten(inputs: types.Array) -> types.Array:
-  """Inputs as a float matrix, [examples, fan_in]; integers stay integers."""
+  """Reshapes inputs to a float matrix, [examples, fan_in]; integers are not scaled."""
   dtype = jnp.promote_types(inputs.dtype, jnp.float32)
   return inputs.reshape((inputs.shape[0], -1)).astype(dtype)
 
 
 def full_precision_mlp(**kwargs: Any) -> MLP:
-  """Real weights and ReLU activations; keywords are the fields of `MLP`."""
+  """Returns an `MLP` with real weights and ReLU; keywords are the fields of `MLP`."""
   return MLP(**kwargs)
 
 
@@ -170,11 +170,13 @@ def binary_mlp(
   activation_estimator: quantizers.Estimator | None = None,
   **kwargs: Any,
 ) -> MLP:
-  """Binary weights and activations; by default with the normal STE.
+  """Returns an `MLP` with binary weights and activations.
+
+  By default it has the usual straight-through estimators.
 
   Args:
-    kernel_estimator: of the weights; None for the identity.
-    activation_estimator: of the activations; None for ``window(1)``.
+    kernel_estimator: estimator of the weights; None for the identity.
+    activation_estimator: estimator of the activations; None for ``window(1)``.
     **kwargs: fields of `MLP`.
 
   References:
@@ -194,10 +196,10 @@ def binary_mlp(
 def binary_weights_mlp(
   kernel_estimator: quantizers.Estimator | None = None, **kwargs: Any
 ) -> MLP:
-  """Binary weights with real (ReLU) activations.
+  """Returns an `MLP` with binary weights and real (ReLU) activations.
 
   Args:
-    kernel_estimator: of the weights; None for the identity.
+    kernel_estimator: estimator of the weights; None for the identity.
     **kwargs: fields of `MLP`.
 
   References:

@@ -1,17 +1,18 @@
-r"""How much gradient passes the quantizers of a model, layer by layer.
+r"""Measures how much gradient passes each quantizer of a model, layer by layer.
 
 A straight-through window lets a gradient pass where :math:`|x| \le c`, and so does
-the hardtanh before a sign. So a deep network's gradient vanishes, or not, with what
-its initialisation makes of the pre-activations. Here one gradient is taken, and
-measured before and behind every quantizer and activation. With :math:`g` the cotangent of what one returned and
-:math:`\bar x` that of what entered it,
+the hardtanh before a sign. Whether the gradient of a deep network vanishes therefore
+depends on the pre-activations that its initialisation produces. Here one gradient is
+taken, and measured on both sides of every quantizer and activation. With :math:`g`
+the cotangent of its output and :math:`\bar x` the cotangent of its input,
 
 .. math::
   \mathrm{mass} = \frac{\sum |\bar x|}{\sum |g|}, \qquad
   \mathrm{power} = \frac{\sum \bar x^2}{\sum g^2}.
 
-Layers are intercepted: zeros are added before and behind their quantizers, and the
-loss is differentiated by them, so shortcuts around a layer do not count.
+Layers are intercepted: zeros are added to the inputs and outputs of their quantizers,
+and the loss is differentiated with respect to these zeros. Shortcuts around a layer
+therefore do not count.
 """
 
 from __future__ import annotations
@@ -40,24 +41,25 @@ __all__ = ['GradientPassing', 'LayerPassing', 'gradient_passing']
 
 @dataclasses.dataclass(frozen=True)
 class LayerPassing:
-  """What a layer's quantizers let pass; None where there is no quantizer.
+  """How much gradient a layer's quantizers let pass; None where there is no quantizer.
 
-  Mass and power are NaN where no gradient arrives; estimators that amplify have
-  more than 1.
+  Mass and power are NaN where no gradient arrives; they can exceed 1 for estimators
+  that amplify.
 
   Attributes:
-    path: names of the modules down to the layer, joined by slashes; with a number
-      from the second call on.
-    kind: name of its class; of an activation its own.
-    input_mean: of what enters the input quantizer, or the activation.
-    input_std: of the same.
-    input_share: share of the same with ``|x| <= half_width``.
-    input_mass: share of the gradient's l1 norm that passes it.
-    input_power: share of its squared l2 norm.
+    path: names of the modules down to the layer, joined by slashes; followed by a
+      number from the second call on.
+    kind: name of the layer's class; for an activation, its kind.
+    input_mean: mean of the values that enter the input quantizer or the activation.
+    input_std: standard deviation of these values.
+    input_share: share of these values with ``|x| <= half_width``.
+    input_mass: share of the gradient's l1 norm that passes the input quantizer or
+      the activation.
+    input_power: share of the gradient's squared l2 norm that passes it.
     saturated: share of the latent weights with ``|w| > 1``.
     kernel_mass: share of the gradient's l1 norm that passes the kernel's quantizer.
-    kernel_power: share of its squared l2 norm.
-    kernel_norm: l2 norm of the gradient of the latent weights behind it.
+    kernel_power: share of the gradient's squared l2 norm that passes it.
+    kernel_norm: l2 norm of the gradient that reaches the latent weights.
   """
 
   path: str
@@ -78,8 +80,8 @@ class GradientPassing:
   """A model's quantized layers and activations; ``str`` of it is a table.
 
   Attributes:
-    layers: in the order of their calls.
-    half_width: of the window that ``input_share`` is about.
+    layers: the layers and activations, in the order of their calls.
+    half_width: half the width of the window in which ``input_share`` counts inputs.
     loss: mean cross-entropy of the batch.
   """
 
@@ -88,7 +90,7 @@ class GradientPassing:
   loss: float
 
   def __str__(self) -> str:
-    """A table of about 100 columns."""
+    """Returns a table of about 100 columns."""
     names = [field.name for field in dataclasses.fields(LayerPassing)][2:]
     inside = f'|x|<={self.half_width:g}'
     head = ['layer', 'kind', 'mean', 'std', inside, 'x mass', 'x power']
@@ -121,25 +123,25 @@ def gradient_passing(
 ) -> GradientPassing:
   """Measures how much gradient passes each quantized layer of a model.
 
-  Also each activation of our own networks, since a hardtanh is a window too; those
-  that other models apply as functions cannot be seen.
+  Activations of this package's networks are measured too, since a hardtanh is a
+  window as well; activations that other models apply as functions cannot be seen.
 
   Args:
-    model: a linen model with quantized layers, that maps images to logits.
-    variables: as from ``model.init``.
+    model: a linen model with quantized layers that maps images to logits.
+    variables: the model's variables, as from ``model.init``.
     images: a batch, [examples, ...].
-    labels: its classes, [examples], integers; None for the classes in turn, which
-      does for a model that has learned nothing yet.
-    half_width: c > 0, of the window that the share of inputs is about.
+    labels: classes of the images, [examples], integers; None for the classes in
+      turn, which is enough for a model that has not been trained.
+    half_width: c > 0; ``input_share`` is the share of inputs with ``|x| <= c``.
     rngs: random keys of the model's call.
-    **kwargs: passed to it, such as ``train=True``.
+    **kwargs: passed to the model's call, such as ``train=True``.
 
   Returns:
-    A `GradientPassing`, numbers.
+    A `GradientPassing` of Python numbers, not of JAX arrays.
 
   Raises:
-    ValueError: for a model without quantized layers, another number of labels
-      than of images, or a ``half_width`` that is not positive.
+    ValueError: for a model without quantized layers, a number of labels other than
+      that of images, or a ``half_width`` that is not positive.
   """
   types.check_positive('half_width', half_width)
   if labels is not None and labels.shape != images.shape[:1]:
@@ -147,7 +149,7 @@ def gradient_passing(
       'labels must be integers, one for each image; got shapes '
       f'{labels.shape} and {images.shape}.'
     )
-  kinds: dict[str, str] = {}  # Of the layers, as they are traced.
+  kinds: dict[str, str] = {}  # Kind of each layer; filled by the trace.
 
   def loss(taps, variables, images, labels, rngs):
     tapped = _Tapped(taps)
@@ -184,17 +186,17 @@ def gradient_passing(
   return GradientPassing(layers, half_width, float(value))
 
 
-# Places of a layer, as keys: what enters and what leaves each quantizer.
+# Names of the taps of a layer: the inputs and outputs of its two quantizers.
 _X, _X_Q, _W, _W_Q = 'x', 'x_q', 'w', 'w_q'
 
 
 class _Tapped:
-  """An interceptor that adds zeros at the ends of quantizers.
+  """An interceptor that adds zeros (taps) to inputs and outputs of quantizers.
 
   Attributes:
-    taps: the zeros by layer and place; empty for none.
-    seen: what they are added to.
-    kinds: of the layers, in the order of their calls.
+    taps: the zeros, by layer and name of the tap; empty to add none.
+    seen: the values that they are added to.
+    kinds: kind of each layer, in the order of their calls.
   """
 
   def __init__(self, taps):
@@ -204,7 +206,7 @@ class _Tapped:
 
   def __call__(self, next_fun, args, kwargs, context):
     module, method = context.module, context.method_name
-    if method == 'stages':  # Of a network of ours: see `bitjax.nn.MLP`.
+    if method == 'stages':  # The stages of a whole network, such as an `MLP`.
       stages = next_fun(*args, **kwargs)
       return {
         name: self._stage('/'.join((*module.path, name)), stage)
@@ -230,7 +232,7 @@ class _Tapped:
     )
 
   def _stage(self, path, stage):
-    """A stage with taps; as it is if it does not quantize."""
+    """Returns the stage with taps; unchanged if it does not quantize."""
     if getattr(stage, 'quantizer', None) is None:
       return stage
     if isinstance(stage, scans.Dense):
@@ -260,9 +262,9 @@ class _Tapped:
     self.seen[name] = {}
     return name
 
-  def _tap(self, name, place, value):
-    self.seen[name][place] = value
-    zeros = self.taps.get(name, {}).get(place)
+  def _tap(self, name, tap, value):
+    self.seen[name][tap] = value
+    zeros = self.taps.get(name, {}).get(tap)
     return value if zeros is None else value + zeros
 
 
@@ -271,7 +273,7 @@ def _quantizes(layer):
 
 
 def _measure(seen, cotangents, half_width):
-  """Numbers for each layer, by the fields of `LayerPassing`."""
+  """Returns the numbers of each layer, by the fields of `LayerPassing`."""
   found = {}
   for name, values in seen.items():
     bars, numbers = cotangents[name], {}
@@ -302,8 +304,8 @@ def _measure(seen, cotangents, half_width):
 
 
 def _shares(passed, arrived):
-  """Of a gradient's l1 norm and squared l2 norm, what passed."""
-  # Divided by the largest entry first: squares of small gradients vanish.
+  """Returns the shares of a gradient's l1 norm and squared l2 norm that passed."""
+  # Divide by the largest entry first: squares of small gradients would underflow.
   passed, arrived = (x.astype(jnp.float32) for x in (passed, arrived))
   largest = jnp.max(jnp.abs(arrived))
   passed, arrived = passed / largest, arrived / largest

@@ -1,4 +1,4 @@
-"""What is said to all layers of a model at once, whatever the model passes on."""
+"""Context managers that set an option of all layers of a model at once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ['plain_convolutions', 'training_progress']
 
 @contextlib.contextmanager
 def training_progress(progress: types.Scalar) -> Iterator[None]:
-  """Calls all quantized layers with this ``progress``, wherever they are.
+  """Passes ``progress`` to all quantized layers that are called inside the context.
 
-  ``with training_progress(0.3): model.apply(...)``, in whatever is jitted. It is for
-  models that do not hand ``progress`` to their layers, such as a
-  ``flax.linen.Sequential``. What a model passes itself takes precedence.
+  Write ``with training_progress(0.3): model.apply(...)`` inside the function that is
+  jitted. This is for models that do not pass ``progress`` to their layers, such as a
+  ``flax.linen.Sequential``. A progress that a model passes itself takes precedence.
 
   Args:
-    progress: of training, in [0, 1].
+    progress: progress of training, in [0, 1].
   """
 
   def inject(next_fun, args, kwargs, context):
@@ -40,11 +40,11 @@ def training_progress(progress: types.Scalar) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-  """Makes convolutions those of XLA, gradients included, on every platform.
+  """Leaves convolutions and their gradients to XLA on every platform.
 
-  ``with plain_convolutions(): model.apply(...)``, in whatever is jitted: to compare,
-  or for derivatives by forward mode. On the CPU they are slower, and very slow in
-  loops.
+  Write ``with plain_convolutions(): model.apply(...)`` inside the function that is
+  jitted, for comparisons or for forward-mode derivatives. On the CPU these
+  convolutions are slower, and very slow in loops.
   """
 
   def replace(next_fun, args, kwargs, context):

@@ -1,16 +1,17 @@
 r"""Residual networks for small images, of any precision.
 
-Low-bit networks differ in what goes around a convolution, not only in how it is
-quantized, so that is a *variant*:
+Low-bit networks differ not only in how a convolution is quantized, but also in what
+surrounds it, which is called a *variant* here:
 
 - ``'plain'``: a shortcut around every two convolutions,
   :math:`y = f(n(c(x)))`, :math:`z = f(s(x) + n(c(y)))`.
-- ``'bireal'``: around every convolution, so that real values pass beside the bits,
-  :math:`y = f(s(x) + n(c(x)))`, :math:`z = f(y + n(c(y)))`.
-- ``'react'``: the same, with learned thresholds before every convolution and a
-  learned activation f.
+- ``'bireal'``: a shortcut around every convolution, so that real values bypass the
+  quantizers, :math:`y = f(s(x) + n(c(x)))`, :math:`z = f(y + n(c(y)))`.
+- ``'react'``: the same as ``'bireal'``, with learned thresholds before every
+  convolution and a learned activation f.
 
-c quantizes its inputs and its kernel, n normalises, s is the shortcut.
+Here c is a convolution that quantizes its inputs and its kernel, n a normalisation,
+f the activation, and s the shortcut.
 """
 
 from __future__ import annotations
@@ -32,30 +33,31 @@ SHORTCUTS = ('pad', 'projection')
 class ResNet(_blocks.Network):
   """A residual network on images, such as those of CIFAR.
 
-  A 3 x 3 convolution (no pooling), stages of blocks of two convolutions, of which
-  each but the first halves the image, the mean over places, and a classifier.
-  Layers are ``Conv_0``, ``Block_0/Conv_0``, ``Block_0/BatchNorm_1``, ...,
-  ``Dense_0``, whatever is quantized. Ready-made: `resnet20`, `resnet32`,
-  `resnet18`.
+  The network is a 3 x 3 convolution (no pooling), stages of blocks of two
+  convolutions, the mean over positions, and a classifier. Each stage but the first
+  halves the image. Layers are named ``Conv_0``, ``Block_0/Conv_0``,
+  ``Block_0/BatchNorm_1``, ..., ``Dense_0``, whatever is quantized. `resnet20`,
+  `resnet32` and `resnet18` make the usual sizes.
 
   Attributes:
-    stages: how many blocks each stage has.
-    widths: how many channels.
-    variant: ``'plain'``, ``'bireal'`` or ``'react'``. Their activations are
-      hardtanh before inputs of one bit (the sign of a ReLU's output is +1
-      throughout), else ReLU; hardtanh; RPReLU.
-    shortcut: where the shape changes: ``'pad'``, means over 2 x 2 places and
-      channels of zeros, half of them on either side (option A); or
-      ``'projection'``, a 1 x 1 convolution in full precision and a normalisation.
+    stages: number of blocks in each stage.
+    widths: number of channels in each stage.
+    variant: ``'plain'``, ``'bireal'`` or ``'react'``. The activation of ``'bireal'``
+      is hardtanh, that of ``'react'`` RPReLU, that of ``'plain'`` hardtanh before
+      one-bit inputs (the sign of a ReLU's output is +1 throughout), else ReLU.
+    shortcut: what a shortcut does where the shape changes: ``'pad'`` takes means
+      over 2 x 2 positions and adds channels of zeros, half of them on either side
+      (option A); ``'projection'`` is a 1 x 1 convolution in full precision and a
+      normalisation.
     num_classes: units of the classifier.
-    kernel_quantizer: what kernels pass through, learned or not, but for the first
-      and last layer's; None for none.
-    input_quantizer: what the inputs of the same layers pass through, learned or
-      not; None for none.
-    scaling: of quantized kernels, as that of `QuantDense`.
+    kernel_quantizer: quantizer of all kernels but those of the first and last
+      layer, learned or not; None for none.
+    input_quantizer: quantizer of the inputs of the same layers, learned or not;
+      None for none.
+    scaling: scale of quantized kernels, as in `QuantDense`.
     quantize_first: whether the first kernel is quantized too; its inputs, the
       images, never are.
-    quantize_last: whether the classifier's kernel and inputs are.
+    quantize_last: whether the classifier's kernel and inputs are quantized too.
     activation: ``'relu'``, ``'hardtanh'``, ``'identity'`` or ``'rprelu'``; None for
       the variant's.
     init_name: ``'xavier'``, ``'kaiming'`` (both uniform), ``'kaiming_normal'`` (of
@@ -63,12 +65,12 @@ class ResNet(_blocks.Network):
       ``'orthogonal'``.
     momentum: decay of the running statistics of normalisations.
     epsilon: added to variances.
-    dtype: of the computation, such as bfloat16; None for that of the images.
+    dtype: dtype of the computation, such as bfloat16; None for that of the images.
       Parameters, statistics and logits are float32.
-    precision: of the convolutions, as in ``jax.lax``.
-    axis_name: within ``jax.shard_map`` or ``jax.vmap``, the axis over which
-      examples are split: normalisations take the statistics of all of them.
-    last_init_name: initialisation of the classifier's kernel; None for that of all.
+    precision: precision of the convolutions, as in ``jax.lax``.
+    axis_name: the axis of ``jax.shard_map`` or ``jax.vmap`` over which examples are
+      split; normalisations then use the statistics of all of them. None for none.
+    last_init_name: initialiser of the classifier's kernel; None for ``init_name``.
 
   References:
     He et al., 2016, section 4.2 (https://arxiv.org/abs/1512.03385); Liu et al.,
@@ -93,9 +95,9 @@ class ResNet(_blocks.Network):
 
     Args:
       images: floating, normalised, [examples, height, width, channels].
-      train: whether normalisation uses, and updates its running statistics by,
-        those of the batch (``mutable=['batch_stats']``).
-      progress: of training, in [0, 1], for quantizers that anneal.
+      train: whether normalisation uses the statistics of the batch and updates its
+        running ones, which needs ``mutable=['batch_stats']``.
+      progress: progress of training, in [0, 1], for quantizers that anneal.
     """
     self._check()
     own = {'bireal': 'hardtanh', 'react': 'rprelu'}.get(self.variant)
@@ -110,7 +112,7 @@ class ResNet(_blocks.Network):
       inputs=False,
     )
     x = recipe.activate(recipe.norm(x, 0, train), 0)
-    place = 0
+    index = 0
     for stage, blocks in enumerate(self.stages):
       for number in range(blocks):
         block = Block(
@@ -119,10 +121,10 @@ class ResNet(_blocks.Network):
           every=self.variant != 'plain',
           shortcut=self.shortcut,
           recipe=recipe,
-          name=f'Block_{place}',
+          name=f'Block_{index}',
         )
         x = block(x, train=train, progress=progress)
-        place += 1
+        index += 1
     x = jnp.mean(x, axis=(1, 2))
     return recipe.dense(
       x, self.num_classes, progress=progress, quantized=self.quantize_last
@@ -149,10 +151,10 @@ class Block(nn.Module):
 
   Attributes:
     features: number of output channels.
-    strides: of the first convolution.
-    every: whether each convolution has a shortcut.
-    shortcut: as that of `ResNet`.
-    recipe: for the layers.
+    strides: stride of the first convolution.
+    every: whether each convolution has its own shortcut.
+    shortcut: ``'pad'`` or ``'projection'``, as in `ResNet`.
+    recipe: makes the layers.
   """
 
   features: int
@@ -167,25 +169,25 @@ class Block(nn.Module):
   ) -> types.Array:
     """Maps [examples, height, width, channels] to the next block's inputs."""
     recipe = self.recipe
-    beside = self._beside(x, train)
+    shortcut = self._shortcut(x, train)
     x = recipe.conv(x, 0, self.features, self.strides, progress=progress)
     x = recipe.norm(x, 0, train)
     if self.every:
-      x = beside = recipe.activate(x + beside, 0)
+      x = shortcut = recipe.activate(x + shortcut, 0)
     else:
       x = recipe.activate(x, 0)
     x = recipe.conv(x, 1, self.features, progress=progress)
     x = recipe.norm(x, 1, train)
-    return recipe.activate(x + beside, 1)
+    return recipe.activate(x + shortcut, 1)
 
-  def _beside(self, x, train):
-    """``x`` in the shape of the first convolution's output."""
+  def _shortcut(self, x, train):
+    """Returns ``x`` in the shape of the first convolution's output."""
     grow = self.features - x.shape[-1]
     if self.shortcut == 'projection' and (grow or self.strides > 1):
       return self.recipe.project(x, self.features, self.strides, train)
     if self.strides > 1:
       size = (self.strides, self.strides)
-      # As a convolution does it, for images of odd sides as well.
+      # 'SAME' gives the size of the convolution's output, for odd sides as well.
       mean = nn.avg_pool(x, size, size, 'SAME', count_include_pad=False)
       x = mean.astype(x.dtype)
     low = grow // 2
@@ -193,20 +195,21 @@ class Block(nn.Module):
 
 
 def resnet20(**kwargs: Any) -> ResNet:
-  """ResNet-20, 0.27 million parameters; keywords are the fields of `ResNet`."""
+  """Returns ResNet-20, 0.27 million parameters; keywords are fields of `ResNet`."""
   return ResNet(**kwargs)
 
 
 def resnet32(**kwargs: Any) -> ResNet:
-  """ResNet-32, 0.46 million parameters; keywords are the fields of `ResNet`."""
+  """Returns ResNet-32, 0.46 million parameters; keywords are fields of `ResNet`."""
   defaults: dict[str, Any] = {'stages': (5, 5, 5)}
   return ResNet(**(defaults | kwargs))
 
 
 def resnet18(**kwargs: Any) -> ResNet:
-  """ResNet-18 for images of CIFAR's size, 11.17 million parameters.
+  """Returns ResNet-18 for images of CIFAR's size, 11.17 million parameters.
 
-  Its stem is that of the small networks, its shortcuts are projections.
+  As in `resnet20`, the first layer is 3 x 3 without pooling; unlike there, shortcuts
+  are projections.
 
   Args:
     **kwargs: fields of `ResNet`.

@@ -27,21 +27,21 @@ from bitjax.nn import _trace
 
 __all__ = ['LayerSummary', 'Summary', 'summary']
 
-_LARGEST_INTEGER = 8  # Bits: wider operands are taken for floating ones.
-_WORD = 64
+_LARGEST_INTEGER = 8  # Bits; wider operands count as floating-point numbers.
+_WORD = 64  # Bits of a machine word.
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-  """What a layer, or a whole model, costs.
+  """The costs of a layer or of a whole model.
 
   Attributes:
     path: names of the modules down to the layer, joined by slashes; '' for the
       model itself.
     kind: name of its class.
-    output_shape: of one example.
-    parameters: how many trained parameters there are, by their bits.
-    statistics: how many other variables (running means and so on), by bits.
+    output_shape: shape of the output for one example; None if it has none.
+    parameters: number of trained parameters, by their bits.
+    statistics: number of other variables (running means and so on), by their bits.
     macs: multiply-accumulate operations for one example, by the bits of
       ``(input, weight)``.
   """
@@ -55,28 +55,30 @@ class LayerSummary:
 
   @property
   def memory(self) -> float:
-    """Bytes of all variables, each at its bits, packed."""
+    """Bytes of all variables, each packed at its own number of bits."""
     return self._bytes(lambda bits: bits)
 
   @property
   def int8_memory(self) -> float:
-    """Bytes if what has more than 8 bits were stored at 8."""
+    """Bytes of all variables if those of more than 8 bits were stored at 8."""
     return self._bytes(lambda bits: min(bits, 8))
 
   @property
   def float32_memory(self) -> float:
-    """Bytes if all were stored at 32 bits."""
+    """Bytes of all variables if each were stored at 32 bits."""
     return self._bytes(lambda bits: 32)
 
   @property
   def bit_operations(self) -> int:
     """BOPs for one example: ``input bits * weight bits`` for each integer MAC."""
-    return sum(a * b * n for (a, b), n in self.macs.items() if _small(a, b))
+    return sum(
+      a * b * n for (a, b), n in self.macs.items() if _both_integer(a, b)
+    )
 
   @property
   def flops(self) -> int:
     """FLOPs for one example: the MACs with an operand of more than 8 bits."""
-    return sum(n for (a, b), n in self.macs.items() if not _small(a, b))
+    return sum(n for (a, b), n in self.macs.items() if not _both_integer(a, b))
 
   @property
   def operations(self) -> float:
@@ -93,7 +95,7 @@ class Summary:
   """A model's layers and their total; ``str`` of it is a table.
 
   Attributes:
-    layers: those that have variables or multiply, in the order of their calls.
+    layers: the layers that have variables or MACs, in the order of their calls.
     total: the sums over all layers.
   """
 
@@ -101,7 +103,7 @@ class Summary:
   total: LayerSummary
 
   def __str__(self) -> str:
-    """A table of at most 100 columns."""
+    """Returns a table of at most 100 columns."""
     widths = sorted({*self.total.parameters, *self.total.statistics})
     head = ['layer', 'kind', 'output', *(f'{bits}-bit' for bits in widths)]
     table = [[*head, 'memory', 'MACs', 'bits']]
@@ -145,30 +147,32 @@ class Summary:
 def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
   """Returns what a flax.linen model costs, layer by layer.
 
-  The model is traced, not run: shapes suffice, and nothing is drawn. Products and
-  convolutions are counted in the traced program, so any module will do,
-  attention and scanned layers included; padding counts as inputs, a loop of unknown
-  length as one turn, and biases, normalisations and pooling do not count.
+  The model is traced, not run: shapes are enough, and no random numbers are drawn.
+  Products and convolutions are counted in the traced program, so any module can be
+  counted, including attention and scanned layers. Padding counts as inputs, and a
+  loop of unknown length as one iteration; biases, normalisations and pooling do not
+  count.
 
   **Bits of weights.** A module with a field ``kernel_quantizer`` stores its
-  kernels at the quantizer's bits. All other variables have those of their dtype.
-  Scales that are computed from a kernel are no variables.
+  kernels at the quantizer's bits. All other variables have the bits of their dtype.
+  Scales that are computed from a kernel are not variables.
 
-  **Bits of inputs.** Those of the module's ``input_quantizer``; else of the
-  quantizer of the activation whose output the module takes as it is (a sign
-  activation of an `MLP`, a module with a field ``quantizer``); else of an integer
-  input; else of the input's dtype. Where the model's own inputs are integers,
-  its first layer that multiplies takes them: a factor in between can be folded.
+  **Bits of inputs.** They are the bits of the module's ``input_quantizer``. Without
+  one, they are those of the quantizer whose output the module takes unchanged (that
+  of a sign activation of an `MLP`, or of a module with a field ``quantizer``). Without
+  either, they are those of the input's dtype. If the model's own inputs are integers,
+  the first layer that multiplies counts as taking them, because a factor in between
+  can be folded into its scale.
 
   Args:
     model: any linen model.
-    *inputs: what its call takes: arrays or ``jax.ShapeDtypeStruct``. The first
-      axis of the first one is that of the examples.
-    **kwargs: passed to the call, such as ``train=False``.
+    *inputs: positional arguments of its call, arrays or ``jax.ShapeDtypeStruct``. The
+      first axis of the first one is that of the examples.
+    **kwargs: keyword arguments of its call, such as ``train=False``.
 
   Raises:
     ValueError: for inputs without examples, and for a quantizer that does not
-      say how many bits it has (by an attribute ``bits``).
+      declare how many bits it has (by an attribute ``bits``).
 
   Examples:
     >>> import jax
@@ -220,7 +224,7 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
 
 
 def _owners(variables, calls):
-  """The variables by the module that they are of: (collection, name, leaf)."""
+  """Groups variables, (collection, name, leaf), by the path of their module."""
   owned = {path: [] for path in calls}
   for path, leaf in jax.tree.leaves_with_path(variables):
     collection, *names = (jax.tree_util.keystr((k,), simple=True) for k in path)
@@ -264,7 +268,7 @@ def _quantizer_bits(path, quantizer):
     ) from None
 
 
-def _small(a, b):
+def _both_integer(a, b):
   return max(a, b) <= _LARGEST_INTEGER
 
 

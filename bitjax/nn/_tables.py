@@ -1,4 +1,4 @@
-"""Tables of plain text, for what is said of a model layer by layer."""
+"""Plain-text tables for reports about the layers of a model."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ __all__ = ['align', 'shorten']
 
 
 def shorten(name: str, width: int) -> str:
-  """The end of a name that is too long."""
+  """Shortens a name to ``width`` characters; the end of a long name is kept."""
   return name if len(name) <= width else f'…{name[1 - width :]}'
 
 
 def align(table: list[list[str]], num_names: int) -> list[str]:
-  """Lines of equal columns, names to the left and numbers to the right.
+  """Formats a table with aligned columns, names to the left and numbers to the right.
 
   Args:
-    table: rows of cells; the first is the head.
-    num_names: how many columns hold names.
+    table: rows of cells; the first row is the head.
+    num_names: number of leading columns that hold names.
 
   Returns:
     The lines, with a rule below the head.
@@ -24,8 +24,8 @@ def align(table: list[list[str]], num_names: int) -> list[str]:
   lines = []
   for row in table:
     cells = [
-      cell.ljust(size) if place < num_names else cell.rjust(size)
-      for place, (cell, size) in enumerate(zip(row, sizes, strict=True))
+      cell.ljust(size) if index < num_names else cell.rjust(size)
+      for index, (cell, size) in enumerate(zip(row, sizes, strict=True))
     ]
     lines.append('  '.join(cells).rstrip())
   rule = '-' * max(map(len, lines))

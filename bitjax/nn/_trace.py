@@ -1,8 +1,8 @@
-"""What a model's layers do, read from one abstract call of it.
+"""Traces a model to find what each of its layers computes.
 
 Nothing is computed: the model is traced for shapes. Every method of every module
 is intercepted and given a name scope of its own, so that each matrix product and
-convolution of the traced program says in which layer it stands.
+convolution of the traced program names the layer that it belongs to.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _SEPARATOR = '::'
 
 @dataclasses.dataclass
 class Call:
-  """What was seen of a module.
+  """What the trace found out about a module, or about a stage of an `MLP`.
 
   Attributes:
     kind: the name of its class.
-    module: the module.
-    output_shape: of its first output, with the axis of examples.
-    input_bits: of its first input; None if that is floating and nobody
-      quantized it.
-    float_bits: of its first input's dtype, if that is floating; else 32.
-    macs: multiply-accumulate operations, of all examples together.
+    module: the module; None for a stage.
+    output_shape: shape of its first output, with the axis of examples.
+    input_bits: bits of its first input; None if that is floating and was not
+      quantized.
+    float_bits: bits of its first input's dtype, if that is floating; else 32.
+    macs: multiply-accumulate operations for all examples together.
   """
 
   kind: str
@@ -55,12 +55,12 @@ class Call:
 def trace(
   model: nn.Module, variables: types.PyTree, inputs: tuple, kwargs: dict
 ) -> dict[_Path, Call]:
-  """Returns what each module does, in the order of the first calls.
+  """Returns a `Call` for the path of each module, in the order of the first calls.
 
   Args:
     model: any linen model.
-    variables: its variables; shapes suffice.
-    inputs: the arguments of its call; shapes suffice.
+    variables: its variables; shapes are enough.
+    inputs: the arguments of its call; shapes are enough.
     kwargs: passed to ``model.apply`` as they are.
   """
   recorder = _Recorder()
@@ -80,12 +80,13 @@ def trace(
 
 
 class _Recorder:
-  """An interceptor that remembers modules, shapes, and who feeds bits to whom."""
+  """An interceptor that records modules, shapes, and the bits of quantized values."""
 
   def __init__(self):
     self.calls: dict[_Path, Call] = {}
-    # Values by identity; kept alive, so that no other takes its place.
-    self._known: dict[int, tuple[Any, int]] = {}
+    # Quantized values and their bits, by id. The entry keeps the value alive, so
+    # that no other value can get its id.
+    self._quantized: dict[int, tuple[Any, int]] = {}
 
   def __call__(self, next_fun, args, kwargs, context):
     module, method = context.module, context.method_name
@@ -105,16 +106,16 @@ class _Recorder:
     output = self._watch(call, module.path, args, run, quantizer)
     activation = getattr(module, 'quantizer', None)
     if activation is not None:
-      self._know(output, _bits.quantizer_bits(activation))
+      self._record_bits(output, _bits.quantizer_bits(activation))
     return output
 
   def _stage(self, path, stage, x):
-    """Calls a stage of a network of ours: see `bitjax.nn.MLP`."""
+    """Calls a stage of a network that applies named stages, such as an `MLP`."""
     call = self._call(path, type(stage).__name__, None)
     run = functools.partial(stage, x)
     output = self._watch(call, path, (x,), run, None)
     if isinstance(stage, scans.Activation) and stage.quantizer is not None:
-      self._know(output, _bits.quantizer_bits(stage.quantizer))
+      self._record_bits(output, _bits.quantizer_bits(stage.quantizer))
     return output
 
   def _call(self, path, kind, module):
@@ -135,17 +136,17 @@ class _Recorder:
       call.output_shape = shapes[0]
     return output
 
-  def _know(self, value, bits):
-    self._known[id(value)] = (value, bits)
+  def _record_bits(self, value, bits):
+    self._quantized[id(value)] = (value, bits)
 
   def _bits(self, x):
-    if id(x) in self._known:
-      return self._known[id(x)][1]
+    if id(x) in self._quantized:
+      return self._quantized[id(x)][1]
     return integer_bits(x.dtype)
 
 
 def integer_bits(dtype: Any) -> int | None:
-  """How many bits an integer or bool has; None for other types."""
+  """Returns how many bits an integer or bool dtype has; None for other dtypes."""
   if jnp.issubdtype(dtype, jnp.bool_):
     return 1
   if jnp.issubdtype(dtype, jnp.integer):
@@ -158,10 +159,10 @@ def _scope(path: _Path) -> str:
 
 
 def _count(jaxpr: Any, scope: str | None, times: int) -> Counter:
-  """Multiply-accumulate operations by scope; a loop of unknown length is one."""
+  """Counts MACs by scope; a loop of unknown length counts as one iteration."""
   totals: Counter = Counter()
   for eqn in jaxpr.eqns:
-    # Scopes inside of a nested program are counted from it.
+    # The name stack of a nested program starts at that program, not at the model.
     found = _SCOPE.findall(str(eqn.source_info.name_stack))
     here = found[-1] if found else scope
     name = eqn.primitive.name
@@ -170,7 +171,7 @@ def _count(jaxpr: Any, scope: str | None, times: int) -> Counter:
       continue
     repeats = times * (eqn.params['length'] if name == 'scan' else 1)
     counts = [_count(inner, here, repeats) for inner in _nested(eqn.params)]
-    if name == 'cond':  # Only one of the branches runs: the longest.
+    if name == 'cond':  # Only one branch runs: count the most expensive.
       counts = [max(counts, key=lambda count: count.total())]
     for count in counts:
       totals.update(count)
@@ -194,7 +195,7 @@ def _product_macs(eqn: Any) -> int:
 
 
 def _convolution_macs(eqn: Any) -> int:
-  """Padding counts as inputs; the zeros of a transposed convolution do not."""
+  """Counts MACs; padding counts as inputs, zeros of a transposed convolution do not."""
   kernel = eqn.invars[1].aval.shape
   features = kernel[eqn.params['dimension_numbers'].rhs_spec[0]]
   macs = math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // features

@@ -1,4 +1,4 @@
-"""VGG-small, the other network of the papers on binary networks."""
+"""VGG-small, which papers on binary networks use besides residual networks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ['VGG', 'vgg_small']
 
 
 class VGG(_blocks.Network):
-  """Convolutions one after another, pooled from stage to stage, and a classifier.
+  """A network of convolutions in stages that end in pooling, and a classifier.
 
-  Each 3 x 3 convolution is followed by a normalisation and an activation; the last
-  one of a stage by 2 x 2 max pooling before them, since bits have no maximum to
-  speak of. Layers are ``Conv_0``, ``BatchNorm_0``, ..., ``Dense_0``. Ready-made:
-  `vgg_small`.
+  Each 3 x 3 convolution is followed by a normalisation and an activation. At the end
+  of a stage, 2 x 2 max pooling comes between the convolution and these two, since the
+  maximum of binary values carries little information. Layers are named ``Conv_0``,
+  ``BatchNorm_0``, ..., ``Dense_0``. `vgg_small` makes the usual size.
 
   Attributes:
-    stages: the channels of each stage's convolutions.
+    stages: for each stage, the channels of its convolutions.
 
-  The others are those of `ResNet`; the activation is hardtanh before inputs of one
-  bit, else ReLU.
+  The other attributes are those of `ResNet`; the default activation is hardtanh
+  before one-bit inputs, else ReLU.
 
   References:
     Simonyan and Zisserman, 2015 (https://arxiv.org/abs/1409.1556); Zhang et al.,
@@ -44,11 +44,11 @@ class VGG(_blocks.Network):
     """Returns the logits, [examples, num_classes].
 
     Args:
-      images: floating, normalised, [examples, height, width, channels], as large
-        as those that the classifier was initialised for.
-      train: whether normalisation uses, and updates its running statistics by,
-        those of the batch (``mutable=['batch_stats']``).
-      progress: of training, in [0, 1], for quantizers that anneal.
+      images: floating, normalised, [examples, height, width, channels], of the same
+        size as those with which the model was initialised.
+      train: whether normalisation uses the statistics of the batch and updates its
+        running ones, which needs ``mutable=['batch_stats']``.
+      progress: progress of training, in [0, 1], for quantizers that anneal.
     """
     if not self.stages or any(not s or min(s) < 1 for s in self.stages):
       raise types.BadInput(
@@ -62,21 +62,21 @@ class VGG(_blocks.Network):
         f'images must have sides of at least {2 ** len(self.stages)}, which '
         f'pooling halves {len(self.stages)} times; got shape {x.shape}.'
       )
-    place = 0
+    index = 0
     for widths in self.stages:
       for number, width in enumerate(widths, start=1):
         x = recipe.conv(
           x,
-          place,
+          index,
           width,
           progress=progress,
-          kernel=place > 0 or self.quantize_first,
-          inputs=place > 0,
+          kernel=index > 0 or self.quantize_first,
+          inputs=index > 0,
         )
         if number == len(widths):
           x = nn.max_pool(x, (2, 2), (2, 2))
-        x = recipe.activate(recipe.norm(x, place, train), place)
-        place += 1
+        x = recipe.activate(recipe.norm(x, index, train), index)
+        index += 1
     x = x.reshape((x.shape[0], -1))
     return recipe.dense(
       x, self.num_classes, progress=progress, quantized=self.quantize_last
@@ -84,5 +84,5 @@ class VGG(_blocks.Network):
 
 
 def vgg_small(**kwargs: Any) -> VGG:
-  """VGG-small, 4.66 million parameters; keywords are the fields of `VGG`."""
+  """Returns VGG-small, 4.66 million parameters; keywords are the fields of `VGG`."""
   return VGG(**kwargs)

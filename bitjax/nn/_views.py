@@ -1,10 +1,10 @@
-"""Views of a model's layers: transparent for our networks, opaque for others.
+"""Views of a model's layers: transparent for an `MLP`, opaque for other models.
 
-A network that offers ``stages`` (see `MLP`) is looked at stage by stage. Of any
-other linen model one layer is intercepted: what it receives becomes the view's
-inputs, and the rest of the model, with the layer's output replaced, its tail. XLA
-drops what precedes the layer, since nothing depends on it any more. A `QuantDense`
-or `QuantConv` in such a model tells its quantizer and scales.
+An `MLP` is viewed stage by stage (see `MLP.stages`). In any other linen model the
+layer is intercepted: its inputs become the view's inputs, and the rest of the model,
+with the layer's output replaced, becomes the view's tail. XLA drops the computations
+that precede the layer, since nothing depends on them any more. A `QuantDense` or
+`QuantConv` in such a model provides the view's quantizer and scales.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ def layer_view(
   """Returns a model as one of its layers sees it.
 
   Args:
-    model: a `MLP`, or any linen model that maps inputs to logits.
+    model: an `MLP`, or any linen model that maps inputs to logits.
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
     layer: the layer's name, with slashes between the names of nested modules;
       '' for a model that is a layer itself.
-    quantizer: for layers of others, what the view's kernel passes through
-      before it is put into the layer; None for none. Our own bring theirs.
+    quantizer: for layers of other libraries, the quantizer that the view applies to
+      the kernel before the layer does; None for none. An `MLP`, `QuantDense` and
+      `QuantConv` have their own.
     **kwargs: passed to the model's call, such as ``progress`` or ``train``.
 
   Returns:
-    A `scans.LayerView`; its tail is opaque unless the model offers ``stages``.
+    A `scans.LayerView`; its tail is opaque unless the model is an `MLP`.
 
   Raises:
     ValueError: if the model has no layer of that name with a kernel, or calls it
@@ -73,22 +74,22 @@ def network_view(
   labels: types.Array,
   **kwargs: Any,
 ) -> scans.LayerView:
-  """Returns a network as if it were one layer: all its weights move.
+  """Returns a network viewed as one layer, so that all its weights can move.
 
   Args:
-    model: a `MLP`; of other models only single layers can be looked at.
+    model: an `MLP`; other models can be viewed one layer at a time only.
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
     **kwargs: passed to the model's call, such as ``progress`` or ``train``.
 
   Returns:
-    A `scans.LayerView` with a kernel of [weights], the kernels of all layers;
-    ``view.product.split`` takes such a vector apart.
+    A `scans.LayerView` whose kernel, [weights], joins the kernels of all layers;
+    ``view.product.split`` splits such a vector into kernels.
 
   Raises:
     ValueError: for another kind of model, if inputs and labels differ in number,
-      or as `scans.network_view`.
+      or if `scans.network_view` raises it.
   """
   if not isinstance(model, _mlp.MLP):
     raise types.BadInput(
@@ -113,12 +114,12 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
   stages = model.apply(variables, inputs, method='stages', **kwargs)
   names = list(stages)
   _check_layer(layer, [n for n in names if n.startswith('Dense_')])
-  place = names.index(layer)
+  index = names.index(layer)
   x = _mlp.flatten(inputs)
-  for name in names[:place]:
+  for name in names[:index]:
     x = stages[name](x)
   dense = stages[layer]
-  tail = (stages[name] for name in names[place + 1 :])
+  tail = (stages[name] for name in names[index + 1 :])
   return scans.LayerView(
     inputs=x,
     kernel=dense.kernel,
@@ -131,7 +132,7 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
 
 
 def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
-  path = tuple(filter(None, layer.split('/')))  # The model itself: ().
+  path = tuple(filter(None, layer.split('/')))  # () is the model itself.
   calls = []
 
   def record(next_fun, args, call_kwargs, context):
@@ -201,7 +202,7 @@ class _Cast:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Product:
-  """The layer itself, with another kernel."""
+  """A product of inputs and a kernel: the layer itself, applied with that kernel."""
 
   module: nn.Module = dataclasses.field(metadata={'static': True})
   variables: types.PyTree

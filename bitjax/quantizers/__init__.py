@@ -1,11 +1,11 @@
 """Quantizers: what the forward pass does, and what the backward pass pretends.
 
 A *staircase* is the function that the forward pass computes; its derivative is
-zero wherever it exists. An *estimator* says what the backward pass puts in the
-place of that derivative. `attach` joins one of each to a quantizer. All three
-are callable pytrees: their hyperparameters are leaves, so a sweep may vmap over
-them and a schedule may anneal them. A quantizer with parameters that are learned
-is a `Quantizer`, an ``init`` and an ``apply``.
+zero wherever it exists. An *estimator* says what the backward pass puts in
+place of that derivative. `attach` joins a staircase and an estimator into a
+quantizer. All three are callable pytrees: their hyperparameters are leaves, so a
+sweep may vmap over them and a schedule may anneal them. A quantizer with learned
+parameters is a `Quantizer`: a pair of functions, ``init`` and ``apply``.
 """
 
 from bitjax.quantizers._annealed import error_decay

@@ -1,7 +1,7 @@
-r"""Estimators that anneal: easy gradients first, faithful ones at last.
+r"""Estimators that anneal: wide pseudo-derivatives first, faithful ones at the end.
 
-Each starts wide, so that every latent weight is moved, and narrows towards the
-derivative of the sign itself as ``progress`` goes from 0 to 1.
+Each starts wide, so that most latent weights receive a gradient, and narrows
+towards the derivative of the sign itself as ``progress`` goes from 0 to 1.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ __all__ = ['error_decay', 'rbnn', 'reste', 'shrinking_window']
 def error_decay(
   t_min: types.Scalar = 0.1, t_max: types.Scalar = 10.0
 ) -> _attach.Estimator:
-  r"""IR-Net's error decay estimator: a tanh that becomes steeper.
+  r"""Multiplies the gradient by the derivative of an ever steeper tanh (IR-Net).
 
   .. math:: \bar x = g \, k t \, (1 - \tanh^2(t x)), \quad
     t = t_\min (t_\max / t_\min)^p, \quad k = \max(1 / t, 1)
 
-  While t <= 1 its peak is 1 and its mass falls from ``2 / t_min`` to 2; from
-  there on the mass stays and the peak rises to ``t_max``.
+  where p is the progress. While t <= 1, the factor on g has a peak of 1 and a
+  mass (its integral over x) that falls from ``2 / t_min`` to 2; after that the mass
+  stays 2 and the peak rises to ``t_max``.
 
   Args:
-    t_min: the slope at progress 0, > 0. The paper's is 0.1; the authors' code
-      for ResNet-20 with binary activations has 1e-3.
-    t_max: the slope at progress 1, > 0.
+    t_min: the tanh's slope t at progress 0, > 0. The paper uses 0.1, the authors'
+      code for ResNet-20 with binary activations 1e-3.
+    t_max: t at progress 1, > 0.
 
   Returns:
-    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+    An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
 
   Raises:
     ValueError: if a concrete ``t_min`` or ``t_max`` is not positive.
@@ -52,7 +53,7 @@ def error_decay(
 def _error_decay(t_min, t_max, g, x, x_q, progress):
   del x_q
   t = _maths.geometric(t_min, t_max, progress)
-  # k t = max(1 / t, 1) t.
+  # k t = max(1 / t, 1) t = max(1, t).
   return g * jnp.maximum(t, 1.0) * _maths.sech2(t * _maths.widen(x))
 
 
@@ -62,28 +63,28 @@ def rbnn(
   *,
   activations: bool = False,
 ) -> _attach.Estimator:
-  r"""RBNN's training-aware approximation: a triangle that becomes steeper.
+  r"""Multiplies the gradient by a triangle that becomes ever steeper (RBNN).
 
   .. math:: \bar x = g \max(0, k (\sqrt2 \, t - t^2 |x|)), \quad
     t = t_\min (t_\max / t_\min)^p, \quad k = \max(1 / t, 1)
 
-  Its half-width is :math:`\sqrt2 / t`, its mass 2 k.
+  where p is the progress. The triangle's half-width is :math:`\sqrt2 / t`, its mass
+  (its integral over x) 2 k.
 
   Args:
-    t_min: the slope at progress 0, > 0.
-    t_max: the slope at progress 1, > 0.
-    activations: the rule that the authors' code has for activations: k = 1, and
-      max(t, 1) in the place of t, so that nothing anneals before t = 1.
+    t_min: t at progress 0, > 0.
+    t_max: t at progress 1, > 0.
+    activations: whether to use the rule of the authors' code for activations:
+      k = 1, and max(t, 1) in place of t, so that nothing anneals before t = 1.
 
   Returns:
-    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+    An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
 
   Raises:
     ValueError: if a concrete ``t_min`` or ``t_max`` is not positive.
 
   References:
-    Lin et al., Rotated binary neural network, 2020, training-aware
-    approximation
+    Lin et al., Rotated binary neural network, 2020, training-aware approximation
     (https://arxiv.org/abs/2009.13055).
   """
   types.check_positive('t_min', t_min)
@@ -95,7 +96,7 @@ def rbnn(
 def _rbnn(t_min, t_max, g, x, x_q, progress):
   del x_q
   t = _maths.geometric(t_min, t_max, progress)
-  # k t = max(1 / t, 1) t.
+  # k t = max(1 / t, 1) t = max(1, t).
   return g * jnp.maximum(t, 1.0) * _triangle(t, x)
 
 
@@ -114,7 +115,7 @@ def reste(
   inner: types.Scalar = 0.1,
   outer: types.Scalar = 1.5,
 ) -> _attach.Estimator:
-  r"""The rectified estimator: the derivative of a power, cut at both ends.
+  r"""Multiplies the gradient by a power's derivative, cut at both ends (ReSTE).
 
   .. math:: \bar x = g \begin{cases}
     m^{1/o} / m & |x| \le m \\
@@ -122,16 +123,17 @@ def reste(
     0 & |x| > t \end{cases}, \qquad
     o = 1 + (1 - \cos(\pi p / 2)) (o_{end} - 1)
 
-  At progress 0 it is ``window(t)``. The first case is the difference quotient
-  of the power, whose derivative is infinite at 0.
+  where p is the progress. At progress 0 it equals ``window(t)``. The power is
+  :math:`|x|^{1/o}` with the sign of x; its derivative is infinite at 0, so the
+  first case is its difference quotient instead.
 
   Args:
-    o_end: the power's root at progress 1, >= 1.
-    inner: m > 0, where the difference quotient ends.
+    o_end: o at progress 1, >= 1.
+    inner: m > 0, up to which the difference quotient is used.
     outer: t > m, beyond which nothing passes.
 
   Returns:
-    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+    An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
     ValueError: if a concrete ``o_end`` is below 1, ``inner`` is not positive,
@@ -159,20 +161,20 @@ def _reste(o_end, inner, outer, g, x, x_q, progress):
 def shrinking_window(
   start: types.Scalar = 1.0, end: types.Scalar = 0.1
 ) -> _attach.Estimator:
-  r"""A window that shrinks and loses no mass: the derivative of a hardtanh.
+  r"""Passes the gradient in a window that shrinks but keeps its mass.
 
   .. math:: \bar x = \frac gc \, 1[|x| \le c], \qquad
     c = c_0 (c_1 / c_0)^p
 
-  The true derivative of `progressive_hardtanh` with the same arguments, which is
-  what BoolNet trains its weights with.
+  where p is the progress. It is the true derivative of `progressive_hardtanh` with
+  the same arguments; BoolNet trains its weights with it.
 
   Args:
     start: c at progress 0, > 0, in the units of ``x``.
     end: c at progress 1, > 0.
 
   Returns:
-    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+    An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
     ValueError: if a concrete argument is not positive.

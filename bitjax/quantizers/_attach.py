@@ -4,7 +4,8 @@ With a staircase ``q`` and an estimator ``e`` the quantizer computes
 
 .. math:: y = q(x), \qquad \bar x = e(\bar y, x, y, p)
 
-where ``p`` in [0, 1] is the progress of training, for estimators that anneal.
+where bars mark cotangents, and ``p`` in [0, 1] is the progress of training, which
+estimators that anneal use.
 This is the only place in the library where a derivative is not the true one.
 """
 
@@ -32,10 +33,10 @@ __all__ = [
 
 
 class Staircase(Protocol):
-  """Forward rule ``(x) -> x_q``.
+  """The forward rule ``(x) -> x_q`` of a quantizer.
 
-  A random one also takes ``key``; one that remembers also takes ``state``. One
-  that is elementwise and monotone may say so by offering its levels (see
+  A random staircase also takes ``key``; one with memory also takes ``state``. An
+  elementwise, monotone staircase may say so by offering its levels (see
   `bitjax.scans.Neighbours`).
   """
 
@@ -47,15 +48,18 @@ class Staircase(Protocol):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Annealed:
-  """A staircase that is reached by and by: its forward pass takes the progress.
+  """A staircase that is approached gradually: its forward pass takes the progress.
 
-  `attach` passes it the progress it is called with; a staircase that is not
-  `Annealed` never sees it. At progress 1, the default, it must be the staircase
-  itself, so that what is deployed is quantized.
+  A quantizer made by `attach` hands it the progress that it is called with; a
+  staircase that is not `Annealed` never sees the progress. At progress 1, the
+  default, the rule must be the staircase itself, so that deployed weights are
+  quantized.
 
   Attributes:
-    rule: ``(x, *, progress) -> x_q``, a callable pytree; ``key`` too if random.
-    bits: of the staircase at progress 1; None if the rule, or nobody, says so.
+    rule: ``(x, *, progress) -> x_q``, a callable pytree; it also takes ``key`` if
+      it is random.
+    bits: the number of bits of the staircase at progress 1; None if the rule
+      declares it, or if it is unknown.
   """
 
   rule: Callable[..., types.Array]
@@ -68,14 +72,14 @@ class Annealed:
     progress: types.Scalar = 1.0,
     **given: types.Array,
   ) -> types.Array:
-    """Returns ``x`` as far quantized as ``progress`` says."""
+    """Returns ``x``, quantized to the degree that ``progress`` sets."""
     x = _channels.check_floating(x)
     types.check_range('progress', progress, 0.0, 1.0)
     return self.rule(x, progress=progress, **given)
 
 
 class Estimator(Protocol):
-  """Backward rule ``(g, x, x_q, progress) -> x_bar``."""
+  """The backward rule ``(g, x, x_q, progress) -> x_bar`` of a quantizer."""
 
   def __call__(
     self,
@@ -84,12 +88,12 @@ class Estimator(Protocol):
     x_q: types.Array,
     progress: types.Scalar,
   ) -> types.Array:
-    """Returns the cotangent of ``x``, given ``g``, that of ``x_q``."""
+    """Returns the cotangent of ``x``, given ``g``, the cotangent of ``x_q``."""
     ...
 
 
 class Quantize(Protocol):
-  """What `attach` returns: ``quantize(x, *, progress=1.0, key=None)``."""
+  """A quantizer as `attach` returns it: ``quantize(x, *, progress=1.0, key=None)``."""
 
   def __call__(
     self,
@@ -103,29 +107,30 @@ class Quantize(Protocol):
 
 
 def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
-  r"""Returns ``quantize``: ``staircase`` forward, ``estimator`` backward.
+  r"""Returns a quantizer: ``staircase`` in the forward pass, ``estimator`` backward.
 
   Both are callable pytrees and *arguments* of the differentiated function, so
   one compiled step serves a whole schedule, and ``vmap`` may sweep over any
-  hyperparameter. A function of Python will do as well, but what it closes over
-  is a constant: no tracer may be among it.
+  hyperparameter. A plain Python function works as well, but whatever it closes
+  over is a constant, so it must not close over a tracer.
 
   Args:
-    staircase: ``(x) -> x_q``, of any shape; ``(x, *, key) -> x_q`` if random,
-      ``(x, *, state) -> x_q`` if it remembers what it returned last; `Annealed` if
-      it also takes the progress.
-    estimator: ``(g, x, x_q, progress) -> x_bar``, shapes as ``x``.
+    staircase: ``(x) -> x_q``, for ``x`` of any shape; ``(x, *, key) -> x_q`` if it
+      is random, ``(x, *, state) -> x_q`` if it has memory (its state is its own last
+      output); `Annealed` if it also takes the progress.
+    estimator: ``(g, x, x_q, progress) -> x_bar``; ``g``, ``x_q`` and ``x_bar`` have
+      the shape of ``x``.
 
   Returns:
     ``quantize(x, *, progress=1.0, key=None, state=None) -> x_q``, a callable
     pytree. The cotangent of ``x`` has the dtype of ``x``, whatever the dtype
-    of ``x_q``. A key is ignored by a staircase that does not draw.
+    of ``x_q``. A staircase that is not random ignores the key.
 
   Raises:
     ValueError: for a staircase or an estimator that cannot be called with such
-      arguments; when called, for an ``x`` that is not floating, a concrete
-      ``progress`` outside [0, 1], a random staircase without a key, and a state
-      for one that does not remember.
+      arguments. The quantizer raises it for an ``x`` that is not floating, a
+      concrete ``progress`` outside [0, 1], a random staircase without a key, and
+      a state for a staircase without memory.
 
   References:
     Bengio et al., Estimating or propagating gradients through stochastic
@@ -146,7 +151,8 @@ def _quantize(staircase, estimator, x, *, progress=1.0, key=None, state=None):
   x = _channels.check_floating(x)
   types.check_range('progress', progress, 0.0, 1.0)
   given = {}
-  rule = getattr(staircase, 'rule', staircase)  # What anneals asks by its rule.
+  # An `Annealed` staircase declares its keywords on its inner rule.
+  rule = getattr(staircase, 'rule', staircase)
   if (asked := _callables.parameter(rule, 'key')) is not None:
     given['key'] = key
     if key is None and asked.default is asked.empty:
@@ -163,7 +169,7 @@ def _quantize(staircase, estimator, x, *, progress=1.0, key=None, state=None):
   if isinstance(staircase, Annealed):
     given['progress'] = progress
   if given:
-    # Not Partial(staircase, ...): that hides the staircase's leaves from JAX.
+    # Partial(staircase, **given) would hide the staircase's leaves from JAX.
     staircase = jax.tree_util.Partial(_given, staircase, given)
   return _straight_through(x, staircase, estimator, progress)
 
@@ -174,7 +180,7 @@ def _given(staircase, given, x):
 
 @jax.custom_vjp
 def _straight_through(x, staircase, estimator, progress):
-  del estimator, progress  # Only the backward pass pretends.
+  del estimator, progress  # Only the backward pass uses them.
   return staircase(x)
 
 
@@ -195,9 +201,9 @@ _straight_through.defvjp(_forward, _backward)
 def staircase(quantize: Callable[..., types.Array] | None) -> Any:
   """Returns the staircase inside a quantizer, or None if none is known.
 
-  Known are those that `attach` joined, also with progress or learned parameters
-  filled in; objects of other kinds may offer an attribute ``staircase``. Exact
-  scans ask it for its levels (see `bitjax.scans.Neighbours`).
+  It is known for quantizers made by `attach`. Objects of other kinds, such as those
+  from `at_progress` and `bind`, may offer it as an attribute ``staircase``. Exact
+  scans ask the staircase for its levels (see `bitjax.scans.Neighbours`).
 
   Args:
     quantize: a quantizer, or None.

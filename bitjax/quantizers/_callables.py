@@ -1,4 +1,4 @@
-"""What can be called with what: functions as pytrees, and their parameters."""
+"""Turns functions into callable pytrees, and looks up their parameters."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ['as_pytree', 'parameter']
 
 
 def as_pytree(name: str, rule: Any, arguments: tuple[str, ...]) -> Any:
-  """``rule`` as a callable pytree, without leaves if it is a plain function.
+  """Returns ``rule`` as a callable pytree, without leaves if it is a plain function.
 
   Args:
-    name: of the argument that it is, for the error.
+    name: what the caller's own argument is called, for the error message.
     rule: a callable.
-    arguments: those without a keyword that it is going to be called with.
+    arguments: the names of the positional arguments that it will be called with.
 
   Raises:
-    ValueError: if it cannot be called with them.
+    ValueError: if ``rule`` cannot be called with these arguments.
   """
   wanted = f'{name} must be a function ({", ".join(arguments)})'
   if hasattr(rule, 'apply') and hasattr(rule, 'init'):
@@ -37,7 +37,7 @@ def as_pytree(name: str, rule: Any, arguments: tuple[str, ...]) -> Any:
     raise types.BadInput(
       f'{wanted}; got {rule!r}. Is it a factory that has yet to be called?'
     ) from None
-  except ValueError:  # Some builtins do not tell.
+  except ValueError:  # Some builtins have no signature to inspect.
     pass
   if jax.tree_util.all_leaves([rule]):
     return jax.tree_util.Partial(rule)
@@ -45,10 +45,10 @@ def as_pytree(name: str, rule: Any, arguments: tuple[str, ...]) -> Any:
 
 
 def parameter(rule: Any, name: str) -> inspect.Parameter | None:
-  """The parameter of that name of what is called, or None."""
+  """Returns the parameter of ``rule`` called ``name``, or None if it has none."""
   if not callable(rule):
     return None
   try:
     return inspect.signature(rule).parameters.get(name)
-  except ValueError:  # Some builtins do not tell.
+  except ValueError:  # Some builtins have no signature to inspect.
     return None

@@ -1,4 +1,4 @@
-"""Parameters with one value per channel, and the checks that go with them."""
+"""Helpers for parameters with one value per channel, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_BITS = 16  # Codes of more bits are not all distinct after float32 division.
 def reduced_axes(
   x: types.Array, channel_axis: int | None
 ) -> tuple[int, ...] | None:
-  """All axes but the channels', or None, all axes, for no channels."""
+  """Returns all axes but the channel axis; None, for all axes, if there is none."""
   if channel_axis is None:
     return None
   if not -x.ndim <= channel_axis < x.ndim:
@@ -38,7 +38,7 @@ def reduced_axes(
 def shape_of_channels(
   x: types.Array, channel_axis: int | None
 ) -> tuple[int, ...]:
-  """Shape of a parameter of ``x``: [channels], or [] for no channels."""
+  """Returns the shape of a parameter of ``x``: [channels], or [] without channels."""
   axes = reduced_axes(x, channel_axis)
   if axes is None:
     return ()
@@ -51,12 +51,12 @@ def align(
   x: types.Array,
   channel_axis: int | None,
 ) -> types.Array:
-  """A parameter as an array that broadcasts against ``x``.
+  """Returns a parameter as an array that broadcasts against ``x``.
 
   Args:
-    name: of the parameter, for the error.
-    value: scalar or [channels].
-    x: what it is for.
+    name: the parameter's name, for the error message.
+    value: the parameter, scalar or [channels].
+    x: the array that the parameter is for.
     channel_axis: the channels' axis in ``x``; None for a scalar parameter.
 
   Raises:
@@ -77,13 +77,13 @@ def align(
 def num_per_channel(
   x: types.Array, channel_axis: int | None, batch_axes: int = 0
 ) -> int:
-  """How many elements of an example share one parameter."""
+  """Returns how many elements of one example share a parameter."""
   channels = math.prod(shape_of_channels(x, channel_axis))
   return math.prod(x.shape[batch_axes:]) // max(channels, 1)
 
 
 def check_bits(bits: int, minimum: int = 1) -> None:
-  """Raises a ``ValueError`` unless ``bits`` is an integer in its range."""
+  """Raises a ``ValueError`` unless ``bits`` is an integer in [minimum, MAX_BITS]."""
   is_integer = isinstance(bits, int) and not isinstance(bits, bool)
   if not is_integer or not minimum <= bits <= MAX_BITS:
     raise types.BadInput(
@@ -92,7 +92,7 @@ def check_bits(bits: int, minimum: int = 1) -> None:
 
 
 def check_floating(x: types.Array) -> types.Array:
-  """``x`` as an array; a ``ValueError`` if it is not floating."""
+  """Returns ``x`` as an array; raises a ``ValueError`` if it is not floating."""
   x = jnp.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise types.BadInput(

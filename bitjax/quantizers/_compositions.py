@@ -1,7 +1,7 @@
-r"""Quantizers made of others: standardised, scaled, and DoReFa's two.
+r"""Quantizers built from others: standardised, scaled, and DoReFa's two.
 
-Each is a callable pytree like those of `attach`, and all gradients beside the
-attached ones are those of automatic differentiation.
+Each is a callable pytree like those that `attach` returns. All its gradients,
+except those of attached estimators, come from automatic differentiation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DOREFA_VARIANTS = ('authors', 'larq', 'identity')
 def standardized(
   quantize: _attach.Quantize, *, detached: bool = False
 ) -> _attach.Quantize:
-  r"""Quantizes weights after taking off each unit's mean and deviation.
+  r"""Standardises each unit's weights to mean 0 and deviation 1, then quantizes them.
 
   .. math:: y = q(\hat w), \qquad \hat w_{ij} = \frac{w_{ij} - m_j}{\sigma_j},
     \qquad \sigma_j^2 = \frac{1}{n - 1} \sum_i (w_{ij} - m_j)^2
@@ -48,20 +48,20 @@ def standardized(
     - \frac1n \sum_k \bar{\hat w}_{kj}
     - \frac{\hat w_{ij}}{n - 1} \sum_k \hat w_{kj} \bar{\hat w}_{kj} \right),
 
-  or, ``detached``, through none: :math:`\bar{\hat w}_{ij} / \sigma_j`.
+  or, if ``detached``, through neither: :math:`\bar{\hat w}_{ij} / \sigma_j`.
 
   Args:
-    quantize: q, of kernels [..., units].
-    detached: whether mean and deviation are constants of differentiation.
+    quantize: q, a quantizer of kernels [..., units].
+    detached: whether differentiation treats mean and deviation as constants.
 
   Returns:
-    A quantizer of kernels. It draws or remembers if ``quantize`` does. A unit
+    A quantizer of kernels. It needs a key or a state if ``quantize`` does. A unit
     whose weights are all equal becomes q(0), one with an infinite or NaN weight
     q(NaN).
 
   Raises:
-    ValueError: for a ``quantize`` that cannot be called with ``x``; when
-      called, for fewer than two weights for each unit.
+    ValueError: for a ``quantize`` that cannot be called with ``x``. The quantizer
+      raises it for a kernel with fewer than two weights for each unit.
 
   References:
     Qin et al., IR-Net, 2020, balanced and standardized weights
@@ -83,7 +83,7 @@ class _Standardized:
     )
 
   def initial(self, x):
-    """The state of the quantizer within; see `initial_state`."""
+    """Returns the initial state of the inner quantizer; see `initial_state`."""
     standard = self._standard(_channels.check_floating(x))
     return _hysteresis.initial_state(self.quantize, standard)
 
@@ -113,21 +113,21 @@ def scaled(
     \bar w = q'(\alpha \bar y) + \frac{\partial \alpha}{\partial w}
     \sum q \, \bar y,
 
-  the second term only if the scaling is not detached. A layer that scales the
-  *product* instead (``scaling=`` of `bitjax.nn`) computes the same and keeps sums
-  of integers exact.
+  where the second term is absent if the scaling is detached. A layer that scales
+  the *product* instead (``scaling=`` of `bitjax.nn`) computes the same and keeps
+  sums of integers exact.
 
   Args:
-    quantize: q, of kernels [..., units].
-    scaling: alpha, to [units] or [].
+    quantize: q, a quantizer of kernels [..., units].
+    scaling: alpha, from a kernel to a scale, [units] or [].
 
   Returns:
-    A quantizer of kernels. It draws if ``quantize`` does. An infinite or NaN
-    weight makes those that share its scale infinite or NaN.
+    A quantizer of kernels. It needs a key if ``quantize`` does. An infinite or NaN
+    weight makes all weights that share its scale infinite or NaN.
 
   Raises:
-    ValueError: for a ``quantize`` that cannot be called with ``x``, or that
-      remembers: what it returned last is no longer known from the product.
+    ValueError: for a ``quantize`` that cannot be called with ``x``, or that has
+      memory: its state is its last output, which the product hides.
 
   References:
     Rastegari et al., XNOR-Net, 2016, the optimal scale of binary weights
@@ -162,7 +162,7 @@ class _Scaled:
 
 
 def dorefa_activations(bits: int) -> _attach.Quantize:
-  r"""DoReFa's activations: clipped to [0, 1] and rounded to ``bits`` bits.
+  r"""Clips activations to [0, 1] and rounds them to ``bits`` bits (DoReFa).
 
   .. math:: y = \frac1n \mathrm{round}(n \, \mathrm{clip}(x, 0, 1)), \qquad
     \bar x = \bar y \, 1[0 \le x \le 1], \qquad n = 2^b - 1
@@ -207,12 +207,12 @@ def _rounded(grid, x, progress=1.0):
 
 
 def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
-  r"""DoReFa's weights: squashed by tanh, then rounded to ``bits`` bits.
+  r"""Squashes weights by tanh, then rounds them to ``bits`` bits (DoReFa).
 
   .. math:: y = 2 r(u) - 1, \qquad u = \frac{\tanh w}{2 m} + \frac12, \qquad
     m = \max |\tanh w|, \qquad r(u) = \frac1n \mathrm{round}(n u)
 
-  The straight-through estimator is on the rounding only:
+  The straight-through estimator is applied to the rounding only:
 
   .. math:: \bar w = (1 - \tanh^2 w) \left( \frac{\bar y}{m}
     - [\text{w attains } m] \, \frac{\mathrm{sgn}(w)}{m^2}
@@ -229,12 +229,12 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
 
   Args:
     bits: b, in [1, 16].
-    variant: whose.
+    variant: whose gradient and whose rule for one bit to use; see the table.
 
   Returns:
     A quantizer. u = 1/2 for weights that are all zero. A NaN weight makes all
-    NaN. An infinite one counts as the largest, as its tanh is 1, but makes the
-    scale of one bit (the authors') infinite.
+    weights NaN. An infinite one counts as the largest, since its tanh is 1, but
+    makes the scale infinite in the authors' rule for one bit.
 
   Raises:
     ValueError: for bits out of range or an unknown variant.
@@ -253,7 +253,7 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _MeanTimesSign:
-  """E|w| sign(w) as one staircase, so that one identity is its gradient."""
+  """``mean|w| * sign(w)`` as one staircase, so that its whole gradient is 1."""
 
   bits = 1
 

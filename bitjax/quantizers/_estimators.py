@@ -23,7 +23,7 @@ def identity() -> _attach.Estimator:
   .. math:: \bar x = g
 
   Returns:
-    An estimator, to which ``x`` does not matter, be it infinite or NaN.
+    An estimator that ignores ``x``, even where it is infinite or NaN.
 
   References:
     Bengio et al., 2013, the straight-through estimator
@@ -52,12 +52,12 @@ def window(
 
   Args:
     half_width: c > 0, in the units of ``x``.
-    gain: a, a factor on what passes.
-    inclusive: whether the edges pass, as in larq and brevitas; some code of
-      XNOR-Net has ``|x| < half_width``.
+    gain: a, the factor on gradients that pass.
+    inclusive: whether gradients pass at the edges, as in larq and brevitas; some
+      code of XNOR-Net has ``|x| < half_width``.
 
   Returns:
-    An estimator. ``x = NaN`` passes nothing; so does an infinite ``x``.
+    An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
     ValueError: if a concrete ``half_width`` is not positive.
@@ -89,18 +89,19 @@ def clip(
   .. math:: \bar x = \frac1B \, \mathrm{clip}(B g, -l, l)
     = \mathrm{clip}(g, -l / B, l / B)
 
-  With the default ``B = 1`` it clips the gradient as it arrives, that of the
-  *mean* loss. For ``num_examples = B``, the batch size, it clips each example's
-  gradient of its *own* loss wherever each example has an ``x`` of its own, since
-  it receives 1/B times the gradient of its loss: on activations [B, ...], and on
-  weights that are copied first, ``quantize(jnp.broadcast_to(w, (B, *w.shape)))``.
-  Weights that a ``vmap`` over the examples merely shares are quantized once,
-  outside of it, and receive one sum: there take the mean of ``vmap(grad(...))``
-  of the examples' own losses, with ``B = 1``.
+  With the default ``B = 1`` it clips the gradient as it arrives, which is that of
+  the *mean* loss. With ``num_examples = B``, the batch size, it clips each example's
+  gradient of its *own* loss. This requires that each example has an ``x`` of its
+  own, which then receives 1/B times the gradient of that example's loss: activations
+  [B, ...], or weights that are copied first,
+  ``quantize(jnp.broadcast_to(w, (B, *w.shape)))``. Weights that the examples share
+  under a ``vmap`` are quantized once, outside of it, and receive a single sum: for
+  these use ``B = 1``, and take the mean of ``vmap(grad(...))`` of the examples' own
+  losses.
 
   Args:
     limit: l > 0, in units of loss per unit of ``x``.
-    num_examples: B, over how many examples the loss is a mean.
+    num_examples: B, the number of examples that the loss is a mean over.
 
   Returns:
     An estimator. Infinite gradients become ``+-limit / num_examples``; NaN
@@ -126,16 +127,18 @@ def clip_quantile(quantile: types.Scalar = 0.99) -> _attach.Estimator:
   .. math:: \bar x = \mathrm{clip}(g, -l, l), \qquad
     l = \text{the } q \text{-quantile of } |g| \text{ over the whole tensor}
 
-  The limit is a magnitude that occurs: the least one with a share q of the others
-  below or at it. Under ``vmap`` the tensor is that of one lane. It is sorted: over
-  an axis of a mesh that is explicit, it has to be replicated first.
+  The limit is one of the magnitudes: the smallest with at least a share q of the
+  others at or below it. Under ``vmap`` the tensor is that of one lane. The magnitudes
+  are sorted, so a tensor that is sharded over an explicit mesh axis must be
+  replicated first.
 
   Args:
     quantile: q in [0, 1]; 1 clips nothing.
 
   Returns:
-    An estimator. NaN gradients stay NaN and do not count; infinite ones become
-    the limit, which is infinite only if more than a share 1 - q of them is.
+    An estimator. NaN gradients stay NaN and are left out of the quantile. Infinite
+    ones become the limit, which is itself infinite only if more than a share 1 - q
+    of the gradients is infinite.
 
   Raises:
     ValueError: if a concrete ``quantile`` is outside [0, 1].

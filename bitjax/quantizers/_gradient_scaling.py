@@ -1,9 +1,9 @@
-r"""Element-wise gradient scaling: how far x is from its level scales its gradient.
+r"""Element-wise gradient scaling: the distance of x from its level scales its gradient.
 
 The straight-through estimator gives every x of an interval the same gradient. The
-loss, however, was computed at the level; if its curvature there is known, the
-gradient at x differs by the curvature times the distance. EWGS approximates that
-with one factor delta for a whole tensor.
+loss, however, was computed at the level: the gradient at x differs from that at the
+level by the curvature times the distance. EWGS approximates this difference with
+one factor delta for a whole tensor.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ def ewgs(
   low: types.Scalar = -1.0,
   high: types.Scalar = 1.0,
 ) -> _attach.Estimator:
-  r"""Scales each gradient by the quantization error, and clips like the forward.
+  r"""Scales gradients by the quantization error; passes none outside [low, high].
 
   .. math:: \bar x = g \, \left( 1 + \delta \, \mathrm{sgn}(g) \,
     \frac{x - x_q}{u - l} \right) 1[l \le x \le u]
 
-  A gradient that drives x away from its level grows, one that drives it back
-  shrinks. The paper normalises x to [0, 1]; delta has the units of that.
+  A gradient grows where a descent step moves x back towards its level, and shrinks
+  where it moves x further away. The paper normalises x to [0, 1], and delta refers
+  to that scale.
 
   Args:
-    delta: >= 0. The paper's initial value is 1e-3; see `ewgs_delta`.
+    delta: the factor, >= 0. The paper's initial value is 1e-3; see `ewgs_delta`.
     low: l, the lowest level.
     high: u > l, the highest level.
 
   Returns:
-    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+    An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
     ValueError: if a concrete ``delta`` is negative, or ``high`` not above
@@ -66,7 +67,7 @@ def _ewgs(delta, low, high, g, x, x_q, progress):
 def ewgs_delta(
   hessian_traces: types.Array, gradients: types.Array
 ) -> types.Array:
-  r"""The delta that the curvature asks for: mean curvature over gradient size.
+  r"""Returns EWGS's delta: the mean curvature over three deviations of the gradient.
 
   .. math:: \delta = \max \left( 0, \frac1B \sum_b
     \frac{\mathrm{Tr}(H_b) / N}{3 \, \mathrm{std}(g_b)} \right)
@@ -75,9 +76,10 @@ def ewgs_delta(
   estimate of the trace.
 
   Args:
-    hessian_traces: [batches], traces of the loss's Hessian by the quantized
-      tensor, which has N elements, in normalised units.
-    gradients: [batches, ...], the gradients by that tensor, in the same units.
+    hessian_traces: [batches], traces of the Hessian of the loss with respect to
+      the quantized tensor, which has N elements, in normalised units.
+    gradients: [batches, ...], the gradients with respect to that tensor, in the
+      same units.
 
   Returns:
     delta, []. A batch whose gradients do not vary counts as 0.

@@ -1,8 +1,8 @@
-r"""Staircases with memory, against weights that oscillate around a threshold.
+r"""Staircases with memory, which keep weights from oscillating around a threshold.
 
-What such a staircase returned last is its *state*: an argument, ``quantize(x,
-state=previous)``, never hidden. Whoever calls it keeps what it returns; the layers
-of `bitjax.nn` do so in a collection of their own.
+The *state* of such a staircase is its own last output. It is an explicit argument,
+``quantize(x, state=previous)``, and never hidden: the caller stores what the
+quantizer returns. The layers of `bitjax.nn` do so in a collection of their own.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ __all__ = ['hysteretic_sign', 'hysteretic_uniform', 'initial_state']
 
 
 def hysteretic_sign(margin: types.Scalar) -> _attach.Staircase:
-  r"""The sign, which changes only when ``x`` is beyond a margin.
+  r"""Returns a sign that changes only when ``x`` is beyond a margin around zero.
 
   .. math::
     q_t(x) = \begin{cases} +1 & x \ge m \\ -1 & x < -m \\
     q_{t-1} & \text{else} \end{cases}
 
   Args:
-    margin: m >= 0, in the units of ``x``; 0 is the sign itself.
+    margin: m >= 0, in the units of ``x``; 0 gives the sign itself.
 
   Returns:
-    A staircase ``(x, *, state) -> x_q``, with ``state`` what it returned last
-    (see `initial_state`). NaN keeps its state.
+    A staircase ``(x, *, state) -> x_q``, where ``state`` is its last output (see
+    `initial_state`). Where ``x`` is NaN, it returns the state.
 
   Raises:
-    ValueError: for a negative margin, and, when called, a state of another shape
-      than ``x``.
+    ValueError: for a negative margin, and, when called, for a state whose shape is
+      not that of ``x``.
   """
   types.check_non_negative('margin', margin)
   return _HystereticSign(margin)
@@ -58,7 +58,7 @@ class _HystereticSign:
     return jnp.where(x >= margin, one, stays)
 
   def initial(self, x):
-    """What is returned without memory: the sign."""
+    """Returns the output without memory: the sign."""
     return _staircases.sign()(x)
 
 
@@ -70,7 +70,7 @@ def hysteretic_uniform(
   step: types.Scalar | None = None,
   channel_axis: int | None = None,
 ) -> _attach.Staircase:
-  r"""A uniform grid whose code changes only when the next level is reached.
+  r"""Returns a uniform grid whose code changes only when ``x`` reaches another level.
 
   With :math:`v = x / s` and c the last code,
 
@@ -79,22 +79,22 @@ def hysteretic_uniform(
     \lceil v \rceil & v \le c_{t-1} \end{cases}, \qquad
     q_t(x) = s \, \mathrm{clip}(c_t, Q_n, Q_p),
 
-  where rounding to the nearest would change half a step earlier.
+  where rounding to the nearest would change the code half a step earlier.
 
   Args:
-    bits: as those of `uniform`.
-    signed: as that of `uniform`.
-    narrow: as that of `uniform`.
-    step: as that of `uniform`.
-    channel_axis: as that of `uniform`.
+    bits: as for `uniform`.
+    signed: as for `uniform`.
+    narrow: as for `uniform`.
+    step: as for `uniform`.
+    channel_axis: as for `uniform`.
 
   Returns:
-    A staircase ``(x, *, state) -> x_q``, with ``state`` what it returned last
-    (see `initial_state`). NaN stays NaN.
+    A staircase ``(x, *, state) -> x_q``, where ``state`` is its last output (see
+    `initial_state`). NaN stays NaN.
 
   Raises:
-    ValueError: as `uniform`, and, when called, for a state of another shape than
-      ``x``.
+    ValueError: as for `uniform`, and, when called, for a state whose shape is not
+      that of ``x``.
 
   References:
     Lee et al., Toward efficient low-precision training: data format
@@ -120,7 +120,7 @@ class _HystereticUniform:
     return self.grid.values(codes, x)
 
   def initial(self, x):
-    """What is returned without memory: rounded to the nearest."""
+    """Returns the output without memory: ``x`` rounded to the nearest level."""
     return self.grid(x)
 
 
@@ -142,10 +142,10 @@ def initial_state(
 
   Args:
     quantize: the quantizer, or None.
-    x: what it will quantize.
+    x: the array that it will quantize.
 
   Returns:
-    What the staircase without memory returns; None if it has no memory.
+    The staircase's output without memory; None if the quantizer has no memory.
   """
   found = _attach.staircase(quantize) or quantize
   return found.initial(x) if hasattr(found, 'initial') else None

@@ -1,7 +1,7 @@
-"""The keywords of quantizers: who asks for which, and filling them in.
+"""Finds out which keywords a quantizer needs, and fills them in.
 
-Every quantizer takes ``progress``. Those that draw ask for ``key``, those that
-remember for ``state``, what they returned last.
+Every quantizer takes ``progress``. Random quantizers also need ``key``; quantizers
+with memory also need ``state``, which is their own last output.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ def call(
   progress: types.Scalar,
   **given: types.Array | None,
 ) -> types.Array:
-  """Calls a quantizer with those of ``key`` and ``state`` that are not None."""
+  """Calls a quantizer with ``progress`` and those of ``given`` that are not None."""
   types.check_range('progress', progress, 0.0, 1.0)
   given = {name: value for name, value in given.items() if value is not None}
   return quantize(x, progress=progress, **given)
 
 
 def as_quantize(name: str, quantize: Any) -> _attach.Quantize:
-  """``quantize`` as a pytree that takes the progress, also if it is a function.
+  """Returns a quantizer, or a plain function, as a pytree that takes the progress.
 
   Args:
-    name: of the argument that it is, for the error.
-    quantize: a quantizer, or a function of ``x`` alone, to which no progress is
-      told.
+    name: what the caller's own argument is called, for the error message.
+    quantize: a quantizer, or a function of ``x`` alone, which is called without
+      the progress.
 
   Raises:
-    ValueError: if it cannot be called with ``x``.
+    ValueError: if ``quantize`` cannot be called with ``x``.
   """
   rule = _callables.as_pytree(name, quantize, ('x',))
   if rule is quantize or not hasattr(quantize, '__qualname__'):
-    return quantize  # Objects may declare their bits, which a Partial hides.
+    return quantize  # A Partial would hide the bits that an object may declare.
   if _callables.parameter(quantize, 'progress') is None:
     return jax.tree_util.Partial(_of_x_alone, rule)
   return rule
@@ -63,21 +63,22 @@ def at_progress(
   state: types.Array | None = None,
   dtype: Any = None,
 ) -> _attach.Quantize:
-  """The quantizer with its ``progress`` filled in.
+  """Returns the quantizer with its ``progress`` filled in.
 
   Args:
     quantize: the quantizer.
-    progress: of training, in [0, 1].
+    progress: the progress of training, in [0, 1].
     key: random key, if the staircase is random; None if not.
-    state: what the staircase returned last, if it remembers; None if not.
-    dtype: of what it returns; None for what ``quantize`` returns.
+    state: the staircase's last output, if it has memory; None if not.
+    dtype: the dtype of the output; None for that of ``quantize``.
 
   Returns:
-    A callable pytree ``(x) -> x_q``, whose `staircase` is that of ``quantize``.
+    A callable pytree ``(x) -> x_q``. Its `staircase` is that of ``quantize``, or
+    None if a key or a state is filled in.
 
   Raises:
     ValueError: for a concrete ``progress`` outside [0, 1], and a ``quantize``
-      that cannot be called.
+      that cannot be called with ``x``.
   """
   types.check_range('progress', progress, 0.0, 1.0)
   quantize = as_quantize('quantize', quantize)
@@ -101,36 +102,37 @@ class _AtProgress:
 
   @property
   def staircase(self):
-    # One that remembers or draws is another function for every weight.
-    other = self.state is not None or self.key is not None
-    return None if other else _attach.staircase(self.quantize)
+    # With a state or a key, each weight has a function of its own.
+    varies = self.state is not None or self.key is not None
+    return None if varies else _attach.staircase(self.quantize)
 
 
 def is_random(quantize: Callable[..., types.Array] | None) -> bool:
-  """Whether a quantizer needs a random key.
+  """Returns whether a quantizer needs a random key.
 
   Args:
     quantize: a quantizer, or None.
   """
-  return _asks_for('key', quantize)
+  return _needs('key', quantize)
 
 
 def is_stateful(quantize: Callable[..., types.Array] | None) -> bool:
-  """Whether a quantizer needs a state, that which it returned last.
+  """Returns whether a quantizer needs a state, which is its own last output.
 
   Args:
     quantize: a quantizer, or None.
   """
-  return _asks_for('state', quantize)
+  return _needs('state', quantize)
 
 
-def _asks_for(name, quantize):
-  """Whether the staircase within a quantizer has yet to be given ``name``."""
+def _needs(name, quantize):
+  """Returns whether a quantizer's staircase takes a ``name`` not yet filled in."""
   if isinstance(quantize, _AtProgress) and getattr(quantize, name) is not None:
     return False
-  within = getattr(quantize, 'quantize', None)
-  if within is not None:
-    return _asks_for(name, within)
+  inner = getattr(quantize, 'quantize', None)
+  if inner is not None:
+    return _needs(name, inner)
   found = _attach.staircase(quantize)
-  rule = getattr(found, 'rule', found)  # What anneals asks by its rule.
+  # An `Annealed` staircase declares its keywords on its inner rule.
+  rule = getattr(found, 'rule', found)
   return _callables.parameter(rule, name) is not None

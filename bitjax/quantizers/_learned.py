@@ -1,10 +1,10 @@
 r"""Quantizers with parameters of their own, which are learned with the weights.
 
 A `Quantizer` is two pure functions, ``init(key, x) -> qparams`` and ``apply(qparams,
-x, *, progress=1.0, key=None) -> x_q``, and a number of bits. Its gradients are
-those of automatic differentiation around attached roundings and signs, so that
-they are right for the parameters as well. Parameters are float32 or wider,
-whatever the dtype of ``x``.
+x, *, progress=1.0, key=None) -> x_q``, and a number of bits. Only its roundings and
+signs have an estimator attached; all other gradients come from automatic
+differentiation, so that they are right for the parameters as well. Parameters are
+float32 or wider, whatever the dtype of ``x``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ __all__ = ['Quantizer', 'bind', 'from_rule', 'static']
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Quantizer:
-  """A quantizer that learns.
+  """A quantizer with learned parameters.
 
   Attributes:
-    init: ``(key, x) -> qparams``, a dict of arrays; the key may be None for
-      those that draw nothing.
+    init: ``(key, x) -> qparams``, a dict of arrays; the key may be None if the
+      initialisation is not random.
     apply: ``(qparams, x, *, progress=1.0, key=None) -> x_q``; differentiable in
       ``qparams`` and ``x``.
-    bits: of what it returns; None for full precision.
-    levels: ``(qparams) -> staircase``, what it computes forward as an
-      elementwise staircase that exact scans can ask for its levels; None if it
-      is none.
+    bits: the number of bits of its output; None for full precision.
+    levels: ``(qparams) -> staircase``, its forward pass as an elementwise
+      staircase, which exact scans can ask for its levels; None if it offers none.
   """
 
   init: Callable[[types.Array | None, types.Array], dict[str, types.Array]]
@@ -50,14 +49,15 @@ _T = TypeVar('_T')
 
 @dataclass_transform(frozen_default=True)
 def static(cls: type[_T]) -> type[_T]:
-  """Makes a frozen dataclass that is a pytree without leaves."""
+  """Turns a class into a frozen dataclass that is a pytree without leaves."""
   return jax.tree_util.register_static(dataclasses.dataclass(frozen=True)(cls))
 
 
 def from_rule(rule: Any, bits: int | None) -> Quantizer:
-  """A `Quantizer` from a pytree with methods ``init``, ``apply``, ``levels``.
+  """Returns a `Quantizer` from a pytree with methods ``init``, ``apply``, ``levels``.
 
-  Two of equal rules have equal structure, so that they share compiled code.
+  The method ``levels`` is optional. Quantizers of equal rules have equal tree
+  structures, so that they share compiled code.
   """
   partial = jax.tree_util.Partial
   levels = partial(_levels, rule) if hasattr(rule, 'levels') else None
@@ -65,7 +65,7 @@ def from_rule(rule: Any, bits: int | None) -> Quantizer:
 
 
 def _init(rule, key, x):
-  del key  # None of ours draws.
+  del key  # No rule of this package has a random initialisation.
   return rule.init(_channels.check_floating(x))
 
 
@@ -83,7 +83,7 @@ def _levels(rule, qparams):
 def bind(
   quantizer: Quantizer, qparams: dict[str, types.Array]
 ) -> _attach.Quantize:
-  """A learned quantizer with its parameters filled in.
+  """Returns a learned quantizer with its parameters filled in.
 
   Args:
     quantizer: the quantizer.
@@ -93,7 +93,7 @@ def bind(
     ``quantize(x, *, progress=1.0, key=None) -> x_q``, a callable pytree.
 
   Raises:
-    ValueError: for what is no `Quantizer`.
+    ValueError: if ``quantizer`` is not a `Quantizer`.
   """
   if not isinstance(quantizer, Quantizer):
     raise types.BadInput(

@@ -1,4 +1,4 @@
-"""Differentiable soft quantization with everything learned."""
+"""Differentiable soft quantization (DSQ) with a learned range and softness."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bitjax.quantizers import _staircases
 
 __all__ = ['learned_dsq']
 
-# How near alpha may come to 0, where the soft staircase is a hard one.
+# How near alpha may come to 1, and to 0, where the soft staircase becomes hard.
 _SMALLEST = 1e-3
 
 
@@ -29,7 +29,7 @@ def learned_dsq(
   alpha_end: types.Scalar | None = None,
   step: str = 'tanh',
 ) -> _learned.Quantizer:
-  r"""DSQ with learned softness and range: a hard staircase, a soft gradient.
+  r"""Returns DSQ with learned range and softness: hard steps forward, soft backward.
 
   The range [l, u] has :math:`n = 2^b - 1` intervals of width
   :math:`\Delta = (u - l) / n`. In interval i, with midpoint :math:`m_i`,
@@ -39,9 +39,10 @@ def learned_dsq(
     k = \frac1\Delta \ln\left(\frac2\alpha - 1\right), \qquad
     y = l + \Delta \left(i + \frac{\mathrm{sgn}(\varphi) + 1}{2}\right),
 
-  and y = l below l, y = u above u. Backward the sign passes its gradient and
-  :math:`\varphi` has its own: with :math:`\tau = \tanh(k (x - m_i))`, the level's
-  number c, and :math:`v = (x - l) / \Delta`, inside the range
+  and y = l below l, y = u above u. In the backward pass the sign passes its gradient
+  unchanged, and :math:`\varphi` has its true derivative. With
+  :math:`\tau = \tanh(k (x - m_i))`, :math:`v = (x - l) / \Delta` and c, the index of
+  the level y, this gives inside the range
 
   .. math::
     \frac{\partial y}{\partial x} = p = \tfrac12 s k \Delta (1 - \tau^2), \quad
@@ -50,33 +51,34 @@ def learned_dsq(
     \frac{\partial y}{\partial \alpha} = \frac\Delta2 \left( s^2 \tau
     - \frac{2 s (1 - \tau^2) (x - m_i)}{\Delta \, \alpha (2 - \alpha)} \right);
 
-  below it only :math:`\partial y / \partial l = 1`, above only
-  :math:`\partial y / \partial u = 1`. The range begins at the least and the
-  largest value. Where learning leads alpha out of (0, 1), its nearest value
-  inside is taken, and its gradient passes, so that it finds back.
+  below the range only :math:`\partial y / \partial l = 1` is not 0, above it only
+  :math:`\partial y / \partial u = 1`. The range is initialised to the smallest and
+  the largest value of x. Where training moves alpha out of (0, 1), the nearest value
+  inside is used instead, but its gradient still passes, so that alpha can return.
 
-  With ``step='hardtanh'`` the soft step has corners, :math:`\varphi = \min(\max(
-  s k (x - m_i), -1), 1)`, as that of `dsq`: what passes is a window that shrinks with
-  alpha.
+  With ``step='hardtanh'`` the soft step is piecewise linear, :math:`\varphi =
+  \min(\max(s k (x - m_i), -1), 1)`, as in `dsq`: the gradient passes in a window that
+  shrinks with alpha.
 
   Args:
     bits: b, in [1, 16].
-    alpha: where alpha begins, in (0, 1); smaller is harder.
-    alpha_end: if given, alpha is not learned: it goes from ``alpha`` to this by
-      equal factors as progress goes from 0 to 1. Equal to ``alpha``: it is fixed.
-    step: ``'tanh'``, the paper's, or ``'hardtanh'``.
+    alpha: the initial alpha, in (0, 1); smaller is harder.
+    alpha_end: if given, alpha is not learned: it goes from ``alpha`` to
+      ``alpha_end`` by equal factors as progress goes from 0 to 1. If both are
+      equal, alpha is fixed.
+    step: ``'tanh'``, as in the paper, or ``'hardtanh'``.
 
   Returns:
     A `Quantizer` with the parameters ``'lower'`` (l) and ``'upper'`` (u), [], and
-    ``'alpha'`` if that is learned. Infinite values become l and u, NaN stays NaN.
+    ``'alpha'``, [], if that is learned. Infinite values become l and u, NaN stays
+    NaN.
 
   Raises:
-    ValueError: for bits out of range, an alpha outside (0, 1), or another step.
+    ValueError: for bits out of range, an alpha outside (0, 1), or an unknown step.
 
   References:
-    Gong et al., Differentiable soft quantization, 2019, the DSQ
-    function, and how its range and alpha are learned
-    (https://arxiv.org/abs/1908.05033).
+    Gong et al., Differentiable soft quantization, 2019, the DSQ function, and how
+    its range and alpha are learned (https://arxiv.org/abs/1908.05033).
   """
   _channels.check_bits(bits)
   types.check_inside('alpha', alpha, 0.0, 1.0)
@@ -108,24 +110,25 @@ class _DSQ:
 
   def apply(self, qparams, x, progress):
     x = _maths.widen(x)
-    # Each element's terms are added before the sum of all is taken.
-    found = dict(qparams)
+    values = dict(qparams)
     if self.alpha_end is not None:
-      found['alpha'] = _maths.geometric(self.alpha, self.alpha_end, progress)
+      values['alpha'] = _maths.geometric(self.alpha, self.alpha_end, progress)
+    # Broadcast the parameters first, so that their gradients add each element's
+    # terms before they sum over all elements.
     alpha, lower, upper = (
-      _channels.align(name, jnp.asarray(found[name], x.dtype), x, None)
+      _channels.align(name, jnp.asarray(values[name], x.dtype), x, None)
       + jnp.zeros_like(x)
       for name in ('alpha', 'lower', 'upper')
     )
     alpha = _inside(alpha, progress)
     inside = (x > lower) & (x < upper)
-    # Elsewhere 0 * inf would be NaN.
+    # Outside the range x may be infinite, and 0 * inf would make gradients NaN.
     safe = jnp.where(inside, x, jax.lax.stop_gradient((lower + upper) / 2))
     width = (upper - lower) / self.intervals
-    places = (safe - lower) / width
-    interval = jnp.clip(jnp.floor(places), 0, self.intervals - 1)
+    position = (safe - lower) / width
+    interval = jnp.clip(jnp.floor(position), 0, self.intervals - 1)
     interval = jax.lax.stop_gradient(interval)
-    steep = jnp.log(2 / alpha - 1) * (places - interval - 0.5)
+    steep = jnp.log(2 / alpha - 1) * (position - interval - 0.5)
     if self.step == 'tanh':
       soft = jnp.tanh(steep) / (1 - alpha)
     else:

@@ -1,4 +1,4 @@
-"""LSQ and LSQ+: a uniform grid whose step, and perhaps offset, is learned."""
+"""LSQ and LSQ+: uniform grids with a learned step and, for LSQ+, a learned offset."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lsq(
   offset: bool = False,
   clip_codes: bool = False,
 ) -> _learned.Quantizer:
-  r"""Learned step size quantization.
+  r"""Returns a uniform quantizer with a learned step (LSQ), or also offset (LSQ+).
 
   With :math:`v = x / s`
 
@@ -39,35 +39,36 @@ def lsq(
       \mathrm{round}(v) - v & Q_n < v < Q_p \\ Q_n & v \le Q_n \\
       Q_p & v \ge Q_p \end{cases}
 
-  With an ``offset`` b (LSQ+) :math:`v = (x - b) / s`, b is added to y, and
+  where N elements share a step. With an ``offset`` b (LSQ+), :math:`v = (x - b) / s`,
+  b is added to y, and
   :math:`\bar b = \sum \bar y \, 1[v \le Q_n \text{ or } v \ge Q_p]`. With
-  ``clip_codes`` the rounded v is clipped, as several frameworks have it: forward
-  the same, but "inside" becomes :math:`Q_n \le \mathrm{round}(v) \le Q_p`, half a
-  step wider at both ends.
+  ``clip_codes``, v is rounded before it is clipped, as in several frameworks: the
+  forward pass is the same, but the condition :math:`Q_n < v < Q_p` of the gradients
+  becomes :math:`Q_n \le \mathrm{round}(v) \le Q_p`, half a step wider at both ends.
 
-  The step begins at :math:`2 \, \mathrm{mean} |x| / \sqrt{Q_p}` (at 1 where x is
-  zero); with an offset, both so that the grid spans x. Nothing keeps it positive but a sensible learning rate, as in the paper.
+  The step is initialised to :math:`2 \, \mathrm{mean} |x| / \sqrt{Q_p}` (1 where x is
+  zero); with an offset, step and offset are initialised so that the grid spans x. As
+  in the paper, only a sensible learning rate keeps the step positive.
 
   Args:
     bits: in [1, 16]; at least 2 if signed.
     signed: whether the grid has negative levels; see `uniform`.
     narrow: whether to leave out the lowest level.
-    channel_axis: learns one step for each entry of that axis; None for one.
-    batch_axes: how many leading axes of ``x`` hold examples, which N, the number
-      of elements that share a step, does not count: 0 for weights, 1 for
-      activations [examples, ...]. (Some code counts them: 0 for both.)
-    offset: whether to learn where the grid's zero lies: LSQ+.
+    channel_axis: the axis of ``x`` with a step for each entry; None for one step.
+    batch_axes: the number of leading axes of ``x`` that hold examples, which N does
+      not count: 0 for weights, 1 for activations [examples, ...]. (Some code counts
+      examples as well: use 0 for both.)
+    offset: whether to learn the offset of the grid too (LSQ+).
     clip_codes: whether to clip after rounding, which widens both gradients.
 
   Returns:
-    A `Quantizer` with the parameter ``'step'``, and ``'offset'`` if there is one,
-    [] or [channels]. Infinite
-    values become the ends of the grid, NaN stays NaN.
+    A `Quantizer` with the parameter ``'step'``, and ``'offset'`` if it has one, [] or
+    [channels]. Infinite values become the ends of the grid, NaN stays NaN.
 
   Raises:
     ValueError: for bits out of range, a narrow unsigned grid, negative
-      ``batch_axes``, and, when called, an ``x`` that is not floating or has no
-      such axis, or steps of another shape.
+      ``batch_axes``, and, when called, for an ``x`` that is not floating or has no
+      such axis, or steps of a wrong shape.
 
   References:
     Esser et al., Learned step size quantization, 2020, the step size
@@ -110,7 +111,8 @@ class _LSQ:
     scale = 1 / math.sqrt(max(size, 1) * self.high)
     step = _scale_gradient(qparams['step'], scale)
     step = _channels.align('step', step, x, self.channel_axis)
-    # Each element's terms are added before the sum of all is taken.
+    # Broadcast the parameters first, so that their gradients add each element's
+    # terms before they sum over all elements.
     step = jnp.broadcast_to(step, x.shape)
     offset = None
     if self.offset:
@@ -125,7 +127,7 @@ class _LSQ:
       codes = jnp.round(v)
       inside = (codes >= self.low) & (codes <= self.high)
     outer = jnp.clip(v, self.low, self.high)
-    # Where x is infinite, 0 * inf would be NaN.
+    # Mask x before the division: where it is infinite, 0 * inf would be NaN.
     clipped = jnp.where(inside, jnp.where(inside, wide, 0) / step, outer)
     y = rounded(clipped, progress) * step
     return y if offset is None else y + offset
@@ -139,7 +141,7 @@ class _LSQ:
 
 
 def rounded(x, progress=1.0):
-  """``x`` rounded, ties to even, with the straight-through estimator."""
+  """Rounds ``x``, ties to even, with the straight-through estimator."""
   nearest = _attach.attach(
     jax.tree_util.Partial(jnp.round), _estimators.identity()
   )
@@ -147,7 +149,7 @@ def rounded(x, progress=1.0):
 
 
 def _scale_gradient(x, scale):
-  """``x`` itself; its gradient times ``scale``."""
+  """Returns ``x`` itself, and multiplies its gradient by ``scale``."""
   staircase = jax.tree_util.Partial(_itself)
   estimator = jax.tree_util.Partial(_times, scale)
   return _attach.attach(staircase, estimator)(x)

@@ -1,4 +1,4 @@
-"""The few functions that several rules share, safe for any float."""
+"""Functions that several rules share, safe for floats of any size and dtype."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ['geometric', 'linear', 'sech2', 'widen']
 
 
 def widen(x: types.Array) -> types.Array:
-  """``x`` in at least float32: curved rules lose too much in 16 bits."""
+  """Returns ``x`` in at least float32: curved rules lose too much in 16 bits."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def sech2(z: types.Array) -> types.Array:
-  """``1 / cosh(z)**2``, which neither overflows nor cancels."""
+  """Returns ``1 / cosh(z)**2``, computed without overflow or cancellation."""
   e = jnp.exp(-2 * jnp.abs(z))
   return 4 * e / (1 + e) ** 2
 
@@ -23,12 +23,12 @@ def sech2(z: types.Array) -> types.Array:
 def geometric(
   start: types.Scalar, end: types.Scalar, progress: types.Scalar
 ) -> types.Scalar:
-  """From ``start`` to ``end`` by equal factors as progress goes from 0 to 1."""
+  """Interpolates geometrically from ``start`` (progress 0) to ``end`` (progress 1)."""
   return start * (end / start) ** progress
 
 
 def linear(
   start: types.Scalar, end: types.Scalar, progress: types.Scalar
 ) -> types.Scalar:
-  """From ``start`` to ``end`` by equal amounts as progress goes from 0 to 1."""
+  """Interpolates linearly from ``start`` (progress 0) to ``end`` (progress 1)."""
   return start + (end - start) * progress

@@ -20,7 +20,7 @@ __all__ = ['pact']
 def pact(
   bits: int, *, alpha: types.Scalar = 10.0, through_step: bool = False
 ) -> _learned.Quantizer:
-  r"""Parameterised clipping activation: [0, alpha] in ``bits`` bits.
+  r"""Clips activations to [0, alpha], with learned alpha, and rounds to ``bits`` bits.
 
   With :math:`c = \mathrm{clip}(x, 0, \alpha)`, :math:`n = 2^b - 1` and the step
   :math:`s = \alpha / n`
@@ -30,17 +30,19 @@ def pact(
     \bar x = \bar y \, 1[0 \le x < \alpha], \qquad
     \bar \alpha = \sum \bar y \, 1[x \ge \alpha].
 
-  The step is a constant of differentiation, so that values inside the range do not
-  move alpha. ``through_step`` differentiates it as well, which adds
+  Differentiation treats the step as a constant, so that values inside the range do
+  not move alpha. ``through_step`` differentiates it as well, which adds to
+  :math:`\bar \alpha`
 
   .. math:: \frac1n \sum \bar y \, (\mathrm{round}(c / s) - c / s).
 
-  The paper regularises alpha by the weights' l2 penalty; that is the optimiser's.
+  The paper regularises alpha by the weights' l2 penalty; here that is left to the
+  optimiser.
 
   Args:
     bits: b, in [1, 16].
-    alpha: where alpha begins, in the units of ``x``; > 0.
-    through_step: whether alpha also gets the gradient of the step.
+    alpha: the initial alpha, in the units of ``x``; > 0.
+    through_step: whether alpha also gets the gradient through the step.
 
   Returns:
     A `Quantizer` with the parameter ``'alpha'``, []. +inf becomes alpha, -inf

@@ -1,4 +1,4 @@
-"""ReActNet's learned shifts: of the sign, and of the PReLU between layers."""
+"""ReActNet's learned shifts of the sign and of the PReLU between layers."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ['rprelu', 'rsign']
 def rsign(
   estimator: _attach.Estimator, *, channel_axis: int = -1
 ) -> _learned.Quantizer:
-  r"""The sign around a learned threshold for each channel.
+  r"""Returns the sign around a learned threshold for each channel (RSign).
 
   .. math::
     y = \mathrm{sgn}(x - \beta_c), \qquad \bar x = e(\bar y, x - \beta_c), \qquad
     \bar \beta_c = -\sum \bar x
 
-  with e the estimator and the sum over all elements of the channel. The thresholds
-  begin at 0.
+  where e is the estimator, and the sum runs over all elements of the channel. The
+  thresholds are initialised to 0.
 
   Args:
-    estimator: of the sign (in the paper Bi-Real net's polynomial).
-    channel_axis: the axis of ``x`` that thresholds are for.
+    estimator: the estimator of the sign (in the paper Bi-Real Net's `polynomial`).
+    channel_axis: the axis of ``x`` with a threshold for each entry.
 
   Returns:
     A `Quantizer` with the parameter ``'threshold'``, [channels]. NaN becomes -1.
 
   Raises:
-    ValueError: when called, for a ``channel_axis`` that ``x`` does not have or
-      thresholds of another number.
+    ValueError: when called, for a ``channel_axis`` that ``x`` does not have or a
+      wrong number of thresholds.
 
   References:
     Liu et al., ReActNet, 2020, RSign (https://arxiv.org/abs/2003.03488).
@@ -69,18 +69,18 @@ class _RSign:
 def rprelu(
   *, channel_axis: int = -1, slope: float = 0.25
 ) -> _learned.Quantizer:
-  r"""PReLU with learned shifts before and after it, for each channel.
+  r"""Returns a PReLU with learned shifts before and after it, per channel (RPReLU).
 
   .. math::
     y = \begin{cases} x - \gamma_c + \zeta_c & x > \gamma_c \\
     \beta_c (x - \gamma_c) + \zeta_c & x \le \gamma_c \end{cases}
 
-  It has the ordinary derivatives, that of the lower side at the kink. It quantizes
-  nothing, but is learned like the rest.
+  Its derivatives are the true ones, and at the kink those of the lower side. It
+  quantizes nothing, but has learned parameters as quantizers do.
 
   Args:
-    channel_axis: the axis of ``x`` that the parameters are for.
-    slope: where beta begins.
+    channel_axis: the axis of ``x`` with parameters for each entry.
+    slope: the initial beta.
 
   Returns:
     A `Quantizer` (``bits`` None) with the parameters ``'shift_in'`` (gamma),
@@ -88,8 +88,8 @@ def rprelu(
     NaN values stay what they are.
 
   Raises:
-    ValueError: when called, for a ``channel_axis`` that ``x`` does not have or
-      parameters of another number.
+    ValueError: when called, for a ``channel_axis`` that ``x`` does not have or a
+      wrong number of parameters.
 
   References:
     Liu et al., ReActNet, 2020, RPReLU (https://arxiv.org/abs/2003.03488).
@@ -118,7 +118,7 @@ class _RPReLU:
     )
     shifted = _maths.widen(x) - shift_in
     above = shifted > 0
-    # Where x is infinite, 0 * inf would be NaN.
+    # Mask before the product: where x is infinite, 0 * inf would be NaN.
     below = slope * jnp.where(above, 0, shifted)
     return jnp.where(above, shifted, below) + shift_out
 

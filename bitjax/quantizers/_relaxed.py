@@ -1,15 +1,14 @@
-r"""Annealed staircases: forward passes that become quantized by and by.
+r"""Annealed staircases: forward passes that become quantized gradually.
 
 The proximal family keeps latent weights y and evaluates the network at weights that
-lie between y and their levels, nearer and nearer to these:
+lie between y and their levels, and ever nearer to the levels:
 
 .. math:: w = \mathrm{prox}_{\lambda R}(y)
   = \arg\min_w \tfrac12 (w - y)^2 + \lambda R(w)
 
-with a regulariser R that is 0 at the levels. As forward passes they are staircases
-that take the progress, and with `identity` as the estimator they are the published
-methods; any other estimator may be attached. Each is the staircase itself, exactly,
-at progress 1.
+with a regulariser R that is 0 at the levels. Here such a map is a forward pass that
+takes the progress. With `identity` as the estimator it is the published method; any
+other estimator may be attached. At progress 1 it is exactly the staircase itself.
 """
 
 from __future__ import annotations
@@ -39,14 +38,15 @@ SCHEDULES = ('geometric', 'linear')
 def progressive_hardtanh(
   start: types.Scalar = 1.0, end: types.Scalar = 4.0**-10
 ) -> _attach.Annealed:
-  r"""A hardtanh that becomes a sign.
+  r"""Returns a hardtanh that becomes ever steeper, until it is the sign.
 
   .. math:: q(x) = \mathrm{clip}(x / c, -1, 1), \qquad
     c = c_0 (c_1 / c_0)^p, \qquad q(x) = \mathrm{sign}(x) \text{ at } p = 1
 
-  The defaults are bitorch's, :math:`c = 4^{-10 p}`, to which `identity` belongs.
-  BoolNet multiplies c by 0.965 in every epoch or step, ``end = 0.965**n`` after n
-  of them, and uses the true derivative, `shrinking_window`.
+  where p is the progress. The defaults are bitorch's, :math:`c = 4^{-10 p}`, which
+  is used with `identity`. BoolNet multiplies c by 0.965 in every epoch or step, which
+  is ``end = 0.965**n`` for n of them, and uses the true derivative,
+  `shrinking_window`.
 
   Args:
     start: c at progress 0, > 0, in the units of ``x``.
@@ -54,7 +54,7 @@ def progressive_hardtanh(
 
   Returns:
     An annealed staircase that keeps shape and dtype. NaN stays NaN before
-    progress 1, where it becomes -1.
+    progress 1, and becomes -1 at progress 1.
 
   Raises:
     ValueError: if a concrete argument is not positive.
@@ -83,7 +83,7 @@ def parq(
   high: types.Scalar = 1.0,
   levels: types.Scalar = 2,
 ) -> _attach.Annealed:
-  r"""PARQ's map: affine between the levels, ever steeper.
+  r"""Returns PARQ's map: affine between two levels, and ever steeper.
 
   In the interval of x, with the midpoint m and the width :math:`\Delta`,
 
@@ -92,20 +92,20 @@ def parq(
     r = \frac{\sigma(s (\frac12 - p)) - \sigma(-\frac s2)}
              {\sigma(\frac s2) - \sigma(-\frac s2)}
 
-  the prox of a piecewise affine regulariser. The inverse slope r falls from 1,
-  where q is the identity on [l, u], to 0, where it is the nearest level, the upper
-  one at a tie.
+  where p is the progress. It is the prox of a piecewise affine regulariser. The
+  inverse slope r falls from 1, where q is the identity on [l, u], to 0, where q is
+  the nearest level, the upper one at a tie.
 
   Args:
-    steepness: s > 0, how abruptly r falls, at half time.
+    steepness: s > 0; the larger it is, the more abruptly r falls around p = 1/2.
     low: l, the lowest level.
     high: u > l, the highest level.
     levels: n >= 2, how many levels.
 
   Returns:
     An annealed staircase that keeps shape and dtype. Infinite ``x`` becomes the
-    first or the last level; NaN stays NaN before progress 1, where it becomes
-    the lowest level.
+    lowest or the highest level. NaN stays NaN before progress 1, and becomes the
+    lowest level at progress 1.
 
   Raises:
     ValueError: if a concrete ``steepness`` is not positive, ``high`` not above
@@ -129,7 +129,7 @@ def _parq(steepness, low, high, levels, x, *, progress):
   wide = _maths.widen(x)
   width = (high - low) / (levels - 1)
   index = jnp.clip(jnp.floor((wide - low) / width), 0, levels - 2)
-  # NaN has no interval, but must have a lowest level.
+  # NaN is in no interval: the first one lets it become the lowest level at the end.
   index = jnp.where(jnp.isnan(wide), 0, index)
   midpoint = low + (index + 0.5) * width
   fall = jnp.tanh(steepness * (0.5 - progress) / 2)
@@ -149,7 +149,7 @@ def proximal(
   distance: str = 'l2',
   schedule: str = 'geometric',
 ) -> _attach.Annealed:
-  r"""The proximal point of the distance to a staircase's levels.
+  r"""Moves ``x`` towards its level by a proximal map (BinaryRelax, ProxQuant).
 
   With the level :math:`\Pi x` and the residual :math:`r = x - \Pi x`,
 
@@ -158,14 +158,15 @@ def proximal(
     \Pi x + \mathrm{sgn}(r) \max(|r| - \lambda, 0) & \text{l1: ProxQuant}
     \end{cases}
 
-  and :math:`\Pi x` itself at progress 1. In ProxQuant the map acts on the weights
-  after each step: ``proximal(...)(w, progress=p)``.
+  and :math:`q(x) = \Pi x` itself at progress 1. In ProxQuant the map acts on the
+  weights after each step: ``proximal(...)(w, progress=p)``.
 
   Args:
-    staircase: :math:`\Pi`, from x to the nearest level.
-    start: :math:`\lambda` at progress 0: > 0, or >= 0 if linear.
-    end: :math:`\lambda` just before progress 1. With l1 it is a distance: for
-      levels 2 apart every ``|x| <= 2`` is at its level from 1 on.
+    staircase: :math:`\Pi`, which maps x to the nearest level.
+    start: :math:`\lambda` at progress 0: > 0, or >= 0 if the schedule is linear.
+    end: :math:`\lambda` just before progress 1. With l1, :math:`\lambda` is a
+      distance: with the levels of `sign`, every ``|x| <= 2`` is at its level once
+      :math:`\lambda \ge 1`.
     distance: ``'l2'``, half the squared distance to the levels; ``'l1'``, the
       distance itself.
     schedule: ``'geometric'`` raises :math:`\lambda` by equal factors, as
@@ -176,9 +177,9 @@ def proximal(
     ``x`` stays infinite and NaN stays NaN.
 
   Raises:
-    ValueError: for a negative ``start`` or ``end`` (or 0 if geometric), an
-      unknown ``distance`` or ``schedule``, or a staircase that is no function
-      of x alone.
+    ValueError: for a negative ``start`` or ``end`` (or 0 if the schedule is
+      geometric), an unknown ``distance`` or ``schedule``, or a staircase that is
+      not a function of x alone.
 
   References:
     Yin et al., BinaryRelax, 2018 (https://arxiv.org/abs/1801.06313);

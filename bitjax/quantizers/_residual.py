@@ -1,4 +1,4 @@
-"""Sums of scaled signs: each bit is the sign of what the bits before it left."""
+"""Sums of scaled signs: each bit is the sign of what the earlier bits left over."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ['residual_sign']
 def residual_sign(
   bits: int, *, channel_axis: int | None = None
 ) -> _attach.Staircase:
-  r"""The greedy sum of ``bits`` scaled signs.
+  r"""Returns a staircase that approximates ``x`` by a sum of ``bits`` scaled signs.
 
   .. math:: q(x) = \sum_{k=1}^b a_k \, \mathrm{sign}(r_k), \qquad
     r_1 = x, \qquad r_{k+1} = r_k - a_k \, \mathrm{sign}(r_k), \qquad
     a_k = \mathrm{mean} |r_k|
 
-  Each scale is the best fit given those before it; one bit is XNOR-Net's scaled
-  sign. Products with it are sums of binary products.
+  The sum is greedy: each scale is the best fit given those before it. One bit is
+  XNOR-Net's scaled sign. A product with q(x) is a sum of binary products.
 
   Args:
     bits: b, in [1, 16].
-    channel_axis: computes scales for each entry of that axis; None for one of
-      all ``x``.
+    channel_axis: the axis of ``x`` with scales for each entry; None for one set of
+      scales for all of ``x``.
 
   Returns:
-    A staircase that keeps shape and dtype. An infinite or NaN value makes those
+    A staircase that keeps shape and dtype. An infinite or NaN value makes all values
     that share its scales infinite or NaN.
 
   Raises:

@@ -2,7 +2,8 @@ r"""Scales that a layer computes from its own latent weights.
 
 A binary kernel is often multiplied by a scale such as the mean of ``|w|``. Such
 a scale *couples* the weights: moving one changes the value of others. Exact scans
-need to know how far the coupling reaches, so it is a static fact of the scaling.
+need to know how far the coupling reaches, so each scaling states it as a static
+attribute.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ COUPLINGS = ('none', 'column', 'tensor')
 
 
 class Scaling(Protocol):
-  """A scale computed from a kernel, and which weights share it.
+  """A function that computes a scale from a kernel, and says which weights share it.
 
   Attributes:
     coupling: ``'column'`` if the weights of one unit share a scale,
@@ -40,23 +41,23 @@ class Scaling(Protocol):
 
 
 def mean_abs(coupling: str = 'column', *, detached: bool = True) -> Scaling:
-  r"""The mean magnitude of the weights: the best l2 fit of a scaled sign.
+  r"""Returns the scaling by the weights' mean magnitude, a scaled sign's best l2 fit.
 
   .. math:: \alpha_j = \frac1n \sum_i |w_{ij}|
 
   Args:
     coupling: ``'column'`` for one scale per unit (of a convolution: per output
-      channel), ``'tensor'`` for one in all.
+      channel), ``'tensor'`` for a single scale.
     detached: whether the gradient stops at the scale, as in most training code;
       else :math:`\partial \alpha_j / \partial w_{ij} = \mathrm{sgn}(w_{ij}) / n`,
-      with sgn(0) = +1 (that of JAX's ``|w|``).
+      with sgn(0) = +1 (as JAX differentiates ``|w|``).
 
   Returns:
-    A callable pytree: kernel [..., units] to scale [units] or [], which is
-    infinite or NaN if a weight is.
+    A callable pytree that maps a kernel [..., units] to its scale, [units] or []. A
+    scale is infinite or NaN if one of its weights is.
 
   Raises:
-    ValueError: for another coupling.
+    ValueError: for any other coupling.
 
   References:
     Rastegari et al., XNOR-Net, 2016, the optimal scale of binary weights
@@ -79,22 +80,22 @@ class _MeanAbs:
 
 
 def power_of_two(coupling: str = 'column') -> Scaling:
-  r"""The power of two nearest to the mean magnitude: a scale that is a shift.
+  r"""Returns the scaling by the power of two nearest to the mean magnitude: a shift.
 
   .. math:: \alpha_j = 2^{\mathrm{round}(\log_2 \frac1n \sum_i |w_{ij}|)}
 
-  The gradient stops at it. It is 0 for weights that are all zero, infinite or NaN
-  if a weight is. IR-Net takes it of
-  standardised weights: ``scaled(quantize, power_of_two())`` in `standardized`.
+  The gradient stops at the scale. A scale is 0 if its weights are all zero, and
+  infinite or NaN if one of them is. IR-Net computes it from standardised weights:
+  pass ``scaled(quantize, power_of_two())`` to `standardized`.
 
   Args:
-    coupling: ``'column'`` for one scale per unit, ``'tensor'`` for one in all.
+    coupling: ``'column'`` for one scale per unit, ``'tensor'`` for a single scale.
 
   Returns:
-    A callable pytree: kernel [..., units] to scale [units] or [].
+    A callable pytree that maps a kernel [..., units] to its scale, [units] or [].
 
   Raises:
-    ValueError: for another coupling.
+    ValueError: for any other coupling.
 
   References:
     Qin et al., IR-Net, 2020, the bit-shift scales
@@ -117,6 +118,6 @@ class _PowerOfTwo:
     mean = self.mean(_maths.widen(kernel))
     ordinary = (mean > 0) & jnp.isfinite(mean)
     exponent = jnp.round(jnp.log2(jnp.where(ordinary, mean, 1)))
-    # Not exp2, which compiled code may round.
+    # ldexp is exact, while compiled code may round exp2.
     power = jnp.ldexp(jnp.ones_like(mean), exponent.astype(jnp.int32))
     return jnp.where(ordinary, power, mean).astype(kernel.dtype)

@@ -1,8 +1,8 @@
-r"""Estimators of one fixed shape: smooth or tapered pseudo-derivatives.
+r"""Estimators of a fixed shape: smooth or tapered pseudo-derivatives.
 
 `polynomial`, `swish_sign` and `dspike` have the gradient mass of the sign's own
-step, which is 2, for every value of their hyperparameters: they say *where* the
-gradient passes, not how much of it. `magnitude_aware` says how much.
+step, which is 2, for every value of their hyperparameters: they determine *where*
+the gradient passes, not how much of it. `magnitude_aware` determines how much.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ __all__ = ['dspike', 'magnitude_aware', 'polynomial', 'swish_sign']
 def dspike(
   temperature: types.Scalar = 1.0, half_width: types.Scalar = 1.0
 ) -> _attach.Estimator:
-  r"""The derivative of a tanh that is cut where it would reach the levels.
+  r"""Multiplies the gradient by the derivative of a tanh that is cut at the levels.
 
   .. math:: \bar x = g \, \frac{b}{2c} \,
     \frac{\mathrm{sech}^2(b x / 2c)}{\tanh(b / 2)} \, 1[|x| \le c]
 
-  The paper's spike, a step from 0 to 1 on [0, 1], rescaled to the sign's from -1
-  to 1 on [-c, c]. It is ``window(c, 1 / c)`` for b to 0, the sign's own
-  derivative for b to infinity.
+  The paper's function, a step from 0 to 1 on [0, 1], is rescaled to the step of the
+  sign, from -1 to 1 on [-c, c]. The estimator tends to ``window(c, 1 / c)`` as b goes
+  to 0, and to the derivative of the sign itself as b goes to infinity.
 
   Args:
-    temperature: b > 0; the paper searches it, by how well the gradient agrees
+    temperature: b > 0; the paper searches for the value whose gradient agrees best
       with a finite difference.
     half_width: c > 0, in the units of ``x``.
 
   Returns:
-    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+    An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
     ValueError: if a concrete argument is not positive.
@@ -66,19 +66,19 @@ def magnitude_aware(
   unit_axis: int | None = -1,
   mean_share: bool = False,
 ) -> _attach.Estimator:
-  r"""Bi-Real Net's for weights: a window times the unit's mean magnitude.
+  r"""Passes weights' gradients in a window, times the unit's mean magnitude.
 
   .. math:: \bar w_{ij} = g_{ij} \, \frac1n \sum_{i'} |w_{i'j}| \;
     1[|w_{ij}| \le c]
 
-  With it a sign without a scale learns like one with the scale mean ``|w|``: large
-  weights are hard to move in either. A layer that does multiply by that scale
-  (`mean_abs`) already has the factor in ``g``: use `window` there. The authors'
-  code multiplies by the scale but drops it from the gradient, which is `window`
-  attached to the scaled staircase.
+  This is Bi-Real Net's estimator for weights. With it, a sign without a scale learns
+  like one with the scale mean ``|w|``: in both, large weights are hard to move. A
+  layer that does multiply by that scale (`mean_abs`) already has the factor in ``g``:
+  use `window` there. The authors' code multiplies by the scale but drops it from the
+  gradient, which is `window` attached to the scaled staircase.
 
-  XNOR-Net's rule for weights adds ``mean_share``, what each weight contributes to
-  the mean, to be attached to mean ``|w|`` times the sign:
+  XNOR-Net's rule for weights adds each weight's share of the mean (``mean_share``).
+  It is meant to be attached to mean ``|w|`` times the sign:
 
   .. math:: \bar w_{ij} = g_{ij} \left( \frac1n + \frac1n \sum_{i'} |w_{i'j}| \;
     1[|w_{ij}| \le c] \right)
@@ -88,8 +88,8 @@ def magnitude_aware(
 
   Args:
     half_width: c > 0, in the units of the weights.
-    unit_axis: the axis of ``x`` that counts units, over whose other axes the mean
-      runs; None for one mean in all.
+    unit_axis: the axis of ``x`` that indexes units; the mean runs over all other
+      axes. None for a single mean over all axes.
     mean_share: whether to add g / n.
 
   Returns:
@@ -130,15 +130,15 @@ class _MagnitudeAware:
 
 
 def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
-  r"""The derivative of a piecewise quadratic sign: a triangle.
+  r"""Multiplies the gradient by a triangle, a piecewise quadratic sign's derivative.
 
   .. math:: \bar x = g \, \frac2c \max(0, 1 - |x| / c)
 
   Args:
-    half_width: c > 0, in the units of ``x``; the paper's is 1.
+    half_width: c > 0, in the units of ``x``; 1 in the paper.
 
   Returns:
-    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+    An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
 
   Raises:
     ValueError: if a concrete ``half_width`` is not positive.
@@ -159,18 +159,18 @@ def _polynomial(half_width, g, x, x_q, progress):
 
 
 def swish_sign(beta: types.Scalar = 5.0) -> _attach.Estimator:
-  r"""The derivative of SignSwish: a bump with shallow negative lobes.
+  r"""Multiplies the gradient by SignSwish's derivative: a bump with negative lobes.
 
   .. math:: \bar x = g \, \beta \,
     \frac{2 - \beta x \tanh(\beta x / 2)}{1 + \cosh \beta x}
 
-  Its peak is ``beta``.
+  The peak of the bump is ``beta``; its lobes are shallow.
 
   Args:
-    beta: > 0, the inverse of a width. The paper's is 5, or learned.
+    beta: > 0, the inverse of a width. The paper uses 5, or learns it.
 
   Returns:
-    An estimator. An infinite ``x`` passes nothing; NaN passes on.
+    An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
 
   Raises:
     ValueError: if a concrete ``beta`` is not positive.
@@ -184,7 +184,7 @@ def swish_sign(beta: types.Scalar = 5.0) -> _attach.Estimator:
 
 def _swish_sign(beta, g, x, x_q, progress):
   del x_q, progress
-  # Beyond 1000 all is 0 in any float, and inf * 0 would be NaN.
+  # Beyond 1000 the bump is 0 in any float; without the cap inf * 0 would be NaN.
   z = jnp.minimum(jnp.abs(beta * _maths.widen(x)), 1000)
   e = jnp.exp(-z)  # 1 / (1 + cosh z) = 2 e / (1 + e)^2, without overflow.
   bump = (2 - z * jnp.tanh(z / 2)) * 2 * e / (1 + e) ** 2

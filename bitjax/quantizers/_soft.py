@@ -1,8 +1,9 @@
 r"""Differentiable soft quantization: the derivative of a staircase with soft steps.
 
-Each of the equal intervals of [l, u] holds one soft step. The step becomes steeper
-as its parameter alpha, the height at which it misses the level, goes to 0: then the
-gradient passes only near the thresholds, in windows that shrink.
+Each of the equal intervals of [l, u] holds one soft step, a rescaled tanh. The step
+becomes steeper as its parameter alpha, the gap by which the tanh would miss its level
+without the rescaling, goes to 0. The gradient then passes only near the thresholds,
+in windows that shrink.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def dsq(
   levels: types.Scalar = 2,
   step: str = 'tanh',
 ) -> _attach.Estimator:
-  r"""The derivative of DSQ's soft staircase, in each of its intervals.
+  r"""Multiplies the gradient by the derivative of DSQ's soft staircase.
 
   With the interval's width :math:`\Delta = (u - l) / (n - 1)` for n levels, and its
   midpoint m,
@@ -38,10 +39,10 @@ def dsq(
   .. math:: \bar x = g \, \tfrac12 s k \Delta \, \mathrm{sech}^2(k (x - m)), \quad
     s = \frac1{1 - \alpha}, \quad k = \frac1\Delta \ln(\tfrac2\alpha - 1)
 
-  and 0 outside [l, u]. Its mass over an interval is :math:`\Delta` for every
-  alpha. With ``step='hardtanh'`` the same slope :math:`a = \frac12 s k \Delta` at
-  the midpoint belongs to a step with corners, and what passes is a window that
-  shrinks with alpha, of the same mass:
+  in each interval, and 0 outside [l, u]. The mass of the factor on g over an interval
+  is :math:`\Delta` for every alpha. With ``step='hardtanh'`` the step is piecewise
+  linear, with the same slope :math:`a = \frac12 s k \Delta` at the midpoint, and the
+  gradient passes in a window of the same mass that shrinks with alpha:
 
   .. math:: \bar x = g \, a \, 1[|x - m| \le \tfrac{\Delta}{2 a}]
 
@@ -49,20 +50,20 @@ def dsq(
   staircase itself (alpha near 0).
 
   Args:
-    alpha: in (0, 1). The paper learns it from 0.2; other code fixes it at 0.4.
-    alpha_end: if given, alpha at progress 1, which it approaches by equal
-      factors. The paper has no schedule.
+    alpha: in (0, 1). The paper learns it, starting at 0.2; other code fixes it at 0.4.
+    alpha_end: if given, alpha goes from ``alpha`` to ``alpha_end`` by equal factors
+      as progress goes from 0 to 1. The paper has no schedule.
     low: l, the lowest level.
     high: u > l, the highest level.
     levels: n >= 2, how many levels; 2 for a sign.
-    step: ``'tanh'``, the paper's; ``'hardtanh'``, a shrinking window.
+    step: ``'tanh'``, as in the paper, or ``'hardtanh'``, a shrinking window.
 
   Returns:
-    An estimator. Neither an infinite nor a NaN ``x`` passes anything.
+    An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
     ValueError: if a concrete alpha is outside (0, 1), ``high`` is not above
-      ``low``, ``levels`` < 2, or for another ``step``.
+      ``low``, ``levels`` < 2, or ``step`` is unknown.
 
   References:
     Gong et al., Differentiable soft quantization, 2019, the DSQ function
@@ -84,24 +85,27 @@ def dsq(
 def _tanh(alpha, alpha_end, low, high, levels, g, x, x_q, progress):
   del x_q
   alpha = _maths.geometric(alpha, alpha_end, progress)
-  inside, place = _place(low, high, levels, x)
-  slope = _slope(alpha) * _maths.sech2(jnp.log(2 / alpha - 1) * place)
+  inside, position = _locate(low, high, levels, x)
+  slope = _slope(alpha) * _maths.sech2(jnp.log(2 / alpha - 1) * position)
   return jnp.where(inside, g * slope, 0)
 
 
 def _hardtanh(alpha, alpha_end, low, high, levels, g, x, x_q, progress):
   del x_q
   slope = _slope(_maths.geometric(alpha, alpha_end, progress))
-  inside, place = _place(low, high, levels, x)
-  return jnp.where(inside & (jnp.abs(place) <= 0.5 / slope), g * slope, 0)
+  inside, position = _locate(low, high, levels, x)
+  return jnp.where(inside & (jnp.abs(position) <= 0.5 / slope), g * slope, 0)
 
 
 def _slope(alpha):
   return 0.5 * jnp.log(2 / alpha - 1) / (1 - alpha)
 
 
-def _place(low, high, levels, x):
-  """Whether x is in [low, high]; how many intervals it is from a midpoint."""
+def _locate(low, high, levels, x):
+  """Returns whether x is in [low, high], and its position in its interval.
+
+  The position is counted from the interval's midpoint, in widths of an interval.
+  """
   x = _maths.widen(x)
   width = (high - low) / (levels - 1)
   inside = (x >= low) & (x <= high)

@@ -1,9 +1,9 @@
 r"""Staircases: the piecewise constant functions of the forward pass.
 
 A staircase that is elementwise and monotone offers its levels: how many there
-are, whether they are equally far apart, and a latent value that has the next one
-(see `bitjax.scans.Neighbours`). One whose thresholds come from all weights at
-once, such as TWN's, offers none, since moving one weight moves the others.
+are, whether they are equally far apart, and latent values that have the next ones
+(see `bitjax.scans.Neighbours`). A staircase whose thresholds depend on all weights
+at once, such as TWN's, offers none, since moving one weight changes the others.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from bitjax.quantizers import _maths
 __all__ = ['Step', 'heaviside', 'shifted_sign', 'sign', 'ternary']
 
 # How far beyond a threshold a neighbour lies, as a fraction of the largest
-# magnitude: no denormal number, which compiled code takes for zero.
+# magnitude. A subnormal distance would not do: compiled code flushes it to zero.
 _MARGIN = 1e-3
 
 _FACTORS = {'mean_abs': 0.7, 'max_abs': 0.05}
 
 
 def sign() -> _attach.Staircase:
-  r"""The sign, two-valued: +1 where ``x >= 0``, -1 elsewhere.
+  r"""Returns the two-valued sign: +1 where ``x >= 0``, -1 elsewhere.
 
   .. math:: q(x) = \begin{cases} +1 & x \ge 0 \\ -1 & x < 0 \end{cases}
 
-  So sign(0) = sign(-0) = +1, and NaN, which is not >= 0, becomes -1. (A network
-  with NaN weights still shows it where its other layers propagate NaN; training
-  loops should watch the loss.)
+  So sign(0) = sign(-0) = +1, and NaN, which is not >= 0, becomes -1. (NaN weights
+  of a network still show where its other layers propagate NaN; training loops
+  should watch the loss.)
 
   Returns:
     A staircase that keeps shape and dtype.
@@ -49,34 +49,35 @@ def sign() -> _attach.Staircase:
 def shifted_sign(
   threshold: types.Scalar, *, channel_axis: int | None = None
 ) -> _attach.Staircase:
-  r"""The sign of what exceeds a threshold: +1 where ``x >= threshold``, else -1.
+  r"""Returns the sign around a threshold: +1 where ``x >= threshold``, else -1.
 
   .. math:: q(x) = \begin{cases} +1 & x \ge t \\ -1 & x < t \end{cases}
 
   The threshold is rounded to the dtype of ``x``. Its own gradient is zero; see
-  `rsign` for one that learns.
+  `rsign` for learned thresholds.
 
   Args:
     threshold: t, in the units of ``x``: a scalar, or [channels].
-    channel_axis: the axis of ``x`` that thresholds are for; None for one.
+    channel_axis: the axis of ``x`` with a threshold for each entry; None for a
+      single threshold.
 
   Returns:
     A staircase that keeps shape and dtype; NaN becomes -1.
 
   Raises:
-    ValueError: for a threshold that is NaN, and, when called, for thresholds of
-      another number than the channels.
+    ValueError: for a threshold that is NaN, and, when called, for a number of
+      thresholds that is not that of the channels.
   """
   types.check_range('threshold', threshold, -float('inf'), float('inf'))
   return Step(threshold, -1, channel_axis)
 
 
 def heaviside() -> _attach.Staircase:
-  r"""The unit step, two-valued: 1 where ``x >= 0``, 0 elsewhere.
+  r"""Returns the two-valued unit step: 1 where ``x >= 0``, 0 elsewhere.
 
   .. math:: q(x) = \begin{cases} 1 & x \ge 0 \\ 0 & x < 0 \end{cases}
 
-  It is (sign(x) + 1) / 2, so that heaviside(0) = 1. (Some libraries have 0.)
+  It is (sign(x) + 1) / 2, so heaviside(0) = 1. (In some libraries it is 0.)
 
   Returns:
     A staircase that keeps shape and dtype; NaN becomes 0.
@@ -87,7 +88,7 @@ def heaviside() -> _attach.Staircase:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """1 where ``x >= threshold``, else ``low``; no threshold is 0."""
+  """A staircase: 1 where ``x >= threshold``, else ``low``; None is a threshold of 0."""
 
   threshold: types.Scalar | None
   low: int = dataclasses.field(metadata={'static': True})
@@ -104,7 +105,7 @@ class Step:
     return jnp.where(x >= self._threshold(x), one, low)
 
   def neighbours(self, x: types.Array) -> tuple[types.Array, types.Array]:
-    """Values beyond the threshold, up and down; ``x`` at the ends."""
+    """Returns latent values with the next level up and down; ``x`` if there is none."""
     threshold = self._threshold(x)
     margin = _margin(x, threshold)
     high = x >= threshold
@@ -123,7 +124,7 @@ class Step:
 
 
 def _margin(x, threshold):
-  """A distance from a threshold that is small and no denormal number."""
+  """Returns a distance from a threshold that is small, but not subnormal."""
   largest = jnp.maximum(
     jnp.max(jnp.abs(x), initial=0), jnp.max(jnp.abs(threshold))
   )
@@ -137,39 +138,40 @@ def ternary(
   scaled: bool = False,
   channel_axis: int | None = None,
 ) -> _attach.Staircase:
-  r"""Three levels: the sign where ``|x|`` exceeds a threshold, 0 elsewhere.
+  r"""Returns a ternary staircase: the sign where ``|x|`` exceeds a threshold, else 0.
 
   .. math::
     q(x) = \begin{cases} +a & x > \Delta \\ 0 & |x| \le \Delta \\
     -a & x < -\Delta \end{cases}
 
   ===============  =========================  ==================================
-  ``threshold``    Delta                      of
+  ``threshold``    Delta                      source
   ===============  =========================  ==================================
   a number         that number
   ``'mean_abs'``   ``factor * mean|x|``, 0.7  TWN
   ``'max_abs'``    ``factor * max|x|``, 0.05  TTQ (whose scales are `ttq`'s)
   ===============  =========================  ==================================
 
-  a = 1, or, ``scaled``, the mean of the ``|x|`` above Delta, with which q(x) is
-  the best fit of x (TWN; 0 if there are none).
+  a is 1 or, if ``scaled``, the mean of the ``|x|`` above Delta (0 if there are none),
+  with which q(x) is the best fit of x (TWN).
 
   Args:
     threshold: Delta >= 0, in the units of ``x``, or how to compute it.
-    factor: of the computed threshold; None for that of the paper.
+    factor: the factor of the computed threshold; None for that of the paper.
     scaled: whether to multiply by a.
-    channel_axis: computes Delta and a for each entry of that axis; None for one
-      of all ``x``.
+    channel_axis: the axis of ``x`` with a Delta and an a for each entry; None for
+      a single pair for all of ``x``.
 
   Returns:
-    A staircase that keeps shape and dtype. NaN becomes 0 at a fixed threshold,
-    and makes all computed from it 0; so does an infinite value. It offers its
-    levels if they do not depend on the other weights.
+    A staircase that keeps shape and dtype. With a fixed threshold NaN becomes 0.
+    With a computed one a NaN or infinite value makes all values that share its
+    threshold 0. The staircase offers its levels if they do not depend on the other
+    weights.
 
   Raises:
     ValueError: for a threshold that is negative or of an unknown name, a factor
-      that is not positive or goes with a fixed threshold, and, when called, a
-      ``channel_axis`` that ``x`` does not have.
+      that is not positive or is given with a fixed threshold, and, when called, for
+      a ``channel_axis`` that ``x`` does not have.
 
   References:
     Li et al., Ternary weight networks, 2016, the threshold-based ternary
@@ -216,7 +218,7 @@ class _FixedTernary:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Ternary:
-  """Ternary with a threshold or a scale that depends on all of ``x``."""
+  """A ternary staircase whose threshold or scale depends on all of ``x``."""
 
   value: types.Scalar
   rule: str = dataclasses.field(metadata={'static': True})
@@ -250,7 +252,7 @@ def _ternary(x, threshold):
 def mean_where(
   x: types.Array, mask: types.Array, axes: tuple[int, ...] | None
 ) -> types.Array:
-  """Mean of ``x`` where ``mask``, axes kept; 0 where there is nothing."""
+  """Returns the mean of ``x`` where ``mask`` holds, with axes kept; 0 if nowhere."""
   count = jnp.sum(mask, axis=axes, keepdims=True).astype(x.dtype)
   total = jnp.sum(jnp.where(mask, x, 0), axis=axes, keepdims=True)
   return total / jnp.maximum(count, 1)

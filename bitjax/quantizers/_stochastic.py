@@ -1,6 +1,6 @@
 r"""Random staircases: right on average, so that small changes are not lost.
 
-They take an explicit ``key``; `attach` passes on the one its quantizer is given.
+They take an explicit ``key``. A quantizer made by `attach` passes on its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ['stochastic_round', 'stochastic_sign']
 
 
 def stochastic_sign() -> _attach.Staircase:
-  r"""The sign of BinaryConnect: +1 with a probability that rises with x.
+  r"""Returns a random sign: +1 with a probability that rises with x (BinaryConnect).
 
   .. math:: P(q(x) = 1) = \mathrm{clip}\left(\frac{x + 1}{2}, 0, 1\right),
     \qquad \mathrm{E} \, q(x) = \mathrm{clip}(x, -1, 1)
@@ -51,7 +51,7 @@ class _StochasticSign:
 
 
 def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
-  r"""Rounds up with the probability that makes it right on average.
+  r"""Rounds up at random, with the probability that makes the mean equal to ``x``.
 
   .. math:: q(x) = s \left( \left\lfloor \tfrac xs \right\rfloor + b \right),
     \qquad P(b = 1) = \tfrac xs - \left\lfloor \tfrac xs \right\rfloor,

@@ -21,7 +21,7 @@ __all__ = ['ttq']
 def ttq(
   factor: types.Scalar = 0.05, *, channel_axis: int | None = None
 ) -> _learned.Quantizer:
-  r"""Trained ternary quantization: -W_n, 0 or W_p.
+  r"""Returns a quantizer to -W_n, 0 or W_p, with learned W_n and W_p (TTQ).
 
   With :math:`\Delta = t \max |x|`
 
@@ -33,17 +33,19 @@ def ttq(
     \bar W_p = \sum_{x > \Delta} \bar y, \quad
     \bar W_n = -\sum_{x < -\Delta} \bar y
 
-  (The minus is that of -W_n. Some ports leave it out.) The levels begin at the
-  mean magnitude of the weights that they stand for, at 1 where there are none.
+  (The minus sign comes from -W_n; some ports leave it out.) The levels are
+  initialised to the mean magnitude of the weights that they stand for, or to 1 where
+  there are none.
 
   Args:
-    factor: t > 0, of the threshold.
-    channel_axis: learns levels for each entry of that axis, with thresholds of
-      their own; None for one pair.
+    factor: t > 0, the factor of the threshold.
+    channel_axis: the axis of ``x`` with levels and a threshold for each entry; None
+      for a single pair of levels.
 
   Returns:
     A `Quantizer` with the parameters ``'positive'`` (W_p) and ``'negative'``
-    (W_n), [] or [channels]. An infinite or NaN value makes all 0.
+    (W_n), [] or [channels]. An infinite or NaN value makes all values that share its
+    threshold 0.
 
   Raises:
     ValueError: for a factor that is not positive, and, when called, a
@@ -83,7 +85,8 @@ class _TTQ:
       _channels.align(name, qparams[name], x, self.channel_axis)
       for name in ('positive', 'negative')
     )
-    # Its factor is also what a latent weight's gradient is multiplied by.
+    # In the product below, the level is also the factor of x's gradient, so it is 1
+    # where the code is 0.
     one = jnp.ones((), codes.dtype)
     level = jnp.where(codes > 0, positive, jnp.where(codes < 0, negative, one))
     return codes * level

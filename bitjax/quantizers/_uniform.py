@@ -1,7 +1,7 @@
 """Uniform grids: integer codes times a step.
 
-One bit is {0, 1} unsigned; the signed grids need two (one signed bit is the
-sign's +-1, which has no zero). Ties round to the even code, as IEEE 754 has it.
+With one bit an unsigned grid is {0, 1}; a signed grid needs two bits (one signed bit
+is the +-1 of `sign`, which has no zero). Ties round to the even code, as in IEEE 754.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ['Grid', 'code_range', 'uniform']
 def code_range(
   bits: int, *, signed: bool = True, narrow: bool = False
 ) -> tuple[int, int]:
-  """The smallest and the largest code of a grid.
+  """Returns the smallest and the largest code of a grid.
 
   Args:
     bits: b >= 1; >= 2 if signed.
@@ -65,8 +65,8 @@ def uniform(
   signed and ``narrow``    the same without the first  -1, 0, 1
   =======================  ==========================  =================
 
-  Without a step :math:`s = 1 / Q_p`, so that the largest level is 1: for unsigned
-  grids DoReFa's :math:`\mathrm{round}(x n) / n` on [0, 1].
+  Without a step :math:`s = 1 / Q_p`, so that the largest level is 1. For unsigned
+  grids this is DoReFa's :math:`\mathrm{round}(x n) / n` on [0, 1].
 
   Args:
     bits: b, in [1, 16]; at least 2 if signed (one signed bit is `sign`).
@@ -74,7 +74,7 @@ def uniform(
     narrow: whether to leave out the lowest level, which has no counterpart.
     step: s > 0, in the units of ``x``: a scalar, or [channels]; None for
       :math:`1 / Q_p`.
-    channel_axis: the axis of ``x`` that the steps are for; None for one step.
+    channel_axis: the axis of ``x`` with a step for each entry; None for one step.
 
   Returns:
     A staircase that keeps shape and dtype and computes in float32 or wider.
@@ -82,7 +82,8 @@ def uniform(
 
   Raises:
     ValueError: for bits out of range, a narrow unsigned grid, a step that is not
-      positive, and, when called, steps of another number than the channels.
+      positive, and, when called, for a number of steps that is not that of the
+      channels.
   """
   low, high = code_range(bits, signed=signed, narrow=narrow)
   if step is not None:
@@ -93,13 +94,13 @@ def uniform(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """The staircase of `uniform`.
+  """The staircase that `uniform` returns.
 
   Attributes:
     step: s, scalar or [channels]; None for ``1 / high``.
     low: smallest code.
     high: largest code.
-    channel_axis: the axis that the steps are for.
+    channel_axis: the axis of ``x`` with a step for each entry; None for one step.
   """
 
   step: types.Scalar | None
@@ -118,12 +119,12 @@ class Grid:
     return self.step is None or jnp.ndim(self.step) == 0
 
   def __call__(self, x: types.Array) -> types.Array:
-    """Returns ``x`` on the grid."""
+    """Returns the levels nearest to ``x``."""
     x = _channels.check_floating(x)
     return self.values(jnp.round(self.scaled(x)), x)
 
   def scaled(self, x: types.Array) -> types.Array:
-    """``x`` in units of the step, clipped, not rounded; at least float32."""
+    """Returns ``x`` in units of the step, clipped, not rounded; at least float32."""
     wide = _maths.widen(x)
     if self.step is None:
       wide = wide * self.high
@@ -132,14 +133,14 @@ class Grid:
     return jnp.clip(wide, self.low, self.high)
 
   def values(self, codes: types.Array, x: types.Array) -> types.Array:
-    """The levels of codes, in the dtype of ``x``."""
+    """Returns the levels of ``codes``, in the dtype of ``x``."""
     if self.step is None:
       return (codes / self.high).astype(x.dtype)
     step = _channels.align('step', self.step, x, self.channel_axis)
     return (codes * step).astype(x.dtype)
 
   def neighbours(self, x: types.Array) -> tuple[types.Array, types.Array]:
-    """The next level up and down themselves; ``x`` beyond the ends."""
+    """Returns the next levels up and down themselves; ``x`` beyond the ends."""
     codes = jnp.round(self.scaled(x))
     up = jnp.where(codes < self.high, self.values(codes + 1, x), x)
     down = jnp.where(codes > self.low, self.values(codes - 1, x), x)

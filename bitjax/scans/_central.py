@@ -1,4 +1,4 @@
-r"""Central differences: the slope of the loss over a finite step, exactly.
+r"""Computes central differences: the exact slope of the loss over a finite step.
 
 .. math:: d_i = \frac{L(w + \epsilon e_i) - L(w - \epsilon e_i)}{2 \epsilon}
 
@@ -29,23 +29,23 @@ def central_difference(
 ) -> types.Array:
   r"""Returns the central difference of the loss in every weight.
 
-  Both losses are exact. Full-precision kernels take them from `flip_gains`, and so
-  do binary kernels whose scale does not depend on the weights: a step that does not
-  cross the threshold changes nothing, one that does is a flip. All others are evaluated by
-  brute force, two losses for each weight.
+  Both losses are exact. For full-precision kernels they come from `flip_gains`, and
+  so they do for binary kernels whose scale does not depend on the weights, where a
+  step either crosses the threshold, and is a flip, or changes nothing. All other
+  kernels are evaluated by brute force, with two losses for each weight.
 
-  As a gradient it takes part in `descend`, where ``value_and_grad`` is ``lambda
-  kernel: (view.loss(kernel), central_difference(replace(view, kernel=kernel),
-  step))``.
+  `descend` can use it as a gradient, with ``lambda kernel: (view.loss(kernel),
+  central_difference(replace(view, kernel=kernel), step))`` as ``value_and_grad``.
 
   Args:
     view: the layer.
     step: :math:`\epsilon`, in units of the latent weights.
-    path: of `flip_gains`; ``'brute_force'`` evaluates both losses of each weight.
-    chunk: of `flip_gains`.
+    path: passed to `flip_gains`; ``'brute_force'`` evaluates both losses of each
+      weight.
+    chunk: passed to `flip_gains`.
 
   Returns:
-    Differences in nats per unit, of the kernel's shape.
+    Differences in nats per unit of latent weight, of the kernel's shape.
 
   Raises:
     ValueError: for a step that is not positive, a path that is unknown or does not

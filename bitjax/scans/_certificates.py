@@ -1,12 +1,12 @@
-r"""Is a network at a local optimum of single flips, and of which data's loss?
+r"""Tests whether a layer is at a local optimum of single moves, and on which data.
 
 A weight pattern is a *1-flip optimum* of a loss if no single move lowers it. On the
 training loss that is a yes or no. As a statement about the data it is an estimate:
 a gain is a mean over examples, with a standard error, and of 200 000 moves some
-improve any finite sample by chance. So four numbers stand together: the share of
-moves that improve the loss, the share that does so by more than two standard
+improve any finite sample by chance. So four numbers are reported together: the share
+of moves that improve the loss, the share that does so by more than two standard
 errors, the share of those that improves held-out data too, and the same share for
-moves taken at random, below which nothing has been found.
+moves taken at random, which the third must exceed to mean anything.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ class Certificate(NamedTuple):
     best: the largest gain in nats.
     best_error: its standard error. The largest of many estimates is biased upwards.
     improving: share of moves that lower the loss.
-    significant: share of moves that lower it by more than so many standard errors.
-    mirrored: share of moves that raise it by more than that; where gains are noise
-      around 0, both are alike.
-    holds: of the improving moves, the share that also lowers the held-out loss.
-    significant_holds: the same of the significant ones.
-    random_holds: the same of all moves: what a random flip does.
+    significant: share of moves that lower it by more than ``num_errors`` standard
+      errors.
+    mirrored: share of moves that raise it by more than as many; if gains are noise
+      around 0, it is about as large as ``significant``.
+    holds: of the improving moves, the share that also lowers the held-out loss;
+      None without held-out data, like the fields that follow.
+    significant_holds: the same share of the significant moves.
+    random_holds: the same share of all moves, as a random move achieves it.
     mean_holdout: mean held-out gain of the improving moves in nats.
     random_mean_holdout: mean held-out gain of all moves in nats.
   """
@@ -63,21 +65,21 @@ def flip_certificate(
   num_errors: types.Scalar = 2.0,
   tolerance: types.Scalar = 1e-6,
 ) -> Certificate:
-  r"""Judges the single moves of a layer.
+  r"""Returns how near a layer is to a 1-flip optimum, from the gains of its moves.
 
   A move counts as improving if its gain is more than ``tolerance`` times the loss,
   and as significant if, besides, :math:`g > n \cdot \mathrm{SE}(g)`.
 
   Args:
-    gains: of all moves (`flip_gains`), on the data whose loss is in question: for a
-      trained network the whole training set, merged by `merge_gains`.
-    holdout: gains of the same moves on other data; None for none, and then nothing
-      is said about them.
-    num_errors: n, standard errors.
-    tolerance: what is rounding, as a fraction of the loss.
+    gains: gains of all moves (`flip_gains`), on the data whose loss is in question:
+      for a trained network the whole training set, merged by `merge_gains`.
+    holdout: gains of the same moves on other data; None for none, which leaves the
+      fields of held-out data None.
+    num_errors: n, how many standard errors a significant gain exceeds.
+    tolerance: gains up to this fraction of the loss count as rounding.
 
   Returns:
-    A `Certificate`. A share of no moves at all is NaN.
+    A `Certificate`. Shares and means over an empty set of moves are NaN.
 
   Raises:
     ValueError: if the two differ in shape, or for a negative number.
@@ -128,8 +130,8 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
     m_2 = \sum_t \frac{B_t}{B} m_{2,t}, \qquad B = \sum_t B_t
 
   As a running total it streams a training set of any size, also from a disk:
-  ``total = merge_gains(total, flip_gains(view))``. Exact but for rounding, if the
-  loss does not couple the examples of a batch.
+  ``total = merge_gains(total, flip_gains(view))``. The result is exact but for
+  rounding, if the loss does not couple the examples of a batch.
 
   Args:
     *parts: gains of the same moves on disjoint batches.
@@ -172,17 +174,17 @@ def stream_gains(
   size: int,
   **options: Any,
 ) -> _flips.FlipGains:
-  """Returns the gains on a whole data set, some of its examples at a time.
+  """Returns the gains on a whole data set, from ``size`` of its examples at a time.
 
-  Memory is that of `flip_gains` on ``size`` examples, whatever its path. It can be
-  jitted: the parts follow one another in one program.
+  The memory needed is that of `flip_gains` on ``size`` examples, whatever its path.
+  The function can be jitted: one program visits the parts one after another.
 
   Args:
-    look: inputs and labels of some examples -> the layer's view on them.
-    inputs: of the data set, [examples, ...].
+    look: maps inputs and labels of some examples to the layer's view of them.
+    inputs: inputs of the data set, [examples, ...].
     labels: their classes, [examples].
-    size: examples at a time.
-    **options: of `flip_gains`.
+    size: number of examples at a time.
+    **options: keyword arguments of `flip_gains`.
 
   Returns:
     `FlipGains` of all examples.

@@ -1,15 +1,15 @@
-r"""The coordinate discrete gradient: one move after another, kept if it helps.
+r"""Computes the coordinate discrete gradient: one move at a time, kept if it helps.
 
-Moves are tried in an order. Each is scored from where the weights then stand, and
-made only if the loss really falls and the budget pays for it:
+Moves are tried in an order. Each is evaluated from the current weights, and made
+only if the loss really falls and the budget allows it:
 
 .. math:: w \leftarrow w + \Delta_k e_k \quad \text{if} \quad
   L(w + \Delta_k e_k) < L(w).
 
-So what it predicts is what it gets, at the price of one loss for each candidate. A
-candidate costs only what depends on it (see `_split`): one unit's column of the
-product, a rank-one update of the next product, and the rest of the network, for
-those examples whose activation changes at all.
+So the predicted decrease is the true one, at the price of one loss for each
+candidate. Only what depends on the candidate is computed (see `_split`): one unit's
+column of the product, a rank-one update of the next product, and the rest of the
+network, for those examples whose activation changes at all.
 """
 
 from __future__ import annotations
@@ -30,21 +30,23 @@ __all__ = ['CoordinateDescent', 'coordinate_discrete_gradient']
 
 
 class CoordinateDescent(NamedTuple):
-  """What `coordinate_discrete_gradient` found.
+  """The result of `coordinate_discrete_gradient`.
 
   Attributes:
     displacement: to be added to the kernel, of its shape.
-    num_moves: moves made, int32.
-    used: the displacement's size in the budget's norm; for ``flips`` the moves.
-    predicted: sum of the decreases that moves were accepted for, in nats; equal to
+    num_moves: number of moves made, int32.
+    used: the displacement's size in the budget's norm; for ``flips`` the number of
+      moves.
+    predicted: sum of the decreases for which moves were accepted, in nats; equal to
       ``decrease_search`` but for rounding.
-    loss: on the search batch before any move, in nats.
+    loss: loss on the search batch before any move, in nats.
     decrease_search: how much the loss falls on the search batch.
     decrease_holdout: the same on the held-out batch; None without one.
-    accepted: of each candidate, in the order of trial, bool [candidates].
-    loss_evaluations: losses computed, int32: one for each candidate that the
-      budget could pay, those of the signal, and two.
-    gradient_evaluations: gradients computed, int32.
+    accepted: whether each candidate was accepted, in the order of trial, bool
+      [sweeps * candidates].
+    loss_evaluations: number of losses computed, int32: one for each candidate that
+      the budget could pay for, those of the signal, and two more.
+    gradient_evaluations: number of gradients computed, int32.
   """
 
   displacement: types.Array
@@ -74,24 +76,24 @@ def coordinate_discrete_gradient(
 ) -> CoordinateDescent:
   """Tries single moves one after another and keeps those that lower the loss.
 
-  Moves that the rest of the budget cannot pay are passed over. In one sweep a weight
-  moves at most once; in later ones it is scored from where it stands, and its cost
+  Moves that the rest of the budget cannot pay for are skipped. In one sweep a weight
+  moves at most once; later sweeps score it from where it then is, and its cost
   counts from the original point (see `multi_step_discrete_gradient`).
 
   Args:
     view: the layer, on the batch to search.
     budget: the ball around the view's kernel.
-    order: a signal, as for `discrete_gradient`: candidates come in descending order
-      of it, promising or not; ``'random'`` is a random order.
-    rank_by: the ranking that makes an order of the signal, as there.
+    order: a signal, as for `discrete_gradient`; candidates are tried in descending
+      order of it, whether promising or not. ``'random'`` gives a random order.
+    rank_by: the ranking that turns the signal into an order, as for
+      `discrete_gradient`.
     num_candidates: how many candidates of the order a sweep tries; None for all.
-    num_sweeps: how often it goes through the order, static; each sweep ranks
-      anew.
-    holdout: the same layer on another batch, to be looked at only.
+    num_sweeps: number of passes over the candidates, static; each ranks them anew.
+    holdout: the same layer on another batch, on which the result is only measured.
     key: a random key, for ``'random'``.
-    step: size of a full-precision kernel's moves; None for others.
+    step: size of a full-precision kernel's moves; None for quantised kernels.
     tolerance: by how much the loss must fall, as a fraction of the loss before any
-      move: less is rounding.
+      move; smaller decreases count as rounding.
 
   Returns:
     A `CoordinateDescent`.

@@ -1,14 +1,15 @@
-r"""What a move does to the loss, given all that was moved before it.
+r"""Computes what a move does to the loss, given all moves made before it.
 
-Behind a view without an `obstacle`, the products p and the next products u of all
-examples are kept. A move of weight (i, j) changes row j of the (transposed) p, and
-of u the rows of those examples whose activation changes:
+For a view without an obstacle (`_flips_rank_one.obstacle`), the products p and the
+next products u of all examples are kept. A move of weight (i, j) changes row j of the
+(transposed) p, and those rows of u whose example's activation changes:
 
 .. math:: p_{j:} \mathrel{+}= \Delta\, x_{:i}, \qquad
   u_{b:} \mathrel{+}= \tau_b V_{j:}, \qquad
   \tau_b = \mathrm{front}_j(p_{jb} + \Delta x_{bi}) - \mathrm{front}_j(p_{jb}).
 
-Only their losses are computed. Every other view pays a forward pass for each move.
+Only the losses of those examples are computed anew. Any other view costs a forward
+pass for each move.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class Move(NamedTuple):
   """A move of one weight.
 
   Attributes:
-    place: of the weight in the flattened kernel.
+    place: index of the weight in the flattened kernel.
     there: its latent value after the move.
-    change: of the quantised weight.
-    allowed: whether it may be made at all; if not, nothing is computed.
+    change: what the move adds to the quantised weight.
+    allowed: whether the move may be made; if not, no losses are computed for it.
   """
 
   place: types.Array
@@ -46,7 +47,7 @@ class Move(NamedTuple):
 
 
 def begin(view: _view.LayerView) -> Incremental | Generic:
-  """The cheapest way to try moves of a view, before any of them."""
+  """Returns a view's state before any move, `Incremental` if it has no obstacle."""
   if _flips_rank_one.obstacle(view) is not None:
     return Generic(view, view.kernel, view.loss(view.kernel))
   parts = _split.split(view)
@@ -64,12 +65,12 @@ def begin(view: _view.LayerView) -> Incremental | Generic:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Generic:
-  """Any view: a forward pass for each move.
+  """The state of any view, which tries each move by a forward pass.
 
   Attributes:
     view: the layer.
-    kernel: with all moves so far.
-    loss: mean, with all moves so far.
+    kernel: latent kernel with all moves so far.
+    loss: mean loss with all moves so far.
   """
 
   view: _view.LayerView
@@ -82,7 +83,8 @@ class Generic:
     """Makes a move if the loss falls by more than ``least``.
 
     Returns:
-      The state after it, and the decrease: 0 if the move is not made.
+      The state after the attempt, and the decrease of the loss, 0 if the move is
+      not made.
     """
     moved = self.kernel.reshape(-1).at[move.place].set(move.there)
     moved = moved.reshape(self.kernel.shape)
@@ -103,14 +105,14 @@ class Generic:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Incremental:
-  """A view without an obstacle: only what changes is computed.
+  """The state of a view without an obstacle, which computes only what changes.
 
   Attributes:
     parts: the network, with the weights before any move.
     inputs: x transposed, [fan_in, examples].
     products: p transposed, with all moves so far, [units, examples].
     following: u, with all moves so far, [examples, width].
-    losses: the same, [examples].
+    losses: loss of each example, with all moves so far, [examples].
   """
 
   parts: _split.Split
@@ -125,21 +127,22 @@ class Incremental:
     """Makes a move if the loss falls by more than ``least``.
 
     Returns:
-      The state after it, and the decrease: 0 if the move is not made.
+      The state after the attempt, and the decrease of the loss, 0 if the move is
+      not made.
     """
     size = self.losses.size
     rows = min(_ROWS, size)
-    fan_in_place, unit = jnp.divmod(move.place, self.products.shape[0])
+    input_index, unit = jnp.divmod(move.place, self.products.shape[0])
     before = self.products[unit]
-    after = before + move.change * self.inputs[fan_in_place]
+    after = before + move.change * self.inputs[input_index]
     front = of_unit(self.parts.front, unit)
     tau = _split.apply(front, after) - _split.apply(front, before)
     changed = (tau != 0) & move.allowed
-    ((places,), (count,)) = _split.listed(changed[None], room=rows)
+    ((indices,), (count,)) = _split.listed(changed[None], room=rows)
     row = self.parts.matrix[unit]
 
     def moved(start, following):
-      which = jax.lax.dynamic_slice(places, (start,), (rows,))
+      which = jax.lax.dynamic_slice(indices, (start,), (rows,))
       safe = jnp.minimum(which, size - 1)
       new = following[safe] + tau[safe, None] * row[None, :]
       return which, safe, new, self.parts.losses(new, self.parts.labels[safe])
@@ -175,7 +178,7 @@ class Incremental:
 def of_unit(
   stages: tuple[_view.Stage, ...], unit: types.Array
 ) -> tuple[_view.Stage, ...]:
-  """Pointwise stages as one unit sees them."""
+  """Returns pointwise stages with the scales and shifts of one unit."""
 
   def pick(vector):
     return vector[unit] if jnp.ndim(vector) else vector

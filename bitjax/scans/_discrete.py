@@ -1,22 +1,22 @@
-r"""The discrete gradient: the best single moves that a budget pays for.
+r"""Computes the discrete gradient: the best single moves that a budget allows.
 
 Every single move of a layer's kernel (see `moves`) is scored by the exact decrease
-of the loss, the moves are sorted, and taken from the best down until the budget is
-used up. In several rounds, each scores all moves again from where the weights then
-stand.
+of the loss. The moves are sorted, and taken from the best down until the budget is
+used up. With several rounds, each round scores all moves again from the current
+weights.
 
-What a move promises alone is not what it delivers among others: the sum of the
-signals (``predicted``) stands beside the true decrease, on the batch that was
-searched and on another. And what makes the method is the ranking as much as the
-signal, so both are options:
+A move made together with others does not deliver what it promises alone. So the sum
+of the signals (``predicted``) is reported next to the true decrease, on the batch
+that was searched and on another. The ranking defines the method as much as the signal
+does, so both are options:
 
 * a signal: the exact gain; the linear prediction of the straight-through estimator,
   :math:`-g_k \Delta q_k`; none at all (random, or the cost alone); or any array;
-* a ranking: the signal, as such, per cost, or per squared cost.
+* a ranking: the signal itself, per cost, or per squared cost.
 
 The cost is the latent distance from the original point to just beyond the edge of
-the level. With the ranking *per squared cost* the l2 ball is a knapsack filled by
-density, *per cost* is that for l1, and the plain gain for flips and linf.
+the level. Ranking *per squared cost* fills the l2 ball like a knapsack, by density;
+*per cost* does the same for l1, and the plain gain for flips and linf.
 """
 
 from __future__ import annotations
@@ -41,20 +41,21 @@ __all__ = [
 
 
 class DiscreteStep(NamedTuple):
-  """What `discrete_gradient` found.
+  """The result of `discrete_gradient`.
 
   Attributes:
     displacement: to be added to the kernel, of its shape.
     rank: how many moves were taken before a weight's own, int32, of the kernel's
       shape; -1 for weights that do not move.
-    num_moves: moves made, int32.
-    used: the displacement's size in the budget's norm; for ``flips`` the moves.
-    predicted: sum of the signals of the moves made: in nats if signals are.
-    loss: on the search batch before any move, in nats.
+    num_moves: number of moves made, int32.
+    used: the displacement's size in the budget's norm; for ``flips`` the number of
+      moves.
+    predicted: sum of the signals of the moves made, in nats if the signals are.
+    loss: loss on the search batch before any move, in nats.
     decrease_search: how much the loss really falls on the search batch.
     decrease_holdout: the same on the held-out batch; None without one.
-    loss_evaluations: losses that brute force would have computed, int32.
-    gradient_evaluations: gradients that were computed, int32.
+    loss_evaluations: number of losses that brute force would have computed, int32.
+    gradient_evaluations: number of gradients that were computed, int32.
   """
 
   displacement: types.Array
@@ -70,21 +71,24 @@ class DiscreteStep(NamedTuple):
 
 
 class DiscretePath(NamedTuple):
-  """What `multi_step_discrete_gradient` found; entry k is after k rounds.
+  """The result of `multi_step_discrete_gradient`.
+
+  Of the arrays [num_steps + 1], entry k describes the kernel after k rounds.
 
   Attributes:
     displacement: after the last round, to be added to the kernel.
     search: loss on the search batch in nats, [num_steps + 1].
     holdout: the same on the held-out batch; None without one.
     used: the displacement's size in the budget's norm, [num_steps + 1]; for
-      ``flips`` the moves made so far.
-    flips: weights whose quantised value (for full precision: whose sign) differs
-      from the original one, int32 [num_steps + 1].
-    num_moves: moves made in each round, int32 [num_steps].
-    num_returns: how many of them turned a weight round, int32 [num_steps].
+      ``flips`` the number of moves made so far.
+    flips: number of weights whose quantised value (for full precision: whose sign)
+      differs from the original one, int32 [num_steps + 1].
+    num_moves: number of moves made in each round, int32 [num_steps].
+    num_returns: how many of them moved a weight against the direction of its last
+      move, int32 [num_steps].
     predicted: sum of the signals of each round's moves, [num_steps].
-    loss_evaluations: losses that brute force would have computed, int32.
-    gradient_evaluations: gradients that were computed, int32.
+    loss_evaluations: number of losses that brute force would have computed, int32.
+    gradient_evaluations: number of gradients that were computed, int32.
   """
 
   displacement: types.Array
@@ -117,31 +121,33 @@ def discrete_gradient(
   With :math:`s_k` the signal of move k, :math:`c_k` its cost and p = 0, 1, 2 for the
   three rankings, moves with :math:`s_k > 0` are sorted by :math:`s_k / c_k^p` and
   taken while :math:`\| (c_k)_{k\ \mathrm{taken}} \| \le r`. At most one move of a
-  weight is taken, the better one. Nothing is differentiated but by the signal
-  ``'linear'``, which uses the estimators of the view's quantizers.
+  weight is taken, the better one. Only the signal ``'linear'`` computes a gradient,
+  for which it uses the estimators of the view's quantizers.
 
-  The defaults are the note's words: the objective of each dimension, largest first,
-  until the budget is used up. They say neither that the objective is divided by the
-  cost (``rank_by``) nor that what does not fit is passed over (``overflow``).
+  The defaults follow the wording of the note: the objective of each dimension,
+  largest first, until the budget is used up. The note says neither that the objective
+  is divided by the cost (``rank_by``) nor that moves that do not fit are skipped
+  (``overflow``).
 
   Args:
     view: the layer, on the batch to search.
-    budget: the ball around the view's kernel; its anchor is not looked at. In
-      ``flips`` it counts moves, in ``linf`` it only says which are in reach.
+    budget: the ball around the view's kernel; its anchor is ignored. With the norm
+      ``flips`` it counts moves, with ``linf`` it only decides which are within reach.
     rank_by: ``'gain'``, ``'gain_per_cost'`` or ``'gain_per_squared_cost'``; or the
       power p = 0, 1, 2 of the cost, which may be traced.
     signal: ``'exact'``: the decrease of the loss by the move alone (`flip_gains`);
       ``'linear'``: minus the gradient times the change of the quantised weight;
       ``'random'``: uniform in (0, 1]; ``'cost'``: the reciprocal cost, which puts the
       cheapest first in every ranking; or an array with an entry for each move,
-      ``[moves, *kernel.shape]``, or of the kernel's shape if there is one.
-    holdout: the same layer on another batch, to be looked at only; None for none.
+      ``[moves, *kernel.shape]``, or of the kernel's shape if each weight has one move.
+    holdout: the same layer on another batch, on which the result is only measured;
+      None for none.
     key: a random key, for ``'random'``.
-    step: size of a full-precision kernel's moves; None for others.
+    step: size of a full-precision kernel's moves; None for quantised kernels.
     overflow: ``'stop'`` at the first move that does not fit, or ``'skip'`` it.
-      (Moves that do not fit alone are no candidates in either case.)
-    path: of `flip_gains`, for ``'exact'``.
-    chunk: of `flip_gains`, for ``'exact'``.
+      (Moves that do not fit on their own are no candidates in either case.)
+    path: passed to `flip_gains`, for ``'exact'``.
+    chunk: passed to `flip_gains`, for ``'exact'``.
 
   Returns:
     A `DiscreteStep`. The displacement's norm is at most ``radius`` times
@@ -153,8 +159,9 @@ def discrete_gradient(
       is concrete and not finite, or what `moves` and `flip_gains` object to.
 
   Examples:
-    A step of it, to compare with one of STE: ``kernel + step.displacement``. In
-    `descend` its negative is a gradient, and ``optax.sgd(1.0)`` the optimiser.
+    ``kernel + step.displacement`` takes the step, to be compared with a step of the
+    straight-through estimator. In `descend`, use the negative displacement as the
+    gradient and ``optax.sgd(1.0)`` as the optimiser.
 
   References:
     None that uses the term in this sense; see ``docs/studies``. For the greedy
@@ -200,28 +207,28 @@ def multi_step_discrete_gradient(
 ) -> DiscretePath:
   """Splits a budget over rounds, each of which scores all moves again.
 
-  A weight that an earlier round moved is scored from where it stands, and its cost
-  counts from the original point. It does not flip back for free: turning round
-  costs a whole distance again, and nothing is refunded.
+  A weight that an earlier round moved is scored from where it then is, and its cost
+  counts from the original point. Flipping back is not free: a reversal costs a whole
+  distance again, and nothing is refunded.
 
-  ``'even'`` is the note's word: each round has the K-th part of the radius. That is
+  ``'even'`` is the wording of the note: each round gets a K-th of the radius. That is
   not neutral. In l2, rounds that move different weights end near :math:`r/\\sqrt{K}`;
-  in linf no weight whose edge is farther than r / K ever moves. ``'cumulative'``
+  in linf, no weight whose edge is farther than r / K ever moves. ``'cumulative'``
   gives the first k rounds together the ball of radius r k / K.
 
   Args:
     view: the layer, on the batch to search.
     budget: the ball around the view's kernel.
-    num_steps: K >= 1, rounds; static.
+    num_steps: K >= 1, the number of rounds; static.
     split: ``'even'`` or ``'cumulative'``.
-    rank_by: see `discrete_gradient`, as for all that follow.
-    signal: a name; an array could not be scored again.
-    holdout: the same layer on another batch, to be looked at only.
+    rank_by: as for `discrete_gradient`, like all arguments that follow.
+    signal: the name of a signal; an array could not be computed again in each round.
+    holdout: the same layer on another batch, on which the result is only measured.
     key: a random key, for ``'random'``.
-    step: size of a full-precision kernel's moves; None for others.
+    step: size of a full-precision kernel's moves; None for quantised kernels.
     overflow: ``'stop'`` or ``'skip'``.
-    path: of `flip_gains`.
-    chunk: of `flip_gains`.
+    path: passed to `flip_gains`.
+    chunk: passed to `flip_gains`.
 
   Returns:
     A `DiscretePath`.
@@ -266,8 +273,8 @@ def _start(view, holdout, budget, rules, rank_by, key, given, step):
 
 class _Walk(NamedTuple):
   place: _discrete_round.Place
-  rounds: Any  # Of all rounds, [K].
-  ranks: types.Array  # Of the last round.
+  rounds: Any  # A `Round` whose leaves have a leading axis of rounds, [K].
+  ranks: types.Array  # Ranks of the moves of the last round.
   search: types.Array
   holdout: types.Array | None
   used: types.Array
@@ -281,7 +288,7 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
   num_steps = rules.num_steps
   raw_keys, as_key = _discrete_round.round_keys(key, num_steps)
 
-  def look(place):
+  def measure(place):
     kernel = view.kernel + place.displacement
     return {
       'search': view.loss(kernel),
@@ -307,7 +314,7 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
     after, made = _discrete_round.play(
       options, signal, place, rules, power, room
     )
-    return (after, made.rank), (made._replace(rank=()), look(after))
+    return (after, made.rank), (made._replace(rank=()), measure(after))
 
   begin = _discrete_round.start(view)
   ranks = jnp.zeros(view.kernel.shape, jnp.int32)
@@ -316,22 +323,24 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
     visit, (begin, ranks), (numbers, raw_keys)
   )
   seen = jax.tree.map(
-    lambda first, rest: jnp.concatenate([first[None], rest]), look(begin), seen
+    lambda first, rest: jnp.concatenate([first[None], rest]),
+    measure(begin),
+    seen,
   )
   if budget.norm == 'flips':
     seen['used'] = jnp.concatenate(
       [jnp.zeros(1, jnp.int32), jnp.cumsum(rounds.num_moves)]
     )
-  scored = 0
+  num_scored = 0
   if rules.signal == 'exact':
-    scored = num_steps * _discrete_round.num_moves(view, step)
-  slopes = num_steps if rules.signal == 'linear' else 0
+    num_scored = num_steps * _discrete_round.num_moves(view, step)
+  num_gradients = num_steps if rules.signal == 'linear' else 0
   return _Walk(
     place,
     rounds,
     ranks,
-    loss_evaluations=jnp.int32(scored + num_steps + 1),
-    gradient_evaluations=jnp.int32(slopes),
+    loss_evaluations=jnp.int32(num_scored + num_steps + 1),
+    gradient_evaluations=jnp.int32(num_gradients),
     **seen,
   )
 

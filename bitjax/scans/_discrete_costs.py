@@ -1,7 +1,8 @@
-r"""What moves cost under a budget, and which of a ranked list it can pay.
+r"""Computes what moves cost under a budget, and which of a ranked list it pays for.
 
 The *cost* of a move is how far it takes its weight from the original point, in
-the units of the latent weights. A budget of radius r charges its share of it:
+the units of the latent weights. Under a budget of radius r, a move is charged a share
+of the budget:
 
 =========  =========================  ====================================
 norm       a move's charge            what a round may spend
@@ -12,10 +13,11 @@ norm       a move's charge            what a round may spend
 ``flips``  one                        ``floor(r)`` moves
 =========  =========================  ====================================
 
-A weight that moved before pays the rest of the way if it goes on in the same
-direction. If it turns round it pays a whole distance again, the longer one of where
-it is and where it goes: else flipping back would be free, and steps would chatter.
-So charges are never less than the ball's own measure, and who can pay stays in it.
+A weight that moved before pays only for the rest of the way if it goes on in the same
+direction. If it reverses, it pays for a whole distance again, the larger one of its
+distances before and after the move; otherwise flipping back would be free, and
+weights would oscillate. So charges are never less than what the norm of the ball
+measures, and moves that the budget can pay for stay in the ball.
 
 Charges are rounded up to integers, in units of 1 / `UNITS` of the budget. Their sums
 do not depend on the order of addition, and cannot exceed the budget by rounding.
@@ -44,17 +46,18 @@ OVERFLOWS = ('stop', 'skip')
 SPLITS = ('even', 'cumulative')
 
 UNITS = 2**29
-_TOO_MUCH = UNITS + 1  # Sums up to the first refusal stay below 2^31.
+# More than any budget. Sums up to the first charge that is refused stay below 2^31.
+_TOO_MUCH = UNITS + 1
 
 _POWERS = {'l2': 2, 'l1': 1}
 
 
 def costs(here: types.Array, there: types.Array) -> types.Array:
-  """Distances that moves are ranked by and pay for.
+  """Returns the distances by which moves are ranked and charged, [moves, ...].
 
   Args:
     here: displacement of each weight from the original point, [...].
-    there: the same after the move, [moves, ...].
+    there: displacement after each move, [moves, ...].
   """
   return jnp.maximum(jnp.abs(there), jnp.abs(here)[None])
 
@@ -62,21 +65,21 @@ def costs(here: types.Array, there: types.Array) -> types.Array:
 def allowance(
   budget: types.Budget, split: str, num_steps: int, step: types.Array | int
 ) -> tuple[types.Array, types.Array]:
-  r"""The radius that charges refer to in a round, and the units it may spend.
+  r"""Returns the radius that a round's charges refer to, and the units it may spend.
 
-  ``'even'`` gives every round a ball of radius r / K of its own; what it leaves
+  ``'even'`` gives every round a ball of radius r / K of its own; what a round leaves
   unspent is lost. ``'cumulative'`` gives all rounds up to the k-th together the
   ball of radius r k / K.
 
   Args:
     budget: the ball.
     split: one of `SPLITS`.
-    num_steps: K, rounds.
-    step: k, from 1 to K.
+    num_steps: K, the number of rounds.
+    step: k, the number of the round, from 1 to K.
 
   Returns:
-    The radius, and the room: of the round (``'even'``), or of it and all rounds
-    before (``'cumulative'``), int32.
+    The radius, and the units that may be spent, int32: in the round (``'even'``), or
+    in all rounds up to and including it (``'cumulative'``).
   """
   dtype = jnp.result_type(float)
   radius = jnp.asarray(budget.radius, dtype)
@@ -103,17 +106,20 @@ def charges(
   here: types.Array,
   onward: types.Array,
 ) -> types.Array:
-  """Units that each move is charged, int32 [moves, ...]; what is NaN, too much.
+  """Returns the units that each move is charged, int32 [moves, ...].
+
+  A move that costs more than the whole budget, or NaN, is charged too much to be paid
+  (under ``flips`` every move costs one).
 
   Args:
-    norm: of the ball.
-    split: one of `SPLITS`: whether a round's own steps are measured, or the
-      distance from the original point.
+    norm: norm of the ball.
+    split: one of `SPLITS`; ``'even'`` measures a round's own steps, ``'cumulative'``
+      the distance from the original point.
     radius: from `allowance`.
     cost: from `costs`, [moves, ...].
     here: displacements before the move, [...].
-    onward: whether the move goes on where the weight's last one went, [moves,
-      ...]; of no effect for weights that have not moved.
+    onward: whether the move has the direction of the weight's last one, [moves,
+      ...]; it has no effect for weights that have not moved.
   """
   if norm == 'flips':
     return jnp.ones(cost.shape, jnp.int32)
@@ -128,7 +134,7 @@ def charges(
     share = (cost / radius) ** power - (paid / radius) ** power
   units = jnp.ceil(share * UNITS)
   fits = units <= UNITS
-  # An integer first: as a float32 what is too much would not be.
+  # _TOO_MUCH is filled in after the conversion: float32 would round it to UNITS.
   units = jnp.where(fits, units, 0.0).astype(jnp.int32)
   return jnp.where(fits, units, _TOO_MUCH)
 
@@ -139,16 +145,16 @@ def take(
   """Takes moves from the highest score down until the room is used up.
 
   Args:
-    score: [size], positive; minus infinity for what is no candidate. At ties the
-      first goes first.
-    charge: int32, [size].
-    room: int32, what may be charged in all.
+    score: positive score of each move, [size]; minus infinity for moves that are no
+      candidates. Of equal scores the first comes first.
+    charge: units that each move is charged, int32 [size].
+    room: units that may be charged in all, int32.
     overflow: ``'stop'`` at the first candidate that does not fit, or ``'skip'``
       it and go on.
 
   Returns:
-    What is taken, [size], and how many are taken before it, int32 [size]; -1 for
-    what is not taken.
+    Whether each move is taken, [size], and how many moves are taken before it, int32
+    [size]; -1 for moves that are not taken.
   """
   order = jnp.argsort(-score)
   if overflow == 'stop':
@@ -169,14 +175,15 @@ def take(
 def fitting(
   score: types.Array, charge: types.Array, room: types.Array
 ) -> types.Array:
-  """What `take` takes until it stops, [size], without sorting.
+  """Returns whether `take` with ``'stop'`` takes each move, [size], without sorting.
 
-  The bits of a positive float, read as an integer, are ordered as the float is. So
-  the score to reach is found bit by bit; among equals, the place to stop at.
+  The bits of positive floats, read as integers, are in the order of the floats. So
+  bisection over integers finds the lowest score down to which all moves fit; a second
+  bisection finds where to stop among the moves of the next lower score.
   """
   key = jax.lax.bitcast_convert_type(score.astype(jnp.float32), jnp.int32)
   key = jnp.where(score > -jnp.inf, key, -1)
-  # Digits of eight bits: their sums do not overflow.
+  # Charges are summed by digits of eight bits, so that no sum overflows.
   digits = [(charge >> shift) & 255 for shift in (0, 8, 16, 24)]
 
   def affordable(chosen):
@@ -190,7 +197,10 @@ def fitting(
     return (carry < limit) | ((carry == limit) & (rest <= room & (2**24 - 1)))
 
   def smallest(choose, high):
-    """The smallest number above 0 whose set is affordable; ``high``'s is."""
+    """Returns the smallest positive number whose set is affordable.
+
+    The set of ``high`` must be affordable.
+    """
 
     def halve(ends):
       low, high = ends
@@ -206,14 +216,14 @@ def fitting(
 
   least = smallest(lambda t: key >= t, 2**31 - 1)
   above, equal = key >= least, key == least - 1
-  # Places counted from the end: a larger number makes a smaller set.
-  place = score.size - jnp.arange(score.size)
-  last = smallest(lambda p: above | (equal & (place >= p)), score.size + 1)
-  return above | (equal & (place >= last))
+  # Positions are counted from the end, so that a larger number means a smaller set.
+  position = score.size - jnp.arange(score.size)
+  last = smallest(lambda p: above | (equal & (position >= p)), score.size + 1)
+  return above | (equal & (position >= last))
 
 
 def size(norm: types.Norm, displacement: types.Array) -> types.Array:
-  """The norm of a displacement (for ``flips``, which count moves, that of linf)."""
+  """Returns the norm of a displacement; for ``flips``, which count moves, linf's."""
   magnitudes = jnp.abs(displacement)
   if norm == 'l2':
     return jnp.sqrt(jnp.sum(magnitudes**2))

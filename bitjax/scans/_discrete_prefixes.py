@@ -1,12 +1,12 @@
-r"""How many of the chosen moves are worth making.
+r"""Measures how many of the moves of a discrete gradient are worth making.
 
-A discrete gradient takes its moves in an order. Here the first m of them are made,
-for each of many m: where does the loss begin to rise again, on the batch that was
-searched and on another?
+A discrete gradient takes its moves in an order. Here the loss is computed after the
+first m of them, for each of many m, to show where it begins to rise again, on the
+batch that was searched and on another.
 
 From one m to the next only the moves in between are made (`_prefix_losses`). For a
-binary kernel the prefixes are also points on a line, so that `line_scan` applies, which
-pays for what changes at all. With the r-th move's weight (r = 0, 1, ...) at
+kernel of signs the prefixes are also points on a line, so that `line_scan` applies,
+which only pays for changes. With the r-th move's weight (r = 0, 1, ...) at
 :math:`v = \pm 1` and :math:`d = v / (r + 1/2)`, the sign of :math:`v - m d` has changed
 for exactly the first m moves.
 """
@@ -31,18 +31,18 @@ __all__ = ['PATHS', 'PrefixScan', 'prefix_scan']
 
 PATHS = ('auto', 'steps', 'incremental', 'brute_force')
 
-_FEW = (
-  64  # Prefixes; for more, what the moves change costs less than each of them.
-)
+# For more prefixes than this, following every change (``'steps'``) costs less than an
+# evaluation for each prefix.
+_FEW = 64
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PrefixScan:
-  """Losses after the first moves of a `DiscreteStep`.
+  """The losses after the first m moves of a `DiscreteStep`, for each of many m.
 
   Attributes:
-    num_moves: moves made, int32 [prefixes].
+    num_moves: number of moves made, int32 [prefixes].
     search: loss on the search batch in nats, [prefixes].
     holdout: the same on the held-out batch; None without one.
     best: index of the lowest loss on the search batch, int32.
@@ -56,7 +56,7 @@ class PrefixScan:
   path: str = dataclasses.field(metadata={'static': True})
 
   def decreases(self) -> tuple[types.Array, types.Array | None]:
-    """How much the losses fall, with the best prefix, from that of no move.
+    """Returns how far the best prefix lowers both losses below those of no move.
 
     The first prefix must be 0, as it is by default.
     """
@@ -81,15 +81,15 @@ def prefix_scan(
   Args:
     view: the layer that the step was taken from.
     step: the moves and their order.
-    prefixes: numbers of moves, static; what exceeds the moves made counts as all
-      of them. None for 0, 1, 2, 4, ... up to all weights.
+    prefixes: numbers of moves, static; a number that exceeds the moves made stands
+      for all of them. None for 0, 1, 2, 4, ... up to all weights.
     holdout: the same layer on another batch; None for none.
-    path: ``'steps'`` pays for what the moves change, so that ``range(n)`` is
-      affordable (kernels of signs; see `line_scan`); ``'incremental'`` for the
-      moves, and for the network behind the layer for each prefix (layers in front
-      of nothing opaque); ``'brute_force'`` for a forward pass for each that differs
-      from the one before. ``'auto'`` takes the first that applies, but
-      ``'steps'`` for more than 64 prefixes only.
+    path: ``'steps'`` pays only for what the moves change, so that ``range(n)`` is
+      affordable (kernels of signs; see `line_scan`). ``'incremental'`` pays for the
+      moves and, for each prefix, for the network behind the layer (views of known
+      stages that couple neither weights nor examples). ``'brute_force'`` pays for a
+      forward pass for each prefix that differs from the one before. ``'auto'`` takes
+      the first that applies, but ``'steps'`` only for more than 64 prefixes.
 
   Returns:
     A `PrefixScan`, which also names the path taken; of equal losses the first
@@ -131,18 +131,18 @@ def prefix_scan(
 
 
 def _choose(path, views, num_prefixes):
-  """The path to take; a demanded one must apply."""
+  """Returns the path to take, and raises if a requested one does not apply."""
   obstacle = next(filter(None, map(_prefix_losses.obstacle, views)), None)
   steps = _line.steps_obstacle(views)
   if not _flips_moves.is_sign(views[0]):
     steps = 'its kernel is not one of signs'
-  found = {'steps': steps, 'incremental': obstacle, 'brute_force': None}
+  obstacles = {'steps': steps, 'incremental': obstacle, 'brute_force': None}
   if path == 'auto':
     first = ['steps'] if num_prefixes > _FEW else []
     order = [*first, 'incremental', 'brute_force']
-    return next(name for name in order if found[name] is None)
-  if found[path] is not None:
-    raise types.BadInput(f'path {path!r} does not apply: {found[path]}.')
+    return next(name for name in order if obstacles[name] is None)
+  if obstacles[path] is not None:
+    raise types.BadInput(f'path {path!r} does not apply: {obstacles[path]}.')
   return path
 
 

@@ -1,8 +1,8 @@
-r"""One round of a discrete gradient: score all moves, rank them, take the best.
+r"""Performs a round of a discrete gradient: scores all moves and takes the best.
 
-Each single move k of the kernel has a *signal* :math:`s_k`, what it promises, and a
-cost :math:`c_k` (see `_discrete_costs`). Moves with :math:`s_k > 0` are ranked by
-:math:`s_k / c_k^p` and taken from the top.
+Each single move k of the kernel has a *signal* :math:`s_k`, the decrease of the loss
+that it promises, and a cost :math:`c_k` (see `_discrete_costs`). Moves with
+:math:`s_k > 0` are ranked by :math:`s_k / c_k^p` and taken from the top.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ RANKINGS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-  """What is decided before the first round; static.
+  """The options of a search, which are fixed before the first round; static.
 
   Attributes:
     signal: one of `SIGNALS`, or ``'given'``.
     overflow: one of `_discrete_costs.OVERFLOWS`.
     split: one of `_discrete_costs.SPLITS`.
-    num_steps: K, rounds.
-    path: of `flip_gains`.
-    chunk: of `flip_gains`.
+    num_steps: K, the number of rounds.
+    path: passed to `flip_gains`.
+    chunk: passed to `flip_gains`.
   """
 
   signal: str = 'exact'
@@ -63,12 +63,13 @@ class Rules:
 
 
 class Place(NamedTuple):
-  """Where the rounds have led.
+  """The state of a search between rounds.
 
   Attributes:
     displacement: from the original kernel, of its shape.
-    heading: sign of each weight's last move, of its shape; 0 if it has none.
-    spent: units of the budget, int32; stays 0 where rounds do not share one.
+    heading: sign of each weight's last move, of its shape; 0 before the first.
+    spent: units of the budget spent so far, int32; stays 0 if every round has a
+      budget of its own.
   """
 
   displacement: types.Array
@@ -77,14 +78,15 @@ class Place(NamedTuple):
 
 
 class Candidates(NamedTuple):
-  """All single moves from a place, [moves, *kernel.shape] each.
+  """All single moves from the current weights, [moves, *kernel.shape] each.
 
   Attributes:
     there: displacement after the move, from the original kernel.
-    changes: of the quantised weight; 0 where there is no such move.
+    changes: what the move adds to the quantised weight; 0 where there is no such
+      move.
     heading: sign of the move.
-    cost: how far from the original point, in latent units.
-    charge: units of the round's budget, int32.
+    cost: how far from the original point it leads, in latent units.
+    charge: units of the round's budget that it is charged, int32.
   """
 
   there: types.Array
@@ -95,7 +97,7 @@ class Candidates(NamedTuple):
 
 
 def start(view: _view.LayerView) -> Place:
-  """The original point."""
+  """Returns the state at the original point."""
   zeros = jnp.zeros_like(view.kernel)
   return Place(zeros, zeros, jnp.zeros((), jnp.int32))
 
@@ -108,15 +110,15 @@ def candidates(
   radius: types.Array,
   step: types.Scalar | None,
 ) -> tuple[_view.LayerView, Candidates]:
-  """The view from a place, and all moves that it has there.
+  """Returns the view with the current weights, and all moves from there.
 
   Args:
     view: the layer at the original point.
-    place: where the weights stand.
+    place: the current state.
     budget: the ball.
-    rules: of the search.
-    radius: that charges refer to.
-    step: size of a full-precision kernel's moves; None for others.
+    rules: options of the search.
+    radius: the radius that charges refer to.
+    step: size of a full-precision kernel's moves; None for quantised kernels.
   """
   here = place.displacement
   moved = dataclasses.replace(view, kernel=view.kernel + here)
@@ -132,7 +134,7 @@ def candidates(
 
 
 def _settle(view, destinations):
-  """Displacements that, added to the kernel and rounded, do reach their level."""
+  """Returns displacements that reach their level despite the rounding of sums."""
   there = destinations - view.kernel[None]
   if view.quantizer is None:
     return there
@@ -154,7 +156,7 @@ def signals(
   given: types.Array | None,
   step: types.Scalar | None,
 ) -> types.Array:
-  """What each move promises, [moves, *kernel.shape]."""
+  """Returns the signal of each move, [moves, *kernel.shape]."""
   shape = options.cost.shape
   if rules.signal == 'given':
     return jnp.asarray(given).reshape(shape)
@@ -174,7 +176,7 @@ def signals(
 def round_keys(
   key: types.Array | None, num_rounds: int
 ) -> tuple[types.Array | None, Callable[[Any], types.Array | None]]:
-  """Raw keys of the rounds, to be scanned over, and what makes keys of them."""
+  """Returns one raw key per round to scan over, and a function that wraps them."""
   if key is None:
     return None, lambda raw: None
   impl = jax.random.key_impl(key)
@@ -185,7 +187,7 @@ def round_keys(
 def scores(
   options: Candidates, signal: types.Array, power: types.Array
 ) -> types.Array:
-  """What candidates are ranked by, [moves, *kernel.shape]."""
+  """Returns the scores that candidates are ranked by, [moves, *kernel.shape]."""
   relative = options.cost / jnp.max(options.cost)
   return signal / jnp.select(
     [power == 0, power == 1], [1, relative], relative**2
@@ -193,7 +195,7 @@ def scores(
 
 
 def ranking_power(rank_by: str | types.Scalar) -> types.Array:
-  """The power p of a ranking, by name or by number.
+  """Returns the power p of a ranking that is given by its name or by p.
 
   Raises:
     ValueError: for an unknown name, or a concrete number other than 0, 1, 2.
@@ -206,7 +208,7 @@ def ranking_power(rank_by: str | types.Scalar) -> types.Array:
 
 
 def num_moves(view: _view.LayerView, step: types.Scalar | None) -> int:
-  """How many single moves a view has."""
+  """Returns the number of single moves of a view."""
   return _flips_moves.moves(view, step=step).destinations.size
 
 
@@ -229,12 +231,13 @@ def check_signal(
 
 
 class Round(NamedTuple):
-  """What a round did.
+  """A record of one round.
 
   Attributes:
     num_moves: how many moves it made, int32.
-    num_returns: how many of them turned a weight round, int32.
-    predicted: sum of their signals.
+    num_returns: how many of them moved a weight against the direction of its last
+      move, int32.
+    predicted: sum of the signals of the moves made.
     rank: how many moves came before a weight's own, int32, of the kernel's
       shape; -1 for weights that did not move.
   """
@@ -253,14 +256,14 @@ def play(
   power: types.Array,
   room: types.Array,
 ) -> tuple[Place, Round]:
-  """Takes the best of the candidates.
+  """Takes the best candidates; returns the state after them and a record.
 
   Args:
-    options: all moves, at most one of which a weight takes.
-    signal: what each promises.
-    place: where they start.
-    rules: of the search.
-    power: p, of the ranking.
+    options: all moves; at most one of each weight is taken.
+    signal: signal of each move.
+    place: the state before the round.
+    rules: options of the search.
+    power: p of the ranking.
     room: units that may be spent.
   """
   promising = (signal > 0) & (options.changes != 0) & (options.charge <= room)
@@ -273,7 +276,8 @@ def play(
   charge = pick(options.charge)
   entries = pick(score).reshape(-1), charge.reshape(-1), room
   if rules.num_steps > 1 and rules.overflow == 'stop':
-    taken = _discrete_costs.fitting(*entries)  # Nobody asks for the order.
+    # Several rounds do not report the order, so that nothing has to be sorted.
+    taken = _discrete_costs.fitting(*entries)
     rank = jnp.where(taken, 0, -1)
   else:
     taken, rank = _discrete_costs.take(*entries, rules.overflow)

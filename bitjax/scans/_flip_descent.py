@@ -1,22 +1,22 @@
-r"""Descent by single moves, the best one each time, to a certified 1-flip optimum.
+r"""Descends by the best single move each time, to a certified 1-flip optimum.
 
 All gains are known exactly at every step; the best move is made while it lowers the
-loss by more than rounding. Two ways lead there:
+loss by more than rounding. There are two paths:
 
-* ``'recompute'``: all gains anew after each move (`flip_gains`), for any view.
-* ``'incremental'``: for a binary layer that feeds a sign. Flipping weight (i, j)
-  concerns the gains of the examples whose activation j flips, and those of the
+* ``'recompute'`` computes all gains anew after each move (`flip_gains`), for any view.
+* ``'incremental'`` is for a binary layer that feeds a sign. Flipping weight (i, j)
+  only affects the gains of the examples whose activation j flips, and those of the
   moves into unit j:
 
   .. math:: G \mathrel{+}= \sum_{b:\ a_{bj}\ \mathrm{flips}}
       \left( G^{(b)}_{\mathrm{after}} - G^{(b)}_{\mathrm{before}} \right),
     \qquad G_{:j} = \sum_b G^{(b)}_{:j}.
 
-  For m such examples of B, that costs 2 m / B of a computation of all gains, and
+  For m such examples out of B, that costs 2 m / B of a computation of all gains, plus
   one column of it.
 
-Sums that are updated drift by rounding. So when no move is left the gains are
-computed anew, and only if none is left then either is the optimum *certified*.
+Sums that are updated drift by rounding. So when no improving move is left, the gains
+are computed anew, and the optimum is *certified* only if there is none then either.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ PATHS = ('auto', 'incremental', 'recompute')
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FlipDescent:
-  """What `flip_descent` did.
+  """The result of `flip_descent`.
 
   Attributes:
     displacement: to be added to the kernel, of its shape.
-    moved: which weight of the flattened kernel each step moved, int32 [max_flips];
-      -1 where no step was made.
-    losses: in nats, [max_flips + 1]: entry k after k steps; after the last step its
-      loss is repeated.
-    num_flips: steps made, int32.
+    moved: index, in the flattened kernel, of the weight that each step moved, int32
+      [max_flips]; -1 where no step was made.
+    losses: entry k is the loss after k steps, in nats, [max_flips + 1]; entries
+      beyond the last step repeat its loss.
+    num_flips: number of steps made, int32.
     certified: whether the end is a 1-flip optimum by freshly computed gains, bool;
       False where ``max_flips`` ended the descent.
     best: the largest gain at the end (of the gains last computed), in nats.
-    path: which path led there.
+    path: which path was taken.
   """
 
   displacement: types.Array
@@ -77,9 +77,9 @@ def flip_descent(
 
   Args:
     view: a layer with a quantised kernel.
-    max_flips: steps at most, static.
+    max_flips: maximum number of steps, static.
     tolerance: by how much the loss must fall at each step, as a fraction of the loss
-      before any: less is rounding.
+      before any step; smaller decreases count as rounding.
     path: ``'incremental'``, ``'recompute'``, or ``'auto'`` for the first that
       applies.
 
@@ -141,12 +141,12 @@ def _descend(view, tolerance, max_flips, incremental):
   def descend(carry):
     kernel, record, _, _ = carry
     state = begin(dataclasses.replace(view, kernel=kernel))
-    fresh = record.num_flips
+    num_before = record.num_flips
     state, record = jax.lax.while_loop(
       lambda carry: improves(*carry), flip, (state, record)
     )
     best = jnp.max(state.gains())
-    certified = (record.num_flips == fresh) & ~(best > least)
+    certified = (record.num_flips == num_before) & ~(best > least)
     return state.kernel, record, certified, best
 
   def unfinished(carry):
@@ -177,10 +177,10 @@ def _descend(view, tolerance, max_flips, incremental):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Recomputed:
-  """All gains, computed anew after each move."""
+  """A state of the descent whose gains are computed anew after each move."""
 
   view: _view.LayerView
-  found: _flips.FlipGains
+  current: _flips.FlipGains
 
   @classmethod
   def begin(cls, view: _view.LayerView) -> _Recomputed:
@@ -191,10 +191,10 @@ class _Recomputed:
     return self.view.kernel
 
   def gains(self) -> types.Array:
-    return self.found.gains
+    return self.current.gains
 
   def loss(self) -> types.Array:
-    return self.found.loss
+    return self.current.loss
 
   def flip(self, choice: types.Array) -> _Recomputed:
     there = _flips_moves.moves(self.view).destinations.reshape(-1)[choice]

@@ -1,9 +1,9 @@
-r"""How far from additive the loss is: two moves together against each alone.
+r"""Measures how far from additive the loss is: gains of pairs against single gains.
 
 .. math:: I_{kl} = g_{\{k, l\}} - (g_k + g_l)
 
-is 0 for every pair if and only if the gains of sets are sums of single gains, which
-is what a ranking of single moves presumes.
+is 0 for every pair if the gains of sets are sums of single gains, which is what a
+ranking of single moves presumes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class PairGains(NamedTuple):
   """Gains of pairs of moves, [pairs] each.
 
   Attributes:
-    first: index of a move among all, flattened ``[moves, *kernel.shape]``, int32.
-    second: index of the other, of another weight, int32.
-    together: decrease of the mean loss by both in nats.
-    separately: sum of the decreases by each alone in nats.
+    first: index of one move among all, flattened ``[moves, *kernel.shape]``, int32.
+    second: index of the other move, which moves another weight, int32.
+    together: decrease of the mean loss by both moves, in nats.
+    separately: sum of the decreases by each move alone, in nats.
   """
 
   first: types.Array
@@ -39,7 +39,7 @@ class PairGains(NamedTuple):
 
   @property
   def interaction(self) -> types.Array:
-    """What the pair does beyond the sum of its parts, in nats."""
+    """The gain of the pair minus the sum of the single gains, in nats."""
     return self.together - self.separately
 
 
@@ -54,7 +54,7 @@ def pair_gains(
 ) -> PairGains:
   """Draws pairs of moves and evaluates them together and alone.
 
-  Three losses for each pair, by brute force.
+  Each pair costs three losses, by brute force.
 
   Args:
     view: the layer.
@@ -62,12 +62,12 @@ def pair_gains(
     num_pairs: how many pairs, drawn with replacement, static.
     among: indices of the moves to draw from, [n], such as the best ones
       (``argsort(-gains)[:n]``); None for all.
-    step: size of a full-precision kernel's moves; None for others.
+    step: size of a full-precision kernel's moves; None for quantised kernels.
     width: pairs evaluated at a time; None for a good number.
 
   Returns:
-    `PairGains`. Pairs of two moves of the same weight are not drawn; indices of
-    ``among`` must not all be of one weight, or the pairs' gains are NaN.
+    `PairGains`. Pairs of two moves of the same weight are not drawn. If all moves of
+    ``among`` are of one weight, ``together`` is NaN.
 
   Raises:
     ValueError: for no pairs, fewer than two moves, an empty batch or kernel, a loss
@@ -75,29 +75,29 @@ def pair_gains(
   """
   _view.check_filled(view)
   moves = _flips_moves.moves(view, step=step)
-  places = jnp.arange(moves.changes.size) if among is None else among
-  if num_pairs < 1 or places.size < 2:
+  indices = jnp.arange(moves.changes.size) if among is None else among
+  if num_pairs < 1 or indices.size < 2:
     raise types.BadInput(
       'pair_gains needs num_pairs >= 1 and at least two moves; got '
-      f'num_pairs={num_pairs} and {places.size} moves.'
+      f'num_pairs={num_pairs} and {indices.size} moves.'
     )
-  found = _pairs(view, key, moves, places, num_pairs, width)
+  found = _pairs(view, key, moves, indices, num_pairs, width)
   types.check_finite('The gain of a pair', found.separately)
   return found
 
 
 @functools.partial(jax.jit, static_argnames=('num_pairs', 'width'))
-def _pairs(view, key, moves, places, num_pairs, width):
+def _pairs(view, key, moves, indices, num_pairs, width):
   size = view.kernel.size
   destinations = moves.destinations.reshape(-1)
   first_key, second_key = jax.random.split(key)
-  first = jax.random.choice(first_key, places, (num_pairs,))
-  # From the others only: where the weight is the same, the next in the list.
-  offset = jax.random.randint(second_key, (num_pairs,), 0, places.size)
-  other = (places[None, :] % size) != (first[:, None] % size)
+  first = jax.random.choice(first_key, indices, (num_pairs,))
+  # The second is drawn as the n-th of those moves that move another weight.
+  offset = jax.random.randint(second_key, (num_pairs,), 0, indices.size)
+  other = (indices[None, :] % size) != (first[:, None] % size)
   rank = jnp.cumsum(other, axis=1)
   wanted = offset % jnp.maximum(rank[:, -1], 1)
-  second = places[jnp.argmax(rank > wanted[:, None], axis=1)]
+  second = indices[jnp.argmax(rank > wanted[:, None], axis=1)]
   base = view.loss(view.kernel)
 
   def gain(chosen):

@@ -1,7 +1,7 @@
-r"""The gains of all flips of a layer, kept up to date from flip to flip.
+r"""Keeps the gains of all flips of a layer up to date from flip to flip.
 
-See `_flip_descent` for what a flip concerns. The products p and the next products
-u of all examples are kept, so that it is known whose activation flips.
+See `_flip_descent` for what a flip affects. The products p and the next products u
+of all examples are kept, to know for which of them an activation flips.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from bitjax.scans import _view
 __all__ = ['Sums', 'begin', 'obstacle']
 
 _ROWS = 64  # Examples whose gains are computed at a time.
-_CHUNK = 1024
-_GROUP = 16
+_CHUNK = 1024  # The same, when all gains are computed at the start.
+_GROUP = 16  # `_flips_sign.masked_sums` takes multiples of so many examples.
 
 
 def obstacle(view: _view.LayerView) -> str | None:
-  """Why gains cannot be kept up to date, or None if they can."""
+  """Returns why gains cannot be kept up to date, or None if they can."""
   reason = _flips_sign.obstacle(view)
   if reason is None and view.coupling != 'none':
     reason = f'its scale couples the weights ({view.coupling})'
@@ -36,7 +36,7 @@ def obstacle(view: _view.LayerView) -> str | None:
 
 
 def begin(view: _view.LayerView) -> Sums:
-  """All gains of a view without an `obstacle`."""
+  """Returns the state at the start, for a view without an `obstacle`."""
   parts = _split.split(view)
   products = parts.products(parts.inputs)
   following = parts.following(_split.apply(parts.front, products))
@@ -53,15 +53,16 @@ def begin(view: _view.LayerView) -> Sums:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sums:
-  """The state of a descent.
+  """The state of a descent, after some flips.
 
   Attributes:
-    view: the layer as it is now.
+    view: the layer with its current kernel.
     inputs: x, [examples, fan_in], floating.
     products: p transposed, [units, examples].
     following: u, [examples, width].
-    losses: of the examples, [examples].
-    totals: sums of the examples' decreases, [fan_in, units].
+    losses: loss of each example, [examples].
+    totals: decrease of the loss by each flip, summed over the examples, [fan_in,
+      units].
   """
 
   view: _view.LayerView
@@ -73,40 +74,40 @@ class Sums:
 
   @property
   def kernel(self) -> types.Array:
-    """The latent kernel as it is now."""
+    """The current latent kernel."""
     return self.view.kernel
 
   def gains(self) -> types.Array:
-    """Mean decreases, [fan_in, units]."""
+    """Returns the gains: mean decreases of the loss, [fan_in, units]."""
     return self.totals / self.losses.size
 
   def loss(self) -> types.Array:
-    """The mean loss."""
+    """Returns the mean loss."""
     return jnp.mean(self.losses)
 
   def flip(self, choice: types.Array) -> Sums:
-    """After the flip of a weight, given by its place in the flattened kernel."""
+    """Returns the state after a flip of weight ``choice`` of the flattened kernel."""
     size, rows = self.losses.size, min(_ROWS, self.losses.size)
-    place, unit = jnp.divmod(choice, self.kernel.shape[1])
-    there = _flips_moves.moves(self.view).destinations[0, place, unit]
+    index, unit = jnp.divmod(choice, self.kernel.shape[1])
+    there = _flips_moves.moves(self.view).destinations[0, index, unit]
     moved = dataclasses.replace(
-      self.view, kernel=self.kernel.at[place, unit].set(there)
+      self.view, kernel=self.kernel.at[index, unit].set(there)
     )
     parts = _split.split(self.view)
     row = parts.matrix[unit]
-    change = _split.split(moved).weights[place, unit]
-    change -= parts.weights[place, unit]
+    change = _split.split(moved).weights[index, unit]
+    change -= parts.weights[index, unit]
     front = _coordinate_losses.of_unit(parts.front, unit)
     before = self.products[unit]
-    after = before + change * jnp.take(self.inputs, place, axis=1)
+    after = before + change * jnp.take(self.inputs, index, axis=1)
     tau = _split.apply(front, after) - _split.apply(front, before)
-    ((places,), (count,)) = _split.listed((tau != 0)[None], room=rows)
+    ((changed,), (count,)) = _split.listed((tau != 0)[None], room=rows)
 
     def update(state):
       start, following, losses, totals = state
-      which = jax.lax.dynamic_slice(places, (start,), (rows,))
+      which = jax.lax.dynamic_slice(changed, (start,), (rows,))
       safe = jnp.minimum(which, size - 1)
-      # Examples without inputs do not react to any move.
+      # Rows that fill up the list get zero inputs, so that no move affects them.
       x = jnp.where((which < size)[:, None], self.inputs[safe], 0.0)
       labels = self.view.labels[safe]
       new, old = (
@@ -139,20 +140,20 @@ class Sums:
 
 
 def _sums(view, chunk):
-  """Sums of the decreases over the examples, [fan_in, units]."""
+  """Returns the decreases by each flip, summed over the examples, [fan_in, units]."""
   changes = _flips_moves.moves(view).changes
   (_, means, _), _ = _flips_sign.moments(view, changes, chunk)
   return means[0] * view.labels.size
 
 
 def _column(view, inputs, following, losses, products, unit):
-  """The same of the moves into one unit, [fan_in]."""
+  """Returns the summed decreases by the flips into one unit, [fan_in]."""
   parts = _split.split(view)
-  place = 1 + [
+  end = 1 + [
     isinstance(stage, _view.Activation) for stage in parts.front
   ].index(True)
   front = _coordinate_losses.of_unit(parts.front, unit)
-  before, behind = front[:place], front[place:]
+  before, behind = front[:end], front[end:]
   changes = _flips_moves.moves(view).changes
   changes = jnp.take(changes[0], unit, axis=1)[None, :, None]
   edge = _flips_sign.edge(before, changes)
@@ -176,13 +177,13 @@ def _column(view, inputs, following, losses, products, unit):
 
 
 def _other_losses(parts, following, losses, tau, unit, active):
-  """What the unit's other activation does to the active examples' losses."""
+  """Returns what the unit's other activation adds to the active examples' losses."""
   size, rows = losses.size, min(_ROWS, losses.size)
-  ((places,), (count,)) = _split.listed(active[None], room=rows)
+  ((indices,), (count,)) = _split.listed(active[None], room=rows)
 
   def visit(state):
     start, changes = state
-    which = jax.lax.dynamic_slice(places, (start,), (rows,))
+    which = jax.lax.dynamic_slice(indices, (start,), (rows,))
     safe = jnp.minimum(which, size - 1)
     moved = following[safe] + tau[safe, None] * parts.matrix[unit][None, :]
     new = parts.losses(moved, parts.labels[safe]) - losses[safe]

@@ -1,7 +1,7 @@
-r"""Single moves by brute force: one evaluation of the loss for each.
+r"""Computes gains of single moves by brute force: one evaluation of the loss each.
 
-The generic path, for any loss function of any leaf of any pytree, and the oracle
-of the fast ones:
+This is the generic path, for any loss function of any leaf of any pytree, and the
+oracle of the fast paths:
 
 .. math:: g_k = \frac1B \sum_b \left( \ell_b(w) - \ell_b(w + (v_k - w_k) e_k)
   \right)
@@ -19,7 +19,7 @@ from bitjax import types
 
 __all__ = ['leaf_losses', 'moments']
 
-# Moves at a time: one candidate network's products already fill a CPU.
+# Moves that are evaluated at a time. The products of one network already fill a CPU.
 _CHUNKS = {'cpu': 1}
 _CHUNK = 64
 
@@ -31,14 +31,14 @@ def moments(
   coordinates: types.Array | None,
   chunk: int | None,
 ) -> tuple[types.Array, types.Array, types.Array]:
-  """Mean loss, and first and second moments of each move's decrease.
+  """Returns the mean loss, and the first two moments of its decrease by each move.
 
   Args:
-    losses: function of an array like ``array``: each example's loss, or the
-      loss of the whole.
-    array: where all moves start.
+    losses: function of an array like ``array`` that returns each example's loss, or
+      one loss.
+    array: values from which all moves start.
     destinations: new values, ``[moves, *array.shape]`` or [moves, coordinates].
-    coordinates: places in the flattened array, [coordinates]; None for all.
+    coordinates: indices in the flattened array, [coordinates]; None for all.
     chunk: moves that are evaluated at a time; None for a good number.
 
   Returns:
@@ -67,7 +67,7 @@ def moments(
 def leaf_losses(
   losses: Callable[[types.PyTree], types.Array], params: types.PyTree, leaf: str
 ) -> tuple[Callable[[types.Array], types.Array], types.Array]:
-  """``losses`` as a function of one leaf, and that leaf.
+  """Returns ``losses`` as a function of one leaf, and that leaf.
 
   Raises:
     ValueError: if no leaf has that name.
@@ -80,11 +80,11 @@ def leaf_losses(
     raise types.BadInput(
       f'leaf must be one of {", ".join(map(repr, names))}; got {leaf!r}.'
     )
-  place = names.index(leaf)
+  index = names.index(leaf)
   leaves = [value for _, value in paths]
 
   def of_leaf(value):
-    moved = [*leaves[:place], value, *leaves[place + 1 :]]
+    moved = [*leaves[:index], value, *leaves[index + 1 :]]
     return losses(jax.tree.unflatten(treedef, moved))
 
-  return of_leaf, jnp.asarray(leaves[place])
+  return of_leaf, jnp.asarray(leaves[index])

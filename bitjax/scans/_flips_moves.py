@@ -1,7 +1,7 @@
-r"""The single moves of a kernel: where each weight goes next.
+r"""Defines the single moves of a kernel: where each weight can go next.
 
-A *move* takes one latent weight to a place where its quantised value is the
-neighbouring one, and leaves all others where they are:
+A *move* takes one latent weight to a value that is quantised to the neighbouring
+level, and leaves all other weights as they are:
 
 =================  =======================================  =================
 kernel             destinations of a weight w               moves per weight
@@ -11,8 +11,8 @@ of more levels     as its staircase's ``neighbours`` say    2: up, down
 full precision     ``w + step``, ``w - step``               2: up, down
 =================  =======================================  =================
 
-A staircase takes part by offering its neighbours (see `Neighbours`), as those of
-`bitjax.quantizers` do: nothing in the scans depends on which staircase it is.
+Any staircase that offers its neighbours has moves (see `Neighbours`), such as those
+of `bitjax.quantizers`: nothing in the scans depends on which staircase it is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Neighbours(Protocol):
   """A staircase that acts elementwise, is monotone, and knows its levels.
 
   Attributes:
-    num_levels: static; how many there are. Those of two have one move.
+    num_levels: static; how many levels there are. With two, a weight has one move.
     uniform: static; whether neighbouring levels are equally far apart for all
       weights, so that moves of the same unit can share their evaluation.
   """
@@ -50,7 +50,7 @@ class Neighbours(Protocol):
     ...
 
   def neighbours(self, x: types.Array) -> tuple[types.Array, types.Array]:
-    """Latent values with the next level up and down; ``x`` if there is none."""
+    """Returns latent values of the next levels up and down; ``x`` if there is none."""
     ...
 
 
@@ -63,10 +63,10 @@ class Moves:
     destinations: latent values after the move, ``[moves, *kernel.shape]``; where
       a weight has no such move, its own value.
     changes: what the move adds to the quantised weight, of the same shape.
-    spacing: the common magnitude of all changes that are not zero; None if
-      they differ.
-    paired: static; whether the moves come in pairs, up and down. If not, there
-      is one, and results drop the leading axis.
+    spacing: the common magnitude of all changes that are not zero; None if it is
+      not known that they share one.
+    paired: static; whether each weight has two moves, up and down. If not, it has
+      one, and results drop the leading axis.
   """
 
   destinations: types.Array
@@ -75,7 +75,7 @@ class Moves:
   paired: bool = dataclasses.field(metadata={'static': True})
 
   def per_weight(self, x: types.Array) -> types.Array:
-    """``x`` of shape [moves, ...] without the axis of a lone move."""
+    """Returns ``x`` of [moves, ...], without that axis if weights have one move."""
     return x if self.paired else x[0]
 
 
@@ -84,11 +84,11 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
 
   Args:
     view: the layer.
-    step: size of a full-precision weight's moves, in its own units; a
-      quantised kernel's levels say how far it moves.
+    step: size of a full-precision weight's moves, in its own units; None for
+      quantised kernels, whose levels say how far they move.
 
   Returns:
-    `Moves`: of a binary kernel one per weight, of others two, up and down.
+    `Moves`: one per weight of a binary kernel, two (up and down) of any other.
 
   Raises:
     ValueError: for a full-precision kernel without a step or with one that is
@@ -123,14 +123,14 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
 
 
 def is_binary(view: _view.LayerView) -> bool:
-  """Whether a view's kernel has two levels; a static fact."""
+  """Returns whether a view's kernel has two levels; a static fact."""
   return view.quantizer is not None and _has_two_levels(
     quantizers.staircase(view.quantizer)
   )
 
 
 def is_sign(view: _view.LayerView) -> bool:
-  """Whether its two levels are those of the sign, changing at 0; static too."""
+  """Returns whether a view's staircase is the sign, with its step at 0; static."""
   staircase = quantizers.staircase(view.quantizer)
   return jax.tree.structure(staircase) == jax.tree.structure(quantizers.sign())
 

@@ -1,10 +1,11 @@
-r"""E2: all single moves of a layer, whatever its activation.
+r"""Computes the gains of all moves of a layer by rank-one updates of the next product.
 
 A move of weight (i, j) adds :math:`\Delta_{ij} x_{bi}` to one product, changes one
-activation by tau, and the next product by tau times one row of its matrix: a
-rank-one update, then the rest of the network (see `_flips_tails`).
+activation by tau, and the next product by tau times one row of its matrix. That is a
+rank-one update, after which the rest of the network is evaluated (see
+`_flips_tails`). It works for any activation.
 
-Moves of the same unit that add the same to it share their evaluation. Where all
+Moves that add the same amount to the same unit share one evaluation. Where all
 changes have one magnitude, an example has two distinct moves, up and down, for
 each distinct *value* among its inputs: images of bytes have few, MNIST's 66 for
 784 pixels on average. So each example gets a table
@@ -15,8 +16,8 @@ and the gain of (i, j) is a sum over examples of T at the row of input i:
 
 .. math:: g_{\pm,ij} = -\frac1B \sum_b T_{v(b,i),\pm,j}.
 
-The tables are as long as the batch's examples need, without a bound to be known
-beforehand; inputs that are all different cost one row each.
+The tables are as long as the examples of the batch need, without a bound that must be
+known in advance; inputs that all differ cost one row each.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ from bitjax.scans import _view
 
 __all__ = ['moments', 'obstacle']
 
-# Examples whose tables are built together, and numbers in memory while part of
-# their rows is evaluated: measured on a CPU.
+# Examples whose tables are built together, and how many floats are in memory while
+# some of their rows are evaluated. Both were chosen by measurements on a CPU.
 _GROUP = 4
 _NUMBERS = 1 << 18
-_ROWS = 64  # At most as many at a time.
+_ROWS = 64  # Rows that are evaluated at a time, at most.
 
 apply = _split.apply
 
 
 def obstacle(view: _view.LayerView) -> str | None:
-  """Why this path does not apply to a view, or None if it does."""
+  """Returns why this path does not apply to a view, or None if it does."""
   reason = _split.obstacle(view)
   if reason is None and view.coupling != 'none':
     reason = (
@@ -57,7 +58,7 @@ def obstacle(view: _view.LayerView) -> str | None:
 def moments(
   view: _view.LayerView, moves: _flips_moves.Moves, chunk: int
 ) -> tuple[types.Array, types.Array, types.Array]:
-  """Mean loss, and first and second moments of each move's decrease.
+  """Returns the mean loss, and the first two moments of its decrease by each move.
 
   Args:
     view: a layer without an `obstacle`.
@@ -71,7 +72,8 @@ def moments(
   parts = _split.split(view)
   changes = jnp.swapaxes(moves.changes, 0, 1)  # [fan_in, moves, units].
   if moves.spacing is not None:
-    # Both directions of every weight; each then has those that it can make.
+    # Both directions are evaluated for every weight; `_per_move` then picks those
+    # that the weight can take.
     signs = jnp.array([1.0, -1.0], changes.dtype)
     changes = moves.spacing * signs.reshape(1, 2, 1)
   group = min(_GROUP, view.labels.size)
@@ -87,7 +89,8 @@ def moments(
     values, rows, counts = (
       _all_inputs(x) if moves.spacing is None else _distinct(x)
     )
-    order = jnp.argsort(counts)  # Tables of a group are equally long.
+    # A group's tables are as long as its longest, so similar ones are grouped.
+    order = jnp.argsort(counts)
     examples = [
       a[order].reshape(-1, group, *a.shape[1:])
       for a in (x, y, valid, values, rows, counts)
@@ -97,17 +100,17 @@ def moments(
       (loss, first, second), table = carry
       x, y, valid, values, rows, counts = examples
       base, table = _tabulate(parts, changes, x, y, values, counts, table)
-      # Unrolled, so that a sum is loaded and stored once for all of them.
+      # Unrolled, so that each sum is loaded and stored once for the whole group.
       for entries, row in zip(table, rows, strict=True):
         entry = jnp.take(entries, row, axis=0)
         first, second = first + entry, second + entry * entry
       return ((loss + jnp.sum(base * valid), first, second), table), None
 
-    # Sums of a chunk first, then of all: half as many digits are lost.
+    # Summing within chunks first, then over chunks, halves the digits that are lost.
     (sums, table), _ = jax.lax.scan(visit, (nothing, table), examples)
     return (jax.tree.map(jnp.add, totals, sums), table), None
 
-  # One table, filled again and again: rows beyond its length are never read.
+  # One table is reused for all groups: rows left over from others are never read.
   table = jnp.zeros((group, shape[0] + _ROWS, zeros.shape[1]), dtype)
   valid = jnp.ones(view.labels.size, bool)
   batches = _split.batches((view.inputs, view.labels, valid), chunk)
@@ -118,7 +121,7 @@ def moments(
 
 
 def _per_move(sums, moves):
-  """Sums [fan_in, directions, units] as [moves, fan_in, units]."""
+  """Turns sums [fan_in, directions, units] into [moves, fan_in, units]."""
   sums = jnp.swapaxes(sums, 0, 1)
   if moves.spacing is None:
     return sums
@@ -129,47 +132,51 @@ def _per_move(sums, moves):
 
 
 def _all_inputs(x):
-  """Every input as a value of its own."""
+  """Returns what `_distinct` does, with every input as a value of its own."""
   size, fan_in = x.shape
   rows = jnp.broadcast_to(jnp.arange(fan_in), x.shape)
   return x, rows, jnp.full(size, fan_in)
 
 
 def _distinct(x):
-  """Distinct values of each example, each input's place among them, number.
+  """Finds the distinct values among the inputs of each example.
 
   Args:
-    x: [examples, fan_in].
+    x: inputs, [examples, fan_in].
 
   Returns:
-    Values [examples, fan_in], each example's first; places of the same shape;
-    how many values there are, [examples].
+    The distinct values of each example at the start of its row, [examples, fan_in];
+    the index of each input among them, of the same shape; and the number of distinct
+    values, [examples].
   """
   order = jnp.argsort(x, axis=1)
   ordered = jnp.take_along_axis(x, order, axis=1)
   new = ordered[:, 1:] != ordered[:, :-1]
   rank = jnp.pad(jnp.cumsum(new, axis=1), [(0, 0), (1, 0)])
   example = jnp.arange(x.shape[0])[:, None]
-  places = jnp.zeros_like(rank).at[example, order].set(rank)
+  rows = jnp.zeros_like(rank).at[example, order].set(rank)
   values = jnp.zeros_like(x).at[example, rank].set(ordered)
-  return values, places, rank[:, -1] + 1
+  return values, rows, rank[:, -1] + 1
 
 
 def _tabulate(parts, changes, x, y, values, counts, table):
-  """Losses, and changes of the loss by value: the first rows of the table.
+  """Fills the first rows of the table with changes of the loss, one row per value.
 
   Args:
     parts: the network.
-    changes: of the weights, [rows or 1, directions, units or 1].
+    changes: changes of the weights, [rows or 1, directions, units or 1].
     x: inputs of a few examples, [examples, fan_in].
     y: labels, [examples].
-    values: what the changes multiply, [examples, rows].
-    counts: how many of the values are wanted, [examples].
-    table: written over, [examples, rows and more, directions * units].
+    values: input values that the changes multiply, [examples, rows].
+    counts: how many of the values each example needs, [examples].
+    table: the table to overwrite, [examples, rows and more, directions * units].
+
+  Returns:
+    The losses before any move, [examples], and the table.
   """
   p = parts.products(x)
   h = apply(parts.front, p)
-  # All stages are monotone: no move leads beyond the two largest.
+  # All stages are monotone, so the largest moves up and down bound all changes.
   reach = jnp.max(jnp.abs(changes), axis=(0, 1))[None, :] * jnp.max(
     jnp.abs(x), axis=1, keepdims=True
   )

@@ -1,4 +1,4 @@
-r"""E1: all single moves of a layer that feeds a sign activation.
+r"""Computes the gains of all single moves of a layer that feeds a sign activation.
 
 A move of weight (i, j) changes the pre-activations of unit j by
 :math:`\Delta_{ij} x_{bi}`. The unit's activation either keeps its sign or takes
@@ -14,9 +14,9 @@ move can flip at all, and one comparison for each (example, weight):
   \, d_{bj}.
 
 Scales, biases, thresholds and running statistics between the product p and the
-sign are monotone in p, rounding included. So the sign changes at one place on the
-line of floats, which bisection finds: the comparison with it is the comparison
-that the network makes.
+sign are monotone in p, rounding included. So the sign changes once, between two
+neighbouring floats, which bisection finds, and a comparison with them decides exactly
+as the network does.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from bitjax.scans import _view
 
 __all__ = ['crossing', 'edge', 'masked_sums', 'moments', 'obstacle']
 
-# Examples unrolled into one pass over the [units, fan_in] sums, and (example,
-# unit) pairs whose losses are one matrix product: measured on a CPU.
+# Examples unrolled into one pass over the [units, fan_in] sums, and (example, unit)
+# pairs whose losses share one matrix product. Both were chosen by measurements on a
+# CPU.
 _GROUP = 16
 _PAIRS = 2048
 
-# Bit patterns of floats: 2^64, beyond any product, and the last denormal.
+# Bit patterns of floats: 2^64, beyond any product, and the largest denormal.
 _LARGEST = (127 + 64) << 23
 _DENORMALS = (1 << 23) - 1
 
@@ -47,7 +48,7 @@ apply = _split.apply
 
 
 def obstacle(view: _view.LayerView) -> str | None:
-  """Why this path does not apply to a view, or None if it does."""
+  """Returns why this path does not apply to a view, or None if it does."""
   reason = _split.obstacle(view)
   if reason is not None:
     return reason
@@ -56,8 +57,8 @@ def obstacle(view: _view.LayerView) -> str | None:
     if not isinstance(stage, _view.Affine):
       break
     affines.append(stage)
-  place = len(affines) - 1
-  first = view.tail[place] if place < len(view.tail) else None
+  index = len(affines) - 1
+  first = view.tail[index] if index < len(view.tail) else None
   if not isinstance(first, _view.Activation) or first.kind != 'sign':
     return 'its layer does not feed a sign activation'
   if view.coupling != 'none' and not all(map(_no_offset, affines)):
@@ -69,7 +70,7 @@ def obstacle(view: _view.LayerView) -> str | None:
 
 
 def _no_offset(affine):
-  # A static fact: arrays may be zero now and not in the next call.
+  # This must be a static fact: an array may be zero now and not in the next call.
   return isinstance(affine.shift, (int, float)) and affine.shift == 0
 
 
@@ -79,40 +80,40 @@ def moments(
   chunk: int,
   count_near_ties: bool = False,
 ) -> tuple[tuple[types.Array, types.Array, types.Array], types.Array | None]:
-  """Mean loss, and first and second moments of each move's decrease.
+  """Returns the mean loss, and the first two moments of its decrease by each move.
 
-  A scale that depends on the kernel, directly before the sign, is taken to be
+  A scale that depends on the kernel, directly before the sign, is assumed to be
   positive after every move; it may be zero before (a unit of zero weights).
 
   Args:
     view: a layer without an `obstacle`.
-    changes: of the quantised weights, [moves, fan_in, units].
+    changes: changes of the quantised weights, [moves, fan_in, units].
     chunk: examples at a time.
-    count_near_ties: whether to count them.
+    count_near_ties: whether to count near ties.
 
   Returns:
-    The mean loss, and the means over the examples of the decrease of the loss
-    and of its square, [moves, fan_in, units] each; and of the same shape how
-    many examples are near ties, or None.
+    A triple of the mean loss, and the means over the examples of the decrease of the
+    loss and of its square, [moves, fan_in, units] each; and the number of examples
+    that are near ties, of the same shape, or None.
   """
   parts = _split.split(view)
-  place = 1 + [
+  end = 1 + [
     isinstance(stage, _view.Activation) for stage in parts.front
   ].index(True)
-  before, behind = parts.front[:place], parts.front[place:]
-  # A positive scale alone does not move the sign, whatever its value.
-  where = edge(before[1:] if view.coupling != 'none' else before, changes)
-  deltas = jnp.swapaxes(changes, 1, 2)  # The long axis last.
+  before, behind = parts.front[:end], parts.front[end:]
+  # A positive scale changes no sign, whatever its value, so its stage is left out.
+  edges = edge(before[1:] if view.coupling != 'none' else before, changes)
+  deltas = jnp.swapaxes(changes, 1, 2)  # fan_in, the long axis, comes last.
   reach = jnp.max(jnp.abs(deltas), axis=(0, 2))[None, :]
   chunk = _GROUP * -(-min(chunk, view.labels.size) // _GROUP)
-  noise = _noise(parts, before, where, reach) if count_near_ties else None
+  noise = _noise(parts, before, edges, reach) if count_near_ties else None
 
   def block(totals, batch):
     x, y, valid = batch
     p = parts.products(x)
     signs = apply(before, p)
     h, other = apply(behind, signs), apply(behind, -signs)
-    side, threshold = crossing(signs, where)
+    side, threshold = crossing(signs, edges)
     p = side * p
     farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
     active = (farthest >= threshold) & valid[:, None]
@@ -141,7 +142,7 @@ def moments(
 
 
 class _Edge(NamedTuple):
-  """Where each unit's sign changes: between two neighbouring floats."""
+  """The two neighbouring floats between which each unit's sign changes."""
 
   low: types.Array  # [units]; -inf for a sign that never changes.
   high: types.Array  # [units]; +inf for a sign that never changes.
@@ -149,7 +150,10 @@ class _Edge(NamedTuple):
 
 
 def edge(stages, changes):
-  """Bisects the floats, [units] at a time; no denormals, which may flush."""
+  """Finds by bisection of the floats where the sign of each unit changes, [units].
+
+  Denormals are left out, as they may be flushed to zero.
+  """
   limit = jnp.full(changes.shape[2:], _LARGEST - _DENORMALS, jnp.int32)
 
   def number(key):
@@ -177,17 +181,17 @@ def edge(stages, changes):
 
 
 def crossing(signs, edge):
-  """Side s and threshold t, such that the sign changes where ``s p >= t``."""
+  """Returns sides s and thresholds t: the sign changes where ``s p >= t``."""
   above = signs == edge.sign_above[None, :]
   side = jnp.where(above, -1.0, 1.0)
   return side, jnp.where(above, -edge.low[None, :], edge.high[None, :])
 
 
 def _flip_changes(parts, h, tau, labels, active):
-  """Each example's loss, and d [examples, units] where ``active``, else 0.
+  """Returns each example's loss, and d [examples, units] where ``active``, else 0.
 
-  The active pairs are listed first, then evaluated `_PAIRS` at a time for as
-  long as there are any: the cost follows their number, the shapes do not.
+  The active pairs are listed first, then evaluated `_PAIRS` at a time until none is
+  left: the cost depends on their number, but no shape does.
   """
   following = parts.following(h)
   base = parts.losses(following, labels)
@@ -209,7 +213,7 @@ def _flip_changes(parts, h, tau, labels, active):
 
 
 def masked_sums(deltas, x, side, p, threshold, change):
-  """Sums of d and d^2 over the examples whose sign the move changes."""
+  """Returns sums of d and d^2 over the examples whose sign each move changes."""
 
   def add(sums, moved, threshold, change):
     first, second = sums
@@ -221,7 +225,7 @@ def masked_sums(deltas, x, side, p, threshold, change):
 
 
 def _near_ties(deltas, x, side, p, threshold, bound):
-  """How many examples end within ``bound`` of their threshold."""
+  """Returns how many examples each move takes within ``bound`` of the threshold."""
 
   def add(count, moved, threshold, bound):
     return count + (jnp.abs(moved - threshold) < bound)
@@ -231,11 +235,11 @@ def _near_ties(deltas, x, side, p, threshold, bound):
 
 
 def _over_examples(add, sums, deltas, x, side, p, *columns):
-  """Adds up over the examples, from their moved products s (p + delta x)."""
+  """Accumulates ``add`` over the examples, for moved products s (p + delta x)."""
   groups = [a.reshape(-1, _GROUP, a.shape[1]) for a in (x, side, p, *columns)]
 
   def group(sums, examples):
-    # Unrolled, so that a sum is loaded and stored once in _GROUP examples.
+    # Unrolled, so that each sum is loaded and stored once for _GROUP examples.
     for row, *column in zip(*examples, strict=True):
       s, q, *rest = (c[None, :, None] for c in column)
       sums = add(sums, s * (deltas * row[None, None, :]) + q, *rest)
@@ -245,11 +249,11 @@ def _over_examples(add, sums, deltas, x, side, p, *columns):
 
 
 def _noise(parts, stages, edge, reach):
-  """A function of x: bounds [examples, units] of what rounding may decide.
+  """Returns a function from x to distances within which rounding may decide.
 
-  Twice the bound of the rounding of a sum, (n + 4) u sum |x||w|, unless all sums
-  are exact; and that of the affine stages at the edge, as a distance of p. (A
-  compiler may round them once, fused, or twice.)
+  They are [examples, units]: twice the bound on the rounding of a sum, (n + 4) u sum
+  |x||w|, unless all sums are exact; plus that on the rounding of the affine stages at
+  the edge, as a distance in p. (A compiler may round these once, fused, or twice.)
   """
   value = jnp.where(jnp.isfinite(edge.high), edge.high, 0.0)[None, :]
   slope, shifts = jnp.ones_like(value), jnp.zeros_like(value)
@@ -276,7 +280,7 @@ def _noise(parts, stages, edge, reach):
 
 
 def _granularity(x):
-  """The largest power of two that divides all entries (float32)."""
+  """Returns the largest power of two that divides all entries (float32)."""
   bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
   mantissa = (bits & 0x7FFFFF) | 0x800000
   lowest = (mantissa & -mantissa).astype(jnp.float32)

@@ -1,10 +1,11 @@
-r"""What a change of one activation does to an example's loss.
+r"""Computes what a change of one activation does to an example's loss.
 
 `_split` leaves a function of one number, the change tau of the activation
 of unit j, for each example: :math:`\ell_b(u_b + \tau V_{j:}) - \ell_b(u_b)`. Here
 it is evaluated for many tau at once, in one of two forms.
 
-**Any tail**: move u, apply the rest. A product for each tau.
+**Any tail**: u is moved and the rest is applied to it, which costs a product for each
+tau.
 
 **Piecewise linear tail** (affine stages, or those around one ReLU and one more
 product, as behind the first layer of a network with two hidden layers). With
@@ -16,8 +17,8 @@ logits are
   \qquad A = V \alpha, \quad \sigma = 2m - 1.
 
 The last sum corrects for the units that change their pattern: *kinks*. A single
-move is small, and of hundreds of units it reaches a few: those that any move of
-these examples can reach are listed first, and only they are visited.
+move is small, and reaches the kinks of only a few among hundreds of units. Those that
+any move of these examples can reach are listed first, and only they are visited.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from bitjax.scans import _view
 
 __all__ = ['AnyTail', 'LinearTail', 'tail']
 
-_KINKS = 4  # Visited at a time.
-_SLACK = 1.001  # For the rounding of the bound of what is reached.
+_KINKS = 4  # Kinks of an example that are visited at a time.
+# Widens the reach of a move a little, so that rounding cannot hide a kink.
+_SLACK = 1.001
 
 
 @jax.tree_util.register_dataclass
@@ -56,11 +58,11 @@ class AnyTail:
 
   @property
   def width(self) -> int:
-    """Numbers in memory for each change."""
+    """How many floats are in memory for each change."""
     return self.parts.matrix.shape[1]
 
   def changes(self, tau: types.Array) -> types.Array:
-    """Changes of the loss, for tau of [examples, ..., units]."""
+    """Returns the changes of the loss, for tau of [examples, ..., units]."""
     example = (-1,) + (1,) * (tau.ndim - 1)
     following = self.following.reshape(*example, self.following.shape[1])
     matrix = jnp.expand_dims(self.parts.matrix, range(tau.ndim - 1))
@@ -75,19 +77,19 @@ class AnyTail:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LinearTail:
-  """Logits that are linear in a change but for a few kinks.
+  """The rest of the network, as logits linear in a change but for a few kinks.
 
   Attributes:
     logits: at tau = 0, [examples, classes].
     base: losses at tau = 0, [examples].
     labels: y, [examples].
-    slopes: of the logits, [examples, classes, units].
+    slopes: slopes of the logits at tau = 0, [examples, classes, units].
     distances: |z| of the kinks within reach, then inf, [examples, kinks].
     order: which unit each kink belongs to, [examples, kinks].
     signs: sigma of that unit, [examples, kinks].
     rows: A transposed, [width, units].
     columns: U, [width, classes].
-    count: how many kinks are within reach, of the example with most of them.
+    count: how many kinks are within reach in the example with the most.
   """
 
   logits: types.Array
@@ -103,14 +105,14 @@ class LinearTail:
 
   @property
   def width(self) -> int:
-    """Numbers in memory for each change."""
+    """How many floats are in memory for each change."""
     return self.logits.shape[1]
 
   def changes(self, tau: types.Array) -> types.Array:
-    """Changes of the loss, for tau of [examples, ..., units]."""
-    dims = tau.ndim - 2  # Between examples and units.
+    """Returns the changes of the loss, for tau of [examples, ..., units]."""
+    dims = tau.ndim - 2  # Number of axes between examples and units.
 
-    def spread(x):  # [..., examples, units or 1].
+    def spread(x):  # x is [..., examples, units or 1].
       axes = range(x.ndim - 1, x.ndim - 1 + dims)
       return jnp.expand_dims(x, tuple(axes))
 
@@ -136,7 +138,7 @@ class LinearTail:
     return self._loss_changes(delta)
 
   def _loss_changes(self, delta):
-    """log sum_c p_c exp(delta_c) - delta_y, accurate for small delta as well."""
+    """Returns log sum_c p_c exp(delta_c) - delta_y, accurate for small delta too."""
     classes, example = delta.shape[0], (-1,) + (1,) * (delta.ndim - 2)
 
     def column(x, index):
@@ -170,7 +172,7 @@ class LinearTail:
 
 
 def _expm1(x):
-  """exp(x) - 1 for |x| <= 1/4: the series, to less than half an ulp."""
+  """Returns exp(x) - 1 for |x| <= 1/4; the series errs by less than half an ulp."""
   total = jnp.full_like(x, 1 / 5040)
   for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0):
     total = total * x + coefficient
@@ -183,7 +185,7 @@ def tail(
   farthest: types.Array,
   labels: types.Array,
 ) -> AnyTail | LinearTail:
-  """The tail behind a batch's activations, in its cheapest form.
+  """Returns the tail behind a batch's activations, in its cheapest form.
 
   Args:
     parts: the network.
@@ -200,13 +202,13 @@ def tail(
   matrix = _matrix(inner, parts.matrix)
   columns = _matrix(outer, jnp.eye(matrix.shape[1], dtype=matrix.dtype))
   z = _split.apply(inner, following)
-  if not outer:  # No ReLU: nothing has a kink.
+  if not outer:  # Without a ReLU there are no kinks.
     pattern, reached = jnp.ones_like(z), jnp.zeros_like(z, bool)
   else:
     pattern = jnp.where(z > 0, 1.0, 0.0)
     steepest = jnp.max(jnp.abs(matrix), axis=0)
     reached = jnp.abs(z) <= _SLACK * farthest[:, None] * steepest[None]
-  # One product with the long axes on both sides, for all examples and classes.
+  # One product for all examples and classes, whose outer axes are both long.
   slopes = jnp.matmul(
     pattern[:, None, :] * columns.T[None], matrix.T, precision='highest'
   )
@@ -228,12 +230,12 @@ def tail(
 
 
 def _pieces(stages):
-  """The linear stages before and from the only ReLU; None for other tails."""
+  """Cuts the stages before their only ReLU, if any; returns None for other tails."""
   kinds = [
     stage.kind if isinstance(stage, _view.Activation) else 'identity'
     for stage in stages
   ]
-  kinks = [place for place, kind in enumerate(kinds) if kind != 'identity']
+  kinks = [index for index, kind in enumerate(kinds) if kind != 'identity']
   if not kinks:
     return stages, ()
   if len(kinks) == 1 and kinds[kinks[0]] == 'relu':
@@ -242,7 +244,7 @@ def _pieces(stages):
 
 
 def _matrix(stages, matrix):
-  """The matrix times the linear parts of the stages, a ReLU's taken as 1."""
+  """Returns the matrix times the stages' linear parts; a ReLU counts as identity."""
   for stage in stages:
     if isinstance(stage, _view.Dense):
       dense = stage.freeze()

@@ -1,16 +1,16 @@
-r"""The loss along a line: every learning rate of one step.
+r"""Scans the loss along a line: all learning rates of one step.
 
 For a step along a direction d, ``line_scan`` answers: what is the loss of
 ``W - eta * d`` for each of many learning rates ``eta``? Only the layer's kernel
-moves, so nobody needs to pay a forward pass for each rate. There are three paths:
+moves, so a forward pass for each rate can be avoided. There are three paths:
 
 * ``'steps'``: a quantized kernel changes only at its breakpoints, and each one
-  concerns few examples (`_line_steps`).
+  affects few examples (`_line_steps`).
 * ``'affine'``: behind a real kernel, logits are affine between the kinks of the
   ReLUs (`_line_affine`).
-* ``'brute_force'``: the network at every rate, whatever it is; the reference.
+* ``'brute_force'``: any network is evaluated at every rate; this is the reference.
 
-All compute the same function. Which one applies follows from static facts.
+All compute the same function. Static facts decide which of them apply.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ __all__ = ['PATHS', 'LineScan', 'LineStart', 'line_scan', 'line_start']
 
 PATHS = ('auto', 'steps', 'affine', 'brute_force')
 
-_FEW_RATES = 16  # For fewer, the number of breakpoints is not worth the risk.
-_MANY_LEVELS = 16  # A search is compiled for each.
+# For fewer rates brute force is cheap, while there may be many breakpoints.
+_FEW_RATES = 16
+_MANY_LEVELS = 16  # Each level adds a search to the compiled program.
 
 
 @jax.tree_util.register_dataclass
@@ -45,8 +46,8 @@ class LineScan:
   Attributes:
     learning_rates: the scanned rates, [rates], in the order given.
     losses: mean loss at each rate in nats, [rates]; [views, rates] for several.
-    uncertain: on the path ``'steps'``, for how many examples rounding may have
-      decided a sign behind the layer; else 0. Scalar; [views] for several.
+    uncertain: on the path ``'steps'``, the number of examples for which rounding may
+      have decided a sign behind the layer; else 0. Scalar; [views] for several.
     path: which path computed them.
   """
 
@@ -56,16 +57,16 @@ class LineScan:
   path: str = dataclasses.field(metadata={'static': True})
 
   def best(self) -> tuple[types.Array, types.Array, types.Array]:
-    """Index, learning rate and loss of the lowest loss; NaN never wins.
+    """Returns index, learning rate and value of the lowest loss; NaN never wins.
 
-    Each a scalar, or [views]. Of equal losses the first one wins.
+    Each is a scalar, or [views]. Of equal losses the first one wins.
     """
     index, loss = lowest(self.losses)
     return index, self.learning_rates[index], loss
 
 
 def lowest(losses: types.Array) -> tuple[types.Array, types.Array]:
-  """Index and value of the lowest loss along the last axis; NaN never wins."""
+  """Returns index and value of the lowest loss on the last axis; NaN never wins."""
   # Infinite losses count as finite here, so that they still win over NaN.
   finite = jnp.minimum(losses, jnp.finfo(losses.dtype).max)
   index = jnp.argmin(jnp.where(jnp.isnan(finite), jnp.inf, finite), axis=-1)
@@ -76,10 +77,10 @@ def lowest(losses: types.Array) -> tuple[types.Array, types.Array]:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LineStart:
-  """What all lines from one kernel share on the path ``'steps'``.
+  """The state that all lines from one kernel share on the path ``'steps'``.
 
   Attributes:
-    views: the network at the start, for each view.
+    views: state of the network at the start of the line, for each view.
   """
 
   views: tuple[_line_steps.Start, ...]
@@ -97,7 +98,7 @@ def line_start(
     A `LineStart` for `line_scan`. It holds the inputs of each view transposed.
 
   Raises:
-    ValueError: if `line_scan` would not do it in steps.
+    ValueError: if the path ``'steps'`` of `line_scan` does not apply.
   """
   views = as_views(view)
   if obstacle := steps_obstacle(views):
@@ -120,34 +121,36 @@ def line_scan(
 
   .. math:: L(\eta) = \frac1B \sum_b \ell_b(q(W - \eta d))
 
-  What is exact: on ``'steps'`` every kernel is that of brute force, to the bit. If
-  inputs are integers (sums below 2^24), so are the layer's products and what follows
-  from them, and the mean may differ by the order of its sum; otherwise the same
-  holds but for ``uncertain`` examples. On ``'affine'`` losses agree up to rounding.
+  Exactness: on the path ``'steps'``, every kernel equals that of brute force bit for
+  bit. If inputs are integers (with sums below 2^24), so do the layer's products and
+  what follows from them, and only the order of the sum in the mean may differ;
+  otherwise the same holds except for ``uncertain`` examples. On the path
+  ``'affine'``, losses agree up to rounding.
 
-  The number of rates hardly matters: ``'steps'`` costs what there are breakpoints,
-  ``'affine'`` what there are kinks. Rates that float32 cannot tell apart are equal
-  and have equal losses; the zero direction has a constant loss.
+  The number of rates hardly matters: the cost of ``'steps'`` follows the number of
+  breakpoints, that of ``'affine'`` the number of kinks. Rates that float32 cannot tell
+  apart are equal and have equal losses; the zero direction has a constant loss.
 
   Args:
     view: the layer; the line starts at its latent kernel. Or several views that
       differ in their data, such as a batch to search and one to confirm: the
       kernel and its quantizer are those of the first.
     direction: d, of the kernel's shape.
-    learning_rates: the values of eta, [rates], any order and sign. Where they, or
-      anything in the direction, are traced and not finite, losses are NaN.
-    constrain: applied to every candidate kernel before it is evaluated, such as
-      the projection onto a budget; None for the line as it is. It bends the
-      line, so it needs brute force.
-    start: what `line_start` made of the same view or views, for many lines from
-      one kernel: each then costs its breakpoints only. Rates must not be negative
-      (where they are traced and are, losses are NaN). Other paths than ``'steps'``
-      make no use of it.
+    learning_rates: the values of eta, [rates], any order and sign. Where traced rates
+      are not finite, losses are NaN; so are all losses of a traced direction that is
+      not finite.
+    constrain: function applied to every candidate kernel before it is evaluated, such
+      as the projection onto a budget; None for no constraint. It bends the line, so
+      it needs brute force.
+    start: the result of `line_start` for the same view or views, with which each of
+      many lines from one kernel costs its breakpoints only. Rates must then not be
+      negative (where traced rates are, losses are NaN). Only the path ``'steps'``
+      uses it.
     path: one of ``'steps'`` (quantized kernel), ``'affine'`` (real kernel, ReLU)
       and ``'brute_force'``; ``'auto'`` takes the first that applies, and brute
       force for fewer than 16 rates.
-    width: what is vectorised at a time and bounds the memory: rates, or
-      breakpoints on ``'steps'``; None for a good choice.
+    width: how many rates (on the path ``'steps'``: breakpoints) are vectorised at a
+      time, which bounds the memory; None for a good choice.
 
   Returns:
     A `LineScan`, which also names the path taken.
@@ -204,7 +207,7 @@ def as_views(
   view: _view.LayerView | Sequence[_view.LayerView],
   direction: types.Array | None = None,
 ) -> list[_view.LayerView]:
-  """The views of a line, with the kernel of the first, checked."""
+  """Returns the checked views of a line, with the first one's kernel and quantizer."""
   if isinstance(view, _view.LayerView):
     view = [view]
   if not view:
@@ -231,7 +234,7 @@ def as_views(
 
 
 def _choose(path, views, constrain, num_rates):
-  """The path to take; a demanded one must apply."""
+  """Returns the path to take, and raises if a requested one does not apply."""
   obstacles = {
     'steps': steps_obstacle(views),
     'affine': _affine_obstacle(views),
@@ -262,7 +265,7 @@ def _common_obstacle(view):
 
 
 def steps_obstacle(views: list[_view.LayerView]) -> str | None:
-  """Why the path ``'steps'`` does not apply, or None if it does."""
+  """Returns why the path ``'steps'`` does not apply, or None if it does."""
   levels = _line_breakpoints.num_levels(views[0].quantizer)
   if levels is None:
     return (
@@ -308,7 +311,7 @@ def _brute_force(views, direction, learning_rates, constrain, width):
 
 def _steps(views, direction, rates, start, width):
   begins_at_zero = start is not None
-  if begins_at_zero:  # Where W - 0 d is W, for every direction.
+  if begins_at_zero:  # At rate 0 the kernel is the shared start's, W.
     rates = jnp.append(jnp.zeros((), rates.dtype), rates)
   line = _line_breakpoints.Grid(rates)
   weights, breakpoints = _line_breakpoints.find(
@@ -331,7 +334,7 @@ def _begin(views, weights):
 
 
 def _affine(views, direction, rates, start, width):
-  del start  # Nothing here is shared by several directions.
+  del start  # This path shares nothing between directions.
   losses = [
     _line_affine.losses(view, direction, rates, width) for view in views
   ]

@@ -1,4 +1,4 @@
-r"""The loss along a line when the kernel is real and the tail piecewise linear.
+r"""Computes the loss along a line for a real kernel and a piecewise linear tail.
 
 Along ``W - eta * d`` the pre-activations are affine in the learning rate,
 
@@ -7,9 +7,10 @@ Along ``W - eta * d`` the pre-activations are affine in the learning rate,
 and so is every later layer for as long as no ReLU changes its pattern, down to
 the logits. Each example therefore *walks*: its logits and their slopes are
 computed at one rate, together with the distance to the nearest kink of any ReLU
-in any layer; up to that kink a rate costs it one log-sum-exp over the classes;
-there it is computed anew. Kinks are few (some tens per example and line), so
-all the rest of the network is evaluated a few dozen times, not once per rate.
+in any layer. Up to that kink, a rate costs the example one log-sum-exp over the
+classes; beyond it, logits and slopes are computed anew. Kinks are few (some tens per
+example and line), so the rest of the network is evaluated a few dozen times, not once
+per rate.
 
 An example always restarts at a rate of the grid, from its pre-activations there.
 Errors do not accumulate, and as the loss is continuous, a kink misjudged by
@@ -37,9 +38,9 @@ _RATES = 64  # Rates that are scanned at once.
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Walk:
-  """Where each example stands, and its logits around there.
+  """The affine piece that each example is on.
 
-  The logits are relative to that of the label: the loss is their log-sum-exp.
+  The logits are relative to that of the label, so the loss is their log-sum-exp.
   """
 
   origin: types.Array  # [examples], rate at which the logits were computed.
@@ -55,11 +56,11 @@ def losses(
   rates: types.Array,
   width: int | None = None,
 ) -> types.Array:
-  """Mean losses at sorted rates, [rates].
+  """Returns the mean losses at sorted rates, [rates].
 
   Args:
-    view: a layer without quantizer or data-dependent scale, whose tail consists
-      of affine maps and ReLUs.
+    view: a layer without a quantizer or a scale computed from its weights, whose tail
+      consists of affine maps and ReLUs.
     direction: d, of the kernel's shape.
     rates: sorted, [rates].
     width: rates that are scanned at a time.
@@ -90,9 +91,9 @@ def losses(
       logits - jnp.take_along_axis(logits, label, axis=1),
       slopes - jnp.take_along_axis(slopes, label, axis=1),
     )
-    place = jnp.where(valid, row, num_examples)
+    target = jnp.where(valid, row, num_examples)
     walk = jax.tree.map(
-      lambda all_, some: all_.at[place].set(some, mode='drop'), walk, new
+      lambda all_, some: all_.at[target].set(some, mode='drop'), walk, new
     )
     return walk, new, jnp.where(valid, index, padded.size)
 
@@ -124,15 +125,15 @@ def losses(
 
 
 def _first_true(mask, size):
-  """Places of the first ``size`` true entries, and which of them exist."""
+  """Returns indices of the first ``size`` true entries, and which of them exist."""
   count = jnp.cumsum(mask)
   slot = jnp.arange(size)
-  place = jnp.searchsorted(count, slot, side='right')
-  return jnp.minimum(place, mask.size - 1), slot < count[-1]
+  index = jnp.searchsorted(count, slot, side='right')
+  return jnp.minimum(index, mask.size - 1), slot < count[-1]
 
 
 def _linearize(stages, x, slope):
-  """Output, slope, and distance to the nearest kink ahead, [rows]."""
+  """Returns output, slope, and distance to the nearest kink ahead, [rows]."""
   reach = jnp.full(x.shape[:1], jnp.inf, x.dtype)
   for stage in stages:
     if isinstance(stage, _view.Activation):
@@ -152,7 +153,7 @@ def _linearize(stages, x, slope):
 
 
 def _sums(walk, start, here, rates):
-  """Sum of the losses, over the examples that are affine there, [rates]."""
+  """Sums, at each rate, the losses of the examples whose piece covers it, [rates]."""
   past = rates[:, None] - walk.origin[None, :]
   # Unrolled: XLA's CPU backend does not vectorise a sum over a leading axis.
   logits = [

@@ -1,13 +1,13 @@
-r"""Where the weights of a quantized kernel change along a line.
+r"""Finds where the weights of a quantized kernel change along a line.
 
 Along ``W - eta * d`` a quantized weight changes only at its breakpoints, for the
-sign at ``eta = W / d``. Which learning rate is a weight's first after one is not
-found by comparing ``W / d`` with ``eta``: products and differences round, and the
-intervals are half-open (sign(0) = +1: a positive weight flips after its breakpoint,
-a negative one at it). Only ``q(W - eta * d)`` itself knows, so it is evaluated, in
-the expression that brute force evaluates. Rounding is monotone, and so are
-staircases; hence each weight's changes are found by bisection, over the rates of a
-sorted grid or over *all* rates that floating point can represent.
+sign at ``eta = W / d``. Comparing ``W / d`` with ``eta`` would not find the first
+learning rate after a breakpoint: products and differences round, and the intervals
+are half-open (sign(0) = +1: a positive weight flips after its breakpoint, a negative
+one at it). Only ``q(W - eta * d)`` itself decides, so it is evaluated, by the same
+expression as in brute force. Rounding is monotone, and so are staircases; hence each
+weight's changes are found by bisection, over the rates of a sorted grid or over *all*
+rates that floating point can represent.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from bitjax import types
 __all__ = ['AllRates', 'Breakpoints', 'Grid', 'find', 'num_levels']
 
 
-_FEW = 8192  # Breakpoints that are found rather than sorted out.
+_FEW = 8192  # Up to so many breakpoints are listed first, then sorted.
 
 
 class Breakpoints(NamedTuple):
   """Changes of single weights, in the order in which the line meets them.
 
-  Room is for as many as there can be; the others come last and change nothing.
+  The arrays are as long as there can be breakpoints; unused entries come last and
+  change nothing.
   """
 
   row: types.Array  # [breakpoints], input of the weight.
@@ -39,7 +40,7 @@ class Breakpoints(NamedTuple):
 
 
 def num_levels(quantizer: quantizers.Quantize | None) -> int | None:
-  """How many values a quantizer has; None if it is not known to be a staircase.
+  """Returns how many levels a quantizer has; None if not known to be a staircase.
 
   A staircase is elementwise and monotone; it says so by its attribute
   ``num_levels``, a static integer.
@@ -48,38 +49,38 @@ def num_levels(quantizer: quantizers.Quantize | None) -> int | None:
 
 
 class Grid(NamedTuple):
-  """The places of a line that are on a grid: indices of sorted rates."""
+  """A line whose positions are the indices of sorted rates."""
 
   rates: types.Array  # [rates].
 
   def rate(self, place: types.Array) -> types.Array:
-    """The rate at each place, at the nearest one beyond the ends."""
+    """Returns the rate at each position; beyond the ends, that of the nearest."""
     return self.rates[jnp.clip(place, 0, self.rates.size - 1)]
 
   def ends(self) -> tuple[types.Array, types.Array]:
-    """The first place, and the one after the last."""
+    """Returns the first position, and the one after the last."""
     size = jnp.asarray(self.rates.size, jnp.int32)
     return jnp.zeros_like(size), size
 
 
 class AllRates(NamedTuple):
-  """All places of a line between two floating-point rates, those included.
+  """A line whose positions are all floating-point rates from ``low`` to ``high``.
 
-  Places number the floats: as integers, their bits are in the order of the
-  magnitudes, and the negative ones are put the other way round.
+  Positions number the floats: read as integers, their bits are in the order of the
+  magnitudes, and those of negative floats are reversed.
   """
 
   low: types.Array
   high: types.Array
 
   def rate(self, place: types.Array) -> types.Array:
-    """The rate at each place, at the nearest one beyond the ends."""
+    """Returns the rate at each position; beyond the ends, that of the nearest."""
     first, stop = self.ends()
     bits = _ordered(jnp.clip(place, first, stop - 1))
     return jax.lax.bitcast_convert_type(bits, self.low.dtype)
 
   def ends(self) -> tuple[types.Array, types.Array]:
-    """The first place, and the one after the last."""
+    """Returns the first position, and the one after the last."""
     integer = jnp.dtype(f'int{jnp.finfo(self.low.dtype).bits}')
     first, last = (
       _ordered(jax.lax.bitcast_convert_type(rate, integer)) for rate in self
@@ -88,12 +89,12 @@ class AllRates(NamedTuple):
 
 
 def _ordered(bits):
-  """Bits of floats to integers in their order, and back."""
+  """Maps the bits of floats to integers in the order of the floats, and back."""
   info = jnp.iinfo(bits.dtype)
   return bits ^ ((bits >> (info.bits - 1)) & info.max)
 
 
-@jax.jit  # Not for speed: op by op, W - eta * d may round differently.
+@jax.jit  # Needed for exactness: op by op, W - eta * d may round differently.
 def find(
   kernel: types.Array,
   direction: types.Array,
@@ -105,12 +106,12 @@ def find(
   Args:
     kernel: W, [fan_in, units].
     direction: d, of the same shape.
-    quantizer: q, with a number of levels.
-    line: its places.
+    quantizer: q, with a known number of levels.
+    line: the positions to search.
 
   Returns:
-    The quantized kernel at the line's first place, and the breakpoints. Those
-    that are not met are at the place after the last one.
+    The quantized kernel at the line's first position, and the breakpoints. Those
+    that the line does not meet are at the position after its last one.
   """
   levels = num_levels(quantizer)
   if levels is None:
@@ -151,10 +152,10 @@ def find(
 
 
 def _sort(place, stop):
-  """Stable order of the places before ``stop``, and the places in it.
+  """Returns a stable order of the positions before ``stop``, and them sorted.
 
-  What is not met may come in any order, so where few are met, those few are found
-  and sorted, which is ten times faster than sorting all.
+  Breakpoints that are not met may come in any order. So where few are met, only those
+  are listed and sorted, which is ten times faster than sorting all.
   """
 
   def sort_all():

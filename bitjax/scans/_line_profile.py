@@ -1,9 +1,9 @@
-r"""The loss along a line at all learning rates, for a quantized kernel.
+r"""Computes the loss along a line at all learning rates, for a quantized kernel.
 
 The kernel is piecewise constant along the line, so the loss is known at *every*
-rate once it is known after each breakpoint. Every rate is meant in the sense of
-floating point: a breakpoint is the first representable rate with the new kernel,
-and the profile agrees with brute force at all of them.
+rate once it is known after each breakpoint. "Every" means every floating-point rate:
+a breakpoint is the first representable rate with the new kernel, and the profile
+agrees with brute force at all representable rates.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = ['LineProfile', 'line_profile']
 class LineProfile:
   """The piecewise constant loss along a line.
 
-  On ``starts[n] <= eta < starts[n + 1]`` the loss is ``losses[..., n]``. Room is
-  for as many intervals as there can be; the unused last ones repeat ``high``.
+  On ``starts[n] <= eta < starts[n + 1]`` the loss is ``losses[..., n]``. The arrays
+  are as long as there can be intervals; the unused last ones start at ``high``.
 
   Attributes:
     starts: first rate of each interval, [intervals], sorted.
@@ -48,17 +48,17 @@ class LineProfile:
   uncertain: types.Array
 
   def at(self, learning_rates: types.Array) -> types.Array:
-    """Losses at rates within [low, high]; NaN outside."""
+    """Returns the losses at rates within [low, high]; NaN outside."""
     rates = jnp.asarray(learning_rates, self.starts.dtype)
-    place = jnp.searchsorted(self.starts, rates, side='right') - 1
+    index = jnp.searchsorted(self.starts, rates, side='right') - 1
     inside = (rates >= self.low) & (rates <= self.high)
-    return jnp.where(inside, self.losses[..., place], jnp.nan)
+    return jnp.where(inside, self.losses[..., index], jnp.nan)
 
   def best(self) -> tuple[types.Array, types.Array, types.Array]:
-    """First rate, end and loss of the best interval; NaN never wins.
+    """Returns first rate, end and loss of the best interval; NaN never wins.
 
-    The end is the first rate with another loss, or `high` if there is none. Each a
-    scalar, or [views].
+    The end is the first rate with another loss, or `high` if there is none. Each is
+    a scalar, or [views].
     """
     index, loss = _line.lowest(self.losses)
     start = self.starts[index]
@@ -83,15 +83,15 @@ def line_profile(
     direction: d, of the kernel's shape.
     low: first learning rate.
     high: last learning rate, included.
-    width: breakpoints that are treated at a time; None for a good choice.
+    width: breakpoints that are processed at a time; None for a good choice.
 
   Returns:
     A `LineProfile`. It has no more distinct losses than breakpoints + 1, and the
     best interval is at least as good as the best point of any grid.
 
   Raises:
-    ValueError: if `line_scan` would not do it in steps, or for rates that are not
-      finite or not in order (where concrete).
+    ValueError: if the path ``'steps'`` of `line_scan` does not apply, or for concrete
+      rates that are not finite or not in order.
   """
   views = _line.as_views(view, direction)
   if obstacle := _line.steps_obstacle(views):
@@ -110,7 +110,7 @@ def line_profile(
   )
   _, stop = line.ends()
   count = jnp.sum(breakpoints.place < stop)
-  # Where several weights change at one rate, their last one has the loss.
+  # Where several weights change at one rate, the loss is that after the last one.
   last = jnp.searchsorted(breakpoints.place, breakpoints.place, side='right')
   results = [
     _line_steps.losses(

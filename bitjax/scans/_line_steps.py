@@ -1,24 +1,25 @@
-r"""The loss after each breakpoint of a line, for a piecewise constant kernel.
+r"""Computes the loss after each breakpoint of a line of a quantized kernel.
 
 Between breakpoints the loss is constant, so a scan needs one evaluation for each
-*distinct* kernel, however fine its grid. And those are cheap: breakpoint e moves
-one unit's products by a multiple of one input,
+*distinct* kernel, however fine its grid. These evaluations are cheap: breakpoint e
+moves one unit's products by a multiple of one input,
 
 .. math:: p_{bj} \leftarrow p_{bj} + \Delta_e \, x_{bi}, \qquad e = (i, j),
 
-and leaves the activation h of most examples as it is. The others' next product
-moves along one row of its matrix, :math:`u_b \leftarrow u_b + \delta_{eb} V_{j:}`,
-and they alone pay for the rest of the network.
+and leaves the activation h of most examples as it is. The next product of the other
+examples moves along one row of its matrix,
+:math:`u_b \leftarrow u_b + \delta_{eb} V_{j:}`, and the rest of the network is
+evaluated for them alone.
 
-A block of breakpoints is treated at once, which makes it all matrix products: the
+A block of breakpoints is processed at once, by matrix products only: they compute the
 units' products after each breakpoint (the moves of the block times a triangular
 matrix), and the u of each changed (breakpoint, example) pair (the changes of h up
-to the breakpoint, times rows of V). Breakpoints at one place, in one cell of a
-grid, change the kernel together: only the last one lists pairs.
+to the breakpoint, times rows of V). Breakpoints at one position, such as those between
+two rates of a grid, change the kernel together, so only the last one lists pairs.
 
 If inputs and weights are integers and sums stay below 2^24, p is exact in any
 order, and so is u behind a sign with integer V. Otherwise rounding may decide a
-sign; the examples that this may concern are counted.
+sign; the examples that this may affect are counted.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ from bitjax.scans import _view
 
 __all__ = ['Start', 'losses', 'start']
 
-_BLOCK = 64  # Breakpoints that are treated at once.
+_BLOCK = 64  # Breakpoints that are processed at once.
 _ROWS = 1024  # Pairs whose loss is evaluated at once.
 
 
 class Start(NamedTuple):
-  """A network before the first breakpoint, whatever the direction."""
+  """The state of a network at the start of a line, whatever its direction."""
 
   inputs: types.Array  # x transposed, [fan_in, examples].
   labels: types.Array  # y, [examples].
   sizes: types.Array  # Sums of |x|, [examples].
-  integers: types.Array  # Are all x integers?
+  integers: types.Array  # Whether all x are integers.
   parts: _split.Split
   weights: types.Array  # The quantized kernel, [fan_in, units].
   products: types.Array  # p transposed, [units, examples].
@@ -55,37 +56,37 @@ class Start(NamedTuple):
 
 
 class _Network(NamedTuple):
-  """What does not change along the line."""
+  """The parts of a network that do not change along the line."""
 
   inputs: types.Array  # x transposed, [fan_in, examples].
   labels: types.Array  # y, [examples].
-  slack: types.Array | None  # Bound of the rounding of p, [examples].
+  slack: types.Array | None  # Bound on the rounding of p, [examples].
   parts: _split.Split
 
 
 class _State(NamedTuple):
-  """The network at one point of the line."""
+  """The state of the network at one point of the line."""
 
   products: types.Array  # p transposed, [units, examples].
   following: types.Array  # u, [examples, width].
   losses: types.Array  # [examples].
-  uncertain: types.Array  # [examples], may rounding have decided a sign?
+  uncertain: types.Array  # [examples], if rounding may have decided a sign.
 
 
 class _Changes(NamedTuple):
-  """What a block of breakpoints does to the examples."""
+  """The effects of a block of breakpoints on the examples."""
 
   activations: types.Array  # Changes of h, [breakpoints, examples].
-  rows: types.Array  # Of V, that u moves along, [breakpoints, width].
-  listed: types.Array  # Where the loss is new, [breakpoints, examples].
+  rows: types.Array  # Rows of V that u moves along, [breakpoints, width].
+  listed: types.Array  # Whether the loss is evaluated, [breakpoints, examples].
 
 
 @jax.jit
 def start(view: _view.LayerView, weights: types.Array) -> Start:
-  """What all lines share that begin with one quantized kernel.
+  """Returns the state that all lines from one quantized kernel share.
 
   Args:
-    view: the layer, without an obstacle to its split.
+    view: the layer, without a `_split.obstacle`.
     weights: the quantized kernel, [fan_in, units].
   """
   parts = _split.split(view)
@@ -97,7 +98,8 @@ def start(view: _view.LayerView, weights: types.Array) -> Start:
     inputs=inputs.T,
     labels=parts.labels,
     sizes=jnp.sum(jnp.abs(inputs), axis=1),
-    # By rows first: two passes over them cost a fifth of one over all.
+    # Reducing rows first, then their results, takes a fifth of the time of one
+    # reduction over both axes.
     integers=jnp.all(jnp.all(inputs == jnp.round(inputs), axis=1)),
     parts=parts,
     weights=weights,
@@ -114,19 +116,19 @@ def losses(
   stop: types.Array,
   width: int | None = None,
 ) -> tuple[types.Array, types.Array]:
-  """Mean losses before the first and after each breakpoint.
+  """Returns the mean losses before the first breakpoint and after each one.
 
   Args:
-    begun: the network at the start of the line.
-    breakpoints: of the line.
-    stop: place of those breakpoints that the line does not meet.
-    width: breakpoints that are treated at a time; None for a good choice.
+    begun: the state of the network at the start of the line.
+    breakpoints: the breakpoints of the line.
+    stop: position of those breakpoints that the line does not meet.
+    width: breakpoints that are processed at a time; None for a good choice.
 
   Returns:
-    Losses, [1 + breakpoints]: entry n is that of the kernel after n of them; of
-    several at one place only the last one's entry counts. And the number of
-    examples for which, somewhere on the line, a sign in front of the next
-    product is within the bound of rounding.
+    The losses, [1 + breakpoints]: entry n is that of the kernel after n breakpoints;
+    of several at one position, only the last one's entry counts. And the number of
+    examples for which, somewhere on the line, a sign in front of the next product is
+    within the bound of rounding.
   """
   count = jnp.sum(breakpoints.place < stop)
   size = breakpoints.place.size
@@ -166,11 +168,11 @@ def losses(
 
 
 def _slack(begun, breakpoints):
-  """Bound of the rounding of p, [examples]; None if no sign can depend on it."""
+  """Returns a bound on the rounding of p, [examples]; None if no sign follows p."""
   if not any(getattr(s, 'kind', '') == 'sign' for s in begun.parts.front):
     return None
   weights, (row, column, change, _) = begun.weights, breakpoints
-  # Levels are monotone along the line: none is larger than those at its ends.
+  # Weights are monotone along the line, so their magnitudes are largest at an end.
   largest = jnp.maximum(
     jnp.max(jnp.abs(weights)),
     jnp.max(jnp.abs(weights.at[row, column].add(change))),
@@ -188,7 +190,7 @@ def _slack(begun, breakpoints):
 
 
 def _undecided(network, products, units):
-  """Whether any of an example's signs is within the bound of rounding."""
+  """Returns whether any sign of each example is within the bound of rounding."""
   if network.slack is None:
     return jnp.zeros(network.labels.shape, bool)
   low = _front(network.parts, products - network.slack[None, :], units)
@@ -197,14 +199,14 @@ def _undecided(network, products, units):
 
 
 def _front(parts, products, units):
-  """h of some units, [units, examples]."""
+  """Returns the activations h of some units, [units, examples]."""
 
   def of_units(vector):
     return vector[units][:, None] if jnp.ndim(vector) else vector
 
   for stage in parts.front:
     if isinstance(stage, _view.Affine):
-      # The expression of `Affine`, with units first.
+      # The same expression as in `Affine`, with the axis of units first.
       scale, shift = of_units(stage.scale), of_units(stage.shift)
       products = products * scale + shift
     else:
@@ -213,7 +215,7 @@ def _front(parts, products, units):
 
 
 def _advance(network, state, breakpoints):
-  """The state after a block of breakpoints, and the mean loss after each."""
+  """Returns the state after a block of breakpoints, and the mean loss after each."""
   row, unit, change, place = breakpoints
   step = jnp.arange(place.size)
   until = step[:, None] >= step[None, :]
@@ -221,7 +223,7 @@ def _advance(network, state, breakpoints):
   moves = network.inputs[row] * change[:, None]
   start = state.products[unit]
   products = start + _product((same_unit & until).astype(moves.dtype), moves)
-  # An activation before is that after the unit's last breakpoint, to the bit.
+  # The old activation is that after the unit's previous breakpoint, bit for bit.
   previous = jnp.max(jnp.where(same_unit & ~until.T, step[None, :], -1), axis=1)
   new = _front(network.parts, products, unit)
   old = jnp.where(
@@ -229,7 +231,7 @@ def _advance(network, state, breakpoints):
     new[previous],
     _front(network.parts, start, unit),
   )
-  ends = jnp.append(place[1:] != place[:-1], True)  # The last at its place.
+  ends = jnp.append(place[1:] != place[:-1], True)  # The last at its position.
   together = (place[:, None] == place[None, :]) & until & ends[:, None]
   changes = _Changes(
     activations=new - old,
@@ -258,7 +260,7 @@ def _product(a, b):
 
 
 def _new_losses(network, state, changes):
-  """Each example's loss after the block, and the mean after each breakpoint."""
+  """Returns losses of the examples after the block, and means after each breakpoint."""
   block, num_examples = changes.listed.shape
   listed, activations = changes.listed.T, changes.activations.T
   counts = jnp.sum(listed, axis=1, dtype=jnp.int32)
@@ -272,7 +274,7 @@ def _new_losses(network, state, changes):
     example = jnp.searchsorted(ends, slot, side='right')
     example = jnp.minimum(example, num_examples - 1)
     rank = slot - (ends - counts)[example]
-    # The breakpoint of a pair: the place of the true entry of that rank.
+    # The breakpoint of a pair is the position of the true entry of that rank.
     now = jnp.sum(jnp.cumsum(listed[example], axis=1) <= rank[:, None], axis=1)
     past = jnp.where(step[None, :] <= now[:, None], activations[example], 0)
     following = state.following[example] + _product(past, changes.rows)

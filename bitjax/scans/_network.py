@@ -1,11 +1,11 @@
-r"""All layers of a network as one layer, whose kernel is all of their weights.
+r"""Views a whole network as one layer, whose kernel holds all of its weights.
 
 .. math::
   W = (W_1, \dots, W_n) \in \mathbb R^{|W_1| + \dots + |W_n|}, \qquad
   \ell = \mathrm{loss}\bigl(\mathrm{network}(x; q(W_1), \dots, q(W_n)), y\bigr)
 
-What is asked about a layer can then be asked about the network: a budget is shared
-by all layers, a step moves all of them. The gains of single moves are those of each
+Every question about a layer can then be asked about the network: all layers share a
+budget, and a step moves all of them. The gains of single moves are those of each
 layer with the others frozen, so they keep their fast paths.
 """
 
@@ -32,8 +32,8 @@ class Network:
   """The product ``(inputs, weights) -> logits`` of a view of a whole network.
 
   Attributes:
-    layers: the dense layers, in order; their kernels only say their shapes.
-    between: the stages behind each.
+    layers: the dense layers, in order; of their kernels only the shapes matter.
+    between: the stages that follow each dense layer.
   """
 
   layers: tuple[_view.Dense, ...]
@@ -45,7 +45,7 @@ class Network:
     return tuple(itertools.chain.from_iterable(self.between))
 
   def __call__(self, inputs: types.Array, weights: types.Array) -> types.Array:
-    """Returns the logits for quantized weights, [weights]."""
+    """Returns the logits, for the quantized weights of all layers, [weights]."""
     x = inputs
     for layer, stages in self._with(weights):
       x = dataclasses.replace(layer, quantizer=None)(x)
@@ -54,7 +54,7 @@ class Network:
     return x
 
   def split(self, vector: types.Array) -> list[types.Array]:
-    """A vector of [..., weights] by layer, each [..., fan_in, units]."""
+    """Splits a vector of [..., weights] into kernels of [..., fan_in, units]."""
     shapes = [layer.kernel.shape for layer in self.layers]
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
     parts = jnp.split(vector, ends[:-1], axis=-1)
@@ -64,7 +64,7 @@ class Network:
     ]
 
   def views(self, view: _view.LayerView) -> Iterator[_view.LayerView]:
-    """The view of each layer, all others frozen where ``view`` has them."""
+    """Yields each layer's view, the others frozen at the weights of ``view``."""
     layers = [layer for layer, _ in self._with(view.kernel)]
     x = view.inputs
     for number, layer in enumerate(layers):
@@ -94,13 +94,13 @@ class Network:
 def network_view(
   inputs: types.Array, labels: types.Array, stages: Sequence[_view.Stage]
 ) -> _view.LayerView:
-  """Returns a network as if it were one layer.
+  """Returns the view of a whole network as if it were one layer.
 
   Args:
     inputs: what the first stage receives, [examples, fan_in].
     labels: class of each example, [examples], integers.
-    stages: of the network, the first a `Dense`. All dense layers have one
-      quantizer, an elementwise staircase, or none.
+    stages: the stages of the network, the first of which is a `Dense`. All dense
+      layers share one quantizer, an elementwise staircase, or have none.
 
   Returns:
     A `LayerView` with a kernel of [weights], the latent weights of all layers in

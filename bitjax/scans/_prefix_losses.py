@@ -1,13 +1,14 @@
-r"""The losses after the first m of a list of moves, for growing m.
+r"""Computes the losses after the first m of a list of moves, for growing m.
 
-From one m to the next only the moves in between are made. Behind a view without an
+From one m to the next only the moves in between are made. For a view without an
 `obstacle` the products p of all examples are kept, so that a move of weight (i, j)
 costs one row of the transposed p,
 
 .. math:: p_{j:} \mathrel{+}= \Delta\, x_{:i},
 
-and each m the rest of the network, which is cheap behind a layer of many inputs. Where
-many moves lie between, their product is computed as a whole; where none do, nothing is.
+and each m costs the rest of the network, which is cheap behind a layer of many inputs.
+Where many moves lie between two m, the product is computed as a whole; where none do,
+nothing is computed.
 
 If inputs and weights are integers and sums stay below 2^24, p is that of a forward
 pass, to the bit, and so are the losses. Otherwise rounding may decide a sign.
@@ -24,12 +25,12 @@ from bitjax.scans import _view
 
 __all__ = ['each_pass', 'incremental', 'obstacle']
 
-# Moves that cost as much as the whole product: size / 64, measured on a CPU.
+# On a CPU, the whole product costs as much as moving one weight in 64, as measured.
 _SHARE = 64
 
 
 def obstacle(view: _view.LayerView) -> str | None:
-  """Why `incremental` does not apply to a view, or None if it does."""
+  """Returns why `incremental` does not apply to a view, or None if it does."""
   if view.coupling != 'none':
     return f'its scale couples the weights ({view.coupling})'
   return _split.obstacle(view)
@@ -41,13 +42,13 @@ def incremental(
   rank: types.Array,
   counts: types.Array,
 ) -> types.Array:
-  """Losses after the first moves, of a view without an `obstacle`.
+  """Returns the losses after the first m moves, for a view without an `obstacle`.
 
   Args:
     view: the layer before any move.
-    displacement: with all moves, of the kernel's shape.
-    rank: how many moves come before a weight's own; -1 for none.
-    counts: m, in growing order, int32 [counts].
+    displacement: sum of all moves, of the kernel's shape.
+    rank: how many moves come before a weight's own; -1 if it has none.
+    counts: the values of m in growing order, int32 [counts].
 
   Returns:
     Mean losses in nats, [counts].
@@ -61,9 +62,9 @@ def incremental(
   order = jnp.zeros(size, jnp.int32).at[slot].set(jnp.arange(size), mode='drop')
 
   def one(number, products):
-    place = order[number]
-    row, unit = jnp.divmod(place, units)
-    return products.at[unit].add(change[place] * inputs[row])
+    index = order[number]
+    row, unit = jnp.divmod(index, units)
+    return products.at[unit].add(change[index] * inputs[row])
 
   def visit(carry, count):
     products, done, loss = carry
@@ -101,13 +102,16 @@ def each_pass(
   rank: types.Array,
   counts: types.Array,
 ) -> types.Array:
-  """The same of any view: a forward pass for each count that differs.
+  """Returns what `incremental` does, for any view: a forward pass per distinct m.
 
   Args:
     view: the layer before any move.
-    displacement: with all moves, of the kernel's shape.
-    rank: how many moves come before a weight's own; -1 for none.
-    counts: m, in growing order, int32 [counts].
+    displacement: sum of all moves, of the kernel's shape.
+    rank: how many moves come before a weight's own; -1 if it has none.
+    counts: the values of m in growing order, int32 [counts].
+
+  Returns:
+    Mean losses in nats, [counts].
   """
 
   def visit(carry, count):

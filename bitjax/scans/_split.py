@@ -1,4 +1,4 @@
-r"""A layer view cut where the effect of a single move is narrow.
+r"""Cuts a layer view where the effect of a single move is narrow.
 
 Moving weight (i, j) changes one column of the product ``p = x q(W)``, and through
 the pointwise *front* one column of the activations h. The next product then moves
@@ -57,25 +57,25 @@ class Split:
   rest: tuple[_view.Stage, ...]
 
   def products(self, inputs: types.Array) -> types.Array:
-    """p, [examples, units]."""
+    """Returns the products p, [examples, units]."""
     return product(inputs, self.weights)
 
   def following(self, activations: types.Array) -> types.Array:
-    """u, [examples, width]."""
+    """Returns the next products u, [examples, width]."""
     return product(activations, self.matrix)
 
   def losses(self, following: types.Array, labels: types.Array) -> types.Array:
-    """Each example's loss in nats, for u of [examples, width]."""
+    """Returns each example's loss in nats, for u of [examples, width]."""
     return optax.softmax_cross_entropy_with_integer_labels(
       apply(self.rest, following), labels
     )
 
 
 def product(a: types.Array, b: types.Array) -> types.Array:
-  """``a @ b`` in full precision, as a product of its own.
+  """Returns ``a @ b`` in full precision, kept apart from what surrounds it.
 
-  On a CPU, XLA would fold a transposition of the operand or of the result into the
-  product, which is then three times slower.
+  On a CPU, XLA would otherwise fold a transposition of the operand or of the result
+  into the product, which is then three times slower.
   """
   a = jax.lax.optimization_barrier(a)
   found = jnp.matmul(a, b, precision='highest')
@@ -83,7 +83,7 @@ def product(a: types.Array, b: types.Array) -> types.Array:
 
 
 def apply(stages: tuple[_view.Stage, ...], x: types.Array) -> types.Array:
-  """``x`` through the stages."""
+  """Applies the stages to ``x``, one after another."""
   for stage in stages:
     x = stage(x)
   return x
@@ -92,18 +92,18 @@ def apply(stages: tuple[_view.Stage, ...], x: types.Array) -> types.Array:
 def split(view: _view.LayerView) -> Split:
   """Cuts a view that has no `obstacle`.
 
-  A scale that depends on the kernel is the first stage of the front, as it is
-  before any move.
+  A scale that depends on the kernel becomes the first stage of the front, with its
+  value before any move.
   """
   front: list[_view.Stage] = [view.affine]
   if view.scaling is not None:
     front.insert(0, _view.Affine(view.scaling(view.kernel)))
   matrix = jnp.eye(view.kernel.shape[1], dtype=view.kernel.dtype)
   rest: tuple[_view.Stage, ...] = ()
-  for place, stage in enumerate(view.tail):
+  for index, stage in enumerate(view.tail):
     if isinstance(stage, _view.Dense):
       dense = stage.freeze()
-      matrix, rest = dense.kernel, (dense.affine, *view.tail[place + 1 :])
+      matrix, rest = dense.kernel, (dense.affine, *view.tail[index + 1 :])
       break
     front.append(stage)
   weights = _view.Dense(view.kernel, view.quantizer).quantized
@@ -114,7 +114,7 @@ def split(view: _view.LayerView) -> Split:
 
 
 def obstacle(view: _view.LayerView) -> str | None:
-  """Why a view cannot be cut, or None if it can."""
+  """Returns why a view cannot be cut, or None if it can."""
   if view.product is not None:
     return 'its product is not the matrix product'
   if view.inputs.ndim != 2:
@@ -129,7 +129,7 @@ def obstacle(view: _view.LayerView) -> str | None:
 def batches(
   arrays: tuple[types.Array, ...], size: int
 ) -> tuple[types.Array, ...]:
-  """Arrays [examples, ...] as [batches, size, ...], filled up with zeros."""
+  """Cuts arrays [examples, ...] into [batches, size, ...], filled up with zeros."""
 
   def cut(array):
     padding = -array.shape[0] % size
@@ -140,20 +140,20 @@ def batches(
 
 
 def listed(mask: types.Array, *, room: int) -> tuple[types.Array, types.Array]:
-  """Where each row of a mask is true, in order, and how often.
+  """Returns where each row of a mask is true, in order, and how often.
 
   Args:
     mask: booleans, [rows, size].
     room: by how much the lists are longer than the rows.
 
   Returns:
-    Places [rows, size + room], with ``size`` beyond a row's last one, and their
+    Indices [rows, size + room], with ``size`` beyond a row's last one, and their
     number [rows].
   """
   rows, size = mask.shape
   rank = jnp.cumsum(mask, axis=1)
   slot = jnp.where(mask, rank - 1, size + room)
-  places = jnp.full((rows, size + room), size)
+  indices = jnp.full((rows, size + room), size)
   row = jnp.arange(rows)[:, None]
-  places = places.at[row, slot].set(jnp.arange(size)[None, :], mode='drop')
-  return places, rank[:, -1]
+  indices = indices.at[row, slot].set(jnp.arange(size)[None, :], mode='drop')
+  return indices, rank[:, -1]

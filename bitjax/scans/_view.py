@@ -1,6 +1,6 @@
-r"""A network as one of its layers sees it, with all else frozen.
+r"""Defines `LayerView`: a network as one of its layers sees it, all else frozen.
 
-Only the layer's latent kernel moves; what comes before is a constant input, what
+Only the layer's latent kernel moves; what comes before is a constant input, and what
 comes after is a function of the layer's pre-activations:
 
 .. math::
@@ -8,7 +8,7 @@ comes after is a function of the layer's pre-activations:
 
 The tail is a tuple of *stages* of known kinds, so that exact scans can look
 inside: they see the next matrix, the kind of activation, the running statistics.
-A stage that cannot be looked into is `Opaque`, which only the generic paths take.
+A stage of any other kind is `Opaque`, and only the generic paths accept it.
 
 Products of quantized kernels with quantized or integer inputs are accumulated
 *before* any scale is applied. Sums of integers below 2^24 are exact in float32,
@@ -58,14 +58,16 @@ def _stage(cls: type[_T]) -> type[_T]:
 
 
 def _align(vector, x):
-  """``vector`` with leading axes of size 1, to broadcast against ``x``."""
+  """Returns ``vector`` with leading axes of size 1, to broadcast against ``x``."""
   missing = jnp.ndim(x) - jnp.ndim(vector)
   return jnp.expand_dims(vector, range(missing)) if jnp.ndim(vector) else vector
 
 
 @_stage
 class Affine:
-  """``x * scale + shift``, elementwise: biases, thresholds, running statistics.
+  """The elementwise map ``x * scale + shift``.
+
+  It stands for biases, thresholds and normalisation by running statistics.
 
   Attributes:
     scale: factor, scalar or [units].
@@ -82,12 +84,12 @@ class Affine:
 
 @_stage
 class Dense:
-  """``affine(scaling(w) * (x @ q(w)))``: a fully connected layer.
+  """A fully connected layer, ``affine(scaling(w) * (x @ q(w)))``.
 
   Attributes:
     kernel: latent weights, [fan_in, units].
-    quantizer: what the weights pass through; None for none.
-    scaling: scale computed from the latent weights; None for none.
+    quantizer: maps the latent weights to quantized ones; None for full precision.
+    scaling: computes a scale from the latent weights; None for no such scale.
     affine: constant scale and shift (1/sqrt(fan_in), bias).
   """
 
@@ -101,7 +103,7 @@ class Dense:
     return self.rescale(jnp.matmul(x, self.quantized, precision='highest'))
 
   def rescale(self, z: types.Array) -> types.Array:
-    """A product with the layer's scales and shift, [..., units]."""
+    """Applies the layer's scales and shift to a product, [..., units]."""
     if self.scaling is not None:
       z = z * _align(self.scaling(self.kernel), z)
     return self.affine(z)
@@ -114,7 +116,7 @@ class Dense:
     )
 
   def freeze_scale(self) -> Dense:
-    """This layer with its data-dependent scale as a constant."""
+    """Returns this layer with the scale computed from its weights as a constant."""
     if self.scaling is None:
       return self
     affine = Affine(
@@ -123,7 +125,7 @@ class Dense:
     return dataclasses.replace(self, scaling=None, affine=affine)
 
   def freeze(self) -> Dense:
-    """This layer with weights quantized once and for all."""
+    """Returns this layer with its scale and quantized weights as constants."""
     frozen = self.freeze_scale()
     return dataclasses.replace(frozen, kernel=self.quantized, quantizer=None)
 
@@ -154,7 +156,7 @@ class Activation:
 
 @_stage
 class BatchNorm:
-  """Normalisation by the statistics of the batch at hand.
+  """Normalisation by the statistics of the current batch.
 
   It couples the examples, so no fast path applies. (With running statistics,
   normalisation is an `Affine`.)
@@ -163,7 +165,8 @@ class BatchNorm:
     scale: factor after normalisation, [units].
     shift: offset after normalisation, [units].
     epsilon: added to the variance.
-    axis_name: of a mapped axis over which the examples are split; None for none.
+    axis_name: name of the mapped axis over which the examples are split; None if
+      they are not split.
   """
 
   scale: types.Array
@@ -178,7 +181,7 @@ class BatchNorm:
     return (x - _align(mean, x)) * _align(factor, x) + _align(self.shift, x)
 
   def moments(self, x: types.Array) -> tuple[types.Array, types.Array]:
-    """Mean and (biased) variance over the examples, [units] each."""
+    """Returns the mean and the (biased) variance over the examples, [units] each."""
     mean, variance = jnp.mean(x, axis=0), jnp.var(x, axis=0)
     if self.axis_name is None:
       return mean, variance
@@ -189,10 +192,10 @@ class BatchNorm:
 
 @_stage
 class Opaque:
-  """A stage that cannot be looked into.
+  """A stage of unknown kind, which exact scans cannot look into.
 
   Attributes:
-    fn: callable pytree from the stage's input to its output.
+    fn: callable pytree that maps the stage's input to its output.
   """
 
   fn: Callable[[types.Array], types.Array]
@@ -216,8 +219,8 @@ class LayerView:
     kernel: the layer's latent weights, [fan_in, units].
     labels: class of each example, [examples], integers.
     tail: the stages after the layer, ending at the logits.
-    quantizer: what the layer's weights pass through; None for none.
-    scaling: scale computed from the latent weights; None for none.
+    quantizer: maps the latent weights to quantized ones; None for full precision.
+    scaling: computes a scale from the latent weights; None for no such scale.
     affine: constant scale and shift of the pre-activations.
     product: callable pytree ``(inputs, weights) -> z`` that replaces the matrix
       product, for layers of other kinds; None for the matrix product.
@@ -233,46 +236,49 @@ class LayerView:
   product: Callable[[types.Array, types.Array], types.Array] | None = None
 
   def pre_activations(self, kernel: types.Array) -> types.Array:
-    """The layer's output for a latent ``kernel``, [examples, units]."""
+    """Returns the layer's output for a latent ``kernel``, [examples, units]."""
     layer = Dense(kernel, self.quantizer, self.scaling, self.affine)
     if self.product is None:
       return layer(self.inputs)
     return layer.rescale(self.product(self.inputs, layer.quantized))
 
   def logits(self, kernel: types.Array) -> types.Array:
-    """The network's output for a latent ``kernel``, [examples, classes]."""
+    """Returns the network's output for a latent ``kernel``, [examples, classes]."""
     x = self.pre_activations(kernel)
     for stage in self.tail:
       x = stage(x)
     return x
 
   def losses(self, kernel: types.Array) -> types.Array:
-    """Each example's cross-entropy in nats, [examples]."""
+    """Returns each example's cross-entropy in nats, [examples]."""
     return optax.softmax_cross_entropy_with_integer_labels(
       self.logits(kernel), self.labels
     )
 
   def loss(self, kernel: types.Array) -> types.Array:
-    """The mean cross-entropy in nats, a scalar."""
+    """Returns the mean cross-entropy in nats, a scalar."""
     return jnp.mean(self.losses(kernel))
 
   @property
   def coupling(self) -> str:
-    """How moving one weight changes the value of others through a scale."""
+    """Which weights share a scale that moving one of them changes.
+
+    ``'none'``, ``'column'`` (those of one unit) or ``'tensor'`` (all).
+    """
     return 'none' if self.scaling is None else self.scaling.coupling
 
   @property
   def couples_examples(self) -> bool:
     """Whether an example's loss depends on the other examples of the batch.
 
-    An opaque stage counts as coupling: nothing is known about it. So do stages
-    within a product that lists its `stages`, as a whole network does.
+    An opaque stage counts as coupling, because nothing is known about it. If the
+    product lists its own `stages`, as a `Network` does, they are examined as well.
     """
     stages = (*getattr(self.product, 'stages', ()), *self.tail)
     return any(isinstance(stage, (BatchNorm, Opaque)) for stage in stages)
 
   def freeze_scale(self) -> LayerView:
-    """This view with the data-dependent scale as a constant."""
+    """Returns this view with the scale computed from its weights as a constant."""
     layer = Dense(self.kernel, self.quantizer, self.scaling, self.affine)
     frozen = layer.freeze_scale()
     return dataclasses.replace(self, scaling=None, affine=frozen.affine)

@@ -1,7 +1,7 @@
-"""The studies: each answers one question, and each has a room of its own.
+"""The studies, each of which answers one question in code of its own.
 
-A study is a package or a module `bitjax.studies.<name>` with a `cli.Study` named
-``STUDY``; `toy` and `recipes` are rooms that several studies share. Importing this
+A study is a package or a module `bitjax.studies.<name>` that names its `cli.Study`
+``STUDY``. `toy` and `recipes` are packages that several studies share. Importing this
 package imports none of them.
 """
 
@@ -32,13 +32,13 @@ NAMES = (
 
 
 def load(name: str) -> Study[Any]:
-  """Imports a study; ``name`` is one of `NAMES`."""
+  """Imports a study and returns its ``STUDY``; ``name`` is one of `NAMES`."""
   return importlib.import_module(f'bitjax.studies.{name}').STUDY
 
 
 def question(name: str) -> str:
-  """The first line of a study's docstring, read without importing the study."""
-  room = pathlib.Path(__file__).parent / name
-  file = room / 'study.py' if room.is_dir() else room.with_suffix('.py')
+  """Returns the first line of a study's docstring, without importing the study."""
+  path = pathlib.Path(__file__).parent / name
+  file = path / 'study.py' if path.is_dir() else path.with_suffix('.py')
   source = ast.parse(file.read_text(encoding='utf-8'))
   return (ast.get_docstring(source) or '').partition('\n')[0]

@@ -1,7 +1,9 @@
 r"""Every staircase and every gradient estimator, drawn.
 
-All that `bitjax.quantizers` exports: at three values of progress, as one draw if random,
-coming down from the right if it remembers. Verdicts are on gradient masses. 10 s on a CPU:
+The figure shows all that `bitjax.quantizers` exports, at three values of
+progress. A random staircase is shown as one draw, and one with a memory as it
+comes down from the right. Verdicts are about gradient masses. It takes 10 s on
+a CPU:
 
   python -m experiments.estimator_gallery
 """
@@ -38,7 +40,7 @@ __all__ = [
   'verdicts',
 ]
 
-# Arguments without a default, and those that show what a default hides.
+# Values for arguments that have no default, or whose default hides what they do.
 SIGN = quantizers.sign()
 SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('clip', {'limit': 0.5}),
@@ -61,12 +63,13 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('uniform', {'bits': 2}),
 )
 CLAIM = 'On [-3, 3] its gradient mass is that of the sign, 2.'
-COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}  # By progress.
+# Value of progress -> colour of its curve.
+COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   points: int = cli.flag(2401, 'Places on the x axis.', minimum=3)
 
@@ -75,7 +78,7 @@ PRESETS = {'smoke': {'points': 61}, 'quick': {}}
 
 
 def panels() -> list[tuple[bool, str, Any]]:
-  """All that is exported, staircases first: whether an estimator, title, it."""
+  """Returns all panels, staircases first, as (is an estimator, title, callable)."""
   found = []
   for name in quantizers.__all__:
     make = getattr(quantizers, name)
@@ -90,9 +93,12 @@ def panels() -> list[tuple[bool, str, Any]]:
 
 
 def curve(estimator, title, subject, x, progress):
-  """x_q of a staircase, or x_bar for a gradient of 1 (or against it)."""
+  """Returns a staircase's values at x, or the gradient that an estimator passes there.
+
+  The incoming gradient is 1; for a title with 'against g', it is x.
+  """
   if estimator:
-    kernel = x[:, None]  # One unit, whose inputs are the places.
+    kernel = x[:, None]  # One unit, whose inputs are the points x.
     quantize = quantizers.attach(SIGN, subject)
     _, pull_back = jax.vjp(lambda x: quantize(x, progress=progress), kernel)
     g = kernel if 'against g' in title else jnp.ones_like(kernel)
@@ -123,7 +129,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
 
 
 def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
-  """Says whose gradient mass is the sign's step, at the last progress."""
+  """Judges whether an estimator's gradient mass at progress 1 is that of the sign."""
   found = []
   for last in results['value'].isel(progress=-1):
     name = ' '.join(last.panel.item().split())
@@ -136,7 +142,7 @@ def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
 
 
 def plot(results: xarray.Dataset) -> figure.Figure:
-  """One panel for each, staircases first; colours are values of progress."""
+  """Draws a panel for each, staircases first; colours stand for values of progress."""
   from matplotlib import pyplot
 
   dots = {'linestyle': 'none', 'marker': '.', 'markersize': 2, 'markevery': 12}

@@ -1,4 +1,4 @@
-"""Sweeps: one function at every point of named axes, labelled and resumable.
+"""Evaluates one function at every point of named axes, resumably and with labels.
 
 `Sweep` computes blocks of lanes on all devices and processes of a job, keeps each
 block as a file, and returns a labelled `xarray` dataset.

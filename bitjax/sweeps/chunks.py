@@ -1,11 +1,11 @@
-"""Finished blocks of lanes on the disk.
+"""Chunks: the files that hold the finished blocks of a sweep.
 
-A chunk is one block's file. It describes itself: beside its outputs it holds the
-sweep's name, the static values, the lanes' values and a digest of the shared inputs.
-It is read again only where all of them agree. Its name ends with the SHA-256 of its
-bytes, so one rename publishes content and checksum together, whatever kills the
-process; and chunks with the same numbers have the same name, wherever they were
-computed. What is damaged is computed again.
+A chunk is the file of one block. It describes itself: besides its outputs it holds the
+sweep's name, the static values, the lanes' values, and digests of the shared inputs
+and of the run's configuration. It is used again only if all of them agree. Its name
+ends with the SHA-256 of its bytes, so that one rename publishes content and checksum
+together, whatever kills the process; and chunks with the same numbers have the same
+name, wherever they were computed. A damaged chunk is computed again.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ __all__ = [
   'names',
 ]
 
-FOLDER = 'chunks'  # In the directory of a run.
-FORMAT = 2
+FOLDER = 'chunks'  # Relative to the directory of a run.
+FORMAT = 2  # Version of the format of chunks and manifests.
 
 _NAME = re.compile(r'(\d+-\d+)\.([0-9a-f]{64})\.npz')
 
 
 class Damaged(Exception):
-  """A chunk that cannot be used; says why."""
+  """Raised for a chunk that cannot be used; the message says why."""
 
 
 class Store:
   """The chunks of one sweep in ``directory/chunks/<name>``.
 
   Args:
-    directory: that of the run.
-    sweep: the lanes.
+    directory: directory of the run.
+    sweep: plan of the sweep.
     shared: digest of the shared inputs.
-    configuration: what tells the run from others, as JSON knows it.
+    configuration: a JSON value that distinguishes the run from others.
   """
 
   def __init__(
@@ -71,11 +71,11 @@ class Store:
     self._names: dict[str, list[str]] = {}
 
   def refresh(self) -> None:
-    """Looks which files there are."""
+    """Lists the chunks that are on disk now."""
     self._names = names(self.folder)
 
   def save(self, block: plan.Block, outputs: dict[str, np.ndarray]) -> None:
-    """Writes a block; afterwards its file is whole, or absent."""
+    """Writes a block's chunk atomically, and removes its older chunks."""
     lanes = self.plan.traced(block)
     arrays: dict[str, Any] = {f'lane.{k}': v for k, v in lanes.items()}
     arrays |= {f'output.{k}': v for k, v in outputs.items()}
@@ -96,10 +96,11 @@ class Store:
     """Reads a block.
 
     Returns:
-      The outputs, or None if there is no file, or only that of other lanes.
+      The outputs, or None if there is no chunk, or only chunks of other lanes, inputs
+      or configurations.
 
     Raises:
-      Damaged: if a file is unreadable, and none is good.
+      Damaged: if a chunk is damaged and no other one can be used.
     """
     problem = None
     for name in self._names.get(_key(block), []):
@@ -109,6 +110,7 @@ class Store:
         problem = found
         continue
       if outputs is not None:
+        # `checksums` reports the last name.
         self._names[_key(block)].remove(name)
         self._names[_key(block)].append(name)
         return outputs
@@ -126,7 +128,7 @@ class Store:
       facts = json.loads(str(arrays.pop('header')))
       outputs = {k: arrays.pop(f'output.{k}') for k in facts.pop('outputs')}
       facts.pop('diverged')
-    except Exception as error:  # A damaged zip file can fail in any way.
+    except Exception as error:  # Reading a damaged zip file can raise anything.
       reason = ' '.join(str(error).split()) or type(error).__name__
       raise Damaged(f'{path} is damaged ({reason})') from error
     lanes = {f'lane.{k}': v for k, v in self.plan.traced(block).items()}
@@ -135,7 +137,7 @@ class Store:
     return outputs
 
   def checksums(self) -> dict[str, str]:
-    """Block -> checksum, of all blocks that there are."""
+    """Returns block (``combination-index``) -> checksum, for blocks with a chunk."""
     known = {_key(block) for block in self.plan.blocks}
     return {
       key: found[-1].split('.')[1]
@@ -154,7 +156,7 @@ class Store:
 
 
 def names(folder: pathlib.Path) -> dict[str, list[str]]:
-  """The files of chunks in a folder, by block (``combination-index``)."""
+  """Returns block (``combination-index``) -> names of its chunks in a folder."""
   found: dict[str, list[str]] = {}
   if folder.is_dir():
     for path in sorted(folder.iterdir()):
@@ -164,7 +166,7 @@ def names(folder: pathlib.Path) -> dict[str, list[str]]:
 
 
 def header(path: pathlib.Path) -> dict[str, Any]:
-  """What a chunk says about itself; its outputs are not read.
+  """Reads what a chunk says about itself, without its outputs.
 
   Raises:
     Damaged: if the file is unreadable.
@@ -177,14 +179,14 @@ def header(path: pathlib.Path) -> dict[str, Any]:
 
 
 def checksum(content: bytes) -> str:
-  """SHA-256 in hexadecimal digits."""
+  """Returns the SHA-256 in hexadecimal digits."""
   return hashlib.sha256(content).hexdigest()
 
 
 def digest(shared: Any) -> str:
-  """SHA-256 of the shared inputs: their structure, dtypes, shapes, values."""
+  """Returns the SHA-256 of the shared inputs: structure, dtypes, shapes, values."""
   leaves, structure = jax.tree.flatten(shared)
-  # Functions within a pytree are printed with their addresses.
+  # Functions in the structure are printed with addresses, which differ between runs.
   shape = re.sub(r' at 0x[0-9a-f]+', '', str(structure))
   found = hashlib.sha256(shape.encode())
   for leaf in leaves:
@@ -203,7 +205,7 @@ def _key(block: plan.Block) -> str:
 
 
 def _diverged(outputs: dict[str, np.ndarray]) -> int:
-  """How many lanes have an output that is not finite."""
+  """Counts the lanes that have an output that is not finite."""
   lanes: Any = False
   for output in outputs.values():
     if output.dtype.kind == 'f':

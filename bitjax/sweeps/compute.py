@@ -1,9 +1,9 @@
-"""Computes the blocks of a sweep that are missing, on all devices and processes.
+"""Computes the missing blocks of a sweep, on all devices and processes.
 
-A block is what one device computes in one call, and what one chunk holds: its
-program, shapes and file do not depend on how many devices there are. So a group of
-as many blocks as the mesh has devices for lanes is computed at once, processes take
-turns at the groups, and a run may go on with other numbers of both.
+One device computes a block in one call, and one chunk holds it, so its program, shapes
+and file do not depend on the number of devices. A group has as many blocks as the mesh
+has devices for lanes, and is computed at once; the processes take turns at the groups.
+A run may therefore be resumed with other numbers of devices and processes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from bitjax.sweeps import table as table_lib
 
 __all__ = ['Task', 'TraceError', 'load', 'place']
 
-_POLL = 0.1  # Seconds between two looks for the chunks of other processes.
+_POLL = 0.1  # Seconds between two checks for the chunks of other processes.
 
 
 class TraceError(types.BadInput):
-  """Bad input that a sweep's function found while it was traced."""
+  """Bad input that a sweep's function raised while it was traced."""
 
 
 @dataclasses.dataclass
@@ -43,12 +43,12 @@ class Task:
 
   Attributes:
     fn: keyword arguments -> dictionary of outputs.
-    plan: its lanes.
-    width: lanes that are vectorised at a time.
-    shared: inputs that all lanes have in common, on the devices.
-    mesh: the devices of this process; None for one.
+    plan: plan of its lanes.
+    width: lanes that are vectorised at a time; None for the default of `lanes.each`.
+    shared: inputs that all lanes have in common, already on the devices.
+    mesh: the devices of this process; None for a single one.
     table: receives the results.
-    store: keeps them on disk; None where nothing is kept.
+    store: keeps the results on disk; None to keep nothing.
   """
 
   fn: Callable[..., dict[str, Any]]
@@ -61,7 +61,7 @@ class Task:
 
   @property
   def num_devices(self) -> int:
-    """Devices of this process that have lanes of their own."""
+    """Number of devices of this process that the lanes are split over."""
     return 1 if self.mesh is None else self.mesh.shape['lanes']
 
   def trace(self, block: plan_lib.Block) -> jax.stages.Traced:
@@ -93,12 +93,12 @@ class Task:
     traced: jax.stages.Traced,
     reporter: progress.Silent,
   ) -> None:
-    """Computes, saves and fills in blocks: this process's share of them.
+    """Computes and saves this process's share of blocks; waits for the others.
 
     Args:
-      missing: the blocks that no process has.
-      traced: the program of the first of them.
-      reporter: is told of every block, whoever computes it.
+      missing: the blocks that have no usable chunk.
+      traced: the traced program of the first of them.
+      reporter: is told of every finished block, whichever process computes it.
     """
     groups = list(_groups(missing, self.num_devices))
     mine = groups[job.index() :: job.count()]
@@ -119,7 +119,7 @@ class Task:
         )
       reporter.compiling(label)
       compiled = traced.lower().compile()
-      # While a group is written, the next one is computed.
+      # Calls are asynchronous: while a group is written, the next one is computed.
       launched = (
         (group, compiled(self._lanes(group), self.shared)) for group in same
       )
@@ -131,23 +131,24 @@ class Task:
   def wait(
     self, blocks: list[plan_lib.Block], reporter: progress.Silent
   ) -> None:
-    """Fills in blocks of other processes, as soon as they are there."""
+    """Waits for blocks of other processes, and loads them as they appear."""
     while blocks := self.gather(blocks, reporter):
       time.sleep(_POLL)
 
   def gather(
     self, blocks: list[plan_lib.Block], reporter: progress.Silent
   ) -> list[plan_lib.Block]:
-    """Fills in blocks of other processes; returns those that are not there."""
+    """Loads the blocks of other processes that are on disk; returns the others."""
     if not blocks:
       return blocks
-    assert self.store is not None  # Several processes need a directory.
+    # A sweep of several processes has a directory.
+    assert self.store is not None
     self.store.refresh()
     waiting = []
     for block in blocks:
       try:
         outputs = self.store.load(block)
-      except chunks.Damaged:  # An old file that will be replaced.
+      except chunks.Damaged:  # An old chunk, which will be replaced.
         outputs = None
       if outputs is None or not _fits(self.table, outputs):
         waiting.append(block)
@@ -159,8 +160,8 @@ class Task:
   def _finish(self, group, outputs, reporter, label) -> None:
     assert self.table.template is not None
     fetched = table_lib.host(outputs, self.table.template)
-    for place, block in enumerate(group):
-      start = place * self.plan.block
+    for position, block in enumerate(group):
+      start = position * self.plan.block
       lanes = slice(start, start + block.size)
       found = {name: array[lanes] for name, array in fetched.items()}
       if self.store is not None:
@@ -169,7 +170,7 @@ class Task:
       reporter.advance(block.size, label)
 
   def _lanes(self, group) -> dict[str, Any]:
-    """The lanes of a group, on the devices; its last block fills it up."""
+    """Returns a group's lane values on the mesh; idle devices repeat its last block."""
     full = [*group, *[group[-1]] * (self.num_devices - len(group))]
     parts = [self.plan.traced(block, pad=True) for block in full]
     values = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
@@ -181,7 +182,7 @@ class Task:
 
 
 def load(task: Task) -> list[plan_lib.Block]:
-  """Fills in the blocks that are on disk; returns the others."""
+  """Loads the blocks that are on disk into the table, and returns the others."""
   assert task.store is not None
   task.store.refresh()
   missing = []
@@ -210,12 +211,17 @@ def place(
 
   Args:
     name: the sweep's name.
-    shared: pytrees of arrays.
-    batched: inputs whose axis of that number is split over the mesh's `batch`.
-    mesh: the devices; None for one.
+    shared: name -> pytree of arrays.
+    batched: name of a shared input -> which of its axes is split over the mesh's
+      axis `batch`.
+    mesh: the devices; None for a single one.
+
+  Returns:
+    The shared inputs on the devices.
 
   Raises:
-    ValueError: if they cannot be split as asked.
+    ValueError: if ``batched`` names no shared input, or an input cannot be split as
+      requested.
   """
   unknown = sorted(set(batched) - set(shared))
   if unknown:
@@ -252,7 +258,7 @@ def _fits(table, outputs) -> bool:
 
 
 def _groups(blocks, size) -> Iterator[list[plan_lib.Block]]:
-  """Blocks of one program, as many as there are devices."""
+  """Yields groups of at most ``size`` blocks that share a program."""
   for _, same in itertools.groupby(blocks, lambda block: block.combination):
     same = list(same)
     for start in range(0, len(same), size):
@@ -260,7 +266,7 @@ def _groups(blocks, size) -> Iterator[list[plan_lib.Block]]:
 
 
 def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
-  """Yields the items; asks for the next one before it yields one."""
+  """Yields the items, each only after the next one has been requested."""
   waiting = None
   for item in items:
     if waiting is not None:

@@ -1,7 +1,7 @@
 """Sweeps over ordinary Python functions, which JAX does not trace.
 
 A training reads data, writes checkpoints and takes hours, so it cannot be traced as
-part of one program. Its result is still one chunk, labelled and judged as any other.
+part of one program. Its result is still one chunk, labelled and judged like any other.
 In addition, each block of lanes has a folder of its own in the run's directory, in
 which the function keeps what it needs to resume in the middle of its work.
 """
@@ -20,17 +20,17 @@ from bitjax.sweeps import progress
 
 __all__ = ['FOLDER', 'HostTask']
 
-FOLDER = 'lanes'  # In the directory of a run.
+FOLDER = 'lanes'  # Relative to the directory of a run.
 
 
 @dataclasses.dataclass
 class HostTask(compute.Task):
-  """A sweep to compute, whose function runs on the host.
+  """A sweep to compute whose function runs on the host, as ordinary Python.
 
   Attributes:
-    folder: where the blocks' folders are made; None for none.
+    folder: folder in which each block gets a folder of its own; None for no folders.
     report: whether to show progress.
-    unit: of the lanes' own progress, in the plural.
+    unit: what the progress of a lane counts, in the plural.
   """
 
   folder: pathlib.Path | None = None
@@ -38,7 +38,7 @@ class HostTask(compute.Task):
   unit: str = 'images'
 
   def run_all(self, missing: list[plan_lib.Block]) -> None:
-    """Computes, saves and fills in blocks, one after another.
+    """Computes blocks one after another, saves each and adds it to the table.
 
     Raises:
       TypeError: if the function returns anything but a dictionary of arrays of
@@ -79,7 +79,7 @@ class HostTask(compute.Task):
 
 
 def _checked(name: str, outputs: Any, size: int) -> dict[str, np.ndarray]:
-  """Outputs as arrays of real numbers, [lanes, ...]."""
+  """Returns the outputs as arrays of real numbers, [lanes, ...]."""
   if not isinstance(outputs, dict) or not outputs:
     raise TypeError(
       f'the function of the sweep {name!r} must return a dictionary, output '

@@ -1,9 +1,9 @@
-"""The processes of one job, on one machine or on several.
+"""Jobs of several processes, on one machine or on several.
 
-JAX's distributed runtime starts them together, and ends all of them when one is
-lost. A sweep shares its blocks out between them and needs nothing else: each process
-computes on its own devices and writes its own chunks into the directory that all of
-them see. What must be decided once is decided by process 0.
+JAX's distributed runtime starts the processes of a job together, and ends all of them
+when one is lost. A sweep divides its blocks among them and needs nothing else: each
+process computes on its own devices and writes its own chunks into the directory that
+all of them see. Process 0 takes every decision that must be taken once.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from bitjax import types
 
 __all__ = ['Lost', 'count', 'decide', 'index', 'join', 'leave']
 
-_GRACE = 5.0  # Seconds that a failing process gives the others.
+_GRACE = 5.0  # Seconds that a failing process waits for the others to end.
 
 
 class Lost(RuntimeError):
-  """Another process of the job has stopped."""
+  """Raised when another process of the job has stopped."""
 
 
 def join(
   coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Makes this process part of a job; to be called before any computation.
+  """Makes this process part of a job; call it before any computation.
 
   Args:
-    coordinator: HOST:PORT of process 0; 'auto' where the cluster's environment
+    coordinator: HOST:PORT of process 0; 'auto' if the cluster's environment
       says everything (SLURM, Open MPI, GKE, Cloud TPU); None for no job.
-    num_processes: processes of the job.
-    process_id: which of them this one is.
+    num_processes: number of processes of the job.
+    process_id: index of this process, from 0.
 
   Raises:
     ValueError: unless the three fit together, or if the job does not form.
@@ -90,26 +90,27 @@ def join(
 
 
 def index() -> int:
-  """Which process this is."""
+  """Returns the index of this process in its job, 0 without a job."""
   return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
 def count() -> int:
-  """How many processes there are."""
+  """Returns the number of processes of the job, 1 without a job."""
   return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def decide(choose: Callable[[], Any]) -> Any:
-  """Lets process 0 choose, after all processes have come here.
+  """Lets process 0 choose for all, once every process has made this call.
 
   Args:
-    choose: called by process 0 only; returns what JSON knows.
+    choose: called by process 0 only; returns a JSON value.
 
   Returns:
     The choice, in every process.
 
   Raises:
-    types.BadInput: in every process, if the choice raised it or an `OSError`.
+    types.BadInput: if ``choose`` raised it or an `OSError`. Process 0 raises the
+      original error.
     Lost: if another process has stopped.
   """
   if count() == 1:
@@ -130,10 +131,10 @@ def decide(choose: Callable[[], Any]) -> Any:
 
 
 def leave(status: int) -> None:
-  """Ends a process that fails, with the others if they fail as well.
+  """Ends a failing process of a job, after a short wait for the others to end too.
 
-  An ordinary exit would wait until they are done, but they may wait for this one's
-  chunks.
+  An ordinary exit would wait until the others are done, but they may be waiting for
+  this one's chunks. With status 0 or without a job, the function only returns.
   """
   if status and count() > 1:
     sys.stdout.flush()
@@ -147,7 +148,7 @@ def leave(status: int) -> None:
 
 
 def _tell(message: Any) -> Any:
-  """Sends process 0's message to all processes."""
+  """Sends the message of process 0 to all processes, and returns it."""
   from jax.experimental import multihost_utils
 
   content = np.frombuffer(json.dumps(message).encode(), np.uint8)

@@ -1,10 +1,10 @@
-"""What the chunks of a sweep are: one small file beside them.
+"""The manifest of a sweep: a small file that describes the chunks beside it.
 
-It names the run's configuration by its digest, the axes, the code that computes them,
-how the lanes are cut into blocks, and the checksum of each chunk that was there when
-it was written: when a run starts or resumes, and when the sweep is finished (chunks
-in between carry their checksum in their name). It ends with a checksum of itself:
-nothing that was changed by hand is believed, and nothing is thrown away.
+It names the digest of the run's configuration, the axes, the code that computes the
+chunks, how the lanes are cut into blocks, and the checksum of each chunk that existed
+when it was written: when a run starts or resumes, and when the sweep is finished (the
+chunks in between carry their checksum in their name). It ends with a checksum of
+itself, so that a manifest that was changed by hand is refused; its chunks are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def write(store: chunks.Store, width: int | None, *, complete: bool) -> None:
   Args:
     store: the sweep's chunks.
     width: lanes that are vectorised at a time.
-    complete: whether all chunks are there.
+    complete: whether all chunks exist.
   """
   entry = {
     'format': chunks.FORMAT,
@@ -48,10 +48,10 @@ def write(store: chunks.Store, width: int | None, *, complete: bool) -> None:
 
 
 def matches(entry: dict[str, Any], store: chunks.Store) -> bool:
-  """Whether a manifest is that of these lanes.
+  """Returns whether a manifest describes the axes and shared inputs of a store.
 
   Raises:
-    ValueError: if it is that of another configuration.
+    ValueError: if the manifest belongs to another configuration.
   """
   wanted = json.loads(json.dumps(_identity(store)))
   if entry['configuration'] != wanted['configuration']:
@@ -64,7 +64,7 @@ def matches(entry: dict[str, Any], store: chunks.Store) -> bool:
 
 
 def complete(folder: pathlib.Path) -> bool:
-  """Whether the sweep in a folder is known to be finished."""
+  """Returns whether the manifest in a folder says that its sweep is finished."""
   entry = read(folder)
   return entry is not None and entry['complete']
 
@@ -76,8 +76,8 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     Its entries, or None if there is none.
 
   Raises:
-    ValueError: if it was changed since it was written, or is that of a newer
-      version.
+    ValueError: if it was changed since it was written, or was written by a newer
+      version of bitjax.
   """
   path = folder / NAME
   try:
@@ -102,7 +102,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def clear(folder: pathlib.Path) -> None:
-  """Removes the chunks and the manifest of a sweep; leaves the files of others."""
+  """Removes the chunks and the manifest of a sweep, and its folder if then empty."""
   files.remove_partial(folder)
   for file in (*folder.glob('*.npz'), folder / NAME):
     file.unlink(missing_ok=True)

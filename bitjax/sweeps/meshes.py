@@ -1,4 +1,4 @@
-"""Which devices a sweep uses, as one flag says it: ``--mesh=lanes:4,batch:2``.
+"""Meshes: the devices that a sweep uses, named by ``--mesh=lanes:4,batch:2``.
 
 The axis `lanes` gives each device its own blocks of lanes; the axis `batch` splits
 the examples of shared inputs, where the study allows it. The devices of one process
@@ -26,7 +26,7 @@ def parse(spec: str) -> dict[str, int] | None:
   """Reads a mesh: axis name -> devices along it; None for ``'auto'``.
 
   Raises:
-    ValueError: saying how a mesh is written.
+    ValueError: for anything else; the message says how a mesh is written.
   """
   if spec == AUTO:
     return None
@@ -43,10 +43,10 @@ def parse(spec: str) -> dict[str, int] | None:
 
 
 def reserve(spec: str) -> None:
-  """Makes the CPU as many devices as a mesh names, one for each core at most.
+  """Splits the CPU into as many devices as a mesh names, at most one for each core.
 
-  Call it before JAX's backends start; afterwards, or where ``XLA_FLAGS`` says how
-  many there are, it does nothing. Accelerators are what they are.
+  Call it before JAX's backends start: later, for ``'auto'``, or if ``XLA_FLAGS`` sets
+  the number of CPU devices, it does nothing. It does not affect accelerators.
 
   Args:
     spec: see `parse`.
@@ -58,22 +58,23 @@ def reserve(spec: str) -> None:
   if sizes is None or said:
     return
   wanted = min(math.prod(sizes.values()), os.cpu_count() or 1)
-  with contextlib.suppress(RuntimeError):  # They have started.
+  with contextlib.suppress(RuntimeError):  # The backends have started.
     jax.config.update('jax_num_cpu_devices', wanted)
 
 
 def make(spec: str) -> jax.sharding.Mesh | None:
-  """Makes this process's mesh.
+  """Makes the mesh of this process's devices.
 
   Args:
-    spec: see `parse`; ``'auto'`` takes all devices for lanes. Devices are those
-      of all processes of the job together.
+    spec: see `parse`; it counts the devices of all processes of the job together.
+      ``'auto'`` takes all devices for lanes.
 
   Returns:
     The mesh, with axes `lanes` and `batch`; None for a single device.
 
   Raises:
-    ValueError: for more devices than there are, or if they cannot be shared out.
+    ValueError: for more devices than there are, or if they cannot be divided among
+      the processes.
   """
   sizes = parse(spec)
   local, processes = jax.local_devices(), jax.process_count()

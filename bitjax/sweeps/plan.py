@@ -37,7 +37,7 @@ class Block:
 
   @property
   def size(self) -> int:
-    """How many lanes the block holds, without padding."""
+    """Number of lanes in the block, without padding."""
     return self.stop - self.start
 
 
@@ -48,8 +48,8 @@ class Plan:
   Attributes:
     name: the sweep's name.
     static: values of each static axis.
-    lanes: values of each lane axis, as the caller gave them: the labels.
-    block: lanes in one call of a compiled program, padding included.
+    lanes: values of each lane axis as the caller gave them, which label the results.
+    block: number of lanes in a block, padding included.
   """
 
   name: str
@@ -76,12 +76,12 @@ class Plan:
 
   @property
   def num_lanes(self) -> int:
-    """Lanes of one combination."""
+    """Number of lanes of one combination."""
     return math.prod(len(values) for values in self.lanes.values())
 
   @property
   def total(self) -> int:
-    """Lanes of the sweep."""
+    """Number of lanes of the whole sweep."""
     return self.num_lanes * len(self.combinations)
 
   @functools.cached_property
@@ -95,23 +95,23 @@ class Plan:
     ]
 
   def traced(self, block: Block, *, pad: bool = False) -> dict[str, np.ndarray]:
-    """The lane values of a block, in the dtypes that JAX computes with.
+    """Returns the lane values of a block, in the dtypes that JAX computes with.
 
     Args:
       block: one of `blocks`.
       pad: whether to repeat the last lane until the block is full.
     """
-    places = np.arange(block.start, block.start + self.block)
-    places = np.minimum(places, block.stop - 1) if pad else places[: block.size]
+    flat = np.arange(block.start, block.start + self.block)
+    flat = np.minimum(flat, block.stop - 1) if pad else flat[: block.size]
     sizes = tuple(len(values) for values in self.lanes.values())
-    index = np.unravel_index(places, sizes)
+    indices = np.unravel_index(flat, sizes)
     return {
-      name: _canonical(values)[place]
-      for (name, values), place in zip(self.lanes.items(), index, strict=True)
+      name: _canonical(values)[index]
+      for (name, values), index in zip(self.lanes.items(), indices, strict=True)
     }
 
   def label(self, block: Block) -> str:
-    """The static combination of a block, for people."""
+    """Returns a readable label of a block's static combination."""
     values = self.combinations[block.combination]
     return ', '.join(f'{name}={value}' for name, value in values.items())
 
@@ -126,8 +126,8 @@ def make(
 ) -> Plan:
   """Checks the axes of a sweep and cuts its lanes into blocks.
 
-  The blocks are of equal size, at most ``chunk``, and as few as that allows, so
-  that little is computed twice as padding.
+  The blocks are of equal size, at most ``chunk``, and as few as that allows, so that
+  little is computed twice as padding. Blocks larger than ``width`` are multiples of it.
 
   Raises:
     ValueError: naming the axis and what is wrong with it.
@@ -187,7 +187,7 @@ def _lane(axis: str, values: Any) -> np.ndarray:
     raise types.BadInput(
       f'lane axis {axis!r} lists {found[counts > 1][0]} twice.'
     )
-  if array.dtype == np.float16:  # Which pandas cannot use as a label.
+  if array.dtype == np.float16:  # pandas has no float16 labels.
     array = array.astype(np.float32)
   traced = _canonical(array)
   if array.dtype.kind in 'iu' and np.any(traced != array):

@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar on a terminal, plain lines elsewhere."""
+"""Reports the progress of a sweep: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ __all__ = ['Bar', 'Lines', 'Silent', 'Work', 'duration', 'reporter', 'say']
 
 
 class Silent:
-  """Reports nothing; what the others look like."""
+  """Reports nothing, and defines the interface of the other reporters."""
 
   def compiling(self, label: str) -> None:
-    """A program is being compiled for the combination ``label``."""
+    """Reports that a program is being compiled for the combination ``label``."""
 
   def advance(self, lanes: int, label: str) -> None:
-    """``lanes`` more lanes of the combination ``label`` are done."""
+    """Reports that ``lanes`` more lanes of the combination ``label`` are done."""
 
   def close(self) -> None:
-    """The sweep ends, or is interrupted."""
+    """Ends the report, when the sweep ends or is interrupted."""
 
 
 class Lines(Silent):
-  """Plain lines, seldom enough for a log file.
+  """Reports in plain lines, few enough for a log file.
 
   Args:
     name: the sweep's name.
-    total: its lanes.
-    done: lanes that were done before; they do not count in the rate.
+    total: number of its lanes.
+    done: number of lanes that were done before; they do not count in the rate.
     stream: where to write.
-    every: least seconds between two lines of progress.
-    clock: seconds, monotonic.
+    every: smallest number of seconds between two lines of progress.
+    clock: returns the seconds of a monotonic clock.
     unit: what is counted, in the plural.
   """
 
@@ -55,11 +55,11 @@ class Lines(Silent):
     self._write(f'{total} {unit}{known}')
 
   def compiling(self, label: str) -> None:
-    """Says so at once: it may take long."""
+    """Writes a line at once, since compiling may take long."""
     self._write(f'compiling {label}'.rstrip())
 
   def advance(self, lanes: int, label: str) -> None:
-    """Writes a line if the last one is long ago."""
+    """Writes a line if the last one is old enough."""
     self._done += lanes
     now = self._clock()
     if self._done < self._total and now - self._last >= self._every:
@@ -70,11 +70,11 @@ class Lines(Silent):
       text = (
         f'{self._done}/{self._total} {unit}, {rate:.3g} {unit}/s, {left} left'
       )
-      # Lanes are named when they are compiled.
+      # The label of lanes was written when their program was compiled.
       self._write(text if unit == 'lanes' or not label else f'{text}; {label}')
 
   def close(self) -> None:
-    """Writes how many lanes are done, and how long it took."""
+    """Writes how many lanes are done and how long that took."""
     took = duration(self._clock() - self._start)
     self._write(f'{self._done}/{self._total} {self._unit} after {took}')
 
@@ -83,7 +83,7 @@ class Lines(Silent):
 
 
 class Bar(Silent):
-  """A bar with rate and remaining time."""
+  """Reports with a bar, which shows the rate and the remaining time."""
 
   def __init__(
     self,
@@ -107,16 +107,16 @@ class Bar(Silent):
     )
 
   def compiling(self, label: str) -> None:
-    """Says so in front of the bar."""
+    """Writes in front of the bar that a program is being compiled."""
     self._describe(f'{label}, compiling' if label else 'compiling')
 
   def advance(self, lanes: int, label: str) -> None:
-    """Moves the bar."""
+    """Moves the bar forward by ``lanes``."""
     self._describe(label)
     self._bar.update(lanes)
 
   def close(self) -> None:
-    """Leaves the bar on the screen."""
+    """Ends the bar, which stays on the screen."""
     self._bar.close()
 
   def _describe(self, label: str) -> None:
@@ -125,10 +125,10 @@ class Bar(Silent):
 
 
 class Work(Silent):
-  """A lane's own work, such as the images that a network is trained on.
+  """Reports a lane's own work, such as the images that a network is trained on.
 
   Args:
-    name: of the lane.
+    name: name of the lane.
     unit: what is counted, in the plural.
     report: whether anything is shown.
   """
@@ -138,28 +138,28 @@ class Work(Silent):
     self._inner = Silent()
 
   def begin(self, total: int, done: int) -> None:
-    """So much is to be done in all, so much was done before."""
+    """Starts the report: ``total`` units in all, of which ``done`` were done before."""
     if self._report:
       self._inner = reporter(self._name, total, done, self._unit)
 
   def advance(self, lanes: int, label: str) -> None:
-    """So many more units are done."""
+    """Reports that ``lanes`` more units are done."""
     self._inner.advance(lanes, label)
 
   def close(self) -> None:
-    """The lane ends, or is interrupted."""
+    """Ends the report, when the lane ends or is interrupted."""
     self._inner.close()
 
 
 def reporter(name: str, total: int, done: int, unit: str = 'lanes') -> Silent:
-  """A bar if standard error is a terminal, else lines."""
+  """Returns a bar if standard error is a terminal, plain lines otherwise."""
   if sys.stderr.isatty():
     return Bar(name, total, done, sys.stderr, unit)
   return Lines(name, total, done, sys.stderr, unit=unit)
 
 
 def say(text: str) -> None:
-  """Writes one line to standard error, around a bar if there is one."""
+  """Writes one line to standard error, without disturbing a progress bar."""
   if 'tqdm' in sys.modules and sys.stderr.isatty():
     sys.modules['tqdm'].tqdm.write(text, file=sys.stderr)
   else:
@@ -167,7 +167,7 @@ def say(text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-  """``'1 h 2 min'``, ``'1 min 8 s'``, ``'8 s'`` or ``'0.4 s'``."""
+  """Formats a duration: ``'1 h 2 min'``, ``'1 min 8 s'``, ``'12 s'``, ``'0.4 s'``."""
   if seconds < 9.95:
     return f'{seconds:.1f} s'
   whole = round(seconds)

@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, commit, device, command, time."""
+"""Provenance of results: versions, commit, device, command and time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'xarray', 'scipy')
 
 
 def collect() -> dict[str, Any]:
-  """Describes this process, as JSON knows it. Initialises the device."""
+  """Returns a description of this process in JSON values; initialises JAX's devices."""
   import jax
 
   device = jax.devices()[0]
@@ -43,9 +43,9 @@ def collect() -> dict[str, Any]:
 
 @functools.cache
 def git() -> dict[str, Any] | None:
-  """The commit that bitjax runs from; None unless it is its own checkout."""
+  """Returns the commit that bitjax runs from, or None outside its own checkout."""
   root = pathlib.Path(__file__).resolve().parents[2]
-  # A virtual environment may lie inside somebody else's checkout.
+  # A virtual environment may lie inside the checkout of another project.
   if not (root / '.git').exists():
     return None
   commit = _git(root, 'rev-parse', 'HEAD')

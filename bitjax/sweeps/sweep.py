@@ -1,4 +1,4 @@
-"""Sweeps: one function at every point of a product of named axes, labelled.
+"""Runs one function at every point of a product of named axes, and labels the results.
 
 A sweep is pure computation (`bitjax.lanes`) plus everything around it: one compiled
 program for each combination of static values, blocks of lanes, a file for each
@@ -38,39 +38,39 @@ DEFAULT_CHUNK = 64
 
 
 class Run(Protocol):
-  """What a sweep asks of the run that owns its directory."""
+  """What a sweep needs to know of the run that owns its directory."""
 
   @property
   def resumes(self) -> bool:
-    """Whether chunks of the same run may be there."""
+    """Whether the directory may hold chunks of the same run."""
     ...
 
   def identity(self, records: dict[str, Any]) -> Any:
-    """What tells this run from others, as JSON knows it."""
+    """Returns a JSON value that distinguishes this run from others."""
     ...
 
   def check(self, records: dict[str, Any]) -> None:
-    """Raises a `ValueError` if the run that is there recorded other facts."""
+    """Raises a `ValueError` if the run in the directory recorded other facts."""
     ...
 
   def begin(self, records: dict[str, Any]) -> None:
-    """Claims the directory, just before something is computed."""
+    """Claims the directory, just before a sweep computes something."""
     ...
 
 
 class Sweep:
-  """Runs sweeps, bound to a directory, devices, a chunk size and a report.
+  """Runs sweeps, all with the same directory, devices, chunk size and width.
 
   Args:
     directory: where finished blocks are kept; None keeps nothing on disk.
-    chunk: lanes between two saves, at most, on each device; None leaves it to
-      the call.
+    chunk: the most lanes between two saves on each device; None leaves it to the
+      call.
     width: lanes that are vectorised at a time; None leaves it to the call.
-    mesh: devices to use, with an axis 'lanes' and maybe an axis 'batch'; None
-      for one.
+    mesh: devices to use, with an axis 'lanes' and perhaps an axis 'batch'; None
+      for a single one.
     report: whether to show progress on standard error.
-    run: the run that owns the directory; it is asked before anything is read,
-      and told before anything is computed.
+    run: the run that owns the directory; `check` is called before anything is read,
+      and `begin` before anything is computed.
   """
 
   def __init__(
@@ -91,7 +91,7 @@ class Sweep:
 
   @property
   def mesh(self) -> jax.sharding.Mesh | None:
-    """The devices; None for one."""
+    """The devices that sweeps use; None for a single one."""
     return self._mesh
 
   @property
@@ -100,17 +100,17 @@ class Sweep:
     return dict(self._records)
 
   def record(self, **facts: Any) -> None:
-    """Adds facts to ``config.json`` that tell this run from others.
+    """Adds facts to ``config.json`` that distinguish this run from others.
 
-    A checksum of the data, for instance: a directory whose run recorded another
-    one is refused.
+    A checksum of the data is such a fact: a directory whose run recorded another
+    checksum is refused.
 
     Args:
-      **facts: values that JSON knows.
+      **facts: JSON values.
 
     Raises:
-      RuntimeError: after the first sweep, which has already relied on them.
-      TypeError: for values that JSON does not know.
+      RuntimeError: after the first sweep, which has already relied on the facts.
+      TypeError: for values that JSON cannot represent.
     """
     if self._names:
       raise RuntimeError('record facts before the first sweep, not after it.')
@@ -133,26 +133,27 @@ class Sweep:
     """Returns ``fn(**static, **lane, **shared)`` for every point.
 
     ``fn`` is traced once for each combination of static values, and not at all
-    where every block is found on the disk. A lane that diverges is stored as it
+    if every block is found on the disk. A lane that diverges is stored as it
     is, counted and reported.
 
     Args:
       fn: keyword arguments -> dictionary, output name -> array of real numbers.
-      name: names the sweep and its chunks; once in a run.
+      name: name of the sweep and its chunks, unique in a run.
       lanes: axes of traced numbers, each a 1-D array.
       static: axes of strings, integers, floats or booleans.
       shared: large inputs that all points have in common: pytrees of arrays,
         arguments of the compiled program. They are part of a chunk's identity.
-      batched: shared inputs that may be split over the mesh's axis 'batch', and
-        which axis of their arrays holds the examples.
+      batched: name of a shared input that may be split over the mesh's axis 'batch'
+        -> which axis of its arrays holds the examples.
       dims: names of each output's own axes, for outputs that are not scalars.
       coords: labels along those axes.
       chunk: this sweep's default of the flag ``--chunk``.
       width: this sweep's default of the flag ``--width``.
 
     Returns:
-      A dataset with axes (static, lanes, own); ``attrs['diverged']`` counts the
-      lanes with any non-finite output, and each variable its own.
+      A dataset with axes (static, lanes, own); its ``attrs['diverged']`` counts the
+      lanes with any non-finite output, and that of each variable counts the lanes
+      where this variable is not finite.
 
     Raises:
       ValueError: for axes, names or sizes that do not fit together.
@@ -182,31 +183,32 @@ class Sweep:
     coords: Mapping[str, Any] | None = None,
     chunk: int | None = None,
   ) -> xarray.Dataset:
-    """Calls an ordinary Python function at every point; it is not traced.
+    """Calls an ordinary Python function at every point, without tracing it.
 
     ``fn(folder=..., report=..., mesh=..., **static, **lanes)`` may train a network
-    for hours. It gets a folder of its own, in which it may keep what it needs to
-    resume; a `progress.Work` to report to; the devices; each static value; and for
-    each lane axis a NumPy array with the values of the lanes of one chunk.
+    for hours. Each call receives a folder of its own, in which it may keep what it
+    needs to resume (None without a directory); a `progress.Work` to report to; the
+    devices; each static value; and, for each lane axis, a NumPy array with the values
+    of the lanes of one chunk.
 
     Args:
       fn: keyword arguments -> dictionary, output name -> array of real numbers with
         a leading axis of those lanes.
-      name: names the sweep, its chunks and folders; once in a run.
+      name: name of the sweep, its chunks and folders, unique in a run.
       lanes: axes of numbers, each a 1-D array.
       static: axes of strings, integers, floats or booleans.
       dims: names of each output's further axes.
       coords: labels along those axes.
-      chunk: this sweep's default of the flag ``--chunk``, the lanes at a time; None
-        for one on a CPU, as many as possible on an accelerator.
+      chunk: this sweep's default of the flag ``--chunk``, the most lanes in one call
+        of ``fn``; None for 1 on a CPU and `DEFAULT_CHUNK` on an accelerator.
 
     Returns:
-      A dataset with axes (static, lanes, own), as a call of the sweep.
+      A dataset with axes (static, lanes, own), as calling the sweep returns it.
 
     Raises:
       ValueError: for axes, names or sizes that do not fit together, or in a job
         of several processes.
-      TypeError: if ``fn`` returns anything else.
+      TypeError: if ``fn`` returns anything but such a dictionary.
     """
     if job.count() > 1:
       raise types.BadInput(
@@ -242,7 +244,7 @@ class Sweep:
     return table.dataset()
 
   def _plan(self, name, static, lanes, inputs, chunk, width):
-    """The lanes, where their chunks are kept, and whether any may be used."""
+    """Returns the plan, the width, the store, and whether its chunks may be used."""
     if name in self._names:
       raise types.BadInput(f'two sweeps of one run are named {name!r}.')
     chunk, width = self._chunk or chunk, self._width or width
@@ -259,14 +261,14 @@ class Sweep:
     return plan, width, store, resumes
 
   def _configuration(self) -> Any:
-    """What tells the chunks of this run from those of others."""
+    """Returns what distinguishes the chunks of this run from those of others."""
     return None if self._run is None else self._run.identity(self._records)
 
   def _settle(self, plan, width, store):
-    """How the lanes are cut, and whether chunks that are there may be used.
+    """Decides how the lanes are cut, and whether existing chunks may be used.
 
-    A sweep goes on as it began, whatever the flags say now: else it would end in
-    a mixture, and lose what it has.
+    A sweep keeps the block size and width that it began with, whatever the flags say
+    now: otherwise it would lose finished chunks, and mix lanes of different widths.
     """
 
     def choose():
@@ -308,7 +310,7 @@ class Sweep:
 
     missing = [plan.blocks[i] for i in job.decide(look)]
     if missing:
-      # Traced before anything is written: what it raises is often bad input.
+      # Trace before anything is written: errors of tracing are often bad input.
       traced = task.trace(missing[0])
       template = table_lib.template_of(traced.out_info)
       changed = task.table.template not in (None, template)
@@ -336,7 +338,7 @@ class Sweep:
         reporter.close()
     elif reports:
       progress.say(f'{plan.name}: {plan.total} lanes, all done before')
-    if not first:  # Process 0 has them already.
+    if not first:  # Only process 0 has loaded finished blocks.
       computed = set(missing)
       loaded = [block for block in plan.blocks if block not in computed]
       task.wait(loaded, progress.Silent())
@@ -344,7 +346,7 @@ class Sweep:
     job.decide(lambda: self._seal(task, bool(missing)))
 
   def _seal(self, task: compute.Task, computed: bool) -> None:
-    """Says in the manifest that every block is there."""
+    """Marks the sweep as complete in its manifest, unless it is already."""
     store = task.store
     if store is not None and not manifest.complete(store.folder):
       if not computed:
@@ -353,7 +355,7 @@ class Sweep:
       manifest.write(store, task.width, complete=True)
 
   def _begin(self, task: compute.Task) -> None:
-    """Claims the directory, just before something is computed."""
+    """Claims the directory and writes the manifest, before something is computed."""
     if self._run is not None:
       self._run.begin(self._records)
     if task.store is not None:

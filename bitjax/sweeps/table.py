@@ -1,4 +1,4 @@
-"""The results of a sweep, filled in block by block, labelled at the end."""
+"""The table of a sweep's results, filled in block by block and labelled at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Table:
       array[block.combination, block.start : block.stop] = outputs[name]
 
   def use(self, template: Template) -> None:
-    """Makes room for outputs, and checks that their axes are named.
+    """Allocates arrays for the outputs, and checks that their axes are named.
 
     Raises:
       ValueError: naming the output and the axes that it needs.
@@ -57,7 +57,7 @@ class Table:
     }
 
   def diverged(self) -> tuple[int, dict[str, int]]:
-    """Counts lanes with a non-finite output: in all, and by output."""
+    """Counts the lanes with any non-finite output, and those of each output."""
     lanes = np.zeros((len(self._plan.combinations), self._plan.num_lanes), bool)
     counts = {}
     for name, array in self._arrays.items():
@@ -69,7 +69,7 @@ class Table:
     return int(lanes.sum()), counts
 
   def dataset(self) -> xarray.Dataset:
-    """Labels the arrays; they are not copied."""
+    """Returns the arrays as a labelled dataset, without copying them."""
     import xarray
 
     total, counts = self.diverged()
@@ -113,7 +113,7 @@ def template_of(outputs: Any) -> Template:
 def host(
   outputs: dict[str, jax.Array], template: Template
 ) -> dict[str, np.ndarray]:
-  """Fetches outputs, in the dtypes that files can hold."""
+  """Fetches outputs to the host, in the template's dtypes, which files can hold."""
   fetched = jax.device_get(outputs)
   return {
     name: np.asarray(fetched[name]).astype(dtype, copy=False)
@@ -122,9 +122,9 @@ def host(
 
 
 def _stored(dtype: Any) -> np.dtype:
-  # netCDF knows no 16-bit floats, and none of the 8-bit ones.
-  small = jax.numpy.issubdtype(dtype, jax.numpy.floating)
-  if small and np.dtype(dtype).itemsize < 4:
+  # netCDF has neither 16-bit nor 8-bit floats.
+  floating = jax.numpy.issubdtype(dtype, jax.numpy.floating)
+  if floating and np.dtype(dtype).itemsize < 4:
     return np.dtype(np.float32)
   return np.dtype(dtype)
 

@@ -1,8 +1,9 @@
-"""The one training loop, and what it is made of.
+"""The training loop for quantized networks, and the parts that it is made of.
 
-A training is a `Phase` or several: a `Task` (model, optimiser, augmentation, loss,
-schedule of the progress) and the update that ends it. `fit` runs it on feeds of
-`bitjax.data`, for several seeds side by side, with checkpoints that it goes on from.
+A training consists of one or more phases. A `Phase` is a `Task` (model, optimiser,
+augmentation, loss, schedule of the progress) and the update that ends it. `fit` runs
+phases on feeds of `bitjax.data`, for several seeds side by side, and resumes from the
+checkpoints that it writes.
 """
 
 from bitjax.training._checkpoints import KEPT

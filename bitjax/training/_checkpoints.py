@@ -3,8 +3,8 @@
 Orbax writes them; a checkpoint is whole or absent, whatever kills the process. A
 state is stored as a flat dictionary, path -> array, so that a checkpoint can be read
 without the code that made it, and so that two of them can be compared leaf by leaf.
-Beside the arrays stands a description of the model, which tells apart what the
-arrays do not: the same weights with another quantizer.
+A description of the model is stored with the arrays, because models with the same
+arrays can differ in their quantizers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bitjax.training import _state
 
 __all__ = ['KEPT', 'Checkpoints', 'describe', 'load_variables']
 
-KEPT = ('latest', 'best')  # The latter on validation examples.
+KEPT = ('latest', 'best')  # 'best' is by the accuracy on validation examples.
 _METRIC = 'validation_accuracy'
 
 
@@ -36,7 +36,7 @@ class Checkpoints:
   """The checkpoints in a folder.
 
   Args:
-    folder: of their own; made where absent.
+    folder: a folder for nothing but these checkpoints; created if it is absent.
   """
 
   def __init__(self, folder: str | os.PathLike[str]):
@@ -44,7 +44,7 @@ class Checkpoints:
     self._checkpointer: Any = _open(self._folder, cleanup=True)
 
   def description(self) -> dict[str, str]:
-    """That of the latest checkpoint; empty if there is none."""
+    """Returns the description of the latest checkpoint; empty if there is none."""
     latest = self._checkpointer.latest
     if latest is None:
       return {}
@@ -57,8 +57,8 @@ class Checkpoints:
     """Returns the latest state.
 
     Args:
-      template: one of the same structure; only shapes matter.
-      description: what must agree for a training to go on.
+      template: a state of the same structure; only shapes and dtypes matter.
+      description: settings that must equal those of the checkpoint.
 
     Raises:
       ValueError: naming the first leaf or setting in which they differ.
@@ -92,12 +92,12 @@ class Checkpoints:
     description: Mapping[str, str],
     accuracy: float | None = None,
   ) -> None:
-    """Saves a state; with a validation accuracy it may become the best.
+    """Saves a state as the latest; with a validation accuracy it may become the best.
 
     Args:
-      state: to save; what is older goes, but for the best.
-      description: what must agree for a training to go on.
-      accuracy: on validation data; None if it does not count.
+      state: the state; older checkpoints are deleted, except for the best.
+      description: settings that must be equal when a training resumes from it.
+      accuracy: accuracy on validation data; None if the state cannot be the best.
     """
     step = int(state.step[0])
     known = [found.step for found in self._checkpointer.checkpoints]
@@ -111,7 +111,7 @@ class Checkpoints:
     )
 
   def close(self) -> None:
-    """Ends the writer's threads."""
+    """Ends the threads of Orbax's writer."""
     self._checkpointer.close()
 
 
@@ -125,16 +125,17 @@ def load_variables(
   """Reads a network's variables from the checkpoints of a training.
 
   Args:
-    folder: of the checkpoints.
-    which: ``'latest'`` or ``'best'``, on validation data.
-    seed: place of the network among those trained side by side.
-    average: the moving average instead, if there is one.
+    folder: folder of the checkpoints.
+    which: ``'latest'``, or ``'best'`` on validation data.
+    seed: index of the network among those trained side by side.
+    average: whether to read the moving average of the variables instead.
 
   Returns:
-    ``{'params': ..., 'batch_stats': ..., ...}``, NumPy arrays.
+    ``{'params': ..., 'batch_stats': ..., ...}`` with NumPy arrays as leaves.
 
   Raises:
-    ValueError: if there is no such checkpoint, or no such network in it.
+    ValueError: if there is no such checkpoint, or no such network or moving average
+      in it.
   """
   types.check_choice('which', which, KEPT)
   path = pathlib.Path(folder).absolute()
@@ -172,7 +173,7 @@ def load_variables(
 
 
 def describe(model: nn.Module) -> dict[str, str]:
-  """A model's settings as text: quantizers by their functions and numbers."""
+  """Returns a model's fields as text; quantizers by their functions and numbers."""
   found = {'model': type(model).__name__}
   for field in dataclasses.fields(model):
     if field.name not in ('parent', 'name'):
@@ -227,7 +228,7 @@ def _unflatten(state, leaves):
 
 
 def _plain(state):
-  """The state, or its shapes, with a key of integers."""
+  """Returns the state, or its shapes, with the data of its key instead of the key."""
   if isinstance(state.key, jax.ShapeDtypeStruct):
     return state._replace(key=jax.eval_shape(jax.random.key_data, state.key))
   return state._replace(key=jax.random.key_data(state.key))

@@ -1,4 +1,4 @@
-"""What a network does on examples it was not trained on, and what its layers do.
+"""Measures the accuracy of networks, and the gradients and weights of their layers.
 
 Networks are evaluated at progress 1: with the quantizers that will be deployed,
 however soft they still are in training.
@@ -32,7 +32,7 @@ STATISTICS = (
 
 
 class Scores(NamedTuple):
-  """Of all examples: mean cross-entropy in nats, share of right guesses."""
+  """Mean cross-entropy in nats and share of correct guesses, over all examples."""
 
   loss: types.Array
   accuracy: types.Array
@@ -42,13 +42,13 @@ class Scores(NamedTuple):
 def evaluator(
   task: _task.Task, num_seeds: int, mesh: jax.sharding.Mesh | None = None
 ) -> Callable[[types.PyTree, Any], Scores]:
-  """Compiles ``evaluate(variables, batches) -> Scores``, [seeds] each.
+  """Compiles ``evaluate(variables, batches)``, which returns `Scores` of [seeds].
 
   Args:
     task: the network, and how images are prepared.
-    num_seeds: networks side by side.
-    mesh: devices; over its axis ``'batch'``, if it has one, go the examples of
-      every batch. None for one device.
+    num_seeds: number of networks side by side.
+    mesh: devices; its axis ``'batch'``, if it has one, splits the examples of every
+      batch. None for one device.
 
   Returns:
     A function whose ``batches`` are images, labels and weights, [batches, examples,
@@ -66,7 +66,8 @@ def evaluator(
           task.prepare(images),
           train=False,
           progress=1.0,
-          # What is random is so here too, in the same way every time.
+          # Random quantizers draw here as well, from a fixed key, so that
+          # evaluation is repeatable.
           rngs={'quantizer': jax.random.key(0)},
         )
         logits = logits.astype(jnp.float32)
@@ -106,7 +107,7 @@ def evaluator(
 
 
 def _even(leaf, parts):
-  """Zeros, of no weight, for examples that are missing to equal parts."""
+  """Pads batches with examples of zero weight, so that they split into equal parts."""
   rest = -leaf.shape[1] % parts
   return jnp.pad(leaf, [(0, 0), (0, rest)] + [(0, 0)] * (leaf.ndim - 2))
 
@@ -115,20 +116,22 @@ def _even(leaf, parts):
 def statistician(
   task: _task.Task, num_seeds: int, *, num_groups: int = 4, limit: float = 1.0
 ) -> Callable[..., dict[str, dict[str, Any]]]:
-  """Compiles ``describe(state, batch, taught)``: each layer's gradient and weights.
+  """Compiles ``describe(state, batch, taught)``: statistics of each layer's kernel.
 
   Args:
     task: the network and its loss; images are not augmented.
-    num_seeds: networks side by side.
-    num_groups: equal parts of the batch, for the variance over batches.
-    limit: latent weights beyond it are saturated.
+    num_seeds: number of networks side by side.
+    num_groups: number of equal parts of the batch, which stand for batches in the
+      variance over batches.
+    limit: magnitude beyond which a latent weight is saturated.
 
   Returns:
-    A function of the state, a batch and the teacher's variables (None without one)
-    to name in `STATISTICS` -> layer -> [seeds]: the gradient's mean and
-    variance over the kernel's coordinates, its variance over batches, sparsity and
-    signal-to-noise ratio (`bitjax.measures.gradient_statistics`), and the share of
-    latent weights with ``|w| > limit``.
+    A function of the state, a batch and the teacher's variables (None without one).
+    It returns name -> layer -> [seeds], with the names of `STATISTICS`: the
+    gradient's mean and variance over the kernel's coordinates, its variance over
+    batches, sparsity and signal-to-noise ratio
+    (`bitjax.measures.gradient_statistics`), and the share of latent weights with
+    ``|w| > limit``.
   """
   types.check_range('num_groups', num_groups, 2, float('inf'))
 

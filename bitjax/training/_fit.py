@@ -1,11 +1,11 @@
-"""The one training loop: chunks of updates, and between them all that is slow.
+"""The training loop: chunks of jitted updates, and all other work between them.
 
-The host's loop launches chunks of jitted updates. Between two of them it saves a
-checkpoint, so that a killed training loses at most the chunk in flight and goes on to
-the same end, bit for bit; at the end of every period, an epoch by default, it
-evaluates, describes the layers and writes a row. A training is one phase or several:
-each has its own quantizers, such as activations first and weights later, and takes
-over weights and the optimiser's memory from the one before.
+The host's loop launches chunks of jitted updates. After each chunk it saves a
+checkpoint, so that a killed training loses at most the chunk in flight and resumes to
+the same result, bit for bit. At the end of every period, an epoch by default, it
+evaluates, describes the layers and writes a row of the log. A training has one phase
+or several: each has its own quantizers (activations may be quantized first, weights
+later), and takes over the weights and the optimiser's state from the one before.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ __all__ = ['Fitted', 'Phase', 'Reporter', 'fit']
 
 
 class Reporter(Protocol):
-  """Who is told how far a training is."""
+  """An object that reports how far a training is, such as a progress bar."""
 
   def begin(self, total: int, done: int, /) -> None:
-    """So many images are to be trained on, so many were before."""
+    """Starts a report: ``total`` images in all, ``done`` of them trained on before."""
     ...
 
   def advance(self, images: int, label: str, /) -> None:
-    """So many more images have been trained on."""
+    """Reports that ``images`` more were trained on; ``label`` states epoch and loss."""
     ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """Updates with one set of quantizers.
+  """A part of a training, with one set of quantizers.
 
   Attributes:
     task: the network and how it is trained. Schedules count all updates, from the
       beginning of the first phase.
-    until: the update that ends it, counted likewise.
+    until: number of updates after which it ends, counted likewise.
   """
 
   task: _task.Task
@@ -59,10 +59,10 @@ class Phase:
 
 
 class Fitted(NamedTuple):
-  """What a training ends with.
+  """The result of a training.
 
   Attributes:
-    state: the last state, [seeds] leading.
+    state: the last state, whose leaves have a leading axis of seeds.
     history: name -> [rows, seeds], and ``step`` [rows]; see `fit`.
   """
 
@@ -89,38 +89,38 @@ def fit(
   """Trains networks side by side.
 
   Args:
-    phases: one, or several with growing ends.
-    feeds: one for each seed, of one data set and batch size.
-    seeds: of initialisation and of all that training draws.
-    validation: what is evaluated at the end of every period, as
-      `data.padded_batches` cuts it; the best checkpoint is the best on it. None for
-      the training loss only.
+    phases: one phase, or several in the order of their ends.
+    feeds: one feed for each seed, all of one data set and batch size.
+    seeds: seeds of initialisation and of everything that training draws.
+    validation: batches to evaluate at the end of every period, as
+      `data.padded_batches` makes them; they also choose the best checkpoint. None
+      to measure only the training loss and accuracy.
     probe: examples whose gradients describe the layers; None for no description.
       Their number must be divisible by four.
-    variables: what to start from; None for random weights. See `create`.
+    variables: variables to start from; None for random weights. See `create`.
     rates: factors on the learning rate, one for each network; None for 1.
-    folder: for checkpoints and the log; a training that it holds goes on. None
-      keeps nothing.
+    folder: folder of checkpoints and the log, from which a training resumes. None
+      stores nothing.
     period: updates between two rows; None for an epoch.
     chunk: updates between two checkpoints, at most.
     tensorboard: whether to write event files too.
-    mesh: devices to train on; None for one. Over its axis ``'lanes'`` go seeds, if
-      their number is divisible, over its axis ``'batch'`` the examples of every
-      batch, which must be divisible; normalisations take the statistics of whole
-      batches, if they average over the field ``axis_name`` of the network. Random
-      quantizers of inputs draw the same on all devices.
-    report: is told of every chunk.
+    mesh: devices to train on; None for one. Its axis ``'lanes'`` splits the seeds, if
+      their number is divisible. Its axis ``'batch'``, if it has one, splits the
+      examples of every batch, whose number must be divisible; normalisations use the
+      statistics of whole batches if they average over the field ``axis_name`` of the
+      network. Random quantizers of inputs draw the same on all devices.
+    report: told how far the training is after every chunk; None for no report.
 
   Returns:
-    The last state and the history. At the end of each period: ``train_loss`` and
-    ``train_accuracy`` (means over the period, augmented, on the way),
-    ``validation_loss``, ``validation_accuracy`` (of the moving average if there is
-    one), ``progress``; by layer, as in ``flip_ratio/Conv_0``: the share of latent
-    weights whose sign an update changes, and `STATISTICS`.
+    The last state and the history. At the end of each period it holds ``train_loss``
+    and ``train_accuracy`` (means over the period's updates, of augmented images),
+    ``validation_loss`` and ``validation_accuracy`` (of the moving average if there is
+    one) and ``progress``. By layer, as in ``flip_ratio/Conv_0``, it holds the share of
+    latent weights whose sign an update changes, and `STATISTICS`.
 
   Raises:
-    ValueError: for numbers out of range, feeds that do not fit, ``variables`` or a
-      checkpoint of another model.
+    ValueError: for numbers out of range, for feeds that do not match each other or
+      the seeds, and for ``variables`` or a checkpoint of another model.
   """
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
@@ -130,7 +130,7 @@ def fit(
   period = period or feeds[0].steps_per_epoch
   images = _first_images(phases[0].task, feeds[0])
   log = _log.Log(folder, tensorboard=tensorboard)
-  keeper, number, state, known = None, 0, None, {}
+  checkpoints, first, state, settings = None, 0, None, {}
   try:
     begin = functools.partial(
       _state.create,
@@ -143,30 +143,35 @@ def fit(
       average=phases[0].task.average is not None,
     )
     if folder is not None:
-      keeper = _checkpoints.Checkpoints(pathlib.Path(folder) / 'checkpoints')
-      known = {'seeds': _numbers(seeds, int), 'rates': _numbers(rates, float)}
-      number, state = _restore(keeper, phases, begin, images, known)
+      checkpoints = _checkpoints.Checkpoints(
+        pathlib.Path(folder) / 'checkpoints'
+      )
+      settings = {
+        'seeds': _numbers(seeds, int),
+        'rates': _numbers(rates, float),
+      }
+      first, state = _restore(checkpoints, phases, begin, images, settings)
     state = begin() if state is None else state
     log.resume(int(state.step[0]))
     if report is not None:
       share = feeds[0].batch_size * len(seeds)
       report.begin(phases[-1].until * share, int(state.step[0]) * share)
-    for place in range(number, len(phases)):
-      if place > number:
-        task = phases[place].task
+    for number in range(first, len(phases)):
+      if number > first:
+        task = phases[number].task
         state = _state.switch(state, task.model, task.tx, images)
       save = None
-      if keeper is not None:
+      if checkpoints is not None:
         save = functools.partial(
-          keeper.save, description=_description(phases, place, known)
+          checkpoints.save, description=_description(phases, number, settings)
         )
       state = _run(
-        phases[place],
+        phases[number],
         feeds,
         state,
         save=save,
         log=log,
-        last=place == len(phases) - 1,
+        last=number == len(phases) - 1,
         period=period,
         chunk=min(chunk, period),
         validation=validation,
@@ -176,8 +181,8 @@ def fit(
       )
   finally:
     log.close()
-    if keeper is not None:
-      keeper.close()
+    if checkpoints is not None:
+      checkpoints.close()
   return Fitted(state, log.history())
 
 
@@ -196,7 +201,7 @@ def _run(
   mesh,
   report,
 ):
-  """One phase, from wherever the state is."""
+  """Runs a phase from the update of the given state to its end."""
   task, num_seeds = phase.task, len(feeds)
   teacher = task.distillation
   taught = None if teacher is None else teacher.variables
@@ -225,7 +230,7 @@ def _run(
         scores = evaluate(chosen, validation)
         row['validation_loss'] = scores.loss
         row['validation_accuracy'] = scores.accuracy
-        # Earlier phases are not what is trained for.
+        # Earlier phases have other quantizers, so none of their states is the best.
         accuracy = float(jnp.mean(scores.accuracy)) if last else None
       if probe is not None:
         for name, layers in describe(state, probe, taught).items():
@@ -243,11 +248,11 @@ def _run(
 
 
 def _place(tree, mesh, *axes):
-  """Puts a tree on the devices; its leading axes are split as named."""
+  """Puts a tree on the mesh's devices, its leading axes split over ``axes``."""
   known = [axis if axis in mesh.shape else None for axis in axes]
 
   def put(leaf):
-    # A batch that cannot be split is on every device.
+    # An axis that cannot be split evenly is replicated on every device.
     fits = [
       axis if axis and leaf.shape[i] % mesh.shape[axis] == 0 else None
       for i, axis in enumerate(known[: leaf.ndim])
@@ -281,7 +286,7 @@ def _label(step, steps_per_epoch, row):
 
 
 def _fed(feeds, start, num_steps, chunk):
-  """What the feeds hand out, [seeds, chunk, ...]; steps to spare are zeros."""
+  """Stacks a chunk of all feeds, [seeds, chunk, ...], padded with zeros at the end."""
 
   def pad(leaf):
     rest = [(0, chunk - num_steps)] + [(0, 0)] * (leaf.ndim - 1)
@@ -296,18 +301,18 @@ def _first_images(task, feed):
   return task.prepare(feed.take(feed.arrays, fed).inputs)
 
 
-def _description(phases, number, known):
+def _description(phases, number, settings):
   model = _checkpoints.describe(phases[number].task.model)
-  return {'phase': str(number)} | known | model
+  return {'phase': str(number)} | settings | model
 
 
 def _numbers(values, kind):
   return str(None if values is None else tuple(map(kind, values)))
 
 
-def _restore(keeper, phases, begin, images, known):
-  """Number of the phase and state to go on from; None if there is none."""
-  stored = keeper.description()
+def _restore(checkpoints, phases, begin, images, settings):
+  """Returns the phase's number and the state to resume from; 0 and None without."""
+  stored = checkpoints.description()
   if not stored:
     return 0, None
   number = int(stored.get('phase', 0))
@@ -325,7 +330,9 @@ def _restore(keeper, phases, begin, images, known):
     return state
 
   shapes = jax.eval_shape(template)
-  return number, keeper.restore(shapes, _description(phases, number, known))
+  return number, checkpoints.restore(
+    shapes, _description(phases, number, settings)
+  )
 
 
 def _check(phases, feeds, seeds, rates, chunk, period):

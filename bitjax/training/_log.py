@@ -1,7 +1,7 @@
-"""What a training measures, row by row: JSON lines, CSV, TensorBoard if asked for.
+"""Logs what a training measures, as JSON lines, as CSV and for TensorBoard.
 
-A row is what is known after some update, one list over seeds for each name. Rows
-beyond the checkpoint that a training goes on from are dropped and measured again.
+A row holds what was measured after some update: for each name, a list over seeds. If
+a training resumes from a checkpoint, later rows are dropped and measured again.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Log:
   """The rows of a training.
 
   Args:
-    folder: for ``history.jsonl`` and ``history.csv``; None keeps rows in memory.
+    folder: folder of ``history.jsonl`` and ``history.csv``; None keeps rows in memory.
     tensorboard: whether to write event files for TensorBoard as well.
 
   Raises:
-    ValueError: if tensorboard is asked for without a folder or its package.
+    ValueError: for ``tensorboard`` without a folder or without its package.
   """
 
   def __init__(
@@ -49,7 +49,7 @@ class Log:
       self._writer = _events(self._folder)
 
   def resume(self, step: int) -> None:
-    """Reads the rows that are there, up to an update; drops the others."""
+    """Reads the rows in the folder up to update ``step``, and drops later ones."""
     self.rows = []
     if self._folder is None:
       return
@@ -58,7 +58,7 @@ class Log:
       for line in path.read_text(encoding='utf-8').splitlines():
         try:
           row = json.loads(line)
-        except ValueError:  # Cut off where the process was killed.
+        except ValueError:  # The line was cut off when the process was killed.
           break
         if row['step'] <= step:
           self.rows.append(row)
@@ -68,8 +68,8 @@ class Log:
     """Adds a row.
 
     Args:
-      step: updates made.
-      values: name -> number, or one for each seed.
+      step: number of updates made.
+      values: name -> a number, or one for each seed.
     """
     row: Row = {'step': step}
     for name, value in values.items():
@@ -83,7 +83,7 @@ class Log:
       self._writer.flush()
 
   def history(self) -> dict[str, np.ndarray]:
-    """All rows: name -> [rows, seeds]; ``step`` is [rows], int64."""
+    """Returns all rows as name -> [rows, seeds]; ``step`` is [rows], int64."""
     if not self.rows:
       return {}
     found = {'step': np.array([row['step'] for row in self.rows])}
@@ -93,12 +93,12 @@ class Log:
     return found
 
   def close(self) -> None:
-    """Ends TensorBoard's writer."""
+    """Closes TensorBoard's writer, if there is one."""
     if self._writer is not None:
       self._writer.close()
 
   def _rewrite(self) -> None:
-    """Replaces both files as wholes: they are small."""
+    """Writes both files anew; they are small enough."""
     if self._folder is None:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class Log:
 
 
 def _table(rows: list[Row]) -> str:
-  """A line for each row and seed."""
+  """Formats rows as CSV, with a line for each row and seed."""
   if not rows:
     return ''
   names = [name for name in rows[-1] if name != 'step']

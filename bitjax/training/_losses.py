@@ -1,7 +1,8 @@
-r"""What training minimises: cross-entropy with whatever targets, and a teacher.
+r"""Losses of training: cross-entropy with soft targets, and distillation.
 
-Targets are class probabilities, so that label smoothing and mixed images are the
-same loss. With a teacher's logits t, a temperature T and a weight :math:`\lambda`,
+Targets are class probabilities, so that label smoothing and mixed images need no
+losses of their own. With targets y, the network's logits z, a teacher's logits t, a
+temperature T and a weight :math:`\lambda`, the loss is
 
 .. math:: \ell = (1 - \lambda) \, \mathrm{CE}(y, z)
   + \lambda \, T^2 \, \mathrm{KL}\bigl(\mathrm{softmax}(t / T) \,\|\,
@@ -29,13 +30,13 @@ __all__ = ['Distillation', 'accuracy', 'cross_entropy', 'divergence']
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-  """A teacher whose logits the network learns, beside the labels.
+  """A teacher whose logits the network learns in addition to the labels.
 
   Attributes:
     model: the teacher; called with ``train=False`` on the augmented images.
     variables: its variables, without an axis of seeds.
-    weight: lambda, in [0, 1].
-    temperature: T > 0.
+    weight: lambda in [0, 1], the weight of the teacher's part of the loss.
+    temperature: T > 0, by which both networks' logits are divided.
 
   Raises:
     ValueError: for a weight outside [0, 1] or a temperature that is not positive.
@@ -53,37 +54,39 @@ class Distillation:
   def loss(
     self, variables: types.PyTree, images: types.Array, logits: types.Array
   ) -> types.Array:
-    """Divergence of the logits [N, classes] from the teacher's, in nats."""
+    """Returns the divergence of logits [N, classes] from the teacher's, in nats."""
     taught: Any = self.model.apply(variables, images, train=False)
     taught = jax.lax.stop_gradient(taught)
     return divergence(logits, taught, self.temperature)
 
 
 def cross_entropy(logits: types.Array, targets: types.Array) -> types.Array:
-  """Mean cross-entropy in nats.
+  """Returns the mean cross-entropy in nats.
 
   Args:
     logits: [N, classes]; computed in float32 at least.
     targets: class probabilities, [N, classes].
   """
-  return jnp.mean(optax.softmax_cross_entropy(_wide(logits), targets))
+  return jnp.mean(
+    optax.softmax_cross_entropy(_at_least_float32(logits), targets)
+  )
 
 
 def divergence(
   logits: types.Array, taught: types.Array, temperature: types.Scalar
 ) -> types.Array:
-  """T^2 KL(softmax(taught / T) || softmax(logits / T)), mean, in nats."""
-  student = jax.nn.log_softmax(_wide(logits) / temperature)
-  teacher = jax.nn.log_softmax(_wide(taught) / temperature)
+  """Returns the mean T^2 KL(softmax(taught / T) || softmax(logits / T)) in nats."""
+  student = jax.nn.log_softmax(_at_least_float32(logits) / temperature)
+  teacher = jax.nn.log_softmax(_at_least_float32(taught) / temperature)
   each = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
   return temperature**2 * jnp.mean(each)
 
 
 def accuracy(logits: types.Array, targets: types.Array) -> types.Array:
-  """Sum over examples of the target probability of the class that is guessed."""
+  """Returns the sum over examples of the guessed class's target probability."""
   guesses = jnp.argmax(logits, axis=-1)
   return jnp.sum(jnp.take_along_axis(targets, guesses[:, None], axis=-1))
 
 
-def _wide(logits):
+def _at_least_float32(logits):
   return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

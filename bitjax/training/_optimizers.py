@@ -1,7 +1,7 @@
-"""Optimisers for networks with latent weights: each group of leaves gets its own.
+"""Optimisers for networks with latent weights, which treat groups of leaves apart.
 
-Weight decay acts on kernels only, unless it shall act on all. Binary kernels may be
-left to Bop, which knows no latent weights. Frozen leaves get no update at all.
+Weight decay acts on kernels only, or on all leaves. Binary kernels can be updated by
+Bop, which has no latent weights. Frozen leaves are not updated at all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DECAYED = ('kernels', 'all')
 
 
 class MultiplierState(NamedTuple):
-  """Of an optimiser's learning rate: a factor that is data, not program."""
+  """A factor on the learning rate; as part of the state it needs no recompilation."""
 
   multiplier: types.Array  # shape=(), float32.
 
@@ -51,31 +51,31 @@ def optimizer(
 
   Args:
     name: one of `OPTIMIZERS`.
-    learning_rate: a number or a schedule; of Adam in ``'bop'``. A factor on it
-      lies in the state (`MultiplierState`), so that networks that differ in it
-      share a program.
-    momentum: of SGD, in [0, 1).
-    weight_decay: >= 0; on no kernel that Bop flips.
-    decayed: ``'kernels'`` only, or ``'all'`` leaves: scales and offsets of
-      normalisations, biases and the parameters of quantizers too, as optimisers
-      do that are given all parameters of a network, and so most published code.
-    quantizer_rate: learning rate of the parameters of quantizers, as a multiple.
+    learning_rate: a number or a schedule; with ``'bop'``, that of Adam. The state
+      holds a factor on it (`MultiplierState`), so that networks that differ in this
+      factor share a program.
+    momentum: momentum of SGD, in [0, 1).
+    weight_decay: >= 0; does not act on kernels that Bop flips.
+    decayed: ``'kernels'`` only, or ``'all'`` leaves, including scales and offsets of
+      normalisations, biases and the parameters of quantizers. Most published code
+      decays all, since it passes all parameters of a network to the optimiser.
+    quantizer_rate: factor on the learning rate for the parameters of quantizers.
     clip_latent: bound on the magnitude of the binary layers' weights; None for
       none.
-    bop_threshold: tau; see `bitjax.transforms.bop`.
-    bop_gamma: gamma.
-    binary: regular expressions; layers whose path contains one are binary. They
+    bop_threshold: threshold tau of Bop; see `bitjax.transforms.bop`.
+    bop_gamma: gamma of Bop.
+    binary: regular expressions; layers whose path contains a match are binary. They
       are needed for ``'bop'`` and ``clip_latent``.
-    frozen: regular expressions; leaves whose path contains one never change.
+    frozen: regular expressions; leaves whose path contains a match never change.
 
   Raises:
-    ValueError: for another name, numbers out of range, what is no regular
-      expression, or binary layers that are needed and not named; when
-      initialised, for an expression that no leaf matches.
+    ValueError: for an unknown name, numbers out of range, an invalid regular
+      expression, or ``binary`` where it is needed and empty; from the optimiser's
+      ``init``, for an expression that no leaf matches.
 
   References:
-    Helwegen et al., Latent weights do not exist, 2019, for Bop
-    (https://arxiv.org/abs/1906.02107); its defaults here.
+    Helwegen et al., Latent weights do not exist, 2019, for Bop and its defaults
+    here (https://arxiv.org/abs/1906.02107).
   """
   types.check_choice('name', name, OPTIMIZERS)
   types.check_range('momentum', momentum, 0.0, 1.0 - 1e-12)
@@ -164,7 +164,7 @@ def _labels(params, label, holds):
 
 
 def _searcher(patterns, ending=''):
-  """Whether a path contains one of these, and ends like this."""
+  """Returns a function: whether a path matches a pattern and ends with ``ending``."""
   for pattern in patterns:
     try:
       re.compile(pattern)

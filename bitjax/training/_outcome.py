@@ -1,8 +1,8 @@
-"""From data to numbers: one training, and all that is measured of it.
+"""Runs one training on a data set and measures its result.
 
-The test set is looked at once, by the last state. Accuracy on the training set is
-measured without augmentation, so that its distance to the test accuracy is one of
-generalisation.
+The test set is used once, to evaluate the last state. Accuracy on the training set is
+measured without augmentation, so that its distance to the test accuracy is the
+generalisation gap.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from bitjax.training import _state
 
 __all__ = ['LAYERED', 'layout', 'outcome']
 
-_EVALUATED = 500  # Examples of a batch that is evaluated.
-_PROBED = 128  # Examples whose gradients describe the layers.
+_EVALUATED = 500  # Batch size in evaluation.
+_PROBED = 128  # Number of examples whose gradients describe the layers.
 
-# By epoch, and those that are by layer as well.
+# Outputs with an axis of epochs; those in LAYERED have an axis of layers as well.
 _CURVES = (
   'train_loss',
   'train_accuracy',
@@ -39,20 +39,20 @@ LAYERED = ('flip_ratio', *_evaluation.STATISTICS)
 def layout(
   phases: Sequence[_fit.Phase], train: data.Dataset, batch_size: int
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
-  """Names the axes of what `outcome` returns, behind that of seeds.
+  """Returns the axes of the outputs of `outcome`, but for seeds, and their labels.
 
   Args:
-    phases: of the training.
+    phases: phases of the training.
     train: the training set.
     batch_size: examples of an update.
 
   Returns:
-    Axes by output, and labels by axis: ``epoch`` (passes that are made) and
-    ``layer`` (paths of kernels).
+    A dict from outputs to axes, and a dict from axes to labels: ``epoch`` (number of
+    epochs completed) and ``layer`` (paths of kernels).
 
   Raises:
-    ValueError: for a network that these images do not fit, or an optimiser that
-      its parameters do not.
+    ValueError: for images that do not fit the network, or parameters of the network
+      that do not fit the optimiser.
   """
   period = len(train.labels) // batch_size
   steps = [*range(period, phases[-1].until + 1, period)]
@@ -92,27 +92,28 @@ def outcome(
   mesh: jax.sharding.Mesh | None = None,
   report: _fit.Reporter | None = None,
 ) -> dict[str, np.ndarray]:
-  """Trains, and measures once what came out.
+  """Trains networks side by side and measures the result.
 
   Args:
-    phases: as `Recipe.phases` makes them.
-    train: to train on.
-    validation: to choose the best checkpoint by.
-    test: to judge by, at the end.
+    phases: phases of the training, as `Recipe.phases` makes them.
+    train: the training set.
+    validation: examples that choose the best checkpoint.
+    test: examples on which the last state is evaluated.
     batch_size: examples of an update.
-    seeds: networks side by side; they share the data, each has its own order.
-    folder: where a training goes on; None keeps nothing.
-    variables: what to start from; None for random weights.
+    seeds: seeds of the networks; they share the data, but each has its own order.
+    folder: folder of checkpoints from which the training resumes; None stores
+      nothing.
+    variables: variables to start from; None for random weights.
     rates: factors on the learning rate, one for each network; None for 1.
     tensorboard: whether to write event files.
     mesh: devices; see `fit`.
-    report: is told how far it is.
+    report: told how far the training is; None for no report.
 
   Returns:
-    [seeds, ...]: ``test_accuracy``, ``test_loss``, ``clean_train_accuracy``,
-    ``clean_train_loss``; by epoch ``train_loss``, ``train_accuracy`` (augmented),
-    ``validation_loss``, ``validation_accuracy``; by epoch and layer ``flip_ratio``
-    and `STATISTICS`.
+    A dict of arrays [seeds, ...]. For the last state: ``test_accuracy``,
+    ``test_loss``, ``clean_train_accuracy``, ``clean_train_loss``. By epoch:
+    ``train_loss`` and ``train_accuracy`` (of augmented images), ``validation_loss``,
+    ``validation_accuracy``. By epoch and layer: ``flip_ratio`` and `STATISTICS`.
   """
   feeds = data.device_feeds(train, batch_size, [int(seed) for seed in seeds])
   probed = min(_PROBED, len(train.labels)) // 4 * 4

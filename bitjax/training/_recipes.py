@@ -1,7 +1,7 @@
-"""A recipe: the numbers that papers print under 'implementation details'.
+"""Recipes: the hyperparameters that papers print under 'implementation details'.
 
-It says everything about a training but the network and the data, in epochs and
-shares of the training, so that a shortened training keeps its shape.
+A recipe says everything about a training except the network and the data. Durations
+are in epochs and shares of the training, so that a shortened training keeps its shape.
 """
 
 from __future__ import annotations
@@ -28,35 +28,36 @@ OFFSETS = ('image', 'batch')
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-  """How to train.
+  """The hyperparameters of a training.
 
   Attributes:
-    epochs: passes over the training set, may be a fraction.
+    epochs: passes over the training set; may be fractional.
     batch_size: examples of an update.
     optimizer: one of `OPTIMIZERS`.
-    learning_rate: at its peak.
+    learning_rate: the learning rate at its peak.
     schedule: one of `SCHEDULES`.
     warmup: share of the training before the peak, in [0, 1).
-    momentum: of SGD.
-    weight_decay: as in `optimizer`.
-    decayed: what it acts on, ``'kernels'`` or ``'all'``.
-    quantizer_rate: learning rate of quantizers' parameters, as a multiple.
-    clip_latent: bound on binary layers' weights; None for none.
+    momentum: momentum of SGD.
+    weight_decay: weight decay, as in `optimizer`.
+    decayed: the leaves that weight decay acts on, ``'kernels'`` or ``'all'``.
+    quantizer_rate: factor on the learning rate for the parameters of quantizers.
+    clip_latent: bound on the magnitude of binary layers' weights; None for none.
     augmentation: names for `data.standard`, such as ``('crop', 'flip', 'mixup')``.
     border: colour around cropped images, ``'black'`` or the ``'mean'`` of the
       training set.
-    offsets: who draws one for the crop, every ``'image'`` or the ``'batch'``.
-    alpha: of mixup and cutmix.
-    smoothing: label smoothing.
-    average: decay of the moving average; None for none.
+    offsets: whether each ``'image'`` or the whole ``'batch'`` draws an offset for
+      the crop.
+    alpha: the parameter alpha of mixup and cutmix.
+    smoothing: label smoothing, in [0, 1).
+    average: decay of the moving average of all variables; None for none.
     progress: one of `PROGRESS`.
-    binary: expressions for the binary layers, see `optimizer`.
-    frozen: expressions for leaves that stay, see `optimizer`.
+    binary: regular expressions for the binary layers; see `optimizer`.
+    frozen: regular expressions for leaves that never change; see `optimizer`.
 
   Raises:
     ValueError: for no epochs, a batch without examples, a warm-up out of range,
-      an alpha that is not positive, or an augmentation, a border or offsets of
-      another name.
+      an alpha that is not positive, or an unknown name of an augmentation, a border
+      or offsets.
   """
 
   epochs: float = 10.0
@@ -91,10 +92,10 @@ class Recipe:
     self._augmentation(0)
 
   def num_steps(self, num_examples: int) -> int:
-    """Updates of the whole training, at least one.
+    """Returns the number of updates of the whole training, at least one.
 
     Args:
-      num_examples: of the training set.
+      num_examples: number of examples in the training set.
 
     Raises:
       ValueError: if they do not fill one batch.
@@ -114,16 +115,17 @@ class Recipe:
     *,
     distillation: _losses.Distillation | None = None,
   ) -> list[_fit.Phase]:
-    """What `fit` runs.
+    """Returns the phases of the training, which `fit` runs.
 
     Args:
-      stages: a model; or several of one shape, each with the share of the training
-        at which it ends, growing to 1: activations quantized first, then weights.
+      stages: a model; or several of one shape, such as one with quantized activations
+        and then one with quantized weights too. Each of several comes with the share
+        of the training at which it ends; shares increase to 1.
       dataset: the training set; images are normalised by its statistics.
       distillation: a teacher; None for none.
 
     Raises:
-      ValueError: for shares that do not grow to 1, or a phase without updates.
+      ValueError: for shares that do not increase to 1, or a phase without updates.
     """
     if isinstance(stages, nn.Module):
       stages = [(1.0, stages)]
@@ -192,7 +194,7 @@ class Recipe:
 def preparation(
   statistics: data.Statistics, scale: float
 ) -> Callable[[types.Array], types.Array]:
-  """Normalisation by the statistics of a training set."""
+  """Returns a function that normalises images by the statistics of a training set."""
   return functools.partial(
     data.normalize,
     mean=statistics.mean,

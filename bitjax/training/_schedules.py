@@ -1,8 +1,8 @@
-"""How learning rate and progress go over a training.
+"""Schedules of the learning rate and of the progress over a training.
 
 *Learning rates* are optax schedules, functions of the step. *Progress* runs from 0 to
-1 and is what annealed quantizers and estimators read: DSQ's alpha or a shrinking
-window, IR-Net's t, ReSTE's o.
+1 and drives annealed quantizers and estimators: DSQ's alpha or a shrinking window,
+IR-Net's t, ReSTE's o.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ def learning_rate(
   milestones: Sequence[float] = (0.5, 0.75),
   factor: float = 0.1,
 ) -> optax.Schedule:
-  r"""A schedule of the learning rate.
+  r"""Returns a schedule of the learning rate.
 
-  ``'cosine'``: :math:`\tfrac12 \eta (1 + \cos \pi t)`, t the share of the updates
-  after the warm-up that are made; ``'linear'``: :math:`\eta (1 - t)`; ``'step'``:
-  times ``factor`` at each milestone; ``'constant'``. The warm-up rises linearly and
-  begins at :math:`\eta / (warmup + 1)`, so that no update is without effect.
+  With t the share of the updates after the warm-up that are made, the rate is
+  :math:`\tfrac12 \eta (1 + \cos \pi t)` for ``'cosine'`` and :math:`\eta (1 - t)`
+  for ``'linear'``; ``'step'`` multiplies it by ``factor`` at each milestone;
+  ``'constant'`` keeps it. The warm-up rises linearly and begins at
+  :math:`\eta / (warmup + 1)`, so that every update has an effect.
 
   Args:
     kind: one of `SCHEDULES`.
     peak: eta, > 0.
-    num_steps: of the training, warm-up included.
-    warmup: steps before the peak.
-    milestones: shares of ``num_steps``, in (0, 1), growing.
-    factor: in (0, 1].
+    num_steps: number of updates, warm-up included.
+    warmup: number of updates before the peak.
+    milestones: shares of ``num_steps`` in (0, 1), increasing.
+    factor: factor on the rate at each milestone, in (0, 1].
 
   Raises:
-    ValueError: for another kind, or numbers out of range.
+    ValueError: for an unknown kind, or numbers out of range.
   """
   types.check_choice('kind', kind, SCHEDULES)
   types.check_positive('peak', peak)
@@ -67,10 +68,10 @@ def learning_rate(
       raise types.BadInput(
         f'milestones must grow within (0, 1); got {tuple(milestones)}.'
       )
-    places: dict[int, float] = {}
-    for place in [round(m * num_steps) - warmup for m in milestones]:
-      places[place] = factor * places.get(place, 1.0)
-    main = optax.piecewise_constant_schedule(peak, places)
+    factors: dict[int, float] = {}
+    for step in [round(m * num_steps) - warmup for m in milestones]:
+      factors[step] = factor * factors.get(step, 1.0)
+    main = optax.piecewise_constant_schedule(peak, factors)
   if not warmup:
     return main
   rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
@@ -80,17 +81,18 @@ def learning_rate(
 def progress(
   kind: str, num_steps: int
 ) -> Callable[[types.Array], types.Scalar]:
-  r"""A schedule of the progress, from 0 at the first update to 1 at the last.
+  r"""Returns a schedule of the progress, from 0 at the first update to 1 at the last.
 
-  ``'linear'``: :math:`p = t / (n - 1)`; ``'cosine'``: :math:`\tfrac12 (1 - \cos \pi
-  p)`, which is slow at both ends; ``'hard'``: 1 throughout, no annealing.
+  At update t of n it is :math:`p = t / (n - 1)` for ``'linear'``,
+  :math:`\tfrac12 (1 - \cos \pi p)` for ``'cosine'``, which is slow at both ends, and
+  1 throughout for ``'hard'``, which means no annealing.
 
   Args:
     kind: one of `PROGRESS`.
-    num_steps: n.
+    num_steps: number n of updates.
 
   Raises:
-    ValueError: for another kind, or no steps.
+    ValueError: for an unknown kind, or no steps.
   """
   types.check_choice('kind', kind, PROGRESS)
   types.check_positive('num_steps', num_steps)

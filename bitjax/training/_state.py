@@ -1,10 +1,10 @@
-"""Everything that the rest of a training depends on, as one pytree.
+"""The state of a training: one pytree of everything that its future depends on.
 
-A state and a feed's random access are enough to go on: the same state gives the same
-future, bit for bit, in the same program on the same device. Every leaf has a leading
-axis of *seeds*: networks that are trained side by side, each from its own
-initialisation, on its own order of examples. `over_seeds` is how functions of one
-network become functions of all.
+A state and a feed with random access are enough to resume: the same state gives the
+same future, bit for bit, in the same program on the same device. Every leaf has a
+leading axis of *seeds*: networks that are trained side by side, each from its own
+initialisation, on its own order of examples. `over_seeds` turns functions of one
+network into functions of all.
 """
 
 from __future__ import annotations
@@ -36,33 +36,39 @@ __all__ = [
   'variables_of',
 ]
 
-# Collections that no training step keeps.
-_PASSING = ('intermediates', 'quantized', 'deployed')
+# Collections that are not part of a state.
+_NOT_KEPT = ('intermediates', 'quantized', 'deployed')
 
 
 class Totals(NamedTuple):
-  """Sums over the updates since the last report."""
+  """Sums over the updates since the last row of the log.
 
-  steps: types.Array  # shape=(), int32.
-  examples: types.Array  # shape=(), float32: of all batches.
-  loss: types.Array  # shape=(), float32: of batch means.
-  correct: (
-    types.Array
-  )  # shape=(), float32: examples, weighted by their targets.
-  flips: dict[str, types.Array]  # By kernel, shape=(), float32.
+  Attributes:
+    steps: number of updates, int32.
+    examples: number of examples in all batches, float32.
+    loss: sum of the batches' mean losses, float32.
+    correct: sum of the guessed classes' target probabilities, float32.
+    flips: number of sign changes of latent weights, by kernel, float32.
+  """
+
+  steps: types.Array  # shape=()
+  examples: types.Array  # shape=()
+  loss: types.Array  # shape=()
+  correct: types.Array  # shape=()
+  flips: dict[str, types.Array]  # shape=() each.
 
 
 class TrainState(NamedTuple):
-  """A network in training; every leaf has a leading axis of seeds.
+  """The state of networks in training; every leaf has a leading axis of seeds.
 
   Attributes:
-    step: updates made, int32.
+    step: number of updates made, int32.
     key: a typed random key; step t draws from ``fold_in(key, t)``.
     params: parameters, latent weights among them.
     collections: the other variables, such as ``batch_stats``.
-    opt_state: of the optimiser.
-    average: exponential moving average of params and collections; None without.
-    totals: sums for the next report.
+    opt_state: state of the optimiser.
+    average: exponential moving average of params and collections; None for none.
+    totals: sums for the next row of the log.
   """
 
   step: types.Array
@@ -75,7 +81,7 @@ class TrainState(NamedTuple):
 
 
 def over_seeds(fn: Callable[..., Any], num_seeds: int) -> Callable[..., Any]:
-  """Maps ``fn`` over the leading axis of its arguments; one seed costs nothing.
+  """Vectorises ``fn`` over the leading axis of its arguments; one seed needs no vmap.
 
   Args:
     fn: a function of one network.
@@ -85,7 +91,7 @@ def over_seeds(fn: Callable[..., Any], num_seeds: int) -> Callable[..., Any]:
     return jax.vmap(fn)
 
   def alone(*args):
-    # A batch of one kernel would be a grouped convolution to some compilers.
+    # With vmap, some compilers would make a grouped convolution of one kernel.
     found = fn(*jax.tree.map(lambda leaf: leaf[0], args))
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], found)
 
@@ -107,18 +113,18 @@ def create(
   Args:
     model: called as ``model.apply(variables, images, train=..., progress=...)``.
     tx: the optimiser.
-    seeds: of initialisation and of everything that training draws.
-    images: float32 [examples, ...], as the model sees them; from them and the weights
-      the ranges of learned quantizers are initialised.
-    variables: what to start from, for every seed: those of a network of the same
-      names and shapes, full precision or not. What it lacks (learned quantizers)
-      is initialised. None for random weights.
-    average: whether to keep a moving average.
+    seeds: seeds of initialisation and of everything that training draws.
+    images: float32 [examples, ...], as the model sees them; the ranges of learned
+      quantizers are initialised from them and the weights.
+    variables: variables that every seed starts from: those of a network with the same
+      names and shapes, in full precision or not. Missing ones (of learned quantizers)
+      are initialised. None for random weights.
+    average: whether to keep a moving average of all variables.
     rates: factors on the learning rate, one for each network; None for 1.
 
   Raises:
-    ValueError: for rates with an optimiser that does not know them (see
-      `optimizer`); naming the first leaf of ``variables`` that does not fit the model.
+    ValueError: for rates with an optimiser that is not made by `optimizer`, and for
+      ``variables`` that do not fit the model, naming the first leaf that does not.
   """
 
   if variables is not None:
@@ -139,7 +145,7 @@ def create(
 
 @functools.lru_cache(maxsize=16)
 def _creator(model, tx, num_seeds, average):
-  """The compiled function, once for all seeds that follow each other."""
+  """Returns the jitted part of `create`, cached so that later seeds share a program."""
 
   def create(keys, images, variables):
     def one(key):
@@ -164,8 +170,8 @@ def check_fits(
 
   Args:
     model: the network.
-    variables: of one of the same names and shapes; the parameters of learned
-      quantizers may be absent, or be those of others.
+    variables: variables of a network with the same names and shapes; the parameters
+      of learned quantizers may be absent, or belong to other quantizers.
     images: as the model sees them; only their shape matters.
 
   Raises:
@@ -183,7 +189,7 @@ def check_fits(
   found = {
     path: text
     for path, text in _described(variables).items()
-    if path.split('/')[0] not in _PASSING
+    if path.split('/')[0] not in _NOT_KEPT
   }
   for path, text in found.items():
     if wanted.get(path) != text and not _learned(path):
@@ -205,14 +211,14 @@ def switch(
   tx: optax.GradientTransformation,
   images: types.Array,
 ) -> TrainState:
-  """Goes on with other quantizers: weights and the optimiser's memory stay.
+  """Switches to other quantizers; weights and the optimiser's state are kept.
 
-  What is new (the parameters of learned quantizers) begins as at the start of a
-  training, what is gone is dropped, everything else is kept, moments and totals
-  included.
+  New variables (the parameters of learned quantizers) are initialised as at the start
+  of a training, those that the model no longer has are dropped, and everything else
+  is kept, moments and totals included.
 
   Args:
-    state: at the end of a phase.
+    state: state at the end of a phase.
     model: the next phase's, with kernels of the same names and shapes.
     tx: the next phase's optimiser, of the same kind.
     images: as for `create`.
@@ -223,7 +229,7 @@ def switch(
 
 @functools.lru_cache(maxsize=16)
 def _switcher(model, tx, num_seeds):
-  """The compiled function, once for all seeds that follow each other."""
+  """Returns the jitted `switch`, cached so that later seeds share a program."""
 
   def switch(state, images):
     def one(state):
@@ -244,21 +250,21 @@ def _switcher(model, tx, num_seeds):
 
 
 def variables_of(state: TrainState, *, average: bool = False) -> types.PyTree:
-  """The variables of a network: as trained, or their moving average."""
+  """Returns a network's variables: as trained, or their moving average if it exists."""
   if average and state.average is not None:
     return state.average
   return {'params': state.params, **state.collections}
 
 
 def kernels(params: types.PyTree) -> dict[str, types.Array]:
-  """Latent kernels by the path of their layer, in the order of the network."""
+  """Returns kernels by the path of their layer, in the order of the network."""
   flat: dict[Any, Any] = traverse_util.flatten_dict(core.unfreeze(params))
   found = {path: w for path, w in flat.items() if path[-1] == 'kernel'}
   return {'/'.join(p[:-1]): found[p] for p in sorted(found, key=_natural)}
 
 
 def mismatch(wanted: types.PyTree, found: types.PyTree) -> str | None:
-  """Names the first leaf in which two trees differ by path, shape or dtype."""
+  """Names the first leaf in which two trees differ by path, shape or dtype, if any."""
   ours, theirs = _described(wanted), _described(found)
   for path in [*ours, *(path for path in theirs if path not in ours)]:
     if ours.get(path) != theirs.get(path):
@@ -270,7 +276,7 @@ def mismatch(wanted: types.PyTree, found: types.PyTree) -> str | None:
 def _begin(tx, key, variables, average):
   variables = core.unfreeze(variables)
   params = variables.pop('params')
-  collections = {k: v for k, v in variables.items() if k not in _PASSING}
+  collections = {k: v for k, v in variables.items() if k not in _NOT_KEPT}
   kept = {'params': params, **collections} if average else None
   zero = jnp.zeros((), jnp.float32)
   flips = dict.fromkeys(kernels(params), zero)
@@ -282,7 +288,7 @@ def _begin(tx, key, variables, average):
 
 
 def _completed(model, variables, key, images):
-  """What the model needs of these variables, and what they lack."""
+  """Returns the model's variables: those given, and new ones where some are missing."""
   keys = jax.random.split(key)
   wanted = jax.eval_shape(
     lambda: model.init(
@@ -301,7 +307,7 @@ def _completed(model, variables, key, images):
 
 
 def _without_others(variables, wanted):
-  """Drops what belongs to quantizers with other parameters than the model's."""
+  """Drops variables of quantizers whose parameters are not those of the model's."""
   ours, theirs = _described(wanted), _described(variables)
   others = {
     _learned(path)
@@ -319,13 +325,13 @@ def _without_others(variables, wanted):
 
 
 def _learned(path):
-  """The quantizer to which a leaf belongs, by its path; None for no quantizer."""
+  """Returns the path of the quantizer that a leaf belongs to; None if there is none."""
   found = re.match('.*quantizer[^/]*', path)
   return found and found.group()
 
 
 def _graft(template, values):
-  """``template``'s tree, with the leaves of ``values`` wherever both have one."""
+  """Returns ``template`` with leaves from ``values`` where paths and shapes agree."""
   known = dict(_paths(values))
   leaves = [
     known[path] if path in known and known[path].shape == leaf.shape else leaf
@@ -350,11 +356,11 @@ def _described(tree):
 
 
 def _natural(path):
-  """Convolutions, blocks, classifiers; Conv_10 after Conv_9, Conv_shortcut last."""
+  """Sort key: convolutions, blocks, others; Conv_9, Conv_10, ..., Conv_shortcut."""
   kinds = ('Conv', 'Block')
 
   def key(word):
-    place = kinds.index(word) if word in kinds else len(kinds)
-    return (0, int(word), '') if word.isdigit() else (1, place, word)
+    rank = kinds.index(word) if word in kinds else len(kinds)
+    return (0, int(word), '') if word.isdigit() else (1, rank, word)
 
   return [[key(word) for word in name.split('_')] for name in path]

@@ -1,8 +1,8 @@
 r"""One update of one network, and many of them as one compiled loop.
 
 The loop's number of updates is traced, so that one program serves whole chunks, the
-rest of an epoch and the end of a phase alike. What an update draws depends on its
-number and the network's key only.
+rest of an epoch and the end of a phase alike. The random numbers of an update depend
+only on its number and the network's key.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ['Task', 'batch_split', 'loop']
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-  """What is trained, and how: everything but data and state.
+  """A network and how it is trained: everything except data and state.
 
   Attributes:
     model: called as ``model.apply(variables, images, train=..., progress=...)``.
     tx: the optimiser.
-    num_classes: of the labels.
+    num_classes: number of classes of the labels.
     prepare: images as stored -> images as the model sees them, for evaluation.
     augment: (key, images as stored, targets) -> (images as the model sees them,
       targets), for training; None for `prepare`.
@@ -42,10 +42,10 @@ class Task:
     smoothing: label smoothing, in [0, 1).
     distillation: a teacher; None for none.
     average: decay of the moving average of all variables, in (0, 1); None for
-      none. It begins with less: ``min(average, (1 + t) / (10 + t))``.
+      none. At update t it is ``min(average, (1 + t) / (10 + t))``, smaller at first.
 
   Raises:
-    ValueError: for a smoothing or an average out of range.
+    ValueError: for a ``smoothing`` or an ``average`` out of range.
   """
 
   model: nn.Module
@@ -77,10 +77,11 @@ class Task:
     taught: types.PyTree,
     axis: str | None = None,
   ) -> tuple[types.Array, tuple[types.PyTree, types.Array]]:
-    """The loss in nats; beside it the new collections and the right guesses.
+    """Returns the loss in nats, and (the new collections, number of correct guesses).
 
-    Where the examples are split over an axis of devices, the loss is that of this
-    device's examples, with the statistics of all.
+    If the examples are split over an axis of devices, the loss is that of this
+    device's examples, normalised with the statistics of all examples. Guesses are
+    weighted by their target probabilities.
     """
     model = self.model if axis is None else self.model.clone(axis_name=axis)
     found: Any = model.apply(
@@ -107,13 +108,13 @@ class Task:
     taught: types.PyTree,
     axis: str | None = None,
   ) -> _state.TrainState:
-    """One update of one network (leaves without an axis of seeds).
+    """Makes one update of one network, whose leaves have no axis of seeds.
 
     Args:
-      state: before it.
-      batch: examples.
+      state: state before the update.
+      batch: examples of the update.
       taught: the teacher's variables; None without one.
-      axis: of the mesh at hand, over whose devices the examples are split.
+      axis: axis of the current mesh that splits the examples; None for no split.
     """
     keys = jax.random.split(jax.random.fold_in(state.key, state.step))
     targets = jax.nn.one_hot(batch.labels, self.num_classes)
@@ -155,13 +156,13 @@ class Task:
     )
 
   def _differentiate(self, params, collections, *rest, axis):
-    """Loss, right guesses, new collections and gradient, of all examples."""
+    """Returns loss, correct guesses, new collections and gradient of all examples."""
     (loss, (collections, correct)), gradient = jax.value_and_grad(
       self.objective, has_aux=True
     )(params, collections, *rest, axis)
     if axis is not None:
-      # One exchange, after all those of the normalisations: devices that make
-      # several at a time may wait for each other.
+      # A single reduction, after all those of the normalisations: devices that run
+      # several reductions at a time may wait for each other.
       flat, unravel = jax.flatten_util.ravel_pytree((loss, correct, gradient))
       loss, correct, gradient = unravel(jax.lax.pmean(flat, axis))
       correct = correct * jax.lax.axis_size(axis)
@@ -196,7 +197,7 @@ class Task:
 
 
 def batch_split(mesh: jax.sharding.Mesh | None) -> tuple[str | None, int]:
-  """The axis over whose devices a batch is split, and their number; None, 1."""
+  """Returns the mesh axis that splits a batch, and its size; (None, 1) if none does."""
   parts = 1 if mesh is None else mesh.shape.get('batch', 1)
   return ('batch' if parts > 1 else None), parts
 
@@ -212,16 +213,16 @@ def loop(
 
   Args:
     task: what is trained.
-    take: of the feed: arrays, one step's share of what is fed -> batch.
-    num_seeds: networks side by side.
-    mesh: devices; over its axis ``'lanes'`` go seeds, if their number is divisible,
-      over its axis ``'batch'``, if it has one, the examples of every batch. None for
+    take: the feed's function (arrays, one step's part of ``fed``) -> batch.
+    num_seeds: number of networks side by side.
+    mesh: devices; its axis ``'lanes'`` splits the seeds, if their number is divisible,
+      and its axis ``'batch'``, if it has one, the examples of every batch. None for
       one device.
 
   Returns:
     The same function for the same arguments, so that seeds that are trained one
     after another share a program. Its ``fed`` has leading axes [seeds, steps], of
-    which the first ``num_steps`` are made. It consumes the state.
+    which the first ``num_steps`` steps are run. It donates the buffers of ``state``.
   """
   lanes, (axis, _) = None, batch_split(mesh)
   if mesh is not None:
@@ -235,8 +236,8 @@ def loop(
 
   def steps(state, fed, arrays, num_steps, taught):
     def one(state, fed):
-      def step(place, state):
-        batch = take(arrays, jax.tree.map(lambda leaf: leaf[place], fed))
+      def step(index, state):
+        batch = take(arrays, jax.tree.map(lambda leaf: leaf[index], fed))
         if axis is not None:
           batch = jax.lax.with_sharding_constraint(batch, jax.P(axis))
         return task.update(state, batch, taught, axis)

@@ -1,10 +1,10 @@
-"""Transforms for optax: what proposes a step stays, what limits it is added.
+"""Optax transforms that limit, normalise or measure the steps of any optimizer.
 
 Every budget is a link of an ``optax.chain``, so that any optimizer can be
 confined to the ball in which others are compared. The order is: direction
-(`steepest`, `normalize`), optimizer, budget (`project_budget`) last. Of binary
-weights, `bop` is an optimizer of its own; `limit_flips` and `clip_latent` limit
-any other, and `flip_ratio` watches.
+(`steepest`, `normalize`), optimizer, budget (`project_budget`) last. For binary
+weights, `bop` is an optimizer of its own, `limit_flips` and `clip_latent` limit
+any other, and `flip_ratio` measures how many weights flip.
 """
 
 from bitjax.transforms._bop import BopState

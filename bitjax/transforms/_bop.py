@@ -1,4 +1,4 @@
-"""Bop: an optimizer of binary weights that knows nothing but flips."""
+"""Bop: an optimizer for binary weights whose only move is a flip."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ __all__ = ['BopState', 'bop']
 class BopState(NamedTuple):
   """State of `bop`."""
 
-  count: types.Array  # shape=(), int32: updates since `init`.
-  momentum: optax.Updates  # As params, float32 at least: m.
+  count: types.Array  # shape=(), int32: number of updates since `init`.
+  momentum: optax.Updates  # Shapes as params, float32 at least: the average m.
 
 
 def bop(
   threshold: types.Scalar | Callable[[types.Array], types.Scalar] = 1e-8,
   gamma: types.Scalar | Callable[[types.Array], types.Scalar] = 1e-4,
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Flips a weight when gradients have long enough pointed against its sign.
+  r"""Flips a weight when its average gradient, times its sign, exceeds a threshold.
 
   .. math::
     m \leftarrow (1 - \gamma) \, m + \gamma \, g, \qquad
     u = \begin{cases} -2 w & \mathrm{sign}(w) \, m > \tau \\ 0 & \text{else}
     \end{cases}
 
-  with sign(0) = +1. So ``w + u`` is ``-w``, exactly: weights of +-1 stay +-1 in
-  every floating dtype, and latent weights change sign and keep their magnitude.
-  A weight of 0, which has no other side, becomes -1. A flip needs no learning
-  rate, and what scales updates must not follow; ``limit_flips`` may.
+  with sign(0) = +1. A flipped weight ``w + u`` is exactly ``-w``: weights of +-1 stay
+  +-1 in every floating dtype, and latent weights change sign and keep their
+  magnitude. A weight of 0, for which -w is no flip, becomes -1. A flip needs no
+  learning rate, and no transform that scales updates may follow in the chain;
+  `limit_flips` may.
 
-  Only kernels that pass through a sign belong here. Route the rest elsewhere::
+  Use it only for kernels that pass through a sign, and route the rest elsewhere::
 
     optax.partition(
       {'binary': bop(1e-6, 1e-3), 'rest': optax.adam(1e-3)},
@@ -49,14 +50,14 @@ def bop(
     threshold: :math:`\tau \ge 0`, in the units of the gradient. A scalar, which
       may be traced, or an optax schedule: a function of the number of updates.
     gamma: :math:`\gamma` in [0, 1], the rate at which the average of gradients
-      adapts; 1 for the last gradient alone. A scalar or a schedule.
+      adapts; 1 uses the last gradient alone. A scalar or a schedule.
 
   Returns:
     A transform whose ``update`` needs ``params``. Updates have the wider of the
-    dtypes of update and parameter; averages are kept in float32 at least, as
-    bfloat16 cannot add a ten-thousandth. NaN gradients stay in the average, and
-    a weight with a NaN average never flips again; ``optax.apply_if_finite``
-    around the chain keeps them out.
+    dtypes of update and parameter. Averages are kept in float32 at least, since a
+    bfloat16 average would lose changes of a ten-thousandth. A NaN gradient stays in
+    the average, and a weight with a NaN average never flips again;
+    ``optax.apply_if_finite`` around the chain keeps NaN out.
 
   Raises:
     ValueError: for a concrete threshold that is negative or NaN, a gamma outside

@@ -19,7 +19,7 @@ __all__ = ['ProjectBudgetState', 'project_budget']
 class ProjectBudgetState(NamedTuple):
   """State of `project_budget`."""
 
-  anchor: optax.Params  # As params: the centre of the ball.
+  anchor: optax.Params  # Structure, shapes and dtypes as params: the centre.
 
 
 def project_budget(
@@ -30,57 +30,55 @@ def project_budget(
 ) -> optax.GradientTransformationExtraArgs:
   r"""Keeps the parameters in a ball around those that ``init`` was given.
 
-  Replaces an update that would leave the ball by the one that leads to the
-  nearest point of it, over the whole tree (see `bitjax.transforms.project`):
+  An update that would leave the ball is replaced by the one that leads to the
+  nearest point of the ball, over the whole tree (see `bitjax.transforms.project`):
 
   .. math:: u \leftarrow P(w + u) - w.
 
   The guarantee is about what ``optax.apply_updates`` stores, in the dtype of the
-  parameters, rounding included: ``linf`` is never exceeded, by not one unit in
-  the last place; ``l2`` and ``l1`` are at most ``radius * (1 + 4 * eps)``; at
-  most ``radius`` signs differ from the anchor's. It presumes that the
-  parameters handed to ``update`` are themselves in the ball, as after ``init``
-  and any earlier update they are. From further outside, one addition may not
-  reach the ball in floating point (100 + u has no value near 0.1); the update
-  after it does.
+  parameters, rounding included: ``linf`` is never exceeded, not even by one unit in
+  the last place; ``l2`` and ``l1`` are at most ``radius * (1 + 4 * eps)``; at most
+  ``radius`` signs differ from the anchor's. It presumes that the parameters passed
+  to ``update`` are themselves in the ball, as they are after ``init`` and after every
+  update. From far outside, one addition may not reach the ball in floating point
+  (100 + u takes few values near 0.1); the next update does.
 
   Updates that need no change are returned bit for bit: all of them if the point
-  is inside, for ``linf`` and ``flips`` also single entries.
+  is inside the ball, and for ``linf`` and ``flips`` also single entries.
 
-  **Order.** It must end the chain: it reads the *final* update, and what scales
-  the update after it (a learning rate, momentum, weight decay) breaks the
-  budget. Wrappers go around the whole chain: ``optax.MultiSteps(chain, k)``,
-  ``optax.apply_if_finite(chain, n)``. In ``optax.masked`` or
-  ``optax.partition`` the ball is that of the leaves that are let through.
-  Momentum in front of it does not learn of the projection: it goes on pushing
-  against the ball.
+  **Order.** It must end the chain: it reads the *final* update, and a transform
+  that changes the update after it (a learning rate, momentum, weight decay) breaks
+  the budget. Wrappers go around the whole chain: ``optax.MultiSteps(chain, k)``,
+  ``optax.apply_if_finite(chain, n)``. In ``optax.masked`` or ``optax.partition``
+  the ball spans only the leaves that are let through. Momentum in front of it does
+  not see the projection: it keeps pushing against the surface of the ball.
 
   **Low precision.** A bfloat16 weight has 8 bits: a move smaller than half a
   unit in its last place is lost (a weight of 1 does not move by less than
   0.004), whatever the dtype of the update, so a small ball around large weights
   may hold no other point at all. Keep float32 parameters where that matters.
-  And where several steps are unrolled in one ``jit``, XLA may hand a bfloat16
-  parameter from one to the next in float32, unlike what other uses of it see;
-  then the guarantee is off by an ulp. Steps in a ``scan``, or one jitted step in
-  a loop, store their parameters and keep it.
+  Where several steps are unrolled in one ``jit``, XLA may also pass a bfloat16
+  parameter from one step to the next in float32, while other uses of it see the
+  rounded value; then the guarantee is off by an ulp. Steps in a ``scan``, or one
+  jitted step in a loop, store their parameters and keep the guarantee.
 
   Args:
     radius: radius of the ball, in the units of the parameters; for ``flips`` a
       number of sign changes, rounded down. May be traced, and swept by ``vmap``.
       ``optax.inject_hyperparams(project_budget)(radius=schedule, norm='l2')``
       works as it is (strings are static) and rounds the radius to the dtype of
-      the parameters. Where a ball has shrunk below parameters that were inside,
+      the parameters. If a shrinking radius leaves the parameters outside the ball,
       the guarantee is that for parameters outside.
     norm: ``'l2'``, ``'linf'``, ``'l1'`` or ``'flips'``.
     anchor: the centre, if it is not what ``init`` sees (say the original
       parameters, where training starts from noised ones). Leaves are found by
-      their path and taken in the parameters' dtype, so a tree of all
-      parameters will do inside ``optax.masked``.
+      their path and converted to the parameters' dtype, so inside
+      ``optax.masked`` a tree of all parameters works as well.
 
   Returns:
-    A transform whose ``update`` needs ``params``. An update has the dtype it
-    came with, or that of the parameters if that is wider. NaN and infinite
-    updates are treated as `project` says, and NaN reaches the parameters.
+    A transform whose ``update`` needs ``params``. An update keeps its dtype, or has
+    that of the parameters if that is wider. NaN and infinite updates are treated as
+    `project` says, and NaN reaches the parameters.
 
   Raises:
     ValueError: for an unknown norm, for a concrete radius that is negative or
@@ -109,7 +107,7 @@ def project_budget(
     leaves, treedef = jax.tree.flatten(params)
     centres = leaves if anchor is None else _pick(anchor, params)
     _project.check_leaves(leaves, centres)
-    # Copies: a caller may donate both the parameters and this state.
+    # Copy the leaves: a caller may donate both the parameters and this state.
     copies = [
       jnp.array(centre, jnp.result_type(leaf), copy=True)
       for leaf, centre in zip(leaves, centres, strict=True)
@@ -131,7 +129,7 @@ def project_budget(
     ]
     targets = _project.project_leaves(points, centres, budget)
     sides = centres
-    if norm == 'flips':  # What must not be passed is zero, not the target.
+    if norm == 'flips':  # Rounding may pass the target, but never zero.
       sides = [jnp.where(a < 0, -jnp.inf, jnp.inf) for a in centres]
     parts = zip(leaves, proposed, points, targets, sides, strict=True)
     limited = [_rounding.reach(*part) for part in parts]

@@ -1,4 +1,4 @@
-"""Latent weights that never leave the window where gradients reach them."""
+"""Keeps latent weights in the window in which gradients reach them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def clip_latent(
 
   .. math:: u \leftarrow \min(\max(w + u, -c), c) - w
 
-  A latent weight far from zero would need many steps to flip, and outside of an
-  estimator's window gets no gradient to do so: hence the clipping of
-  BinaryConnect. What ``optax.apply_updates`` stores, in the dtype of the
-  parameters, is within the limit, by not one unit in the last place outside, as
-  long as the weights are already, or are at least smaller than about
-  ``limit / eps``. Updates that need no change are returned bit for bit.
+  A latent weight far from zero would need many steps to flip, and outside an
+  estimator's window it gets no gradient to do so; therefore BinaryConnect clips. What
+  ``optax.apply_updates`` stores, in the dtype of the parameters, never exceeds the
+  limit, not even by one unit in the last place, provided that the weights did not
+  exceed it before, or are at least smaller than about ``limit / eps``. Updates that
+  need no change are returned bit for bit.
 
   It must end the chain: it reads the *final* update. Biases and the parameters of
-  normalisations are no latent weights; leave them out with ``optax.masked``::
+  normalisations are not latent weights; leave them out with ``optax.masked``::
 
     optax.masked(clip_latent(), tree.mask_by_name(params, 'kernel'))
 
@@ -40,9 +40,9 @@ def clip_latent(
       ``optax.inject_hyperparams(clip_latent)``.
 
   Returns:
-    A transform without state whose ``update`` needs ``params``. Updates have
-    the wider of the dtypes of update and parameter. An infinite update leads to
-    the limit; NaN stays NaN.
+    A stateless transform whose ``update`` needs ``params``. Updates have the wider
+    of the dtypes of update and parameter. An infinite update leads to the limit;
+    NaN stays NaN.
 
   Raises:
     ValueError: for a concrete ``limit`` that is not positive, parameters that

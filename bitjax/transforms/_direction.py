@@ -1,12 +1,12 @@
 r"""Gradients divided by a norm, and the directions of steepest descent.
 
-The direction of steepest descent in a norm is the unit vector of that norm
-along which the loss falls fastest,
+The direction of steepest descent in a norm is :math:`-\Delta`, where
 
-.. math:: \Delta = \arg\max \{ \langle g, v \rangle : \|v\| \le 1 \},
+.. math:: \Delta = \arg\max \{ \langle g, v \rangle : \|v\| \le 1 \}
 
-and a step along it the best linear guess at the best point of the ball that
-`project_budget` draws in the same norm.
+is the unit vector of that norm along which the loss rises fastest. A step along
+:math:`-\Delta` is the best first-order guess at the best point of the ball that
+`project_budget` draws in the same norm. The transforms here return :math:`\Delta`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _DUAL_NORMS = ('l2', 'linf', 'l1')
 def normalize(norm: types.Norm = 'l2') -> optax.GradientTransformation:
   r"""Divides the updates by their norm over the whole tree: ``g / ||g||``.
 
-  Zero updates stay zero. Updates that contain NaN or infinity become NaN where
-  those are (everywhere, for NaN).
+  Zero updates stay zero. An infinite entry becomes NaN and makes all finite ones 0;
+  a NaN entry makes all entries NaN.
 
   Args:
     norm: ``'l2'``, ``'linf'`` or ``'l1'``.
@@ -37,7 +37,7 @@ def normalize(norm: types.Norm = 'l2') -> optax.GradientTransformation:
     float32 at least.
 
   Raises:
-    ValueError: for another norm (``flips`` is none of a gradient).
+    ValueError: for any other norm (``flips`` is not a norm of gradients).
 
   Examples:
     >>> import jax.numpy as jnp
@@ -51,7 +51,7 @@ def normalize(norm: types.Norm = 'l2') -> optax.GradientTransformation:
 
   def divide(updates: optax.Updates) -> optax.Updates:
     size = tree_lib.norm(updates, norm)
-    # Halves the exponent's range twice over: 1 / size may be subnormal.
+    # Divide in two steps, since 1 / size may be subnormal.
     scale = tree_lib.power_of_two(size)
     rest = jnp.where(size == 0, 1.0, size / scale)
 
@@ -70,9 +70,9 @@ def steepest(norm: types.Norm = 'l2') -> optax.GradientTransformation:
     \ell_2:\; g / \|g\|_2, \qquad \ell_\infty:\; \mathrm{sign}(g), \qquad
     \ell_1:\; \mathrm{sign}(g_j)\, e_j,\quad j = \arg\max_i |g_i|
 
-  with sign(0) = 0, and the lowest j in the order of flattening at a tie. As
-  elsewhere in optax the sign is the gradient's, and a negative learning rate
-  turns it to descent. Put it first::
+  with sign(0) = 0 and, at a tie, the first j in the order of flattening. As
+  elsewhere in optax, the result has the sign of the gradient, and a negative
+  learning rate turns it into descent. Put it first in the chain::
 
     optax.chain(
       steepest('linf'), optax.sgd(rate), project_budget(0.1, 'linf')
@@ -82,13 +82,13 @@ def steepest(norm: types.Norm = 'l2') -> optax.GradientTransformation:
   for ``l2`` and ``l1``.
 
   Args:
-    norm: ``'l2'``, ``'linf'`` or ``'l1'``: that of the step, not its dual.
+    norm: ``'l2'``, ``'linf'`` or ``'l1'``: the norm of the step, not its dual norm.
 
   Returns:
     A stateless transform. Updates keep their dtype.
 
   Raises:
-    ValueError: for another norm (``flips`` is none of a gradient).
+    ValueError: for any other norm (``flips`` is not a norm of gradients).
 
   Examples:
     >>> import jax.numpy as jnp
@@ -113,7 +113,7 @@ def _signs(updates: optax.Updates) -> optax.Updates:
 
 
 def _largest_entry(updates: optax.Updates) -> optax.Updates:
-  """Keeps the sign of the first entry of largest magnitude, zeroes the rest."""
+  """Keeps the sign of the first entry of largest magnitude, and zeroes the rest."""
   largest = tree_lib.norm(updates, 'linf')
   leaves, treedef = jax.tree.flatten(updates)
   num_entries = sum(leaf.size for leaf in leaves)

@@ -1,4 +1,4 @@
-"""How many weights change their quantised value: is training still binary?"""
+"""Measures how many weights change their quantised value in each step."""
 
 from __future__ import annotations
 
@@ -31,25 +31,26 @@ def flip_ratio(
 
   .. math:: \pi_t = \frac1n \sum_i 1[q(w_i + u_i) \ne q(w_i)]
 
-  Updates pass through unchanged. It ends the chain, since it reads the *final*
-  update, and is read by name from any optimizer's state::
+  Updates pass through unchanged. Put it at the end of the chain, since it reads the
+  *final* update. The ratio can be read by name from any optimizer's state::
 
     tx = optax.chain(optax.adam(1e-3), flip_ratio())
     ...
     optax.tree.get(state, 'flip_ratio')
 
-  In ``optax.masked`` the ratio is that of the leaves that are let through: put
-  the binary kernels there. (``optax.monitor`` cannot do this in a scan: up to
+  In ``optax.masked`` the ratio is that of the leaves that are let through, which
+  should be the binary kernels. (``optax.monitor`` cannot do this in a scan: up to
   optax 0.2.8 its state gains its entries at the first update.)
 
   Args:
-    quantize: elementwise, from a leaf to its quantised values; None for the sign
-      with sign(0) = +1.
+    quantize: an elementwise function from a leaf to its quantised values; None for
+      the sign with sign(0) = +1.
 
   Returns:
-    A transform whose ``update`` needs ``params``. What counts is what
-    ``optax.apply_updates`` stores. An empty tree has the ratio 0; a NaN weight
-    is positive to the sign, and unequal to itself under ``quantize``.
+    A transform whose ``update`` needs ``params``. Weights are compared as
+    ``optax.apply_updates`` stores them. An empty tree has the ratio 0. The default
+    sign takes a NaN weight as positive; where ``quantize`` returns NaN, the weight
+    counts as changed.
 
   Raises:
     ValueError: for parameters that are not floating, and an ``update`` without

@@ -1,4 +1,4 @@
-"""The leaves of an update and of the parameters it is for, side by side."""
+"""Pairs the leaves of an update with those of the parameters that it is for."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def pair(
 ) -> tuple[jax.tree_util.PyTreeDef, list[types.Array], list[types.Array]]:
   """Returns the structure of ``updates``, its leaves and those of ``params``.
 
-  What is added to the parameters is what the transform has seen: see
-  `_rounding.seal`.
+  The update's leaves are sealed, so that the values added to the parameters are
+  those that the transform has seen (see `_rounding.seal`).
 
   Raises:
     ValueError: without ``params``, or if they are not floating.
@@ -46,7 +46,7 @@ def check_floating(leaves: list) -> None:
 
 
 def apply(param: types.Array, update: types.Array) -> types.Array:
-  """Returns what ``optax.apply_updates`` will store."""
+  """Returns the parameter that ``optax.apply_updates`` will store."""
   dtype = jnp.result_type(jnp.float32, param, update)
   moved = param.astype(dtype) + update.astype(dtype)
   return _rounding.cast(moved, param.dtype)

@@ -1,4 +1,4 @@
-"""A budget of sign changes for each single step."""
+"""Limits the number of weights that change sign in a single step."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def limit_flips(
 ) -> optax.GradientTransformationExtraArgs:
   r"""Lets at most ``max_flips`` weights change sign in one step.
 
-  Of the weights that would flip, those that overshoot zero the furthest keep
-  their update, over the whole tree, at a tie the first in the order of
-  flattening; the others get none. With K the weights with the ``max_flips``
-  largest :math:`|w + u|` among those that flip,
+  Of all weights of the tree that would flip, those that overshoot zero the furthest
+  keep their update (at a tie, the first in the order of flattening); the others do
+  not move. With K the set of those weights that have the ``max_flips`` largest
+  :math:`|w + u|` among all that would flip,
 
   .. math::
     u_i \leftarrow \begin{cases}
@@ -46,16 +46,16 @@ def limit_flips(
   ``optax.MultiSteps`` and ``optax.apply_if_finite`` go around the whole chain.
 
   Args:
-    max_flips: how many, >= 0, rounded down; infinite for no limit. May be
-      traced, and swept by ``vmap``; a schedule goes through
+    max_flips: the largest number of flips, >= 0, rounded down; infinite for no limit.
+      May be traced, and swept by ``vmap``; a schedule goes through
       ``optax.inject_hyperparams(limit_flips)``, which rounds it to the dtype of
       the parameters.
 
   Returns:
     A transform whose ``update`` needs ``params``, and whose state counts the
     flips in ``spent``. Updates have the wider of the dtypes of update and
-    parameter, and are else returned bit for bit. What counts is what
-    ``optax.apply_updates`` stores. NaN is let through, and is no flip.
+    parameter, and are otherwise returned bit for bit. Flips are counted in what
+    ``optax.apply_updates`` stores. NaN passes, and does not count as a flip.
 
   Raises:
     ValueError: for a concrete ``max_flips`` that is negative or NaN, parameters

@@ -1,18 +1,19 @@
 r"""Euclidean projections of a parameter tree onto a ball around an anchor.
 
-With ``d = w - a``, the distance to the anchor, the nearest point of the ball of
-radius r is ``a + p``, where a ``d`` inside the ball gives ``p = d``, and else
+With ``d = w - a``, the difference from the anchor, the nearest point of the ball of
+radius r is ``a + p``, where ``p = d`` if ``d`` is inside the ball, and otherwise
 
 .. math::
   \ell_2:\; p = d\, r / \|d\|_2, \qquad
   \ell_\infty:\; p_i = \min(\max(d_i, -r), r), \qquad
   \ell_1:\; p_i = \mathrm{sign}(d_i) \max(|d_i| - \theta, 0)
 
-with the threshold :math:`\theta` at which :math:`\|p\|_1 = r`. The textbook
-finds it by sorting. Here Newton's method does, on the convex, piecewise linear
-:math:`f(\theta) = \sum_i \max(|d_i| - \theta, 0) - r`: started below the root
-it never passes it, each step needs one sum and one count, and because either f
-or the count at least halves at every step, a few dozen suffice for any input.
+with the threshold :math:`\theta` at which :math:`\|p\|_1 = r`. Textbooks find
+:math:`\theta` by sorting. Here Newton's method finds it, as the root of the convex,
+piecewise linear :math:`f(\theta) = \sum_i \max(|d_i| - \theta, 0) - r`. Started below
+the root, the method never passes it. Each step needs one sum and one count, and since
+either f or the count at least halves at every step, a few dozen steps suffice for any
+input.
 
 ``flips`` is a ball in the number of sign changes, and not convex. Its nearest
 point keeps the flips that overshoot zero the furthest; the k-th largest
@@ -41,37 +42,38 @@ def project(
 ) -> types.PyTree:
   r"""Returns the point of the budget's ball around ``anchor`` nearest to ``tree``.
 
-  - A point inside the ball is returned bit for bit, and so is, a second time,
-    a projected one.
+  - A point inside the ball is returned bit for bit, and so is a point that has been
+    projected before.
   - ``linf``: no entry is further than ``radius`` from the anchor, in exact
     arithmetic. ``l2``, ``l1``: the norm of the exact differences is at most
-    ``radius * (1 + 4 * eps)``, eps that of the dtype; in low precision mostly
-    less than ``radius``, as entries are rounded towards the anchor.
+    ``radius * (1 + 4 * eps)``, with the eps of the dtype; in low precision it is
+    mostly less than ``radius``, as entries are rounded towards the anchor.
   - ``flips``: at most ``floor(radius)`` entries have another sign than the
-    anchor's, with sign(0) = +1. Of the flipped ones those furthest from zero
-    are kept, at a tie the first in the order of flattening; the others are
-    put at the nearest number that has the anchor's sign: 0, or for a negative
-    anchor ``-finfo(dtype).tiny`` (what is nearer is flushed to 0 by XLA). All
-    entries that do not flip are left alone.
-  - Radius 0 returns the anchor (``flips``: without flips). A radius that is
-    not 0 should be above 1e-30 in float32: XLA flushes subnormal numbers.
-  - NaN stays: in its entry for ``linf`` and ``flips``, everywhere for ``l2`` and
-    ``l1``. Infinity is clipped by ``linf``, the largest overshoot for ``flips``,
-    and NaN everywhere for ``l2`` and ``l1``, as is a norm that overflows.
+    anchor's, with sign(0) = +1. Of the flipped entries, those furthest from zero
+    keep their value (at a tie, the first in the order of flattening); the others
+    become the nearest number that has the anchor's sign: 0, or for a negative
+    anchor ``-finfo(dtype).tiny`` (XLA flushes nearer numbers to 0). Entries that
+    do not flip are left alone.
+  - Radius 0 returns the anchor (for ``flips``, a point without flips). A radius that
+    is not 0 should be above 1e-30 in float32: XLA flushes subnormal numbers.
+  - NaN stays NaN in its entry for ``linf`` and ``flips``, and makes all entries NaN
+    for ``l2`` and ``l1``. Infinity is clipped by ``linf``, counts as the largest
+    overshoot for ``flips``, and makes all entries NaN for ``l2`` and ``l1``, as does
+    a norm that overflows.
 
-  The backward pass is the derivative, with the rounding taken for none. Over
-  all entries of all leaves only sums, counts and maxima are taken (no sort, no
-  gather), so leaves may be sharded.
+  The backward pass is the true derivative, as if nothing were rounded. Over all
+  entries of all leaves only sums, counts and maxima are taken (no sort, no gather),
+  so leaves may be sharded.
 
   Args:
     tree: floating arrays of any shape; may be empty.
-    anchor: a tree of the same structure and shapes, taken in the dtypes of
-      ``tree``. The caller chooses it: ``budget.anchor`` is not looked at.
-    budget: the ball. Its radius may be traced; then a negative one counts as
-      zero, and NaN gives NaN (``flips``: none). It is rounded down to float32.
+    anchor: a tree of the same structure and shapes, converted to the dtypes of
+      ``tree``. It is the centre of the ball; ``budget.anchor`` is ignored.
+    budget: the ball. Its radius may be traced; then a negative one counts as zero,
+      and NaN gives NaN (for ``flips``, no flips). It is rounded down to float32.
 
   Returns:
-    A tree as ``tree``.
+    A tree with the structure, shapes and dtypes of ``tree``.
 
   Raises:
     ValueError: for leaves that are not floating, an anchor that does not match,
@@ -94,7 +96,7 @@ def project(
 
 
 def check_leaves(leaves: list, anchors: list) -> None:
-  """Raises a ``ValueError`` unless all are floating and the shapes agree."""
+  """Raises a ``ValueError`` unless leaves are floating and shaped as their anchors."""
   _leaves.check_floating(leaves)
   for x, a in zip(leaves, anchors, strict=True):
     if jnp.shape(x) != jnp.shape(a):
@@ -129,10 +131,11 @@ def _differences(
 
 
 def _slack(radius: types.Array) -> tuple[types.Array, types.Array]:
-  """Returns the radius to aim at, and the computed norm that counts as inside.
+  """Returns the radius to aim at, and the largest computed norm that counts as inside.
 
-  A computed norm is off by up to 1.5 eps. The gap makes projecting twice the
-  same as projecting once; both ends leave the exact norm below 1 + 4 eps.
+  A computed norm is off by up to 1.5 eps. The gap between the two makes projecting
+  twice the same as projecting once; with either, the exact norm stays below
+  ``radius * (1 + 4 * eps)``.
   """
   eps = jnp.finfo(radius.dtype).eps
   return radius * (1 - 2 * eps), radius * (1 + eps)
@@ -168,13 +171,13 @@ def _project_l1(leaves, anchors, radius):
   size = tree_lib.norm(magnitudes, 'l1')
   aim, limit = _slack(radius)
   inside = size <= limit
-  # Counted from the largest magnitude down: a threshold near it, which keeps
-  # only a few entries, would lose all its digits counted from zero up.
+  # Count from the largest magnitude down: a threshold close to it, which keeps only
+  # a few entries, would lose all its digits if it were counted from zero up.
   scale = tree_lib.power_of_two(largest)
   depths = [(largest - magnitude) / scale for magnitude in magnitudes]
   depth = _l1_depth(depths, radius / scale)
   kept = [jnp.maximum(depth - below, 0.0) for below in depths]
-  # What rounding left over or short, in proportion.
+  # Rescale, since rounding leaves the norm of what is kept a little off the radius.
   kept_size = tree_lib.total(kept, jnp.minimum(depth, 4.0))
   factor = aim / jnp.where(kept_size > 0, kept_size, 1.0)
   factor = jnp.where(jnp.isfinite(size), factor, jnp.nan)
@@ -187,7 +190,8 @@ def _project_l1(leaves, anchors, radius):
 def _l1_depth(depths: _Leaves, radius: types.Array) -> types.Array:
   """Returns t with ``sum_i max(t - depth_i, 0) == radius``; depths are >= 0.
 
-  Newton's method from above; ``t <= radius`` as one of the depths is 0.
+  Newton's method finds t from above. It starts at the radius: ``t <= radius``, since
+  one of the depths is 0.
   """
   fixed, fixed_radius = jax.lax.stop_gradient((depths, radius))
 
@@ -201,7 +205,7 @@ def _l1_depth(depths: _Leaves, radius: types.Array) -> types.Array:
   def newton_step(carry):
     depth, previous_count, _ = carry
     count = tree_lib.count([d < depth for d in fixed])
-    # Waits for the count: XLA fuses the two sums to a loop four times slower.
+    # Wait for the count: XLA would fuse both sums into a loop four times slower.
     limit = jnp.where(count < 0, 0, depth)
     active = [d < limit for d in fixed]
     active_total = rough_total(_select(active, fixed))
@@ -243,10 +247,10 @@ def whole(number: types.Array, largest: int) -> types.Array:
 def furthest(
   leaves: _Leaves, candidates: _Leaves, max_kept: types.Array
 ) -> _Leaves:
-  """Marks the ``max_kept`` candidates of largest magnitude, first ones first.
+  """Marks the ``max_kept`` candidates of largest magnitude; at a tie, the first ones.
 
-  The bits of a positive float, read as an integer, are ordered as the float is.
-  What ties at the magnitude to reach is cut again, by its position.
+  The bits of positive floats, read as integers, are ordered as the floats are.
+  Entries that tie at the smallest magnitude to keep are cut again, by position.
   """
   dtype = jnp.result_type(jnp.float32, *leaves)
   integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
@@ -258,7 +262,7 @@ def furthest(
   threshold = _cut(keys, max_kept, jnp.iinfo(integer).bits - 1)
 
   num_entries = sum(x.size for x in leaves)
-  ranks, first = [], num_entries  # Counted down: the first has the highest.
+  ranks, first = [], num_entries  # The first entry has the highest rank.
   for key in keys:
     rank = jnp.arange(first, first - key.size, -1, dtype=jnp.int32)
     rank = jnp.where(key == threshold, rank.reshape(key.shape), -1)
@@ -269,16 +273,16 @@ def furthest(
 
 
 def _cut(keys: _Leaves, max_kept: types.Array, num_bits: int) -> types.Array:
-  """Returns the smallest key, or one below, that ``max_kept`` keys reach.
+  """Returns a threshold that ``max_kept`` keys reach, more only if they tie.
 
-  Found bit by bit, from the highest down, until exactly ``max_kept`` keys
-  reach it, or the bits are used up: then, for a tie, more keys do. Negative
-  keys never do.
+  The threshold is found bit by bit, from the highest bit down, until exactly
+  ``max_kept`` keys reach it or no bits are left; in the second case keys tie, and
+  more of them reach it. Negative keys never reach it.
 
   Args:
     keys: integer leaves.
-    max_kept: int32, how many keys are to reach the result.
-    num_bits: all keys have fewer bits, or as many.
+    max_kept: int32, how many keys should reach the threshold.
+    num_bits: a number of bits in which all keys fit.
   """
   dtype = keys[0].dtype if keys else jnp.dtype(jnp.int32)
 

@@ -1,11 +1,11 @@
 r"""Rounding that never leaves a ball.
 
-A projection is exact on paper; what is stored is rounded, and what an optimizer
-hands out is not the point but the update that leads to it, rounded again when
-it is added. So every result here is rounded *towards the anchor*: no component
-moves away from it, and neither can any norm of their difference.
+A projection is exact on paper, but what is stored is rounded; and an optimizer
+returns not the point but the update that leads to it, which is rounded again when
+it is added. So every result here is rounded *towards the anchor*: no component of
+the difference from it grows, and so neither does any norm of that difference.
 
-Compilers make three more traps. XLA keeps bfloat16 intermediates in float32
+Compilers set three more traps. XLA keeps bfloat16 intermediates in float32
 (`cast` rounds for good); it contracts ``p + a * b`` to a fused multiply-add,
 which is not the sum of the ``a * b`` that it returns (`seal` keeps them apart);
 and it flushes subnormal numbers to zero (so `nudge` never leaves zero for one).
@@ -41,14 +41,14 @@ def cast(x: types.Array, dtype: np.dtype) -> types.Array:
 def seal(x: types.Array) -> types.Array:
   """Returns ``x``, behind a select that no multiply-add is fused across.
 
-  An ``optimization_barrier`` does not do: in jaxlib 0.10 the CPU compiler
-  drops it before LLVM contracts.
+  An ``optimization_barrier`` is not enough: in jaxlib 0.10 the CPU compiler drops
+  it before LLVM contracts multiplications and additions.
   """
   return jnp.where(jnp.isnan(x), jnp.nan, x)
 
 
 def nudge(x: types.Array, upward: types.Array) -> types.Array:
-  """Returns the float next to ``x``; next to zero, the smallest not flushed.
+  """Returns the float next to ``x``; next to zero, the smallest that is not flushed.
 
   The derivative is that of the identity.
 
@@ -67,14 +67,15 @@ def nudge(x: types.Array, upward: types.Array) -> types.Array:
   half = x.dtype == jnp.float16
   tiny = info.smallest_subnormal if half else info.smallest_normal
   moved = jnp.where(fixed == 0, jnp.where(upward, tiny, -tiny), moved)
-  zero = jnp.where(jnp.isfinite(x), x - fixed, 0)  # Has the derivative one.
+  zero = jnp.where(jnp.isfinite(x), x - fixed, 0)  # Its derivative is 1.
   return (moved + zero).astype(x.dtype)
 
 
 def lower_radius(radius: types.Scalar, dtype: np.dtype) -> types.Array:
   """Returns ``radius`` as a ``dtype`` scalar, rounded down and not negative.
 
-  0.1 is not a float32; the float32 nearest to it lies outside the ball.
+  For example, 0.1 is not a float32, and the float32 nearest to it is larger: it
+  lies outside the ball.
   """
   if np.ndim(radius):
     raise types.BadInput(
@@ -96,10 +97,10 @@ def lower_radius(radius: types.Scalar, dtype: np.dtype) -> types.Array:
 
 
 def move(anchor: types.Array, step: types.Array) -> types.Array:
-  """Returns ``anchor + step`` in the anchor's dtype, rounded to the anchor.
+  """Returns ``anchor + step`` in the anchor's dtype, rounded towards the anchor.
 
-  ``|result - anchor| <= |step|``, to half a unit of ``step`` where ``result``
-  is not within a factor of two of the anchor.
+  It holds that ``|result - anchor| <= |step|``, up to half a unit in the last place
+  of ``step`` where ``result`` is not within a factor of two of the anchor.
 
   Args:
     anchor: floating, any shape.
@@ -117,8 +118,8 @@ def interval(
 ) -> tuple[types.Array, types.Array]:
   """Returns the outermost floats ``low, high`` within ``radius`` of ``anchor``.
 
-  Exact: ``low`` and ``high`` are in the ball, and their neighbours are not (but
-  for subnormal numbers, which count as zero).
+  The result is exact: ``low`` and ``high`` are in the ball, and the next floats
+  beyond them are not (except for subnormal numbers, which count as zero).
 
   Args:
     anchor: floating, any shape.
@@ -132,7 +133,7 @@ def _sum_downwards(x: types.Array, radius: types.Array) -> types.Array:
   """Returns the largest float of the dtype of ``x`` that is <= x + radius."""
   wide = x.astype(radius.dtype)
   nearest = wide + radius
-  # Knuth's error of a sum: x + radius = nearest + error, without rounding.
+  # Knuth's error of a sum: x + radius = nearest + error holds exactly.
   back = nearest - wide
   error = (wide - (nearest - back)) + (radius - back)
   overflow = jnp.isinf(nearest) & jnp.isfinite(radius)
@@ -152,10 +153,10 @@ def solve(
   r"""Returns the update that leads from ``params`` to ``target``, or just short.
 
   ``fl(params + fl(target - params))`` may miss ``target`` by an ulp. Let
-  ``u = fl(target - params)``. Where ``u <= target - params``, the sum, rounding
-  being monotone, is ``<= target``; where it is greater, the float below ``u``
-  is not. So one step of ``u`` is enough not to pass ``target``; and if
-  ``params`` had not passed it, the result lies between the two.
+  ``u = fl(target - params)``. Where ``u <= target - params``, the rounded sum is
+  ``<= target``, since rounding is monotone. Where ``u`` is greater, the float below
+  ``u`` is not. So moving ``u`` by one float is enough for not passing ``target``; and
+  if ``params`` had not passed it, the result lies between the two.
 
   Args:
     params: floating, any shape.
@@ -180,12 +181,12 @@ def reach(
   target: types.Array,
   side: types.Array,
 ) -> types.Array:
-  """Returns the update that leads to ``target``, unchanged if it does.
+  """Returns the update that leads to ``target``: ``update`` itself if it does.
 
   Args:
     params: floating, any shape.
-    update: what was proposed, same shape.
-    point: where it leads.
+    update: the proposed update, same shape.
+    point: where ``update`` leads.
     target: where to go; shape and dtype of ``params``.
     side: see `solve`.
   """

@@ -175,7 +175,7 @@ class TestLock:
       raise OSError(errno.ENOLCK, 'No locks available')
 
     monkeypatch.setattr(lock.fcntl, 'flock', flock)
-    monkeypatch.setattr(lock, '_PATIENCE', 1)
+    monkeypatch.setattr(lock, '_ATTEMPTS', 1)
     record = json.dumps({'pid': pid, 'host': host})
     (tmp_path / lock.NAME).write_text(record)
     if taken:

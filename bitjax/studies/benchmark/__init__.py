@@ -1,4 +1,4 @@
-"""How fast the parts are, as ratios within one run."""
+"""A benchmark of the library's parts, as ratios within one run."""
 
 from bitjax.studies.benchmark.study import STUDY
 

@@ -1,4 +1,4 @@
-"""What an attached estimator costs beyond one function fused by hand."""
+"""Measures what an attached estimator costs beyond a function fused by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ['overheads']
 
 
 def _by_hand():
-  """Backward rules at progress 1 as one would write them into a fused kernel."""
+  """Returns backward rules at progress 1, written as for a kernel fused by hand."""
   size, tanh = jnp.abs, jnp.tanh
   return {
     'identity': lambda g, x: g,
@@ -53,11 +53,13 @@ def _by_hand():
 
 
 def overheads(size: int, turns: int) -> dict[str, float]:
-  """Forward and backward of sign with each estimator, over one fused function.
+  """Returns the time of sign with each estimator over that of one fused function.
+
+  Both compute a forward and a backward pass.
 
   Args:
     size: rows and columns of the weights.
-    turns: of each contestant.
+    turns: timed turns of each contestant.
   """
   key = jax.random.key(0)
   x, g = jax.random.normal(key, (2, size, size))
@@ -76,7 +78,7 @@ def overheads(size: int, turns: int) -> dict[str, float]:
     def fused(x, g, rule=rule):
       return jnp.where(x >= 0, 1.0, -1.0), rule(g, x)
 
-    # What is compared must be the same function.
+    # Times are comparable only if both compute the same function.
     for ours, theirs in zip(attached(quantize, x, g), fused(x, g), strict=True):
       np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
     seconds = race.race(

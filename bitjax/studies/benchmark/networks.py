@@ -1,4 +1,4 @@
-"""What a training step of a convolutional network costs: its update included."""
+"""Measures a training step of a convolutional network, its update included."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from bitjax.studies.benchmark import race
 
 __all__ = ['resnet_step']
 
-_CHUNK = 5  # Steps of one program, as trainings have them.
+_CHUNK = 5  # Steps in one program; training, too, runs several in each.
 
 
 def resnet_step(
   num_images: int, stages: tuple[int, ...], gemm: int, turns: int
 ) -> dict[str, float]:
-  """Times steps of a ResNet for CIFAR, float32, momentum SGD.
+  """Times training steps of a ResNet for CIFAR, in float32 with momentum SGD.
 
   Args:
-    num_images: of a batch, 32 x 32 x 3.
+    num_images: images in a batch, each 32 x 32 x 3.
     stages: blocks of each stage, of 16, 32, 64, ... channels.
     gemm: size of the square matrix product that stands for the peak.
-    turns: of each contestant.
+    turns: timed turns of each contestant.
 
   Returns:
-    Its FLOP/s (three times those of a forward pass) over those of the matrix
-    product; its time over that of XLA's own convolutions (programs of a single
-    step: those are much slower in loops); and the time of one with binary weights
-    and activations, with Bi-Real's shortcuts, over that of full precision.
+    Three ratios: the FLOP/s of a full-precision step, counted as three forward
+    passes, over those of the matrix product; its time over that with XLA's own
+    convolutions (in programs of a single step, as those are much slower in loops);
+    and the time of a step with binary weights and activations, with Bi-Real's
+    shortcuts, over that of full precision.
   """
   widths = tuple(16 * 2**stage for stage in range(len(stages)))
   images = jax.random.normal(jax.random.key(0), (num_images, 32, 32, 3))
@@ -80,7 +81,7 @@ def resnet_step(
 def _training(
   model: nn.ResNet, images: jax.Array, num_steps: int
 ) -> Callable[[], Any]:
-  """Some steps from the same start, compiled."""
+  """Compiles training steps and returns a function that runs them from one start."""
   labels = jnp.arange(images.shape[0]) % 10
   tx = optax.sgd(0.1, momentum=0.9)
 

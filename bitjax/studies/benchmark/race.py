@@ -1,4 +1,4 @@
-"""How the benchmark times things: contestants take turns, on one synthetic problem.
+"""Times contestants that take turns, and poses a synthetic problem to them.
 
 A machine that slows down slows all contestants, so their ratios stay the same.
 """
@@ -25,11 +25,13 @@ __all__ = ['problem', 'race']
 def race(
   contestants: Mapping[str, Callable[[], Any]], turns: int
 ) -> dict[str, float]:
-  """Median seconds of each, taking turns, after one turn that does not count.
+  """Returns the median seconds of each contestant; they take turns.
+
+  A first turn of each, which may compile, does not count.
 
   Args:
-    contestants: name -> what is timed, until its arrays are ready.
-    turns: that count.
+    contestants: name -> the function to time, until the arrays it returns are ready.
+    turns: the turns that count.
   """
   times: dict[str, list[float]] = {name: [] for name in contestants}
   for turn in range(turns + 1):
@@ -47,16 +49,17 @@ def problem(
   network: str,
   layer: str = 'Dense_0',
 ) -> tuple[scans.LayerView, int, int]:
-  """One layer of a network on one synthetic batch.
+  """Returns one layer of a network on one synthetic batch, and its FLOPs.
 
   Args:
-    batch_size: examples.
+    batch_size: examples in the batch.
     hidden: units of the hidden layers.
     network: its name, as in the studies.
     layer: the layer's name.
 
   Returns:
-    The view, and the FLOPs of a forward pass: of the first layer, and of the rest.
+    The layer's view, and the FLOPs of a forward pass through the first layer and
+    through the rest of the network.
   """
   config = toy.Config(
     dataset='synthetic', batch_size=(batch_size,), hidden=hidden

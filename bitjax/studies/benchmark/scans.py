@@ -1,4 +1,4 @@
-"""What exact scans cost, in forward passes of the same network on the same batch."""
+"""Measures exact scans in forward passes of the same network on the same batch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ __all__ = [
   'scaling',
 ]
 
-RANGE = (1e-5, 1e-1)  # Of the learning rates.
-STEP = 0.01  # Of full-precision weights.
+RANGE = (1e-5, 1e-1)  # The lowest and the highest learning rate.
+STEP = 0.01  # How far a move takes a full-precision weight.
 
-# The case -> its network, and whether the direction has l2 norm 1 or linf norm 1.
+# Case -> its network, and the norm in which the direction has length 1.
 _LINES = {
   'binary, l2': ('binary', 'l2'),
   'binary, linf': ('binary', 'linf'),
   'full precision': ('full_precision', 'l2'),
 }
+# Case -> its network, and the step of its moves (None where moves are flips).
 _FLIPS = {
   'binary': ('binary', None),
   'binary weights, ReLU': ('binary_weights', None),
@@ -45,14 +46,14 @@ def line_scan(
   num_timed: int,
   turns: int,
 ) -> dict[str, float]:
-  """Forward passes of a scan (brute force: of a point of it).
+  """Returns how many forward passes a scan costs; by brute force, each of its points.
 
   Args:
-    batch_size: examples.
+    batch_size: examples in the batch.
     hidden: units of the hidden layers.
     num_rates: points of the scan.
     num_timed: points of the scan that is timed by brute force.
-    turns: of each contestant.
+    turns: timed turns of each contestant.
   """
   found = {}
   for case, (network, norm) in _LINES.items():
@@ -72,12 +73,12 @@ def line_scan(
 def flip_gains(
   batch_size: int, hidden: tuple[int, ...], turns: int
 ) -> dict[str, float]:
-  """Forward passes for the gains of all moves of the first layer.
+  """Returns how many forward passes the gains of all moves of the first layer cost.
 
   Args:
-    batch_size: examples.
+    batch_size: examples in the batch.
     hidden: units of the hidden layers.
-    turns: of each contestant.
+    turns: timed turns of each contestant.
   """
   found = {}
   for case, (network, step) in _FLIPS.items():
@@ -91,18 +92,18 @@ def flip_gains(
 def scaling(
   batch_size: int, hidden: tuple[int, ...], turns: int, *, num_flips: int = 64
 ) -> dict[str, float]:
-  """How the cost of binary flip gains grows, and what one flip of a descent costs.
+  """Measures how the cost of binary flip gains grows, and one flip of a descent.
 
   Args:
-    batch_size: examples.
+    batch_size: examples in the batch.
     hidden: units of the hidden layers.
-    turns: of each contestant.
-    num_flips: flips of a descent.
+    turns: timed turns of each contestant.
+    num_flips: flips of the longer one of two descents.
 
   Returns:
-    Ratios of times: of a batch four times as large, per example; of a layer with
-    four times as many units, per unit; of a layer with three more before it and the
-    same behind it. And the forward passes of a flip.
+    Ratios of times: for a batch four times as large, per example; for a layer with
+    four times as many units, per unit; for a layer with three more layers before it
+    and the same ones behind it. And how many forward passes a flip costs.
   """
   first, *rest = hidden
   quarter = max(first // 4, 1)
@@ -143,7 +144,7 @@ def scaling(
 
 
 def _line(batch_size, hidden, network, norm):
-  """A view, and the direction of its gradient."""
+  """Returns a view, and its gradient scaled to length 1 in a norm."""
   view, _, _ = race.problem(batch_size, hidden, network)
   gradient = _gradient(view)
   size = {'l2': jnp.linalg.norm, 'linf': lambda g: jnp.max(jnp.abs(g))}[norm]
@@ -170,7 +171,7 @@ _scan = jax.jit(_scan_losses, static_argnames=('path',))
 def _passes(
   view: scans.LayerView, scan: Callable[[scans.LayerView], Any], turns: int
 ) -> float:
-  """Time of a scan over that of a forward pass, in turns."""
+  """Returns the time of a scan over that of a forward pass; they take turns."""
   seconds = race.race(
     {'forward': lambda: [_forward(view) for _ in range(8)],
      'scan': lambda: scan(view)},
@@ -182,17 +183,17 @@ def _passes(
 def peak_memory(
   batch_size: int, hidden: tuple[int, ...], num_rates: int, num_timed: int
 ) -> dict[str, float]:
-  """The most that line scans, and flip gains, need of a process, in GiB.
+  """Returns the peak memory of line scans, and that of flip gains, in GiB.
 
   Args:
-    batch_size: examples.
+    batch_size: examples in the batch.
     hidden: units of the hidden layers.
     num_rates: points of the scan.
-    num_timed: points of the part of it that is run by brute force.
+    num_timed: points of the part of the scan that runs by brute force.
   """
   found = {}
   for kind in ('line scan', 'flip gains'):
-    # In a process of its own, which has held nothing else.
+    # Each kind has a process of its own, as a peak includes all that ran before.
     program = (
       'from bitjax.studies.benchmark import scans; scans.report_memory'
       f'{(kind, batch_size, hidden, num_rates, num_timed)}'
@@ -210,14 +211,14 @@ def report_memory(
   num_rates: int,
   num_timed: int,
 ) -> None:
-  """Prints the most that any scan of a kind needs of this process, in GiB.
+  """Prints the most memory that any scan of a kind needs in this process, in GiB.
 
   Args:
     kind: ``'line scan'`` or ``'flip gains'``.
-    batch_size: examples.
+    batch_size: examples in the batch.
     hidden: units of the hidden layers.
     num_rates: points of a line scan.
-    num_timed: points of the part of it that is run by brute force.
+    num_timed: points of the part of the scan that runs by brute force.
   """
   needed = 0
   if kind == 'flip gains':
@@ -229,7 +230,8 @@ def report_memory(
     for network, norm in _LINES.values():
       view, direction = _line(batch_size, hidden, network, norm)
       jax.block_until_ready(_scan(view, direction, rates))
-    # The last again by brute force: what all of it would hold, and a part of it.
+    # The last case, by brute force: the compiler tells what all of it would hold,
+    # and only a part of it runs.
     whole = _scan.lower(view, direction, rates, 'brute_force').compile()
     analysis: Any = whole.memory_analysis()
     needed = analysis.argument_size_in_bytes + analysis.output_size_in_bytes

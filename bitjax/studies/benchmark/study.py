@@ -1,10 +1,10 @@
 r"""How fast the parts are, as ratios within one run.
 
-The toy network 784-256-256-10 at batch 8192, on synthetic images, and steps of a
-ResNet-20 at batch 128. Everything is
-compared with what the same machine does in the same minute: the peak of its matrix
-product, one plain forward pass, the import of the libraries underneath. Contestants
-take turns; medians are reported, compilation apart. About ten minutes on two CPU
+It times the toy network 784-256-256-10 at batch 8192, on synthetic images, and
+training steps of a ResNet-20 at batch 128. Everything is compared with what the
+same machine does in the same minute: the peak of its matrix product, one plain
+forward pass, the import of the libraries underneath. Contestants take turns;
+medians are reported, without compilation. It takes about ten minutes on two CPU
 cores, which should have nothing else to do:
 
   python -m experiments.benchmark
@@ -33,7 +33,7 @@ __all__ = ['PRESETS', 'STUDY', 'TARGETS', 'Config', 'plot', 'run', 'verdicts']
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   batch_size: int = cli.flag(8192, 'Examples in a batch.', minimum=1)
   hidden: tuple[int, ...] = cli.flag(
@@ -137,7 +137,7 @@ def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
 
 
 def plot(results: xarray.Dataset) -> figure.Figure:
-  """Each measurement relative to its target."""
+  """Draws each measurement relative to its target."""
   return targets.bars(TARGETS, results)
 
 

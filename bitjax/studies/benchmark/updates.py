@@ -1,4 +1,4 @@
-"""What updates inside a budget cost: descents, projections, and the import of bitjax."""
+"""Measures updates inside a budget, projections, and the import of bitjax."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def multi_step(
   num_lanes: int = 2,
   num_steps: int = 5,
 ) -> dict[str, float]:
-  """Achieved model FLOP/s of a sweep, over those of a matrix product.
+  """Returns the model FLOP/s that a sweep achieves, over those of a matrix product.
 
   Args:
-    batch_size: examples.
+    batch_size: examples in the batch.
     hidden: units of the hidden layers.
     gemm: size of the square matrix product that stands for the peak.
-    turns: of each contestant.
+    turns: timed turns of each contestant.
     num_lanes: learning rates of the sweep.
     num_steps: updates of each.
   """
@@ -52,7 +52,8 @@ def multi_step(
   for network in ('full_precision', 'binary'):
     view, first, rest = race.problem(batch_size, hidden, network)
     name = f'multi-step, {network.replace("_", " ")}'
-    # Forward; backward through the rest to the layer, and to its kernel.
+    # An update costs a forward pass, a backward pass through the rest, and the
+    # kernel's gradient; the loss after the last update costs one more forward pass.
     flops[name] = num_lanes * (num_steps * 2 * (first + rest) + (first + rest))
     contestants[name] = _descent(view, num_lanes, num_steps)
   seconds = race.race(contestants, turns)
@@ -79,7 +80,7 @@ def _descent(view, num_lanes, num_steps):
 
 
 def projections(turns: int = 20) -> dict[str, float]:
-  """Milliseconds to project 784 x 256 weights, one lane at a time."""
+  """Returns the milliseconds to project one lane of 784 x 256 weights, by norm."""
   key = jax.random.key(0)
   kernel = jax.random.uniform(key, (784, 256), minval=-0.076, maxval=0.076)
   moved = kernel + 0.05 * jax.random.normal(jax.random.key(1), kernel.shape)
@@ -100,7 +101,7 @@ def projections(turns: int = 20) -> dict[str, float]:
 
 
 def import_ratio(turns: int) -> float:
-  """Time to import bitjax, over that of what it stands on."""
+  """Returns the time to import bitjax over that to import what it depends on."""
 
   def importing(modules):
     command = [sys.executable, '-c', f'import {modules}']

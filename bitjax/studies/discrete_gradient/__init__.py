@@ -1,4 +1,4 @@
-"""In what sense the discrete gradient bounds the straight-through estimator."""
+"""A study of whether the discrete gradient bounds the straight-through estimator."""
 
 from bitjax.studies.discrete_gradient.study import STUDY
 

@@ -1,12 +1,13 @@
-r"""The arms of the study: each is one sweep over seeds and states, and all report alike.
+r"""Declares and runs the arms of the study, each of which is one sweep.
 
-Every arm starts at the same kernel, stays in the same ball, and reports losses on A,
-which it may look at, and on B, which it may not, along an axis of its own: the moves
-made so far, the rounds, the learning rates, the steps. An arm that spends the whole
-ball is the last entry of that axis.
+All arms report alike. Each starts at the same kernel, stays in the same ball, and
+reports losses on A, which it may look at, and on B, which it may not. The losses lie
+along an axis of its own: the moves made so far, the rounds, the learning rates or the
+steps. Where an arm spends the whole budget, it does so in the last entry of its axis.
 
-Moves are those of the first layer, or of all layers together in one ball (but for
-`coordinate`, whose every move would there cost a forward pass).
+An arm moves the weights of the first layer, or of all layers together in one ball.
+Only `coordinate` is confined to the first layer, because in all layers each of its
+moves would cost a forward pass.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = [
 
 Axes = Mapping[str, Sequence[Any]]
 
-CHUNK = 10  # Lanes between two saves.
+CHUNK = 10  # Lanes that are saved together, as one chunk.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +50,15 @@ class Arm:
   """One sweep of the study.
 
   Attributes:
-    name: prefix of the arm's results.
-    search: one of `toy.searches`.
+    name: prefix of the names of the arm's results.
+    search: a function of `toy.searches`.
     static: axes of static values, such as balls and layers.
     axis: the axis along which losses are read, with its labels; empty for none.
-    own: axes over which the search itself runs, with their labels.
+    own: further axes, over which the search itself runs, with their labels.
     once: outputs that do not vary along ``axis``.
-    outputs: outputs that do.
+    outputs: outputs that vary along ``axis``.
     lanes: axes of traced values, besides states and seeds.
-    options: further arguments of the search.
+    options: further keyword arguments of the search.
   """
 
   name: str
@@ -74,16 +75,17 @@ class Arm:
 def collect(
   networks: toy.States, sweep: sweeps.Sweep, arms: Sequence[Arm]
 ) -> xarray.Dataset:
-  """Runs the arms and puts their results together.
+  """Runs the arms and merges their results into one dataset.
 
   Args:
-    networks: of all seeds, in all states.
+    networks: the networks of all seeds, in all states.
     sweep: runs the sweeps.
-    arms: what to run.
+    arms: the arms to run.
 
   Returns:
-    Variables ``<arm>_search``, ``<arm>_holdout`` in nats, over (static axes, state,
-    seed, what the arm varies, its axis), and what else an arm reports.
+    A dataset with the losses ``<arm>_search`` and ``<arm>_holdout`` in nats, over
+    (the arm's static axes, state, seed, its lanes, its own axes, its axis), and with
+    whatever else an arm reports.
   """
   import xarray
 
@@ -106,7 +108,7 @@ def collect(
     names = {name: f'{arm.name}_{name}' for name in found.data_vars}
     results.append(found.rename(names))
   merged = xarray.merge(results, join='outer', combine_attrs='drop')
-  # A merge sorts the labels of arms that differ in them.
+  # Where arms differ in their labels, an outer merge sorts these.
   layers = next(arm.static['layers'] for arm in arms if 'layers' in arm.static)
   merged = networks.label(merged.reindex(layers=list(layers)))
   examples = len(networks.problems.dataset.labels)
@@ -114,10 +116,12 @@ def collect(
 
 
 def discrete(problems: toy.Problems, cells: Axes) -> Arm:
-  """The best single moves, all at once, for every signal and ranking.
+  """Returns the arm that makes the best single moves all at once.
+
+  It does so for every signal and ranking.
 
   Args:
-    problems: those of all seeds.
+    problems: the toy problems of all seeds.
     cells: static axes ``ball`` and ``layers``.
   """
   prefixes = _prefixes(problems, cells['layers'])
@@ -138,16 +142,16 @@ def rounds(
   rankings: Sequence[str],
   num_rounds: Sequence[int],
 ) -> Arm:
-  """The best single moves in rounds that score again.
+  """Returns the arm that makes the best single moves in rounds.
 
-  Signals that do not look at the loss have nothing to score again; they show what
-  rounds do to the budget.
+  Each round scores all moves again. Signals that do not depend on the loss gain no
+  information by that; they show what rounds by themselves do to the budget.
 
   Args:
     cells: static axes ``ball`` and ``layers``.
     signals: some of `searches.SIGNALS`.
     rankings: some of `searches.RANKINGS`, in that order.
-    num_rounds: numbers of rounds.
+    num_rounds: the numbers of rounds to compare.
   """
   return Arm(
     'rounds',
@@ -166,7 +170,7 @@ def rounds(
 
 
 def ste(cells: Axes, rates: Sequence[float]) -> Arm:
-  """One scanned step along every direction.
+  """Returns the arm that scans learning rates of one step along each direction.
 
   Args:
     cells: static axes ``ball`` and ``layers``.
@@ -188,13 +192,13 @@ def multi(
   step_sizes: Sequence[float],
   num_steps: int,
 ) -> Arm:
-  """Several steps of STE, projected.
+  """Returns the arm that takes several steps of STE, projected onto the ball.
 
   Args:
     cells: static axes ``ball`` and ``layers``.
     optimizers: some of `toy.OPTIMIZERS`.
     step_sizes: learning rates, as fractions of `descent.reach`.
-    num_steps: updates.
+    num_steps: number of updates.
   """
   return Arm(
     'multi',
@@ -207,7 +211,9 @@ def multi(
 
 
 def coordinate(cells: Axes, num_candidates: int) -> Arm:
-  """One move of the first layer after another, each if it helps.
+  """Returns the arm that tries moves of the first layer one by one.
+
+  A move is kept if it lowers the loss and the budget pays for it.
 
   Args:
     cells: static axes ``ball`` and ``layers``.
@@ -225,7 +231,11 @@ def coordinate(cells: Axes, num_candidates: int) -> Arm:
 
 
 def random(cells: Axes) -> Arm:
-  """Random points of the ball; ``cells`` are static axes ``ball`` and ``layers``."""
+  """Returns the arm that visits random points of the ball.
+
+  Args:
+    cells: static axes ``ball`` and ``layers``.
+  """
   return Arm(
     'random',
     searches.random,
@@ -235,7 +245,9 @@ def random(cells: Axes) -> Arm:
 
 
 def reliability(batch_sizes: Sequence[int]) -> Arm:
-  """How gains on A agree with those on B, and with what STE predicts.
+  """Returns the arm that measures how well promised gains on A and B agree.
+
+  The promises are exact gains and STE's linear prediction; see `searches.PAIRS`.
 
   Args:
     batch_sizes: examples in A, and in B.
@@ -250,7 +262,7 @@ def reliability(batch_sizes: Sequence[int]) -> Arm:
 
 
 def _prefixes(problems: toy.Problems, layers: Sequence[str]) -> list[int]:
-  """0, 1, 2, 4, ... moves, and at last all of them."""
+  """Returns 0, 1, 2, 4, ... and last the number of all moves of the largest layer."""
   first = problems.config.seeds[0]
   sizes = []
   for name in layers:

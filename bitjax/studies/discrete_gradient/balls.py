@@ -1,9 +1,9 @@
-"""What the ball decides: exact gains against STE's step and its linear prediction.
+"""Compares exact gains with STE's step and its linear prediction in every ball.
 
-In each ball moves are ranked as its norm asks (`discrete_reads.own_ranking`), and STE
-steps along its gradient or along the gradient's sign. Each finding is a table over all
-balls, layers and states, with one verdict for each cell; the intervals of a table hold
-for all of its cells at once, batch by batch.
+In each ball, moves are ranked as its norm asks (`outcomes.own_ranking`), and STE steps
+along its gradient or along the gradient's sign. A finding is a table over all balls,
+layers and states, with one verdict for each cell. If it is about one batch, there is
+a table for each; the intervals of a table hold for all its cells at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
-from bitjax.studies.discrete_gradient import outcomes as reads
+from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -25,52 +25,54 @@ __all__ = ['judge', 'lost', 'signals', 'steps']
 OPPONENTS = searches.DIRECTIONS[:2]
 
 
-def steps(results: xarray.Dataset) -> reads.Verdicts:
-  """N3: exact gains against one step of STE, in every ball.
+def steps(results: xarray.Dataset) -> outcomes.Verdicts:
+  """Judges N3 in every ball: do exact gains beat one step of STE?
 
   Args:
-    results: of `arms.collect`.
+    results: the results of `arms.collect`.
   """
 
   def cells(batch, where, ranking):
-    name, protocol = reads.BATCHES[batch], reads.PROTOCOLS[batch]
-    found = reads.step(results, protocol, batch, where, 'exact', ranking)
+    name, protocol = outcomes.BATCHES[batch], outcomes.PROTOCOLS[batch]
+    found = outcomes.step(results, protocol, batch, where, 'exact', ranking)
     details = _spent(results, where, ranking)
     for direction in OPPONENTS:
-      ste = reads.reached(
+      ste = outcomes.reached(
         results, 'ste', protocol, batch, **where, direction=direction
       )
       yield contrasts.Cell(
         f'N3 ball, {name}, {direction}',
-        f'{reads.title(where)}: exact gains ({ranking}) reach a lower loss '
+        f'{outcomes.title(where)}: exact gains ({ranking}) reach a lower loss '
         f'on {name} than one step of STE along its {direction}.',
-        reads.ratio(ste, found),
+        outcomes.ratio(ste, found),
         details,
       )
 
   return _tables(results, cells)
 
 
-def signals(results: xarray.Dataset) -> reads.Verdicts:
-  """Exact gains against STE's linear prediction, each stopped where it should be.
+def signals(results: xarray.Dataset) -> outcomes.Verdicts:
+  """Judges in every ball whether exact gains are a better signal than STE's prediction.
+
+  Each signal stops at the number of moves that the protocol of the batch chooses.
 
   Args:
-    results: of `arms.collect`.
+    results: the results of `arms.collect`.
   """
 
   def cells(batch, where, ranking):
-    name, protocol = reads.BATCHES[batch], reads.PROTOCOLS[batch]
+    name, protocol = outcomes.BATCHES[batch], outcomes.PROTOCOLS[batch]
     losses = {
-      signal: reads.step(results, protocol, batch, where, signal, ranking)
+      signal: outcomes.step(results, protocol, batch, where, signal, ranking)
       for signal in searches.SIGNALS
     }
     yield contrasts.Cell(
       f'N3 ball, {name}, signal',
-      f'{reads.title(where)}: exact gains ({ranking}) reach a lower loss on '
+      f'{outcomes.title(where)}: exact gains ({ranking}) reach a lower loss on '
       f"{name} than STE's linear prediction as a signal.",
-      reads.ratio(losses['linear'], losses['exact']),
+      outcomes.ratio(losses['linear'], losses['exact']),
       {
-        f'decrease, {signal}': reads.fall(results, batch, where, loss).mean()
+        f'decrease, {signal}': outcomes.fall(results, batch, where, loss).mean()
         for signal, loss in losses.items()
       },
     )
@@ -78,27 +80,30 @@ def signals(results: xarray.Dataset) -> reads.Verdicts:
   return _tables(results, cells)
 
 
-def lost(results: xarray.Dataset) -> reads.Verdicts:
-  """Overfitting: what of the best step on A is lost on B, in every ball.
+def lost(results: xarray.Dataset) -> outcomes.Verdicts:
+  """Judges overfitting in every ball: what share of the decrease on A is lost on B?
+
+  The step is the one that is best on A.
 
   Args:
-    results: of `arms.collect`.
+    results: the results of `arms.collect`.
   """
   cells = []
   for where, ranking in _rows(results):
     for signal in searches.SCORED:
       options = where | {'signal': signal, 'ranking': ranking}
-      best = reads.chosen(results, 'discrete', 'oracle', **options)
+      best = outcomes.chosen(results, 'discrete', 'oracle', **options)
       made = results['discrete_moves'].sel(options)
-      moves = np.minimum(best.prefix, made)  # Prefixes go on beyond the last.
+      # Prefixes may exceed the number of moves that were made.
+      moves = np.minimum(best.prefix, made)
       falls = {
-        name: reads.fall(results, batch, where, best[batch])
-        for batch, name in reads.BATCHES.items()
+        name: outcomes.fall(results, batch, where, best[batch])
+        for batch, name in outcomes.BATCHES.items()
       }
       cells.append(
         contrasts.Cell(
           f'N3 ball, lost on B, {signal}',
-          f'{reads.title(where)}: of what the best step on A saves there, '
+          f'{outcomes.title(where)}: of what the best step on A saves there, '
           f'{searches.label(signal, ranking)} loses some on B.',
           (falls['A'] - falls['B']) / falls['A'].mean(),
           {f'decrease on {name}': found.mean() for name, found in falls.items()}
@@ -110,31 +115,32 @@ def lost(results: xarray.Dataset) -> reads.Verdicts:
   )
 
 
-def judge(results: xarray.Dataset) -> reads.Verdicts:
-  """All tables."""
+def judge(results: xarray.Dataset) -> outcomes.Verdicts:
+  """Yields the verdicts of all tables."""
   for table in (steps, signals, lost):
     yield from table(results)
 
 
 def _tables(results, cells):
-  """A table of log loss ratios for each batch."""
-  for batch, name in reads.BATCHES.items():
+  """Yields the verdicts of a table of log loss ratios, for each batch."""
+  for batch, name in outcomes.BATCHES.items():
     yield from contrasts.family(
       [cell for row in _rows(results) for cell in cells(batch, *row)],
-      protocol=f'{reads.PROTOCOLS[batch]}, {name}',
+      protocol=f'{outcomes.PROTOCOLS[batch]}, {name}',
       unit='log loss ratio',
     )
 
 
 def _rows(results):
-  """Labels of ball, layers and state, and the ranking of the ball."""
+  """Returns, row by row, labels of ball, layers and state, and the ball's ranking."""
   return [
-    (where, reads.own_ranking(where['ball'])) for where in reads.places(results)
+    (where, outcomes.own_ranking(where['ball']))
+    for where in outcomes.places(results)
   ]
 
 
 def _spent(results, where, ranking):
-  """What a whole budget of exact gains is."""
+  """Returns how many moves a whole budget of exact gains makes, and what they yield."""
   spent = protocols.arm(
     results, 'discrete', **where, signal='exact', ranking=ranking
   ).mean('seed')

@@ -1,4 +1,4 @@
-"""What every way to spend a budget saves, on the batch it searched and on another."""
+"""Draws what each way to spend a budget saves, on the searched batch and on another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.evidence import protocols
-from bitjax.studies.discrete_gradient import outcomes as reads
+from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import schedules
 from bitjax.studies.toy import searches
 
@@ -30,12 +30,13 @@ _COLORS = {
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """All arms in the ball; the main ones if there are several balls, layers or rounds.
+  """Draws what every arm saves and, below, how reliable the promises of moves are.
 
-  Below them the reliability, and all schedules if there are several numbers of rounds.
+  If there are several balls, choices of layers or numbers of rounds, only the main
+  arms are drawn. If there are several numbers of rounds, all schedules follow below.
 
   Args:
-    results: of `arms.collect`.
+    results: the results of `arms.collect`.
   """
   from matplotlib import pyplot
 
@@ -73,13 +74,13 @@ def page(results: xarray.Dataset) -> figure.Figure:
       ax.tick_params('x', labelsize=small - 1)
   for ax in axes[len(balls) - 1]:
     ax.set_xlabel('decrease (nats)')
-  for place, column in enumerate(columns):
-    if place >= len(states):  # Of the first layer only.
-      axes[-1, place].set_axis_off()
+  for index, column in enumerate(columns):
+    if index >= len(states):  # Reliability is that of the first layer only.
+      axes[-1, index].set_axis_off()
     else:
-      reliability(axes[-1, place], results, column['state'])
+      reliability(axes[-1, index], results, column['state'])
   axes[-1, 0].set_ylabel('correlation over moves')
-  # Beside them, or in the last.
+  # The legend goes to the first free panel of this row, or to its last one.
   free = axes[-1, min(len(states), len(columns) - 1)]
   free.legend(*axes[-1, 0].get_legend_handles_labels(), fontsize=6)
   lines = axes[0, 0].get_legend_handles_labels()
@@ -88,12 +89,12 @@ def page(results: xarray.Dataset) -> figure.Figure:
 
 
 def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
-  """Draws how the promises of moves agree, against the size of the batch.
+  """Draws how well the promised gains of moves agree, against the batch size.
 
   Args:
-    ax: where to draw.
-    results: of `arms.collect`.
-    state: of the network.
+    ax: the axes to draw on.
+    results: the results of `arms.collect`.
+    state: the state of the network.
   """
   found = results['reliability_correlation'].sel(state=state)
   sizes = found.batch_size.values
@@ -116,30 +117,31 @@ def panel(
 ) -> None:
   """Draws the decreases of all arms, one row each, with their intervals.
 
-  Filled: on A, with the number of moves, rate or steps that is best there; open:
-  on B, with those chosen on other seeds; a cross: on A, the whole budget spent. What
-  is far to the left of all others is a number at the edge.
+  A filled marker is the decrease on A, at the number of moves, the rate or the number
+  of steps that is best there; an open one that on B, at the setting chosen on other
+  seeds; a cross that on A with the whole budget spent. A value far to the left of all
+  others is written as a number at the edge.
 
   Args:
-    ax: where to draw.
-    results: of `arms.collect`.
+    ax: the axes to draw on.
+    results: the results of `arms.collect`.
     where: labels of ball, layers and state.
     brief: whether to draw the main arms only.
   """
   rows = _rows(results, brief)
   start = _start(results, where)
   drawn = []
-  for place, (arm, _, options) in enumerate(rows):
+  for row, (arm, _, options) in enumerate(rows):
     for read in _READS:
       if read.protocol == 'all' and arm not in ('discrete', 'rounds'):
         continue
       if arm == 'coordinate' and where['layers'] != 'first':
-        continue  # It costs a forward pass for each move there.
-      loss = reads.reached(
+        continue  # There it was not run: every move would cost a forward pass.
+      loss = outcomes.reached(
         results, arm, read.protocol, read.batch, **where, **options
       )
       found = intervals.interval((start[read.batch] - loss).values)
-      drawn.append((place + read.offset, found, _COLORS[arm], read))
+      drawn.append((row + read.offset, found, _COLORS[arm], read))
   near = [found for _, found, _, read in drawn if read.protocol != 'all']
   low, high = (
     min(0.0, *(found.low for found in near)),
@@ -166,7 +168,7 @@ def panel(
 
 
 class _Read(NamedTuple):
-  """Which of an arm's losses is drawn, and how."""
+  """Which of an arm's losses to draw, and how to draw it."""
 
   offset: float
   batch: str
@@ -184,13 +186,13 @@ _READS = (
 
 
 def _start(results, where):
-  """The losses before any move."""
+  """Returns the losses before any move."""
   start = protocols.arm(results, 'discrete').sel(where)
   return start.isel(prefix=0, signal=0, ranking=0)
 
 
 def _rows(results, brief):
-  """Arm, name, labels."""
+  """Returns the arm, the name and the labels of each row to draw."""
   directions = results.direction.values.tolist()
   rows: list[tuple[str, str, dict[str, Any]]] = [
     ('ste', f'STE step, {d}', {'direction': d})

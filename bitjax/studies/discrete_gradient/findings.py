@@ -1,7 +1,7 @@
-"""N3, judged from the results of `arms.collect`: is it a bound, and why not?
+"""N3: does the discrete gradient bound STE, and if not, why?
 
-Beside them stand the tables of all balls (`balls`) and of rounds
-(`rounds`).
+The findings are judged from the results of `arms.collect`. `judge` adds the findings
+about rounds (`rounds`) and the tables over all balls (`balls`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
 from bitjax.studies.discrete_gradient import balls
-from bitjax.studies.discrete_gradient import outcomes as reads
+from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import rounds
 from bitjax.studies.toy import searches
 
@@ -22,28 +22,28 @@ __all__ = ['bound', 'causes', 'held_out', 'judge', 'reliable']
 
 def bound(
   results: xarray.Dataset, where: dict[str, Any], *, primary: bool = False
-) -> reads.Verdicts:
-  """N3: the note's discrete gradient bounds STE on the batch that it searches.
+) -> outcomes.Verdicts:
+  """Judges N3: does the note's discrete gradient bound STE on the batch it searches?
 
   Args:
-    results: of `arms.collect`.
+    results: the results of `arms.collect`.
     where: labels of ball, layers and state.
     primary: whether this is the study's primary contrast.
   """
-  ste = reads.reached(
+  ste = outcomes.reached(
     results, 'ste', 'oracle', 'search', **where, direction='gradient'
   )
-  note = reads.step(results, 'all', 'search', where, 'exact', 'gain')
+  note = outcomes.step(results, 'all', 'search', where, 'exact', 'gain')
   details: dict[str, Any] = {}
   for signal in searches.SIGNALS:
     for ranking in searches.RANKINGS:
-      loss = reads.step(results, 'all', 'search', where, signal, ranking)
-      details[f'{signal}, {ranking}'] = reads.ratio(ste, loss).mean()
+      loss = outcomes.step(results, 'all', 'search', where, signal, ranking)
+      details[f'{signal}, {ranking}'] = outcomes.ratio(ste, loss).mean()
   for name in results.direction.values.tolist()[1:]:
-    other = reads.reached(
+    other = outcomes.reached(
       results, 'ste', 'oracle', 'search', **where, direction=name
     )
-    details[f'STE step, {name}'] = reads.ratio(ste, other).mean()
+    details[f'STE step, {name}'] = outcomes.ratio(ste, other).mean()
   details |= {'reached by STE, nats': ste.mean()}
   details |= {
     f'moves {ranking}': results['discrete_moves']
@@ -54,40 +54,44 @@ def bound(
   }
   yield contrasts.difference(
     'N3 bound',
-    f'{reads.title(where)}: on the batch it searches, the discrete gradient of the '
+    f'{outcomes.title(where)}: on the batch it searches, the discrete gradient of the '
     'note (exact gains, largest first, all moves) reaches a lower loss than one '
     'STE step at its best learning rate.',
-    reads.ratio(ste, note),
+    outcomes.ratio(ste, note),
     primary=primary,
     details=details,
     protocol='oracle, A',
     unit='log loss ratio',
   )
   best = {
-    signal: reads.step(results, 'oracle', 'search', where, signal, reads.DENSE)
+    signal: outcomes.step(
+      results, 'oracle', 'search', where, signal, outcomes.DENSE
+    )
     for signal in searches.SIGNALS
   }
   yield contrasts.difference(
     'N3 bound, best moves',
-    f'{reads.title(where)}: on the batch it searches, the discrete gradient of exact gains '
-    'per squared cost, stopped at its best number of moves, reaches a lower loss than '
-    'one STE step at its best learning rate.',
-    reads.ratio(ste, best['exact']),
+    f'{outcomes.title(where)}: on the batch it searches, the discrete gradient of '
+    'exact gains per squared cost, stopped at its best number of moves, reaches a '
+    'lower loss than one STE step at its best learning rate.',
+    outcomes.ratio(ste, best['exact']),
     details={
-      signal: reads.ratio(ste, loss).mean() for signal, loss in best.items()
+      signal: outcomes.ratio(ste, loss).mean() for signal, loss in best.items()
     },
     protocol='oracle, A',
     unit='log loss ratio',
   )
 
 
-def held_out(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
-  """N3: a discrete gradient that minds the cost is a better step than STE's."""
-  ste = reads.reached(
+def held_out(
+  results: xarray.Dataset, where: dict[str, Any]
+) -> outcomes.Verdicts:
+  """Judges N3 on held-out data: do gains per squared cost beat one step of STE?"""
+  ste = outcomes.reached(
     results, 'ste', 'deployable', 'holdout', **where, direction='gradient'
   )
   names = {
-    f'{signal}, {ranking}': reads.step(
+    f'{signal}, {ranking}': outcomes.step(
       results, 'deployable', 'holdout', where, signal, ranking
     )
     for signal in ('exact', 'linear')
@@ -95,66 +99,66 @@ def held_out(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
   }
   yield contrasts.difference(
     'N3 held out',
-    f'{reads.title(where)}: the discrete gradient of exact gains per squared cost is a '
-    'better step than one of STE on held-out data.',
-    reads.ratio(ste, names[f'exact, {reads.DENSE}']),
+    f'{outcomes.title(where)}: the discrete gradient of exact gains per squared '
+    'cost is a better step than one of STE on held-out data.',
+    outcomes.ratio(ste, names[f'exact, {outcomes.DENSE}']),
     details={
-      name: reads.ratio(ste, loss).mean() for name, loss in names.items()
+      name: outcomes.ratio(ste, loss).mean() for name, loss in names.items()
     },
     protocol='deployable, B',
     unit='log loss ratio',
   )
 
 
-def causes(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
-  """Why: the ranking, the signal, the overfitting of the batch; one arm each."""
+def causes(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
+  """Judges possible causes: the ranking, the signal, overfitting, and additivity."""
 
   def full(signal, ranking, batch='search'):
-    return reads.step(results, 'all', batch, where, signal, ranking)
+    return outcomes.step(results, 'all', batch, where, signal, ranking)
 
-  yield reads.contrast(
+  yield outcomes.contrast(
     'cause: ranking',
     'exact gains ranked per squared cost reach a lower loss on A than ranked as '
     'such.',
     where,
     full('exact', 'gain'),
-    full('exact', reads.DENSE),
+    full('exact', outcomes.DENSE),
   )
-  for batch, name in reads.BATCHES.items():
-    yield reads.contrast(
+  for batch, name in outcomes.BATCHES.items():
+    yield outcomes.contrast(
       f'cause: signal, {name}',
       'of two steps with the same rule (per squared cost), that by exact gains '
       f"reaches a lower loss on {name} than that by STE's linear prediction.",
       where,
-      full('linear', reads.DENSE, batch),
-      full('exact', reads.DENSE, batch),
+      full('linear', outcomes.DENSE, batch),
+      full('exact', outcomes.DENSE, batch),
       batch=name,
       details={
-        f'decrease, {signal}': reads.fall(
-          results, batch, where, full(signal, reads.DENSE, batch)
+        f'decrease, {signal}': outcomes.fall(
+          results, batch, where, full(signal, outcomes.DENSE, batch)
         ).mean()
         for signal in searches.SIGNALS
       },
     )
-  yield reads.contrast(
+  yield outcomes.contrast(
     'control: linear',
     "STE's linear prediction reaches a lower loss on A than the cheapest moves, "
     'whatever they do.',
     where,
-    full('cost', reads.DENSE),
-    full('linear', reads.DENSE),
+    full('cost', outcomes.DENSE),
+    full('linear', outcomes.DENSE),
   )
   gaps = {}
   for signal in ('exact', 'linear'):
     falls = [
-      reads.fall(results, batch, where, full(signal, reads.DENSE, batch))
-      for batch in reads.BATCHES
+      outcomes.fall(results, batch, where, full(signal, outcomes.DENSE, batch))
+      for batch in outcomes.BATCHES
     ]
     gaps[signal] = (falls[0] - falls[1]) / falls[0].mean()
   yield contrasts.difference(
     'cause: overfitting',
-    f'{reads.title(where)}: of what it gains on A, the step by exact gains loses a larger '
-    "share on B than that by STE's linear prediction (per squared cost).",
+    f'{outcomes.title(where)}: of what it gains on A, the step by exact gains loses '
+    "a larger share on B than that by STE's linear prediction (per squared cost).",
     gaps['exact'] - gaps['linear'],
     details={f'share lost, {name}': gap.mean() for name, gap in gaps.items()},
     protocol='all moves, A and B',
@@ -164,9 +168,11 @@ def causes(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
   found = found.sel(signal='exact')
   yield contrasts.difference(
     'cause: additivity',
-    f'{reads.title(where)}: moves together gain less than the sum of their gains alone '
-    '(exact gains, per squared cost).',
-    (found.discrete_predicted - found.discrete_true).sel(ranking=reads.DENSE),
+    f'{outcomes.title(where)}: moves together gain less than the sum of their gains '
+    'alone (exact gains, per squared cost).',
+    (found.discrete_predicted - found.discrete_true).sel(
+      ranking=outcomes.DENSE
+    ),
     details={
       f'true / predicted, {ranking}': found.discrete_true.sel(
         ranking=ranking
@@ -179,12 +185,12 @@ def causes(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
   )
 
 
-def reliable(results: xarray.Dataset, state: str) -> reads.Verdicts:
-  """Do exact gains hold on other data, and would more data help?
+def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
+  """Judges whether exact gains hold on other data, and whether more data would help.
 
   Args:
-    results: of `arms.collect`.
-    state: of the network.
+    results: the results of `arms.collect`.
+    state: the state of the network, as in `toy.STATES`.
   """
   found = results['reliability_correlation'].sel(state=state)
   sizes = found.batch_size.values.tolist()
@@ -232,9 +238,9 @@ def reliable(results: xarray.Dataset, state: str) -> reads.Verdicts:
   )
 
 
-def judge(results: xarray.Dataset) -> reads.Verdicts:
-  """All findings, in every ball, layer and state; the primary contrast first."""
-  for number, where in enumerate(reads.places(results)):
+def judge(results: xarray.Dataset) -> outcomes.Verdicts:
+  """Yields findings for all balls, layers and states, the primary contrast first."""
+  for number, where in enumerate(outcomes.places(results)):
     yield from bound(results, where, primary=number == 0)
     for find in (held_out, causes):
       yield from find(results, where)

@@ -1,8 +1,8 @@
-"""The losses that findings about discrete gradients are read from.
+"""Selects the losses that findings about discrete gradients compare.
 
-*All moves* means that an arm spends its whole budget; otherwise the number of moves,
-rounds, steps and the learning rate are chosen by the protocol. Contrasts are logs of
-loss ratios, paired by seed: above 0 the arm named first in the claim is better.
+*All moves* means that an arm spends its whole budget; otherwise the protocol chooses
+the number of moves, rounds or steps, or the learning rate. Contrasts are logs of loss
+ratios, paired by seed; above 0, the arm that the claim names first is better.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = [
   'title',
 ]
 
-DENSE = searches.RANKINGS[2]
+DENSE = searches.RANKINGS[2]  # In an l2 ball, the ranking by density.
 BATCHES = {'search': 'A', 'holdout': 'B'}
 PROTOCOLS = {'search': 'oracle', 'holdout': 'deployable'}
 
-# What a ball is a knapsack for: the ranking that fills it by density.
+# A ball is a knapsack. Norm -> the ranking that fills it by density.
 OWN = dict(
   zip(
     ('flips', 'linf', 'l1', 'l2'),
@@ -54,17 +54,17 @@ OWN = dict(
 
 Verdicts = Iterator[verdicts.Verdict]
 
-# The axes along which arms report, and may choose.
+# Axes along which arms report losses, and protocols choose a setting.
 AXES = ('prefix', 'share', 'learning_rate', 'step_size', 'step', 'control_draw')
 
 
 def own_ranking(ball: str) -> str:
-  """The ranking that goes with a ball: by the power that its norm has of the cost."""
+  """Returns the ranking that fills a ball by density, as its norm asks."""
   return OWN[searches.ball(ball).norm]
 
 
 def places(results: xarray.Dataset) -> list[dict[str, Any]]:
-  """Every ball, layer and state, as labels; the primary one first."""
+  """Returns labels of all combinations of ball, layers and state, primary one first."""
   names = ('ball', 'layers', 'state')
   values = (results[name].values.tolist() for name in names)
   return [
@@ -74,7 +74,7 @@ def places(results: xarray.Dataset) -> list[dict[str, Any]]:
 
 
 def title(where: dict[str, Any]) -> str:
-  """What claims call a place."""
+  """Returns the words for a ball, layers and a state with which claims begin."""
   layers = 'first layer' if where['layers'] == 'first' else 'all layers'
   return f'{where["ball"]}, {layers}, {where["state"]}'
 
@@ -87,14 +87,16 @@ def chosen(
   over: Sequence[str] = (),
   **where: Any,
 ) -> xarray.Dataset:
-  """The losses that an arm reaches on both batches, by seed.
+  """Returns the losses that an arm reaches on both batches, by seed.
 
   Args:
-    results: of `arms.collect`.
-    arm: its name.
-    protocol: ``'oracle'``, ``'deployable'``, or ``'all'`` for the end of its axis.
-    over: what else the protocol chooses, beside the arm's own axis.
-    **where: labels: the state, the ball, and what the arm varies.
+    results: the results of `arms.collect`.
+    arm: the name of the arm.
+    protocol: ``'oracle'``, ``'deployable'``, or ``'all'`` for the last entry of the
+      arm's axis.
+    over: further axes over which the protocol chooses.
+    **where: labels to select, such as the ball, the state and the arm's signal;
+      those of axes that the arm lacks are ignored.
   """
   outcomes = protocols.arm(results, arm)[['search', 'holdout']]
   outcomes = outcomes.sel(
@@ -110,7 +112,7 @@ def chosen(
 def reached(
   results: xarray.Dataset, arm: str, protocol: str, batch: str, **options: Any
 ) -> xarray.DataArray:
-  """One batch of `chosen`: ``'search'`` for A, ``'holdout'`` for B."""
+  """Returns `chosen` on one batch: ``'search'`` for A, ``'holdout'`` for B."""
   return chosen(results, arm, protocol, **options)[batch]
 
 
@@ -122,7 +124,7 @@ def step(
   signal: str,
   ranking: str,
 ) -> xarray.DataArray:
-  """The loss that one discrete gradient reaches, by seed; see `reached`."""
+  """Returns the losses that one discrete gradient reaches, by seed; see `reached`."""
   options = {'signal': signal, 'ranking': ranking}
   return reached(results, 'discrete', protocol, batch, **where, **options)
 
@@ -130,13 +132,13 @@ def step(
 def fall(
   results: xarray.Dataset, batch: str, where: dict[str, Any], loss: Any
 ) -> Any:
-  """How far below the start a loss is, by seed, in nats."""
+  """Returns how far a loss lies below that before any move, by seed, in nats."""
   start = protocols.arm(results, 'discrete').sel(where)
   return start.isel(prefix=0, signal=0, ranking=0)[batch] - loss
 
 
 def ratio(above: Any, below: Any) -> Any:
-  """The log of a loss ratio: above 0 where ``below`` is lower."""
+  """Returns the log of the ratio of two losses: above 0 where ``below`` is lower."""
   return np.log(above / below)
 
 
@@ -151,14 +153,14 @@ def contrast(
   protocol: str = 'all moves',
   **info: Any,
 ) -> verdicts.Verdict:
-  """The claim that the losses ``below`` are lower; inert if they are the same.
+  """Judges the claim that the losses ``below`` are lower; inert if all are equal.
 
   Args:
     finding: label of the finding.
-    claim: what is claimed of the place.
+    claim: the claim, without the `title` that goes in front of it.
     where: labels of ball, layers and state.
-    above: losses by seed.
-    below: losses by seed.
+    above: losses by seed, claimed to be the higher ones.
+    below: losses by seed, claimed to be the lower ones.
     batch: ``'A'`` or ``'B'``.
     protocol: how settings were chosen.
     **info: further fields of `Verdict`.

@@ -1,9 +1,9 @@
-"""N1: does a budget that is spent in rounds, each of which scores again, save more?
+"""N1: does a budget save more if it is spent in rounds, each of which scores again?
 
-Of every signal, ranking, split and number of rounds there is the loss after the whole
-budget, against one round of the same signal and ranking; the intervals of such a table
-hold for all its schedules at once. And there is the best that each signal does when
-all of this is tuned, in rounds and at once.
+For every signal, ranking, split and number of rounds, the loss after the whole budget
+is compared with that of one round of the same signal and ranking; the intervals of
+such a table hold for all its schedules at once. In addition, each signal is compared
+in several rounds and in one, with all these settings tuned.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
-from bitjax.studies.discrete_gradient import outcomes as reads
+from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -23,20 +23,28 @@ __all__ = ['against_one', 'judge', 'several', 'split', 'tuned', 'turning']
 _SCHEDULE = ('ranking', 'split', 'num_rounds')
 
 
-def several(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
-  """N1: rounds that score again gain over one, and over several steps of STE."""
-  one = reads.step(results, 'oracle', 'search', where, 'exact', reads.DENSE)
-  options = {'signal': 'exact', 'ranking': reads.DENSE, 'split': 'cumulative'}
+def several(
+  results: xarray.Dataset, where: dict[str, Any]
+) -> outcomes.Verdicts:
+  """Judges N1: do rounds that score again beat one round, and several steps of STE?"""
+  one = outcomes.step(
+    results, 'oracle', 'search', where, 'exact', outcomes.DENSE
+  )
+  options = {
+    'signal': 'exact',
+    'ranking': outcomes.DENSE,
+    'split': 'cumulative',
+  }
   numbers = results.num_rounds.values.tolist()
   by_number = {
-    number: reads.reached(
+    number: outcomes.reached(
       results, 'rounds', 'oracle', 'search', **where,
       num_rounds=number, **options,
     )
     for number in numbers
   }  # fmt: skip
   most = {'num_rounds': numbers[-1]}
-  yield reads.contrast(
+  yield outcomes.contrast(
     'N1 rounds',
     f'{numbers[-1]} rounds that score all moves again reach a lower loss on A '
     'than one of the same budget (exact gains, per squared cost).',
@@ -45,18 +53,18 @@ def several(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
     by_number[numbers[-1]],
     protocol='oracle',
     details={
-      f'{number} rounds': reads.ratio(one, loss).mean()
+      f'{number} rounds': outcomes.ratio(one, loss).mean()
       for number, loss in by_number.items()
     },
   )
-  best = results.optimizer.values.tolist()[0]
-  for batch, name in reads.BATCHES.items():
+  optimizer = results.optimizer.values.tolist()[0]
+  for batch, name in outcomes.BATCHES.items():
     protocol = 'oracle' if name == 'A' else 'deployable'
-    steps = reads.reached(
-      results, 'multi', protocol, batch, **where, optimizer=best
+    steps = outcomes.reached(
+      results, 'multi', protocol, batch, **where, optimizer=optimizer
     )
     arms = {
-      f'rounds, {signal}': reads.reached(
+      f'rounds, {signal}': outcomes.reached(
         results, 'rounds', protocol, batch, **where,
         **(options | most | {'signal': signal}),
       )
@@ -64,40 +72,40 @@ def several(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
     }  # fmt: skip
     if where['layers'] == results.layers.values[0]:
       for order in results.order.values.tolist():
-        arms[f'one after another, {order}'] = reads.reached(
+        arms[f'one after another, {order}'] = outcomes.reached(
           results, 'coordinate', protocol, batch, **where, order=order
         )
-    arms['random points'] = reads.reached(
+    arms['random points'] = outcomes.reached(
       results, 'random', protocol, batch, **where
     )
-    yield reads.contrast(
+    yield outcomes.contrast(
       f'N3 multi-step, {name}',
       f'{numbers[-1]} rounds of exact gains reach a lower loss on {name} than as '
-      f'many steps of STE ({best}).',
+      f'many steps of STE ({optimizer}).',
       where,
       steps,
       arms['rounds, exact'],
       batch=name,
       protocol=protocol,
       details={
-        arm: reads.ratio(steps, loss).mean() for arm, loss in arms.items()
+        arm: outcomes.ratio(steps, loss).mean() for arm, loss in arms.items()
       },
     )
 
 
-def split(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
-  """N1: what the even split of the budget costs."""
+def split(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
+  """Judges N1: does a budget that grows over the rounds beat equal parts of it?"""
   numbers = results.num_rounds.values.tolist()
-  options = {'signal': 'exact', 'ranking': reads.DENSE}
+  options = {'signal': 'exact', 'ranking': outcomes.DENSE}
   even, together = (
-    reads.reached(
+    outcomes.reached(
       results, 'rounds', 'all', 'search', **where, **options,
       split=name, num_rounds=numbers[-1],
     )
     for name in searches.SPLITS
   )  # fmt: skip
   used = results['rounds_used'].sel(where | options).mean('seed')
-  yield reads.contrast(
+  yield outcomes.contrast(
     'N1 split',
     f'a budget that grows over {numbers[-1]} rounds reaches a lower loss on A '
     'than equal parts of it (exact gains, per squared cost).',
@@ -116,28 +124,28 @@ def split(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
 
 def against_one(
   results: xarray.Dataset, where: dict[str, Any]
-) -> reads.Verdicts:
-  """N1: every schedule of several rounds against one round, signal by signal.
+) -> outcomes.Verdicts:
+  """Judges N1 for each signal: does any schedule of several rounds beat one round?
 
   Args:
-    results: of `arms.collect`.
+    results: the results of `arms.collect`.
     where: labels of ball, layers and state.
   """
   for signal in results.signal.values.tolist():
-    for batch, name in reads.BATCHES.items():
+    for batch, name in outcomes.BATCHES.items():
       arms = {}
       for labels, loss in _schedules(results, batch, where, signal):
-        one = reads.step(
+        one = outcomes.step(
           results, 'all', batch, where, signal, labels['ranking']
         )
-        arms['{ranking}, {split}, {num_rounds}'.format(**labels)] = reads.ratio(
-          one, loss
+        arms['{ranking}, {split}, {num_rounds}'.format(**labels)] = (
+          outcomes.ratio(one, loss)
         )
       if not arms:
         continue
       yield contrasts.any_arm(
         f'N1 schedules, {name}, {signal}',
-        f'{reads.title(where)}: at least one of {len(arms)} schedules of several '
+        f'{outcomes.title(where)}: at least one of {len(arms)} schedules of several '
         f'rounds reaches a lower loss on {name} than one round ({signal} signal, '
         'whole budget; simultaneous intervals).',
         arms,
@@ -146,14 +154,15 @@ def against_one(
       )
 
 
-def tuned(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
-  """N1: rounds against one round, when all that can be chosen is chosen.
+def tuned(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
+  """Judges N1 with all settings tuned: do several rounds beat one round?
 
-  Ranking, split, number of rounds, and where to stop, by the protocol; of one round
-  the ranking and the number of moves. The intervals of a batch hold for all signals.
+  The protocol chooses the ranking, the split, the number of rounds and where to stop;
+  for one round, it chooses the ranking and the number of moves. The intervals of a
+  batch hold for all signals at once.
 
   Args:
-    results: of `arms.collect`.
+    results: the results of `arms.collect`.
     where: labels of ball, layers and state.
   """
   numbers = [n for n in results.num_rounds.values.tolist() if n > 1]
@@ -161,11 +170,11 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
     return
   again = results.sel(num_rounds=numbers)
   signals = [s for s in results.signal.values.tolist() if _made(again, s)]
-  for batch, name in reads.BATCHES.items():
-    protocol = reads.PROTOCOLS[batch]
+  for batch, name in outcomes.BATCHES.items():
+    protocol = outcomes.PROTOCOLS[batch]
     one, best = (
       {
-        signal: reads.reached(
+        signal: outcomes.reached(
           found, arm, protocol, batch, over=over, **where, signal=signal
         )
         for signal in signals
@@ -175,7 +184,7 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
         ('rounds', again, _SCHEDULE),
       )
     )
-    steps = reads.reached(
+    steps = outcomes.reached(
       results, 'multi', protocol, batch, **where,
       optimizer=results.optimizer.values[0],
     )  # fmt: skip
@@ -187,19 +196,21 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
       [
         contrasts.Cell(
           f'N1 tuned, {name}, {signal}',
-          f'{reads.title(where)}: several rounds reach a lower loss on {name} than '
+          f'{outcomes.title(where)}: several rounds reach a lower loss on {name} than '
           f'one, all else chosen for each ({signal} signal).',
-          reads.ratio(one[signal], best[signal]),
+          outcomes.ratio(one[signal], best[signal]),
           {
-            'against steps of STE': reads.ratio(steps, best[signal]).mean(),
-            'decrease': reads.fall(results, batch, where, best[signal]).mean(),
+            'against steps of STE': outcomes.ratio(steps, best[signal]).mean(),
+            'decrease': outcomes.fall(
+              results, batch, where, best[signal]
+            ).mean(),
           },
         )
         for signal in signals
       ],
       **info,
     )
-    yield reads.contrast(
+    yield outcomes.contrast(
       f'N1 tuned, {name}, exact against linear',
       f'several rounds of exact gains reach a lower loss on {name} than several '
       "of STE's linear prediction, all else chosen for each.",
@@ -211,11 +222,15 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
     )
 
 
-def turning(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
-  """N1: does a ranking send weights to and fro, which each time costs again?
+def turning(
+  results: xarray.Dataset, where: dict[str, Any]
+) -> outcomes.Verdicts:
+  """Judges N1: does ranking per squared cost turn weights round more often?
+
+  A move that turns a weight round costs the budget a whole distance again.
 
   Args:
-    results: of `arms.collect`.
+    results: the results of `arms.collect`.
     where: labels of ball, layers and state.
   """
   number = results.num_rounds.values.tolist()[-1]
@@ -226,20 +241,20 @@ def turning(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
     found = protocols.arm(results, 'rounds', **where, **info, signal=signal)
     found = found[list(names)]
     share = found['returns'] / found['moves']
-    dense = {'ranking': reads.DENSE}
+    dense = {'ranking': outcomes.DENSE}
     for ranking in searches.RANKINGS[:-1]:
       other = share.sel(ranking=ranking)
       if number > 1 and bool(other.notnull().any()):
         cells.append(
           contrasts.Cell(
             f'N1 turning, {signal}, {ranking}',
-            f'{reads.title(where)}: over {number} rounds ({signal} signal, '
-            f'cumulative) a larger share of moves turn a weight round {reads.DENSE} '
+            f'{outcomes.title(where)}: over {number} rounds ({signal} signal, '
+            f'cumulative) a larger share of moves turn a weight round {outcomes.DENSE} '
             f'than {ranking}.',
             share.sel(dense) - other,
             {
               f'{name}, {label}': found[name].sel(ranking=label).mean()
-              for label in (reads.DENSE, ranking)
+              for label in (outcomes.DENSE, ranking)
               for name in names
             },
           )
@@ -249,24 +264,26 @@ def turning(results: xarray.Dataset, where: dict[str, Any]) -> reads.Verdicts:
   )
 
 
-def judge(results: xarray.Dataset) -> reads.Verdicts:
-  """All findings, in every ball, layer and state."""
-  for where in reads.places(results):
+def judge(results: xarray.Dataset) -> outcomes.Verdicts:
+  """Yields all findings about rounds, for all balls, layers and states."""
+  for where in outcomes.places(results):
     for find in (several, split, against_one, tuned, turning):
       yield from find(results, where)
 
 
 def _made(results, signal):
-  """Whether there are rounds of a signal."""
+  """Returns whether rounds were run with a signal."""
   return bool(results['rounds_search'].sel(signal=signal).notnull().any())
 
 
 def _schedules(results, batch, where, signal):
-  """Labels and final losses of all schedules of several rounds that were run."""
-  found = reads.chosen(results, 'rounds', 'all', **where, signal=signal)[batch]
+  """Yields labels and final losses of all schedules of several rounds that were run."""
+  found = outcomes.chosen(results, 'rounds', 'all', **where, signal=signal)[
+    batch
+  ]
   for ranking in found.ranking.values.tolist():
-    if signal == 'cost' and ranking != reads.DENSE:
-      continue  # By cost alone every ranking is the same.
+    if signal == 'cost' and ranking != outcomes.DENSE:
+      continue  # All rankings order this signal in the same way.
     for split_ in found.split.values.tolist():
       for number in found.num_rounds.values.tolist():
         labels = {'ranking': ranking, 'split': split_, 'num_rounds': number}

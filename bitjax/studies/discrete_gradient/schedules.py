@@ -1,4 +1,4 @@
-"""What a budget saves that is spent in rounds, by signal, ranking and split."""
+"""Draws what a budget spent in rounds saves, by signal, ranking and split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import plots
-from bitjax.studies.discrete_gradient import outcomes as reads
+from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -26,18 +26,18 @@ _STYLES = {'search': ('-', 'o'), 'holdout': ('--', '^')}
 
 
 def height(results: xarray.Dataset) -> float:
-  """Inches that `page` asks for."""
+  """Returns the height in inches that `page` needs."""
   return 1.0 + 1.25 * len(_rankings(results))
 
 
 def page(
   fig: figure.FigureBase, results: xarray.Dataset, where: dict[str, Any]
 ) -> None:
-  """Draws a row for each ranking, a column for each state and split.
+  """Draws panels in a row for each ranking and a column for each state and split.
 
   Args:
-    fig: where to draw.
-    results: of `arms.collect`.
+    fig: the figure to draw on.
+    results: the results of `arms.collect`.
     where: labels of ball and layers.
   """
   rows = _rankings(results)
@@ -71,26 +71,26 @@ def panel(
   """Draws what more rounds save with the whole budget, on A and on B.
 
   Args:
-    ax: where to draw.
-    results: of `arms.collect`.
+    ax: the axes to draw on.
+    results: the results of `arms.collect`.
     where: labels of ball, layers and state.
-    ranking: of the moves.
-    split: of the budget.
+    ranking: the ranking of the moves.
+    split: the split of the budget.
   """
   numbers = results.num_rounds.values
   for signal, color in _COLORS.items():
     for batch, (style, marker) in _STYLES.items():
-      loss = reads.reached(
+      loss = outcomes.reached(
         results, 'rounds', 'all', batch, **where,
         signal=signal, split=split, ranking=ranking,
       )  # fmt: skip
       if not bool(loss.notnull().any()):
         continue
-      rows = reads.fall(results, batch, where, loss)
+      rows = outcomes.fall(results, batch, where, loss)
       plots.band(
         ax, numbers, rows.transpose('num_rounds', 'seed').values, color=color,
         linestyle=style, marker=marker,
-        label=f'{signal}, {reads.BATCHES[batch]}',
+        label=f'{signal}, {outcomes.BATCHES[batch]}',
       )  # fmt: skip
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)
@@ -99,6 +99,6 @@ def panel(
 
 
 def _rankings(results):
-  """Those of which there are rounds, in their order."""
+  """Returns the rankings for which rounds were run, in the order of `RANKINGS`."""
   made = results['rounds_search'].notnull()
   return [r for r in searches.RANKINGS if made.sel(ranking=r).any()]

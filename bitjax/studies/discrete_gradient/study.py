@@ -1,19 +1,23 @@
 r"""In what sense does the discrete gradient bound the straight-through estimator?
 
-The study of the note's N1-N3. A binary MLP moves inside a ball around its initial
-weights, or around those trained on what the two batches leave over. The *discrete
-gradient* (DG) scores every single flip, sorts, and flips until the budget is spent.
-What makes it good or bad is taken apart by a factorial of signal, ranking and rounds,
-beside single- and multi-step STE, central differences, a search move by move, and
-random points; all read on the batch they searched (A) and on a disjoint one (B).
+The study of the note's N1-N3. The weights of a binary MLP move inside a ball
+around their initial values, or around those trained on the examples that are in
+neither of two disjoint batches A and B. The *discrete gradient* (DG) scores
+every single flip, sorts the flips by their score, and makes them until the
+budget is spent. A factorial of signal, ranking and rounds tells what makes it
+good or bad. It is compared with single- and multi-step STE, central
+differences, a coordinate search that tries one move after another, and random
+points. Every method searches on A, and its losses are reported on A and on B.
 
-Primary contrast, declared beforehand: initialised network, first layer, first ball,
-log(L_STE / L_DG) on A; DG as the note words it (exact gains, largest first, one round,
-the whole budget), STE with its best learning rate on A. The claim, that DG bounds STE,
-is supported if the 95 % interval lies above 0. All else is exploratory.
+Primary contrast, declared beforehand: initialised network, first layer, first
+ball, log(L_STE / L_DG) on A; DG as the note words it (exact gains, largest
+first, one round, the whole budget), STE with its best learning rate on A. The
+claim, that DG bounds STE, is supported if the 95 % interval lies above 0. All
+else is exploratory.
 
-Small, with every ranking and optimiser; all balls and layers; up to 64 rounds of every
-signal and ranking; the note's:
+In this order, the commands run a small study with every ranking and optimiser,
+one of several balls that also moves all layers, one of up to 64 rounds with
+every signal and ranking, and the note's:
 
   python -m experiments.discrete_gradient
   python -m experiments.discrete_gradient --preset=full
@@ -42,7 +46,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 @dataclasses.dataclass(frozen=True)
 class Config(toy.Config):
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   networks: tuple[str, ...] = cli.flag(
     ('binary',), 'The network whose signs flip.', choices=('binary',)
@@ -92,7 +96,7 @@ class Config(toy.Config):
 
   @property
   def balls(self) -> tuple[str, ...]:
-    """All balls, the primary one first."""
+    """All balls, each as ``norm:radius``, the primary one first."""
     more = (self.more_balls or '').split(',')
     return tuple(filter(None, [f'{self.norm}:{self.budget:g}', *more]))
 

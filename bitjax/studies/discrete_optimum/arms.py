@@ -1,14 +1,14 @@
-r"""How near every method comes to the best point of its ball, on a tiny layer.
+r"""Compares every method with the best point of its ball, on a tiny layer.
 
-The second layer of the toy network, a few binary weights between two sign
-activations, so that all sets of flips that the ball contains can be looked at
-(`scans.exhaustive`). Beside the methods stands the *additive bound*: what the best
-set would save if gains added up, the fractional knapsack
+The layer is the second one of the toy network: binary weights between two sign
+activations, so few that every set of flips that the ball contains can be evaluated
+(`scans.exhaustive`). The *additive bound* is reported as well: what the best set would
+save if gains added up, which is the fractional knapsack
 
 .. math:: \max_{0 \le t \le 1} \sum_k t_k g_k \quad \text{so that} \quad
   \sum_k t_k (c_k / r)^2 \le 1
 
-(in l2). It would bound every method on layers of any size, if only gains did add up.
+(in l2). If gains did add up, it would bound every method on layers of any size.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ def compare(
   """Searches the ball by every method, from every state of every seed.
 
   Args:
-    problems: those of all seeds.
+    problems: the toy problems of all seeds.
     sweep: runs the sweep.
     rates: learning rates of one step, as fractions of `descent.reach`.
-    train_steps: updates of the trained state.
+    train_steps: number of updates that lead to the trained state.
 
   Returns:
-    Over (state, seed), in nats: ``loss`` before any move, ``optimum`` and ``bound``,
-    decreases on A; ``num_points`` of the ball; and ``decrease`` by arm, each at its best
-    point on A.
+    A dataset over (state, seed), its losses in nats: ``loss`` before any move; the
+    decreases on A ``optimum`` and ``bound``; ``num_points``, how many points the ball
+    contains; and ``decrease`` by arm, each at its best point on A.
   """
   networks = toy.States(problems, toy.STATES, train_steps)
   found = sweep(
@@ -93,10 +93,10 @@ def compare(
 
 
 def additive_bound(view: scans.LayerView, budget: types.Budget) -> types.Array:
-  """The most that moves of the ball could save if their gains added up, in nats."""
+  """Returns the most that moves in the ball could save if gains added up, in nats."""
   gains = scans.flip_gains(view).gains.reshape(-1)
-  there = scans.moves(view).destinations[0]
-  cost = jnp.abs(there - view.kernel).reshape(-1) / budget.radius
+  destinations = scans.moves(view).destinations[0]
+  cost = jnp.abs(destinations - view.kernel).reshape(-1) / budget.radius
   share = {
     'l2': lambda: cost**2,
     'l1': lambda: cost,

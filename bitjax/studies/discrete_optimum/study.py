@@ -1,16 +1,18 @@
 r"""How near do gradients and searches come to the best point of a small ball?
 
-The reference of the note's N3. In a tiny binary layer all sets of flips inside the ball
-can be looked at, so the best one is known; every method is compared with it, at its
-best point on the batch A that it searches. If the sum of the single gains, as far as
-the budget pays for them, were near that optimum, it could serve as an upper bound in
-layers that are too large to be searched.
+The study is the reference for the note's N3. In a tiny binary layer, all sets
+of flips inside the ball can be evaluated, so that the best one is known. Every
+method is compared with it, at the method's best point on the batch A that it
+searches. If the sum of the single gains, as far as the budget pays for them,
+were near that optimum, it could serve as an upper bound in layers that are too
+large for an exhaustive search.
 
-Primary contrast: initialised network, the share of seeds in which that sum is at least
-the optimum and at most three times it. The claim, that these are nine of ten, is
-supported if the 95 % interval lies above 0.9. All else is exploratory.
+Primary contrast: initialised network, the share of seeds in which that sum is
+at least the optimum and at most three times it. The claim, that these are nine
+of ten, is supported if the 95 % interval lies above 0.9. All else is
+exploratory.
 
-No files; one minute on two CPU cores:
+It needs no files, and takes one minute on two CPU cores:
 
   python -m experiments.discrete_optimum
 """
@@ -38,7 +40,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'plot', 'run', 'verdicts']
 
 @dataclasses.dataclass(frozen=True)
 class Config(toy.Config):
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   dataset: str = cli.flag(
     'digits', 'Data set.', choices=('digits', 'mnist5k', 'synthetic')
@@ -131,7 +133,7 @@ def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
 
 
 def plot(results: xarray.Dataset) -> figure.Figure:
-  """The share of the best decrease that every method reaches."""
+  """Draws the share of the best decrease that every method reaches."""
   from matplotlib import pyplot
 
   fig, axes = pyplot.subplots(1, 2, figsize=(6.75, 4.2), sharey=True)

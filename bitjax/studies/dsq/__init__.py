@@ -1,4 +1,4 @@
-"""Whether a soft staircase that hardens trains better."""
+"""A study of whether a soft staircase that hardens trains better."""
 
 from bitjax.studies.dsq.study import STUDY
 

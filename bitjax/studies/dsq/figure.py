@@ -1,4 +1,4 @@
-"""Accuracy by gradient, and how fast signs settle with each."""
+"""Draws accuracy by gradient, and how fast signs settle with each."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _READ = (
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """Test and training accuracy by arm; sign flips by epoch, if there are several.
+  """Draws test and training accuracy by arm; sign flips by epoch, if there are several.
 
   Args:
-    results: over (bits, arm, rate, seed, ...).
+    results: the dataset over (bits, arm, rate, seed, ...).
   """
   from matplotlib import pyplot
 
@@ -45,24 +45,24 @@ def page(results: xarray.Dataset) -> figure.Figure:
       (-0.14, 0.14), _READ, strict=True
     ):
       samples = 100 * found[name].sel(bits=bits).transpose('arm', 'seed').values
-      for place, row in enumerate(samples):
+      for position, row in enumerate(samples):
         plots.whisker(
           ax,
-          place + offset,
+          position + offset,
           intervals.interval(row),
           color=color,
           marker=marker,
-          label=None if place else label,
+          label=None if position else label,
         )
     ax.set_yticks(range(len(arms)), arms if bits == every[0] else [])
     ax.set_ylim(len(arms) - 0.5, -0.5)
     low, high = ax.get_xlim()
-    room = 0.03 * (high - low)  # For markers at 100 %.
+    room = 0.03 * (high - low)  # Keeps markers at 100 % whole.
     ax.set_xlim(max(low, 0), min(high, 100 + room))
     ax.set_xlabel('accuracy (%)')
     kind = 'weights' if bits == 1 else 'weights and activations'
     ax.set_title(f'{bits}-bit\n{kind}')
-  # No corner of a panel is sure to be free.
+  # The legend goes outside, as no corner of a panel is sure to be free.
   handles, labels = axes[0, 0].get_legend_handles_labels()
   fig.legend(handles, labels, loc='outside lower left', ncols=2)
   if over_time:

@@ -1,4 +1,4 @@
-"""What the study of DSQ says: the note's N13."""
+"""Judges the note's N13 from the results of the study of DSQ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['ARMS', 'PRIMARY', 'check_arms', 'judge', 'tuned']
 
 _FALLING = {'alpha': 0.9, 'alpha_end': 0.05}
 
-# The gradient of `quantizers.learned_dsq`.
+# Arm -> the arguments of `quantizers.learned_dsq` that determine its gradient.
 ARMS: dict[str, dict[str, Any]] = {
   'clipped identity': {'alpha': 0.99, 'alpha_end': 0.99},
   'fixed 0.4': {'alpha': 0.4, 'alpha_end': 0.4},
@@ -30,7 +30,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 PRIMARY = ('falling', 'fixed 0.2')
 
-# (finding, arm, against, claim); the first is the primary contrast.
+# (finding, arm, the arm that it is compared with, claim), the primary contrast first.
 _CLAIMS = (
   ('N13', *PRIMARY, 'an alpha that falls ends better than alpha = 0.2 fixed'),
   (
@@ -52,7 +52,7 @@ _CAVEAT = (
 
 
 def check_arms(arms: Sequence[str]) -> None:
-  """Raises a `ValueError` unless the primary contrast is among them."""
+  """Raises a `ValueError` unless both arms of the primary contrast are listed."""
   if not set(PRIMARY) <= set(arms):
     raise types.BadInput(
       f'arms must list {" and ".join(PRIMARY)}, the primary contrast; got '
@@ -61,21 +61,21 @@ def check_arms(arms: Sequence[str]) -> None:
 
 
 def tuned(results: xarray.Dataset) -> xarray.Dataset:
-  """Every arm at the learning rate that is best for the other seeds."""
+  """Returns the last epoch of every arm, at the rate that is best for other seeds."""
   last = results.isel(epoch=-1, drop=True)
   outcomes = last.assign(
     search=last.validation_loss, holdout=last.validation_loss
   )
-  if results.sizes['seed'] < 2:  # Nobody else to tune on.
+  if results.sizes['seed'] < 2:  # There is no other seed to tune on.
     return protocols.select(outcomes, ['rate'], 'oracle')
   return protocols.select(outcomes, ['rate'], 'deployable')
 
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
-  """The verdicts, for every number of bits.
+  """Judges N13 for every number of bits.
 
   Args:
-    results: over (bits, arm, rate, seed, ...).
+    results: the dataset over (bits, arm, rate, seed, ...).
   """
   found: list[verdicts.Verdict] = []
   points = 100 * tuned(results).test_accuracy

@@ -1,18 +1,21 @@
 r"""Does a soft staircase that hardens train better, and is its shape what matters?
 
-The study of the note's N13: DSQ, "shrink the window during training", and its own
-question, "hardtanh-like?". The forward pass is the same hard staircase with a
-learned range everywhere; what differs is the gradient: the clipped identity; DSQ's
-with a fixed alpha, one that falls from 0.9 to 0.05 over the training, or a learned one
-(the paper's); and, instead of tanh steps, a window of equal mass that shrinks on the
-same schedule. With 1-bit weights and real activations, and with 2 bits for both.
+The study of the note's N13: DSQ, "shrink the window during training", and its
+own question, "hardtanh-like?". The forward pass is the same hard staircase with
+a learned range everywhere. What differs is the gradient. It is the clipped
+identity; DSQ's with a fixed alpha, with one that falls from 0.9 to 0.05 over
+the training, or with a learned one (the paper's); or, instead of tanh steps, a
+window of equal mass that shrinks on the same schedule. Networks have 1-bit
+weights and real activations, or 2 bits for both.
 
-Primary contrast, declared beforehand: 1-bit weights, test accuracy of the last epoch,
-alpha that falls against alpha = 0.2 fixed, the learning rate of each tuned on the
-validation loss of the other seeds. The claim, that shrinking helps, is supported if
-the 95 % interval lies above 0. All else is exploratory. Short trainings of tiny
-networks on small images (digits, an hour of CPU time); one epoch of CIFAR-10, the
-primary arms only (half an hour); what papers train (days on a CPU):
+Primary contrast, declared beforehand: 1-bit weights, test accuracy of the last
+epoch, alpha that falls against alpha = 0.2 fixed, the learning rate of each
+tuned on the validation loss of the other seeds. The claim, that shrinking
+helps, is supported if the 95 % interval lies above 0. All else is exploratory.
+
+In this order, the commands run short trainings of tiny networks on small images
+(digits, an hour of CPU time), one epoch of CIFAR-10 with the primary arms only
+(half an hour), and what papers train (days on a CPU):
 
   python -m experiments.dsq
   python -m experiments.dsq --preset=cifar --data_dir=DIR
@@ -41,7 +44,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 @dataclasses.dataclass(frozen=True)
 class Config(recipes.TrainConfig):
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   network: str = cli.flag(
     'resnet8', 'The network.', choices=tuple(recipes.NETWORKS)

@@ -1,4 +1,4 @@
-"""Whether training ends at a local optimum of single flips."""
+"""A study of whether training ends at a local optimum of single flips."""
 
 from bitjax.studies.local_optima.study import STUDY
 

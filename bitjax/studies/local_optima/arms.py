@@ -1,15 +1,17 @@
-"""Where training ends: is it a local optimum of single flips, and can it be left?
+"""Trains networks and examines where they end by flipping single weights.
 
 One network is trained with each estimator and learning rate on each seed's batch A,
-which is its whole training set. An estimator's rate is that which the other seeds'
-held-out losses prefer. The network it leads to is asked about single flips:
+which is its whole training set. For each seed, an estimator's learning rate is the one
+with the lowest held-out loss over the other seeds. The network trained at that rate is
+then examined:
 
-* of all layers: which share of them would lower the training loss, and is that true
-  of the held-out batch B as well (`scans.flip_certificate`);
-* of the first layer: how low does the training loss fall by the best flip each time,
-  until none is left (`scans.flip_descent`), and what becomes of the loss on B;
-* and if weights of that optimum are flipped at random, and the descent is repeated:
-  does it end lower?
+* What share of all flips, in all layers, would lower the training loss, and would they
+  lower the loss on the held-out batch B as well (`scans.flip_certificate`)?
+* How far does the training loss fall if the best flip of the first layer is made again
+  and again until none is left (`scans.flip_descent`), and how does the loss on B
+  change?
+* If weights of that optimum are flipped at random and the descent is repeated, does it
+  end lower?
 """
 
 from __future__ import annotations
@@ -84,26 +86,27 @@ def compare(
   """Trains and examines one network for each estimator, rate and seed.
 
   Args:
-    problems: those of all seeds; the largest batch is the training set.
-    sweep: runs the sweep.
+    problems: the toy problems of all seeds; the largest batch is the training set.
+    sweep: runs the sweeps.
     estimators: some of `ESTIMATORS`.
-    learning_rates: of Adam.
-    train_steps: updates; annealed estimators go from progress 0 to 1.
-    max_flips: of a descent.
+    learning_rates: the learning rates of Adam to choose from.
+    train_steps: number of updates; annealed estimators go from progress 0 to 1.
+    max_flips: the most flips of a descent.
     perturbed: numbers of weights that are flipped at random.
     num_pairs: pairs of the best moves that are made together.
-    stream: examples at a time, for certificates.
+    stream: examples whose gains are computed at a time, for certificates.
 
   Returns:
-    A dataset over (estimator, seed, ...): losses ``trained_*``, ``descended_*`` in
-    nats on ``search`` (A) and ``holdout`` (B), ``accuracy_*``, at the ``chosen_rate``;
-    those of all rates, ``tuning_*``, over (estimator, seed, learning_rate);
-    what certificates say, by layer and for ``all``; by number of perturbed weights
-    ``perturbed_search`` and ``again_*``, after the second descent; and
-    ``additivity``, the gain of pairs over the sum of their single gains.
+    A dataset over (estimator, seed, ...). At the ``chosen_rate``, it has the losses
+    ``trained_*`` and ``descended_*`` in nats and ``accuracy_*``, each on ``search`` (A)
+    and ``holdout`` (B); the losses at all rates are ``tuning_*``, over (estimator,
+    seed, learning_rate). What certificates say is given by layer and for ``all``;
+    ``perturbed_search`` and ``again_*``, after the second descent, by the number of
+    perturbed weights. ``num_flips`` and ``certified`` are about the first descent, and
+    ``additivity`` is the gain of pairs over the sum of their single gains.
 
   Raises:
-    ValueError: for more perturbed weights than the first layer has.
+    ValueError: if more weights are perturbed than the first layer has.
   """
   units = (*problems.config.hidden, 10)[0]
   size = math.prod(problems.dataset.images.shape[1:]) * units
@@ -158,7 +161,7 @@ def compare(
 
 
 def _fit(problems, estimators, estimator, learning_rate, trial, *, train_steps):
-  """The variables of a trained network."""
+  """Returns the variables after training with one estimator at one learning rate."""
   training, _ = trial.batches[max(problems.config.batch_size)]
 
   def fit(chosen: toy.Estimators):
@@ -188,7 +191,7 @@ def _keys(trial):
 
 
 def _tuning(problems, fit, *, estimator, seed, learning_rate, arrays):
-  """What a learning rate leads to."""
+  """Returns the losses on A and B after training at one learning rate."""
   trial = problems.trial(seed, arrays)
   variables = fit(estimator, learning_rate, trial)
   posed = toy.pose_problem(
@@ -258,7 +261,7 @@ def _lane(
 
 
 def _certificates(view, gains, held):
-  """What certificates say of each layer, and at last of all, [layers + 1]."""
+  """Returns what certificates say of each layer and, last, of all, [layers + 1]."""
   network = view.product
 
   def by_layer(found: scans.FlipGains):
@@ -286,16 +289,16 @@ def _certificates(view, gains, held):
 
 
 def _again(problem, number, kernel, key, *, max_flips):
-  """Flips so many weights at random, and descends again."""
+  """Flips ``number`` weights at random, and descends again."""
   view = dataclasses.replace(problem.search, kernel=kernel)
   draw = jax.random.uniform(jax.random.fold_in(key, number), kernel.shape)
   chosen = draw <= jnp.sort(draw.reshape(-1))[number - 1]
-  there = jnp.where(chosen, scans.moves(view).destinations[0], kernel)
-  view = dataclasses.replace(view, kernel=there)
+  flipped = jnp.where(chosen, scans.moves(view).destinations[0], kernel)
+  view = dataclasses.replace(view, kernel=flipped)
   descent = scans.flip_descent(view, max_flips)
-  end = problem.losses(there + descent.displacement)
+  end = problem.losses(flipped + descent.displacement)
   return {
-    'perturbed_search': view.loss(there),
+    'perturbed_search': view.loss(flipped),
     'again_search': end['search'],
     'again_holdout': end['holdout'],
     'again_certified': descent.certified,

@@ -1,4 +1,4 @@
-"""Losses before and after flips, and what flips are worth, by estimator."""
+"""Draws losses before and after flips, and shares of flips that help, by estimator."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _SHARES = (
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """Losses on training and held-out data, and shares of flips.
+  """Draws losses on training and held-out data, and shares of flips.
 
   Args:
-    results: of `arms.compare`.
+    results: the results of `arms.compare`.
   """
   from matplotlib import pyplot
 
@@ -73,13 +73,13 @@ def _rows(
   marker: str,
   color: str,
 ) -> None:
-  for place, row in enumerate(values.transpose('estimator', 'seed').values):
+  for position, row in enumerate(values.transpose('estimator', 'seed').values):
     band = intervals.interval(row)
     plots.whisker(
       ax,
-      place + offset,
+      position + offset,
       band,
       color=color,
       marker=marker,
-      label=None if place else label,
+      label=None if position else label,
     )

@@ -1,6 +1,6 @@
-"""N15 and N16, judged from the results of `arms.compare`.
+"""Judges N15 and N16 from the results of `arms.compare`.
 
-Logs of loss ratios are above 0 where the later loss is lower.
+A log loss ratio is above 0 where the loss that its claim calls lower is the lower one.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
 
 
 def descent(found: xarray.Dataset, estimator: str) -> Verdicts:
-  """N15: the best flips lower the training loss; is that true of other data?
+  """Judges N15: do the best flips for the training loss lower it on other data too?
+
+  The claim about held-out data is the study's primary contrast.
 
   Args:
-    found: of `arms.compare`.
-    estimator: the network's; the primary contrast is that on held-out data.
+    found: the results of `arms.compare`.
+    estimator: the estimator that trained the networks.
   """
   own = found.sel(estimator=estimator)
   for batch in ('holdout', 'search'):
@@ -63,11 +65,11 @@ def descent(found: xarray.Dataset, estimator: str) -> Verdicts:
 
 
 def optimum(found: xarray.Dataset, estimator: str) -> Verdicts:
-  """N15: how far from a local optimum of single flips does training end?
+  """Judges N15: how far from a local optimum of single flips does training end?
 
   Args:
-    found: of `arms.compare`.
-    estimator: the network's.
+    found: the results of `arms.compare`.
+    estimator: the estimator that trained the networks.
   """
   own = found.sel(estimator=estimator)
   every = own.sel(layer='all')
@@ -110,10 +112,10 @@ def optimum(found: xarray.Dataset, estimator: str) -> Verdicts:
 
 
 def nearest(found: xarray.Dataset) -> Verdicts:
-  """N15: does any estimator end nearer to a local optimum than the normal one?
+  """Judges N15: does any estimator end nearer to a local optimum than the first one?
 
   Args:
-    found: of `arms.compare`.
+    found: the results of `arms.compare`.
   """
   every = found['improving'].sel(layer='all')
   first, *others = every.estimator.values.tolist()
@@ -144,11 +146,11 @@ def nearest(found: xarray.Dataset) -> Verdicts:
 
 
 def escape(found: xarray.Dataset, estimator: str) -> Verdicts:
-  """N16: flipping weights at random and descending again leaves the optimum.
+  """Judges N16: after random flips, does a second descent end lower than the first?
 
   Args:
-    found: of `arms.compare`.
-    estimator: the network's.
+    found: the results of `arms.compare`.
+    estimator: the estimator that trained the networks.
   """
   own = found.sel(estimator=estimator)
   for batch, name in NAMES.items():

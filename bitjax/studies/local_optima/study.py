@@ -1,18 +1,21 @@
 r"""Does training end at a local optimum of single flips, and would leaving it help?
 
-The study of the note's N15 and N16. Binary MLPs are trained with each of several
-estimators on a batch A, which is the whole training set; B is held out. Then every
-single flip of every layer is evaluated exactly, the first layer descends by the best
-flip each time until none lowers the training loss, and from there some weights are
-flipped at random and the descent is repeated. All is read on A and on B.
+The study of the note's N15 and N16. Binary MLPs are trained with each of
+several estimators on a batch A, which is the whole training set; B is held out.
+Then every single flip of every layer is evaluated exactly. The first layer
+descends by the best flip each time until none lowers the training loss; from
+there some weights are flipped at random, and the descent is repeated. Losses
+are reported on A and on B.
 
-Primary contrast, declared beforehand: normal STE, log(L_trained / L_descended) on B,
-the learning rate tuned on other seeds. The claim, that STE leaves flips undone which
-would help on other data, is supported if the 95 % interval lies above 0. All else is
-exploratory; intervals over several estimators are simultaneous.
+Primary contrast, declared beforehand: normal STE, log(L_trained / L_descended)
+on B, the learning rate tuned on other seeds. The claim, that STE leaves flips
+undone which would help on other data, is supported if the 95 % interval lies
+above 0. All else is exploratory; intervals over several estimators are
+simultaneous.
 
-On embedded data, on larger images with three estimators, and on CIFAR-10 with two, where
-a descent is cut off after 200 flips:
+In this order, the commands run on embedded data, on larger images with three
+estimators, and on CIFAR-10 with two, where a descent is cut off after 200
+flips:
 
   python -m experiments.local_optima
   python -m experiments.local_optima --preset=full
@@ -39,7 +42,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 @dataclasses.dataclass(frozen=True)
 class Config(toy.Config):
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   dataset: str = cli.flag(
     'digits', 'Data set.', choices=('digits', 'mnist5k', 'cifar10', 'synthetic')

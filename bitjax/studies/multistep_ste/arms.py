@@ -1,8 +1,8 @@
-"""The arms of the toy studies: each is one sweep, and all report alike.
+"""The arms of the study: each is one sweep, and all report the same outputs.
 
-An *arm* is a way to move inside the ball together with the axes over which a study
+An *arm* is a way to move inside the ball together with the axes over which the study
 varies it. It reports, along an axis of its own, the losses on A and on B, the signs
-flipped and the share of the budget used. A study is a list of arms.
+flipped and the share of the budget used. The study is a list of arms.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ CHOICES = ('learning_rate', 'control_rate', 'control_draw', 'step_size', 'step')
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-  """One sweep of a study.
+  """One sweep of the study.
 
   Attributes:
     name: prefix of the arm's results.
-    fn: keyword arguments (static values, lane values, ``data``, ``points`` of the
-      arm's own axis) to outputs.
+    fn: maps keyword arguments (static values, lane values, ``data``, and ``points`` of
+      the arm's own axis) to outputs.
     static: axes of static values.
     lanes: axes of traced values.
     axis: the name of the axis along which the arm reports.
@@ -67,11 +67,11 @@ class Arm:
 def collect(
   problems: toy.Problems, sweep: sweeps.Sweep, arms: Sequence[Arm]
 ) -> xarray.Dataset:
-  """Runs the arms and puts their results together.
+  """Runs the arms and merges their results.
 
   Returns:
     Variables ``<arm>_search``, ``<arm>_holdout``, ``<arm>_flips``,
-    ``<arm>_used`` and what else an arm reports.
+    ``<arm>_used`` and whatever else an arm reports.
   """
   import xarray
 
@@ -90,7 +90,7 @@ def collect(
     )
     names = {name: f'{arm.name}_{name}' for name in outcome.data_vars}
     results.append(outcome.rename(names))
-  # An arm may cover a part of an axis; the rest of its table is then missing.
+  # An arm that covers a part of an axis has NaN in the rest of its table.
   merged = xarray.merge(results, join='outer', combine_attrs='drop')
   return merged.assign_attrs(
     examples=len(problems.dataset.labels),
@@ -107,18 +107,18 @@ def losses(
   keep: Sequence[str] = (),
   **labels: Any,
 ) -> xarray.DataArray:
-  """The loss that an arm reaches with the setting that a protocol chooses.
+  """Returns the loss that an arm reaches with the setting that a protocol chooses.
 
   Args:
     results: what `collect` returned.
     arm: name of the arm.
     protocol: ``'oracle'`` or ``'deployable'``.
     batch: ``'search'`` for A, ``'holdout'`` for B.
-    keep: axes in `CHOICES` that are not up for choice this time.
-    **labels: where to look, by label.
+    keep: axes in `CHOICES` over which the protocol must not choose.
+    **labels: coordinates to select, by label.
 
   Returns:
-    The losses by seed, draw, noise and whatever else was not selected.
+    The losses by seed, draw, noise and any other axis that is left.
   """
   outcomes = protocols.arm(results, arm, **labels)[['search', 'holdout']]
   over = [n for n in CHOICES if n in outcomes.dims and n not in keep]
@@ -130,13 +130,13 @@ def losses(
 def single(
   problems: toy.Problems, rates: Sequence[float], *, steepest: bool = False
 ) -> Arm:
-  """Single-step STE at every learning rate, network and batch size.
+  """Returns the arm of single-step STE, over learning rates, networks and batch sizes.
 
-  With ``steepest`` the arm is named so, and its direction is that of steepest
-  descent in the budget's norm instead of the gradient.
+  With ``steepest`` the arm is named ``'steepest'``, and its direction is that of
+  steepest descent in the budget's norm instead of the gradient.
 
-  Also reports ``reachable``, the largest share of signs that a point of the ball
-  has flipped: a budget that reaches all, or none, compares nothing.
+  The arm also reports ``reachable``, the largest share of signs that a point of the
+  ball has flipped: a budget that reaches all, or none, compares nothing.
   """
 
   def fn(network, batch_size, seed, data, points):
@@ -159,13 +159,13 @@ def variant(
   rates: Sequence[float],
   **estimators: Any,
 ) -> Arm:
-  """Single-step STE of the binary network with other estimators.
+  """Returns the arm of single-step STE of the binary network with other estimators.
 
-  Also reports ``affected``, the share of the gradient's entries that differ from
-  those of the normal STE: an arm that affects none is inert.
+  The arm also reports ``affected``, the share of the gradient's entries that differ
+  from those of the normal STE: an arm that affects none is inert.
 
   Args:
-    problems: those of all seeds.
+    problems: the toy problems of all seeds.
     name: of the arm.
     rates: learning rates.
     **estimators: keywords of `nn.binary_mlp`.
@@ -193,11 +193,11 @@ def multi(
   *,
   norm: types.Norm | None = None,
 ) -> Arm:
-  """Several steps of STE.
+  """Returns an arm of several steps of STE.
 
   Args:
-    problems: those of all seeds.
-    num_steps: updates.
+    problems: the toy problems of all seeds.
+    num_steps: number of updates.
     name: of the arm.
     static: axes among ``batch_size`` and ``optimizer`` (default: the largest
       batch, and SGD), besides the network.
@@ -207,7 +207,7 @@ def multi(
   """
 
   def fn(network, seed, data, points, **options):
-    del points  # The steps follow one another anyway.
+    del points  # A trajectory passes through every step, asked for or not.
     batch_size = options.pop('batch_size', None)
     posed = problems.pose(network, seed, data, batch_size=batch_size)
     return toy.multi_step(posed, budget, num_steps=num_steps, **options)
@@ -223,12 +223,12 @@ def multi(
 def noisy(
   problems: toy.Problems, noise: Sequence[float], num_rates: int
 ) -> Arm:
-  """Control: noise, then one scanned step.
+  """Returns the control arm of noise followed by one scanned step.
 
   Args:
-    problems: those of all seeds.
+    problems: the toy problems of all seeds.
     noise: amplitudes, as fractions of the budget.
-    num_rates: learning rates, spaced evenly in their logarithm from 0.01 to 1.
+    num_rates: number of learning rates, evenly spaced from 0.01 to 1 on a log scale.
   """
 
   def fn(network, seed, noise, data, points):
@@ -244,12 +244,12 @@ def noisy(
 def restarts(
   problems: toy.Problems, noise: Sequence[float], num_draws: int
 ) -> Arm:
-  """Control: random points of the ball, without descent.
+  """Returns the control arm of random points of the ball, without descent.
 
   Args:
-    problems: those of all seeds.
+    problems: the toy problems of all seeds.
     noise: amplitudes, as fractions of the budget.
-    num_draws: points for each seed and amplitude.
+    num_draws: number of points for each seed and amplitude.
   """
 
   def fn(network, seed, noise, data, points):

@@ -1,4 +1,4 @@
-"""The note's curve, (L1 - Lm) / L1, in panels."""
+"""The study's figure: the note's curve, (L1 - Lm) / L1, in panels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLORS = {
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """The note's curve against noise and steps, on A and on B."""
+  """Draws the note's curve against noise and steps, on A and on B."""
   from matplotlib import pyplot
 
   fig, axes = pyplot.subplots(
@@ -51,12 +51,13 @@ def against_noise(
   Args:
     ax: where to draw.
     results: with arms ``single`` and ``multi``.
-    batch: ``'search'`` for A, ``'holdout'`` for B; A chooses.
+    batch: where losses are read, ``'search'`` for A, ``'holdout'`` for B; settings are
+      chosen on A.
   """
-  for network, optimizer, look in _lines(results):
+  for network, optimizer, style in _lines(results):
     curve = _curve(results, network, optimizer, batch)
     samples = curve.transpose('noise', 'seed', 'draw')
-    plots.band(ax, results.noise, samples, marker='o', **look)
+    plots.band(ax, results.noise, samples, marker='o', **style)
   ax.set_xlabel('noise amplitude / budget')
 
 
@@ -71,28 +72,29 @@ def against_steps(
   Args:
     ax: where to draw.
     results: with arms ``single`` and ``multi``.
-    batch: ``'search'`` for A, ``'holdout'`` for B; A chooses.
+    batch: where losses are read, ``'search'`` for A, ``'holdout'`` for B; settings are
+      chosen on A.
   """
   from matplotlib import ticker
 
   taken = {'step': slice(1, None), 'noise': 0}
-  for network, optimizer, look in _lines(results):
+  for network, optimizer, style in _lines(results):
     curve = _curve(results, network, optimizer, batch, keep=('step',))
     samples = curve.isel(taken).transpose('step', 'seed', 'draw')
-    plots.band(ax, samples.step, samples, marker='o', **look)
+    plots.band(ax, samples.step, samples, marker='o', **style)
     if optimizer == 'adam':
       keep = ('step', 'step_size')
       each = _curve(results, network, optimizer, batch, keep=keep)
       each = each.isel(taken).mean(('seed', 'draw'))
-      thin = {'color': look['color'], 'linewidth': 0.5, 'linestyle': ':'}
+      thin = {'color': style['color'], 'linewidth': 0.5, 'linestyle': ':'}
       lines = ax.plot(each.step, each.transpose('step', 'step_size'), **thin)
-      lines[0].set_label(f'{look["label"]}, each rate')
+      lines[0].set_label(f'{style["label"]}, each rate')
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   ax.set_xlabel('number of steps, without noise')
 
 
 def _lines(results):
-  """Networks have colours, optimisers line styles."""
+  """Yields every network and optimiser, with a colour and a line style for them."""
   for network in results.network.values.tolist():
     styles = zip(
       plots.LINE_STYLES, results.optimizer.values.tolist(), strict=False

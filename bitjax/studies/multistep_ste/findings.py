@@ -1,8 +1,8 @@
-"""The note's findings on the toy problem, each judged from labelled results.
+"""Judges the note's findings on the toy problem from labelled results.
 
-Losses of a single step are called L1, of several steps Lm. Contrasts are logs of
-loss ratios, paired by seed and averaged over the draws of the noise; where
-nothing else is said, settings are chosen by the deployable protocol and read on B.
+L1 is the loss of a single step, Lm that of several. Contrasts are logs of loss ratios,
+paired by seed and averaged over the draws of the noise. Unless stated otherwise,
+settings are chosen by the deployable protocol and losses are read on B.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
 def gain(
   results: xarray.Dataset, network: str, **options: Any
 ) -> xarray.DataArray:
-  """log(L1 / Lm) of the first optimiser without noise, by seed.
+  """Returns log(L1 / Lm) of the first optimiser without noise, by seed.
 
   Args:
     results: with arms ``single`` and ``multi``.
     network: the network.
-    **options: of `arms.losses`, such as the protocol.
+    **options: further arguments of `arms.losses`, such as the protocol.
   """
   several = losses(results, 'multi', network=network, **options)
   single = losses(results, 'single', **_at_largest(results, network), **options)
@@ -71,11 +71,12 @@ def gain(
 
 
 def margin(results: xarray.Dataset, *networks: str) -> float:
-  """5 % of the mean log decrease: the difference that does not matter.
+  """Returns the largest difference that does not matter: 5 % of the mean log decrease.
 
   Args:
     results: with arm ``multi``.
-    *networks: whose decrease: that of the first optimiser, without noise.
+    *networks: networks over which to average the decrease, which is that of the first
+      optimiser without noise.
   """
   decreases = []
   for network in networks:
@@ -89,7 +90,7 @@ def margin(results: xarray.Dataset, *networks: str) -> float:
 def several_steps(
   results: xarray.Dataset, network: str, *, primary: bool
 ) -> Verdicts:
-  """N8: several steps reach a lower loss than one scanned step."""
+  """Judges N8: several steps reach a lower loss than one scanned step."""
   details = {
     f'{protocol} {name}': gain(
       results, network, protocol=protocol, batch=batch
@@ -126,7 +127,7 @@ def several_steps(
 
 
 def literal(results: xarray.Dataset, network: str) -> Verdicts:
-  """N6: the note's mixture of an l2 step and element-wise clipping."""
+  """Judges N6: the note's mixture of an l2 step and element-wise clipping."""
   single = losses(results, 'single', **_at_largest(results, network))
   clipped = losses(results, 'literal', network=network)
   yield contrasts.difference(
@@ -141,7 +142,7 @@ def literal(results: xarray.Dataset, network: str) -> Verdicts:
 
 
 def momentum(results: xarray.Dataset, network: str) -> Verdicts:
-  """N9: SGD and SGD with momentum are equally good."""
+  """Judges N9: SGD and SGD with momentum are equally good."""
   if not {'sgd', 'sgdm'} <= set(results.optimizer.values):
     return
   several = losses(results, 'multi', network=network).isel(noise=0)
@@ -157,7 +158,7 @@ def momentum(results: xarray.Dataset, network: str) -> Verdicts:
 
 
 def adam(results: xarray.Dataset, network: str) -> Verdicts:
-  """N8: Adam fluctuates; here, over a grid of learning rates."""
+  """Judges N8, that Adam fluctuates, by its spread over learning rates."""
   if not {'sgd', 'adam'} <= set(results.optimizer.values):
     return
   path = protocols.arm(results, 'multi', network=network)['holdout']
@@ -179,7 +180,7 @@ def adam(results: xarray.Dataset, network: str) -> Verdicts:
 
 
 def noise(results: xarray.Dataset, network: str) -> Verdicts:
-  """N9: noise helps on average; noise finds a better point."""
+  """Judges N9: noise helps on average, and the best draw finds a better point."""
   amplitudes = results.noise.values
   if len(amplitudes) < 2:
     return
@@ -226,7 +227,7 @@ def noise(results: xarray.Dataset, network: str) -> Verdicts:
 
 
 def interaction(results: xarray.Dataset) -> Verdicts:
-  """N9: full precision behaves like binary."""
+  """Judges N9: full precision gains as much from several steps as binary does."""
   if not {'full_precision', 'binary'} <= set(results.network.values):
     return
   full, binary = (gain(results, n) for n in ('full_precision', 'binary'))
@@ -241,7 +242,7 @@ def interaction(results: xarray.Dataset) -> Verdicts:
 
 
 def batch(results: xarray.Dataset, network: str) -> Verdicts:
-  """N10: what a larger batch does to the note's curve."""
+  """Judges N10: what a larger batch does to the note's curve."""
   sizes = sorted(results.batch_size.values.tolist())
   if len(sizes) < 2:
     return
@@ -277,7 +278,7 @@ def batch(results: xarray.Dataset, network: str) -> Verdicts:
 
 
 def variant(results: xarray.Dataset, network: str, arm: str) -> Verdicts:
-  """N10: what another estimator of the single step does to the curve.
+  """Judges N10: what another estimator of the single step does to the curve.
 
   Args:
     results: with the arm.
@@ -288,13 +289,13 @@ def variant(results: xarray.Dataset, network: str, arm: str) -> Verdicts:
   normal = _curve(results, network, 'single', size)
   other = _curve(results, network, arm, size)
   affected = results[f'{arm}_affected'].sel(batch_size=size).mean().item()
-  # The 2 x 2 of batch and estimator.
+  # The details are a table of batch sizes by estimators, which separates the two.
   details = {'share of gradient affected': affected}
-  for cell in sorted(results.batch_size.values.tolist()):
+  for batch_size in sorted(results.batch_size.values.tolist()):
     for name, source in (('normal', 'single'), (arm, arm)):
-      curve = _curve(results, network, source, cell)
-      details[f'mean {name}, batch {cell}'] = curve.mean()
-      details[f'std {name}, batch {cell}'] = curve.std()
+      curve = _curve(results, network, source, batch_size)
+      details[f'mean {name}, batch {batch_size}'] = curve.mean()
+      details[f'std {name}, batch {batch_size}'] = curve.std()
   verdict = contrasts.variances(
     f'N10 {arm}, variance',
     f'{network}: with {arm} as the single step the curve varies less over '
@@ -310,10 +311,10 @@ def variant(results: xarray.Dataset, network: str, arm: str) -> Verdicts:
 
 
 def _curve(results, network, arm, size):
-  """The note's (L1 - Lm) / L1 at one batch size, by seed."""
+  """Returns the note's (L1 - Lm) / L1 at one batch size, by seed."""
   options: dict[str, Any] = {'protocol': 'oracle', 'batch': 'search'}
-  where = {'network': network} if arm == 'single' else {}
-  single = losses(results, arm, batch_size=size, **where, **options)
+  labels = {'network': network} if arm == 'single' else {}
+  single = losses(results, arm, batch_size=size, **labels, **options)
   if size == results.batch_size.max():
     several = losses(results, 'multi', network=network, **options)
     several = several.isel(optimizer=0, noise=0, draw=0)
@@ -324,7 +325,7 @@ def _curve(results, network, arm, size):
 
 
 def _log_ratio(above: xarray.DataArray, below: xarray.DataArray) -> Any:
-  """Log of a ratio of losses; an `xarray.DataArray`."""
+  """Returns the log of a ratio of losses, an `xarray.DataArray`."""
   return np.log(above / below)
 
 

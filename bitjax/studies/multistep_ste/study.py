@@ -1,20 +1,22 @@
 r"""Several small steps of STE against one scanned step, inside one budget.
 
-The study of the note's N4-N10. The first layer of a toy MLP moves inside a ball
-around its initialisation (l2, radius 0.1). *Single-step STE* scans the learning
-rate of one step along the gradient; *multi-step STE* takes several steps of SGD,
-SGD with momentum or Adam, from a start with or without noise, and is projected
-back onto the ball after each. Everything is read on the batch it was chosen on (A)
-and on a disjoint one (B).
+This is the study of the note's N4-N10. The first layer of a toy MLP moves
+inside a ball around its initialisation (l2, radius 0.1). *Single-step STE*
+scans the learning rate of one step along the gradient; *multi-step STE* takes
+several steps of SGD, SGD with momentum or Adam, from a start with or without
+noise, and is projected back onto the ball after each. Losses are reported on
+the batch A that gives the gradients, and on a disjoint batch B.
 
-Primary contrast, declared beforehand: the binary network, SGD without noise,
-deployable protocol, log(L_single / L_multi) on B; supported if its 95 % interval
-lies above 0. Equivalences have a margin of 5 %. All else is exploratory.
+The primary contrast, declared beforehand, is log(L_single / L_multi) on B, of
+the binary network and SGD without noise, under the deployable protocol; it is
+supported if its 95 % interval lies above 0. Equivalences have a margin of 5 %
+of the decrease. All else is exploratory.
 
-The figure is the note's: (L_single - L_multi) / L_single, against the noise and the
-number of steps. Red: full precision. Blue: binary.
+The figure is the note's: (L_single - L_multi) / L_single, against the noise and
+the number of steps, in red for full precision and in blue for binary.
 
-On embedded data (two CPU cores: 3 minutes), and at the note's sizes (hours):
+The first command uses embedded data (3 minutes on two CPU cores), the second
+the note's sizes (hours):
 
   python -m experiments.multistep_ste
   python -m experiments.multistep_ste --preset=note --data_dir=DIR
@@ -121,12 +123,12 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   draws = {'noise': noise, 'draw': range(config.draws)}
   size = {'step_size': config.step_sizes}
   multi = functools.partial(arms.multi, problems, config.num_steps)
-  # Controls spend as many evaluations of loss and gradient as a multi-step arm.
+  # Controls spend as many evaluations of loss and gradient as a multi-step arm does.
   matched = len(config.step_sizes) * (2 * config.num_steps + 1)
   study = [
     arms.single(problems, rates),
     multi('multi', {'optimizer': config.optimizers}, draws | size),
-    # The note's mixture: each element of the displacement is clipped.
+    # The note mixes norms: it clips each element of the displacement.
     multi('literal', {}, size, norm='linf'),
   ]
   if noisy := [value for value in noise if value > 0]:

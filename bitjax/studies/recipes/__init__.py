@@ -1,4 +1,4 @@
-"""What studies of trainings share: their flags, and networks and quantizers by name."""
+"""Flags, networks and quantizers that all studies of trainings share."""
 
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts

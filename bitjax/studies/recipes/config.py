@@ -1,4 +1,4 @@
-"""The flags that all trainings share: data, recipe, seeds."""
+"""The flags that studies of trainings share: data, recipe, seeds and network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bitjax.studies.recipes import zoo
 __all__ = ['NetworkConfig', 'Parts', 'TrainConfig']
 
 
-_RECIPE = training.Recipe()  # Its defaults are those of the flags.
+_RECIPE = training.Recipe()  # The flags have the same defaults.
 
 
 class Parts(NamedTuple):
-  """What is trained on, what chooses among models, what is looked at once."""
+  """The data: to train on, to choose a checkpoint by, and to test on once."""
 
   train: data.Dataset
   validation: data.Dataset
@@ -29,7 +29,10 @@ class Parts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """Fields named as those of `bitjax.training.Recipe` mean what they mean there."""
+  """The flags for data, recipe and seeds of a training.
+
+  A field that is named as one of `bitjax.training.Recipe` means the same.
+  """
 
   dataset: str = cli.flag(
     'digits32',
@@ -147,7 +150,7 @@ class TrainConfig:
 
     Args:
       holds: whether all weights have 1 bit.
-      weights: what they are, for people.
+      weights: a description of the weights, for the message.
     """
     for name, wanted in (
       ('optimizer=bop', self.optimizer == 'bop'),
@@ -157,17 +160,18 @@ class TrainConfig:
         raise types.BadInput(f'{name} needs weights of 1 bit; got {weights}.')
 
   def recipe(self) -> dict[str, Any]:
-    """The arguments of a `bitjax.training.Recipe`."""
+    """Returns the arguments of a `bitjax.training.Recipe`."""
     own = {field.name for field in dataclasses.fields(TrainConfig)}
     own -= {'dataset', 'data_dir', 'validation_examples', 'seeds'}
     return {name: getattr(self, name) for name in sorted(own)}
 
   def open(self, sweep: sweeps.Sweep) -> Parts:
-    """Loads the data, divides them, and records which they are.
+    """Loads the data, splits off validation examples, and records which data they are.
 
     Raises:
-      ValueError: for missing or malformed files, for validation examples or a
-        batch that the data cannot supply, and a batch that the devices cannot share.
+      ValueError: for missing or malformed files, for validation examples or a batch
+        that the data cannot supply, or for a batch that cannot be split evenly over
+        the mesh's devices.
     """
     whole, test = (
       data.load(self.dataset, split=split, data_dir=self.data_dir)
@@ -193,7 +197,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig(TrainConfig):
-  """And one network: its quantizers, where it starts, who teaches it."""
+  """The flags of a training of one network: its quantizers, start and teacher."""
 
   network: str = cli.flag(
     'resnet20', 'The network.', choices=tuple(zoo.NETWORKS)
@@ -272,12 +276,16 @@ class NetworkConfig(TrainConfig):
     self.stages(2)
 
   def recipe(self) -> dict[str, Any]:
-    """The arguments of a `bitjax.training.Recipe`."""
+    """Returns the arguments of a `bitjax.training.Recipe`."""
     binary = (zoo.NETWORKS[self.network].binary,)
     return super().recipe() | {'binary': binary, 'frozen': self.frozen}
 
   def stages(self, num_classes: int) -> list[tuple[float, Any]]:
-    """The network; with ``staged``, first with quantized activations only."""
+    """Lists the stages of the training for `Recipe.phases`: (where it ends, network).
+
+    There is one stage, or with ``staged`` two: in the first only activations are
+    quantized. A stage ends at a share of the training.
+    """
     names = ['none', self.weights] if self.staged else [self.weights]
     models = [
       zoo.build(
@@ -296,7 +304,7 @@ class NetworkConfig(TrainConfig):
     return list(zip(shares, models, strict=True))
 
   def full_precision(self, num_classes: int) -> Any:
-    """A network of the same kind without quantizers, plain."""
+    """Builds the same network without quantizers, in its plain variant."""
     return zoo.build(
       self.network,
       'plain',

@@ -1,4 +1,4 @@
-"""What names on the command line of a training stand for: networks and quantizers."""
+"""The networks and quantizers that the flags of a training name."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Network(NamedTuple):
   """How to make a network, and which of its layers are quantized."""
 
   make: Callable[..., Any]
-  binary: str  # A regular expression for their paths.
+  binary: str  # A regular expression for the paths of quantized layers.
 
 
 class Weights(NamedTuple):
-  """What kernels pass through; ``bits`` 1 where Bop and clipping make sense."""
+  """A quantizer of kernels and its scaling; Bop and clipping need ``bits`` of 1."""
 
   quantizer: Any
   scaling: Any = 'none'
@@ -44,7 +44,7 @@ NETWORKS = {
   'resnet8': Network(
     lambda **kw: nn.resnet20(**kw | {'stages': (1, 1, 1)}), _RESIDUAL
   ),
-  # For many seeds in little time, and to see that a command works.
+  # Small enough for many seeds in little time, and for smoke tests.
   'resnet4': Network(
     lambda **kw: nn.resnet20(**kw | {'stages': (1,), 'widths': (8,)}), _RESIDUAL
   ),
@@ -56,7 +56,11 @@ def _sign(estimator: quantizers.Estimator) -> quantizers.Quantize:
 
 
 def _irnet(t_min: float) -> quantizers.Quantize:
-  """IR-Net's weights: standardised, signs with EDE, a scale that is a shift."""
+  """Returns IR-Net's quantizer of weights.
+
+  Standardised weights pass through a sign with EDE, and are scaled by a power of two
+  (a bit shift).
+  """
   sign = _sign(quantizers.error_decay(t_min))
   scaled = quantizers.scaled(sign, quantizers.power_of_two())
   return quantizers.standardized(scaled)
@@ -119,20 +123,20 @@ def build(
   last_init_name: str | None = None,
   half_width: float = 1.0,
 ) -> Any:
-  """Makes a network.
+  """Builds a network from the names of its parts.
 
   Args:
     network: a name in `NETWORKS`.
     variant: one of `nn.RESNET_VARIANTS`; VGG has the plain one only.
     weights: a name in `WEIGHTS`.
     inputs: a name in `INPUTS`.
-    num_classes: of the classifier.
-    init_name: of the kernels, as for `bitjax.nn.ResNet`.
-    last_init_name: of the classifier's; None for the same.
-    half_width: of the window of ``'sign'`` activations.
+    num_classes: outputs of the classifier.
+    init_name: initialisation of the kernels, as for `bitjax.nn.ResNet`.
+    last_init_name: initialisation of the classifier's kernel; None for the same.
+    half_width: of the window of ``'sign'`` activations; others ignore it.
 
   Raises:
-    ValueError: for an unknown name, or a variant that the network has not.
+    ValueError: for an unknown name, or a variant that the network does not have.
   """
   for name, value, known in (
     ('network', network, NETWORKS),

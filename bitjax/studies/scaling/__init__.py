@@ -1,4 +1,4 @@
-"""Whether a sweep that is cut, killed and spread ends the same."""
+"""A study of sweeps that are cut into chunks, killed, and spread over devices."""
 
 from bitjax.studies.scaling.study import STUDY
 

@@ -1,8 +1,9 @@
 """Kills a run over and over, and says whether it ends as if nothing had happened.
 
-Each run is a process of its own, forked before JAX is used, that is killed (SIGKILL)
-at a random moment, or inside the write of a chunk or a manifest: half of it written,
-all of it written but not renamed, or renamed just now. The same command then goes on.
+Each run is a process of its own, forked before JAX is used. It is killed (SIGKILL) at a
+random moment, or inside the write of a chunk or a manifest: with half of it written,
+with all of it written but not renamed, or just after the renaming. Then the same
+command resumes it.
 
   python -m bitjax.studies.scaling.soak DIRECTORY 50
 """
@@ -35,7 +36,7 @@ from bitjax.sweeps import chunks
 
 __all__ = ['FAULTS', 'fingerprint', 'leftovers', 'main', 'soak']
 
-# (files, part of the content that is written, whether it is renamed)
+# (pattern of the files, fraction of the content written, whether it is renamed)
 FAULTS = [
   (pattern, *when)
   for pattern in ('*.npz', 'manifest.json')
@@ -52,7 +53,7 @@ def soak(
     directory: an empty one.
     kills: how many runs to kill; the first ones inside of writes.
     argv: flags of the workload.
-    seed: of the moments.
+    seed: seed of the random moments.
 
   Returns:
     How many runs died (``kills``), how often one ended (``ends``), whether all
@@ -60,7 +61,7 @@ def soak(
     were left over (``leftovers``), and the seconds of the fastest run.
   """
   for module in ('h5netcdf', 'matplotlib.backends.backend_agg', 'xarray'):
-    importlib.import_module(module)  # Once, not in every run.
+    importlib.import_module(module)  # Every run then inherits them.
   draw = random.Random(seed)
   whole, cut = directory / 'whole', directory / 'cut'
   begun = time.monotonic()
@@ -100,10 +101,10 @@ def soak(
 
 
 def fingerprint(directory: pathlib.Path) -> dict[str, str]:
-  """Checksums of everything in a run's directory that is numbers.
+  """Returns checksums of all numbers in a run's directory, by file or variable.
 
-  Chunks and manifests hold nothing else; neither does the table. ``results.nc`` is
-  compared as what it holds.
+  The bytes of chunks, manifests and the table are compared, as these hold numbers only;
+  of ``results.nc``, the values of its variables are.
   """
   from bitjax.cli import results
 
@@ -118,7 +119,7 @@ def fingerprint(directory: pathlib.Path) -> dict[str, str]:
 
 
 def leftovers(directory: pathlib.Path) -> list[str]:
-  """Temporary files and locks that a finished run should not have left."""
+  """Returns names of temporary files and locks that a finished run should not leave."""
   return [
     path.name
     for path in directory.rglob('*')
@@ -127,9 +128,9 @@ def leftovers(directory: pathlib.Path) -> list[str]:
 
 
 def _start(directory, argv, fault=None) -> int:
-  """Starts a run; returns its process."""
+  """Starts a run in a forked process and returns the id of that process."""
   with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # JAX has not been used here.
+    warnings.simplefilter('ignore')  # JAX warns of forks, but is unused here.
     process = os.fork()
   if not process:
     _child(directory, argv, fault)
@@ -156,7 +157,7 @@ def _child(directory, argv, fault) -> None:
 
 
 def _sabotage(pattern: str, part: float, renamed: bool, skip: int) -> None:
-  """Makes the process die in the write of a file, after ``skip`` of them."""
+  """Makes this process die in the write of a matching file, after ``skip`` others."""
   write, turns = files.write_bytes, itertools.count()
 
   def write_bytes(path: pathlib.Path, content: bytes) -> None:
@@ -179,9 +180,9 @@ def _check(process: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Prints what `soak` finds, as JSON; 1 if a run ended otherwise."""
-  where, kills, *flags = sys.argv[1:] if argv is None else list(argv)
-  directory = pathlib.Path(where)
+  """Prints as JSON what `soak` finds; returns 1 if an end differed or left files."""
+  path, kills, *flags = sys.argv[1:] if argv is None else list(argv)
+  directory = pathlib.Path(path)
   directory.mkdir(parents=True, exist_ok=True)
   found = soak(directory, int(kills), flags)
   print(json.dumps(found))

@@ -1,9 +1,10 @@
 r"""Does a sweep that is cut, killed and spread cost little and end the same?
 
-Runs are killed over and over, at random moments and inside of writes, and must end as
-if nothing had happened; chunks and files are timed against one call of one program; two
-devices against two processes; and the memory of 100 000 lanes is measured. About ten
-minutes on two CPU cores, which should have nothing else to do:
+Runs are killed over and over, at random moments and inside of writes, and must
+end as if nothing had happened. Chunks and files are timed against one call of
+one program, and two devices against two processes. The memory of 100 000 lanes
+is measured. It takes about ten minutes on two CPU cores, which should have
+nothing else to do:
 
   python -m experiments.scaling
 """
@@ -28,7 +29,7 @@ __all__ = ['PRESETS', 'STUDY', 'TARGETS', 'Config', 'plot', 'run', 'verdicts']
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   kills: int = cli.flag(50, 'Runs to kill.', minimum=1)
   seeds: int = cli.flag(100, 'Seeds of the runs to kill.', minimum=1)
@@ -85,7 +86,7 @@ def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
 
 
 def plot(results: xarray.Dataset) -> figure.Figure:
-  """Each measurement beside its target."""
+  """Draws a table of all measurements and their targets."""
   from matplotlib import pyplot
 
   fig, ax = pyplot.subplots(figsize=(6.75, 3.0))

@@ -1,6 +1,7 @@
-"""What scaling costs, each as a ratio within one run; and the soak.
+"""Measures what scaling costs, as ratios within one run, and runs the soak.
 
-What needs a process of its own (its peak of memory, its number of devices) is run as
+A measurement that needs a process of its own, for its peak memory or its number of
+devices, is run as
 
   python -m bitjax.studies.scaling.timings memory LANES CHUNK
   python -m bitjax.studies.scaling.timings rate LANES STEPS CORE ...
@@ -34,7 +35,7 @@ _ONE_THREAD = ' --xla_cpu_multi_thread_eigen=false'
 
 
 def soak(kills: int, *flags: str) -> dict[str, float]:
-  """Kills runs of the workload; whether they end equal, and what they leave."""
+  """Kills runs of the workload; returns whether they end equal, and what they leave."""
   with tempfile.TemporaryDirectory() as directory:
     started = _start('soak', f'{directory}/runs', str(kills), *flags)
     found = _finish(started)
@@ -46,7 +47,7 @@ def soak(kills: int, *flags: str) -> dict[str, float]:
 
 
 def overheads(num_lanes: int, steps: int, chunk: int) -> dict[str, float]:
-  """Chunks and files against one call of one program; and a second look.
+  """Times a sweep with chunks and files against one call of one program.
 
   Args:
     num_lanes: lanes of the sweep.
@@ -55,8 +56,8 @@ def overheads(num_lanes: int, steps: int, chunk: int) -> dict[str, float]:
 
   Returns:
     Seconds of the one call (``'sweep'``), what a sweep takes beyond them, as a
-    share of them (``'chunks and files'``), and seconds of starting a finished
-    sweep again (``'resume'``). Compiling counts in all of them.
+    share of them (``'chunks and files'``), and the seconds of starting a finished
+    sweep again (``'resume'``). All of them include compilation.
   """
   lane, shared = _lane(steps)
   seeds = np.arange(num_lanes, dtype=np.float32)
@@ -89,18 +90,18 @@ def overheads(num_lanes: int, steps: int, chunk: int) -> dict[str, float]:
 
 
 def memory(num_lanes: int, chunk: int) -> dict[str, float]:
-  """Peak memory of a large sweep beyond that of a small one, by its results."""
+  """Returns how much more peak memory a large sweep needs, relative to its results."""
   started = _start('timings', 'memory', str(num_lanes), str(chunk))
   return {'memory': _finish(started)['ratio']}
 
 
 def weak_scaling(num_lanes: int, steps: int, turns: int) -> dict[str, float]:
-  """Rate of two devices by that of two processes; one core for each.
+  """Returns the rate of two devices over that of two processes, with a core for each.
 
   Args:
     num_lanes: lanes of each device.
     steps: matrix products in each lane.
-    turns: the median of so many is taken.
+    turns: how many ratios the median is taken of.
   """
 
   cores = sorted(os.sched_getaffinity(0))
@@ -119,7 +120,7 @@ def weak_scaling(num_lanes: int, steps: int, turns: int) -> dict[str, float]:
 
 
 def _lane(steps: int):
-  """A lane with as many small matrix products, and its shared input."""
+  """Returns a lane of ``steps`` small matrix products, and its shared input."""
 
   def lane(seed, matrix):
     def step(x, _):

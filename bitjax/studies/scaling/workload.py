@@ -1,7 +1,8 @@
 r"""A tiny sweep with everything that a large one has: what scaling is tested with.
 
-One binary layer, trained for a few steps in every lane: a scan, optax states, an
-attached quantizer, two compiled programs, and rates at which lanes diverge.
+Every lane trains one binary layer for a few steps. The sweep has a scan, optax
+states, an attached quantizer, two compiled programs, and learning rates at
+which lanes diverge.
 
   python -m bitjax.studies.scaling.workload --seeds=40
 """
@@ -32,7 +33,7 @@ OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   seeds: int = cli.flag(7, 'Seeds.', minimum=1)
   rates: cli.Grid = cli.flag(
@@ -65,8 +66,8 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     key = jax.random.fold_in(jax.random.key(0), seed)
     shapes = {'hidden': (config.units, config.units), 'out': (config.units, 1)}
     params = {
-      name: jax.random.normal(jax.random.fold_in(key, place), shape)
-      for place, (name, shape) in enumerate(shapes.items())
+      name: jax.random.normal(jax.random.fold_in(key, index), shape)
+      for index, (name, shape) in enumerate(shapes.items())
     }
     tx = OPTIMIZERS[optimizer](rate)
 
@@ -97,13 +98,13 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
 
 
 def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
-  """There is nothing to find out."""
+  """Returns no verdicts, as the workload asks nothing."""
   del results
   return []
 
 
 def plot(results: xarray.Dataset) -> figure.Figure:
-  """The mean loss at every step."""
+  """Draws the mean loss at every step."""
   from matplotlib import figure
 
   fig = figure.Figure(figsize=(3, 2))

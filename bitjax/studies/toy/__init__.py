@@ -1,8 +1,9 @@
 """The toy problem that several studies share: one layer of an MLP moves in a ball.
 
-`Problems` are those of all seeds, made from a `Config`; a `Trial` is what one seed has
-drawn, a `Problem` one layer of its network on batches A and B. Functions such as
-`multi_step` move inside the ball; `searches` are ways to spend it by flips.
+`Config.open` makes the `Problems` of all seeds. A `Trial` holds what one seed has
+drawn, and a `Problem` is one layer of its network on batches A and B. Functions such as
+`multi_step` move that layer inside the ball; those in `searches` spend the ball in many
+ways, by flips or by steps.
 """
 
 from bitjax.studies.toy.config import NETWORKS

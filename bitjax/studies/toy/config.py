@@ -1,4 +1,4 @@
-"""The flags that all studies of the toy problem share, and what follows from them."""
+"""The flags that all studies of the toy problem share, and the problems they pose."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NETWORKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Data, networks, ball and seeds; studies add fields of their own."""
+  """The flags for data, networks, ball and seeds; studies add fields of their own."""
 
   dataset: str = cli.flag(
     'mnist5k',
@@ -88,7 +88,7 @@ class Config:
     cli.check(self)
 
   def open(self, sweep: sweeps.Sweep) -> Problems:
-    """Loads the data, checks that they suffice, and records which they are.
+    """Loads the data, checks that the batches fit, and records which data they are.
 
     Raises:
       ValueError: for missing or malformed files, or batches that the data
@@ -109,11 +109,11 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Problems:
-  """The problems of all seeds: what was configured, and its data.
+  """The toy problems of all seeds: a configuration and the data that it names.
 
   Attributes:
-    config: what was asked for.
-    dataset: the data.
+    config: the configuration.
+    dataset: the data from which batches are drawn.
   """
 
   config: Config
@@ -130,15 +130,15 @@ class Problems:
 
   @property
   def layers(self) -> list[str]:
-    """Names of the networks' layers, in order."""
+    """The names of the layers in order, the same for all networks."""
     return [f'Dense_{number}' for number in range(len(self.config.hidden) + 1)]
 
   @functools.cached_property
   def arrays(self) -> dict[str, Any]:
-    """What all lanes of a sweep share: the seeds and what each has drawn.
+    """The arrays that all lanes of a sweep share: the seeds and what each has drawn.
 
-    Drawn once, outside, it spares every arm the random numbers: most of the time
-    to compile them, and some of the time to run them.
+    They are drawn once, outside the programs of the arms. Inside, random numbers
+    would take most of an arm's time to compile and some of its time to run.
     """
     seeds = jnp.asarray(self.config.seeds)
     trials = problem.draw_trials(
@@ -160,13 +160,13 @@ class Problems:
     batch_size: int | None = None,
     **kwargs: Any,
   ) -> problem.Problem:
-    """Poses one seed's problem to a network.
+    """Returns one seed's problem for a network.
 
     Args:
       network: a name in `NETWORKS`.
       seed: one of the configured seeds; may be traced.
-      arrays: what the attribute of that name holds, traced.
-      batch_size: examples in A and in B; None for the largest configured.
+      arrays: the attribute of that name, traced.
+      batch_size: examples in A and in B; None for the largest configured size.
       **kwargs: passed to the network's factory, such as an estimator.
     """
     return problem.pose_problem(
@@ -178,12 +178,12 @@ class Problems:
   def trial(
     self, seed: types.Array | int, arrays: dict[str, Any]
   ) -> problem.Trial:
-    """What one seed has drawn; arguments as for `pose`."""
+    """Returns what one seed has drawn; the arguments are those of `pose`."""
     index = jnp.argmax(arrays['seeds'] == seed)
     return jax.tree.map(lambda leaf: leaf[index], arrays['trials'])
 
   def model(self, network: str, **kwargs: Any) -> nn.MLP:
-    """The network of that name for these data."""
+    """Builds a network of `NETWORKS` for the classes and scale of these data."""
     return NETWORKS[network](
       hidden=self.config.hidden,
       num_classes=self.dataset.num_classes,

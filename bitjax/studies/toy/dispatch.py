@@ -1,8 +1,8 @@
-"""Lists of choices inside one program: traced once a kind, computed once a value.
+"""Applies a function to many choices in one program, without needless repetition.
 
-A study compares many estimators, most of which differ in a number only, and some
-of which turn out to do the same. Neither the compiler nor the machine should pay
-for that.
+A study compares many estimators. Most of them differ in a number only: choices of one
+*kind*, that is of one tree structure, share a trace. Some turn out to do the same:
+choices and rows that are equal are computed once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ __all__ = ['distinct', 'each_once', 'switch', 'vectorised']
 
 
 def distinct(choices: Sequence[Any]) -> tuple[list[Any], list[int]]:
-  """Returns the distinct ones of some choices, and which one each choice is.
+  """Returns the distinct choices, and for every choice its index among them.
 
   Args:
-    choices: pytrees of concrete numbers; equal means one structure and equal bits.
+    choices: pytrees of concrete numbers; two are equal if they have the same
+      structure and the same bits.
   """
   found: dict[Any, int] = {}
   first, numbers = [], []
@@ -40,26 +41,27 @@ def distinct(choices: Sequence[Any]) -> tuple[list[Any], list[int]]:
 def switch(
   fn: Callable[[Any], Any], choices: Sequence[Any]
 ) -> Callable[[types.Array | int], Any]:
-  """Returns number -> ``fn`` of that choice, traced once for each *kind*.
+  """Returns a function that applies ``fn`` to the choice of a given number.
 
-  Choices of one tree structure differ in their leaves only: they share a branch.
+  Choices of one kind differ in their leaves only: they share a branch, for which
+  ``fn`` is traced once.
 
   Args:
-    fn: a choice -> a pytree of arrays, the same for all.
-    choices: pytrees; leaves at one place have one shape.
+    fn: maps a choice to a pytree of arrays, of one structure and shape for all.
+    choices: pytrees; within a kind, corresponding leaves have the same shape.
 
   Returns:
     A function of the number of a choice, which may be traced.
   """
   branches, branch, row = [], [0] * len(choices), [0] * len(choices)
-  for number, (places, stacked) in enumerate(_kinds(choices)):
+  for number, (indices, stacked) in enumerate(_kinds(choices)):
     branches.append(
-      lambda at, stacked=stacked: fn(
-        jax.tree.map(lambda leaf: leaf[at], stacked)
+      lambda position, stacked=stacked: fn(
+        jax.tree.map(lambda leaf: leaf[position], stacked)
       )
     )
-    for at, place in enumerate(places):
-      branch[place], row[place] = number, at
+    for position, index in enumerate(indices):
+      branch[index], row[index] = number, position
   table = jnp.asarray([branch, row])
   return lambda number: jax.lax.switch(
     table[0][number], branches, table[1][number]
@@ -67,38 +69,38 @@ def switch(
 
 
 def vectorised(fn: Callable[[Any], Any], choices: Sequence[Any]) -> Any:
-  """Returns ``fn`` of every choice, those of one *kind* at once.
+  """Returns ``fn`` of every choice, vectorised over the choices of each kind.
 
-  What does not depend on the choice is computed once: for a kind by `jax.vmap`,
-  for all of them by the compiler.
+  What does not depend on the choice is computed once: `jax.vmap` sees to that within
+  a kind, and the compiler across kinds.
 
   Args:
-    fn: a choice -> a pytree of arrays, the same for all.
-    choices: pytrees; leaves at one place have one shape.
+    fn: maps a choice to a pytree of arrays, of one structure and shape for all.
+    choices: pytrees; within a kind, corresponding leaves have the same shape.
 
   Returns:
-    The pytree, each leaf [choices, ...].
+    The pytree that ``fn`` returns, each leaf [choices, ...].
   """
   kinds = _kinds(choices)
-  rows = [jax.vmap(fn, axis_size=len(p))(stacked) for p, stacked in kinds]
-  order = np.argsort([place for places, _ in kinds for place in places])
+  rows = [jax.vmap(fn, axis_size=len(i))(stacked) for i, stacked in kinds]
+  order = np.argsort([index for indices, _ in kinds for index in indices])
   return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *rows)
 
 
 def _kinds(choices):
-  """For each tree structure the places of its choices, and their stacked leaves."""
+  """Returns, for each tree structure, the indices of its choices and these stacked."""
   kinds: dict[Any, list[int]] = {}
-  for place, choice in enumerate(choices):
-    kinds.setdefault(jax.tree.structure(choice), []).append(place)
+  for index, choice in enumerate(choices):
+    kinds.setdefault(jax.tree.structure(choice), []).append(index)
   return [
     (
-      places,
+      indices,
       jax.tree.map(
         lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]),
-        *(choices[place] for place in places),
+        *(choices[index] for index in indices),
       ),
     )
-    for places in kinds.values()
+    for indices in kinds.values()
   ]
 
 
@@ -107,23 +109,23 @@ def each_once(
 ) -> types.PyTree:
   """Returns ``fn`` of every row, computed once for rows that are equal.
 
-  One row after another; under a `vmap`, which computes both sides of every
-  condition, nothing is saved.
+  Rows are computed one after another. Under a `vmap`, which computes both branches of
+  every condition, nothing is saved.
 
   Args:
-    fn: a row -> a pytree of arrays.
-    rows: [rows, ...]; equal means equal bits, but for zeros of either sign. A row
-      with NaN is equal to none.
+    fn: maps a row to a pytree of arrays.
+    rows: [rows, ...]. Two rows are equal if all their entries are; 0 and -0 are equal,
+      and NaN is equal to nothing.
 
   Returns:
-    The pytree, each leaf [rows, ...].
+    The pytree that ``fn`` returns, each leaf [rows, ...].
   """
   numbers = jnp.arange(rows.shape[0])
 
   def step(table, number):
     row = rows[number]
     alike = jnp.all(rows == row[None], axis=tuple(range(1, rows.ndim)))
-    # A row with NaN is not even equal to itself.
+    # A row with NaN is not equal to itself, so its own number is added.
     first = jnp.argmax(alike | (numbers == number))
     found = jax.lax.cond(
       first < number,

@@ -1,11 +1,11 @@
-r"""Ways to move inside a budget, all of which report alike.
+r"""Ways to move inside a ball, all of which report the same outputs.
 
 Every *arm* of a study starts at the same kernel, stays in the same ball, and reports
 the same two numbers at every point it visits: the loss on A, which it may look at,
 and the loss on B, which it may not.
 
 Learning rates are given as fractions of `descent.reach`: 1 is the rate at which
-the optimiser's first step from the original point comes to the edge of the ball.
+the optimiser's first step from the original point reaches the edge of the ball.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 Outputs: TypeAlias = dict[str, types.Array]
 
-# What every arm reports at each point that it visits.
+# The outputs that every arm reports at each point that it visits.
 REPORTED = ('search', 'holdout', 'flips', 'used')
 
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -57,17 +57,17 @@ def single_step(
   steepest: bool = False,
   start: scans.LineStart | None = None,
 ) -> Outputs:
-  """One step along a direction, at every learning rate of a grid.
+  """Takes one step along a direction, at every learning rate of a grid.
 
   Args:
-    problem: network and batches.
+    problem: the layer and its batches.
     budget: the ball; fraction 1 reaches its edge.
     fractions: learning rates, [rates], in units of `descent.reach`.
     direction: the step is a negative multiple of it; None for the gradient.
     steepest: whether to take the direction of steepest descent in the budget's
       norm instead (in l2 they are the same).
-    start: what `scans.line_start` made of the search and the holdout view, for
-      many directions; None to compute it.
+    start: what `scans.line_start` returned for the search and the holdout view, so
+      that many directions share it; None to do without.
 
   Returns:
     ``search``, ``holdout``, ``flips``, ``used`` (distance / radius), [rates].
@@ -89,14 +89,17 @@ def noisy_single_step(
   noise: types.Scalar,
   draw: types.Array | int = 0,
 ) -> Outputs:
-  """`single_step` from a perturbed start, projected back onto the ball.
+  """Takes one step from a perturbed start and projects its end onto the ball.
 
   Args:
-    problem: network and batches.
+    problem: the layer and its batches.
     budget: the ball, around the original kernel.
     fractions: learning rates, [rates], in units of `descent.reach`.
     noise: amplitude, as a fraction of the budget.
     draw: number of the noise draw, an integer.
+
+  Returns:
+    The outputs of `single_step`.
   """
   start = problem.kernel + _noise(problem, budget, noise, draw)
   direction = jax.grad(problem.search.loss)(start)
@@ -120,12 +123,12 @@ def multi_step(
   noise: types.Scalar = 0.0,
   draw: types.Array | int = 0,
 ) -> Outputs:
-  """Several steps of an optimiser from a perturbed start, inside the ball.
+  """Takes several steps of an optimiser from a perturbed start, inside the ball.
 
   Args:
-    problem: network and batches.
+    problem: the layer and its batches.
     budget: the ball.
-    num_steps: T, updates.
+    num_steps: T, the number of updates.
     step_size: learning rate in units of the `descent.reach` of the optimiser's
       first step from the original kernel.
     optimizer: one of `OPTIMIZERS`.
@@ -163,10 +166,10 @@ def restarts(
   noise: types.Scalar,
   draws: types.Array,
 ) -> Outputs:
-  """Random points of the ball, without any descent.
+  """Evaluates random points of the ball, without any descent.
 
   Args:
-    problem: network and batches.
+    problem: the layer and its batches.
     budget: the ball.
     noise: amplitude, as a fraction of the budget.
     draws: numbers of the noise draws, [draws], integers.

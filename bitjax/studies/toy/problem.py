@@ -1,7 +1,8 @@
 r"""The toy problem: one layer of an MLP, seen on two disjoint batches.
 
 One seed is one *trial*: a fresh initialisation, a fresh search batch A and a
-disjoint held-out batch B. Only one layer moves, or all of them as one.
+disjoint held-out batch B. Either a single layer moves, or all layers move as if they
+were one.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Problem:
 
   Attributes:
     search: the layer's view on batch A.
-    holdout: the same layer on batch B.
-    noise_key: source of this seed's perturbations.
+    holdout: the same layer's view on batch B.
+    noise_key: the key from which this seed's perturbations are drawn.
   """
 
   search: scans.LayerView
@@ -52,7 +53,7 @@ class Problem:
     return self.search.kernel
 
   def losses(self, kernel: types.Array) -> dict[str, types.Array]:
-    """The losses on A and on B."""
+    """Returns the losses of a kernel on A (``search``) and on B (``holdout``)."""
     return {
       'search': self.search.loss(kernel),
       'holdout': self.holdout.loss(kernel),
@@ -60,13 +61,13 @@ class Problem:
 
 
 class Trial(NamedTuple):
-  """What is random about a seed, drawn once for all arms.
+  """All that is random about a seed, drawn once for all arms.
 
   Attributes:
-    variables: initial variables of the network. They do not depend on what is
-      binary, so all networks of a seed start from the same latent weights.
+    variables: initial variables of the network. They do not depend on which parts
+      are binary, so all networks of a seed start from the same latent weights.
     batches: batch size -> batches A and B.
-    noise: raw key of the seed's perturbations, uint32.
+    noise: raw data of the key of the seed's perturbations, uint32.
   """
 
   variables: types.PyTree
@@ -75,14 +76,14 @@ class Trial(NamedTuple):
 
 
 def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
-  """Mean loss in nats, of logits [examples, classes]."""
+  """Returns the mean cross-entropy, in nats, of logits [examples, classes]."""
   return jnp.mean(
     optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   )
 
 
 def seed_keys(seed: types.Array | int) -> types.Array:
-  """A seed's keys: of the initialisation, the batches, and the noise, [3]."""
+  """Returns a seed's keys for initialisation, batches and noise, in this order, [3]."""
   return jax.random.split(jax.random.key(seed), 3)
 
 
@@ -98,11 +99,11 @@ def draw_trials(
   """Draws every seed's initialisation, batches and source of noise.
 
   Args:
-    model: a network of the family; only its parameters' shapes matter.
+    model: any network of `toy.NETWORKS`: their parameters are initialised alike.
     seeds: integers, [seeds].
     images: the data set, uint8 [N, H, W, C].
-    labels: its classes, [N].
-    batch_sizes: examples in A, and in B.
+    labels: the classes of the images, [N].
+    batch_sizes: the sizes for which to draw A and B, which have as many examples each.
     augment: see `data.search_and_holdout`.
 
   Returns:
@@ -137,20 +138,20 @@ def pose_problem(
   *,
   layer: str | None = 'Dense_0',
 ) -> Problem:
-  """Looks at one layer of a network, or all of them, in one seed's trial.
+  """Returns the problem of one layer of a network, or of all, in one seed's trial.
 
   Args:
     model: the network.
-    trial: of one seed.
-    batch_size: which of its batches.
-    layer: the layer that moves; None for all at once.
+    trial: what one seed has drawn.
+    batch_size: the size of A and B, a key of ``trial.batches``.
+    layer: name of the layer that moves; None for all layers at once.
   """
 
-  def look(batch):
+  def view(batch):
     arguments = model, trial.variables, batch.inputs, batch.labels
     if layer is None:
       return nn.network_view(*arguments)
     return nn.layer_view(*arguments, layer)
 
-  search, holdout = map(look, trial.batches[batch_size])
+  search, holdout = map(view, trial.batches[batch_size])
   return Problem(search, holdout, jax.random.wrap_key_data(trial.noise))

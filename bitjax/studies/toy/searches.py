@@ -1,7 +1,8 @@
-"""Each way to spend a ball, by flips or by steps, from one seed's problem.
+"""Searches for a low loss inside a ball, by flips or by steps, for one seed.
 
-A search is given ``pose``, which poses the problem (with other estimators, on
-request), and its ball. It returns losses on A and on B along an axis of its own.
+A search takes a function ``pose`` that returns the seed's problem (with other
+estimators on request), and the ball. It returns losses on A and on B along axes of
+its own. `reliability` searches nothing: it compares what the moves promise.
 """
 
 from __future__ import annotations
@@ -53,20 +54,20 @@ Pose = Callable[..., problem.Problem]
 
 LAYERS = {'first': 'Dense_0', 'all': None}
 SIGNALS = ('exact', 'linear', 'random', 'cost')
-SCORED = SIGNALS[:2]  # Those that look at the loss.
+SCORED = SIGNALS[:2]  # The signals that depend on the loss.
 RANKINGS = ('gain', 'per cost', 'per squared cost')
 SPLITS = ('even', 'cumulative')
-NUM_DRAWS = 8  # Random points of the ball.
+NUM_DRAWS = 8  # Number of random points of the ball.
 DIRECTIONS = ('gradient', 'sign', 'central', 'variant')
-VARIANT = quantizers.window(0.5)  # The estimator of the last one's activations.
+VARIANT = quantizers.window(0.5)  # Activation estimator of 'variant'.
 ORDERS = ('linear', 'cost')
-_RANDOM = 1 << 21  # Tells the key of random signals from others of a seed.
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # Of the rounds: where losses are read.
+_RANDOM = 1 << 21  # Folded into a seed's noise key to draw random signals.
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # Shares of rounds after which to report.
 PAIRS = ('exact A, exact B', 'linear A, linear B', 'linear A, exact B')
 
 
 def ball(name: str) -> types.Budget:
-  """The ball that is written ``norm:radius``.
+  """Returns the ball that is written ``norm:radius``.
 
   Raises:
     ValueError: for another form, an unknown norm, or a radius that is not positive.
@@ -90,7 +91,7 @@ def check(
   round_rankings: Sequence[str] = RANKINGS,
   round_signals: Sequence[str] = SIGNALS,
 ) -> None:
-  """Raises a ``ValueError`` for what the arms cannot run."""
+  """Raises a ``ValueError`` for choices that the arms or the contrasts cannot use."""
   for name in balls:
     ball(name)
   if layers[0] != 'first' or list(num_rounds) != sorted(set(num_rounds)):
@@ -111,8 +112,8 @@ def check(
 
 
 def label(signal: str, ranking: str) -> str:
-  """What figures call a discrete gradient."""
-  # By cost alone every ranking is the same: the cheapest first.
+  """Returns the label of a discrete gradient in figures."""
+  # Every ranking by cost alone is the same: the cheapest move comes first.
   return 'cost only' if signal == 'cost' else f'{signal} {ranking}'
 
 
@@ -123,14 +124,15 @@ def pose_layers(
   batch_size: int | None = None,
   **estimators: Any,
 ) -> problem.Problem:
-  """Poses a trial's problem to the binary network.
+  """Returns a trial's problem for the binary network.
 
   Args:
-    problems: those of all seeds.
+    problems: the toy problems of all seeds.
     trial: what one seed has drawn.
     layers: a name in `LAYERS`.
-    batch_size: which of the trial's batches; None for the largest.
-    **estimators: of the network, if not the normal ones.
+    batch_size: the size of the trial's batches; None for the largest.
+    **estimators: keywords of `nn.binary_mlp`, for estimators other than the normal
+      ones.
   """
   return problem.pose_problem(
     problems.model('binary', **estimators),
@@ -153,19 +155,20 @@ def lane(
   batch_size: int | None = None,
   **values: Any,
 ) -> moves.Outputs:
-  """One lane of a sweep: a search of one seed's network in one state.
+  """Computes one lane of a sweep: a search from one seed's network in one state.
 
   Args:
     search: one of the functions below.
-    networks: of all seeds, in all states.
+    networks: the networks of all seeds, in all states.
     options: further arguments of the search.
-    state: number of the state.
+    state: index of the state.
     seed: the seed.
-    arrays: that shared input of ``networks``.
-    starts: that shared input of ``networks``.
+    arrays: the shared input of that name in ``networks.shared``.
+    starts: the shared input of that name in ``networks.shared``.
     layers: a name in `LAYERS`.
-    batch_size: which batches; None for the largest.
-    **values: arguments of the search that the sweep varies; ``ball`` by its name.
+    batch_size: the size of the batches; None for the largest.
+    **values: arguments of the search that the sweep varies. A ``ball`` is written as
+      for `ball`, and passed on as the search's ``budget``.
   """
   trial = networks.trial(state, seed, arrays, starts)
   if 'ball' in values:
@@ -179,7 +182,10 @@ def lane(
 def discrete(
   pose: Pose, budget: types.Budget, *, prefixes: Sequence[int]
 ) -> moves.Outputs:
-  """All moves at once, for every signal and ranking, by prefix."""
+  """Makes the moves of one discrete gradient, for every signal and ranking.
+
+  Losses are those after the first moves, for each number in ``prefixes``.
+  """
   posed = pose()
   signals = _signals(posed, SIGNALS)
 
@@ -200,7 +206,7 @@ def discrete(
     }
 
   shape = len(SIGNALS), len(RANKINGS)
-  rows = [  # By cost alone every ranking is the same.
+  rows = [  # Every ranking by cost alone is the same.
     (signal, ranking if SIGNALS[signal] != 'cost' else 0)
     for signal, ranking in np.ndindex(*shape)
   ]
@@ -214,7 +220,7 @@ def discrete(
 
 
 def _signals(posed, names):
-  """What each flip promises, [names, *kernel.shape]."""
+  """Returns the signals of all flips, [names, *kernel.shape]."""
   view = posed.search
   possible = scans.moves(view)
   key = jax.random.fold_in(posed.noise_key, _RANDOM)
@@ -236,12 +242,15 @@ def rounds(
   *,
   rankings: Sequence[str] = RANKINGS,
 ) -> moves.Outputs:
-  """Rounds that score again, for every ranking, by the share of them made."""
+  """Makes rounds of moves, each of which scores all moves again, for every ranking.
+
+  Losses are those after each share of the rounds in `SHARES`.
+  """
   posed = pose()
   read = jnp.asarray([int(share * num_rounds) for share in SHARES])
 
   def spend(ranking):
-    # Not outside: all rankings have the same draws.
+    # All rankings have the same draws, although the key is made for each of them.
     key = jax.random.fold_in(posed.noise_key, _RANDOM)
     path = scans.multi_step_discrete_gradient(
       posed.search,
@@ -271,7 +280,7 @@ def rounds(
 def ste(
   pose: Pose, budget: types.Budget, *, rates: Sequence[float]
 ) -> moves.Outputs:
-  """One step along every direction, by learning rate."""
+  """Takes one step along each of the `DIRECTIONS`, at every learning rate."""
   posed = pose()
   view = posed.search
   gradient = jax.grad(view.loss)(view.kernel)
@@ -302,7 +311,7 @@ def multi(
   *,
   num_steps: int,
 ) -> moves.Outputs:
-  """Steps of an optimiser, projected, by their number."""
+  """Takes projected steps of an optimiser; losses are those after each step."""
   found = moves.multi_step(
     pose(), budget, num_steps, step_size, optimizer=optimizer
   )
@@ -312,7 +321,7 @@ def multi(
 def coordinate(
   pose: Pose, budget: types.Budget, *, num_candidates: int
 ) -> moves.Outputs:
-  """One move after another, each if it helps, in every order."""
+  """Tries one move after another and keeps those that help, in each of the `ORDERS`."""
   posed = pose()
   start = posed.losses(posed.kernel)
   signals = _signals(posed, ORDERS)
@@ -326,9 +335,12 @@ def coordinate(
       num_candidates=num_candidates,
       holdout=posed.holdout,
     )
-    falls = {'search': found.decrease_search, 'holdout': found.decrease_holdout}
+    decreases = {
+      'search': found.decrease_search,
+      'holdout': found.decrease_holdout,
+    }
     return {
-      name: start[name] - cast(jax.Array, falls[name]) for name in falls
+      name: start[name] - cast(jax.Array, decreases[name]) for name in decreases
     } | {
       'used': found.used / budget.radius,
       'moves': found.num_moves,
@@ -338,13 +350,13 @@ def coordinate(
 
 
 def random(pose: Pose, budget: types.Budget) -> moves.Outputs:
-  """Points of the ball, by draw."""
+  """Evaluates `NUM_DRAWS` random points of the ball."""
   found = moves.restarts(pose(), budget, 1.0, jnp.arange(NUM_DRAWS))
   return {name: found[name] for name in ('search', 'holdout')}
 
 
 def reliability(pose: Pose) -> moves.Outputs:
-  """How promises of moves agree, by pair of promises."""
+  """Measures how two signals of all moves agree, for each of the `PAIRS`."""
   posed = pose()
 
   def promises(view):

@@ -27,13 +27,13 @@ STATES = ('initialised', 'trained')
 class States:
   """Every seed's binary network in several states, as lanes of a sweep.
 
-  Pass `lanes` and `shared` to the sweep, turn what a lane is given into its `trial`,
-  and call `label` on the result.
+  Pass `lanes` and `shared` to the sweep, let each lane pass what it is given to
+  `trial`, and call `label` on the result.
 
   Attributes:
-    problems: those of all seeds.
-    names: some of `STATES`.
-    train_steps: updates of the trained state.
+    problems: the toy problems of all seeds.
+    names: the states, some of `STATES`.
+    train_steps: number of updates that lead to the state ``'trained'``.
   """
 
   problems: Problems
@@ -42,7 +42,7 @@ class States:
 
   @property
   def lanes(self) -> dict[str, Sequence[int]]:
-    """Lane axes ``state``, by number, and ``seed``."""
+    """The sweep's lane axes: ``state``, an index into `names`, and ``seed``."""
     return {
       'state': range(len(self.names)),
       'seed': self.problems.config.seeds,
@@ -50,7 +50,7 @@ class States:
 
   @functools.cached_property
   def shared(self) -> dict[str, Any]:
-    """Shared inputs ``arrays`` and ``starts``; trains the networks."""
+    """The sweep's shared inputs ``arrays`` and ``starts``; trains the networks."""
     updates = {'initialised': 0, 'trained': self.train_steps}
     starts = [
       trained(self.problems, 'binary', updates[name]) for name in self.names
@@ -67,18 +67,18 @@ class States:
     arrays: Mapping[str, Any],
     starts: types.PyTree,
   ) -> Trial:
-    """What a seed has drawn, with its network in a state.
+    """Returns what a seed has drawn, with its network in the given state.
 
     Args:
-      state: number of the state; may be traced.
+      state: index of the state in `names`; may be traced.
       seed: one of the configured seeds; may be traced.
-      arrays: that shared input, traced.
-      starts: that shared input, traced.
+      arrays: the shared input of that name, traced.
+      starts: the shared input of that name, traced.
     """
     variables = jax.tree.map(lambda leaf: leaf[state], starts)
     trials = arrays['trials']._replace(variables=variables)
     return self.problems.trial(seed, {**arrays, 'trials': trials})
 
   def label(self, results: xarray.Dataset) -> xarray.Dataset:
-    """Names the states along the axis ``state``."""
+    """Labels the axis ``state`` of the results with the names of the states."""
     return results.assign_coords(state=list(self.names))

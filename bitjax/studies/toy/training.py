@@ -1,4 +1,4 @@
-"""The toy network after a little training: a point that STE has led to.
+"""Trains the toy network a little, for studies that start where STE has led to.
 
 Each seed trains its own network, from its own initialisation, on the examples that
 are neither in its batch A nor in its batch B. Both batches are then as new to the
@@ -40,14 +40,15 @@ def train(
 
   Args:
     model: the network.
-    variables: where it starts.
+    variables: the variables to start from.
     batch: the whole data set.
-    rows: of the examples to train on, [rows], drawn with replacement.
+    rows: indices of the examples to train on, [rows]; updates draw from them with
+      replacement.
     key: a random key.
-    num_steps: updates.
-    batch_size: examples for each.
+    num_steps: number of updates.
+    batch_size: examples of an update.
     learning_rate: of Adam.
-    anneal: whether progress goes from 0 to 1; it stays 1 otherwise.
+    anneal: whether the estimators' progress goes from 0 to 1; it stays 1 otherwise.
 
   Returns:
     The trained variables.
@@ -75,13 +76,13 @@ def train(
 def trained(
   problems: Problems, network: str, num_steps: int, **options: Any
 ) -> types.PyTree:
-  """Trains every seed's network on what its batches A and B leave over.
+  """Trains every seed's network on the examples that its batches A and B leave over.
 
   Args:
-    problems: those of all seeds; their largest batch size counts.
-    network: a name in `toy.NETWORKS`, with normal estimators.
-    num_steps: updates; 0 for the initial variables.
-    **options: of `train`.
+    problems: the toy problems of all seeds; A and B are those of the largest size.
+    network: a name in `toy.NETWORKS`; it is trained with its normal estimators.
+    num_steps: number of updates; 0 for the initial variables.
+    **options: further arguments of `train`.
 
   Returns:
     Variables with a leading axis of seeds.
@@ -106,7 +107,7 @@ def trained(
   def lane(seed, variables, batch):
     _, key, noise = problem_lib.seed_keys(seed)
     rows = data.remainder(key, num_examples, size)
-    # A key of its own: folded in, so that no other stream is touched.
+    # Folding in a constant makes a new key and leaves all other streams as they are.
     return fit(variables, batch, rows, jax.random.fold_in(noise, 1 << 20))
 
   @jax.jit

@@ -1,4 +1,4 @@
-"""Variants of the straight-through estimator: another gradient, the same network."""
+"""Variants of the straight-through estimator: the same network, another gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ['NORMAL', 'Estimators', 'Variant']
 
 
 class Estimators(NamedTuple):
-  """Estimators of a binary network, and their progress: a pytree."""
+  """The estimators of a binary network and their progress, as a pytree."""
 
   kernel: quantizers.Estimator
   activation: quantizers.Estimator
@@ -25,10 +25,10 @@ class Variant:
 
   Attributes:
     family: what is varied, such as ``'window on activations'``.
-    setting: its value.
+    setting: the value of what is varied; 0 if there is nothing to set.
     kernel: estimator of the weights; None for the identity.
     activation: estimator of the activations; None for ``window(1)``.
-    progress: of the estimators, in [0, 1].
+    progress: progress of estimators that anneal, in [0, 1].
   """
 
   family: str
@@ -39,12 +39,12 @@ class Variant:
 
   @property
   def name(self) -> str:
-    """Family and setting."""
+    """The family, followed by the setting unless that is 0."""
     return f'{self.family} {self.setting:g}' if self.setting else self.family
 
   @property
   def estimators(self) -> Estimators:
-    """What the gradient depends on."""
+    """The estimators and the progress on which the gradient depends."""
     return Estimators(
       self.kernel or quantizers.identity(),
       self.activation or quantizers.window(1.0),

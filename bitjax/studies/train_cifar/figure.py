@@ -1,4 +1,4 @@
-"""Accuracy over a training, and beneath it what its layers do."""
+"""The study's figure: accuracy over a training, and what its layers do."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _LAYERED = (
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """Accuracies, and flips, saturation and gradients by layer.
+  """Draws accuracies by epoch, and flips, saturation and gradients of each layer.
 
   Args:
-    results: of `training.outcome`, over seeds, epochs and layers.
+    results: what `study.run` returned, over seeds, epochs and layers.
   """
   from matplotlib import pyplot
 
@@ -53,7 +53,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
     epochs[-1], test, 's', color=plots.RED, label=f'test, once: {test:.1f} %'
   )
   ax.set_ylabel('accuracy (%)')
-  # Intervals of few seeds reach further than accuracies do.
+  # Confidence intervals of few seeds can extend beyond 0 and 100 %.
   low, high = ax.get_ylim()
   ax.set_ylim(max(low, 0), min(high, 100))
   ax.legend(loc='lower right')

@@ -1,4 +1,4 @@
-"""What a training says: how good, how far from its training set, how settled."""
+"""Judges a training: its accuracy, its overfitting and whether its signs settle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ['generalisation', 'judge', 'reaches', 'settles']
 
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
-  """Judges accuracy, against the results' attribute ``target``, N14 and flips."""
+  """Judges the accuracy (against the results' ``target``), N14 and the sign flips."""
   return [
     reaches(results, results.target),
     generalisation(results),
@@ -27,7 +27,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
 def reaches(
   results: xarray.Dataset, target: float, *, primary: bool = True
 ) -> verdicts.Verdict:
-  """Does the test accuracy reach ``target`` %, with the last weights?"""
+  """Judges whether the test accuracy of the last weights reaches ``target`` %."""
   accuracy = 100 * results.test_accuracy.values
   return contrasts.difference(
     'accuracy',
@@ -46,7 +46,7 @@ def reaches(
 
 
 def generalisation(results: xarray.Dataset) -> verdicts.Verdict:
-  """N14: is the network worse on test than on training images?"""
+  """Judges N14: the network is worse on test images than on training images."""
   gap = results.clean_train_accuracy - results.test_accuracy
   return contrasts.difference(
     'N14',
@@ -63,7 +63,7 @@ def generalisation(results: xarray.Dataset) -> verdicts.Verdict:
 
 
 def settles(results: xarray.Dataset) -> verdicts.Verdict:
-  """Do signs come to rest? Compares the first epochs with the last one."""
+  """Judges whether signs flip less often in the last epoch than in the first."""
   ratio = results.flip_ratio.mean('layer').values
   info: dict[str, Any] = {
     'unit': 'log10 of the ratio of flip ratios',

@@ -1,18 +1,20 @@
 r"""Trains a low-bit convolutional network as its paper did.
 
-Presets are published recipes; their epochs may be cut (`--epochs=10`): schedules of
-learning rate, progress and phases keep their shape. The test set is looked at once,
-at the end; a tenth of the training files or less chooses the best checkpoint. It goes
-on from wherever it was stopped. Published test accuracies of the presets, in %
+Presets named after papers are published recipes. Their epochs may be cut
+(--epochs=10): the schedules of learning rate, progress and phases keep their
+shape. The test set is looked at once, at the end; validation examples taken
+from the training files choose the best checkpoint. A training that was stopped
+goes on from its last checkpoint. Published test accuracies of the presets, in %
 (most of them of the best epoch, without a validation split):
 
   fp_resnet20 92.1; irnet_resnet20_w1a1 86.5; irnet_resnet20_w1a32 90.8;
   irnet_vgg_w1a1 90.4; dsq_resnet20_w1a1 84.1; dsq_resnet20_w1a32 90.2;
-  rbnn_resnet20_w1a1 87.8; reste_resnet20_w1a1 87.92; reste_resnet20_w1a32 91.32;
-  dorefa_resnet20_w1a32 90.0
+  rbnn_resnet20_w1a1 87.8; reste_resnet20_w1a1 87.92;
+  reste_resnet20_w1a32 91.32; dorefa_resnet20_w1a32 90.0
 
-Ten epochs (short_*: docs/studies/train_cifar.md) are 40 minutes of processor time, 20 of two
-cores with --mesh=batch:2. Without any file (digits, W1A1, above 97 %, 3 minutes):
+Ten epochs (the presets short_*, see docs/studies/train_cifar.md) take 40
+minutes of processor time, or 20 minutes on two cores with --mesh=batch:2. The
+first command needs no files (digits, W1A1, above 97 % in 3 minutes):
 
   python -m experiments.train_cifar
   python -m experiments.train_cifar --preset=short_w1a1 --data_dir=DIR

@@ -1,16 +1,16 @@
-r"""Variants of the straight-through gradient, side by side on the toy problem.
+r"""Compares variants of the straight-through gradient on the toy problem.
 
 A *variant* is the binary network with other estimators: the same forward pass,
 another gradient. One lane is one seed at one state of its network (initial or
-trained); inside it every variant's gradient is taken on the same batches, steps
-along the same learning rates, and is compared with what is true without any
-estimator: the *discrete* gradient
+trained). In it every variant's gradient is taken on the same batches, followed at the
+same learning rates, and compared with two gradients that need no estimator. One is the
+*discrete* gradient
 
 .. math:: D_i = \tfrac12 \bigl(L(q_i = +1) - L(q_i = -1)\bigr),
 
-all other weights as they are, and the *central* difference of the latent weights,
-:math:`(L(w + s e_i) - L(w - s e_i)) / 2s`, s the median magnitude: it is
-:math:`D_i / s` where :math:`|w_i| \le s`, and 0 elsewhere.
+with all other weights as they are. The other is the *central* difference of the latent
+weights, :math:`(L(w + s e_i) - L(w - s e_i)) / 2s`, with s their median magnitude: it
+is :math:`D_i / s` where :math:`|w_i| \le s`, and 0 elsewhere.
 """
 
 from __future__ import annotations
@@ -52,26 +52,29 @@ def compare(
   train_steps: int,
   states: Sequence[str] = toy.STATES,
 ) -> xarray.Dataset:
-  """Runs all variants on every seed, initialised and trained.
+  """Runs all variants on every seed, in every state of its network.
 
   Args:
-    problems: those of all seeds.
+    problems: the toy problems of all seeds.
     sweep: runs the sweep.
-    variants: the first is the normal one.
+    variants: the variants; the first is the normal STE.
     rates: learning rates of a step of the first layer, as fractions of
       `descent.reach`.
     everywhere: names of the variants that also step through all layers.
-    few_rates: learning rates of those steps, each a forward pass.
-    half_widths: for the share of what enters each window.
-    num_groups: equal parts of a batch, for variances over batches.
-    train_steps: updates of the trained state.
+    few_rates: learning rates of those steps, each of which costs a forward pass.
+    half_widths: half-widths c, for the shares of pre-activations within [-c, c].
+    num_groups: number of equal parts of a batch, over which gradients vary.
+    train_steps: number of updates that lead to the trained state.
     states: some of `toy.STATES`.
 
   Returns:
     A dataset over (state, seed, variant, ...): ``search``, ``holdout``, ``flips``,
     ``used`` by learning rate; ``start_search``, ``start_holdout`` before the step;
-    ``all_search``, ``all_holdout`` for steps through all layers; ``affected``;
-    agreements; gradient statistics by layer; what enters each window.
+    ``all_search``, ``all_holdout`` for steps through all layers; ``affected``, the
+    share of the first layer's gradient that differs from the normal STE's;
+    ``reliability``, the correlation of the gradients on A and B; agreements with the
+    gradients that need no estimator; by layer, gradient statistics and what enters the
+    activations.
   """
   size = max(problems.config.batch_size)
   if size % num_groups:
@@ -149,7 +152,7 @@ def _lane(
   chosen,
   num_groups,
 ):
-  """One seed at one state: all variants."""
+  """Computes all variants for one seed at one state."""
   trial = networks.trial(state, seed, arrays, starts)
   problems = networks.problems
   size = max(problems.config.batch_size)
@@ -221,7 +224,7 @@ def _lane(
 
 
 def _truths(problem, truth):
-  """What directions are compared with: discrete gradients, sorted."""
+  """Returns the gradients that directions are compared with, sorted beforehand."""
   step = jnp.median(jnp.abs(problem.kernel))
   central = jnp.where(jnp.abs(problem.kernel) <= step, truth / step, 0)
   found = {
@@ -233,18 +236,18 @@ def _truths(problem, truth):
 
 
 def discrete(view: scans.LayerView) -> types.Array:
-  """The discrete gradient of a binary layer, of the kernel's shape.
+  """Returns the discrete gradient of a binary layer, of the kernel's shape.
 
   Args:
     view: a layer whose kernel passes through the sign.
   """
-  # A flip goes from q to -q, and its gain is what the loss loses by it.
+  # A flip takes q to -q, and its gain is the decrease of the loss.
   signs = jnp.where(view.kernel >= 0, 1.0, -1.0)
   return 0.5 * signs * scans.flip_gains(view).gains
 
 
 def _all_layers(problems, model, trial, direction, fractions):
-  """Losses on A and B of steps through all layers, [rates] each."""
+  """Returns the losses on A and B after steps through all layers, [rates] each."""
   params = {
     layer: leaves['kernel']
     for layer, leaves in trial.variables['params'].items()
@@ -266,7 +269,7 @@ def _all_layers(problems, model, trial, direction, fractions):
 
 
 def _entering(posed, layers, half_widths):
-  """What enters the activations behind each layer, on A; the last are logits."""
+  """Describes each layer's pre-activations on A; those of the last are logits."""
   found = [
     measures.entering(view.search.pre_activations(view.kernel), half_widths)
     for view in (posed[layer] for layer in layers)

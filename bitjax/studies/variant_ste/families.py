@@ -1,9 +1,9 @@
 """The variants of the straight-through estimator that N11 asks about, by family.
 
-Each family varies one thing at several settings. Those of the windows come from
-the study; the field's estimators are taken at settings that their papers use, and
-at one that is narrower or wider. All act on the activations unless they say
-otherwise.
+Each family varies one thing at several settings. The half-widths of windows come from
+the study's flag; the estimators of the literature are taken at settings that their
+papers use, and at one that is narrower or wider. A family acts on the activations
+unless its name says otherwise; only ``'value clip'`` acts on weights and activations.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ NAMES = (
 def variants(
   families: Sequence[str], half_widths: Sequence[float], num_examples: int
 ) -> list[toy.Variant]:
-  """The normal STE, then every setting of some families.
+  """Lists the normal STE, then every setting of the given families.
 
   Args:
     families: some of `NAMES`.
-    half_widths: of the windows; 1 is the normal one on the activations.
-    num_examples: over how many examples a loss is a mean, for the clip of
+    half_widths: of the windows; on the activations, 1 is the normal STE.
+    num_examples: number of examples over which a loss is averaged, for the clip of
       per-example gradients.
   """
   found = [toy.NORMAL]

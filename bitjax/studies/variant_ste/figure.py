@@ -1,4 +1,4 @@
-"""Figures of the variants: what they save, what they change, how near they are."""
+"""The study's figure: effects of the variants, changed gradients and nearness."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
 __all__ = ['affected', 'nearness', 'others', 'page', 'windows']
 
-PLACES = {
+STYLES = {
   'window on activations': (plots.BLUE, 'o', '-'),
   'window on weights': (plots.RED, 's', '--'),
   'window on both': (plots.TEAL, '^', ':'),
 }
 OTHER = plots.GREY
-# Beside each other where they are equal.
-_DODGE = dict(zip(PLACES, (0.96, 1.0, 1.04), strict=True))
+# Factors on the abscissa, which keep equal effects of two families apart.
+_DODGE = dict(zip(STYLES, (0.96, 1.0, 1.04), strict=True))
 _GAIN = "gain over nSTE on B\n(% of nSTE's decrease)"
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """Effect of the windows, affected share and nearness beneath, all else beside.
+  """Draws a column of three panels for each state, and a column of other variants.
+
+  The three panels are the effect of the windows, the share of the gradient that they
+  affect, and the nearness of all variants to the discrete gradient.
 
   Args:
     results: of `arms.compare`.
@@ -45,7 +48,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
     height_ratios=[2, 1, 2],
   )
   for state, *column in zip(states, *rows, strict=True):
-    top, middle, bottom = (axes[place] for place in column)
+    top, middle, bottom = (axes[panel] for panel in column)
     windows(top, results, state)
     affected(middle, results, state)
     nearness(bottom, results, state)
@@ -53,7 +56,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
   axes['a'].set_ylabel(_GAIN)
   axes['c'].set_ylabel('gradient\nchanged (%)')
   axes['e'].set_ylabel(_GAIN)
-  drawn = [axes[place].get_legend_handles_labels() for place in 'ae']
+  drawn = [axes[panel].get_legend_handles_labels() for panel in 'ae']
   lines = [[*a, *b] for a, b in zip(*drawn, strict=True)]
   fig.legend(*lines, loc='outside lower left', ncols=3)
   lines = axes['o'].get_legend_handles_labels()
@@ -70,13 +73,13 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     state: of the network.
   """
   found = findings.spread(results, state)
-  for family, (color, marker, style) in PLACES.items():
-    places = _places(results, family)
-    if not places:
+  for family, (color, marker, style) in STYLES.items():
+    indices = _indices(results, family)
+    if not indices:
       continue
-    x = _DODGE[family] * results.setting.values[places]
+    x = _DODGE[family] * results.setting.values[indices]
     plots.band(
-      ax, x, [_percent(found[place]) for place in places],
+      ax, x, [_percent(found[index]) for index in indices],
       color=color, marker=marker, linestyle=style, label=family,
     )  # fmt: skip
   margin = 100 * findings.MARGIN
@@ -95,12 +98,12 @@ def affected(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     state: of the network.
   """
   share = results['affected'].sel(state=state)
-  for family, (color, marker, style) in PLACES.items():
-    places = _places(results, family)
-    samples = share.isel(variant=places).transpose('variant', 'seed')
-    if places:
+  for family, (color, marker, style) in STYLES.items():
+    indices = _indices(results, family)
+    samples = share.isel(variant=indices).transpose('variant', 'seed')
+    if indices:
       plots.band(
-        ax, _DODGE[family] * results.setting.values[places], 100 * samples,
+        ax, _DODGE[family] * results.setting.values[indices], 100 * samples,
         color=color, marker=marker, linestyle=style,
       )  # fmt: skip
   _half_widths(ax, results)
@@ -119,16 +122,16 @@ def nearness(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     state: of the network.
   """
   cosine = results['discrete_cosine'].sel(state=state).mean('seed').values
-  still = findings.inert(results, state)
+  inert = findings.inert(results, state)
   found = findings.spread(results, state)
   families = results.family.values.tolist()
   labels = {OTHER: 'another estimator'}
-  for place, name in enumerate(results.variant.values.tolist()[1:], start=1):
-    if name in still:
+  for index, name in enumerate(results.variant.values.tolist()[1:], start=1):
+    if name in inert:
       continue
-    color, marker, _ = PLACES.get(families[place], (OTHER, 'D', ''))
-    effect = _percent(found[place])
-    x = cosine[place]
+    color, marker, _ = STYLES.get(families[index], (OTHER, 'D', ''))
+    effect = _percent(found[index])
+    x = cosine[index]
     ax.plot([x, x], [effect.low, effect.high], color=color, linewidth=0.6)
     ax.plot(
       x, effect.mean, marker=marker, color=color, linestyle='',
@@ -145,7 +148,8 @@ def nearness(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
 def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
   """Draws all other variants, one row each, with simultaneous intervals.
 
-  Filled: the initialised network; open: the trained one; crossed: inert.
+  Filled markers stand for the initialised network, open ones for the trained one, and
+  crosses for inert variants.
 
   Args:
     ax: where to draw.
@@ -154,41 +158,41 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
   names = results.variant.values.tolist()
   families = results.family.values.tolist()
   rows = [
-    place
+    index
     for family in dict.fromkeys(families[1:])
-    if family not in PLACES
-    for place in _places(results, family)
+    if family not in STYLES
+    for index in _indices(results, family)
   ]
   looks = zip(
     results.state.values.tolist(), (plots.BLUE, 'white'), strict=False
   )
   for offset, (state, face) in zip((-0.16, 0.16), looks, strict=True):
     found = [_percent(interval) for interval in findings.spread(results, state)]
-    still = findings.inert(results, state)
-    for row, place in enumerate(rows):
+    inert = findings.inert(results, state)
+    for row, index in enumerate(rows):
       y = row + offset
-      if names[place] in still:
+      if names[index] in inert:
         ax.plot(0, y, marker='x', color=OTHER, markersize=4)
         continue
       plots.whisker(
-        ax, y, found[place], color=plots.BLUE, filled=face != 'white',
+        ax, y, found[index], color=plots.BLUE, filled=face != 'white',
         label=state if row == len(rows) - 1 else None,
       )  # fmt: skip
   margin = 100 * findings.MARGIN
   ax.axvspan(-margin, margin, color=OTHER, alpha=0.12, linewidth=0)
   ax.axvline(0, color='black', linewidth=0.8)
-  ax.set_yticks(range(len(rows)), [names[place] for place in rows], fontsize=6)
+  ax.set_yticks(range(len(rows)), [names[index] for index in rows], fontsize=6)
   ax.set_ylim(len(rows) - 0.5, -0.5)
   ax.set_xlabel(_GAIN)
 
 
-def _places(results, family):
-  places = np.flatnonzero(results.family.values == family)
-  return places[np.argsort(results.setting.values[places])].tolist()
+def _indices(results, family):
+  indices = np.flatnonzero(results.family.values == family)
+  return indices[np.argsort(results.setting.values[indices])].tolist()
 
 
 def _half_widths(ax, results):
-  drawn = [place for family in PLACES for place in _places(results, family)]
+  drawn = [index for family in STYLES for index in _indices(results, family)]
   ticks = np.unique(results.setting.values[drawn])
   ax.set_xscale('log')
   ax.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=7)

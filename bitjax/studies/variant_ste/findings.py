@@ -1,8 +1,8 @@
-"""N11 and N12, judged from the results of `arms.compare`.
+"""Judges the note's N11 and N12 from the results of `arms.compare`.
 
-Effects are losses that a variant saves against the normal STE on the held-out
-batch B, in shares of what the normal STE itself saves there: 0.05 is 5 % of its
-decrease. Learning rates are chosen by the deployable protocol, variant by variant.
+An effect is how much more a variant decreases the loss on the held-out batch B than
+the normal STE does, as a share of the normal STE's own decrease. Learning rates are
+chosen by the deployable protocol, for each variant on its own.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ __all__ = [
   'spread',
 ]
 
-PRIMARY = 'window on activations 0.5'  # Against the normal STE.
-MARGIN = 0.05  # Of the normal STE's decrease: the difference that matters.
+PRIMARY = 'window on activations 0.5'  # The variant of the primary contrast.
+# The largest difference that does not matter, as a share of nSTE's decrease.
+MARGIN = 0.05
 
 INFO = {'unit': "of nSTE's decrease", 'protocol': 'deployable, B'}
 
-# What the directions are compared with; their prefixes in the results.
+# Prefixes of results -> names of the gradients that directions are compared with.
 _TRUTHS = {
   'discrete': 'discrete gradient on A',
   'central': 'central difference on A',
@@ -70,7 +71,7 @@ def effects(
   protocol: str = 'deployable',
   batch: str = 'holdout',
 ) -> xarray.DataArray:
-  """What each variant saves more than the normal STE, [variant, seed].
+  """Returns how much more each variant saves than the normal STE, [variant, seed].
 
   Args:
     results: of `arms.compare`.
@@ -85,7 +86,7 @@ def effects(
 
 
 def inert(results: xarray.Dataset, state: str) -> list[str]:
-  """Names of the variants that change no entry of any gradient."""
+  """Lists the variants that change no entry of the first layer's gradients."""
   share = results['affected'].sel(state=state).max('seed')
   names = share.variant.values[share.values == 0].tolist()
   return [name for name in names if name != results.variant.values[0]]
@@ -94,7 +95,7 @@ def inert(results: xarray.Dataset, state: str) -> list[str]:
 def equal(
   results: xarray.Dataset, variant: str, state: str, *, primary: bool = False
 ) -> Verdicts:
-  """N11: one variant and the normal STE cannot be told apart (TOST).
+  """Judges N11: one variant and the normal STE cannot be told apart (TOST).
 
   Args:
     results: of `arms.compare`.
@@ -124,11 +125,13 @@ def equal(
 
 
 def arms(results: xarray.Dataset, state: str) -> Verdicts:
-  """N11: is any other variant better, or worse, than the normal STE?"""
+  """Judges N11: at least one variant is better, or worse, than the normal STE."""
   table = effects(results, state)
-  still = inert(results, state)
-  names = [n for n in table.variant.values.tolist()[1:] if n not in still]
-  caveat = f'Inert, no entry differs: {", ".join(still)}.' if still else ''
+  unchanged = inert(results, state)
+  names = [n for n in table.variant.values.tolist()[1:] if n not in unchanged]
+  caveat = (
+    f'Inert, no entry differs: {", ".join(unchanged)}.' if unchanged else ''
+  )
   for sign, word in ((1, 'better'), (-1, 'worse')):
     yield contrasts.any_arm(
       f'N11 any {word}',
@@ -141,14 +144,14 @@ def arms(results: xarray.Dataset, state: str) -> Verdicts:
 
 
 def spread(results: xarray.Dataset, state: str) -> list[intervals.Interval]:
-  """Simultaneous intervals of all variants' effects, in their order."""
+  """Returns simultaneous intervals of all variants' effects, in the same order."""
   return intervals.simultaneous(
     effects(results, state).transpose('variant', 'seed').values
   )
 
 
 def all_layers(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
-  """N11, second arm: the step goes through all layers."""
+  """Judges N11 once more, with a step through all layers."""
   if variant not in results.chosen.values:
     return
   effect = _relative(
@@ -167,9 +170,9 @@ def all_layers(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
 
 
 def nearest(results: xarray.Dataset, state: str) -> Verdicts:
-  """Which surrogate is nearest to the truth, and does nearness predict?"""
-  still = inert(results, state)
-  names = [n for n in results.variant.values.tolist() if n not in still]
+  """Judges whether variants nearer to a gradient without estimator save more on B."""
+  unchanged = inert(results, state)
+  names = [n for n in results.variant.values.tolist() if n not in unchanged]
   table = effects(results, state).sel(variant=names)
   table = table.transpose('seed', 'variant')
   for truth, words in _TRUTHS.items():
@@ -186,15 +189,15 @@ def nearest(results: xarray.Dataset, state: str) -> Verdicts:
       unit='rank correlation over variants',
       protocol='deployable, B',
       details={
-        f'cosine of {names[place]}': means.values[place]
-        for place in (*order[:3], order[-1])
+        f'cosine of {names[index]}': means.values[index]
+        for index in (*order[:3], order[-1])
       }
       | {'cosine of nSTE': means.values[names.index('normal')]},
     )
 
 
 def reliability(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
-  """N12: does the window make the gradient vary less over batches?
+  """Judges N12: a window makes the gradient vary less over batches.
 
   Args:
     results: of `arms.compare`.
@@ -224,7 +227,7 @@ def reliability(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
 
 
 def _relative(results, state, batch, names, over, protocol, axis):
-  """(normal - variant) / (start - normal), means of the denominator."""
+  """Returns (normal - variant) / mean(start - normal), the mean over seeds."""
   read = batch.removeprefix('all_')
   losses = _chosen(results, state, names, over, protocol)[read]
   normal = losses.isel({axis: 0}, drop=True)

@@ -1,9 +1,9 @@
-"""Gradients of many estimators, for the parts of two batches.
+"""Computes the gradients of many estimators, for the parts of two batches.
 
-They differ behind the loss only. So the forward pass is that of all, and variants
-that differ in the estimator of the weights alone share the backward pass too: what
-arrives at the quantized weights depends on the estimator of the activations, and
-the weights' own then acts on it.
+Estimators change the backward pass only, so all variants share the forward pass.
+Variants that differ in the estimator of the weights alone share the backward pass too:
+the cotangent of the quantized weights depends on the estimator of the activations, and
+the weights' own estimator is applied to it afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bitjax.studies.toy import dispatch
 
 __all__ = ['Gradients', 'by_part']
 
-# By layer, [parts, fan_in, units].
+# Layer -> its kernel's gradient for each part of a batch, [parts, fan_in, units].
 Gradients = dict[str, types.Array]
 
 
@@ -37,21 +37,21 @@ def by_part(
   num_parts: int,
   layers: Sequence[str],
 ) -> Callable[[types.Array | int], tuple[Gradients, Gradients]]:
-  """Differentiates the mean loss of every part of a batch, with every estimator.
+  """Differentiates the mean loss of every part of two batches, with every estimator.
 
-  It holds the gradients of all distinct estimators of the activations at once.
+  The gradients for all distinct estimators of the activations are in memory at once.
 
   Args:
     make_model: ``activation_estimator=`` -> the binary network.
-    trial: of one seed.
-    batch_size: which of its batches.
-    estimators: of each variant.
-    num_parts: equal parts of a batch.
+    trial: what one seed has drawn.
+    batch_size: the size of A and B.
+    estimators: the estimators of each variant.
+    num_parts: number of equal parts of a batch.
     layers: names of the layers, in order.
 
   Returns:
-    A function: number of a variant -> its gradients for the parts of A, of all
-    layers; and for those of B, of the first layer.
+    A function that maps a variant's number to two `Gradients`: of all layers on the
+    parts of A, and of the first layer on the parts of B.
   """
   activations, rows = dispatch.distinct(
     [(each.activation, each.progress) for each in estimators]

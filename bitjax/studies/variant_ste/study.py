@@ -1,16 +1,20 @@
 r"""Can the normal and a variant straight-through estimator be told apart?
 
-The study of the note's N11 and N12. One step of the first layer of a binary MLP,
-inside a ball (l2, radius 0.1), at every learning rate; only the gradient differs.
-The normal STE passes the weights' gradient, and that of activations in [-1, 1].
-Each variant steps from the initialised and from a trained network (trained on what
-the two batches leave over); some step through all layers as well.
+This is the study of the note's N11 and N12. The first layer of a binary MLP
+takes one step inside a ball (l2, radius 0.1), at every learning rate of a grid;
+only the gradient differs. The normal STE (nSTE) passes all of the weights'
+gradient, and that of activations in [-1, 1]. Each variant steps from the
+initialised and from a trained network (trained on the examples that batches A
+and B leave over); some step through all layers as well.
 
-Primary contrast, declared beforehand: window 0.5 on the activations against the
-normal STE, initialised network, first layer, deployable protocol: the paired
-difference of the decreases on B. The claim: equivalent within 5 % of the normal STE's
-decrease (two one-sided tests). All else is exploratory, many intervals simultaneous.
-Two CPU cores: 3 minutes; full: 4; note: 14; note_all: 28 (55 of CPU time), and 5 GB.
+The primary contrast, declared beforehand, is the paired difference of the
+decreases on B, of window 0.5 on the activations against the normal STE:
+initialised network, first layer, deployable protocol. The claim is equivalence
+within 5 % of the normal STE's decrease (two one-sided tests). All else is
+exploratory; the intervals of many variants hold simultaneously.
+
+On two CPU cores quick takes 3 minutes, full 4, note 14, and note_all 28 (55 of
+CPU time) and 5 GB of memory.
 
   python -m experiments.variant_ste
   python -m experiments.variant_ste --preset=full
