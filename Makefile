@@ -1,19 +1,27 @@
 # Two commands set everything up on a machine with Python, git and make:
 #   make study    the main study on embedded data, into runs/
 #   make test     linters, type checker and tests
+# And, for those who change the project:
+#   make test-all the long grids and studies too, without programs kept between runs
+#   make docs     the site, into docs/_build
+#   make package  the wheel, installed outside the checkout and tried
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY ?= multistep_ste
 ARGS ?=
 
-.PHONY: study test lint format docs benchmark clean
+.PHONY: study test test-all lint format docs package benchmark clean
 
 study: $(VENV)/.experiments
 	$(BIN)/python -m experiments.$(STUDY) $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-all: lint
+	JAX_ENABLE_COMPILATION_CACHE=0 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	  -m '' $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -30,6 +38,21 @@ benchmark: $(VENV)/.experiments
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
+# What somebody gets who installs the wheel, first without the extra that studies need.
+package: $(BIN)/python
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	set -e; try=$$(mktemp -d); trap 'rm -rf "$$try"' EXIT; \
+	wheel=$$(ls "$$PWD"/dist/*.whl); $(PYTHON) -m venv "$$try/env"; cd "$$try"; \
+	env/bin/python -m pip install --quiet "$$wheel"; \
+	env/bin/python -c 'import bitjax; bitjax.quantizers.sign(); import bitjax.nn'; \
+	env/bin/bitjax; \
+	! env/bin/bitjax estimator_gallery --preset=smoke 2> said; \
+	grep -q 'bitjax\[experiments\]' said; test $$(wc -l < said) = 1; \
+	env/bin/python -m pip install --quiet "$$wheel[experiments]"; \
+	env/bin/bitjax estimator_gallery --preset=smoke; \
+	test -s runs/estimator_gallery/smoke/figure.png
+
 # One environment; each extra leaves a mark, older than the metadata if stale.
 $(VENV)/.%: pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
@@ -40,4 +63,4 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info docs/_build
+	rm -rf $(VENV) build dist *.egg-info docs/_build ~/.cache/bitjax/tests

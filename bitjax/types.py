@@ -27,9 +27,9 @@ __all__ = [
   'check_choice',
   'check_finite',
   'check_fraction',
-  'check_inside',
   'check_integer',
   'check_non_negative',
+  'check_open_interval',
   'check_positive',
   'check_range',
 ]
@@ -105,7 +105,7 @@ def check_finite(name: str, value: Any) -> None:
   _check(name, value, np.isfinite, 'finite')
 
 
-def check_inside(name: str, value: Any, low: float, high: float) -> None:
+def check_open_interval(name: str, value: Any, low: float, high: float) -> None:
   """Raises a ``ValueError`` if a concrete ``value`` is outside (low, high)."""
   _check(name, value, lambda x: (x > low) & (x < high), f'in ({low}, {high})')
 

@@ -1,37 +1,51 @@
-"""Strictness for every test: no silent rank promotion, no reused keys."""
+"""What all tests share: strictness, quick compilation, and a cache of programs.
+
+Most of the suite's time is the compiler's. So programs are compiled without XLA's
+optimisations, but for tests marked ``optimised``, whose subject is arithmetic to the
+last bit; and they are kept between runs in the user's cache directory, where other
+processes of the suite find them too. ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps none.
+"""
 
 import os
-import pathlib
+import platform
 
 import jax
 import pytest
 
-# No test depends on what an earlier one compiled, in other processes either.
-os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '0'
-jax.config.update('jax_enable_compilation_cache', False)
-
-# Most of the suite's time is the compiler's. What these tests ask does not depend
-# on optimised code; the exactness of scans and projections does, and keeps it.
-UNOPTIMISED = {
-  'data',
-  'descent_test.py',
-  'docs_test.py',
-  'experiments',
-  'measures_test.py',
-  'quantizers',
-  'studies',
-  'training',
-}
+from bitjax.data import cache
 
 
-@pytest.fixture(autouse=True)
-def unoptimised(request):
-  place = request.path.relative_to(pathlib.Path(__file__).parent).parts[0]
-  jax.config.update('jax_disable_most_optimizations', place in UNOPTIMISED)
+def _keep_programs():
+  """Lets this process and those that it starts keep what they compile."""
+  if os.environ.get('JAX_ENABLE_COMPILATION_CACHE') in ('0', 'false', 'False'):
+    return
+  try:
+    folder = cache.default_dir() / 'tests' / (platform.node() or 'local')
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # There is no home, or it cannot be written.
+    return
+  settings = {
+    'jax_compilation_cache_dir': str(folder),
+    'jax_persistent_cache_min_compile_time_secs': 0.0,
+  }
+  for name, value in settings.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
+
+
+_keep_programs()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+  """Chooses how programs are compiled, before any fixture compiles one."""
+  optimised = item.get_closest_marker('optimised') is not None
+  jax.config.update('jax_disable_most_optimizations', not optimised)
 
 
 @pytest.fixture(autouse=True)
 def strict():
+  """No silent rank promotion, no reused keys."""
   with (
     jax.numpy_rank_promotion('raise'),
     jax.debug_key_reuse(True),

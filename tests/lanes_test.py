@@ -10,6 +10,8 @@ import pytest
 
 from bitjax import lanes
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 AXES = {
   'rate': np.float32([0.1, 0.2, 0.3]),
   'noise': np.float32([[1, 2], [3, 4]]),
@@ -248,3 +250,18 @@ def test_default_width_is_one_on_a_cpu(monkeypatch):
   assert lanes.default_width(12) == 1
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   assert lanes.default_width(12) == 12
+
+
+def test_a_lanes_key_is_its_own():
+  root = jax.random.key(0)
+  data = lambda keys: np.asarray(jax.random.key_data(keys))
+  many = data(lanes.keys(root, np.arange(9)))
+  np.testing.assert_array_equal(data(lanes.keys(root, [7, 2])), many[[7, 2]])
+  np.testing.assert_array_equal(many[3], data(jax.random.fold_in(root, 3)))
+  assert np.unique(many, axis=0).shape == many.shape
+
+
+def test_meshes_without_lanes():
+  mesh = jax.make_mesh((1,), ('rows',))
+  with pytest.raises(ValueError, match="mesh needs an axis 'lanes'; got"):
+    lanes.each(lambda a: a, {'a': np.ones(2)}, mesh=mesh)

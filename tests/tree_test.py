@@ -8,6 +8,8 @@ import pytest
 
 from bitjax import tree
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 KINDS = ('l2', 'linf', 'l1')
 
 norm = jax.jit(tree.norm, static_argnums=1)  # Eager, each step compiles.

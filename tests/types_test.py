@@ -92,7 +92,7 @@ CHECKS = {
   'positive': (types.check_positive, [1e-9, np.inf], [0, -1, np.nan]),
   'finite': (types.check_finite, [0, -3.0], [np.inf, -np.inf, np.nan]),
   'inside': (
-    lambda name, value: types.check_inside(name, value, 0, 1),
+    lambda name, value: types.check_open_interval(name, value, 0, 1),
     [0.5, 1e-9],
     [0, 1, -1, np.inf, np.nan],
   ),

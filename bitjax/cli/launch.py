@@ -120,7 +120,7 @@ def _results(study, argv, stack):
   request = command.parse(study, argv)
   extras.check()
   if request.coordinator_address is None:
-    meshes.reserve(request.mesh)
+    meshes.split_cpu(request.mesh)
   job.join(
     request.coordinator_address, request.num_processes, request.process_id
   )

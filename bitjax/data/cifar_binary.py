@@ -127,13 +127,13 @@ def read_archive(
 
 
 def parse(
-  place: str, content: bytes, fmt: Format, num_records: int
+  location: str, content: bytes, fmt: Format, num_records: int
 ) -> reading.Arrays:
   """Returns images [N, 32, 32, 3] and labels [N] from the content of one file."""
-  _check_size(place, len(content), fmt, num_records)
+  _check_size(location, len(content), fmt, num_records)
   records = np.frombuffer(content, np.uint8).reshape(num_records, fmt.record)
   labels = records[:, fmt.label_bytes - 1].astype(np.int32)
-  reading.check_labels(place, labels, fmt.num_classes)
+  reading.check_labels(location, labels, fmt.num_classes)
   planes = records[:, fmt.label_bytes :].reshape(-1, 3, 32, 32)
   return planes.transpose(0, 2, 3, 1), labels
 

@@ -19,8 +19,8 @@ from bitjax.evidence.intervals import log_variance_ratio
 from bitjax.evidence.intervals import paired
 from bitjax.evidence.intervals import simultaneous
 from bitjax.evidence.protocols import PROTOCOLS
-from bitjax.evidence.protocols import arm
 from bitjax.evidence.protocols import select
+from bitjax.evidence.protocols import select_arm
 from bitjax.evidence.targets import Target
 from bitjax.evidence.verdicts import Verdict
 
@@ -31,7 +31,6 @@ __all__ = [
   'Target',
   'Verdict',
   'any_arm',
-  'arm',
   'difference',
   'equivalence',
   'equivalent',
@@ -42,6 +41,7 @@ __all__ = [
   'paired',
   'plots',
   'select',
+  'select_arm',
   'simultaneous',
   'variances',
 ]

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['PROTOCOLS', 'arm', 'deployable', 'oracle', 'select']
+__all__ = ['PROTOCOLS', 'deployable', 'oracle', 'select', 'select_arm']
 
 PROTOCOLS = ('oracle', 'deployable')
 
 
-def arm(results: xarray.Dataset, name: str, **labels: object) -> xarray.Dataset:
+def select_arm(
+  results: xarray.Dataset, name: str, **labels: object
+) -> xarray.Dataset:
   """Returns the variables of one arm, without its prefix, at given labels.
 
   Args:

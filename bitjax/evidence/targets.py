@@ -24,17 +24,18 @@ class Target:
 
   Attributes:
     unit: unit of the number.
-    limit: the largest value that meets the target, or the smallest if ``more``.
-    more: whether larger numbers are better.
+    limit: the largest value that meets the target; the smallest if
+      ``higher_is_better``.
+    higher_is_better: whether larger numbers are better.
   """
 
   unit: str
   limit: float
-  more: bool = False
+  higher_is_better: bool = False
 
   def met(self, value: float) -> bool:
     """Returns whether a number meets the target; NaN does not."""
-    return value >= self.limit if self.more else value <= self.limit
+    return value >= self.limit if self.higher_is_better else value <= self.limit
 
 
 def table(
@@ -75,7 +76,7 @@ def judge(
   found = []
   for name, target in targets.items():
     value = results['measured'].sel(case=name).item()
-    word = 'least' if target.more else 'most'
+    word = 'least' if target.higher_is_better else 'most'
     verdict = 'supported' if target.met(value) else 'contradicted'
     found.append(
       verdicts.Verdict(

@@ -66,7 +66,7 @@ class Recipe:
   def conv(
     self,
     x: types.Array,
-    place: int,
+    index: int,
     features: int,
     strides: int = 1,
     *,
@@ -74,11 +74,11 @@ class Recipe:
     kernel: bool = True,
     inputs: bool = True,
   ) -> types.Array:
-    """Applies the 3 x 3 convolution ``Conv_{place}``, padded by 1, without a bias.
+    """Applies the 3 x 3 convolution ``Conv_{index}``, padded by 1, without a bias.
 
     Args:
       x: images, [examples, height, width, channels].
-      place: index of the convolution in the network or block.
+      index: index of the convolution in the network or block.
       features: number of output channels.
       strides: stride in both dimensions.
       progress: progress of training, in [0, 1].
@@ -86,7 +86,7 @@ class Recipe:
       inputs: whether the inputs are quantized.
     """
     if self.thresholds and inputs:
-      x = Threshold(name=f'Threshold_{place}')(x)
+      x = Threshold(name=f'Threshold_{index}')(x)
     layer = _conv.QuantConv(
       features,
       (3, 3),
@@ -94,7 +94,7 @@ class Recipe:
       padding=1,
       use_bias=False,
       precision=self.precision,
-      name=f'Conv_{place}',
+      name=f'Conv_{index}',
       **self._quantized(kernel, inputs),
     )
     return layer(x, progress=progress)
@@ -131,20 +131,20 @@ class Recipe:
     layer = _layers.QuantDense(features, name='Dense_0', **options)
     return layer(x, progress=progress).astype(layer.param_dtype)
 
-  def norm(self, x: types.Array, place: int | str, train: bool) -> types.Array:
-    """Applies the batch normalisation ``BatchNorm_{place}``."""
+  def norm(self, x: types.Array, index: int | str, train: bool) -> types.Array:
+    """Applies the batch normalisation ``BatchNorm_{index}``."""
     layer = nn.BatchNorm(
       use_running_average=not train,
       momentum=self.momentum,
       epsilon=self.epsilon,
       axis_name=self.axis_name,
-      name=f'BatchNorm_{place}',
+      name=f'BatchNorm_{index}',
     )
     return _binding.as_dtype(layer(x), self.dtype)
 
-  def activate(self, x: types.Array, place: int) -> types.Array:
-    """Applies the activation ``Activation_{place}``."""
-    return Activation(self.activation, name=f'Activation_{place}')(x)
+  def activate(self, x: types.Array, index: int) -> types.Array:
+    """Applies the activation ``Activation_{index}``."""
+    return Activation(self.activation, name=f'Activation_{index}')(x)
 
   def _quantized(self, kernel: bool, inputs: bool) -> dict[str, Any]:
     # Only a quantized kernel has lost its magnitude, so only that one is scaled.

@@ -118,7 +118,7 @@ class ResNet(_blocks.Network):
         block = Block(
           features=self.widths[stage],
           strides=2 if stage and not number else 1,
-          every=self.variant != 'plain',
+          shortcut_each=self.variant != 'plain',
           shortcut=self.shortcut,
           recipe=recipe,
           name=f'Block_{index}',
@@ -152,14 +152,14 @@ class Block(nn.Module):
   Attributes:
     features: number of output channels.
     strides: stride of the first convolution.
-    every: whether each convolution has its own shortcut.
+    shortcut_each: whether each convolution has its own shortcut.
     shortcut: ``'pad'`` or ``'projection'``, as in `ResNet`.
     recipe: makes the layers.
   """
 
   features: int
   strides: int
-  every: bool
+  shortcut_each: bool
   shortcut: str
   recipe: _blocks.Recipe
 
@@ -172,7 +172,7 @@ class Block(nn.Module):
     shortcut = self._shortcut(x, train)
     x = recipe.conv(x, 0, self.features, self.strides, progress=progress)
     x = recipe.norm(x, 0, train)
-    if self.every:
+    if self.shortcut_each:
       x = shortcut = recipe.activate(x + shortcut, 0)
     else:
       x = recipe.activate(x, 0)

@@ -81,9 +81,9 @@ def learned_dsq(
     its range and alpha are learned (https://arxiv.org/abs/1908.05033).
   """
   _channels.check_bits(bits)
-  types.check_inside('alpha', alpha, 0.0, 1.0)
+  types.check_open_interval('alpha', alpha, 0.0, 1.0)
   if alpha_end is not None:
-    types.check_inside('alpha_end', alpha_end, 0.0, 1.0)
+    types.check_open_interval('alpha_end', alpha_end, 0.0, 1.0)
   types.check_choice('step', step, _soft.SOFT_STEPS)
   return _learned.from_rule(_DSQ(alpha, alpha_end, 2**bits - 1, step), bits)
 

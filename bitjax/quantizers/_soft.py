@@ -69,9 +69,9 @@ def dsq(
     Gong et al., Differentiable soft quantization, 2019, the DSQ function
     (https://arxiv.org/abs/1908.05033).
   """
-  types.check_inside('alpha', alpha, 0, 1)
+  types.check_open_interval('alpha', alpha, 0, 1)
   if alpha_end is not None:
-    types.check_inside('alpha_end', alpha_end, 0, 1)
+    types.check_open_interval('alpha_end', alpha_end, 0, 1)
   types.check_finite('low', low)
   types.check_finite('high', high)
   types.check_positive('high - low', high - low)

@@ -168,46 +168,48 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
 
 
 def stream_gains(
-  look: Callable[[types.Array, types.Array], _view.LayerView],
+  make_view: Callable[[types.Array, types.Array], _view.LayerView],
   inputs: types.Array,
   labels: types.Array,
-  size: int,
+  batch_size: int,
   **options: Any,
 ) -> _flips.FlipGains:
-  """Returns the gains on a whole data set, from ``size`` of its examples at a time.
+  """Returns the gains on a whole data set, from one batch of examples at a time.
 
-  The memory needed is that of `flip_gains` on ``size`` examples, whatever its path.
-  The function can be jitted: one program visits the parts one after another.
+  The memory needed is that of `flip_gains` on ``batch_size`` examples, whatever its
+  path. The function can be jitted: one program visits the parts one after another.
 
   Args:
-    look: maps inputs and labels of some examples to the layer's view of them.
+    make_view: maps inputs and labels of some examples to the layer's view of them.
     inputs: inputs of the data set, [examples, ...].
     labels: their classes, [examples].
-    size: number of examples at a time.
+    batch_size: number of examples at a time.
     **options: keyword arguments of `flip_gains`.
 
   Returns:
     `FlipGains` of all examples.
 
   Raises:
-    ValueError: for a size below 1, no examples, or what `flip_gains` objects to.
+    ValueError: for a batch size below 1, no examples, or what `flip_gains` objects
+      to.
   """
-  if size < 1:
-    raise types.BadInput(f'size must be >= 1; got {size}.')
+  if batch_size < 1:
+    raise types.BadInput(f'batch_size must be >= 1; got {batch_size}.')
   if labels.shape[0] == 0:
     raise types.BadInput('A data set must not be empty; got 0 examples.')
-  size = min(size, labels.shape[0])
-  num_parts, rest = divmod(labels.shape[0], size)
-  whole = num_parts * size
+  batch_size = min(batch_size, labels.shape[0])
+  num_parts, rest = divmod(labels.shape[0], batch_size)
+  whole = num_parts * batch_size
 
   def gains(batch):
-    return _flips.flip_gains(look(*batch), **options)
+    return _flips.flip_gains(make_view(*batch), **options)
 
   def add(total, batch):
     return jax.tree.map(jnp.add, total, gains(batch)), None
 
   parts = tuple(
-    x[:whole].reshape(num_parts, size, *x.shape[1:]) for x in (inputs, labels)
+    x[:whole].reshape(num_parts, batch_size, *x.shape[1:])
+    for x in (inputs, labels)
   )
   total, _ = jax.lax.scan(
     add, gains([x[0] for x in parts]), tuple(x[1:] for x in parts)

@@ -161,9 +161,9 @@ def _descend(
   before = view.loss(view.kernel)
   raw_keys, as_key = _discrete_round.round_keys(key, num_sweeps)
 
-  def sweep(place, raw_key):
+  def sweep(state, raw_key):
     moved, options = _discrete_round.candidates(
-      view, place, budget, rules, radius, step
+      view, state, budget, rules, radius, step
     )
     signal = _discrete_round.signals(
       moved, options, rules, as_key(raw_key), given, step
@@ -174,46 +174,49 @@ def _descend(
     flat = jax.tree.map(lambda x: x.reshape(-1), options)
     size = view.kernel.size
     begin = (
-      _reshape(place, (-1,)),
+      _reshape(state, (-1,)),
       jnp.zeros(size, bool),
       _coordinate_losses.begin(moved),
     )
     original = view.kernel.reshape(-1)
 
     def visit(carry, candidate):
-      place, already, state = carry
+      state, already, network = carry
       weight = candidate % size
-      allowed = flat.charge[candidate] <= room - place.spent
+      allowed = flat.charge[candidate] <= room - state.spent
       allowed &= (flat.changes[candidate] != 0) & ~already[weight]
-      there = flat.there[candidate]
-      state, decrease = state.attempt(
+      displacement = flat.displacement[candidate]
+      network, decrease = network.attempt(
         _coordinate_losses.Move(
-          weight, original[weight] + there, flat.changes[candidate], allowed
+          weight,
+          original[weight] + displacement,
+          flat.changes[candidate],
+          allowed,
         ),
         tolerance * before,
       )
       made = decrease > 0
-      place = _discrete_round.Place(
-        place.displacement.at[weight].set(
-          jnp.where(made, there, place.displacement[weight])
+      state = _discrete_round.SearchState(
+        state.displacement.at[weight].set(
+          jnp.where(made, displacement, state.displacement[weight])
         ),
-        place.heading.at[weight].set(
-          jnp.where(made, flat.heading[candidate], place.heading[weight])
+        state.heading.at[weight].set(
+          jnp.where(made, flat.heading[candidate], state.heading[weight])
         ),
-        place.spent + jnp.where(made, flat.charge[candidate], 0),
+        state.spent + jnp.where(made, flat.charge[candidate], 0),
       )
       already = already.at[weight].set(already[weight] | made)
-      return (place, already, state), (made, decrease, allowed)
+      return (state, already, network), (made, decrease, allowed)
 
-    (place, _, _), seen = jax.lax.scan(visit, begin, order)
-    return _reshape(place, view.kernel.shape), seen
+    (state, _, _), seen = jax.lax.scan(visit, begin, order)
+    return _reshape(state, view.kernel.shape), seen
 
-  place, (made, decreases, tried) = jax.lax.scan(
+  state, (made, decreases, tried) = jax.lax.scan(
     sweep, _discrete_round.start(view), raw_keys, length=num_sweeps
   )
-  kernel = view.kernel + place.displacement
+  kernel = view.kernel + state.displacement
   num_moves = jnp.sum(made, dtype=jnp.int32)
-  size = _discrete_costs.size(budget.norm, place.displacement)
+  size = _discrete_costs.size(budget.norm, state.displacement)
   scored = 0
   if rules.signal == 'exact':
     scored = num_sweeps * _discrete_round.num_moves(view, step)
@@ -222,7 +225,7 @@ def _descend(
     return other.loss(view.kernel) - other.loss(kernel)
 
   return CoordinateDescent(
-    displacement=place.displacement,
+    displacement=state.displacement,
     num_moves=num_moves,
     used=num_moves if budget.norm == 'flips' else size,
     predicted=jnp.sum(decreases),
@@ -237,8 +240,8 @@ def _descend(
   )
 
 
-def _reshape(place, shape):
-  return place._replace(
-    displacement=place.displacement.reshape(shape),
-    heading=place.heading.reshape(shape),
+def _reshape(state, shape):
+  return state._replace(
+    displacement=state.displacement.reshape(shape),
+    heading=state.heading.reshape(shape),
   )

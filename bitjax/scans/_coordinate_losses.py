@@ -34,14 +34,14 @@ class Move(NamedTuple):
   """A move of one weight.
 
   Attributes:
-    place: index of the weight in the flattened kernel.
-    there: its latent value after the move.
+    position: index of the weight in the flattened kernel.
+    destination: its latent value after the move.
     change: what the move adds to the quantised weight.
     allowed: whether the move may be made; if not, no losses are computed for it.
   """
 
-  place: types.Array
-  there: types.Array
+  position: types.Array
+  destination: types.Array
   change: types.Array
   allowed: types.Array
 
@@ -52,13 +52,13 @@ def begin(view: _view.LayerView) -> Incremental | Generic:
     return Generic(view, view.kernel, view.loss(view.kernel))
   parts = _split.split(view)
   products = parts.products(parts.inputs)
-  following = parts.following(_split.apply(parts.front, products))
+  next_products = parts.next_products(_split.apply(parts.front, products))
   return Incremental(
     parts,
     parts.inputs.T,
     products.T,
-    following,
-    parts.losses(following, parts.labels),
+    next_products,
+    parts.losses(next_products, parts.labels),
   )
 
 
@@ -86,7 +86,7 @@ class Generic:
       The state after the attempt, and the decrease of the loss, 0 if the move is
       not made.
     """
-    moved = self.kernel.reshape(-1).at[move.place].set(move.there)
+    moved = self.kernel.reshape(-1).at[move.position].set(move.destination)
     moved = moved.reshape(self.kernel.shape)
     loss = jax.lax.cond(
       move.allowed, self.view.loss, lambda _: self.loss, moved
@@ -111,14 +111,14 @@ class Incremental:
     parts: the network, with the weights before any move.
     inputs: x transposed, [fan_in, examples].
     products: p transposed, with all moves so far, [units, examples].
-    following: u, with all moves so far, [examples, width].
+    next_products: u, with all moves so far, [examples, width].
     losses: loss of each example, with all moves so far, [examples].
   """
 
   parts: _split.Split
   inputs: types.Array
   products: types.Array
-  following: types.Array
+  next_products: types.Array
   losses: types.Array
 
   def attempt(
@@ -132,24 +132,24 @@ class Incremental:
     """
     size = self.losses.size
     rows = min(_ROWS, size)
-    input_index, unit = jnp.divmod(move.place, self.products.shape[0])
+    input_index, unit = jnp.divmod(move.position, self.products.shape[0])
     before = self.products[unit]
     after = before + move.change * self.inputs[input_index]
     front = of_unit(self.parts.front, unit)
     tau = _split.apply(front, after) - _split.apply(front, before)
     changed = (tau != 0) & move.allowed
-    ((indices,), (count,)) = _split.listed(changed[None], room=rows)
+    ((indices,), (count,)) = _split.true_indices(changed[None], room=rows)
     row = self.parts.matrix[unit]
 
-    def moved(start, following):
+    def moved(start, next_products):
       which = jax.lax.dynamic_slice(indices, (start,), (rows,))
       safe = jnp.minimum(which, size - 1)
-      new = following[safe] + tau[safe, None] * row[None, :]
+      new = next_products[safe] + tau[safe, None] * row[None, :]
       return which, safe, new, self.parts.losses(new, self.parts.labels[safe])
 
     def add(state):
       start, total = state
-      which, safe, _, new = moved(start, self.following)
+      which, safe, _, new = moved(start, self.next_products)
       fall = jnp.where(which < size, self.losses[safe] - new, 0.0)
       return start + rows, total + jnp.sum(fall)
 
@@ -159,18 +159,18 @@ class Incremental:
     made = decrease > least
 
     def update(state):
-      start, following, losses = state
-      which, _, new_rows, new = moved(start, following)
-      following = following.at[which].set(new_rows, mode='drop')
-      return start + rows, following, losses.at[which].set(new, mode='drop')
+      start, next_products, losses = state
+      which, _, new_rows, new = moved(start, next_products)
+      next_products = next_products.at[which].set(new_rows, mode='drop')
+      return start + rows, next_products, losses.at[which].set(new, mode='drop')
 
     count = jnp.where(made, count, 0)
-    _, following, losses = jax.lax.while_loop(
-      lambda s: s[0] < count, update, (0, self.following, self.losses)
+    _, next_products, losses = jax.lax.while_loop(
+      lambda s: s[0] < count, update, (0, self.next_products, self.losses)
     )
     products = self.products.at[unit].set(jnp.where(made, after, before))
     state = dataclasses.replace(
-      self, products=products, following=following, losses=losses
+      self, products=products, next_products=next_products, losses=losses
     )
     return state, jnp.where(made, decrease, 0.0)
 

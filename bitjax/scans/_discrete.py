@@ -73,20 +73,20 @@ class DiscreteStep(NamedTuple):
 class DiscretePath(NamedTuple):
   """The result of `multi_step_discrete_gradient`.
 
-  Of the arrays [num_steps + 1], entry k describes the kernel after k rounds.
+  Of the arrays [num_rounds + 1], entry k describes the kernel after k rounds.
 
   Attributes:
     displacement: after the last round, to be added to the kernel.
-    search: loss on the search batch in nats, [num_steps + 1].
+    search: loss on the search batch in nats, [num_rounds + 1].
     holdout: the same on the held-out batch; None without one.
-    used: the displacement's size in the budget's norm, [num_steps + 1]; for
+    used: the displacement's size in the budget's norm, [num_rounds + 1]; for
       ``flips`` the number of moves made so far.
     flips: number of weights whose quantised value (for full precision: whose sign)
-      differs from the original one, int32 [num_steps + 1].
-    num_moves: number of moves made in each round, int32 [num_steps].
-    num_returns: how many of them moved a weight against the direction of its last
-      move, int32 [num_steps].
-    predicted: sum of the signals of each round's moves, [num_steps].
+      differs from the original one, int32 [num_rounds + 1].
+    num_moves: number of moves made in each round, int32 [num_rounds].
+    num_reversals: how many of them moved a weight against the direction of its last
+      move, int32 [num_rounds].
+    predicted: sum of the signals of each round's moves, [num_rounds].
     loss_evaluations: number of losses that brute force would have computed, int32.
     gradient_evaluations: number of gradients that were computed, int32.
   """
@@ -97,7 +97,7 @@ class DiscretePath(NamedTuple):
   used: types.Array
   flips: types.Array
   num_moves: types.Array
-  num_returns: types.Array
+  num_reversals: types.Array
   predicted: types.Array
   loss_evaluations: types.Array
   gradient_evaluations: types.Array
@@ -175,7 +175,7 @@ def discrete_gradient(
   rules = _rules(signal, overflow, 'cumulative', 1, path, chunk)
   walk = _start(view, holdout, budget, rules, rank_by, key, given, step)
   return DiscreteStep(
-    displacement=walk.place.displacement,
+    displacement=walk.state.displacement,
     rank=walk.ranks,
     num_moves=walk.rounds.num_moves[0],
     used=walk.used[1],
@@ -193,7 +193,7 @@ def discrete_gradient(
 def multi_step_discrete_gradient(
   view: _view.LayerView,
   budget: types.Budget,
-  num_steps: int,
+  num_rounds: int,
   split: str = 'even',
   *,
   rank_by: str | types.Scalar = 'gain',
@@ -219,7 +219,7 @@ def multi_step_discrete_gradient(
   Args:
     view: the layer, on the batch to search.
     budget: the ball around the view's kernel.
-    num_steps: K >= 1, the number of rounds; static.
+    num_rounds: K >= 1, the number of rounds; static.
     split: ``'even'`` or ``'cumulative'``.
     rank_by: as for `discrete_gradient`, like all arguments that follow.
     signal: the name of a signal; an array could not be computed again in each round.
@@ -234,31 +234,33 @@ def multi_step_discrete_gradient(
     A `DiscretePath`.
 
   Raises:
-    ValueError: as `discrete_gradient`, and for ``num_steps`` below 1.
+    ValueError: as `discrete_gradient`, and for ``num_rounds`` below 1.
   """
-  if num_steps < 1 or num_steps != int(num_steps):
-    raise types.BadInput(f'num_steps must be an integer >= 1; got {num_steps}.')
+  if num_rounds < 1 or num_rounds != int(num_rounds):
+    raise types.BadInput(
+      f'num_rounds must be an integer >= 1; got {num_rounds}.'
+    )
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
-  rules = _rules(signal, overflow, split, num_steps, path, chunk)
+  rules = _rules(signal, overflow, split, num_rounds, path, chunk)
   walk = _start(view, holdout, budget, rules, rank_by, key, None, step)
   return DiscretePath(
-    displacement=walk.place.displacement,
+    displacement=walk.state.displacement,
     search=walk.search,
     holdout=walk.holdout,
     used=walk.used,
     flips=walk.flips,
     num_moves=walk.rounds.num_moves,
-    num_returns=walk.rounds.num_returns,
+    num_reversals=walk.rounds.num_reversals,
     predicted=walk.rounds.predicted,
     loss_evaluations=walk.loss_evaluations,
     gradient_evaluations=walk.gradient_evaluations,
   )
 
 
-def _rules(signal, overflow, split, num_steps, path, chunk):
+def _rules(signal, overflow, split, num_rounds, path, chunk):
   types.check_choice('overflow', overflow, _discrete_costs.OVERFLOWS)
   types.check_choice('split', split, _discrete_costs.SPLITS)
-  return _discrete_round.Rules(signal, overflow, split, num_steps, path, chunk)
+  return _discrete_round.Rules(signal, overflow, split, num_rounds, path, chunk)
 
 
 def _start(view, holdout, budget, rules, rank_by, key, given, step):
@@ -272,7 +274,7 @@ def _start(view, holdout, budget, rules, rank_by, key, given, step):
 
 
 class _Walk(NamedTuple):
-  place: _discrete_round.Place
+  state: _discrete_round.SearchState
   rounds: Any  # A `Round` whose leaves have a leading axis of rounds, [K].
   ranks: types.Array  # Ranks of the moves of the last round.
   search: types.Array
@@ -285,41 +287,41 @@ class _Walk(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=('rules',))
 def _walk(view, holdout, budget, power, key, given, step, *, rules):
-  num_steps = rules.num_steps
-  raw_keys, as_key = _discrete_round.round_keys(key, num_steps)
+  num_rounds = rules.num_rounds
+  raw_keys, as_key = _discrete_round.round_keys(key, num_rounds)
 
-  def measure(place):
-    kernel = view.kernel + place.displacement
+  def measure(state):
+    kernel = view.kernel + state.displacement
     return {
       'search': view.loss(kernel),
       'holdout': None if holdout is None else holdout.loss(kernel),
-      'used': _discrete_costs.size(budget.norm, place.displacement),
+      'used': _discrete_costs.size(budget.norm, state.displacement),
       'flips': _num_flips(view, kernel),
     }
 
   def visit(carry, round_):
-    place, _ = carry
+    state, _ = carry
     number, raw_key = round_
     radius, room = _discrete_costs.allowance(
-      budget, rules.split, num_steps, number
+      budget, rules.split, num_rounds, number
     )
     if rules.split == 'cumulative':
-      room -= place.spent
+      room -= state.spent
     moved, options = _discrete_round.candidates(
-      view, place, budget, rules, radius, step
+      view, state, budget, rules, radius, step
     )
     signal = _discrete_round.signals(
       moved, options, rules, as_key(raw_key), given, step
     )
-    after, made = _discrete_round.play(
-      options, signal, place, rules, power, room
+    after, made = _discrete_round.take_best(
+      options, signal, state, rules, power, room
     )
     return (after, made.rank), (made._replace(rank=()), measure(after))
 
   begin = _discrete_round.start(view)
   ranks = jnp.zeros(view.kernel.shape, jnp.int32)
-  numbers = jnp.arange(1, num_steps + 1)
-  (place, ranks), (rounds, seen) = jax.lax.scan(
+  numbers = jnp.arange(1, num_rounds + 1)
+  (state, ranks), (rounds, seen) = jax.lax.scan(
     visit, (begin, ranks), (numbers, raw_keys)
   )
   seen = jax.tree.map(
@@ -333,13 +335,13 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
     )
   num_scored = 0
   if rules.signal == 'exact':
-    num_scored = num_steps * _discrete_round.num_moves(view, step)
-  num_gradients = num_steps if rules.signal == 'linear' else 0
+    num_scored = num_rounds * _discrete_round.num_moves(view, step)
+  num_gradients = num_rounds if rules.signal == 'linear' else 0
   return _Walk(
-    place,
+    state,
     rounds,
     ranks,
-    loss_evaluations=jnp.int32(num_scored + num_steps + 1),
+    loss_evaluations=jnp.int32(num_scored + num_rounds + 1),
     gradient_evaluations=jnp.int32(num_gradients),
     **seen,
   )

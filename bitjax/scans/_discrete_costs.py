@@ -63,7 +63,7 @@ def costs(here: types.Array, there: types.Array) -> types.Array:
 
 
 def allowance(
-  budget: types.Budget, split: str, num_steps: int, step: types.Array | int
+  budget: types.Budget, split: str, num_rounds: int, step: types.Array | int
 ) -> tuple[types.Array, types.Array]:
   r"""Returns the radius that a round's charges refer to, and the units it may spend.
 
@@ -74,7 +74,7 @@ def allowance(
   Args:
     budget: the ball.
     split: one of `SPLITS`.
-    num_steps: K, the number of rounds.
+    num_rounds: K, the number of rounds.
     step: k, the number of the round, from 1 to K.
 
   Returns:
@@ -83,15 +83,15 @@ def allowance(
   """
   dtype = jnp.result_type(float)
   radius = jnp.asarray(budget.radius, dtype)
-  part = jnp.asarray(step, dtype) / num_steps
+  part = jnp.asarray(step, dtype) / num_rounds
   if budget.norm == 'flips':
     whole = jnp.minimum(radius, UNITS)
-    room = jnp.floor(whole * step / num_steps).astype(jnp.int32)
+    room = jnp.floor(whole * step / num_rounds).astype(jnp.int32)
     if split == 'even':
-      room -= jnp.floor(whole * (step - 1) / num_steps).astype(jnp.int32)
+      room -= jnp.floor(whole * (step - 1) / num_rounds).astype(jnp.int32)
     return radius, room
   if split == 'even':
-    return radius / num_steps, jnp.asarray(UNITS, jnp.int32)
+    return radius / num_rounds, jnp.asarray(UNITS, jnp.int32)
   if budget.norm == 'linf':
     return radius * part, jnp.asarray(UNITS, jnp.int32)
   room = jnp.floor(UNITS * part ** _POWERS[budget.norm])

@@ -115,7 +115,7 @@ def prefix_scan(
     losses = _along_a_line(views, step, counts)
   else:
     order = np.argsort(prefixes, kind='stable')
-    scan = _prefix_losses.each_pass
+    scan = _prefix_losses.forward_passes
     if path == 'incremental':
       scan = _prefix_losses.incremental
     losses = jnp.stack(

@@ -24,17 +24,17 @@ __all__ = [
   'RANKINGS',
   'SIGNALS',
   'Candidates',
-  'Place',
   'Rules',
+  'SearchState',
   'candidates',
   'check_signal',
   'num_moves',
-  'play',
   'ranking_power',
   'round_keys',
   'scores',
   'signals',
   'start',
+  'take_best',
 ]
 
 SIGNALS = ('exact', 'linear', 'random', 'cost')
@@ -49,7 +49,7 @@ class Rules:
     signal: one of `SIGNALS`, or ``'given'``.
     overflow: one of `_discrete_costs.OVERFLOWS`.
     split: one of `_discrete_costs.SPLITS`.
-    num_steps: K, the number of rounds.
+    num_rounds: K, the number of rounds.
     path: passed to `flip_gains`.
     chunk: passed to `flip_gains`.
   """
@@ -57,12 +57,12 @@ class Rules:
   signal: str = 'exact'
   overflow: str = 'stop'
   split: str = 'cumulative'
-  num_steps: int = 1
+  num_rounds: int = 1
   path: str = 'auto'
   chunk: int | None = None
 
 
-class Place(NamedTuple):
+class SearchState(NamedTuple):
   """The state of a search between rounds.
 
   Attributes:
@@ -81,7 +81,7 @@ class Candidates(NamedTuple):
   """All single moves from the current weights, [moves, *kernel.shape] each.
 
   Attributes:
-    there: displacement after the move, from the original kernel.
+    displacement: from the original kernel, after the move.
     changes: what the move adds to the quantised weight; 0 where there is no such
       move.
     heading: sign of the move.
@@ -89,22 +89,22 @@ class Candidates(NamedTuple):
     charge: units of the round's budget that it is charged, int32.
   """
 
-  there: types.Array
+  displacement: types.Array
   changes: types.Array
   heading: types.Array
   cost: types.Array
   charge: types.Array
 
 
-def start(view: _view.LayerView) -> Place:
+def start(view: _view.LayerView) -> SearchState:
   """Returns the state at the original point."""
   zeros = jnp.zeros_like(view.kernel)
-  return Place(zeros, zeros, jnp.zeros((), jnp.int32))
+  return SearchState(zeros, zeros, jnp.zeros((), jnp.int32))
 
 
 def candidates(
   view: _view.LayerView,
-  place: Place,
+  state: SearchState,
   budget: types.Budget,
   rules: Rules,
   radius: types.Array,
@@ -114,19 +114,19 @@ def candidates(
 
   Args:
     view: the layer at the original point.
-    place: the current state.
+    state: the current state.
     budget: the ball.
     rules: options of the search.
     radius: the radius that charges refer to.
     step: size of a full-precision kernel's moves; None for quantised kernels.
   """
-  here = place.displacement
+  here = state.displacement
   moved = dataclasses.replace(view, kernel=view.kernel + here)
   moves = _flips_moves.moves(moved, step=step)
   there = _settle(view, moves.destinations)
   heading = jnp.sign(there - here[None])
   cost = _discrete_costs.costs(here, there)
-  onward = heading == place.heading[None]
+  onward = heading == state.heading[None]
   charge = _discrete_costs.charges(
     budget.norm, rules.split, radius, cost, here, onward
   )
@@ -235,7 +235,7 @@ class Round(NamedTuple):
 
   Attributes:
     num_moves: how many moves it made, int32.
-    num_returns: how many of them moved a weight against the direction of its last
+    num_reversals: how many of them moved a weight against the direction of its last
       move, int32.
     predicted: sum of the signals of the moves made.
     rank: how many moves came before a weight's own, int32, of the kernel's
@@ -243,25 +243,25 @@ class Round(NamedTuple):
   """
 
   num_moves: types.Array
-  num_returns: types.Array
+  num_reversals: types.Array
   predicted: types.Array
   rank: Any
 
 
-def play(
+def take_best(
   options: Candidates,
   signal: types.Array,
-  place: Place,
+  state: SearchState,
   rules: Rules,
   power: types.Array,
   room: types.Array,
-) -> tuple[Place, Round]:
+) -> tuple[SearchState, Round]:
   """Takes the best candidates; returns the state after them and a record.
 
   Args:
     options: all moves; at most one of each weight is taken.
     signal: signal of each move.
-    place: the state before the round.
+    state: the state before the round.
     rules: options of the search.
     power: p of the ranking.
     room: units that may be spent.
@@ -275,7 +275,7 @@ def play(
 
   charge = pick(options.charge)
   entries = pick(score).reshape(-1), charge.reshape(-1), room
-  if rules.num_steps > 1 and rules.overflow == 'stop':
+  if rules.num_rounds > 1 and rules.overflow == 'stop':
     # Several rounds do not report the order, so that nothing has to be sorted.
     taken = _discrete_costs.fitting(*entries)
     rank = jnp.where(taken, 0, -1)
@@ -284,15 +284,15 @@ def play(
   taken, rank = (x.reshape(charge.shape) for x in (taken, rank))
   heading = pick(options.heading)
   spent = jnp.sum(jnp.where(taken, charge, 0), dtype=jnp.int32)
-  returns = taken & (heading == -place.heading)
-  after = Place(
-    jnp.where(taken, pick(options.there), place.displacement),
-    jnp.where(taken, heading, place.heading),
-    place.spent + spent if rules.split == 'cumulative' else place.spent,
+  reversals = taken & (heading == -state.heading)
+  after = SearchState(
+    jnp.where(taken, pick(options.displacement), state.displacement),
+    jnp.where(taken, heading, state.heading),
+    state.spent + spent if rules.split == 'cumulative' else state.spent,
   )
   return after, Round(
     num_moves=jnp.sum(taken, dtype=jnp.int32),
-    num_returns=jnp.sum(returns, dtype=jnp.int32),
+    num_reversals=jnp.sum(reversals, dtype=jnp.int32),
     predicted=jnp.sum(jnp.where(taken, pick(signal), 0.0)),
     rank=rank,
   )

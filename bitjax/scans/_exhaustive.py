@@ -103,7 +103,7 @@ def _search(view, budget, free, step):
     x = x.reshape(x.shape[0], -1)[:, free]
     return jnp.pad(x, [(1, 0), (0, 0)], constant_values=nothing)
 
-  options = rows(moves.there, 0)
+  options = rows(moves.displacement, 0)
   charges, real = rows(moves.charge, 0), rows(moves.changes != 0, True)
   base = options.shape[0]
   columns = jnp.arange(free.size)

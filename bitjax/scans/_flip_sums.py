@@ -39,13 +39,13 @@ def begin(view: _view.LayerView) -> Sums:
   """Returns the state at the start, for a view without an `obstacle`."""
   parts = _split.split(view)
   products = parts.products(parts.inputs)
-  following = parts.following(_split.apply(parts.front, products))
+  next_products = parts.next_products(_split.apply(parts.front, products))
   return Sums(
     view,
     parts.inputs,
     products.T,
-    following,
-    parts.losses(following, parts.labels),
+    next_products,
+    parts.losses(next_products, parts.labels),
     _sums(view, _CHUNK),
   )
 
@@ -59,7 +59,7 @@ class Sums:
     view: the layer with its current kernel.
     inputs: x, [examples, fan_in], floating.
     products: p transposed, [units, examples].
-    following: u, [examples, width].
+    next_products: u, [examples, width].
     losses: loss of each example, [examples].
     totals: decrease of the loss by each flip, summed over the examples, [fan_in,
       units].
@@ -68,7 +68,7 @@ class Sums:
   view: _view.LayerView
   inputs: types.Array
   products: types.Array
-  following: types.Array
+  next_products: types.Array
   losses: types.Array
   totals: types.Array
 
@@ -101,10 +101,10 @@ class Sums:
     before = self.products[unit]
     after = before + change * jnp.take(self.inputs, index, axis=1)
     tau = _split.apply(front, after) - _split.apply(front, before)
-    ((changed,), (count,)) = _split.listed((tau != 0)[None], room=rows)
+    ((changed,), (count,)) = _split.true_indices((tau != 0)[None], room=rows)
 
     def update(state):
-      start, following, losses, totals = state
+      start, next_products, losses, totals = state
       which = jax.lax.dynamic_slice(changed, (start,), (rows,))
       safe = jnp.minimum(which, size - 1)
       # Rows that fill up the list get zero inputs, so that no move affects them.
@@ -114,26 +114,26 @@ class Sums:
         _sums(dataclasses.replace(view, inputs=x, labels=labels), rows)
         for view in (moved, self.view)
       )
-      next_rows = following[safe] + tau[safe, None] * row[None, :]
+      next_rows = next_products[safe] + tau[safe, None] * row[None, :]
       next_losses = parts.losses(next_rows, labels)
       return (
         start + rows,
-        following.at[which].set(next_rows, mode='drop'),
+        next_products.at[which].set(next_rows, mode='drop'),
         losses.at[which].set(next_losses, mode='drop'),
         totals + (new - old),
       )
 
-    _, following, losses, totals = jax.lax.while_loop(
+    _, next_products, losses, totals = jax.lax.while_loop(
       lambda state: state[0] < count,
       update,
-      (0, self.following, self.losses, self.totals),
+      (0, self.next_products, self.losses, self.totals),
     )
-    column = _column(moved, self.inputs, following, losses, after, unit)
+    column = _column(moved, self.inputs, next_products, losses, after, unit)
     return Sums(
       moved,
       self.inputs,
       self.products.at[unit].set(after),
-      following,
+      next_products,
       losses,
       totals.at[:, unit].set(column),
     )
@@ -146,7 +146,7 @@ def _sums(view, chunk):
   return means[0] * view.labels.size
 
 
-def _column(view, inputs, following, losses, products, unit):
+def _column(view, inputs, next_products, losses, products, unit):
   """Returns the summed decreases by the flips into one unit, [fan_in]."""
   parts = _split.split(view)
   end = 1 + [
@@ -166,7 +166,7 @@ def _column(view, inputs, following, losses, products, unit):
     jnp.abs(inputs), axis=1
   )
   change = _other_losses(
-    parts, following, losses, tau[:, 0], unit, farthest >= threshold[:, 0]
+    parts, next_products, losses, tau[:, 0], unit, farthest >= threshold[:, 0]
   )
   arrays = [inputs, side, p, threshold, change[:, None]]
   padding = -losses.size % _GROUP
@@ -176,16 +176,16 @@ def _column(view, inputs, following, losses, products, unit):
   return -first[0, 0]
 
 
-def _other_losses(parts, following, losses, tau, unit, active):
+def _other_losses(parts, next_products, losses, tau, unit, active):
   """Returns what the unit's other activation adds to the active examples' losses."""
   size, rows = losses.size, min(_ROWS, losses.size)
-  ((indices,), (count,)) = _split.listed(active[None], room=rows)
+  ((indices,), (count,)) = _split.true_indices(active[None], room=rows)
 
   def visit(state):
     start, changes = state
     which = jax.lax.dynamic_slice(indices, (start,), (rows,))
     safe = jnp.minimum(which, size - 1)
-    moved = following[safe] + tau[safe, None] * parts.matrix[unit][None, :]
+    moved = next_products[safe] + tau[safe, None] * parts.matrix[unit][None, :]
     new = parts.losses(moved, parts.labels[safe]) - losses[safe]
     return start + rows, changes.at[which].set(new, mode='drop')
 

@@ -46,19 +46,19 @@ def moments(
     and of its square, both of the shape of ``destinations``.
   """
   base = losses(array)
-  places = jnp.arange(array.size) if coordinates is None else coordinates
+  indices = jnp.arange(array.size) if coordinates is None else coordinates
   if chunk is None:
     chunk = _CHUNKS.get(jax.default_backend(), _CHUNK)
 
-  def move(place, value):
-    moved = array.reshape(-1).at[place].set(value).reshape(array.shape)
+  def move(index, value):
+    moved = array.reshape(-1).at[index].set(value).reshape(array.shape)
     decrease = base - losses(moved)
     return jnp.mean(decrease), jnp.mean(decrease**2)
 
   values = destinations.reshape(-1)
-  places = jnp.tile(places, destinations.shape[0])
+  indices = jnp.tile(indices, destinations.shape[0])
   first, second = lanes.each(
-    move, {'place': places, 'value': values}, width=chunk
+    move, {'index': indices, 'value': values}, width=chunk
   )
   shape = destinations.shape
   return jnp.mean(base), first.reshape(shape), second.reshape(shape)

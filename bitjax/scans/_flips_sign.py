@@ -193,16 +193,20 @@ def _flip_changes(parts, h, tau, labels, active):
   The active pairs are listed first, then evaluated `_PAIRS` at a time until none is
   left: the cost depends on their number, but no shape does.
   """
-  following = parts.following(h)
-  base = parts.losses(following, labels)
+  next_products = parts.next_products(h)
+  base = parts.losses(next_products, labels)
   units, size = active.shape[1], active.size
-  ((listed,), (count,)) = _split.listed(active.reshape(1, -1), room=_PAIRS)
+  ((listed,), (count,)) = _split.true_indices(
+    active.reshape(1, -1), room=_PAIRS
+  )
 
   def evaluate(state):
     start, changes = state
     pairs = jax.lax.dynamic_slice(listed, (start,), (_PAIRS,))
     example, unit = jnp.divmod(jnp.minimum(pairs, size - 1), units)
-    moved = following[example] + tau[example, unit, None] * parts.matrix[unit]
+    moved = (
+      next_products[example] + tau[example, unit, None] * parts.matrix[unit]
+    )
     change = parts.losses(moved, labels[example]) - base[example]
     return start + _PAIRS, changes.at[pairs].set(change, mode='drop')
 

@@ -47,13 +47,13 @@ class AnyTail:
   Attributes:
     parts: the network.
     labels: y, [examples].
-    following: u, [examples, width].
+    next_products: u, [examples, width].
     base: losses at tau = 0, [examples].
   """
 
   parts: _split.Split
   labels: types.Array
-  following: types.Array
+  next_products: types.Array
   base: types.Array
 
   @property
@@ -64,9 +64,11 @@ class AnyTail:
   def changes(self, tau: types.Array) -> types.Array:
     """Returns the changes of the loss, for tau of [examples, ..., units]."""
     example = (-1,) + (1,) * (tau.ndim - 1)
-    following = self.following.reshape(*example, self.following.shape[1])
+    next_products = self.next_products.reshape(
+      *example, self.next_products.shape[1]
+    )
     matrix = jnp.expand_dims(self.parts.matrix, range(tau.ndim - 1))
-    moved = following + tau[..., None] * matrix
+    moved = next_products + tau[..., None] * matrix
     labels = jnp.broadcast_to(self.labels.reshape(example), tau.shape)
     losses = self.parts.losses(
       moved.reshape(-1, moved.shape[-1]), labels.reshape(-1)
@@ -193,15 +195,15 @@ def tail(
     farthest: upper bound of |tau|, [examples].
     labels: y, [examples].
   """
-  following = parts.following(activations)
-  base = parts.losses(following, labels)
+  next_products = parts.next_products(activations)
+  base = parts.losses(next_products, labels)
   pieces = _pieces(parts.rest)
   if pieces is None:
-    return AnyTail(parts, labels, following, base)
+    return AnyTail(parts, labels, next_products, base)
   inner, outer = pieces
   matrix = _matrix(inner, parts.matrix)
   columns = _matrix(outer, jnp.eye(matrix.shape[1], dtype=matrix.dtype))
-  z = _split.apply(inner, following)
+  z = _split.apply(inner, next_products)
   if not outer:  # Without a ReLU there are no kinks.
     pattern, reached = jnp.ones_like(z), jnp.zeros_like(z, bool)
   else:
@@ -212,11 +214,11 @@ def tail(
   slopes = jnp.matmul(
     pattern[:, None, :] * columns.T[None], matrix.T, precision='highest'
   )
-  order, count = _split.listed(reached, room=_KINKS)
+  order, count = _split.true_indices(reached, room=_KINKS)
   unit = jnp.minimum(order, z.shape[1] - 1)
   distances = jnp.take_along_axis(jnp.abs(z), unit, axis=1)
   return LinearTail(
-    logits=_split.apply(parts.rest, following),
+    logits=_split.apply(parts.rest, next_products),
     base=base,
     labels=labels,
     slopes=slopes,

@@ -321,7 +321,7 @@ def _steps(views, direction, rates, start, width):
   _, stop = line.ends()
   results = [_line_steps.losses(one, breakpoints, stop, width) for one in begun]
   met = jnp.searchsorted(
-    breakpoints.place, jnp.arange(rates.size)[begins_at_zero:], side='right'
+    breakpoints.position, jnp.arange(rates.size)[begins_at_zero:], side='right'
   )
   return (
     jnp.stack([after[met] for after, _ in results]),

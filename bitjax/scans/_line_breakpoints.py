@@ -36,7 +36,7 @@ class Breakpoints(NamedTuple):
   row: types.Array  # [breakpoints], input of the weight.
   column: types.Array  # [breakpoints], its unit.
   change: types.Array  # [breakpoints], its new value minus the old one.
-  place: types.Array  # [breakpoints], first position on the line after it.
+  position: types.Array  # [breakpoints], first position on the line after it.
 
 
 def num_levels(quantizer: quantizers.Quantize | None) -> int | None:
@@ -53,9 +53,9 @@ class Grid(NamedTuple):
 
   rates: types.Array  # [rates].
 
-  def rate(self, place: types.Array) -> types.Array:
+  def rate(self, position: types.Array) -> types.Array:
     """Returns the rate at each position; beyond the ends, that of the nearest."""
-    return self.rates[jnp.clip(place, 0, self.rates.size - 1)]
+    return self.rates[jnp.clip(position, 0, self.rates.size - 1)]
 
   def ends(self) -> tuple[types.Array, types.Array]:
     """Returns the first position, and the one after the last."""
@@ -73,10 +73,10 @@ class AllRates(NamedTuple):
   low: types.Array
   high: types.Array
 
-  def rate(self, place: types.Array) -> types.Array:
+  def rate(self, position: types.Array) -> types.Array:
     """Returns the rate at each position; beyond the ends, that of the nearest."""
     first, stop = self.ends()
-    bits = _ordered(jnp.clip(place, first, stop - 1))
+    bits = _ordered(jnp.clip(position, first, stop - 1))
     return jax.lax.bitcast_convert_type(bits, self.low.dtype)
 
   def ends(self) -> tuple[types.Array, types.Array]:
@@ -118,8 +118,8 @@ def find(
     raise types.BadInput('The quantizer needs a known number of levels.')
   start, stop = line.ends()
 
-  def value(place):
-    return quantizer(kernel - line.rate(place) * direction)
+  def value(position):
+    return quantizer(kernel - line.rate(position) * direction)
 
   def first_change(low, old):
     def unfinished(bounds):
@@ -135,23 +135,23 @@ def find(
     high = jnp.broadcast_to(stop, kernel.shape)
     return jax.lax.while_loop(unfinished, halve, (low, high))[1]
 
-  place = jnp.broadcast_to(start, kernel.shape)
-  first = old = value(place)
-  places, changes = [], []
+  position = jnp.broadcast_to(start, kernel.shape)
+  first = old = value(position)
+  positions, changes = [], []
   for _ in range(levels - 1):  # No weight changes more often.
-    place = first_change(jnp.minimum(place, stop - 1), old)
-    new = value(place)
-    places.append(place)
+    position = first_change(jnp.minimum(position, stop - 1), old)
+    new = value(position)
+    positions.append(position)
     changes.append(new - old)
     old = new
-  place = jnp.stack(places).ravel()
-  order, place = _sort(place, stop)
+  position = jnp.stack(positions).ravel()
+  order, position = _sort(position, stop)
   row, column = jnp.divmod(order % kernel.size, kernel.shape[1])
-  change = jnp.where(place < stop, jnp.stack(changes).ravel()[order], 0)
-  return first, Breakpoints(row, column, change, place)
+  change = jnp.where(position < stop, jnp.stack(changes).ravel()[order], 0)
+  return first, Breakpoints(row, column, change, position)
 
 
-def _sort(place, stop):
+def _sort(position, stop):
   """Returns a stable order of the positions before ``stop``, and them sorted.
 
   Breakpoints that are not met may come in any order. So where few are met, only those
@@ -159,19 +159,19 @@ def _sort(place, stop):
   """
 
   def sort_all():
-    order = jnp.argsort(place)
-    return order, place[order]
+    order = jnp.argsort(position)
+    return order, position[order]
 
   def find_few():
-    found = jnp.nonzero(place < stop, size=few, fill_value=0)[0]
-    met = jnp.where(jnp.arange(few) < count, place[found], stop)
+    found = jnp.nonzero(position < stop, size=few, fill_value=0)[0]
+    met = jnp.where(jnp.arange(few) < count, position[found], stop)
     rank = jnp.argsort(met)
-    others = jnp.full(place.size - few, stop)
+    others = jnp.full(position.size - few, stop)
     order = jnp.concatenate([found[rank], jnp.zeros_like(others)])
     return order, jnp.concatenate([met[rank], others])
 
-  few = min(_FEW, place.size)
-  count = jnp.sum(place < stop)
+  few = min(_FEW, position.size)
+  count = jnp.sum(position < stop)
   return jax.lax.cond(count <= few, find_few, sort_all)
 
 

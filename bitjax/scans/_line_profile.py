@@ -109,9 +109,11 @@ def line_profile(
     kernel, direction, views[0].quantizer, line
   )
   _, stop = line.ends()
-  count = jnp.sum(breakpoints.place < stop)
+  count = jnp.sum(breakpoints.position < stop)
   # Where several weights change at one rate, the loss is that after the last one.
-  last = jnp.searchsorted(breakpoints.place, breakpoints.place, side='right')
+  last = jnp.searchsorted(
+    breakpoints.position, breakpoints.position, side='right'
+  )
   results = [
     _line_steps.losses(
       _line_steps.start(view, weights), breakpoints, stop, width
@@ -124,7 +126,7 @@ def line_profile(
   if isinstance(view, _view.LayerView):
     losses, uncertain = losses[0], uncertain[0]
   return LineProfile(
-    jnp.append(low, line.rate(breakpoints.place)),
+    jnp.append(low, line.rate(breakpoints.position)),
     losses,
     low,
     high,

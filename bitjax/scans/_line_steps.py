@@ -51,7 +51,7 @@ class Start(NamedTuple):
   parts: _split.Split
   weights: types.Array  # The quantized kernel, [fan_in, units].
   products: types.Array  # p transposed, [units, examples].
-  following: types.Array  # u, [examples, width].
+  next_products: types.Array  # u, [examples, width].
   losses: types.Array  # [examples].
 
 
@@ -68,7 +68,7 @@ class _State(NamedTuple):
   """The state of the network at one point of the line."""
 
   products: types.Array  # p transposed, [units, examples].
-  following: types.Array  # u, [examples, width].
+  next_products: types.Array  # u, [examples, width].
   losses: types.Array  # [examples].
   uncertain: types.Array  # [examples], if rounding may have decided a sign.
 
@@ -93,7 +93,7 @@ def start(view: _view.LayerView, weights: types.Array) -> Start:
   inputs = parts.inputs
   products = _split.product(inputs, weights).T
   units = jnp.arange(products.shape[0])
-  following = parts.following(_front(parts, products, units).T)
+  next_products = parts.next_products(_front(parts, products, units).T)
   return Start(
     inputs=inputs.T,
     labels=parts.labels,
@@ -104,8 +104,8 @@ def start(view: _view.LayerView, weights: types.Array) -> Start:
     parts=parts,
     weights=weights,
     products=products,
-    following=following,
-    losses=parts.losses(following, parts.labels),
+    next_products=next_products,
+    losses=parts.losses(next_products, parts.labels),
   )
 
 
@@ -130,8 +130,8 @@ def losses(
     examples for which, somewhere on the line, a sign in front of the next product is
     within the bound of rounding.
   """
-  count = jnp.sum(breakpoints.place < stop)
-  size = breakpoints.place.size
+  count = jnp.sum(breakpoints.position < stop)
+  size = breakpoints.position.size
   block = min(width or _BLOCK, size)
   padded = _line_breakpoints.Breakpoints(
     *(jnp.append(leaf, jnp.zeros(block, leaf.dtype)) for leaf in breakpoints)
@@ -141,7 +141,7 @@ def losses(
   units = jnp.arange(begun.products.shape[0])
   state = _State(
     begun.products,
-    begun.following,
+    begun.next_products,
     begun.losses,
     _undecided(network, begun.products, units),
   )
@@ -216,8 +216,8 @@ def _front(parts, products, units):
 
 def _advance(network, state, breakpoints):
   """Returns the state after a block of breakpoints, and the mean loss after each."""
-  row, unit, change, place = breakpoints
-  step = jnp.arange(place.size)
+  row, unit, change, position = breakpoints
+  step = jnp.arange(position.size)
   until = step[:, None] >= step[None, :]
   same_unit = unit[:, None] == unit[None, :]
   moves = network.inputs[row] * change[:, None]
@@ -231,8 +231,9 @@ def _advance(network, state, breakpoints):
     new[previous],
     _front(network.parts, start, unit),
   )
-  ends = jnp.append(place[1:] != place[:-1], True)  # The last at its position.
-  together = (place[:, None] == place[None, :]) & until & ends[:, None]
+  # Whether a breakpoint is the last at its position.
+  ends = jnp.append(position[1:] != position[:-1], True)
+  together = (position[:, None] == position[None, :]) & until & ends[:, None]
   changes = _Changes(
     activations=new - old,
     rows=network.parts.matrix[unit],
@@ -248,7 +249,7 @@ def _advance(network, state, breakpoints):
     state.products.at[jnp.where(ends, unit, nowhere)].set(
       products, mode='drop'
     ),
-    state.following + _product(changes.activations.T, changes.rows),
+    state.next_products + _product(changes.activations.T, changes.rows),
     example_losses,
     state.uncertain | _undecided(network, products, unit),
   )
@@ -277,8 +278,8 @@ def _new_losses(network, state, changes):
     # The breakpoint of a pair is the position of the true entry of that rank.
     now = jnp.sum(jnp.cumsum(listed[example], axis=1) <= rank[:, None], axis=1)
     past = jnp.where(step[None, :] <= now[:, None], activations[example], 0)
-    following = state.following[example] + _product(past, changes.rows)
-    new = network.parts.losses(following, network.labels[example])
+    next_products = state.next_products[example] + _product(past, changes.rows)
+    new = network.parts.losses(next_products, network.labels[example])
     now = jnp.where(slot < ends[-1], now, block)
     return first + num_rows, table.at[now, example].set(new, mode='drop')
 

@@ -33,16 +33,16 @@ class Network:
 
   Attributes:
     layers: the dense layers, in order; of their kernels only the shapes matter.
-    between: the stages that follow each dense layer.
+    stages_after: the stages that follow each dense layer.
   """
 
   layers: tuple[_view.Dense, ...]
-  between: tuple[tuple[_view.Stage, ...], ...]
+  stages_after: tuple[tuple[_view.Stage, ...], ...]
 
   @property
   def stages(self) -> tuple[_view.Stage, ...]:
     """All stages that are not dense layers."""
-    return tuple(itertools.chain.from_iterable(self.between))
+    return tuple(itertools.chain.from_iterable(self.stages_after))
 
   def __call__(self, inputs: types.Array, weights: types.Array) -> types.Array:
     """Returns the logits, for the quantized weights of all layers, [weights]."""
@@ -68,9 +68,9 @@ class Network:
     layers = [layer for layer, _ in self._with(view.kernel)]
     x = view.inputs
     for number, layer in enumerate(layers):
-      tail = list(self.between[number])
+      tail = list(self.stages_after[number])
       for later in range(number + 1, len(layers)):
-        tail += [layers[later].freeze(), *self.between[later]]
+        tail += [layers[later].freeze(), *self.stages_after[later]]
       yield _view.LayerView(
         x,
         layer.kernel,
@@ -80,13 +80,13 @@ class Network:
         affine=layer.affine,
       )
       x = layer(x)
-      for stage in self.between[number]:
+      for stage in self.stages_after[number]:
         x = stage(x)
 
   def _with(self, weights):
     kernels = self.split(weights)
     for layer, kernel, stages in zip(
-      self.layers, kernels, self.between, strict=True
+      self.layers, kernels, self.stages_after, strict=True
     ):
       yield dataclasses.replace(layer, kernel=kernel), stages
 
@@ -113,13 +113,13 @@ def network_view(
   if not stages or not isinstance(stages[0], _view.Dense):
     raise types.BadInput('A network must begin with a Dense stage.')
   layers: list[_view.Dense] = []
-  between: list[list[_view.Stage]] = []
+  stages_after: list[list[_view.Stage]] = []
   for stage in stages:
     if isinstance(stage, _view.Dense):
       layers.append(stage)
-      between.append([])
+      stages_after.append([])
     else:
-      between[-1].append(stage)
+      stages_after[-1].append(stage)
   for number, layer in enumerate(layers):
     _check(number, layer, layers[0])
   return _view.LayerView(
@@ -128,7 +128,7 @@ def network_view(
     labels=labels,
     tail=(),
     quantizer=layers[0].quantizer,
-    product=Network(tuple(layers), tuple(map(tuple, between))),
+    product=Network(tuple(layers), tuple(map(tuple, stages_after))),
   )
 
 

@@ -23,7 +23,7 @@ from bitjax import types
 from bitjax.scans import _split
 from bitjax.scans import _view
 
-__all__ = ['each_pass', 'incremental', 'obstacle']
+__all__ = ['forward_passes', 'incremental', 'obstacle']
 
 # On a CPU, the whole product costs as much as moving one weight in 64, as measured.
 _SHARE = 64
@@ -93,10 +93,10 @@ def incremental(
 
 def _loss(parts, products):
   activations = _split.apply(parts.front, products.T)
-  return jnp.mean(parts.losses(parts.following(activations), parts.labels))
+  return jnp.mean(parts.losses(parts.next_products(activations), parts.labels))
 
 
-def each_pass(
+def forward_passes(
   view: _view.LayerView,
   displacement: types.Array,
   rank: types.Array,

@@ -28,10 +28,10 @@ __all__ = [
   'Split',
   'apply',
   'batches',
-  'listed',
   'obstacle',
   'product',
   'split',
+  'true_indices',
 ]
 
 
@@ -60,14 +60,16 @@ class Split:
     """Returns the products p, [examples, units]."""
     return product(inputs, self.weights)
 
-  def following(self, activations: types.Array) -> types.Array:
+  def next_products(self, activations: types.Array) -> types.Array:
     """Returns the next products u, [examples, width]."""
     return product(activations, self.matrix)
 
-  def losses(self, following: types.Array, labels: types.Array) -> types.Array:
+  def losses(
+    self, next_products: types.Array, labels: types.Array
+  ) -> types.Array:
     """Returns each example's loss in nats, for u of [examples, width]."""
     return optax.softmax_cross_entropy_with_integer_labels(
-      apply(self.rest, following), labels
+      apply(self.rest, next_products), labels
     )
 
 
@@ -139,7 +141,9 @@ def batches(
   return tuple(map(cut, arrays))
 
 
-def listed(mask: types.Array, *, room: int) -> tuple[types.Array, types.Array]:
+def true_indices(
+  mask: types.Array, *, room: int
+) -> tuple[types.Array, types.Array]:
   """Returns where each row of a mask is true, in order, and how often.
 
   Args:

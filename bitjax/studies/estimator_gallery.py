@@ -5,7 +5,7 @@ progress. A random staircase is shown as one draw, and one with a memory as it
 comes down from the right. Verdicts are about gradient masses. It takes 10 s on
 a CPU:
 
-  python -m experiments.estimator_gallery
+  bitjax estimator_gallery
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}
 class Config:
   """Configuration of the study; each field is one flag."""
 
-  points: int = cli.flag(2401, 'Places on the x axis.', minimum=3)
+  points: int = cli.flag(2401, 'Points on the x axis.', minimum=3)
 
 
 PRESETS = {'smoke': {'points': 61}, 'quick': {}}

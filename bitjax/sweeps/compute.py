@@ -28,7 +28,7 @@ from bitjax.sweeps import plan as plan_lib
 from bitjax.sweeps import progress
 from bitjax.sweeps import table as table_lib
 
-__all__ = ['Task', 'TraceError', 'load', 'place']
+__all__ = ['Task', 'TraceError', 'load_blocks', 'place']
 
 _POLL = 0.1  # Seconds between two checks for the chunks of other processes.
 
@@ -161,7 +161,7 @@ class Task:
     assert self.table.template is not None
     fetched = table_lib.host(outputs, self.table.template)
     for position, block in enumerate(group):
-      start = position * self.plan.block
+      start = position * self.plan.block_size
       lanes = slice(start, start + block.size)
       found = {name: array[lanes] for name, array in fetched.items()}
       if self.store is not None:
@@ -181,7 +181,7 @@ class Task:
     )
 
 
-def load(task: Task) -> list[plan_lib.Block]:
+def load_blocks(task: Task) -> list[plan_lib.Block]:
   """Loads the blocks that are on disk into the table, and returns the others."""
   assert task.store is not None
   task.store.refresh()

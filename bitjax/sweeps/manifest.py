@@ -39,7 +39,7 @@ def write(store: chunks.Store, width: int | None, *, complete: bool) -> None:
     **_identity(store),
     'num_lanes': store.plan.num_lanes,
     'combinations': len(store.plan.combinations),
-    'block': store.plan.block,
+    'block': store.plan.block_size,
     'width': width,
     'complete': complete,
     'chunks': store.checksums(),

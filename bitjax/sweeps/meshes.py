@@ -16,7 +16,7 @@ import numpy as np
 
 from bitjax import types
 
-__all__ = ['AUTO', 'AXES', 'make', 'parse', 'reserve']
+__all__ = ['AUTO', 'AXES', 'make', 'parse', 'split_cpu']
 
 AUTO = 'auto'
 AXES = ('lanes', 'batch')
@@ -42,7 +42,7 @@ def parse(spec: str) -> dict[str, int] | None:
   return {name: found.get(name, 1) for name in AXES}
 
 
-def reserve(spec: str) -> None:
+def split_cpu(spec: str) -> None:
   """Splits the CPU into as many devices as a mesh names, at most one for each core.
 
   Call it before JAX's backends start: later, for ``'auto'``, or if ``XLA_FLAGS`` sets

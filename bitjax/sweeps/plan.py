@@ -49,13 +49,13 @@ class Plan:
     name: the sweep's name.
     static: values of each static axis.
     lanes: values of each lane axis as the caller gave them, which label the results.
-    block: number of lanes in a block, padding included.
+    block_size: number of lanes in a block, padding included.
   """
 
   name: str
   static: dict[str, tuple[Any, ...]]
   lanes: dict[str, np.ndarray]
-  block: int
+  block_size: int
 
   @functools.cached_property
   def combinations(self) -> list[dict[str, Any]]:
@@ -87,9 +87,11 @@ class Plan:
   @functools.cached_property
   def blocks(self) -> list[Block]:
     """All blocks, combination by combination."""
-    starts = range(0, self.num_lanes, self.block)
+    starts = range(0, self.num_lanes, self.block_size)
     return [
-      Block(combination, index, start, min(start + self.block, self.num_lanes))
+      Block(
+        combination, index, start, min(start + self.block_size, self.num_lanes)
+      )
       for combination in range(len(self.combinations))
       for index, start in enumerate(starts)
     ]
@@ -101,7 +103,7 @@ class Plan:
       block: one of `blocks`.
       pad: whether to repeat the last lane until the block is full.
     """
-    flat = np.arange(block.start, block.start + self.block)
+    flat = np.arange(block.start, block.start + self.block_size)
     flat = np.minimum(flat, block.stop - 1) if pad else flat[: block.size]
     sizes = tuple(len(values) for values in self.lanes.values())
     indices = np.unravel_index(flat, sizes)
@@ -152,10 +154,12 @@ def make(
       raise types.BadInput(f'{what} must be >= 1; got {size}.')
   num_lanes = math.prod(len(values) for values in arrays.values())
   num_blocks = -(-num_lanes // chunk)
-  block = -(-num_lanes // num_blocks)
-  if width is not None and width < block:
-    block = min(-(-block // width) * width, max(chunk // width, 1) * width)
-  return Plan(name, statics, arrays, block)
+  block_size = -(-num_lanes // num_blocks)
+  if width is not None and width < block_size:
+    block_size = min(
+      -(-block_size // width) * width, max(chunk // width, 1) * width
+    )
+  return Plan(name, statics, arrays, block_size)
 
 
 def _static(axis: str, values: Sequence[Any]) -> tuple[Any, ...]:

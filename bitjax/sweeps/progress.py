@@ -16,8 +16,8 @@ class Silent:
   def compiling(self, label: str) -> None:
     """Reports that a program is being compiled for the combination ``label``."""
 
-  def advance(self, lanes: int, label: str) -> None:
-    """Reports that ``lanes`` more lanes of the combination ``label`` are done."""
+  def advance(self, count: int, label: str) -> None:
+    """Reports that ``count`` more lanes of the combination ``label`` are done."""
 
   def close(self) -> None:
     """Ends the report, when the sweep ends or is interrupted."""
@@ -58,9 +58,9 @@ class Lines(Silent):
     """Writes a line at once, since compiling may take long."""
     self._write(f'compiling {label}'.rstrip())
 
-  def advance(self, lanes: int, label: str) -> None:
+  def advance(self, count: int, label: str) -> None:
     """Writes a line if the last one is old enough."""
-    self._done += lanes
+    self._done += count
     now = self._clock()
     if self._done < self._total and now - self._last >= self._every:
       self._last = now
@@ -110,10 +110,10 @@ class Bar(Silent):
     """Writes in front of the bar that a program is being compiled."""
     self._describe(f'{label}, compiling' if label else 'compiling')
 
-  def advance(self, lanes: int, label: str) -> None:
-    """Moves the bar forward by ``lanes``."""
+  def advance(self, count: int, label: str) -> None:
+    """Moves the bar forward by ``count``."""
     self._describe(label)
-    self._bar.update(lanes)
+    self._bar.update(count)
 
   def close(self) -> None:
     """Ends the bar, which stays on the screen."""
@@ -142,9 +142,9 @@ class Work(Silent):
     if self._report:
       self._inner = reporter(self._name, total, done, self._unit)
 
-  def advance(self, lanes: int, label: str) -> None:
-    """Reports that ``lanes`` more units are done."""
-    self._inner.advance(lanes, label)
+  def advance(self, count: int, label: str) -> None:
+    """Reports that ``count`` more units are done."""
+    self._inner.advance(count, label)
 
   def close(self) -> None:
     """Ends the report, when the lane ends or is interrupted."""

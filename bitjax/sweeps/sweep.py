@@ -233,7 +233,7 @@ class Sweep:
       folder=folder,
       report=self._report,
     )
-    missing = compute.load(task) if store and resumes else plan.blocks
+    missing = compute.load_blocks(task) if store and resumes else plan.blocks
     if missing:
       self._begin(task)
       task.run_all(missing)
@@ -277,21 +277,21 @@ class Sweep:
       resumes = store is not None and (self._run is None or self._run.resumes)
       found = manifest.read(store.folder) if resumes else None
       if found is None:
-        return plan.block, width, resumes
+        return plan.block_size, width, resumes
       if not manifest.matches(found, store):
         progress.say(
           f'{plan.name}: {store.folder} holds other lanes; computed again'
         )
-        return plan.block, width, resumes
-      if (found['block'], found['width']) != (plan.block, width):
+        return plan.block_size, width, resumes
+      if (found['block'], found['width']) != (plan.block_size, width):
         progress.say(
           f'{plan.name}: goes on as it began, {found["block"]} lanes in a chunk, '
           f'{found["width"] or "the default number"} vectorised'
         )
       return found['block'], found['width'], resumes
 
-    block, width, resumes = job.decide(choose)
-    plan = dataclasses.replace(plan, block=block)
+    block_size, width, resumes = job.decide(choose)
+    plan = dataclasses.replace(plan, block_size=block_size)
     if store is not None:
       store.plan = plan
     return plan, width, resumes
@@ -305,7 +305,7 @@ class Sweep:
     def look():
       if not resumes:
         return list(everything)
-      missing = set(compute.load(task))
+      missing = set(compute.load_blocks(task))
       return [i for i in everything if plan.blocks[i] in missing]
 
     missing = [plan.blocks[i] for i in job.decide(look)]

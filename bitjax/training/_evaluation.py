@@ -116,7 +116,7 @@ def _even(leaf, parts):
 def statistician(
   task: _task.Task, num_seeds: int, *, num_groups: int = 4, limit: float = 1.0
 ) -> Callable[..., dict[str, dict[str, Any]]]:
-  """Compiles ``describe(state, batch, taught)``: statistics of each layer's kernel.
+  """Compiles a function that computes statistics of each layer's kernel.
 
   Args:
     task: the network and its loss; images are not augmented.
@@ -135,7 +135,7 @@ def statistician(
   """
   types.check_range('num_groups', num_groups, 2, float('inf'))
 
-  def describe(state, batch, taught):
+  def describe(state, batch, teacher_variables):
     groups = jax.tree.map(
       lambda leaf: leaf.reshape(num_groups, -1, *leaf.shape[1:]), batch
     )
@@ -152,7 +152,7 @@ def statistician(
           targets,
           key,
           task.progress(state.step),
-          taught,
+          teacher_variables,
         )[0]
         return _state.kernels(found)
 

@@ -204,7 +204,7 @@ def _run(
   """Runs a phase from the update of the given state to its end."""
   task, num_seeds = phase.task, len(feeds)
   teacher = task.distillation
-  taught = None if teacher is None else teacher.variables
+  teacher_variables = None if teacher is None else teacher.variables
   run = _task.loop(task, feeds[0].take, num_seeds, mesh)
   evaluate = _evaluation.evaluator(task, num_seeds, mesh)
   describe = _evaluation.statistician(task, num_seeds)
@@ -213,14 +213,16 @@ def _run(
   if mesh is not None:
     lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
     state = _place(state, mesh, lanes)
-    arrays, taught, probe = _place((arrays, taught, probe), mesh)
+    arrays, teacher_variables, probe = _place(
+      (arrays, teacher_variables, probe), mesh
+    )
     validation = _place(validation, mesh, None, 'batch')
   while step < phase.until:
     stop = min(step + chunk, (step // period + 1) * period, phase.until)
     fed = _fed(feeds, step, stop - step, chunk)
     if mesh is not None:
       fed = _place(fed, mesh, lanes, None, 'batch')
-    state = run(state, arrays, fed, stop - step, taught)
+    state = run(state, arrays, fed, stop - step, teacher_variables)
     jax.block_until_ready(state.step)
     accuracy = None
     if stop % period == 0 or (last and stop == phase.until):
@@ -233,7 +235,7 @@ def _run(
         # Earlier phases have other quantizers, so none of their states is the best.
         accuracy = float(jnp.mean(scores.accuracy)) if last else None
       if probe is not None:
-        for name, layers in describe(state, probe, taught).items():
+        for name, layers in describe(state, probe, teacher_variables).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
       log.add(stop, {name: np.asarray(value) for name, value in row.items()})
       label = _label(stop, feeds[0].steps_per_epoch, row)

@@ -25,7 +25,7 @@ import optax
 
 from bitjax import types
 
-__all__ = ['Distillation', 'accuracy', 'cross_entropy', 'divergence']
+__all__ = ['Distillation', 'cross_entropy', 'divergence', 'num_correct']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Distillation:
     self, variables: types.PyTree, images: types.Array, logits: types.Array
   ) -> types.Array:
     """Returns the divergence of logits [N, classes] from the teacher's, in nats."""
-    taught: Any = self.model.apply(variables, images, train=False)
-    taught = jax.lax.stop_gradient(taught)
-    return divergence(logits, taught, self.temperature)
+    teacher_logits: Any = self.model.apply(variables, images, train=False)
+    teacher_logits = jax.lax.stop_gradient(teacher_logits)
+    return divergence(logits, teacher_logits, self.temperature)
 
 
 def cross_entropy(logits: types.Array, targets: types.Array) -> types.Array:
@@ -73,17 +73,23 @@ def cross_entropy(logits: types.Array, targets: types.Array) -> types.Array:
 
 
 def divergence(
-  logits: types.Array, taught: types.Array, temperature: types.Scalar
+  logits: types.Array, teacher_logits: types.Array, temperature: types.Scalar
 ) -> types.Array:
-  """Returns the mean T^2 KL(softmax(taught / T) || softmax(logits / T)) in nats."""
+  """Returns the mean T^2 KL(softmax(t / T) || softmax(z / T)) in nats.
+
+  Args:
+    logits: z, the network's logits, [N, classes]; computed in float32 at least.
+    teacher_logits: t, those of the teacher, likewise.
+    temperature: T > 0.
+  """
   student = jax.nn.log_softmax(_at_least_float32(logits) / temperature)
-  teacher = jax.nn.log_softmax(_at_least_float32(taught) / temperature)
+  teacher = jax.nn.log_softmax(_at_least_float32(teacher_logits) / temperature)
   each = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
   return temperature**2 * jnp.mean(each)
 
 
-def accuracy(logits: types.Array, targets: types.Array) -> types.Array:
-  """Returns the sum over examples of the guessed class's target probability."""
+def num_correct(logits: types.Array, targets: types.Array) -> types.Array:
+  """Returns how many guesses are correct, each weighted by its target probability."""
   guesses = jnp.argmax(logits, axis=-1)
   return jnp.sum(jnp.take_along_axis(targets, guesses[:, None], axis=-1))
 

@@ -63,7 +63,7 @@ def learning_rate(
   elif kind == 'constant':
     main = optax.constant_schedule(peak)
   else:
-    types.check_inside('factor', factor, 0.0, 1.0 + 1e-12)
+    types.check_open_interval('factor', factor, 0.0, 1.0 + 1e-12)
     if list(milestones) != sorted({m for m in milestones if 0 < m < 1}):
       raise types.BadInput(
         f'milestones must grow within (0, 1); got {tuple(milestones)}.'

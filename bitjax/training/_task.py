@@ -64,7 +64,7 @@ class Task:
         f'smoothing must be in [0, 1); got {self.smoothing}.'
       )
     if self.average is not None:
-      types.check_inside('average', self.average, 0.0, 1.0)
+      types.check_open_interval('average', self.average, 0.0, 1.0)
 
   def objective(
     self,
@@ -74,7 +74,7 @@ class Task:
     targets: types.Array,
     key: types.Array,
     progress: types.Scalar,
-    taught: types.PyTree,
+    teacher_variables: types.PyTree,
     axis: str | None = None,
   ) -> tuple[types.Array, tuple[types.PyTree, types.Array]]:
     """Returns the loss in nats, and (the new collections, number of correct guesses).
@@ -96,16 +96,16 @@ class Task:
     loss = _losses.cross_entropy(logits, targets)
     if self.distillation is not None:
       weight = self.distillation.weight
-      other = self.distillation.loss(taught, images, logits)
+      other = self.distillation.loss(teacher_variables, images, logits)
       loss = (1 - weight) * loss + weight * other
-    correct = _losses.accuracy(logits, targets)
+    correct = _losses.num_correct(logits, targets)
     return loss, (core.unfreeze(moved), correct)
 
   def update(
     self,
     state: _state.TrainState,
     batch: data.Batch,
-    taught: types.PyTree,
+    teacher_variables: types.PyTree,
     axis: str | None = None,
   ) -> _state.TrainState:
     """Makes one update of one network, whose leaves have no axis of seeds.
@@ -113,7 +113,7 @@ class Task:
     Args:
       state: state before the update.
       batch: examples of the update.
-      taught: the teacher's variables; None without one.
+      teacher_variables: the teacher's variables; None without one.
       axis: axis of the current mesh that splits the examples; None for no split.
     """
     keys = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -142,7 +142,7 @@ class Task:
       targets,
       keys[1],
       progress,
-      taught,
+      teacher_variables,
     )
     updates, opt_state = self.tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -209,7 +209,7 @@ def loop(
   num_seeds: int,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[..., _state.TrainState]:
-  """Compiles ``run(state, arrays, fed, num_steps, taught) -> state``.
+  """Compiles ``run(state, arrays, fed, num_steps, teacher_variables) -> state``.
 
   Args:
     task: what is trained.
@@ -234,13 +234,13 @@ def loop(
       f'{type(task.model).__name__} has none.'
     )
 
-  def steps(state, fed, arrays, num_steps, taught):
+  def steps(state, fed, arrays, num_steps, teacher_variables):
     def one(state, fed):
       def step(index, state):
         batch = take(arrays, jax.tree.map(lambda leaf: leaf[index], fed))
         if axis is not None:
           batch = jax.lax.with_sharding_constraint(batch, jax.P(axis))
-        return task.update(state, batch, taught, axis)
+        return task.update(state, batch, teacher_variables, axis)
 
       return jax.lax.fori_loop(0, num_steps, step, state)
 
@@ -257,7 +257,7 @@ def loop(
       check_vma=False,
     )
 
-  def run(state, arrays, fed, num_steps, taught):
-    return steps(state, fed, arrays, jnp.asarray(num_steps), taught)
+  def run(state, arrays, fed, num_steps, teacher_variables):
+    return steps(state, fed, arrays, jnp.asarray(num_steps), teacher_variables)
 
   return jax.jit(run, donate_argnums=0)

@@ -66,5 +66,5 @@ def test_arm_strips_its_prefix():
     {'a_search': ('seed', [1.0, 2.0]), 'b_search': ('seed', [3.0, 4.0])},
     coords={'seed': [0, 1]},
   )
-  found = protocols.arm(results, 'a', seed=1)
+  found = protocols.select_arm(results, 'a', seed=1)
   assert list(found) == ['search'] and found['search'] == 2.0

@@ -5,7 +5,7 @@ import pytest
 from bitjax.evidence import targets
 
 TARGETS = {
-  'speed': targets.Target('of peak', 0.7, more=True),
+  'speed': targets.Target('of peak', 0.7, higher_is_better=True),
   'memory': targets.Target('GiB', 2.0),
 }
 

@@ -11,6 +11,8 @@ from bitjax import nn
 from bitjax.nn import _conv
 from bitjax.nn import _convolution
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 RNG = np.random.default_rng(0)
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 

@@ -10,6 +10,8 @@ import pytest
 from bitjax import nn
 from bitjax import quantizers
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 RNG = np.random.default_rng(0)
 
 

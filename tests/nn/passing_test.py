@@ -14,11 +14,6 @@ KEY = jax.random.key(0, impl='rbg')  # Compiles faster than threefry.
 LABELS = RNG.integers(0, 3, 12)
 
 
-@pytest.fixture(autouse=True)
-def unoptimised():
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
 def sign(estimator):
   return quantizers.attach(quantizers.sign(), estimator)
 

@@ -16,12 +16,6 @@ RNG = np.random.default_rng(0)
 KEY = jax.random.key(0, impl='rbg')  # Compiles faster than threefry.
 
 
-@pytest.fixture(autouse=True)
-def unoptimised():
-  """Most of the time is the compiler's; tolerances allow for it."""
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
 def normal(*shape):
   return RNG.normal(size=shape).astype(np.float32)
 

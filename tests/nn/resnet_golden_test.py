@@ -35,11 +35,6 @@ MODES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def unoptimised():
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
 def draw(what, path, shape):
   rng = np.random.default_rng([SEED, zlib.crc32(f'{what}/{path}'.encode())])
   return rng.normal(size=shape)

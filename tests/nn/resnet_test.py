@@ -44,12 +44,6 @@ KINDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def unoptimised():
-  """Most of the time is the compiler's; tolerances allow for it."""
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
 @functools.cache
 def make(variant, kind, **kwargs):
   return nn.ResNet(**(TINY | KINDS[kind] | {'variant': variant} | kwargs))

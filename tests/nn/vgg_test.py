@@ -33,11 +33,6 @@ SHAPES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def unoptimised():
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
 def signs(x):
   return np.where(x >= 0, 1.0, -1.0)
 

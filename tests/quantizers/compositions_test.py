@@ -12,12 +12,6 @@ X = RNG.normal(size=(9, 3)).astype(np.float32)
 G = RNG.normal(size=(9, 3)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def unoptimised():
-  """Most of the time is the compiler's, and rules need no optimised code."""
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
 @jax.jit
 def vjp(quantize, x, g):
   y, pull_back = jax.vjp(quantize, x)

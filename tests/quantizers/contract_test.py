@@ -20,6 +20,7 @@ import pytest
 from bitjax import quantizers
 
 DTYPES = ('float32', 'float16', 'bfloat16')
+slow = pytest.mark.slow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -485,7 +486,9 @@ every_estimator = pytest.mark.parametrize(
   'row', ESTIMATORS, ids=[row.name for row in ESTIMATORS]
 )
 every_staircase = pytest.mark.parametrize('name', STAIRCASES)
-every_dtype = pytest.mark.parametrize('dtype', DTYPES)
+every_dtype = pytest.mark.parametrize(
+  'dtype', ['float32', 'bfloat16', pytest.param('float16', marks=slow)]
+)
 
 
 def around(kinks, dtype):
@@ -735,6 +738,7 @@ class TestTransformations:
   x = np.float32([0.0, -0.3, 0.5, 0.9, -1.4, 1.6, 2.5])
   g = np.float32([0.5, 0.1, -0.1, 2.0, 0.2, -0.3, 0.06])
 
+  @slow  # `test_every_nesting_equals_rule` has one estimator of each nesting.
   @every_estimator
   def test_scan_of_lanes_of_elements_equals_rule(self, row):
     nested = ELEMENTS if row.elementwise else WHOLE

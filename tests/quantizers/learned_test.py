@@ -16,14 +16,6 @@ import pytest
 
 from bitjax import quantizers
 
-DTYPES = ('float32', 'float16', 'bfloat16')
-
-
-@pytest.fixture(autouse=True)
-def unoptimised():
-  """Most of the time is the compiler's, and rules need no optimised code."""
-  jax.config.update('jax_disable_most_optimizations', True)
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -312,7 +304,10 @@ def pull_backs(dtype):
 class TestRule:
   """Forward, input gradient and parameter gradients, element by element."""
 
-  @pytest.mark.parametrize('dtype', DTYPES)
+  @pytest.mark.parametrize(
+    'dtype',
+    ['float32', 'bfloat16', pytest.param('float16', marks=pytest.mark.slow)],
+  )
   @every_row
   def test_equals_rule_around_kinks(self, row, dtype):
     x = row.x(dtype)
@@ -348,7 +343,12 @@ class TestRule:
 class TestTransformations:
   """The same gradients under every nesting, and no leaked tracers."""
 
-  def test_every_nesting_equals_rule(self):
+  @pytest.mark.parametrize(
+    'some',
+    [LEARNED[1:4:2], pytest.param(LEARNED[1::2], marks=pytest.mark.slow)],
+    ids=['two', 'one of each file'],
+  )
+  def test_every_nesting_equals_rule(self, some):
     rng = np.random.default_rng(1)
 
     def loss(qparams, x, quantizer, progress, g):
@@ -374,7 +374,7 @@ class TestTransformations:
         jax.tree.map(lambda a: a[1], scanned),
       ]
 
-    rows, some = [], LEARNED[1::2]  # One of each file.
+    rows = []
     for row in some:
       x = row.x('float32')
       x = np.where(np.isfinite(x), x, 2.5).astype(np.float32)

@@ -14,12 +14,6 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32) * np.float32([0.1, 1, 3])
 
 
-@pytest.fixture(autouse=True)
-def unoptimised():
-  """Most of the time is the compiler's, and rules need no optimised code."""
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
 def ternary_of(x, threshold):
   return np.where(x > threshold, 1.0, np.where(x < -threshold, -1.0, 0.0))
 

@@ -12,13 +12,6 @@ from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flip_sums
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def sign(x):
   return np.where(x >= 0, 1.0, -1.0)
 
@@ -190,7 +183,7 @@ def test_pairs(make):
 
 
 def test_bad_input(make):
-  with pytest.raises(ValueError, match=r'size must be >= 1; got 0'):
+  with pytest.raises(ValueError, match=r'batch_size must be >= 1; got 0'):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((3, 2)), jnp.ones(3), 0)
   with pytest.raises(ValueError, match='must not be empty; got 0 examples'):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((0, 2)), jnp.ones(0), 1)

@@ -19,13 +19,6 @@ POWERS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
 FAN_IN, UNITS = 6, 4
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def sign(x):
   return np.where(x >= 0, 1.0, -1.0)
 
@@ -240,7 +233,7 @@ def test_rounds_equal_the_loop(make, norm, radius, split):
   np.testing.assert_allclose(path.holdout[-1], holdout_loss(moved), atol=1e-6)
   assert size(path.displacement, norm) <= radius * (1 + 5e-7)
   assert path.flips[-1] == (sign(found) != sign(view.kernel)).sum() > 1
-  assert path.num_moves.sum() == path.flips[-1] + 2 * path.num_returns.sum()
+  assert path.num_moves.sum() == path.flips[-1] + 2 * path.num_reversals.sum()
   assert path.loss_evaluations == 3 * view.kernel.size + 4
 
 
@@ -250,14 +243,14 @@ def test_turning_round_is_not_for_free(make):
   path = scans.multi_step_discrete_gradient(
     view, types.Budget(1e3, 'linf'), 6, 'cumulative', path='brute_force'
   )
-  assert path.num_returns[1:].sum() > 5
+  assert path.num_reversals[1:].sum() > 5
   assert path.num_moves.sum() > path.flips[-1]
   # In flips all ways are paid for, to and fro.
   path = scans.multi_step_discrete_gradient(
     view, types.Budget(48, 'flips'), 6, 'cumulative', path='brute_force'
   )
   assert path.flips[-1] < path.num_moves.sum() <= 48
-  assert path.num_returns.sum() > 0
+  assert path.num_reversals.sum() > 0
   np.testing.assert_array_equal(path.used[1:], np.cumsum(path.num_moves))
 
 
@@ -398,7 +391,10 @@ def test_bad_input(make):
   multi = scans.multi_step_discrete_gradient
   for call, message in (
     (lambda: single(view, types.Budget(0.0)), r'radius must be > 0'),
-    (lambda: multi(view, good, 0), r'num_steps must be an integer >= 1; got 0'),
+    (
+      lambda: multi(view, good, 0),
+      r'num_rounds must be an integer >= 1; got 0',
+    ),
     (
       lambda: multi(view, good, 2, 'odd'),
       r"split.*even, cumulative; got 'odd'",

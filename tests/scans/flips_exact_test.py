@@ -5,7 +5,6 @@ the library: ('affine', scale, shift), ('dense', matrix, scale, shift), ('relu',
 ('sign',), ('identity',), ('batch_norm', scale, shift).
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,15 +14,6 @@ from bitjax import scans
 
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
 EPSILON = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-  # Arithmetic is tested here, of many small programs; with the compiler's
-  # optimisations it is tested on the toy networks.
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
 
 
 def sign(x):

@@ -13,6 +13,8 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax.scans import _flips
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(33, 4, 3), dtype='u1')
 IMAGES[IMAGES < 128] = 0

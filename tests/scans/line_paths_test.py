@@ -16,6 +16,8 @@ import pytest
 from bitjax import quantizers
 from bitjax import scans
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 FAN_IN, HIDDEN, CLASSES = 11, (9, 8), 4
 SIGN = quantizers.attach(quantizers.sign(), quantizers.identity())
 

@@ -15,13 +15,6 @@ from bitjax import types
 SCALED = quantizers.mean_abs('tensor')
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation():
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def sign(x):
   return np.where(x >= 0, 1.0, -1.0)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -18,22 +19,56 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', studies.NAMES)
+PROCESS = 'estimator_gallery'  # Which runs as a process of its own.
+
+
+@pytest.mark.parametrize('name', sorted({*studies.NAMES} - {PROCESS}))
 def test_smoke_preset_runs_and_is_drawn_again(name, tmp_path, capsys):
   study, out = studies.load(name), tmp_path / 'run'
   command = ['--preset=smoke', f'--out={out}', '--nocompilation_cache']
   assert cli.launch(study, command) == 0, capsys.readouterr().err
-  assert {path.name for path in out.iterdir()} >= FILES
-  verdicts = json.loads((out / 'verdicts.json').read_text())
-  assert verdicts and all(entry['claim'] for entry in verdicts)
-  before = (out / 'results.nc').read_bytes(), verdicts
+  before = contents(out)
   capsys.readouterr()
   assert cli.launch(study, command) == 0
   assert 'lanes' not in capsys.readouterr().err  # Nothing was computed.
-  assert before == (
-    (out / 'results.nc').read_bytes(),
-    json.loads((out / 'verdicts.json').read_text()),
+  assert contents(out) == before
+
+
+def test_as_a_process(tmp_path, capsys):
+  study, out = studies.load(PROCESS), tmp_path / 'run'
+  flags = ['--preset=smoke', f'--out={out}']
+  ran = subprocess.run(
+    [sys.executable, '-m', 'bitjax', PROCESS, *flags],
+    cwd=ROOT,
+    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+    capture_output=True,
+    text=True,
+    check=False,
   )
+  assert ran.returncode == 0, ran.stderr
+  before = contents(out)
+  assert cli.launch(study, flags) == 0
+  assert contents(out) == before
+
+
+def contents(out):
+  """All that a finished run has to hold: its numbers and verdicts."""
+  assert {path.name for path in out.iterdir()} >= FILES
+  verdicts = json.loads((out / 'verdicts.json').read_text())
+  assert verdicts and all(entry['claim'] for entry in verdicts)
+  return (out / 'results.nc').read_bytes(), verdicts
+
+
+def test_a_binary_is_the_same_command(capsys):
+  """In a clone, ``python -m experiments.STUDY``."""
+  for name in studies.NAMES:
+    path = ROOT / 'experiments' / f'{name}.py'
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(sys, 'argv', [str(path), '--help'])
+      with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(path), run_name='__main__')
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(name)
 
 
 @pytest.mark.parametrize('name', studies.NAMES)
@@ -46,24 +81,3 @@ def test_help_is_a_manual_page(name, capsys):
   assert words.startswith(f'{name} {studies.question(name)}')
   assert f'  bitjax {name} [--preset=NAME]' in page
   assert '--preset' in page and 'smoke' in page
-
-
-@pytest.mark.parametrize(
-  'program',
-  [
-    ['-m', 'bitjax', 'estimator_gallery'],
-    ['-m', 'experiments.estimator_gallery'],
-  ],
-)
-def test_as_a_process(program, tmp_path):
-  command = [sys.executable, *program, '--preset=smoke', f'--out={tmp_path}']
-  ran = subprocess.run(
-    command,
-    cwd=ROOT,
-    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
-  assert ran.returncode == 0, ran.stderr
-  assert {path.name for path in tmp_path.iterdir()} >= FILES

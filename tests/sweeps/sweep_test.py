@@ -91,7 +91,7 @@ def test_blocks_are_even_and_within_the_chunk():
   def sizes(num, chunk, width=None):
     lanes = {'seed': np.arange(num)}
     made = plan.make('a', {}, lanes, chunk=chunk, width=width)
-    return made.block, [block.size for block in made.blocks]
+    return made.block_size, [block.size for block in made.blocks]
 
   assert sizes(65, 64) == (33, [33, 32])
   assert sizes(10, 64) == (10, [10])

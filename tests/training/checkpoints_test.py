@@ -127,7 +127,7 @@ def test_descriptions_tell_quantizers_apart(tiny):
   sign = quantizers.sign()
   made = [
     *(recipes.WEIGHTS[name].quantizer for name in recipes.WEIGHTS),
-    *recipes.INPUTS.values(),
+    *recipes.ACTIVATIONS.values(),
     quantizers.attach(sign, quantizers.window(0.5)),
     quantizers.attach(sign, quantizers.dsq(0.1)),
     quantizers.learned_dsq(2, alpha=0.9, alpha_end=0.05),

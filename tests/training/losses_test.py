@@ -60,11 +60,11 @@ def test_divergence_of_half_precision_logits_is_computed_in_float32():
 
 
 def test_accuracy_sums_the_targets_of_the_guesses():
-  found = _losses.accuracy(jnp.asarray(LOGITS), jnp.asarray(TARGETS))
+  found = _losses.num_correct(jnp.asarray(LOGITS), jnp.asarray(TARGETS))
   np.testing.assert_allclose(found, 0.7 + 0.25, rtol=1e-6)
   hard = jax.nn.one_hot(jnp.array([0, 2]), 3)
   np.testing.assert_array_equal(
-    _losses.accuracy(jnp.asarray(LOGITS), hard), 1.0
+    _losses.num_correct(jnp.asarray(LOGITS), hard), 1.0
   )
 
 

@@ -11,6 +11,8 @@ import pytest
 from bitjax import transforms
 from bitjax import tree as tree_lib
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 NORMS = ('l2', 'linf', 'l1')
 
 tree_norm = jax.jit(tree_lib.norm, static_argnums=1)

@@ -22,6 +22,8 @@ import pytest
 from bitjax import transforms
 from bitjax import tree as tree_lib
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 DTYPES = ('float16', 'bfloat16', 'float32', 'float64')
 THRESHOLD, GAMMA, MAX_FLIPS, LIMIT = 0.2, 0.25, 5, 0.8
 
@@ -298,10 +300,6 @@ def alone():
 
 class TestInOptax:
   """In the company of optax's own transforms and wrappers."""
-
-  @pytest.fixture(autouse=True)
-  def unoptimised(self):  # Instead of that in conftest: compiles faster.
-    jax.config.update('jax_disable_most_optimizations', True)
 
   def check(self, txs, params=PARAMS, steps=STEPS, every=1):
     got = jax.jit(lambda p, u: follow(txs, p, u))(params, steps)

@@ -11,6 +11,8 @@ from bitjax import transforms
 from bitjax import tree as tree_lib
 from bitjax import types
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 BALLS = ('l2', 'linf', 'l1')
 NORMS = (*BALLS, 'flips')
 SIZE = 6

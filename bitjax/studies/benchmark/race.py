@@ -6,6 +6,7 @@ A machine that slows down slows all contestants, so their ratios stay the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import functools
 import itertools
 import math
 import time
@@ -61,10 +62,7 @@ def problem(
     The layer's view, and the FLOPs of a forward pass through the first layer and
     through the rest of the network.
   """
-  config = toy.Config(
-    dataset='synthetic', batch_size=(batch_size,), hidden=hidden
-  )
-  problems = config.open(sweeps.Sweep())
+  problems = _problems(batch_size, hidden)
   model = problems.model(network)
 
   @jax.jit
@@ -78,3 +76,12 @@ def problem(
   sizes = (math.prod(problems.dataset.images.shape[1:]), *hidden, 10)
   first, *rest = [2 * a * b for a, b in itertools.pairwise(sizes)]
   return view, batch_size * first, batch_size * sum(rest)
+
+
+@functools.lru_cache(maxsize=1)
+def _problems(batch_size: int, hidden: tuple[int, ...]) -> toy.Problems:
+  """Draws the weights and batches that all networks of one size share."""
+  config = toy.Config(
+    dataset='synthetic', batch_size=(batch_size,), hidden=hidden
+  )
+  return config.open(sweeps.Sweep())

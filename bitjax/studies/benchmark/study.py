@@ -7,7 +7,7 @@ forward pass, the import of the libraries underneath. Contestants take turns;
 medians are reported, without compilation. It takes about ten minutes on two CPU
 cores, which should have nothing else to do:
 
-  python -m experiments.benchmark
+  bitjax benchmark
 """
 
 from __future__ import annotations
@@ -79,8 +79,10 @@ _SHARE = 'share of GEMM peak'
 _PASSES = 'forward passes'
 _MS = 'ms per lane'
 TARGETS = {
-  'multi-step, full precision': targets.Target(_SHARE, 0.70, more=True),
-  'multi-step, binary': targets.Target(_SHARE, 0.70, more=True),
+  'multi-step, full precision': targets.Target(
+    _SHARE, 0.70, higher_is_better=True
+  ),
+  'multi-step, binary': targets.Target(_SHARE, 0.70, higher_is_better=True),
   'line scan, brute force': targets.Target(f'{_PASSES} per point', 1.15),
   'line scan, binary, l2': targets.Target(_PASSES, 20),
   'line scan, binary, linf': targets.Target(_PASSES, 800),
@@ -94,7 +96,7 @@ TARGETS = {
   'flip gains, four times the units': targets.Target('times per one', 1.2),
   'flip gains, four layers before': targets.Target('times one before', 1.2),
   'flip descent, a flip': targets.Target(_PASSES, 2),
-  'ResNet step': targets.Target(_SHARE, 0.35, more=True),
+  'ResNet step': targets.Target(_SHARE, 0.35, higher_is_better=True),
   "ResNet step, over XLA's own": targets.Target('times', 0.9),
   'ResNet step, W1A1 over full precision': targets.Target('times', 1.3),
   'project l2': targets.Target(_MS, 10),

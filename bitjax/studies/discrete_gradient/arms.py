@@ -54,8 +54,8 @@ class Arm:
     search: a function of `toy.searches`.
     static: axes of static values, such as balls and layers.
     axis: the axis along which losses are read, with its labels; empty for none.
-    own: further axes, over which the search itself runs, with their labels.
-    once: outputs that do not vary along ``axis``.
+    search_axes: further axes, over which the search itself runs, with their labels.
+    scalar_outputs: outputs that do not vary along ``axis``.
     outputs: outputs that vary along ``axis``.
     lanes: axes of traced values, besides states and seeds.
     options: further keyword arguments of the search.
@@ -65,8 +65,8 @@ class Arm:
   search: Callable[..., toy.Outputs]
   static: Axes
   axis: Axes
-  own: Axes = dataclasses.field(default_factory=dict)
-  once: Sequence[str] = ()
+  search_axes: Axes = dataclasses.field(default_factory=dict)
+  scalar_outputs: Sequence[str] = ()
   outputs: Sequence[str] = ('search', 'holdout')
   lanes: Axes = dataclasses.field(default_factory=dict)
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -84,16 +84,16 @@ def collect(
 
   Returns:
     A dataset with the losses ``<arm>_search`` and ``<arm>_holdout`` in nats, over
-    (the arm's static axes, state, seed, its lanes, its own axes, its axis), and with
-    whatever else an arm reports.
+    (the arm's static axes, state, seed, its lanes, its search axes, its axis), and
+    with whatever else an arm reports.
   """
   import xarray
 
   results = []
   for arm in arms:
-    dims = dict.fromkeys(arm.outputs, (*arm.own, *arm.axis))
+    dims = dict.fromkeys(arm.outputs, (*arm.search_axes, *arm.axis))
     coords = {
-      name: np.asarray(v) for name, v in {**arm.own, **arm.axis}.items()
+      name: np.asarray(v) for name, v in {**arm.search_axes, **arm.axis}.items()
     }
     found = sweep(
       functools.partial(searches.lane, arm.search, networks, dict(arm.options)),
@@ -101,7 +101,7 @@ def collect(
       static=arm.static,
       lanes={**networks.lanes, **arm.lanes},
       shared=networks.shared,
-      dims=dims | dict.fromkeys(arm.once, tuple(arm.own)),
+      dims=dims | dict.fromkeys(arm.scalar_outputs, tuple(arm.search_axes)),
       coords=coords,
       chunk=CHUNK,
     )
@@ -130,8 +130,8 @@ def discrete(problems: toy.Problems, cells: Axes) -> Arm:
     searches.discrete,
     cells,
     axis={'prefix': prefixes},
-    own={'signal': searches.SIGNALS, 'ranking': searches.RANKINGS},
-    once=('used', 'moves', 'predicted', 'true'),
+    search_axes={'signal': searches.SIGNALS, 'ranking': searches.RANKINGS},
+    scalar_outputs=('used', 'moves', 'predicted', 'true'),
     options={'prefixes': prefixes},
   )
 
@@ -163,8 +163,8 @@ def rounds(
       'num_rounds': num_rounds,
     },
     axis={'share': searches.SHARES},
-    own={'ranking': rankings},
-    once=('used', 'moves', 'returns'),
+    search_axes={'ranking': rankings},
+    scalar_outputs=('used', 'moves', 'returns'),
     options={'rankings': tuple(rankings)},
   )
 
@@ -181,7 +181,7 @@ def ste(cells: Axes, rates: Sequence[float]) -> Arm:
     searches.ste,
     cells,
     axis={'learning_rate': rates},
-    own={'direction': searches.DIRECTIONS},
+    search_axes={'direction': searches.DIRECTIONS},
     options={'rates': rates},
   )
 
@@ -224,8 +224,8 @@ def coordinate(cells: Axes, num_candidates: int) -> Arm:
     searches.coordinate,
     {**cells, 'layers': cells['layers'][:1]},
     axis={},
-    own={'order': searches.ORDERS},
-    once=('used', 'moves'),
+    search_axes={'order': searches.ORDERS},
+    scalar_outputs=('used', 'moves'),
     options={'num_candidates': num_candidates},
   )
 

@@ -1,9 +1,9 @@
 """Compares exact gains with STE's step and its linear prediction in every ball.
 
-In each ball, moves are ranked as its norm asks (`outcomes.own_ranking`), and STE steps
-along its gradient or along the gradient's sign. A finding is a table over all balls,
-layers and states, with one verdict for each cell. If it is about one batch, there is
-a table for each; the intervals of a table hold for all its cells at once.
+In each ball, moves are ranked as its norm asks (`outcomes.ranking_of_ball`), and STE
+steps along its gradient or along the gradient's sign. A finding is a table over all
+balls, layers and states, with one verdict for each cell. If it is about one batch,
+there is a table for each; the intervals of a table hold for all its cells at once.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def steps(results: xarray.Dataset) -> outcomes.Verdicts:
     results: the results of `arms.collect`.
   """
 
-  def cells(batch, where, ranking):
+  def cells(batch, cell, ranking):
     name, protocol = outcomes.BATCHES[batch], outcomes.PROTOCOLS[batch]
-    found = outcomes.step(results, protocol, batch, where, 'exact', ranking)
-    details = _spent(results, where, ranking)
+    found = outcomes.step(results, protocol, batch, cell, 'exact', ranking)
+    details = _spent(results, cell, ranking)
     for direction in OPPONENTS:
       ste = outcomes.reached(
-        results, 'ste', protocol, batch, **where, direction=direction
+        results, 'ste', protocol, batch, **cell, direction=direction
       )
       yield contrasts.Cell(
         f'N3 ball, {name}, {direction}',
-        f'{outcomes.title(where)}: exact gains ({ranking}) reach a lower loss '
+        f'{outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss '
         f'on {name} than one step of STE along its {direction}.',
         outcomes.ratio(ste, found),
         details,
@@ -60,19 +60,21 @@ def signals(results: xarray.Dataset) -> outcomes.Verdicts:
     results: the results of `arms.collect`.
   """
 
-  def cells(batch, where, ranking):
+  def cells(batch, cell, ranking):
     name, protocol = outcomes.BATCHES[batch], outcomes.PROTOCOLS[batch]
     losses = {
-      signal: outcomes.step(results, protocol, batch, where, signal, ranking)
+      signal: outcomes.step(results, protocol, batch, cell, signal, ranking)
       for signal in searches.SIGNALS
     }
     yield contrasts.Cell(
       f'N3 ball, {name}, signal',
-      f'{outcomes.title(where)}: exact gains ({ranking}) reach a lower loss on '
+      f'{outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss on '
       f"{name} than STE's linear prediction as a signal.",
       outcomes.ratio(losses['linear'], losses['exact']),
       {
-        f'decrease, {signal}': outcomes.fall(results, batch, where, loss).mean()
+        f'decrease, {signal}': outcomes.decrease(
+          results, batch, cell, loss
+        ).mean()
         for signal, loss in losses.items()
       },
     )
@@ -89,24 +91,27 @@ def lost(results: xarray.Dataset) -> outcomes.Verdicts:
     results: the results of `arms.collect`.
   """
   cells = []
-  for where, ranking in _rows(results):
+  for cell, ranking in _rows(results):
     for signal in searches.SCORED:
-      options = where | {'signal': signal, 'ranking': ranking}
+      options = cell | {'signal': signal, 'ranking': ranking}
       best = outcomes.chosen(results, 'discrete', 'oracle', **options)
       made = results['discrete_moves'].sel(options)
       # Prefixes may exceed the number of moves that were made.
       moves = np.minimum(best.prefix, made)
-      falls = {
-        name: outcomes.fall(results, batch, where, best[batch])
+      decreases = {
+        name: outcomes.decrease(results, batch, cell, best[batch])
         for batch, name in outcomes.BATCHES.items()
       }
       cells.append(
         contrasts.Cell(
           f'N3 ball, lost on B, {signal}',
-          f'{outcomes.title(where)}: of what the best step on A saves there, '
+          f'{outcomes.describe(cell)}: of what the best step on A saves there, '
           f'{searches.label(signal, ranking)} loses some on B.',
-          (falls['A'] - falls['B']) / falls['A'].mean(),
-          {f'decrease on {name}': found.mean() for name, found in falls.items()}
+          (decreases['A'] - decreases['B']) / decreases['A'].mean(),
+          {
+            f'decrease on {name}': found.mean()
+            for name, found in decreases.items()
+          }
           | {'fewest moves': moves.min(), 'most moves': moves.max()},
         )
       )
@@ -134,15 +139,15 @@ def _tables(results, cells):
 def _rows(results):
   """Returns, row by row, labels of ball, layers and state, and the ball's ranking."""
   return [
-    (where, outcomes.own_ranking(where['ball']))
-    for where in outcomes.places(results)
+    (cell, outcomes.ranking_of_ball(cell['ball']))
+    for cell in outcomes.cells(results)
   ]
 
 
-def _spent(results, where, ranking):
+def _spent(results, cell, ranking):
   """Returns how many moves a whole budget of exact gains makes, and what they yield."""
-  spent = protocols.arm(
-    results, 'discrete', **where, signal='exact', ranking=ranking
+  spent = protocols.select_arm(
+    results, 'discrete', **cell, signal='exact', ranking=ranking
   ).mean('seed')
   return {
     'moves of a whole budget': spent['moves'],

@@ -111,7 +111,7 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
 def panel(
   ax: axes_lib.Axes,
   results: xarray.Dataset,
-  where: dict[str, Any],
+  cell: dict[str, Any],
   *,
   brief: bool = False,
 ) -> None:
@@ -125,20 +125,20 @@ def panel(
   Args:
     ax: the axes to draw on.
     results: the results of `arms.collect`.
-    where: labels of ball, layers and state.
+    cell: labels of ball, layers and state.
     brief: whether to draw the main arms only.
   """
   rows = _rows(results, brief)
-  start = _start(results, where)
+  start = _start(results, cell)
   drawn = []
   for row, (arm, _, options) in enumerate(rows):
     for read in _READS:
       if read.protocol == 'all' and arm not in ('discrete', 'rounds'):
         continue
-      if arm == 'coordinate' and where['layers'] != 'first':
+      if arm == 'coordinate' and cell['layers'] != 'first':
         continue  # There it was not run: every move would cost a forward pass.
       loss = outcomes.reached(
-        results, arm, read.protocol, read.batch, **where, **options
+        results, arm, read.protocol, read.batch, **cell, **options
       )
       found = intervals.interval((start[read.batch] - loss).values)
       drawn.append((row + read.offset, found, _COLORS[arm], read))
@@ -185,9 +185,9 @@ _READS = (
 )
 
 
-def _start(results, where):
+def _start(results, cell):
   """Returns the losses before any move."""
-  start = protocols.arm(results, 'discrete').sel(where)
+  start = protocols.select_arm(results, 'discrete').sel(cell)
   return start.isel(prefix=0, signal=0, ranking=0)
 
 

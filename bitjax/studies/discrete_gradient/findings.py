@@ -21,41 +21,41 @@ __all__ = ['bound', 'causes', 'held_out', 'judge', 'reliable']
 
 
 def bound(
-  results: xarray.Dataset, where: dict[str, Any], *, primary: bool = False
+  results: xarray.Dataset, cell: dict[str, Any], *, primary: bool = False
 ) -> outcomes.Verdicts:
   """Judges N3: does the note's discrete gradient bound STE on the batch it searches?
 
   Args:
     results: the results of `arms.collect`.
-    where: labels of ball, layers and state.
+    cell: labels of ball, layers and state.
     primary: whether this is the study's primary contrast.
   """
   ste = outcomes.reached(
-    results, 'ste', 'oracle', 'search', **where, direction='gradient'
+    results, 'ste', 'oracle', 'search', **cell, direction='gradient'
   )
-  note = outcomes.step(results, 'all', 'search', where, 'exact', 'gain')
+  note = outcomes.step(results, 'all', 'search', cell, 'exact', 'gain')
   details: dict[str, Any] = {}
   for signal in searches.SIGNALS:
     for ranking in searches.RANKINGS:
-      loss = outcomes.step(results, 'all', 'search', where, signal, ranking)
+      loss = outcomes.step(results, 'all', 'search', cell, signal, ranking)
       details[f'{signal}, {ranking}'] = outcomes.ratio(ste, loss).mean()
   for name in results.direction.values.tolist()[1:]:
     other = outcomes.reached(
-      results, 'ste', 'oracle', 'search', **where, direction=name
+      results, 'ste', 'oracle', 'search', **cell, direction=name
     )
     details[f'STE step, {name}'] = outcomes.ratio(ste, other).mean()
   details |= {'reached by STE, nats': ste.mean()}
   details |= {
     f'moves {ranking}': results['discrete_moves']
-    .sel(where)
+    .sel(cell)
     .sel(signal='exact', ranking=ranking)
     .mean()
     for ranking in searches.RANKINGS
   }
   yield contrasts.difference(
     'N3 bound',
-    f'{outcomes.title(where)}: on the batch it searches, the discrete gradient of the '
-    'note (exact gains, largest first, all moves) reaches a lower loss than one '
+    f'{outcomes.describe(cell)}: on the batch it searches, the discrete gradient of '
+    'the note (exact gains, largest first, all moves) reaches a lower loss than one '
     'STE step at its best learning rate.',
     outcomes.ratio(ste, note),
     primary=primary,
@@ -65,13 +65,13 @@ def bound(
   )
   best = {
     signal: outcomes.step(
-      results, 'oracle', 'search', where, signal, outcomes.DENSE
+      results, 'oracle', 'search', cell, signal, outcomes.PER_SQUARED_COST
     )
     for signal in searches.SIGNALS
   }
   yield contrasts.difference(
     'N3 bound, best moves',
-    f'{outcomes.title(where)}: on the batch it searches, the discrete gradient of '
+    f'{outcomes.describe(cell)}: on the batch it searches, the discrete gradient of '
     'exact gains per squared cost, stopped at its best number of moves, reaches a '
     'lower loss than one STE step at its best learning rate.',
     outcomes.ratio(ste, best['exact']),
@@ -84,24 +84,24 @@ def bound(
 
 
 def held_out(
-  results: xarray.Dataset, where: dict[str, Any]
+  results: xarray.Dataset, cell: dict[str, Any]
 ) -> outcomes.Verdicts:
   """Judges N3 on held-out data: do gains per squared cost beat one step of STE?"""
   ste = outcomes.reached(
-    results, 'ste', 'deployable', 'holdout', **where, direction='gradient'
+    results, 'ste', 'deployable', 'holdout', **cell, direction='gradient'
   )
   names = {
     f'{signal}, {ranking}': outcomes.step(
-      results, 'deployable', 'holdout', where, signal, ranking
+      results, 'deployable', 'holdout', cell, signal, ranking
     )
     for signal in ('exact', 'linear')
     for ranking in searches.RANKINGS
   }
   yield contrasts.difference(
     'N3 held out',
-    f'{outcomes.title(where)}: the discrete gradient of exact gains per squared '
+    f'{outcomes.describe(cell)}: the discrete gradient of exact gains per squared '
     'cost is a better step than one of STE on held-out data.',
-    outcomes.ratio(ste, names[f'exact, {outcomes.DENSE}']),
+    outcomes.ratio(ste, names[f'exact, {outcomes.PER_SQUARED_COST}']),
     details={
       name: outcomes.ratio(ste, loss).mean() for name, loss in names.items()
     },
@@ -110,32 +110,32 @@ def held_out(
   )
 
 
-def causes(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
+def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   """Judges possible causes: the ranking, the signal, overfitting, and additivity."""
 
   def full(signal, ranking, batch='search'):
-    return outcomes.step(results, 'all', batch, where, signal, ranking)
+    return outcomes.step(results, 'all', batch, cell, signal, ranking)
 
   yield outcomes.contrast(
     'cause: ranking',
     'exact gains ranked per squared cost reach a lower loss on A than ranked as '
     'such.',
-    where,
+    cell,
     full('exact', 'gain'),
-    full('exact', outcomes.DENSE),
+    full('exact', outcomes.PER_SQUARED_COST),
   )
   for batch, name in outcomes.BATCHES.items():
     yield outcomes.contrast(
       f'cause: signal, {name}',
       'of two steps with the same rule (per squared cost), that by exact gains '
       f"reaches a lower loss on {name} than that by STE's linear prediction.",
-      where,
-      full('linear', outcomes.DENSE, batch),
-      full('exact', outcomes.DENSE, batch),
+      cell,
+      full('linear', outcomes.PER_SQUARED_COST, batch),
+      full('exact', outcomes.PER_SQUARED_COST, batch),
       batch=name,
       details={
-        f'decrease, {signal}': outcomes.fall(
-          results, batch, where, full(signal, outcomes.DENSE, batch)
+        f'decrease, {signal}': outcomes.decrease(
+          results, batch, cell, full(signal, outcomes.PER_SQUARED_COST, batch)
         ).mean()
         for signal in searches.SIGNALS
       },
@@ -144,34 +144,36 @@ def causes(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
     'control: linear',
     "STE's linear prediction reaches a lower loss on A than the cheapest moves, "
     'whatever they do.',
-    where,
-    full('cost', outcomes.DENSE),
-    full('linear', outcomes.DENSE),
+    cell,
+    full('cost', outcomes.PER_SQUARED_COST),
+    full('linear', outcomes.PER_SQUARED_COST),
   )
   gaps = {}
   for signal in ('exact', 'linear'):
-    falls = [
-      outcomes.fall(results, batch, where, full(signal, outcomes.DENSE, batch))
+    decreases = [
+      outcomes.decrease(
+        results, batch, cell, full(signal, outcomes.PER_SQUARED_COST, batch)
+      )
       for batch in outcomes.BATCHES
     ]
-    gaps[signal] = (falls[0] - falls[1]) / falls[0].mean()
+    gaps[signal] = (decreases[0] - decreases[1]) / decreases[0].mean()
   yield contrasts.difference(
     'cause: overfitting',
-    f'{outcomes.title(where)}: of what it gains on A, the step by exact gains loses '
+    f'{outcomes.describe(cell)}: of what it gains on A, the step by exact gains loses '
     "a larger share on B than that by STE's linear prediction (per squared cost).",
     gaps['exact'] - gaps['linear'],
     details={f'share lost, {name}': gap.mean() for name, gap in gaps.items()},
     protocol='all moves, A and B',
     unit='of the mean decrease on A',
   )
-  found = results[['discrete_predicted', 'discrete_true']].sel(where)
+  found = results[['discrete_predicted', 'discrete_true']].sel(cell)
   found = found.sel(signal='exact')
   yield contrasts.difference(
     'cause: additivity',
-    f'{outcomes.title(where)}: moves together gain less than the sum of their gains '
+    f'{outcomes.describe(cell)}: moves together gain less than the sum of their gains '
     'alone (exact gains, per squared cost).',
     (found.discrete_predicted - found.discrete_true).sel(
-      ranking=outcomes.DENSE
+      ranking=outcomes.PER_SQUARED_COST
     ),
     details={
       f'true / predicted, {ranking}': found.discrete_true.sel(
@@ -240,10 +242,10 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
 
 def judge(results: xarray.Dataset) -> outcomes.Verdicts:
   """Yields findings for all balls, layers and states, the primary contrast first."""
-  for number, where in enumerate(outcomes.places(results)):
-    yield from bound(results, where, primary=number == 0)
+  for number, cell in enumerate(outcomes.cells(results)):
+    yield from bound(results, cell, primary=number == 0)
     for find in (held_out, causes):
-      yield from find(results, where)
+      yield from find(results, cell)
   for state in results.state.values.tolist():
     yield from reliable(results, state)
   yield from rounds.judge(results)

@@ -24,27 +24,28 @@ if TYPE_CHECKING:
 
 __all__ = [
   'BATCHES',
-  'DENSE',
-  'OWN',
+  'PER_SQUARED_COST',
   'PROTOCOLS',
+  'RANKING_OF_NORM',
   'Verdicts',
+  'cells',
   'chosen',
   'contrast',
-  'fall',
-  'own_ranking',
-  'places',
+  'decrease',
+  'describe',
+  'ranking_of_ball',
   'ratio',
   'reached',
   'step',
-  'title',
 ]
 
-DENSE = searches.RANKINGS[2]  # In an l2 ball, the ranking by density.
+# In an l2 ball, the ranking by density.
+PER_SQUARED_COST = searches.RANKINGS[2]
 BATCHES = {'search': 'A', 'holdout': 'B'}
 PROTOCOLS = {'search': 'oracle', 'holdout': 'deployable'}
 
 # A ball is a knapsack. Norm -> the ranking that fills it by density.
-OWN = dict(
+RANKING_OF_NORM = dict(
   zip(
     ('flips', 'linf', 'l1', 'l2'),
     (searches.RANKINGS[power] for power in (0, 0, 1, 2)),
@@ -58,12 +59,12 @@ Verdicts = Iterator[verdicts.Verdict]
 AXES = ('prefix', 'share', 'learning_rate', 'step_size', 'step', 'control_draw')
 
 
-def own_ranking(ball: str) -> str:
+def ranking_of_ball(ball: str) -> str:
   """Returns the ranking that fills a ball by density, as its norm asks."""
-  return OWN[searches.ball(ball).norm]
+  return RANKING_OF_NORM[searches.ball(ball).norm]
 
 
-def places(results: xarray.Dataset) -> list[dict[str, Any]]:
+def cells(results: xarray.Dataset) -> list[dict[str, Any]]:
   """Returns labels of all combinations of ball, layers and state, primary one first."""
   names = ('ball', 'layers', 'state')
   values = (results[name].values.tolist() for name in names)
@@ -73,10 +74,10 @@ def places(results: xarray.Dataset) -> list[dict[str, Any]]:
   ]
 
 
-def title(where: dict[str, Any]) -> str:
+def describe(cell: dict[str, Any]) -> str:
   """Returns the words for a ball, layers and a state with which claims begin."""
-  layers = 'first layer' if where['layers'] == 'first' else 'all layers'
-  return f'{where["ball"]}, {layers}, {where["state"]}'
+  layers = 'first layer' if cell['layers'] == 'first' else 'all layers'
+  return f'{cell["ball"]}, {layers}, {cell["state"]}'
 
 
 def chosen(
@@ -85,7 +86,7 @@ def chosen(
   protocol: str,
   *,
   over: Sequence[str] = (),
-  **where: Any,
+  **labels: Any,
 ) -> xarray.Dataset:
   """Returns the losses that an arm reaches on both batches, by seed.
 
@@ -95,12 +96,12 @@ def chosen(
     protocol: ``'oracle'``, ``'deployable'``, or ``'all'`` for the last entry of the
       arm's axis.
     over: further axes over which the protocol chooses.
-    **where: labels to select, such as the ball, the state and the arm's signal;
+    **labels: labels to select, such as the ball, the state and the arm's signal;
       those of axes that the arm lacks are ignored.
   """
-  outcomes = protocols.arm(results, arm)[['search', 'holdout']]
+  outcomes = protocols.select_arm(results, arm)[['search', 'holdout']]
   outcomes = outcomes.sel(
-    {name: label for name, label in where.items() if name in outcomes.dims}
+    {name: label for name, label in labels.items() if name in outcomes.dims}
   )
   axes = [axis for axis in AXES if axis in outcomes.dims]
   if protocol == 'all':
@@ -120,20 +121,20 @@ def step(
   results: xarray.Dataset,
   protocol: str,
   batch: str,
-  where: dict[str, Any],
+  cell: dict[str, Any],
   signal: str,
   ranking: str,
 ) -> xarray.DataArray:
   """Returns the losses that one discrete gradient reaches, by seed; see `reached`."""
   options = {'signal': signal, 'ranking': ranking}
-  return reached(results, 'discrete', protocol, batch, **where, **options)
+  return reached(results, 'discrete', protocol, batch, **cell, **options)
 
 
-def fall(
-  results: xarray.Dataset, batch: str, where: dict[str, Any], loss: Any
+def decrease(
+  results: xarray.Dataset, batch: str, cell: dict[str, Any], loss: Any
 ) -> Any:
   """Returns how far a loss lies below that before any move, by seed, in nats."""
-  start = protocols.arm(results, 'discrete').sel(where)
+  start = protocols.select_arm(results, 'discrete').sel(cell)
   return start.isel(prefix=0, signal=0, ranking=0)[batch] - loss
 
 
@@ -145,7 +146,7 @@ def ratio(above: Any, below: Any) -> Any:
 def contrast(
   finding: str,
   claim: str,
-  where: dict[str, Any],
+  cell: dict[str, Any],
   above: Any,
   below: Any,
   *,
@@ -157,8 +158,8 @@ def contrast(
 
   Args:
     finding: label of the finding.
-    claim: the claim, without the `title` that goes in front of it.
-    where: labels of ball, layers and state.
+    claim: the claim, without the words of `describe` that go in front of it.
+    cell: labels of ball, layers and state.
     above: losses by seed, claimed to be the higher ones.
     below: losses by seed, claimed to be the lower ones.
     batch: ``'A'`` or ``'B'``.
@@ -168,7 +169,7 @@ def contrast(
   samples = ratio(above, below)
   verdict = contrasts.difference(
     finding,
-    f'{title(where)}: {claim}',
+    f'{describe(cell)}: {claim}',
     samples,
     protocol=f'{protocol}, {batch}',
     unit='log loss ratio',

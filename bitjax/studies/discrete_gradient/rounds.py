@@ -18,27 +18,25 @@ from bitjax.studies.toy import searches
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['against_one', 'judge', 'several', 'split', 'tuned', 'turning']
+__all__ = ['against_one', 'judge', 'reversals', 'several', 'split', 'tuned']
 
 _SCHEDULE = ('ranking', 'split', 'num_rounds')
 
 
-def several(
-  results: xarray.Dataset, where: dict[str, Any]
-) -> outcomes.Verdicts:
+def several(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   """Judges N1: do rounds that score again beat one round, and several steps of STE?"""
   one = outcomes.step(
-    results, 'oracle', 'search', where, 'exact', outcomes.DENSE
+    results, 'oracle', 'search', cell, 'exact', outcomes.PER_SQUARED_COST
   )
   options = {
     'signal': 'exact',
-    'ranking': outcomes.DENSE,
+    'ranking': outcomes.PER_SQUARED_COST,
     'split': 'cumulative',
   }
   numbers = results.num_rounds.values.tolist()
   by_number = {
     number: outcomes.reached(
-      results, 'rounds', 'oracle', 'search', **where,
+      results, 'rounds', 'oracle', 'search', **cell,
       num_rounds=number, **options,
     )
     for number in numbers
@@ -48,7 +46,7 @@ def several(
     'N1 rounds',
     f'{numbers[-1]} rounds that score all moves again reach a lower loss on A '
     'than one of the same budget (exact gains, per squared cost).',
-    where,
+    cell,
     one,
     by_number[numbers[-1]],
     protocol='oracle',
@@ -61,28 +59,28 @@ def several(
   for batch, name in outcomes.BATCHES.items():
     protocol = 'oracle' if name == 'A' else 'deployable'
     steps = outcomes.reached(
-      results, 'multi', protocol, batch, **where, optimizer=optimizer
+      results, 'multi', protocol, batch, **cell, optimizer=optimizer
     )
     arms = {
       f'rounds, {signal}': outcomes.reached(
-        results, 'rounds', protocol, batch, **where,
+        results, 'rounds', protocol, batch, **cell,
         **(options | most | {'signal': signal}),
       )
       for signal in ('exact', 'linear')
     }  # fmt: skip
-    if where['layers'] == results.layers.values[0]:
+    if cell['layers'] == results.layers.values[0]:
       for order in results.order.values.tolist():
         arms[f'one after another, {order}'] = outcomes.reached(
-          results, 'coordinate', protocol, batch, **where, order=order
+          results, 'coordinate', protocol, batch, **cell, order=order
         )
     arms['random points'] = outcomes.reached(
-      results, 'random', protocol, batch, **where
+      results, 'random', protocol, batch, **cell
     )
     yield outcomes.contrast(
       f'N3 multi-step, {name}',
       f'{numbers[-1]} rounds of exact gains reach a lower loss on {name} than as '
       f'many steps of STE ({optimizer}).',
-      where,
+      cell,
       steps,
       arms['rounds, exact'],
       batch=name,
@@ -93,23 +91,23 @@ def several(
     )
 
 
-def split(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
+def split(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   """Judges N1: does a budget that grows over the rounds beat equal parts of it?"""
   numbers = results.num_rounds.values.tolist()
-  options = {'signal': 'exact', 'ranking': outcomes.DENSE}
+  options = {'signal': 'exact', 'ranking': outcomes.PER_SQUARED_COST}
   even, together = (
     outcomes.reached(
-      results, 'rounds', 'all', 'search', **where, **options,
+      results, 'rounds', 'all', 'search', **cell, **options,
       split=name, num_rounds=numbers[-1],
     )
     for name in searches.SPLITS
   )  # fmt: skip
-  used = results['rounds_used'].sel(where | options).mean('seed')
+  used = results['rounds_used'].sel(cell | options).mean('seed')
   yield outcomes.contrast(
     'N1 split',
     f'a budget that grows over {numbers[-1]} rounds reaches a lower loss on A '
     'than equal parts of it (exact gains, per squared cost).',
-    where,
+    cell,
     even,
     together,
     details={
@@ -123,20 +121,20 @@ def split(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
 
 
 def against_one(
-  results: xarray.Dataset, where: dict[str, Any]
+  results: xarray.Dataset, cell: dict[str, Any]
 ) -> outcomes.Verdicts:
   """Judges N1 for each signal: does any schedule of several rounds beat one round?
 
   Args:
     results: the results of `arms.collect`.
-    where: labels of ball, layers and state.
+    cell: labels of ball, layers and state.
   """
   for signal in results.signal.values.tolist():
     for batch, name in outcomes.BATCHES.items():
       arms = {}
-      for labels, loss in _schedules(results, batch, where, signal):
+      for labels, loss in _schedules(results, batch, cell, signal):
         one = outcomes.step(
-          results, 'all', batch, where, signal, labels['ranking']
+          results, 'all', batch, cell, signal, labels['ranking']
         )
         arms['{ranking}, {split}, {num_rounds}'.format(**labels)] = (
           outcomes.ratio(one, loss)
@@ -145,7 +143,7 @@ def against_one(
         continue
       yield contrasts.any_arm(
         f'N1 schedules, {name}, {signal}',
-        f'{outcomes.title(where)}: at least one of {len(arms)} schedules of several '
+        f'{outcomes.describe(cell)}: at least one of {len(arms)} schedules of several '
         f'rounds reaches a lower loss on {name} than one round ({signal} signal, '
         'whole budget; simultaneous intervals).',
         arms,
@@ -154,7 +152,7 @@ def against_one(
       )
 
 
-def tuned(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
+def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   """Judges N1 with all settings tuned: do several rounds beat one round?
 
   The protocol chooses the ranking, the split, the number of rounds and where to stop;
@@ -163,7 +161,7 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
 
   Args:
     results: the results of `arms.collect`.
-    where: labels of ball, layers and state.
+    cell: labels of ball, layers and state.
   """
   numbers = [n for n in results.num_rounds.values.tolist() if n > 1]
   if not numbers:
@@ -175,7 +173,7 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
     one, best = (
       {
         signal: outcomes.reached(
-          found, arm, protocol, batch, over=over, **where, signal=signal
+          found, arm, protocol, batch, over=over, **cell, signal=signal
         )
         for signal in signals
       }
@@ -185,7 +183,7 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
       )
     )
     steps = outcomes.reached(
-      results, 'multi', protocol, batch, **where,
+      results, 'multi', protocol, batch, **cell,
       optimizer=results.optimizer.values[0],
     )  # fmt: skip
     info: dict[str, Any] = {
@@ -196,13 +194,13 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
       [
         contrasts.Cell(
           f'N1 tuned, {name}, {signal}',
-          f'{outcomes.title(where)}: several rounds reach a lower loss on {name} than '
-          f'one, all else chosen for each ({signal} signal).',
+          f'{outcomes.describe(cell)}: several rounds reach a lower loss on {name} '
+          f'than one, all else chosen for each ({signal} signal).',
           outcomes.ratio(one[signal], best[signal]),
           {
             'against steps of STE': outcomes.ratio(steps, best[signal]).mean(),
-            'decrease': outcomes.fall(
-              results, batch, where, best[signal]
+            'decrease': outcomes.decrease(
+              results, batch, cell, best[signal]
             ).mean(),
           },
         )
@@ -214,7 +212,7 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
       f'N1 tuned, {name}, exact against linear',
       f'several rounds of exact gains reach a lower loss on {name} than several '
       "of STE's linear prediction, all else chosen for each.",
-      where,
+      cell,
       best['linear'],
       best['exact'],
       batch=name,
@@ -222,8 +220,8 @@ def tuned(results: xarray.Dataset, where: dict[str, Any]) -> outcomes.Verdicts:
     )
 
 
-def turning(
-  results: xarray.Dataset, where: dict[str, Any]
+def reversals(
+  results: xarray.Dataset, cell: dict[str, Any]
 ) -> outcomes.Verdicts:
   """Judges N1: does ranking per squared cost turn weights round more often?
 
@@ -231,30 +229,32 @@ def turning(
 
   Args:
     results: the results of `arms.collect`.
-    where: labels of ball, layers and state.
+    cell: labels of ball, layers and state.
   """
   number = results.num_rounds.values.tolist()[-1]
   info = {'split': 'cumulative', 'num_rounds': number}
   names = ('moves', 'returns', 'used')
   cells = []
   for signal in searches.SCORED:
-    found = protocols.arm(results, 'rounds', **where, **info, signal=signal)
+    found = protocols.select_arm(
+      results, 'rounds', **cell, **info, signal=signal
+    )
     found = found[list(names)]
     share = found['returns'] / found['moves']
-    dense = {'ranking': outcomes.DENSE}
+    dense = {'ranking': outcomes.PER_SQUARED_COST}
     for ranking in searches.RANKINGS[:-1]:
       other = share.sel(ranking=ranking)
       if number > 1 and bool(other.notnull().any()):
         cells.append(
           contrasts.Cell(
             f'N1 turning, {signal}, {ranking}',
-            f'{outcomes.title(where)}: over {number} rounds ({signal} signal, '
-            f'cumulative) a larger share of moves turn a weight round {outcomes.DENSE} '
-            f'than {ranking}.',
+            f'{outcomes.describe(cell)}: over {number} rounds ({signal} signal, '
+            'cumulative) a larger share of moves turn a weight round '
+            f'{outcomes.PER_SQUARED_COST} than {ranking}.',
             share.sel(dense) - other,
             {
               f'{name}, {label}': found[name].sel(ranking=label).mean()
-              for label in (outcomes.DENSE, ranking)
+              for label in (outcomes.PER_SQUARED_COST, ranking)
               for name in names
             },
           )
@@ -266,9 +266,9 @@ def turning(
 
 def judge(results: xarray.Dataset) -> outcomes.Verdicts:
   """Yields all findings about rounds, for all balls, layers and states."""
-  for where in outcomes.places(results):
-    for find in (several, split, against_one, tuned, turning):
-      yield from find(results, where)
+  for cell in outcomes.cells(results):
+    for find in (several, split, against_one, tuned, reversals):
+      yield from find(results, cell)
 
 
 def _made(results, signal):
@@ -276,13 +276,13 @@ def _made(results, signal):
   return bool(results['rounds_search'].sel(signal=signal).notnull().any())
 
 
-def _schedules(results, batch, where, signal):
+def _schedules(results, batch, cell, signal):
   """Yields labels and final losses of all schedules of several rounds that were run."""
-  found = outcomes.chosen(results, 'rounds', 'all', **where, signal=signal)[
+  found = outcomes.chosen(results, 'rounds', 'all', **cell, signal=signal)[
     batch
   ]
   for ranking in found.ranking.values.tolist():
-    if signal == 'cost' and ranking != outcomes.DENSE:
+    if signal == 'cost' and ranking != outcomes.PER_SQUARED_COST:
       continue  # All rankings order this signal in the same way.
     for split_ in found.split.values.tolist():
       for number in found.num_rounds.values.tolist():

@@ -31,14 +31,14 @@ def height(results: xarray.Dataset) -> float:
 
 
 def page(
-  fig: figure.FigureBase, results: xarray.Dataset, where: dict[str, Any]
+  fig: figure.FigureBase, results: xarray.Dataset, cell: dict[str, Any]
 ) -> None:
   """Draws panels in a row for each ranking and a column for each state and split.
 
   Args:
     fig: the figure to draw on.
     results: the results of `arms.collect`.
-    where: labels of ball and layers.
+    cell: labels of ball and layers.
   """
   rows = _rankings(results)
   states = results.state.values.tolist()
@@ -46,7 +46,7 @@ def page(
   axes = fig.subplots(len(rows), len(columns), sharex=True, squeeze=False)
   for row, ranking in zip(axes, rows, strict=True):
     for ax, (state, split) in zip(row, columns, strict=True):
-      panel(ax, results, where | {'state': state}, ranking, split)
+      panel(ax, results, cell | {'state': state}, ranking, split)
       ax.tick_params(labelsize=7)
     for first, second in zip(row[::2], row[1::2], strict=True):
       first.sharey(second)
@@ -64,7 +64,7 @@ def page(
 def panel(
   ax: axes_lib.Axes,
   results: xarray.Dataset,
-  where: dict[str, Any],
+  cell: dict[str, Any],
   ranking: str,
   split: str,
 ) -> None:
@@ -73,7 +73,7 @@ def panel(
   Args:
     ax: the axes to draw on.
     results: the results of `arms.collect`.
-    where: labels of ball, layers and state.
+    cell: labels of ball, layers and state.
     ranking: the ranking of the moves.
     split: the split of the budget.
   """
@@ -81,12 +81,12 @@ def panel(
   for signal, color in _COLORS.items():
     for batch, (style, marker) in _STYLES.items():
       loss = outcomes.reached(
-        results, 'rounds', 'all', batch, **where,
+        results, 'rounds', 'all', batch, **cell,
         signal=signal, split=split, ranking=ranking,
       )  # fmt: skip
       if not bool(loss.notnull().any()):
         continue
-      rows = outcomes.fall(results, batch, where, loss)
+      rows = outcomes.decrease(results, batch, cell, loss)
       plots.band(
         ax, numbers, rows.transpose('num_rounds', 'seed').values, color=color,
         linestyle=style, marker=marker,

@@ -19,10 +19,10 @@ In this order, the commands run a small study with every ranking and optimiser,
 one of several balls that also moves all layers, one of up to 64 rounds with
 every signal and ranking, and the note's:
 
-  python -m experiments.discrete_gradient
-  python -m experiments.discrete_gradient --preset=full
-  python -m experiments.discrete_gradient --preset=rounds
-  python -m experiments.discrete_gradient --preset=note --data_dir=DIR
+  bitjax discrete_gradient
+  bitjax discrete_gradient --preset=full
+  bitjax discrete_gradient --preset=rounds
+  bitjax discrete_gradient --preset=note --data_dir=DIR
 """
 
 from __future__ import annotations

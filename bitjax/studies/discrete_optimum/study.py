@@ -14,7 +14,7 @@ exploratory.
 
 It needs no files, and takes one minute on two CPU cores:
 
-  python -m experiments.discrete_optimum
+  bitjax discrete_optimum
 """
 
 from __future__ import annotations

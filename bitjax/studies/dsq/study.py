@@ -17,9 +17,9 @@ In this order, the commands run short trainings of tiny networks on small images
 (digits, an hour of CPU time), one epoch of CIFAR-10 with the primary arms only
 (half an hour), and what papers train (days on a CPU):
 
-  python -m experiments.dsq
-  python -m experiments.dsq --preset=cifar --data_dir=DIR
-  python -m experiments.dsq --preset=note --data_dir=DIR
+  bitjax dsq
+  bitjax dsq --preset=cifar --data_dir=DIR
+  bitjax dsq --preset=note --data_dir=DIR
 """
 
 from __future__ import annotations

@@ -226,11 +226,13 @@ def _lane(
   whole = toy.pose_problem(model, trial, size, layer=None)
   first = toy.pose_problem(model, trial, size)
 
-  def look(inputs, labels):
+  def make_view(inputs, labels):
     return nn.network_view(model, variables, inputs, labels)
 
-  gains = scans.stream_gains(look, training.inputs, training.labels, stream)
-  held = scans.stream_gains(look, other.inputs, other.labels, stream)
+  gains = scans.stream_gains(
+    make_view, training.inputs, training.labels, stream
+  )
+  held = scans.stream_gains(make_view, other.inputs, other.labels, stream)
   descent = scans.flip_descent(first.search, max_flips)
   again = lanes.each(
     functools.partial(_again, first, max_flips=max_flips),

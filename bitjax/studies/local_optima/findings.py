@@ -35,16 +35,16 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   ]
 
 
-def descent(found: xarray.Dataset, estimator: str) -> Verdicts:
+def descent(results: xarray.Dataset, estimator: str) -> Verdicts:
   """Judges N15: do the best flips for the training loss lower it on other data too?
 
   The claim about held-out data is the study's primary contrast.
 
   Args:
-    found: the results of `arms.compare`.
+    results: the results of `arms.compare`.
     estimator: the estimator that trained the networks.
   """
-  own = found.sel(estimator=estimator)
+  own = results.sel(estimator=estimator)
   for batch in ('holdout', 'search'):
     before, after = own[f'trained_{batch}'], own[f'descended_{batch}']
     yield contrasts.difference(
@@ -64,14 +64,14 @@ def descent(found: xarray.Dataset, estimator: str) -> Verdicts:
     )
 
 
-def optimum(found: xarray.Dataset, estimator: str) -> Verdicts:
+def optimum(results: xarray.Dataset, estimator: str) -> Verdicts:
   """Judges N15: how far from a local optimum of single flips does training end?
 
   Args:
-    found: the results of `arms.compare`.
+    results: the results of `arms.compare`.
     estimator: the estimator that trained the networks.
   """
-  own = found.sel(estimator=estimator)
+  own = results.sel(estimator=estimator)
   every = own.sel(layer='all')
   yield contrasts.difference(
     'N15 optimum',
@@ -111,13 +111,13 @@ def optimum(found: xarray.Dataset, estimator: str) -> Verdicts:
   )
 
 
-def nearest(found: xarray.Dataset) -> Verdicts:
+def nearest(results: xarray.Dataset) -> Verdicts:
   """Judges N15: does any estimator end nearer to a local optimum than the first one?
 
   Args:
-    found: the results of `arms.compare`.
+    results: the results of `arms.compare`.
   """
-  every = found['improving'].sel(layer='all')
+  every = results['improving'].sel(layer='all')
   first, *others = every.estimator.values.tolist()
   shares = {
     f'share, {n}': every.sel(estimator=n).mean() for n in every.estimator.values
@@ -132,7 +132,7 @@ def nearest(found: xarray.Dataset) -> Verdicts:
     unit='share of all flips',
   )
   for batch, name in NAMES.items():
-    losses = found[f'descended_{batch}']
+    losses = results[f'descended_{batch}']
     yield contrasts.any_arm(
       f'N15 flips after, {name}',
       f'After the descent at least one estimator has a lower {name} loss than '
@@ -145,14 +145,14 @@ def nearest(found: xarray.Dataset) -> Verdicts:
     )
 
 
-def escape(found: xarray.Dataset, estimator: str) -> Verdicts:
+def escape(results: xarray.Dataset, estimator: str) -> Verdicts:
   """Judges N16: after random flips, does a second descent end lower than the first?
 
   Args:
-    found: the results of `arms.compare`.
+    results: the results of `arms.compare`.
     estimator: the estimator that trained the networks.
   """
-  own = found.sel(estimator=estimator)
+  own = results.sel(estimator=estimator)
   for batch, name in NAMES.items():
     before = own[f'descended_{batch}']
     for number in own.perturbed.values.tolist():

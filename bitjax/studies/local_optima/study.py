@@ -17,9 +17,9 @@ In this order, the commands run on embedded data, on larger images with three
 estimators, and on CIFAR-10 with two, where a descent is cut off after 200
 flips:
 
-  python -m experiments.local_optima
-  python -m experiments.local_optima --preset=full
-  python -m experiments.local_optima --preset=note --data_dir=DIR
+  bitjax local_optima
+  bitjax local_optima --preset=full
+  bitjax local_optima --preset=note --data_dir=DIR
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def losses(
   Returns:
     The losses by seed, draw, noise and any other axis that is left.
   """
-  outcomes = protocols.arm(results, arm, **labels)[['search', 'holdout']]
+  outcomes = protocols.select_arm(results, arm, **labels)[['search', 'holdout']]
   over = [n for n in CHOICES if n in outcomes.dims and n not in keep]
   if not over:
     return outcomes[batch]

@@ -80,7 +80,7 @@ def margin(results: xarray.Dataset, *networks: str) -> float:
   """
   decreases = []
   for network in networks:
-    start = protocols.arm(results, 'multi', network=network)['holdout']
+    start = protocols.select_arm(results, 'multi', network=network)['holdout']
     reached = losses(results, 'multi', network=network)
     decrease = _log_ratio(start.isel(step=0, step_size=0), reached)
     decreases.append(decrease.isel(optimizer=0, noise=0).mean().item())
@@ -98,8 +98,10 @@ def several_steps(
     for protocol in protocols.PROTOCOLS
     for batch, name in (('search', 'A'), ('holdout', 'B'))
   }
-  single = protocols.arm(results, 'single', **_at_largest(results, network))
-  several = protocols.arm(results, 'multi', network=network)
+  single = protocols.select_arm(
+    results, 'single', **_at_largest(results, network)
+  )
+  several = protocols.select_arm(results, 'multi', network=network)
   several = several.isel(optimizer=0, noise=0, draw=0)
   for name, arm in (('single', single), ('multi', several)):
     over = [d for d in ('learning_rate', 'step_size', 'step') if d in arm.dims]
@@ -161,7 +163,7 @@ def adam(results: xarray.Dataset, network: str) -> Verdicts:
   """Judges N8, that Adam fluctuates, by its spread over learning rates."""
   if not {'sgd', 'adam'} <= set(results.optimizer.values):
     return
-  path = protocols.arm(results, 'multi', network=network)['holdout']
+  path = protocols.select_arm(results, 'multi', network=network)['holdout']
   path = _log_ratio(path.isel(noise=0), path.isel(noise=0, step=0)).mean('draw')
   spread = path.isel(step=-1).std('step_size')
   rises = path.diff('step').clip(min=0).sum('step').mean('step_size')
@@ -186,9 +188,9 @@ def noise(results: xarray.Dataset, network: str) -> Verdicts:
     return
   several = losses(results, 'multi', network=network).isel(optimizer=0)
   several = several.mean('draw')
-  path = protocols.arm(results, 'multi', network=network)['holdout']
+  path = protocols.select_arm(results, 'multi', network=network)['holdout']
   start = path.isel(optimizer=0, noise=0, draw=0, step=0, step_size=0)
-  alone = protocols.arm(results, 'restarts', network=network)['holdout']
+  alone = protocols.select_arm(results, 'restarts', network=network)['holdout']
   yield contrasts.any_arm(
     'N9 noise, mean',
     f'{network}: noise at the start lowers the loss on average.',

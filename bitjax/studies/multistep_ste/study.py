@@ -18,8 +18,8 @@ the number of steps, in red for full precision and in blue for binary.
 The first command uses embedded data (3 minutes on two CPU cores), the second
 the note's sizes (hours):
 
-  python -m experiments.multistep_ste
-  python -m experiments.multistep_ste --preset=note --data_dir=DIR
+  bitjax multistep_ste
+  bitjax multistep_ste --preset=note --data_dir=DIR
 """
 
 from __future__ import annotations

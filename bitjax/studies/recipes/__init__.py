@@ -3,13 +3,13 @@
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
 from bitjax.studies.recipes.config import TrainConfig
-from bitjax.studies.recipes.zoo import INPUTS
+from bitjax.studies.recipes.zoo import ACTIVATIONS
 from bitjax.studies.recipes.zoo import NETWORKS
 from bitjax.studies.recipes.zoo import WEIGHTS
 from bitjax.studies.recipes.zoo import build
 
 __all__ = [
-  'INPUTS',
+  'ACTIVATIONS',
   'NETWORKS',
   'WEIGHTS',
   'NetworkConfig',

@@ -216,7 +216,7 @@ class NetworkConfig(TrainConfig):
   activations: str = cli.flag(
     'none',
     'Quantizer of what enters those layers.',
-    choices=tuple(zoo.INPUTS),
+    choices=tuple(zoo.ACTIVATIONS),
   )
   half_width: float = cli.flag(
     1.0,

@@ -10,7 +10,7 @@ from bitjax import quantizers
 from bitjax import types
 
 __all__ = [
-  'INPUTS',
+  'ACTIVATIONS',
   'NETWORKS',
   'WEIGHTS',
   'Network',
@@ -93,7 +93,7 @@ WEIGHTS = {
   'lsq4': Weights(quantizers.lsq(4)),
 }
 
-INPUTS = {
+ACTIVATIONS = {
   'none': None,
   'sign': _sign(quantizers.window(1.0)),
   'bireal': _sign(quantizers.polynomial()),
@@ -116,7 +116,7 @@ def build(
   network: str,
   variant: str,
   weights: str,
-  inputs: str,
+  activations: str,
   *,
   num_classes: int,
   init_name: str,
@@ -129,7 +129,7 @@ def build(
     network: a name in `NETWORKS`.
     variant: one of `nn.RESNET_VARIANTS`; VGG has the plain one only.
     weights: a name in `WEIGHTS`.
-    inputs: a name in `INPUTS`.
+    activations: a name in `ACTIVATIONS`.
     num_classes: outputs of the classifier.
     init_name: initialisation of the kernels, as for `bitjax.nn.ResNet`.
     last_init_name: initialisation of the classifier's kernel; None for the same.
@@ -142,18 +142,18 @@ def build(
     ('network', network, NETWORKS),
     ('variant', variant, nn.RESNET_VARIANTS),
     ('weights', weights, WEIGHTS),
-    ('activations', inputs, INPUTS),
+    ('activations', activations, ACTIVATIONS),
   ):
     types.check_choice(name, value, tuple(known))
   options: dict[str, Any] = {
     'kernel_quantizer': WEIGHTS[weights].quantizer,
     'scaling': WEIGHTS[weights].scaling,
-    'input_quantizer': INPUTS[inputs],
+    'input_quantizer': ACTIVATIONS[activations],
     'num_classes': num_classes,
     'init_name': init_name,
     'last_init_name': last_init_name,
   }
-  if inputs == 'sign' and half_width != 1.0:
+  if activations == 'sign' and half_width != 1.0:
     options['input_quantizer'] = _sign(quantizers.window(half_width))
   if network != 'vgg_small':
     options['variant'] = variant

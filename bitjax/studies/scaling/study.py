@@ -6,7 +6,7 @@ one program, and two devices against two processes. The memory of 100 000 lanes
 is measured. It takes about ten minutes on two CPU cores, which should have
 nothing else to do:
 
-  python -m experiments.scaling
+  bitjax scaling
 """
 
 from __future__ import annotations
@@ -56,13 +56,15 @@ PRESETS = {
 }
 
 TARGETS = {
-  'killed runs': targets.Target('runs', 1.0, more=True),
+  'killed runs': targets.Target('runs', 1.0, higher_is_better=True),
   'ends that differ': targets.Target('runs', 0.0),
   'files left over': targets.Target('files', 0.0),
   'chunks and files': targets.Target('of the time of one call', 0.03),
   'resume': targets.Target('seconds', 5.0),
   'memory': targets.Target('times the results', 1.8),
-  'weak scaling': targets.Target('of two processes', 0.9, more=True),
+  'weak scaling': targets.Target(
+    'of two processes', 0.9, higher_is_better=True
+  ),
 }
 
 

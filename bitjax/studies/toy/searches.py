@@ -267,7 +267,7 @@ def rounds(
       'holdout': cast(jax.Array, path.holdout)[read],
       'used': path.used[-1] / budget.radius,
       'moves': jnp.sum(path.num_moves),
-      'returns': jnp.sum(path.num_returns),
+      'returns': jnp.sum(path.num_reversals),
     }
 
   powers = [RANKINGS.index(name) for name in rankings]

@@ -16,9 +16,9 @@ Ten epochs (the presets short_*, see docs/studies/train_cifar.md) take 40
 minutes of processor time, or 20 minutes on two cores with --mesh=batch:2. The
 first command needs no files (digits, W1A1, above 97 % in 3 minutes):
 
-  python -m experiments.train_cifar
-  python -m experiments.train_cifar --preset=short_w1a1 --data_dir=DIR
-  python -m experiments.train_cifar --preset=irnet_resnet20_w1a1 --data_dir=DIR
+  bitjax train_cifar
+  bitjax train_cifar --preset=short_w1a1 --data_dir=DIR
+  bitjax train_cifar --preset=irnet_resnet20_w1a1 --data_dir=DIR
 """
 
 from __future__ import annotations

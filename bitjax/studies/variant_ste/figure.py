@@ -163,10 +163,9 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
     if family not in STYLES
     for index in _indices(results, family)
   ]
-  looks = zip(
-    results.state.values.tolist(), (plots.BLUE, 'white'), strict=False
-  )
-  for offset, (state, face) in zip((-0.16, 0.16), looks, strict=True):
+  states = results.state.values.tolist()
+  looks = ((-0.16, True), (0.16, False))  # Offset, and whether filled.
+  for state, (offset, filled) in zip(states, looks, strict=False):
     found = [_percent(interval) for interval in findings.spread(results, state)]
     inert = findings.inert(results, state)
     for row, index in enumerate(rows):
@@ -175,7 +174,7 @@ def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
         ax.plot(0, y, marker='x', color=OTHER, markersize=4)
         continue
       plots.whisker(
-        ax, y, found[index], color=plots.BLUE, filled=face != 'white',
+        ax, y, found[index], color=plots.BLUE, filled=filled,
         label=state if row == len(rows) - 1 else None,
       )  # fmt: skip
   margin = 100 * findings.MARGIN

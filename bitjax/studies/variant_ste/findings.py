@@ -25,13 +25,13 @@ __all__ = [
   'MARGIN',
   'PRIMARY',
   'all_layers',
-  'arms',
+  'any_variant',
   'effects',
-  'equal',
+  'equivalent_decrease',
   'inert',
   'judge',
   'nearest',
-  'reliability',
+  'replication',
   'spread',
 ]
 
@@ -56,11 +56,11 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   found: list[verdicts.Verdict] = []
   for state in results.state.values.tolist():
     primary = state == 'initialised'
-    found += equal(results, PRIMARY, state, primary=primary)
-    found += arms(results, state)
+    found += equivalent_decrease(results, PRIMARY, state, primary=primary)
+    found += any_variant(results, state)
     found += all_layers(results, PRIMARY, state)
     found += nearest(results, state)
-    found += reliability(results, PRIMARY, state)
+    found += replication(results, PRIMARY, state)
   return found
 
 
@@ -92,7 +92,7 @@ def inert(results: xarray.Dataset, state: str) -> list[str]:
   return [name for name in names if name != results.variant.values[0]]
 
 
-def equal(
+def equivalent_decrease(
   results: xarray.Dataset, variant: str, state: str, *, primary: bool = False
 ) -> Verdicts:
   """Judges N11: one variant and the normal STE cannot be told apart (TOST).
@@ -124,7 +124,7 @@ def equal(
   yield _mark_inert(results, state, [variant], verdict)
 
 
-def arms(results: xarray.Dataset, state: str) -> Verdicts:
+def any_variant(results: xarray.Dataset, state: str) -> Verdicts:
   """Judges N11: at least one variant is better, or worse, than the normal STE."""
   table = effects(results, state)
   unchanged = inert(results, state)
@@ -196,7 +196,7 @@ def nearest(results: xarray.Dataset, state: str) -> Verdicts:
     )
 
 
-def reliability(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
+def replication(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
   """Judges N12: a window makes the gradient vary less over batches.
 
   Args:

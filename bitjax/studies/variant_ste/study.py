@@ -16,9 +16,9 @@ exploratory; the intervals of many variants hold simultaneously.
 On two CPU cores quick takes 3 minutes, full 4, note 14, and note_all 28 (55 of
 CPU time) and 5 GB of memory.
 
-  python -m experiments.variant_ste
-  python -m experiments.variant_ste --preset=full
-  python -m experiments.variant_ste --preset=note[_all] --data_dir=DIR
+  bitjax variant_ste
+  bitjax variant_ste --preset=full
+  bitjax variant_ste --preset=note[_all] --data_dir=DIR
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import cli
 from bitjax import sweeps
+from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.variant_ste import arms
 from bitjax.studies.variant_ste import families
@@ -48,7 +49,7 @@ class Config(toy.Config):
     ('binary',), 'The network: the only one with windows.', choices=('binary',)
   )
   states: tuple[str, ...] = cli.flag(
-    toy.STATES, 'Where the step begins.', choices=toy.STATES
+    toy.STATES, 'Where the step begins.', choices=toy.STATES, unique=True
   )
   families: tuple[str, ...] = cli.flag(
     families.NAMES, 'What is compared with nSTE.', choices=families.NAMES
@@ -78,8 +79,13 @@ class Config(toy.Config):
 
   def __post_init__(self):
     super().__post_init__()
+    if toy.STATES[0] not in self.states:
+      raise types.BadInput(
+        f'states must list {toy.STATES[0]}, that of the primary contrast; got '
+        f'{", ".join(self.states)}.'
+      )
     if 0.5 not in self.half_widths or families.WINDOWS[0] not in self.families:
-      raise ValueError(
+      raise types.BadInput(
         f'half_widths must list 0.5 and families {families.WINDOWS[0]!r}, the '
         f'primary contrast; got {self.half_widths} and {self.families}.'
       )

@@ -245,7 +245,7 @@ def test_moves_that_turn_round(table):
   table.put('rounds_returns', 75, ranking='per squared cost', **last)
   table.put('rounds_returns', 50, ranking='per cost', **last)
   table.put('rounds_returns', 90, ranking='gain', **last)
-  found = judged(rounds.turning, table, WHERE)
+  found = judged(rounds.reversals, table, WHERE)
   assert {name: verdict.verdict for name, verdict in found.items()} == {
     'N1 turning, exact, gain': 'contradicted',
     'N1 turning, exact, per cost': 'supported',
@@ -256,19 +256,19 @@ def test_moves_that_turn_round(table):
   np.testing.assert_allclose(cell.effect, 0.25, atol=0.01)
   np.testing.assert_allclose(cell.details['returns, per cost'], 50, rtol=0.01)
   table.results['rounds_returns'].loc[{'ranking': 'gain'}] = np.nan
-  assert len(judged(rounds.turning, table, WHERE)) == 2
+  assert len(judged(rounds.reversals, table, WHERE)) == 2
 
 
 def test_one_round_is_not_several():
   table = Table(num_rounds=[1])
-  assert not judged(rounds.turning, table, WHERE)
+  assert not judged(rounds.reversals, table, WHERE)
   assert not judged(rounds.tuned, table, WHERE)
   assert not judged(rounds.against_one, table, WHERE)
 
 
 def test_every_ball_has_a_ranking():
   assert {
-    name: reads.own_ranking(name)
+    name: reads.ranking_of_ball(name)
     for name in ('l2:1', 'l1:1', 'linf:1', 'flips:9')
   } == {
     'l2:1': 'per squared cost',
@@ -283,7 +283,7 @@ def wide():
   """Two balls, each good in its own ranking only."""
   table = Table(ball=['l2:0.1', 'linf:0.002'])
   for ball in table.results.ball.values.tolist():
-    own = {'ball': ball, 'ranking': reads.own_ranking(ball)}
+    own = {'ball': ball, 'ranking': reads.ranking_of_ball(ball)}
     table.put('discrete_search', 0.5, prefix=8, signal='exact', **own)
     table.put('discrete_holdout', 0.8, prefix=8, signal='exact', **own)
     table.put('discrete_search', 0.6, prefix=64, signal='linear', **own)

@@ -1,6 +1,7 @@
 """The tiny layer: no arm beats its optimum, and the additive bound is one of sums."""
 
 import itertools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,22 +10,21 @@ import pytest
 from bitjax import scans
 from bitjax import sweeps
 from bitjax import types
+from bitjax.studies import discrete_optimum
 from bitjax.studies import toy
 from bitjax.studies.discrete_optimum import arms
 
-SIZE = 40
+# As the smoke run, so that both share a program.
+CONFIG = discrete_optimum.STUDY.config(
+  **discrete_optimum.STUDY.presets['smoke']
+)
+(SIZE,) = CONFIG.batch_size
+WEIGHTS = math.prod(CONFIG.hidden)
 
 
 @pytest.fixture(scope='module')
 def problems():
-  config = toy.Config(
-    dataset='digits',
-    batch_size=(SIZE,),
-    hidden=(3, 3),
-    seeds=(5, 2),
-    budget=0.9,
-  )
-  return config.open(sweeps.Sweep())
+  return CONFIG.open(sweeps.Sweep())
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +38,10 @@ def view(problems):
 
 def test_arms_do_not_beat_the_optimum(problems, view):
   results = arms.compare(
-    problems, sweeps.Sweep(), rates=(0.5, 1.0), train_steps=20
+    problems,
+    sweeps.Sweep(),
+    rates=CONFIG.learning_rates.values,
+    train_steps=CONFIG.train_steps,
   )
   assert (results.decrease <= results.optimum + 1e-5).all()
   assert (results.optimum > 0).any()
@@ -46,7 +49,7 @@ def test_arms_do_not_beat_the_optimum(problems, view):
   np.testing.assert_allclose(at.loss, view.loss(view.kernel), rtol=1e-5)
   for power, name in enumerate(('gain', 'per cost', 'per squared cost')):
     step = scans.discrete_gradient(view, problems.budget, rank_by=power)
-    best = scans.prefix_scan(view, step, range(10)).search.min()
+    best = scans.prefix_scan(view, step, range(WEIGHTS + 1)).search.min()
     np.testing.assert_allclose(
       at.decrease.sel(arm=f'exact {name}'), at.loss - best, atol=1e-5
     )
@@ -64,10 +67,10 @@ def test_additive_bound_is_the_best_sum(view, norm, radius):
   cost = np.ravel(jnp.abs(scans.moves(view).destinations[0] - view.kernel))
   share = {
     'l2': (cost / radius) ** 2, 'l1': cost / radius,
-    'flips': np.full(9, 1 / radius), 'linf': 2.0 * (cost > radius),
+    'flips': np.full(WEIGHTS, 1 / radius), 'linf': 2.0 * (cost > radius),
   }[norm]  # fmt: skip
   best = most = 0.0
-  for chosen in itertools.product([False, True], repeat=9):
+  for chosen in itertools.product([False, True], repeat=WEIGHTS):
     chosen = np.asarray(chosen)
     if share[chosen].sum() > 1:
       continue

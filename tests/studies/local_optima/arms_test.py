@@ -12,6 +12,7 @@ from bitjax.studies import toy
 from bitjax.studies.local_optima import arms
 
 SIZE = 40
+ESTIMATORS = ('normal', 'EDE')  # Of all tests, so that they share a program.
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +39,7 @@ def compare(problems, estimators, learning_rates):
 
 def test_untrained_lane_is_the_plain_computation(problems):
   # Practically 0: the network stays what it was.
-  results = compare(problems, ('normal',), (1e-20,)).sel(estimator='normal')
+  results = compare(problems, ESTIMATORS, (1e-20,)).sel(estimator='normal')
   trial = problems.trial(jnp.asarray(2), problems.arrays)
   posed = toy.pose_problem(problems.model('binary'), trial, SIZE)
   whole = toy.pose_problem(problems.model('binary'), trial, SIZE, layer=None)
@@ -67,10 +68,10 @@ def test_untrained_lane_is_the_plain_computation(problems):
 
 def test_training_and_flips_lower_the_training_loss(problems):
   rates = 1e-20, 1e-2
-  results = compare(problems, ('normal', 'EDE'), rates)
+  results = compare(problems, ESTIMATORS, rates)
   before = results['tuning_search'].sel(learning_rate=rates[0])
   assert before[0] == before[1]
-  for estimator in ('normal', 'EDE'):
+  for estimator in ESTIMATORS:
     found = results.sel(estimator=estimator)
     assert found['chosen_rate'] == rates[1]
     tuned = found['tuning_search'].sel(learning_rate=rates[1])

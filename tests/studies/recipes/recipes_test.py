@@ -75,7 +75,7 @@ def test_weights(weights):
   assert shapes(model)['params']
 
 
-@pytest.mark.parametrize('inputs', recipes.INPUTS)
+@pytest.mark.parametrize('inputs', recipes.ACTIVATIONS)
 def test_inputs(inputs):
   model = recipes.build(
     'resnet4', 'react', 'none', inputs, num_classes=3, init_name='xavier'
@@ -106,7 +106,7 @@ def test_half_width_is_that_of_the_window():
     ({'network': 'resnet21'}, 'network must be one of resnet20'),
     ({'variant': 'bi'}, 'variant must be one of plain, bireal, react'),
     ({'weights': 'sgn'}, 'weights must be one of none, sign'),
-    ({'inputs': 'sgn'}, 'activations must be one of none, sign'),
+    ({'activations': 'sgn'}, 'activations must be one of none, sign'),
     ({'network': 'vgg_small', 'variant': 'react'}, 'no variant but plain'),
   ],
 )
@@ -115,7 +115,7 @@ def test_unknown_names(change, message):
     'network': 'resnet4',
     'variant': 'plain',
     'weights': 'none',
-    'inputs': 'none',
+    'activations': 'none',
     'num_classes': 3,
     'init_name': 'xavier',
   } | change

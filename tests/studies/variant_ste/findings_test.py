@@ -61,7 +61,9 @@ def table(*, spread=0.01):
   ],
 )
 def test_equal_within_five_percent(variant, spread, verdict, effect):
-  (found,) = findings.equal(table(spread=spread), variant, 'initialised')
+  (found,) = findings.equivalent_decrease(
+    table(spread=spread), variant, 'initialised'
+  )
   assert found.verdict == verdict
   np.testing.assert_allclose(found.effect, effect, atol=spread)
   assert found.num_seeds == SEEDS
@@ -71,7 +73,7 @@ def test_equal_within_five_percent(variant, spread, verdict, effect):
 
 
 def test_one_arm_is_better_and_inert_ones_are_named():
-  better, worse = findings.arms(table(), 'trained')
+  better, worse = findings.any_variant(table(), 'trained')
   assert (better.verdict, worse.verdict) == ('supported', 'inconclusive')
   assert 'still' in better.caveat and 'still' not in better.details
   assert better.details['better low'] > 0.15
@@ -95,10 +97,10 @@ def test_nearness_predicts_in_the_sign_of_the_cosine():
 
 
 def test_reliability_is_paired():
-  (better,) = findings.reliability(table(), 'better', 'trained')
+  (better,) = findings.replication(table(), 'better', 'trained')
   assert better.verdict == 'supported'
   np.testing.assert_allclose(better.effect, 0.2, atol=0.01)
-  (still,) = findings.reliability(table(), 'still', 'trained')
+  (still,) = findings.replication(table(), 'still', 'trained')
   assert still.verdict == 'inert'
 
 

@@ -1,15 +1,18 @@
 """The same computations on 1 to 8 virtual devices, for `devices_test.py`.
 
-Run as a program of its own, because a process has the devices that it started with:
-``python device_checks.py OUT.npz`` with eight of them.
+Run this as a program of its own, because a process has the devices that it started
+with: ``python device_checks.py OUT.npz`` with eight of them.
 """
 
 import functools
+import pathlib
+import runpy
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from bitjax import data
 from bitjax import lanes
@@ -17,12 +20,14 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import sweeps
 from bitjax import training
+from bitjax import transforms
 from bitjax.studies.scaling import workload
 from bitjax.sweeps import meshes
 from bitjax.training import _fit
 from bitjax.training import _task
 from tests.training import tiny
 
+HERE = pathlib.Path(__file__).parent
 RATES = np.linspace(0.0, 2.0, 12).astype(np.float32)
 
 
@@ -85,10 +90,71 @@ def trainings():
   return {f'fit.{name}': value for name, value in found.items()}
 
 
+def budgets():
+  """Transforms of sharded parameters equal those of whole ones, without a gather."""
+  kinds = jax.sharding.AxisType
+  rng = np.random.default_rng(0)
+  params = {
+    'a': np.float32(rng.normal(size=(16, 6))),
+    'b': np.float32(rng.normal(size=8)),
+  }
+  # Rounded, so that there are ties.
+  grads = jax.tree.map(
+    lambda x: np.float32(np.round(3 * rng.normal(size=x.shape))), params
+  )
+  descents = {
+    norm: optax.chain(
+      transforms.steepest('l1' if norm == 'l1' else 'linf'),
+      optax.sgd(1.5),
+      transforms.project_budget(radius, norm),
+    )
+    for norm, radius in (('l2', 1), ('linf', 0.1), ('l1', 2), ('flips', 9))
+  }
+  latent = optax.chain(
+    transforms.bop(0.5, 0.5),
+    transforms.limit_flips(9),
+    transforms.flip_ratio(),
+    transforms.clip_latent(0.7),
+  )
+  cases = [(kind, 'latent', latent) for kind in (kinds.Auto, kinds.Explicit)]
+  cases += [(kinds.Auto, norm, descents[norm]) for norm in ('l2', 'flips')]
+  cases += [
+    (kinds.Explicit, norm, descents[norm]) for norm in ('linf', 'l1', 'flips')
+  ]
+  for kind, norm, tx in cases:
+    mesh = jax.make_mesh((4,), ('x',), axis_types=(kind,))
+    sharding = jax.NamedSharding(mesh, jax.P('x'))
+
+    @jax.jit
+    def step(params, grads, tx=tx):
+      state = tx.init(params)
+      updates, _ = tx.update(grads, state, params)
+      return optax.apply_updates(params, updates)
+
+    want = step(params, grads)
+    sharded = jax.device_put((params, grads), sharding)
+    compiled = step.lower(*sharded).compile()
+    got = compiled(*sharded)
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+      np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
+      assert x.sharding.is_equivalent_to(sharding, x.ndim), (norm, x.sharding)
+    text = compiled.as_text()
+    assert 'all-reduce' in text or norm == 'linf'
+    assert 'all-gather' not in text and ' sort(' not in text, norm
+    if norm != 'latent':
+      anchor = tx.init(sharded[0])[2].anchor['a']
+      assert anchor.sharding.is_equivalent_to(sharding, 2)
+
+
 def main(out):
   jax.config.update('jax_disable_most_optimizations', True)
+  with jax.numpy_rank_promotion('raise'):
+    runpy.run_path(str(HERE / 'quantizers' / 'everything_test.py'))[
+      'compare_sharded'
+    ]()
   found = trainings()
   jax.config.update('jax_disable_most_optimizations', False)
+  budgets()
 
   def keep(name, results):
     for variable in results.data_vars:
