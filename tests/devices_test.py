@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import pytest
 
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 

@@ -1,4 +1,4 @@
-"""Compiled programs are kept, privately, unless somebody says otherwise."""
+"""Compiled programs are kept in a private cache unless the user objects."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ jax.jit(lambda x: x + 1)(1.0)
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-  """A home directory, and JAX as it was afterwards."""
+  """Sets an empty home directory, and restores JAX's settings afterwards."""
   monkeypatch.setenv('HOME', str(tmp_path))
   names = (
     'jax_enable_compilation_cache',
@@ -45,7 +45,8 @@ def directory(home):
 
 def test_a_program_is_found_there_again(home):
   env = os.environ | {'HOME': str(home)}
-  for name in [name for name in env if 'CACHE' in name]:  # Of the tests.
+  # The test run has cache settings of its own.
+  for name in [name for name in env if 'CACHE' in name]:
     del env[name]
   done = subprocess.run(
     [sys.executable, '-c', PROGRAM],

@@ -38,7 +38,7 @@ def forbidden(*_):
 
 
 class TestManifest:
-  """It says what the chunks are, and is believed only as it was written."""
+  """A manifest describes the chunks, and is refused if it was edited."""
 
   def test_what_it_names(self, launch):
     assert launch('--preset=smoke', '--chunk=3') == 0
@@ -125,7 +125,7 @@ class TestManifest:
 
 
 class TestLock:
-  """The kernel's lock, and the record where there is none."""
+  """The kernel's lock, and the record that replaces it where it is missing."""
 
   def test_the_second_is_refused(self, launch, sample, capsys):
     def run(config, sweep):
@@ -141,7 +141,7 @@ class TestLock:
 
   def test_two_that_begin_at_once(self, launch, sample, capsys):
     def run(config, sweep):
-      assert launch('--preset=smoke') == 0  # Is faster, from begin to end.
+      assert launch('--preset=smoke') == 0  # The second overtakes.
       return sample.run(config, sweep)
 
     assert launch('--preset=smoke', run=run) == 2
@@ -227,7 +227,7 @@ class TestWrites:
 
 
 class TestStatus:
-  """How far a run is."""
+  """Reports of how far a run is."""
 
   def test_from_begin_to_end(self, launch, sample, capsys):
     seen = []

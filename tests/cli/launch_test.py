@@ -259,8 +259,8 @@ def test_a_terminated_run_goes_on_bitwise(launch, start, tmp_path, capsys):
   assert err.endswith('interrupted; the same command goes on from here\n')
   done = len(list(folder.glob('*.npz')))
   assert 60 <= done < 480
-  for place in (tmp_path / 'cut', folder):  # Killed within a write.
-    (place / '.leftover.1.partial').write_text('x')
+  for written in (tmp_path / 'cut', folder):  # As if killed within a write.
+    (written / '.leftover.1.partial').write_text('x')
   assert launch(*command, '--out=cut') == 0
   assert f'descent: 480 lanes, {done} of them done before\n' in (
     capsys.readouterr().err

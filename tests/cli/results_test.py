@@ -49,12 +49,12 @@ def test_csv_round_trip(dataset, tmp_path):
   assert len(rows) == sum(variable.size for variable in dataset.values())
   for row in rows:
     variable = dataset[row['variable']]
-    place = {}
+    indices = {}
     for dim in variable.dims:
       labels = dataset[dim].values if dim in dataset.coords else [0, 1]
-      place[dim] = [str(label) for label in labels].index(row[dim])
-    assert all((row[dim] == '') == (dim not in place) for dim in dataset.dims)
-    expected = variable.isel(place).values
+      indices[dim] = [str(label) for label in labels].index(row[dim])
+    assert all((row[dim] == '') == (dim not in indices) for dim in dataset.dims)
+    expected = variable.isel(indices).values
     found = float(row['value'])
     if expected.dtype == np.float32:
       found = np.float32(found)
@@ -71,8 +71,8 @@ def test_long_csv_is_streamed(tmp_path):
   cli.results.save(dataset, tmp_path)
   lines = (tmp_path / 'results.csv').read_text().splitlines()
   assert len(lines) == num + 1
-  for place in (0, 65535, 65536, num - 1):
-    assert lines[place + 1] == f'a,{place},{values[place]!s}'
+  for row in (0, 65535, 65536, num - 1):
+    assert lines[row + 1] == f'a,{row},{values[row]!s}'
 
 
 def test_figures_embed_their_fonts(tmp_path):

@@ -22,14 +22,14 @@ TARGETS = np.eye(N, dtype=np.float32)
 
 
 def over_keys(augmentation, seed=0):
-  """Applies it to the same images with many keys, in one program."""
+  """Augments the same images with many keys, in one program."""
   keys = jax.random.split(jax.random.key(seed), KEYS)
   many = jax.jit(jax.vmap(augmentation, in_axes=(0, None)))
   return np.asarray(many(keys, IMAGES))
 
 
 def window(image, row, column, pad=PAD, fill=0):
-  """NumPy oracle: one pixel at a time."""
+  """Crops an image in NumPy, one pixel at a time."""
   out = np.empty_like(image)
   out[:] = fill
   for i in range(H):
@@ -60,14 +60,14 @@ def test_every_crop_is_a_window_and_offsets_are_uniform_and_independent(
     for k, offset in enumerate(offsets)
   }
   assert len(table) == 25 * N
-  # A KeyError here is an image that is no window of its original.
+  # A KeyError here means that an image is no window of its original.
   drawn = np.array(
     [[table[i, x.tobytes()] for i, x in enumerate(batch)] for batch in cropped]
   )
   counts = np.bincount(drawn.ravel(), minlength=25)
   mean = KEYS * N / 25
   assert np.all(np.abs(counts - mean) < 5 * np.sqrt(mean)), counts
-  # Images of one batch, and batches of two keys, draw for themselves.
+  # Images of one batch draw independently, and so do the batches of two keys.
   assert np.mean(drawn[:, 0] == drawn[:, 1]) < 0.2
   assert np.mean(drawn[0] == drawn[1]) < 0.3
 
@@ -108,7 +108,7 @@ def test_a_shared_offset_is_that_of_the_whole_batch():
     np.stack([window(image, *offset, fill=9) for image in IMAGES]).tobytes(): k
     for k, offset in enumerate(offsets)
   }
-  # A KeyError here is a batch whose images did not move together.
+  # A KeyError here means that the images of a batch did not move together.
   drawn = [table[batch.tobytes()] for batch in crops]
   assert len(set(drawn)) > 15  # 60 draws of 25 leave 2 out on average.
 
@@ -122,7 +122,7 @@ def test_half_of_the_images_are_mirrored(flipped):
   mirrored = (flipped == IMAGES[:, :, ::-1]).all(axis=(2, 3, 4))
   same = (flipped == IMAGES).all(axis=(2, 3, 4))
   assert np.all(mirrored ^ same)
-  # Binomial(1440, 1/2): standard deviation 19. No image and no key is special.
+  # Binomial(1440, 1/2): standard deviation 19. Every image and key has both kinds.
   assert abs(mirrored.sum() - KEYS * N / 2) < 5 * 19
   for axis in (0, 1):
     assert np.all(mirrored.any(axis=axis) & ~mirrored.all(axis=axis))

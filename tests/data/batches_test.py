@@ -15,7 +15,7 @@ H, W, C = 5, 7, 2
 
 
 def tagged(num, seed=0):
-  """Random images without zeros, and labels that name them."""
+  """Random images without zeros, and labels that number them."""
   rng = np.random.default_rng(seed)
   images = rng.integers(1, 256, (num, H, W, C), dtype=np.uint8)
   return images, np.arange(num, dtype=np.int32)
@@ -39,7 +39,7 @@ def draws(keys, images, labels, batch_size, augment='none'):
 
 
 def shifted(image, down, right):
-  """NumPy oracle: one pixel at a time."""
+  """Shifts an image in NumPy, one pixel at a time."""
   out = np.zeros_like(image)
   for i in range(H):
     for j in range(W):
@@ -73,8 +73,8 @@ def test_every_example_is_drawn_equally_often():
   keys = jax.random.split(jax.random.key(3), 4000)
   search, holdout = draws(keys, images, labels, 3)
   for batch in (search, holdout):
-    for place in range(3):
-      counts = np.bincount(batch.labels[:, place], minlength=10)
+    for position in range(3):
+      counts = np.bincount(batch.labels[:, position], minlength=10)
       # Binomial(4000, 0.1): mean 400, standard deviation 19.
       assert np.all(np.abs(counts - 400) < 5 * 19), counts
   pairs = np.zeros((10, 10))
@@ -122,7 +122,7 @@ def test_shift_equals_numpy_and_offsets_are_uniform_and_independent():
   counts = np.zeros((4, 25))
   for batch in (search, holdout):
     for image, label in zip(*map(np.asarray, batch), strict=True):
-      # A KeyError here is an image that is no shift of its base image.
+      # A KeyError here means that an image is no shift of its base image.
       counts[label, table[int(label), image.tobytes()]] += 1
   assert len(table) == 100
   # 750 copies of each image, 25 offsets: mean 30, standard deviation 5.4.
@@ -201,6 +201,6 @@ def test_no_key_is_used_twice(augment):
 
   with jax.debug_key_reuse(True):
     draw(jax.random.key(0), images, labels, 10, augment=augment)
-    # A key given twice is found: the line above could have failed.
+    # JAX notices a key that is used twice, so the line above could fail.
     with pytest.raises(jax.errors.KeyReuseError):
       jax.jit(twice)(jax.random.key(0))

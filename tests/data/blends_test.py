@@ -1,4 +1,4 @@
-"""Mixup and cutmix: the targets say what was blended, the images must agree."""
+"""Mixup and cutmix: images must be blended by the shares in the targets."""
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,9 @@ def over_keys(blend, images):
 
 
 def shares_of(targets):
-  """Returns [KEYS] the share of the own class, NaN where nobody has a partner.
+  """Returns [KEYS] the images' own share in each batch, NaN if none is blended.
 
-  Checks that the partners are a permutation, and the share one for the batch.
+  Also checks that partners are a permutation, and that a batch has one share.
   """
   for axis in (1, 2):
     np.testing.assert_allclose(targets.sum(axis=axis), 1, rtol=1e-6)
@@ -81,7 +81,7 @@ def test_partners_are_drawn_uniformly(mixed):
 
 
 def box_of(image, own):
-  """Returns the rows and columns that are foreign, checked to be a box."""
+  """Returns the rows and columns of pasted pixels; checks that they are a box."""
   foreign = (image != own).all(axis=-1)
   np.testing.assert_array_equal(foreign, (image != own).any(axis=-1))
   rows = np.flatnonzero(foreign.any(axis=1))
@@ -89,8 +89,8 @@ def box_of(image, own):
   np.testing.assert_array_equal(
     foreign, np.isin(np.arange(H), rows)[:, None] & np.isin(range(W), columns)
   )
-  for places in (rows, columns):
-    np.testing.assert_array_equal(np.diff(places), 1)
+  for indices in (rows, columns):
+    np.testing.assert_array_equal(np.diff(indices), 1)
   return rows, columns
 
 
@@ -102,7 +102,7 @@ def test_cutmix_pastes_a_box_of_the_partner_and_counts_its_area(cut):
   for batch, batch_targets in zip(pasted[1, :200], targets[1], strict=False):
     boxes = set()
     for i, (image, target) in enumerate(zip(batch, batch_targets, strict=True)):
-      # Every pixel is of a class, and classes have the shares of the targets.
+      # A pixel's value names its class: the shares must be those of the target.
       shares = np.bincount(image[..., 0].ravel(), minlength=N + 1)[1:]
       np.testing.assert_allclose(target, shares / (H * W), atol=1e-6)
       rows, columns = box_of(image, images[i])
@@ -113,7 +113,7 @@ def test_cutmix_pastes_a_box_of_the_partner_and_counts_its_area(cut):
       if min(top, left, H - bottom, W - right) > 0:
         interior += 1
         high, wide = bottom - top, right - left
-        # Both are one share of the image's sides, rounded down.
+        # Both sides are the same share of the image's sides, rounded down.
         assert max(high / H, wide / W) < min((high + 1) / H, (wide + 1) / W)
   assert interior > 20
 
@@ -130,7 +130,7 @@ def test_the_area_of_cutmix_is_distributed_as_in_numpy(i, cut):
     stop = np.minimum(start + extent, length)
     area *= (stop - np.maximum(start, 0)) / length
   kept = np.diagonal(cut[2][i], axis1=1, axis2=2).min(axis=1)
-  # Where the permutation moves somebody, which it nearly always does.
+  # One permutation in 5040 moves no image, and all of its area is kept.
   error = 5 * (1 - area).std() / np.sqrt(KEYS)
   assert abs(kept.mean() - (1 - area).mean()) < error + 1 / 5040
   assert abs(kept.std() - area.std()) < error

@@ -76,7 +76,7 @@ def write_files(folder, contents):
 def write_archive(path, name, contents, change=None, prefix=''):
   path.parent.mkdir(parents=True, exist_ok=True)
   with tarfile.open(path, 'w:gz', compresslevel=1) as tar:
-    # Not in the order of reading, and with files that nobody asks for.
+    # The members are not in the order of reading, and one is never read.
     for member in ('readme.html', *sorted(contents, reverse=True)):
       content = contents.get(member, b'<html>')
       entry = tarfile.TarInfo(f'{prefix}{FOLDER[name]}/{member}')
@@ -230,7 +230,7 @@ def test_an_archive_cut_anywhere_is_one_line(name, small, tmp_path):
     path.write_bytes(whole[: len(whole) * share // 20])
     message = failure(tmp_path, name, split='train')
     assert message.startswith(f'{path}') and 'expected' in message
-  # A pixel of a part that is not even asked for.
+  # Damage is noticed even in a part that the split does not need.
   changed = bytearray(whole)
   changed[-2_000] ^= 1
   path.write_bytes(changed)
@@ -244,7 +244,7 @@ def test_records_of_the_other_data_set_are_refused(archived, small, tmp_path):
   records, fine = SIZES['test'], 3074
   _, arrays = binary_files('cifar10')
   images, labels = arrays['test']
-  # CIFAR-10's records under CIFAR-100's name: a byte short each.
+  # CIFAR-10's records under CIFAR-100's name are one byte too short each.
   content = b''.join(map(record, images, labels))
   if archived:
     write_archive(
@@ -322,7 +322,7 @@ def test_parquet_in_every_place(name, folder, label, tmp_path):
         label,
         **{key: value[rows] for key, value in extra.items()},
       )
-  for _ in range(2):  # Decoded, then from the cache.
+  for _ in range(2):  # The first load decodes; the second reads the cache.
     dataset = data.load(
       name, data_dir=tmp_path / 'in', cache_dir=tmp_path / 'cache'
     )

@@ -60,7 +60,7 @@ def test_mnist5k_is_split_stratified_and_shuffled(mnist5k):
     whole.labels, np.concatenate([train.labels, test.labels])
   )
   for part in (train, test):
-    # Sorted labels would make a run of one class; a shuffle, a mix.
+    # Sorted labels would begin with a run of one class.
     assert len(set(part.labels[:50].tolist())) >= 8
     assert np.mean(part.labels[1:] == part.labels[:-1]) < 0.2
 
@@ -133,7 +133,7 @@ def test_digits32_are_the_digits_enlarged(cache_dir):
     np.testing.assert_array_equal(large.labels, small.labels)
     assert large.images.shape == (len(small.labels), 32, 32, 3)
   assert large.scale == 1 / 255 and large.num_classes == 10
-  # The same everywhere; grey.
+  # The pixels are the same on every machine, and grey.
   assert large.checksum == (
     'd0b192b3a2bd3b6ba18bdaa9eca6c46f346452cb948b33982d733687d06f5ed3'
   )

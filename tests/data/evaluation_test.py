@@ -1,4 +1,4 @@
-"""Parts held out, and batches in which every example counts once."""
+"""Validation splits, and padded batches in which every example counts once."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_a_split_divides_the_data_in_proportion_to_classes(size):
   first, second = numbers_of(train), numbers_of(validation)
   assert len(second) == size
   assert sorted([*first, *second]) == list(range(len(LABELS)))
-  # In the order of the data, and with their own labels.
+  # Both parts keep the order of the data and the labels of their images.
   for part, numbers in ((train, first), (validation, second)):
     assert np.all(np.diff(numbers) > 0)
     np.testing.assert_array_equal(part.labels, LABELS[numbers])
@@ -55,7 +55,7 @@ def test_a_split_is_a_function_of_its_seed_and_all_examples_have_a_chance():
     np.concatenate([held_out(seed) for seed in range(300)]),
     minlength=len(LABELS),
   )
-  # Of the large classes exactly a tenth: Binomial(300, 0.1), deviation 5.2.
+  # A split holds out a tenth of a large class: Binomial(300, 0.1), deviation 5.2.
   large = counts[LABELS < 2]
   assert np.all(np.abs(large - 300 * 34 / 338) < 5 * 5.2)
 

@@ -26,7 +26,7 @@ DATASET = dataset_of(SIZE)
 
 
 class Source:
-  """Examples one at a time, and how often each was asked for."""
+  """Returns examples one at a time, and counts how often each is read."""
 
   def __init__(self, dataset=DATASET):
     self.dataset = dataset
@@ -54,7 +54,7 @@ def device():
 
 @pytest.fixture(scope='module')
 def run(device):
-  """Takes all steps of a chunk as a training loop does."""
+  """Returns a function that takes a chunk's batches as a training loop does."""
 
   @jax.jit
   def steps(arrays, fed):
@@ -79,11 +79,11 @@ def test_every_example_is_seen_once_an_epoch_and_orders_differ(device):
   orders = device.chunk(0, 40 * EPOCH).reshape(40, EPOCH * BATCH)
   assert all(len(set(order.tolist())) == EPOCH * BATCH for order in orders)
   assert len({order.tobytes() for order in orders}) == 40
-  # Five are left out, others each time: Binomial(40, 48/53) sightings, mean
-  # 36.2, standard deviation 1.85.
+  # Each epoch leaves five others out: an example is seen Binomial(40, 48/53)
+  # times, mean 36.2, standard deviation 1.85.
   seen = np.bincount(orders.ravel(), minlength=SIZE)
   assert np.all(np.abs(seen - 40 * 48 / 53) < 5 * 1.85)
-  # No example has a place of its own.
+  # The first position of an epoch is not tied to an example.
   assert len(set(orders[:, 0].tolist())) > 20
 
 
@@ -116,7 +116,7 @@ def test_a_step_does_not_depend_on_how_chunks_are_cut(kind, device):
     for i, leaf in enumerate(whole):
       joined = np.concatenate([part[i] for part in parts])
       np.testing.assert_array_equal(joined, leaf)
-  for start in (17, 2):  # Forwards and back, out of turn.
+  for start in (17, 2):  # Chunks may be read out of order.
     for part, leaf in zip(
       jax.tree.leaves(feed.chunk(start, 2)), whole, strict=True
     ):
@@ -144,18 +144,18 @@ def test_the_next_chunk_is_read_while_this_one_trains():
   pytest.importorskip('grain')
   source = Source(dataset_of(80))
   feed = data.host_feed(source, BATCH, 0)
-  source.reads[0] = 0  # The first example was looked at for its shape.
+  source.reads[0] = 0  # The feed reads the first example for its shape.
   feed.chunk(0, 3)
   deadline = time.monotonic() + 30
   while sum(source.reads) < 6 * BATCH and time.monotonic() < deadline:
     time.sleep(0.01)
-  # Nobody asked for it, and no more than that is read.
+  # The next chunk is read before it is asked for, and nothing beyond it.
   time.sleep(0.05)
   assert sum(source.reads) == 6 * BATCH
   feed.chunk(3, 3)
   feed.chunk(6, 2)
   assert max(source.reads) == 1
-  # Somewhere else, it is read anew.
+  # A chunk that does not follow the last one is read again.
   feed.chunk(3, 3)
   assert max(source.reads) == 2
 
@@ -182,7 +182,7 @@ def test_a_bad_example_is_named_and_the_feed_goes_on(kind):
   steps = range(EPOCH, 3 * EPOCH)
   bad = next(i for i in steps if 11 in wanted[i] and 11 not in wanted[i - 1])
   for _ in range(2):
-    # Read in turn, so that the bad step is what was read ahead.
+    # The step before is read first, so that the bad step is read ahead.
     labels = feed.chunk(bad - 1, 1)[1]
     np.testing.assert_array_equal(labels[0], wanted[bad - 1])
     for _ in range(2):

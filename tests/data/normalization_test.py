@@ -1,4 +1,4 @@
-"""Statistics of channels and the normalisation that they are for."""
+"""Statistics of channels, and the normalisation of images by them."""
 
 import jax
 import numpy as np
@@ -40,7 +40,7 @@ def test_normalized_images_have_mean_0_and_deviation_1():
   np.testing.assert_allclose(found, wanted, atol=2e-6)
   np.testing.assert_allclose(found.mean(axis=(0, 1, 2)), 0, atol=1e-5)
   np.testing.assert_allclose(found.std(axis=(0, 1, 2)), 1, atol=1e-5)
-  # Blends come before it, in the same units.
+  # Blended images are floats in the same units, so they are normalised alike.
   as_float = data.normalize(images.astype(np.float32), *statistics, 1 / 255)
   np.testing.assert_allclose(as_float, found, atol=2e-6)
 

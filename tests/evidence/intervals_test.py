@@ -118,7 +118,7 @@ def test_same_seed_same_interval():
 
 
 def test_an_end_that_is_zero_but_for_rounding_is_zero():
-  """Differences of right guesses, in percent of 355, out of float32."""
+  """The samples are differences of accuracies, in percent, from float32."""
   more = [-2, -3, -5, -5, -3, 3, 0, -23, -1, 5, 1, 0, 2, -2, -6, -5]
   exact = np.array(more) / 3.55
   ratios = [(np.arange(320, 336) + np.array(k)) / 355 for k in (more, 0)]

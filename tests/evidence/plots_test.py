@@ -1,4 +1,4 @@
-"""What figures are made of."""
+"""Bands and colours that figures are made of."""
 
 import numpy as np
 import pytest

@@ -28,11 +28,11 @@ def test_oracle_takes_the_lowest_loss_on_a(outcomes):
     for draw in range(2):
       cell = outcomes.isel(seed=seed, draw=draw)
       search = cell['search'].values
-      place = np.unravel_index(np.nanargmin(search), search.shape)
+      index = np.unravel_index(np.nanargmin(search), search.shape)
       found = chosen.isel(seed=seed, draw=draw)
-      assert found['search'] == search[place]
-      assert found['holdout'] == cell['holdout'].values[place]
-      assert found['rate'] == cell['rate'][place[0]]
+      assert found['search'] == search[index]
+      assert found['holdout'] == cell['holdout'].values[index]
+      assert found['rate'] == cell['rate'][index[0]]
 
 
 def test_deployable_never_looks_at_its_own_seed(outcomes):
@@ -41,12 +41,12 @@ def test_deployable_never_looks_at_its_own_seed(outcomes):
   for seed in range(4):
     others = outcomes['holdout'].drop_isel(seed=seed).mean('draw')
     means = others.fillna(np.inf).mean('seed').values
-    place = np.unravel_index(np.argmin(means), means.shape)
+    index = np.unravel_index(np.argmin(means), means.shape)
     for draw in range(2):
       found = chosen.isel(seed=seed, draw=draw)
       assert (
         found['holdout']
-        == outcomes['holdout'].values[seed, place[0], draw, place[1]]
+        == outcomes['holdout'].values[seed, index[0], draw, index[1]]
       )
   changed = outcomes.copy(deep=True)
   changed['holdout'][0] += 100

@@ -1,4 +1,4 @@
-"""Numbers beside their targets."""
+"""Measured numbers compared with their targets."""
 
 import pytest
 

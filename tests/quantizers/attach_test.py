@@ -1,4 +1,4 @@
-"""The straight-through construction is the only overridden derivative."""
+"""Only `attach` replaces a gradient; it passes keys, states and progress on."""
 
 import ast
 import pathlib
@@ -15,7 +15,7 @@ OVERRIDES = {'custom_vjp', 'custom_jvp', 'custom_gradient', 'stop_gradient'}
 
 
 def overrides(source):
-  """Names of the derivative overrides that a source mentions."""
+  """Yields the names of the derivative overrides that a source mentions."""
   for node in ast.walk(ast.parse(source)):
     name = getattr(node, 'attr', getattr(node, 'id', None))
     if isinstance(node, ast.ImportFrom):
@@ -25,15 +25,15 @@ def overrides(source):
 
 
 def test_one_custom_vjp_changes_gradients():
-  """That of convolutions computes the same ones, faster."""
+  """The `custom_vjp` of convolutions computes the same gradients, faster."""
   root = pathlib.Path(bitjax.__file__).parent
-  places = {
+  overridden = {
     (str(path.relative_to(root)), name)
     for path in root.rglob('*.py')
     for name in overrides(path.read_text())
     if name != 'stop_gradient'
   }
-  assert places == {
+  assert overridden == {
     ('quantizers/_attach.py', 'custom_vjp'),
     ('nn/_convolution.py', 'custom_vjp'),
   }

@@ -18,7 +18,7 @@ def attach(estimator):
 
 
 def own_loss(x_q, other):
-  """One example's loss; its gradient by x_q is 2 (x_q . other) other."""
+  """Returns one example's loss; its gradient in x_q is 2 (x_q . other) other."""
   return jnp.sum(x_q * other) ** 2
 
 
@@ -36,8 +36,8 @@ def test_of_the_mean_loss_clips_the_mean_gradient():
   mean = np.mean([own_gradient(W, x) for x in np.float64(X)], axis=0)
   want = np.clip(mean, -LIMIT, LIMIT)
   np.testing.assert_allclose(jax.jit(jax.grad(loss))(W), want, rtol=1e-5)
-  assert np.sum(np.abs(mean) > LIMIT) > 1  # Something is clipped,
-  assert np.sum(np.abs(mean) < LIMIT) > 1  # and something is not.
+  assert np.sum(np.abs(mean) > LIMIT) > 1  # Some are clipped.
+  assert np.sum(np.abs(mean) < LIMIT) > 1  # Others are not.
 
 
 def test_per_example_on_activations_equals_a_loop():

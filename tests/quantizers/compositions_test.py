@@ -1,4 +1,4 @@
-"""Quantizers made of others equal their rules in NumPy."""
+"""Quantizers composed of other quantizers equal their rules in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def close(got, want, rtol=2e-6):
 
 
 class TestStandardized:
-  """Unbiased deviation; the gradient through mean and deviation, or not."""
+  """Weights are standardised; `detached` drops the statistics' gradients."""
 
   w = np.float64(X)
   hat = (w - w.mean(axis=0)) / w.std(axis=0, ddof=1)
@@ -69,7 +69,7 @@ class TestStandardized:
 
 
 class TestScaled:
-  """The scale times the codes; its own gradient only if it is not detached."""
+  """Codes are multiplied by a scale, which has a gradient unless detached."""
 
   @pytest.mark.parametrize('detached', [False, True])
   @pytest.mark.parametrize('coupling', ['column', 'tensor'])
@@ -89,7 +89,7 @@ class TestScaled:
 
 
 class TestDorefa:
-  """The authors' code, larq's, and the ports'."""
+  """Equals the authors' code, larq's, and the ports' (``'identity'``)."""
 
   @pytest.mark.parametrize('bits', [1, 2, 4])
   def test_activations(self, bits):

@@ -1,9 +1,9 @@
-"""What every estimator and every staircase must satisfy: one row each.
+"""Checks what every estimator and staircase must satisfy, from a row for each.
 
 A new estimator is one row of `ESTIMATORS`: how to make it, its rule rewritten in
-NumPy (float64), and the places where the rule has a kink. An annealed one names
-the values of progress to try; a smooth one its peak, since in the tail of an
-exponential only errors relative to the peak are small.
+NumPy (float64), and the points where the rule has a kink. The row of an annealed
+estimator lists the values of progress to test. That of a smooth one gives its peak:
+in the tail of an exponential, errors are small only relative to the peak.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Row:
   kinks_of_x: tuple[float, ...] = ()
   kinks_of_g: tuple[float, ...] = ()
   bad: tuple[dict[str, Any], ...] = ()
-  at: tuple[float, ...] = (1.0,)  # Values of progress.
+  at: tuple[float, ...] = (1.0,)  # Values of progress to test.
   static: dict[str, Any] = dataclasses.field(default_factory=dict)
   peak: float = 0.0
   elementwise: bool = True
@@ -132,7 +132,7 @@ def _dspike_rule(g, x, x_q, progress, temperature=1, half_width=1):
 
 
 def _magnitude_rule(g, x, x_q, progress, half_width=1):
-  # Of a vector each element is a unit; see estimators_test.py for kernels.
+  # Each element of a vector is a unit; estimators_test.py tests kernels.
   return np.where(np.abs(x) <= half_width, g * np.abs(x), 0)
 
 
@@ -156,7 +156,7 @@ def _ewgs_rule(g, x, x_q, progress, delta=1e-3, low=-1, high=1):
 
 
 def _soft_steps(x, low, high, levels):
-  """Distance to the nearest midpoint of an interval, in intervals."""
+  """Returns distances to the nearest midpoint, in widths, and what is inside."""
   width = (high - low) / (levels - 1)
   midpoints = low + width * (np.arange(round(levels) - 1) + 0.5)
   distances = np.abs(np.asarray(x)[..., None] - midpoints) / width
@@ -167,10 +167,10 @@ def _dsq_rule(
   g, x, x_q, p, alpha=0.2, alpha_end=None, low=-1, high=1, levels=2
 ):
   alpha = alpha ** (1 - p) * (alpha_end or alpha) ** p
-  place, inside = _soft_steps(x, low, high, levels)
+  distance, inside = _soft_steps(x, low, high, levels)
   width = (high - low) / (levels - 1)
   k, s = np.log(2 / alpha - 1) / width, 1 / (1 - alpha)
-  slope = 0.5 * s * k * width * (1 - np.tanh(k * width * place) ** 2)
+  slope = 0.5 * s * k * width * (1 - np.tanh(k * width * distance) ** 2)
   return np.where(inside, g * slope, 0)
 
 
@@ -178,9 +178,9 @@ def _dsq_window_rule(
   g, x, x_q, p, alpha=0.2, alpha_end=None, low=-1, high=1, levels=2
 ):
   alpha = alpha ** (1 - p) * (alpha_end or alpha) ** p
-  place, inside = _soft_steps(x, low, high, levels)
+  distance, inside = _soft_steps(x, low, high, levels)
   slope = 0.5 * np.log(2 / alpha - 1) / (1 - alpha)
-  return np.where(inside & (np.abs(2 * slope * place) <= 1), g * slope, 0)
+  return np.where(inside & (np.abs(2 * slope * distance) <= 1), g * slope, 0)
 
 
 NOT_POSITIVE = (0, -1.0, float('nan'), np.float32(-2), [[1.0], [-1.0]])
@@ -497,7 +497,7 @@ def around(kinks, dtype):
   kinks = np.asarray([k for k in kinks if k], dtype)
   sides = [np.nextafter(kinks, np.asarray(side, dtype)) for side in (-9, 9)]
   far = float(jnp.finfo(dtype).max)
-  near = 4 * float(jnp.finfo(dtype).tiny)  # XLA takes subnormals for zero.
+  near = 4 * float(jnp.finfo(dtype).tiny)  # XLA flushes subnormals to zero.
   plain = np.asarray([0.0, near, 0.0625, 0.75, 3.0, far, np.inf], dtype)
   return np.concatenate([kinks, *sides, plain, -plain, [np.nan]]).astype(dtype)
 
@@ -525,7 +525,7 @@ def vjp(quantize, x, g, progress=1.0):
 
 @jax.jit
 def vjps(quantize, inputs, progress):
-  """All in one program."""
+  """Applies `vjp` to every ``[x, g]`` of `inputs`, in one program."""
   return jax.tree.map(
     lambda pair: vjp(quantize, *pair, progress),
     inputs,
@@ -608,7 +608,7 @@ class TestShapesAndTypes:
 
   @every_estimator
   def test_cotangent_has_dtype_of_x(self, row):
-    """Whatever the dtypes of the staircase, hyperparameters and progress."""
+    """This holds for all dtypes of staircase, hyperparameters and progress."""
     for returned, dtype in itertools.product(DTYPES, DTYPES):
       x = jnp.zeros(3, dtype)
       cast = float if dtype == returned else np.float32
@@ -657,7 +657,7 @@ class TestShapesAndTypes:
 
 
 def _over_lanes(transform):
-  """Sweeps estimator and progress over three lanes; the middle is the row's."""
+  """Sweeps estimator and progress over three lanes; the middle one is as given."""
 
   def swept(x, quantize, progress, g):
     lanes = jax.tree.map(
@@ -671,7 +671,7 @@ def _over_lanes(transform):
 
 
 def _in_scan(transform):
-  """A step a scan: progress is a tracer of the loop, as in training."""
+  """Transforms within a scan, so that progress is a tracer, as in training."""
 
   def scanned(x, quantize, progress, g):
     def step(carry, progress):
@@ -695,7 +695,7 @@ def _through_scan(x, quantize, progress, g):
 
 
 def _closed_over(transform):
-  """The quantizer, with its tracers, is closed over by what is transformed."""
+  """Transforms a function that closes over the quantizer and its tracers."""
 
   @jax.jit
   def outer(x, quantize, progress, g):
@@ -726,7 +726,7 @@ GRADIENTS = {
 }
 
 
-# One program with everything in it, for each estimator.
+# Each estimator runs in one program that nests all these transformations.
 _CLOSURE = _closed_over(jax.checkpoint)
 WHOLE = _in_scan(_over_lanes(_CLOSURE))
 ELEMENTS = _in_scan(_over_lanes(jax.vmap(_CLOSURE, (0, None, None, 0))))
@@ -738,7 +738,7 @@ class TestTransformations:
   x = np.float32([0.0, -0.3, 0.5, 0.9, -1.4, 1.6, 2.5])
   g = np.float32([0.5, 0.1, -0.1, 2.0, 0.2, -0.3, 0.06])
 
-  @slow  # `test_every_nesting_equals_rule` has one estimator of each nesting.
+  @slow  # `test_every_nesting_equals_rule` tests one estimator in each nesting.
   @every_estimator
   def test_scan_of_lanes_of_elements_equals_rule(self, row):
     nested = ELEMENTS if row.elementwise else WHOLE
@@ -807,7 +807,7 @@ def _noisy_sign(amplitude, x, *, key):
 
 
 class TestStaircases:
-  """Staircases alone, and random ones."""
+  """Staircases without an estimator, and random staircases."""
 
   @every_dtype
   @every_staircase

@@ -1,4 +1,4 @@
-"""The tables of the documentation have everything that is exported."""
+"""The tables of the documentation list everything that is exported."""
 
 import inspect
 import pathlib
@@ -25,7 +25,7 @@ MADE = {
 
 
 def rows(text):
-  """Name to cells, of the tables that have the columns of the header."""
+  """Maps names to cells, from all tables with the columns of `HEADER`."""
   found = {}
   for table in re.findall(
     rf'\| \w+ \| {re.escape(HEADER)} \|\n((?:\|.*\n)*)', text
@@ -54,7 +54,7 @@ def test_annealed_is_said_of_what_anneals():
 
 @pytest.mark.parametrize('name', ROWS)
 def test_where_it_is_checked_is_there(name):
-  """A file that mentions it, or a row of the table with that name."""
+  """Each listed test file uses it; where none is listed, a table of rows does."""
   here = pathlib.Path(__file__).parent
   files = [f for f in ROWS[name][2].split(', ') if f.endswith('_test.py')]
   for file in files:

@@ -12,7 +12,7 @@ X = np.linspace(-4, 4, 64001, dtype=np.float32)
 
 @jax.jit
 def derivatives(estimators, x, progress):
-  """Gradients of the sum of x_q, all in one program."""
+  """Returns the gradient of the sum of x_q by each estimator, in one program."""
 
   def grad(estimator):
     quantize = quantizers.attach(quantizers.sign(), estimator)
@@ -105,7 +105,7 @@ def test_rbnn_of_activations_does_not_anneal_below_slope_one():
 
 
 class TestMagnitudeAware:
-  """Bi-Real Net's rule for kernels, and the code's."""
+  """Bi-Real Net's rule for kernels: the paper's, and that of its code."""
 
   w = np.random.default_rng(0).normal(0, 0.6, (3, 3, 4, 5)).astype(np.float32)
   g = np.random.default_rng(1).normal(size=w.shape).astype(np.float32)
@@ -201,7 +201,7 @@ class TestGradientScaling:
 
 
 class TestClipQuantile:
-  """The limit is a magnitude that occurs."""
+  """The limit is one of the gradient's own magnitudes, not an interpolation."""
 
   @staticmethod
   def clipped(g, quantile):

@@ -1,10 +1,11 @@
-"""What all quantizers have in common, whatever their kind: no rows needed.
+"""Checks what all quantizers have in common, whatever their kind.
 
-Everything that `bitjax.quantizers` exports is made a quantizer: an estimator by a
-sign, a staircase by a window, a scaling by a scaled sign. A new one joins by its
-name; `ARGUMENTS` has those without a default, and options that are other rules.
-That each equals its formula is asked elsewhere; here, that it is the same function
-under every transformation, on any shape and placement, and refuses bad input.
+Everything that `bitjax.quantizers` exports is made a quantizer: an estimator is
+attached to a sign, a window to a staircase, and a scaling multiplies a sign. A new
+export is tested without a row of its own; `ARGUMENTS` lists arguments that have no
+default, and options that select another rule. Other files compare each quantizer with
+its formula. These tests check that it is the same function under every
+transformation, shape and sharding, and that it refuses bad input.
 """
 
 import functools
@@ -83,7 +84,7 @@ PLUMBING = {'at_progress', 'attach', 'bind', 'staircase'}
 
 
 def factories():
-  """Name to factory and kind, of all that is exported."""
+  """Maps the name of every exported factory to the factory and its kind."""
   found = {}
   for name in set(quantizers.__all__) - PLUMBING:
     make = getattr(quantizers, name)
@@ -96,13 +97,13 @@ def factories():
 
 FACTORIES = factories()
 SUBJECTS = {
-  f'{name} {place}'.removesuffix(' 0'): AS_QUANTIZER[kind](make(**given))
+  f'{name} {index}'.removesuffix(' 0'): AS_QUANTIZER[kind](make(**given))
   for name, (make, kind) in FACTORIES.items()
-  for place, given in enumerate(ARGUMENTS.get(name, [{}]))
+  for index, given in enumerate(ARGUMENTS.get(name, [{}]))
 }
-# One rule of each factory, where a program with all would take long to compile.
+# One rule of each factory: a program with all of them would compile for long.
 FIRST = {name: made for name, made in SUBJECTS.items() if name in FACTORIES}
-# Those of channels have none in an array without axes.
+# These need an axis, of channels or of weights: they refuse scalars.
 NO_SCALARS = {
   'lsq 1',
   'residual_sign 1',
@@ -125,7 +126,7 @@ G = RNG.normal(size=(8, 4)).astype(np.float32)
 
 
 def bound(subject, x, key):
-  """``(qparams, x, progress) -> y`` and qparams, all else filled in."""
+  """Returns ``(qparams, x, progress) -> y`` and qparams; fills key and state in."""
   if isinstance(subject, quantizers.Quantizer):
     return subject.apply, subject.init(None, x)
   given = {
@@ -144,8 +145,8 @@ def pull_back(subject, x, g, key, progress):
 
 
 def for_all(function, subjects, *args):
-  """Of all subjects in one program, each with a key of its own."""
-  # Compiles faster than threefry.
+  """Calls `function` for all subjects, each with a key of its own."""
+  # Programs with rbg keys compile faster than with threefry keys.
   keys = jax.random.split(jax.random.key(7, impl='rbg'), len(subjects))
   return {
     name: function(subject, *args, key)
@@ -166,12 +167,12 @@ def close(got, want, name, rtol=1e-5):
 
 
 class TestTransformations:
-  """The same function however it is run."""
+  """Quantizers are the same functions however they are run."""
 
   def test_sweeps_nested_in_everything_equal_a_loop(self):
-    """Every leaf, in scan(vmap(grad(checkpoint(jit)))).
+    """Sweeps every leaf in scan(vmap(grad(checkpoint(jit)))).
 
-    Estimators have such a test in the contract.
+    `contract_test.py` has such a test of estimators.
     """
     subjects = {
       name: subject
@@ -209,7 +210,7 @@ class TestTransformations:
       gs = jnp.stack([f * G for f in factors])
       return jax.lax.scan(step, (lanes, gs), progresses)[1]
 
-    # Every turn of the scan draws alike.
+    # Every step of the scan uses the same key, as the loop below does.
     with jax.debug_key_reuse(False):
       got = jax.jit(lambda subjects: for_all(swept, subjects))(subjects)
     for p, progress in enumerate(progresses):
@@ -221,15 +222,15 @@ class TestTransformations:
 
 
 def compare_sharded():
-  """Called by `device_checks`: four devices hold both axes of ``x``."""
+  """Compares with ``x`` sharded over four devices; `device_checks` calls it."""
   auto = 2 * (jax.sharding.AxisType.Auto,)
   mesh = jax.make_mesh((2, 2), ('examples', 'units'), axis_types=auto)
-  place = jax.NamedSharding(mesh, jax.P('examples', 'units'))
+  sharding = jax.NamedSharding(mesh, jax.P('examples', 'units'))
   want = pull_backs(FIRST, X, G, 0.5)
-  got = pull_backs(FIRST, *jax.device_put((X, G), place), 0.5)
+  got = pull_backs(FIRST, *jax.device_put((X, G), sharding), 0.5)
   for name, (y, *_) in got.items():
     close(got[name], want[name], name)
-    assert y.sharding.is_equivalent_to(place, 2), (name, y.sharding)
+    assert y.sharding.is_equivalent_to(sharding, 2), (name, y.sharding)
 
 
 class TestShapes:
@@ -330,8 +331,8 @@ def parameters(function):
 
 BAD = [np.inf, -np.inf, np.nan]
 INF = np.inf
-# What becomes of each of [inf, -inf, nan] beside [1, -2]: these are not
-# elementwise, or are without a formula in the other tables.
+# Outputs for each of [inf, -inf, nan], and those for [1, -2] in the same array or
+# None. These quantizers are not elementwise, or no other table has their formula.
 NOT_FINITE = {
   'heaviside': ([1, 0, 0], None),
   'sign': ([1, -1, -1], None),
@@ -358,7 +359,7 @@ NOT_FINITE = {
 
 @pytest.mark.parametrize('name', [n for n, v in NOT_FINITE.items() if v[0]])
 def test_infinite_and_nan_become_what_is_documented(name):
-  others, beside = np.float32([1, -2]), NOT_FINITE[name][1]
+  others, others_q = np.float32([1, -2]), NOT_FINITE[name][1]
   subject, key = SUBJECTS[name], jax.random.key(0)
   for bad, want in zip(BAD, NOT_FINITE[name][0], strict=True):
     x = np.float32([bad, *others])[:, None]
@@ -370,15 +371,15 @@ def test_infinite_and_nan_become_what_is_documented(name):
       y = apply(qparams, x)
     y = np.asarray(y)[:, 0]
     np.testing.assert_array_equal(y[0], np.float32(want), f'{bad} to {y}')
-    if beside is not None:
-      beside_bad = np.full(2, np.nan) if np.isnan(want) else beside
+    if others_q is not None:
+      expected = np.full(2, np.nan) if np.isnan(want) else others_q
       if name in ('dorefa_activations', 'pact', 'rprelu'):
-        beside_bad = beside
-      np.testing.assert_array_equal(y[1:], np.float32(beside_bad))
+        expected = others_q
+      np.testing.assert_array_equal(y[1:], np.float32(expected))
 
 
 def test_low_precision_is_that_of_the_dtype():
-  """Values and gradients of the wide computation, rounded."""
+  """Values and gradients are those of float32, but for the dtype's rounding."""
   linear = {
     name: subject
     for name, subject in SUBJECTS.items()

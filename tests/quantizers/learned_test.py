@@ -1,6 +1,6 @@
-"""What every learned quantizer must satisfy: one row each.
+"""Checks what every learned quantizer must satisfy, from a row for each.
 
-A new one is one row of `LEARNED`: how to make it, its parameters, the rule in NumPy
+A new quantizer is one row of `LEARNED`: how to make it, its parameters, the rule in NumPy
 (float64) for each element's value and its derivatives, and the rule's kinks.
 """
 
@@ -151,7 +151,7 @@ def halves(low, high, step):
   return tuple(step * k / 2 for k in range(2 * low - 1, 2 * high + 2))
 
 
-CLOSE = 2.0**-20  # The rule subtracts: floats nearer than this are one.
+CLOSE = 2.0**-20  # After a subtraction, nearer floats may be equal.
 LEARNED = (
   Row(
     'lsq',
@@ -286,7 +286,7 @@ every_row = pytest.mark.parametrize('row', LEARNED, ids=lambda row: row.name)
 
 @functools.cache
 def pull_backs(dtype):
-  """Of each row: y, and the cotangents of x and qparams for each element."""
+  """Returns each row's y, and cotangents of qparams and x for each element."""
 
   def run(rows):
     results = []
@@ -418,7 +418,7 @@ def normal(*shape):
 
 
 class TestInit:
-  """Where the parameters begin."""
+  """Initial values of the parameters."""
 
   def test_lsq(self):
     x = normal(40, 3)
@@ -461,7 +461,7 @@ class TestInit:
 
 
 class TestBehaviour:
-  """What is said of single quantizers."""
+  """Properties that single quantizers are documented to have."""
 
   def test_nan_stays_nan_or_is_minus_one(self):
     x = np.float32([np.nan, 0.5])
@@ -477,7 +477,7 @@ class TestBehaviour:
     assert rsign.apply({'threshold': jnp.zeros(2)}, x)[0] == -1
 
   def test_clipped_codes_shrink_the_gradient_of_the_step(self):
-    """On inputs beyond the range; the value is the same."""
+    """The rules differ just beyond the range; the values are the same."""
     x = np.float32(4) * normal(4096)
     quantizer, codes = (quantizers.lsq(2, clip_codes=c) for c in (False, True))
 
@@ -505,7 +505,7 @@ class TestBehaviour:
 
   @pytest.mark.parametrize('bits', [1, 2, 3])
   def test_dsq_gradient_mass_is_the_range(self, bits):
-    """Each interval's integrates to its width, for every alpha."""
+    """Each interval's gradient integrates to its width, for every alpha."""
     quantizer = quantizers.learned_dsq(bits)
     x = np.linspace(-1, 2, 24 * 400 + 1, dtype=np.float32)[1::2]
 
@@ -533,7 +533,7 @@ class TestBehaviour:
     assert np.abs(middle - gradient(scheduled, 1.0)).max() > 0.1
 
   def test_learned_thresholds_fit_shifted_data(self):
-    """A threshold that learns finds the place where labels change."""
+    """A learned threshold approaches the value at which labels change."""
     quantizer = quantizers.rsign(quantizers.window(1.0))
     x = normal(256, 1)
     labels = np.where(x >= 0.4, 1.0, -1.0)

@@ -1,4 +1,4 @@
-"""Annealed staircases: between the identity and the staircase, then the latter."""
+"""Annealed staircases: relaxed before the end of progress, exact at its end."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ from bitjax import quantizers
 DTYPES = ('float32', 'float16', 'bfloat16')
 PROGRESS = (0.0, 0.3, 0.9, 1.0)
 X = np.array([0.0, -0.0, 0.3, -0.3, 0.5, -0.5, 1.0, -1.0, 1.5, -2.5, 4e4, -4e4])
-# 2 x may exceed float16.
+# In float32, as 2 x may exceed the range of float16.
 TO_HALVES = jax.tree_util.Partial(
   lambda x: (jnp.round(2 * x.astype('float32')) / 2).astype(x.dtype)
 )
 
 
 def nearest(x, levels):
-  """Upper level at a tie."""
+  """Returns the nearest level of each x; at a tie, the upper one."""
   levels = np.asarray(levels, np.float64)
   distances = np.abs(np.subtract.outer(x, levels[::-1]))
   return levels[::-1][np.argmin(distances, axis=-1)]
@@ -181,7 +181,7 @@ class TestForward:
 
 
 class TestAttach:
-  """Progress reaches the staircase, as a leaf, beside any key."""
+  """Progress reaches the staircase as a leaf, with a key if it draws."""
 
   def test_under_vmap_scan_grad_and_checkpoint(self):
     x = np.linspace(-2, 2, 9, dtype=np.float32)

@@ -27,7 +27,7 @@ def test_gradient_equals_finite_differences(coupling, detached):
   weights = np.random.default_rng(1).normal(size=KERNEL.shape)
 
   def function(kernel):
-    """(scale(w) * w) . weights: moves through the scale and beside it."""
+    """(scale(w) * w) . weights: w acts through the scale and directly."""
     scaling = quantizers.mean_abs(coupling, detached=detached)
     return jnp.sum(scaling(kernel) * kernel * weights)
 
@@ -38,10 +38,10 @@ def test_gradient_equals_finite_differences(coupling, detached):
 
   step = 1e-6
   want = np.empty_like(KERNEL)
-  for place in np.ndindex(KERNEL.shape):
+  for index in np.ndindex(KERNEL.shape):
     move = np.zeros_like(KERNEL)
-    move[place] = step
-    want[place] = (value(KERNEL + move) - value(KERNEL - move)) / (2 * step)
+    move[index] = step
+    want[index] = (value(KERNEL + move) - value(KERNEL - move)) / (2 * step)
   with jax.numpy_rank_promotion('allow'), jax.enable_x64(True):
     got = jax.grad(function)(jnp.asarray(KERNEL))
   np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-9)

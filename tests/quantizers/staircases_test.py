@@ -98,7 +98,7 @@ class TestResidualSign:
 
 
 class TestUniform:
-  """Grids, ties, channels."""
+  """Levels of the grid, rounding of ties, and steps for each channel."""
 
   @pytest.mark.parametrize(
     ('bits', 'signed', 'narrow', 'codes'),
@@ -144,7 +144,7 @@ class TestUniform:
 
 
 class TestHysteresis:
-  """Values change late, and only by what is remembered."""
+  """Outputs change late, as they depend on the state that is remembered."""
 
   def test_sign(self):
     staircase = quantizers.hysteretic_sign(0.5)
@@ -240,10 +240,10 @@ class TestLevels:
     for unit in range(3):
       levels = np.unique(x_q[:, unit])
       assert len(levels) == staircase.num_levels
-      place = np.searchsorted(levels, x_q[:, unit])
-      want = levels[np.minimum(place + 1, len(levels) - 1)]
+      position = np.searchsorted(levels, x_q[:, unit])
+      want = levels[np.minimum(position + 1, len(levels) - 1)]
       np.testing.assert_array_equal(up[:, unit], want)
-      want = levels[np.maximum(place - 1, 0)]
+      want = levels[np.maximum(position - 1, 0)]
       np.testing.assert_array_equal(down[:, unit], want)
 
   def test_moves_and_gains_of_every_kind(self):

@@ -13,7 +13,7 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 @jax.jit
 def drawn(staircase, inputs, seed):
-  """[DRAWS, *x.shape] of independent draws of each x, in one program."""
+  """Returns [DRAWS, *x.shape] independent draws of each x, in one program."""
   keys = jax.random.split(jax.random.key(seed), (len(inputs), DRAWS))
   return {
     name: jax.vmap(lambda key, x=x: staircase(x, key=key))(some)

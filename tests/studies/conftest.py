@@ -1,4 +1,4 @@
-"""What tests of studies share."""
+"""Fixtures that the tests of studies share."""
 
 import pytest
 

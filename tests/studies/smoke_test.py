@@ -19,7 +19,7 @@ FILES = {
 }  # fmt: skip
 
 
-PROCESS = 'estimator_gallery'  # Which runs as a process of its own.
+PROCESS = 'estimator_gallery'  # The study that runs as a process of its own.
 
 
 @pytest.mark.parametrize('name', sorted({*studies.NAMES} - {PROCESS}))
@@ -52,7 +52,7 @@ def test_as_a_process(tmp_path, capsys):
 
 
 def contents(out):
-  """All that a finished run has to hold: its numbers and verdicts."""
+  """Checks the files of a finished run; returns its numbers and verdicts."""
   assert {path.name for path in out.iterdir()} >= FILES
   verdicts = json.loads((out / 'verdicts.json').read_text())
   assert verdicts and all(entry['claim'] for entry in verdicts)
@@ -60,7 +60,7 @@ def contents(out):
 
 
 def test_a_binary_is_the_same_command(capsys):
-  """In a clone, ``python -m experiments.STUDY``."""
+  """In a clone, ``python -m experiments.STUDY`` starts a study."""
   for name in studies.NAMES:
     path = ROOT / 'experiments' / f'{name}.py'
     with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +77,7 @@ def test_help_is_a_manual_page(name, capsys):
   assert study.name == name
   assert cli.launch(study, ['--help'], program=f'bitjax {name}') == 0
   page = capsys.readouterr().out
-  words = ' '.join(page.split())  # However the lines are broken.
+  words = ' '.join(page.split())  # Without line breaks.
   assert words.startswith(f'{name} {studies.question(name)}')
   assert f'  bitjax {name} [--preset=NAME]' in page
   assert '--preset' in page and 'smoke' in page

@@ -13,7 +13,7 @@ KINDS, RATES, SEEDS = ('a', 'b'), (0.5, 1.0), (3, 4, 5)
 
 
 class Program:
-  """Squares of numbers, and a record of what it was asked for."""
+  """Multiplies the numbers of lanes, and records how it was called."""
 
   def __init__(self, fail_at=None):
     self.calls, self.fail_at = [], fail_at
@@ -90,7 +90,8 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
   with pytest.raises(KeyboardInterrupt):
     call(sweeps.Sweep(tmp_path), Program(fail_at=4), chunk=2)
   program = Program()
-  found = call(sweeps.Sweep(tmp_path), program, chunk=1)  # As it began.
+  # The interrupted sweep goes on with chunks of 2.
+  found = call(sweeps.Sweep(tmp_path), program, chunk=1)
   xarray.testing.assert_equal(found, wanted())
   assert len(program.calls) == 2
   assert [kind for kind, *_ in program.calls] == ['b', 'b']
@@ -102,7 +103,7 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
 
 
 def test_a_block_keeps_its_folder(tmp_path):
-  """What it left there is there when it goes on."""
+  """Files that an interrupted block wrote are there when it goes on."""
 
   def stubborn(folder, report, mesh, kind, rate, seed):
     path = folder / 'half'

@@ -1,4 +1,4 @@
-"""Jobs of several processes, to the bit, and what does not form one."""
+"""Jobs of several processes equal one process bitwise; bad ones are refused."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def start(arguments, cwd, devices):
-  """Starts Python with as many virtual devices."""
+  """Starts Python with `devices` virtual devices."""
   flags = os.environ.get('XLA_FLAGS', '')
   flags += f' --xla_force_host_platform_device_count={devices}'
   return subprocess.Popen(

@@ -76,7 +76,7 @@ def test_the_cpu_has_the_devices_of_a_mesh(spec, flags, devices):
   ],
 )
 def test_batches_that_cannot_be_split(batched, message):
-  # As many devices as this machine may not have.
+  # A stand-in, as this machine may have fewer devices.
   mesh = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
   with pytest.raises(ValueError, match=message):
     compute.place('s', {'data': np.ones(3)}, batched, mesh)

@@ -1,4 +1,4 @@
-"""How far a sweep is, as people see it."""
+"""Lines and bars that tell people how far a sweep is."""
 
 import io
 

@@ -146,9 +146,9 @@ def test_every_corrupted_byte_is_noticed(tmp_path):
   store = chunks.Store(tmp_path, made, chunks.digest({}))
   store.refresh()
   np.testing.assert_array_equal(store.load(made.blocks[0])['a'], [0, 2])
-  for place in range(0, len(whole), 3):
+  for position in range(0, len(whole), 3):
     content = bytearray(whole)
-    content[place] ^= 0x55
+    content[position] ^= 0x55
     path.write_bytes(bytes(content))
     with pytest.raises(chunks.Damaged, match='its checksum differs'):
       store.load(made.blocks[0])

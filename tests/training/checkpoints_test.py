@@ -1,4 +1,4 @@
-"""What is kept of a training, and what a model is called."""
+"""Which checkpoints are kept and loaded, and how models are described."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from bitjax.training import _checkpoints
 
 
 def saved(tiny, task, folder, accuracies):
-  """One checkpoint for each accuracy, told apart by a weight."""
+  """Saves a checkpoint for each accuracy; a bias holds the number of its step."""
   state = tiny.start(task, 0)
   keeper = _checkpoints.Checkpoints(folder)
   try:
@@ -141,7 +141,7 @@ def test_descriptions_tell_quantizers_apart(tiny):
   ]
   for text in found:
     assert '0x' not in text and len(text) < 1000
-  # The same quantizer twice is the same text twice.
+  # Only equal quantizers may have the same description.
   same = {}
   for quantizer, text in zip(made, found, strict=True):
     same.setdefault(text, []).append(quantizer)

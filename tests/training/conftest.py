@@ -1,4 +1,4 @@
-"""The tiny training of these tests, in this process."""
+"""Fixtures with a tiny training, which tests share to compile it once."""
 
 import importlib.util
 import pathlib
@@ -15,14 +15,14 @@ def tiny():
   path = pathlib.Path(__file__).parent / 'tiny.py'
   spec = importlib.util.spec_from_file_location('tiny', path)
   module = importlib.util.module_from_spec(spec)
-  sys.modules['tiny'] = module  # Dataclasses look themselves up.
+  sys.modules['tiny'] = module  # Dataclasses look their module up.
   spec.loader.exec_module(module)
   return module
 
 
 @pytest.fixture(scope='session')
 def task(tiny):
-  """One task for all that need no special one: it is compiled once."""
+  """Returns the task of all tests that need no special one: it compiles once."""
   return tiny.task()
 
 
@@ -36,7 +36,7 @@ def whole(tiny, task, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def same():
-  """Whether two trees are equal, bit for bit."""
+  """Returns a function that tells whether two trees are equal, bit for bit."""
 
   def equal(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)

@@ -1,4 +1,4 @@
-"""Every example once, with the quantizers that are deployed."""
+"""Evaluation counts each example once, with the quantizers that are deployed."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def scores(z, labels):
 
 
 def test_every_example_counts_once(tiny, task, whole):
-  """11 examples in batches of 8, of which the last is filled up."""
+  """There are 11 examples in batches of 8, of which the last is padded."""
   fitted, _ = whole
   part = tiny.dataset(11, 1)
   variables = training.variables_of(fitted.state)
@@ -45,7 +45,7 @@ def averaged(tiny):
 
 
 def test_moving_average(tiny, averaged, same):
-  """From the start on, in NumPy; what is evaluated is the average."""
+  """It equals NumPy's from the first update on, and evaluation uses it."""
   state = tiny.start(averaged, 3, average=True)
   part, feed = tiny.dataset(), data.device_feed(tiny.dataset(), tiny.BATCH, 3)
   run = _task.loop(averaged, feed.take, 1)
@@ -78,7 +78,7 @@ def test_moving_average(tiny, averaged, same):
 
 
 def test_progress_is_1_in_evaluation(tiny):
-  """Whatever the training's schedule says."""
+  """Evaluation does not use the training's schedule of progress."""
   from bitjax import quantizers
 
   soft = quantizers.attach(
@@ -122,7 +122,7 @@ def test_random_quantizers_are_evaluated_too(tiny):
 
 
 def test_statistics_of_layers(tiny, task, whole):
-  """Four groups of two images, one gradient each, in NumPy."""
+  """They equal NumPy's, from the gradients of four groups of two images."""
   fitted, _ = whole
   state = fitted.state
   part = tiny.dataset()

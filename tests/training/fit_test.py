@@ -1,4 +1,4 @@
-"""The loop, against an independent one in plain optax, and against itself."""
+"""The training loop against a loop in plain optax, and against itself."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from bitjax import training
 
 
 def loop(tiny, model, seed):
-  """What `fit` should do, step by step; one row for each step."""
+  """Trains as `fit` should, step by step; also returns a row for each step."""
   part = tiny.dataset()
   feed = data.device_feed(part, tiny.BATCH, seed)
   init_key, _ = jax.random.split(jax.random.key(seed))
@@ -46,14 +46,14 @@ def loop(tiny, model, seed):
 
   opt_state, rows = tx.init(params), []
   for t in range(tiny.STEPS):
-    places = feed.chunk(t, 1)[0]
+    indices = feed.chunk(t, 1)[0]
     before = params
     params, moving, opt_state, value, right = step(
       params,
       moving,
       opt_state,
-      tiny.prepare(jnp.asarray(part.images[places])),
-      jnp.asarray(part.labels[places]),
+      tiny.prepare(jnp.asarray(part.images[indices])),
+      jnp.asarray(part.labels[indices]),
       t / (tiny.STEPS - 1),
     )
     flips = {
@@ -97,7 +97,9 @@ def test_against_an_independent_loop(tiny, whole):
   np.testing.assert_allclose(
     history['progress'][:, 0], np.array([4, 9, 12]) / 12, rtol=1e-6
   )
-  totals = jax.tree.leaves(fitted.state.totals)  # Reported, and reset.
+  totals = jax.tree.leaves(
+    fitted.state.totals
+  )  # They are reset after a report.
   assert all(not np.any(leaf) for leaf in totals)
 
 
@@ -148,11 +150,11 @@ def test_seeds_side_by_side_are_as_if_alone(tiny, task, whole):
     whole_rate.state.params,
     start.params,
   )
-  for place, one in ((0, half), (1, alone)):
+  for lane, one in ((0, half), (1, alone)):
     for name in ('params', 'collections'):
       jax.tree.map(
-        lambda a, b, place=place: np.testing.assert_allclose(
-          a[place], b[0], rtol=1e-5, atol=1e-5
+        lambda a, b, lane=lane: np.testing.assert_allclose(
+          a[lane], b[0], rtol=1e-5, atol=1e-5
         ),
         getattr(several.state, name),
         getattr(one.state, name),
@@ -161,5 +163,5 @@ def test_seeds_side_by_side_are_as_if_alone(tiny, task, whole):
     for name, values in several.history.items():
       if name != 'step':
         np.testing.assert_allclose(
-          values[:, place], one.history[name][:, 0], rtol=1e-3, atol=1e-5
+          values[:, lane], one.history[name][:, 0], rtol=1e-3, atol=1e-5
         )

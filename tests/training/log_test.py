@@ -1,4 +1,4 @@
-"""The rows of a training, in memory and in files."""
+"""The log of a training: its rows in memory and in files."""
 
 import csv
 import json

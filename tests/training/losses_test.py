@@ -99,7 +99,7 @@ def parts(tiny):
 
 @pytest.fixture(scope='module')
 def taught_by(tiny, parts):
-  """(weight, what the teacher knows) -> loss and gradient of the student."""
+  """Returns (weight, teacher's variables) -> the student's loss and gradient."""
   model, variables, images, labels = parts
 
   @jax.jit
@@ -117,7 +117,7 @@ def taught_by(tiny, parts):
 
 
 class TestTeacher:
-  """A teacher whose network the student already is."""
+  """The student begins as the network of its teacher."""
 
   @staticmethod
   def gradient(taught_by, weight, taught):

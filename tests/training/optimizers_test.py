@@ -28,7 +28,7 @@ GRADIENTS = [
 
 
 def moved(tx, gradients=GRADIENTS):
-  """The parameters after updates by these gradients, and the state."""
+  """Returns the parameters after updates by these gradients, and the state."""
   params = jax.tree.map(jnp.asarray, PARAMS)
   state = tx.init(params)
   for gradient in gradients:
@@ -63,7 +63,7 @@ def leaves(tree):
 
 
 def wanted(name, decay=DECAY, multiples=None, decayed='/kernel'):
-  """What `rule` makes of each leaf; decay acts on paths that end like this."""
+  """Applies `rule` to each leaf; decay acts on paths that end with `decayed`."""
   gradients = [leaves(gradient) for gradient in GRADIENTS]
   return {
     path: rule(
@@ -238,7 +238,7 @@ def test_bad_input(options, message):
     ({'frozen': ('Dense_0', 'Conv_7')}, 'Conv_7'),
     ({'name': 'bop', 'binary': ('Block_', 'Conv_7')}, 'Conv_7'),
     ({'clip_latent': 1.0, 'binary': ('Conv_7',)}, 'Conv_7'),
-    # No kernel lies there.
+    # This expression matches a leaf, but no kernel.
     ({'clip_latent': 1.0, 'binary': ('BatchNorm',)}, 'BatchNorm'),
   ],
 )

@@ -1,4 +1,4 @@
-"""Other quantizers in the middle of a training, and pretrained starts."""
+"""Switches of quantizers during a training, and pretrained starts."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def named(tree):
 
 @pytest.fixture(scope='module')
 def phases(tiny):
-  """Activations first, then weights, with a learned quantizer."""
+  """Quantizes activations first, then also weights, by a learned quantizer."""
   tx = training.optimizer('adam', 0.02, quantizer_rate=0.5)
   models = (
     tiny.Net(weights=None),
@@ -89,7 +89,7 @@ def test_learned_quantizers_begin_from_the_weights(around):
 
 
 def test_a_switch_between_learned_quantizers(tiny, around):
-  """What is gone is dropped; nothing is taken for what it is not."""
+  """The old one's parameters are dropped; the new one's begin from the weights."""
   _, after, images = around
   other = tiny.Net(weights=quantizers.lsq(2), scaling='none')
   tx = training.optimizer('adam', 0.02)
@@ -107,7 +107,7 @@ def test_a_switch_between_learned_quantizers(tiny, around):
 
 
 def test_rows_cover_whole_periods(tiny, phases, staged):
-  """The totals of the period in which quantizers change are of all its steps."""
+  """A row averages all steps of its period, even if quantizers change in it."""
   rough, fine = staged[0].history, tiny.train(phases, period=2).history
   np.testing.assert_array_equal(rough['step'], [4, 8, 12, 13])
   np.testing.assert_array_equal(fine['step'], [2, 4, 6, 8, 10, 12, 13])
@@ -120,7 +120,7 @@ def test_rows_cover_whole_periods(tiny, phases, staged):
       )
 
 
-@pytest.mark.parametrize('chunks', [1, 2, 3])  # Before, at and after.
+@pytest.mark.parametrize('chunks', [1, 2, 3])  # 3 is at the switch.
 def test_resume(tiny, phases, staged, same, tmp_path, chunks):
   def stop():
     raise KeyboardInterrupt
@@ -136,7 +136,7 @@ def test_resume(tiny, phases, staged, same, tmp_path, chunks):
 
 
 def test_the_best_is_one_of_the_last_phase(tiny, phases, tmp_path, monkeypatch):
-  """However much better the first was."""
+  """Accuracies of earlier phases do not count."""
   save, seen = _checkpoints.Checkpoints.save, {}
 
   def spy(self, state, description, accuracy=None):
@@ -168,7 +168,7 @@ def test_ends_that_do_not_grow(tiny, task, ends):
 
 @pytest.fixture(scope='module')
 def full(tiny):
-  """A full-precision network's variables, and images."""
+  """Returns the variables of a full-precision network, and images."""
   model = tiny.Net(weights=None, inputs=None)
   images = tiny.prepare(jnp.asarray(tiny.dataset().images[:4]))
   variables = jax.jit(model.init)(jax.random.key(5), images)
@@ -176,7 +176,7 @@ def full(tiny):
 
 
 class TestPretrained:
-  """Full precision to quantized."""
+  """Trainings of quantized networks that begin with full-precision weights."""
 
   def test_latent_weights_are_the_checkpoints(self, tiny, full):
     variables, images = full

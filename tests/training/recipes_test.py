@@ -1,4 +1,4 @@
-"""From a recipe to labelled numbers."""
+"""Recipes: their phases, their outcomes, and what they refuse."""
 
 import dataclasses
 import types
@@ -42,7 +42,7 @@ def test_phases(tiny):
   assert [phase.until for phase in made] == [2, 10]
   first, last = (phase.task for phase in made)
   assert first.model.weights is None and last.model == tiny.Net()
-  for task in (first, last):  # Both count all updates.
+  for task in (first, last):  # Both schedules cover all updates.
     assert (task.smoothing, task.average, task.num_classes) == (0.1, 0.9, 3)
     np.testing.assert_allclose(
       task.progress(jnp.arange(10)),
@@ -198,7 +198,7 @@ def test_shares_without_an_update(tiny):
 
 
 class TestOutcome:
-  """Shapes agree with labels; numbers with a second look."""
+  """Shapes agree with the labels, and numbers with separate computations."""
 
   @pytest.fixture
   def parts(self, tiny):
@@ -229,20 +229,18 @@ class TestOutcome:
       images = phases[0].task.prepare(images)
       return jax.nn.log_softmax(tiny.Net().apply(variables, images))
 
-    for place in (0, 1):
+    for lane in (0, 1):
       variables = training.load_variables(
-        tmp_path / 'checkpoints', seed=place, average=True
+        tmp_path / 'checkpoints', seed=lane, average=True
       )
       for name, part in (('test', parts[2]), ('clean_train', parts[0])):
         z = np.asarray(forward(variables, jnp.asarray(part.images)))
         right = np.mean(z.argmax(-1) == part.labels)
         np.testing.assert_allclose(
-          found[f'{name}_accuracy'][place], right, rtol=1e-5
+          found[f'{name}_accuracy'][lane], right, rtol=1e-5
         )
         loss = -np.mean(z[np.arange(len(part.labels)), part.labels])
-        np.testing.assert_allclose(
-          found[f'{name}_loss'][place], loss, rtol=1e-4
-        )
+        np.testing.assert_allclose(found[f'{name}_loss'][lane], loss, rtol=1e-4)
     rows = (tmp_path / 'history.csv').read_text().splitlines()
     header = rows[0].split(',')
     assert len(rows) == 1 + 2 * 2
@@ -298,10 +296,10 @@ class TestOutcome:
 
 
 class TestLimits:
-  """What a training can and cannot."""
+  """Extremes: labels learned by heart, and losses that are not numbers."""
 
   def test_16_samples_are_learned_by_heart(self, tiny):
-    """With 1-bit weights and activations, labels that mean nothing."""
+    """A network of 1-bit weights and activations can memorise random labels."""
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 3, 16).astype(np.int32)
     images = draw.integers(0, 256, (16, 4, 4, 1)).astype(np.uint8)
@@ -320,7 +318,7 @@ class TestLimits:
     assert found.history['train_loss'][-1] < found.history['train_loss'][0]
 
   def test_what_is_not_a_number_shows(self, tiny):
-    model = tiny.Net(inputs=None, norm=False)  # The sign of NaN is +1.
+    model = tiny.Net(inputs=None, norm=False)  # A sign would hide NaN.
     part = tiny.dataset()
     task = dataclasses.replace(
       tiny.task(model),
@@ -391,13 +389,13 @@ def test_bad_feeds(tiny, task):
 
 
 def test_batches_over_devices_that_do_not_fit(tiny, task):
-  """Checked before anything is put on them, so no devices are needed."""
+  """They are refused before a device is used, so the test needs no devices."""
   feed = data.device_feed(tiny.dataset(), tiny.BATCH, 0)
   devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 3})
   with pytest.raises(ValueError, match=r'divisible by the 3 devices .* got 4'):
     training.fit(training.Phase(task, 3), [feed], [0], mesh=devices)
   foreign = dataclasses.replace(task, model=linen.Dense(3))
-  cut = _task.loop.__wrapped__  # Its cache asks for meshes.
+  cut = _task.loop.__wrapped__  # Its cache cannot hash these.
   devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
   with pytest.raises(ValueError, match=r'field axis_name.*; Dense has none'):
     cut(foreign, feed.take, 1, devices)

@@ -30,7 +30,7 @@ def equal(same, fitted, folder, whole):
     assert (folder / name).read_text() == (kept / name).read_text()
 
 
-@pytest.mark.parametrize('chunks', [1, 4, 6])  # In an epoch each; of 8.
+@pytest.mark.parametrize('chunks', [1, 4, 6])  # Of 8 chunks.
 def test_interrupted(tiny, task, whole, same, tmp_path, chunks):
   report = tiny.Stop(chunks, stop)
   with pytest.raises(KeyboardInterrupt):
@@ -52,7 +52,7 @@ def test_stopped_again_and_again(tiny, task, whole, same, tmp_path):
 
 
 def test_killed(tiny, task, whole, same, tmp_path):
-  """By SIGKILL, in a process of its own, in the middle of an epoch."""
+  """Sends SIGKILL to a process of its own, in the middle of an epoch."""
   environment = os.environ | {
     'PYTHONPATH': str(HERE.parents[1]),
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
@@ -73,7 +73,7 @@ def test_killed(tiny, task, whole, same, tmp_path):
 def test_killed_while_a_checkpoint_is_written(
   tiny, task, whole, same, tmp_path
 ):
-  """What Orbax has not given its final name yet is removed."""
+  """A checkpoint to which Orbax has not given its final name is removed."""
   tiny.train(task, tmp_path, until=5)
   kept = tmp_path / 'checkpoints'
   half = kept / '7.orbax-checkpoint-tmp'
@@ -100,10 +100,10 @@ def test_killed_between_a_row_and_its_checkpoint(
     with pytest.raises(OSError, match='full'):
       tiny.train(task, tmp_path)
   text = (tmp_path / 'history.jsonl').read_text()
-  assert text.count('\n') == 2  # One of them is beyond the checkpoint.
+  assert text.count('\n') == 2  # The second is beyond the checkpoint.
   with pytest.raises(KeyboardInterrupt):
     tiny.train(task, tmp_path, report=tiny.Stop(0, stop))
-  assert (tmp_path / 'history.jsonl').read_text() == text  # Measured again.
+  assert (tmp_path / 'history.jsonl').read_text() == text  # Row 2 is as before.
   equal(same, tiny.train(task, tmp_path), tmp_path, whole)
 
 
@@ -119,11 +119,11 @@ def test_what_is_finished_is_not_trained_again(
 
 
 class TestOther:
-  """Another training is not mixed with what is there."""
+  """Another training is refused in the folder, which stays as it is."""
 
   @pytest.fixture(autouse=True)
   def kept(self, whole, tmp_path):
-    """Nothing is written."""
+    """Checks that a test writes nothing to the folder."""
     files = sorted(whole[1].rglob('*'))
     before = [(path, path.stat().st_mtime_ns) for path in files]
     yield
@@ -179,7 +179,7 @@ class TestOther:
 
 
 def test_states_are_whole(tiny, task, whole):
-  """A checkpoint has everything: the loaded state equals the state, bitwise."""
+  """A loaded state has the structure, types, shapes and keys of the saved one."""
   fitted, folder = whole
   keeper = _checkpoints.Checkpoints(folder / 'checkpoints')
   try:

@@ -51,7 +51,7 @@ def test_milestones():
 
 
 def test_milestones_of_short_trainings_that_coincide_count_each():
-  schedule = training.learning_rate('step', 1.0, 3)  # Both at the second.
+  schedule = training.learning_rate('step', 1.0, 3)  # Both are at step 2.
   np.testing.assert_allclose(schedule(2), 0.01, rtol=1e-6)
 
 
@@ -100,7 +100,7 @@ def test_progress(kind, num_steps):
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(found, wanted, atol=1e-6)
   assert found[-1] == 1 and (kind == 'hard' or found[0] == 0)
-  np.testing.assert_allclose(at(1), wanted[1], atol=1e-6)  # An int too.
+  np.testing.assert_allclose(at(1), wanted[1], atol=1e-6)  # A Python int.
 
 
 def test_bad_progress():

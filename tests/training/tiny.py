@@ -42,7 +42,7 @@ class Net(nn.Module):
   @nn.compact
   def __call__(self, images, *, train=False, progress=1.0):
     x = images.reshape(images.shape[0], -1)
-    # A bias would be undone by the normalisation: its gradient is rounding.
+    # No bias: the normalisation would undo it, its gradient would be rounding.
     x = networks.QuantDense(self.width, use_bias=False, name='Dense_0')(x)
     if self.norm:
       x = networks.BatchNorm(axis_name=self.axis_name, name='BatchNorm_0')(
@@ -60,7 +60,7 @@ class Net(nn.Module):
 
 @contextlib.contextmanager
 def as_in_tests():
-  """For fixtures of modules, so that their programs serve the tests as well."""
+  """Sets JAX as tests do, so that fixtures and tests share compiled programs."""
   jax.config.update('jax_disable_most_optimizations', True)
   with jax.numpy_rank_promotion('raise'), jax.debug_key_reuse(True):
     yield
@@ -83,7 +83,7 @@ def prepare(images):
 
 
 def task(model=None, tx=None, **options):
-  """A task; Adam by default."""
+  """Makes a task, with Adam by default."""
   if tx is None:
     tx = training.optimizer('adam', 0.02)
   options = {'progress': training.progress('linear', STEPS)} | options
@@ -143,10 +143,10 @@ def train(
 
 
 def start(what, seed, **options):
-  """The state that a training begins with."""
+  """Returns the state that a training begins with."""
   part = dataset()
-  places = data.device_feed(part, BATCH, seed).chunk(0, 1)[0]
-  images = prepare(jnp.asarray(part.images[places]))
+  indices = data.device_feed(part, BATCH, seed).chunk(0, 1)[0]
+  images = prepare(jnp.asarray(part.images[indices]))
   return training.create(what.model, what.tx, [seed], images, **options)
 
 

@@ -48,7 +48,7 @@ AXES = {
 
 
 class Table:
-  """All losses are 1 nat, but for what is put in; each seed has its own noise."""
+  """A table in which every loss is 1 nat until `put` sets it, with noise."""
 
   def __init__(self, **coords):
     coords = COORDS | coords
@@ -78,7 +78,7 @@ class Table:
     )
 
   def put(self, name, value, **labels):
-    """Sets cells; the noise is that of a seed in this call."""
+    """Sets cells to `value` times a noise that each call draws for each seed."""
     cells = self.results[name]
     noise = 1 + 0.001 * self.random.normal(size=SEEDS)
     noise = xarray.DataArray(noise, dims='seed')
@@ -97,8 +97,8 @@ def table():
 
 def test_the_bound_spends_the_whole_budget_against_the_best_rate(table):
   exact = {'signal': 'exact', 'ranking': 'gain'}
-  table.put('discrete_search', 0.1, **exact)  # Better on the way ...
-  table.put('discrete_search', 0.6, prefix=64, **exact)  # ... than at the end.
+  table.put('discrete_search', 0.1, **exact)  # Better on the way.
+  table.put('discrete_search', 0.6, prefix=64, **exact)  # Worse at the end.
   table.put('ste_search', 0.5, learning_rate=0.1, direction='gradient')
   found = judged(findings.bound, table, WHERE)['N3 bound']
   assert found.verdict == 'contradicted' and not found.primary

@@ -1,4 +1,4 @@
-"""The tiny layer: no arm beats its optimum, and the additive bound is one of sums."""
+"""The tiny layer: no arm beats its optimum; the additive bound is a best sum."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from bitjax.studies import discrete_optimum
 from bitjax.studies import toy
 from bitjax.studies.discrete_optimum import arms
 
-# As the smoke run, so that both share a program.
+# The configuration of the smoke run, so that both share a program.
 CONFIG = discrete_optimum.STUDY.config(
   **discrete_optimum.STUDY.presets['smoke']
 )
@@ -75,7 +75,7 @@ def test_additive_bound_is_the_best_sum(view, norm, radius):
     if share[chosen].sum() > 1:
       continue
     best = max(best, gains[chosen].sum())
-    # One more, as far as it can be paid.
+    # One more move, for the part of its cost that the budget still allows.
     for k in np.flatnonzero(~chosen & (share <= 1)):
       part = min((1 - share[chosen].sum()) / max(share[k], 1e-9), 1)
       most = max(most, gains[chosen].sum() + part * gains[k])

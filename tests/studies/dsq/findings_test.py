@@ -9,13 +9,14 @@ SEEDS = 6
 
 
 def compared(bits=(1, 2), rates=(0.3, 1.0), seeds=SEEDS, **points):
-  """Points of test accuracy above 0.5 by arm; of two rates the first is bad.
+  """Returns outcomes whose test accuracy is 0.5 plus the `points` of its arm.
 
-  Its validation loss is worse, but for seed 0, whose own says otherwise.
+  Of two rates, the first has the lower accuracy and the higher validation loss, but
+  the validation loss of seed 0 alone prefers it.
   """
   arms = list(findings.ARMS)
   shape = (len(bits), len(arms), len(rates), seeds)
-  # Of each arm and seed: no two arms have the same noise.
+  # Each arm and seed draws its own noise, so that no two arms are equal.
   noise = 1e-4 * np.random.default_rng(0).normal(size=shape)
   accuracy = 0.5 + noise
   for arm, value in points.items():
@@ -50,7 +51,7 @@ def test_rates_are_tuned_on_other_seeds():
   found = findings.tuned(compared())
   assert found.test_accuracy.dims == ('bits', 'arm', 'seed')
   np.testing.assert_allclose(found.test_accuracy, 0.5, atol=1e-3)
-  # With one seed there are no others.
+  # One seed has no others to be tuned on, and takes its own choice.
   alone = findings.tuned(compared(seeds=1))
   np.testing.assert_allclose(alone.test_accuracy, 0.3, atol=1e-3)
 

@@ -12,7 +12,7 @@ from bitjax.studies import toy
 from bitjax.studies.local_optima import arms
 
 SIZE = 40
-ESTIMATORS = ('normal', 'EDE')  # Of all tests, so that they share a program.
+ESTIMATORS = ('normal', 'EDE')  # All tests share one program.
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +38,7 @@ def compare(problems, estimators, learning_rates):
 
 
 def test_untrained_lane_is_the_plain_computation(problems):
-  # Practically 0: the network stays what it was.
+  # A learning rate of almost 0, so that the network stays as it was.
   results = compare(problems, ESTIMATORS, (1e-20,)).sel(estimator='normal')
   trial = problems.trial(jnp.asarray(2), problems.arrays)
   posed = toy.pose_problem(problems.model('binary'), trial, SIZE)

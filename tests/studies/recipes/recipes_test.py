@@ -27,7 +27,7 @@ def shapes(model):
 
 @pytest.mark.parametrize('network', ['resnet4', 'resnet18', 'vgg_small'])
 def test_binary_layers_are_those_with_quantizers(network):
-  """The expression for Bop and clipping finds them, all and no others."""
+  """The expression for Bop and clipping matches all of them and no others."""
   residual = {name for name in recipes.NETWORKS if name.startswith('resnet')}
   assert len({recipes.NETWORKS[name].binary for name in residual}) == 1
   model = recipes.build(
@@ -151,7 +151,7 @@ def test_stages():
 
 
 def test_batches_that_devices_cannot_share():
-  """Said before anything is written: nothing is recorded."""
+  """They are refused before anything is recorded or written."""
   devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
   sweep = sweeps.Sweep(mesh=devices)
   config = recipes.TrainConfig(dataset='digits', batch_size=15)

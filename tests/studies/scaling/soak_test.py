@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 def test_killed_at_any_moment_and_inside_of_writes(tmp_path):
   """The short form of ``python -m bitjax.studies.scaling.soak DIRECTORY 50``."""
   program = [sys.executable, '-m', 'bitjax.studies.scaling.soak', tmp_path, '8']
-  quickly = {  # A program is compiled once, not in every run.
+  quickly = {  # Runs share compiled programs.
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
     'JAX_ENABLE_COMPILATION_CACHE': '1',
     'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'programs'),

@@ -1,4 +1,4 @@
-"""Lists of choices: one trace a kind, one computation a value."""
+"""Lists of choices are traced once per kind and computed once per value."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def test_switch_is_the_function_of_each_choice():
   chosen = dispatch.switch(passed, listed)
   numbers = jnp.arange(len(listed))
   found = jax.jit(lambda: jax.lax.map(chosen, numbers))()
-  assert len(traces) == 2  # Windows, and the identity.
+  assert len(traces) == 2  # One for windows, one for the identity.
   np.testing.assert_array_equal(found, [passed(choice) for choice in listed])
   np.testing.assert_array_equal(chosen(2), passed(listed[2]))
 
@@ -35,9 +35,9 @@ def test_vectorised_is_the_function_of_each_choice():
     return {'x': x, 'passed': estimator(jnp.ones(3), x, x, 1.0)}
 
   found = dispatch.vectorised(passed, listed)
-  for place, choice in enumerate(listed):
+  for index, choice in enumerate(listed):
     for name, value in passed(choice).items():
-      np.testing.assert_array_equal(found[name][place], value)
+      np.testing.assert_array_equal(found[name][index], value)
 
 
 def test_distinct_choices_differ_in_structure_or_bits():

@@ -1,4 +1,4 @@
-"""Ways to spend a ball, against plain computations."""
+"""Searches within a ball around the kernel, against plain computations."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def pose(problems, layer, size=40, **estimators):
 
 
 def signal_of(view, name):
-  """What moves promise, in NumPy but for the gradient and the gains."""
+  """Returns the signal of each move; JAX computes only gradient and gains."""
   if name == 'exact':
     return np.asarray(scans.flip_gains(view).gains)
   signs = np.where(np.asarray(view.kernel) >= 0, 1, -1)
@@ -115,7 +115,7 @@ def test_rounds_that_do_not_look_at_the_loss(problems, signal):
     lambda: posed, budget, signal, 'even', 2, rankings=rankings
   )
   assert found['moves'].shape == (2,) and (found['moves'] > 2).all()
-  # Per squared cost even random moves are cheap ones; by cost alone, always.
+  # By 'cost', both rankings take the cheapest moves; by 'random', only the second.
   same = found['moves'][0] == found['moves'][1]
   assert same if signal == 'cost' else not same
   blind = dataclasses.replace(posed.search, labels=posed.holdout.labels)

@@ -1,4 +1,4 @@
-"""Trainings from the command line: what is refused, and one with everything."""
+"""Trainings from the command line: refused flags, and one with all options."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def launch(*flags):
 
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory):
-  """A folder of a full-precision resnet4, untrained."""
+  """Returns a folder with a checkpoint of an untrained, full-precision resnet4."""
   model = recipes.build(
     'resnet4',
     'plain',
@@ -93,7 +93,7 @@ def test_bad_input(refused, flags, words):
 
 
 def test_checkpoints_of_other_networks(checkpoints, tmp_path, capsys):
-  """Also where a run is already, which stays as it is."""
+  """They are refused even where a run exists, which stays as it is."""
   out = tmp_path / 'run'
   out.mkdir()
   (out / 'config.json').write_text('{"bitjax": "0", "config": {}}')

@@ -1,4 +1,4 @@
-"""What a training says, judged on tables whose answer is known."""
+"""Findings of a training, judged on tables whose answer is known."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ NOISE = np.linspace(-0.002, 0.002, SEEDS)
 
 
 def trained(test=0.9, train=0.95, flips=(1e-2, 1e-4)):
-  """Two layers, as many epochs as there are shares of flips."""
+  """Returns outcomes of two layers, with one epoch for each share of flips."""
   layered = np.stack([np.multiply(flips, f) for f in (0.5, 1.5)], -1)
   wobble = 10 ** (10 * NOISE)
   return xarray.Dataset(

@@ -75,7 +75,7 @@ def test_a_lane_is_the_plain_computation(problems, results, name, estimators):
     got = at(results, output, variant=name)
     np.testing.assert_allclose(got, found[output], rtol=1e-5)
   truth = arms.discrete(posed.search)
-  # By halves, as there: what cancels exactly in one sum need not in another.
+  # Halves, as in the study: what cancels in one sum need not in another.
   halves = [
     dataclasses.replace(
       posed.search,
@@ -86,7 +86,7 @@ def test_a_lane_is_the_plain_computation(problems, results, name, estimators):
   ]
   split = [jax.grad(half.loss)(posed.kernel) for half in halves]
   agreed = measures.agreement((split[0] + split[1]) / 2, truth)
-  # Ranks and signs hang on entries that are zero but for the rounding of sums.
+  # Ranks and signs depend on entries that are zero but for the rounding of sums.
   for kind in ('cosine', 'correlation', 'top_precision'):
     np.testing.assert_allclose(
       at(results, f'discrete_{kind}', variant=name),
@@ -117,7 +117,7 @@ def test_central_difference_is_discrete_where_it_reaches(problems, results):
   step = jnp.median(jnp.abs(view.kernel))
   near = jnp.abs(view.kernel) <= step
   central = arms.discrete(view) * near / step
-  # By definition: both losses, one step up and one step down.
+  # The definition: the losses one step up and one step down.
   index = (20, 3)
   ends = [view.loss(view.kernel.at[index].add(sign * step)) for sign in (1, -1)]
   np.testing.assert_allclose(

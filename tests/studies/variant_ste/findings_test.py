@@ -16,7 +16,7 @@ def table(*, spread=0.01):
   noise = spread * random.normal(size=(2, len(VARIANTS), SEEDS))
   noise[:, 3] = noise[:, 0]
   saved = np.array([1.0, 1.0, 1.2, 1.0])[:, None] + noise
-  holdout = np.stack([2 - 0.5 * saved, 2 - saved], axis=-1)  # By rate.
+  holdout = np.stack([2 - 0.5 * saved, 2 - saved], axis=-1)  # [..., rate]
   dims = ('state', 'variant', 'seed', 'learning_rate')
   affected = np.ones((2, len(VARIANTS), SEEDS))
   affected[:, [0, 3]] = 0
