@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import pathlib
+import re
 
 import pytest
 
@@ -348,33 +349,53 @@ class TestFiles:
     assert {home.part for home in LIBRARY} - {''} <= set(FLOORS)
 
 
+def strays(found: set[str]) -> str:
+  """Says which studies are missing in a set of names, and which names are of none."""
+  missing, unknown = set(studies.NAMES) - found, found - set(studies.NAMES)
+  return f'missing: {sorted(missing)}; not in NAMES: {sorted(unknown)}'
+
+
+NOTHING = strays(set(studies.NAMES))
+
+
 class TestStudies:
   """Every study has a room, a binary, a page and tests, and nothing is left over."""
 
   def test_rooms(self):
-    rooms = {home.room for home in LIBRARY} - {''}
-    assert rooms == {*studies.NAMES, *SHARED_ROOMS}
+    rooms = {home.room for home in LIBRARY} - {'', *SHARED_ROOMS}
+    assert strays(rooms) == NOTHING, 'bitjax/studies/<name>'
 
   def test_binaries(self):
-    binaries = {home.module.rpartition('.')[2] for home in SOURCES}
-    assert {p.stem for p in (ROOT / 'experiments').glob('*.py')} == set(
-      studies.NAMES
-    )
-    assert set(studies.NAMES) <= binaries
+    binaries = {path.stem for path in (ROOT / 'experiments').glob('*.py')}
+    assert strays(binaries) == NOTHING, 'experiments/<name>.py'
 
   def test_pages(self):
-    pages = {path.stem for path in (ROOT / 'docs').rglob('*.md')}
-    assert not set(studies.NAMES) - pages
+    """A study's page is of its name, and lies in `docs` or `docs/studies`."""
+    docs = ROOT / 'docs'
+    pages = {
+      path.stem: path.relative_to(docs).with_suffix('').as_posix()
+      for path in [*docs.glob('*.md'), *docs.glob('studies/*.md')]
+    }
+    found = set(studies.NAMES) & set(pages)
+    assert strays(found) == NOTHING, 'docs/studies/<name>.md'
+    listed = (docs / 'index.md').read_text().split()
+    found = {name for name in studies.NAMES if pages[name] in listed}
+    assert strays(found) == NOTHING, 'docs/index.md'
+
+  def test_readme(self):
+    text = (ROOT / 'README.md').read_text()
+    found = set(re.findall(r'^\| `bitjax (\w+)` \|', text, re.MULTILINE))
+    assert strays(found) == NOTHING, 'the table of studies in README.md'
 
   def test_tests(self):
     folder = ROOT / 'tests' / 'studies'
-    missing = [
+    found = {
       name
       for name in studies.NAMES
-      if not list(folder.glob(f'{name}/*_test.py'))
-      and not (folder / f'{name}_test.py').is_file()
-    ]
-    assert not missing
+      if list(folder.glob(f'{name}/*_test.py'))
+      or (folder / f'{name}_test.py').is_file()
+    }
+    assert strays(found) == NOTHING, 'tests/studies/<name>/*_test.py'
 
 
 class TestContracts:

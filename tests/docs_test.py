@@ -12,7 +12,11 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = [
+  ROOT / 'README.md',
+  ROOT / 'CONTRIBUTING.md',
+  *sorted((ROOT / 'docs').rglob('*.md')),
+]
 MODULES = [
   '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix(
     '.__init__'

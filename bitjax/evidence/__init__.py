@@ -9,6 +9,7 @@ from bitjax.evidence.contrasts import any_arm
 from bitjax.evidence.contrasts import difference
 from bitjax.evidence.contrasts import equivalent
 from bitjax.evidence.contrasts import family
+from bitjax.evidence.contrasts import log_ratio
 from bitjax.evidence.contrasts import variances
 from bitjax.evidence.intervals import Equivalence
 from bitjax.evidence.intervals import Interval
@@ -37,6 +38,7 @@ __all__ = [
   'family',
   'interval',
   'judge',
+  'log_ratio',
   'log_variance_ratio',
   'paired',
   'plots',

@@ -15,7 +15,28 @@ import numpy as np
 from bitjax.evidence import intervals
 from bitjax.evidence import verdicts
 
-__all__ = ['Cell', 'any_arm', 'difference', 'equivalent', 'family', 'variances']
+__all__ = [
+  'Cell',
+  'any_arm',
+  'difference',
+  'equivalent',
+  'family',
+  'log_ratio',
+  'variances',
+]
+
+
+def log_ratio(above: Any, below: Any) -> Any:
+  """Returns the effect ``log(above / below)``, positive where ``below`` is lower.
+
+  Args:
+    above: positive numbers, such as losses by seed; an `xarray.DataArray` or an array.
+    below: numbers to compare them with, of a shape that broadcasts.
+
+  Returns:
+    The effect, in the type of the quotient; with labels, if it has any.
+  """
+  return np.log(above / below)
 
 
 def difference(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray
 
 from bitjax.evidence import contrasts
 
@@ -93,3 +94,11 @@ def test_variances():
   assert found.effect == pytest.approx(np.log(0.01))
   found = contrasts.variances('N1', 'claim.', 10 * NOISE[::-1], NOISE, **info)
   assert found.verdict == 'contradicted'
+
+
+def test_log_ratios_keep_their_labels():
+  above = xarray.DataArray([2.0, 1.0, 0.5], {'seed': [4, 5, 6]}, dims='seed')
+  found = contrasts.log_ratio(above, 1.0)
+  np.testing.assert_allclose(found.sel(seed=4), np.log(2))
+  assert found.sel(seed=5) == 0 and found.sel(seed=6) < 0
+  np.testing.assert_array_equal(contrasts.log_ratio(1.0, above), -found)

@@ -59,16 +59,15 @@ def contents(out):
   return (out / 'results.nc').read_bytes(), verdicts
 
 
-def test_a_binary_is_the_same_command(capsys):
+@pytest.mark.parametrize('name', studies.NAMES)
+def test_a_binary_is_the_same_command(name, capsys, monkeypatch):
   """In a clone, ``python -m experiments.STUDY`` starts a study."""
-  for name in studies.NAMES:
-    path = ROOT / 'experiments' / f'{name}.py'
-    with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(sys, 'argv', [str(path), '--help'])
-      with pytest.raises(SystemExit) as caught:
-        runpy.run_path(str(path), run_name='__main__')
-    assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith(name)
+  path = ROOT / 'experiments' / f'{name}.py'
+  monkeypatch.setattr(sys, 'argv', [str(path), '--help'])
+  with pytest.raises(SystemExit) as caught:
+    runpy.run_path(str(path), run_name='__main__')
+  assert caught.value.code == 0
+  assert capsys.readouterr().out.startswith(name)
 
 
 @pytest.mark.parametrize('name', studies.NAMES)

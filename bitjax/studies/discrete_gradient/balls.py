@@ -44,7 +44,7 @@ def steps(results: xarray.Dataset) -> outcomes.Verdicts:
         f'N3 ball, {name}, {direction}',
         f'{outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss '
         f'on {name} than one step of STE along its {direction}.',
-        outcomes.ratio(ste, found),
+        contrasts.log_ratio(ste, found),
         details,
       )
 
@@ -70,7 +70,7 @@ def signals(results: xarray.Dataset) -> outcomes.Verdicts:
       f'N3 ball, {name}, signal',
       f'{outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss on '
       f"{name} than STE's linear prediction as a signal.",
-      outcomes.ratio(losses['linear'], losses['exact']),
+      contrasts.log_ratio(losses['linear'], losses['exact']),
       {
         f'decrease, {signal}': outcomes.decrease(
           results, batch, cell, loss

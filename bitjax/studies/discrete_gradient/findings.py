@@ -38,12 +38,12 @@ def bound(
   for signal in searches.SIGNALS:
     for ranking in searches.RANKINGS:
       loss = outcomes.step(results, 'all', 'search', cell, signal, ranking)
-      details[f'{signal}, {ranking}'] = outcomes.ratio(ste, loss).mean()
+      details[f'{signal}, {ranking}'] = contrasts.log_ratio(ste, loss).mean()
   for name in results.direction.values.tolist()[1:]:
     other = outcomes.reached(
       results, 'ste', 'oracle', 'search', **cell, direction=name
     )
-    details[f'STE step, {name}'] = outcomes.ratio(ste, other).mean()
+    details[f'STE step, {name}'] = contrasts.log_ratio(ste, other).mean()
   details |= {'reached by STE, nats': ste.mean()}
   details |= {
     f'moves {ranking}': results['discrete_moves']
@@ -57,7 +57,7 @@ def bound(
     f'{outcomes.describe(cell)}: on the batch it searches, the discrete gradient of '
     'the note (exact gains, largest first, all moves) reaches a lower loss than one '
     'STE step at its best learning rate.',
-    outcomes.ratio(ste, note),
+    contrasts.log_ratio(ste, note),
     primary=primary,
     details=details,
     protocol='oracle, A',
@@ -74,9 +74,10 @@ def bound(
     f'{outcomes.describe(cell)}: on the batch it searches, the discrete gradient of '
     'exact gains per squared cost, stopped at its best number of moves, reaches a '
     'lower loss than one STE step at its best learning rate.',
-    outcomes.ratio(ste, best['exact']),
+    contrasts.log_ratio(ste, best['exact']),
     details={
-      signal: outcomes.ratio(ste, loss).mean() for signal, loss in best.items()
+      signal: contrasts.log_ratio(ste, loss).mean()
+      for signal, loss in best.items()
     },
     protocol='oracle, A',
     unit='log loss ratio',
@@ -101,9 +102,10 @@ def held_out(
     'N3 held out',
     f'{outcomes.describe(cell)}: the discrete gradient of exact gains per squared '
     'cost is a better step than one of STE on held-out data.',
-    outcomes.ratio(ste, names[f'exact, {outcomes.PER_SQUARED_COST}']),
+    contrasts.log_ratio(ste, names[f'exact, {outcomes.PER_SQUARED_COST}']),
     details={
-      name: outcomes.ratio(ste, loss).mean() for name, loss in names.items()
+      name: contrasts.log_ratio(ste, loss).mean()
+      for name, loss in names.items()
     },
     protocol='deployable, B',
     unit='log loss ratio',

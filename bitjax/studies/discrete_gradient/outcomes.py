@@ -12,8 +12,6 @@ import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
@@ -34,7 +32,6 @@ __all__ = [
   'decrease',
   'describe',
   'ranking_of_ball',
-  'ratio',
   'reached',
   'step',
 ]
@@ -138,11 +135,6 @@ def decrease(
   return start.isel(prefix=0, signal=0, ranking=0)[batch] - loss
 
 
-def ratio(above: Any, below: Any) -> Any:
-  """Returns the log of the ratio of two losses: above 0 where ``below`` is lower."""
-  return np.log(above / below)
-
-
 def contrast(
   finding: str,
   claim: str,
@@ -166,7 +158,7 @@ def contrast(
     protocol: how settings were chosen.
     **info: further fields of `Verdict`.
   """
-  samples = ratio(above, below)
+  samples = contrasts.log_ratio(above, below)
   verdict = contrasts.difference(
     finding,
     f'{describe(cell)}: {claim}',

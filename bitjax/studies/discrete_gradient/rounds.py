@@ -51,7 +51,7 @@ def several(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     by_number[numbers[-1]],
     protocol='oracle',
     details={
-      f'{number} rounds': outcomes.ratio(one, loss).mean()
+      f'{number} rounds': contrasts.log_ratio(one, loss).mean()
       for number, loss in by_number.items()
     },
   )
@@ -86,7 +86,8 @@ def several(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       batch=name,
       protocol=protocol,
       details={
-        arm: outcomes.ratio(steps, loss).mean() for arm, loss in arms.items()
+        arm: contrasts.log_ratio(steps, loss).mean()
+        for arm, loss in arms.items()
       },
     )
 
@@ -137,7 +138,7 @@ def against_one(
           results, 'all', batch, cell, signal, labels['ranking']
         )
         arms['{ranking}, {split}, {num_rounds}'.format(**labels)] = (
-          outcomes.ratio(one, loss)
+          contrasts.log_ratio(one, loss)
         )
       if not arms:
         continue
@@ -196,9 +197,11 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
           f'N1 tuned, {name}, {signal}',
           f'{outcomes.describe(cell)}: several rounds reach a lower loss on {name} '
           f'than one, all else chosen for each ({signal} signal).',
-          outcomes.ratio(one[signal], best[signal]),
+          contrasts.log_ratio(one[signal], best[signal]),
           {
-            'against steps of STE': outcomes.ratio(steps, best[signal]).mean(),
+            'against steps of STE': contrasts.log_ratio(
+              steps, best[signal]
+            ).mean(),
             'decrease': outcomes.decrease(
               results, batch, cell, best[signal]
             ).mean(),

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bitjax.evidence import contrasts
 from bitjax.evidence import verdicts
 
@@ -51,7 +49,7 @@ def descent(results: xarray.Dataset, estimator: str) -> Verdicts:
       f'N15 descent, {NAMES[batch]}',
       f'{estimator}: flips of the first layer, each the best one for the training '
       f'loss, lower the {NAMES[batch]} loss of the trained network.',
-      np.log(before / after),
+      contrasts.log_ratio(before, after),
       primary=batch == 'holdout',
       details={
         'loss before, nats': before.mean(),
@@ -138,7 +136,9 @@ def nearest(results: xarray.Dataset) -> Verdicts:
       f'After the descent at least one estimator has a lower {name} loss than '
       f'{first} (simultaneous intervals).',
       {
-        n: np.log(losses.sel(estimator=first) / losses.sel(estimator=n))
+        n: contrasts.log_ratio(
+          losses.sel(estimator=first), losses.sel(estimator=n)
+        )
         for n in others
       },
       **INFO,
@@ -161,7 +161,7 @@ def escape(results: xarray.Dataset, estimator: str) -> Verdicts:
         f'N16 escape, {name}, {number} flips',
         f'{estimator}: after {number} random flips of the first layer a second '
         f'descent ends at a lower {name} loss.',
-        np.log(before / again[f'again_{batch}']),
+        contrasts.log_ratio(before, again[f'again_{batch}']),
         details={
           'certified before': own['certified'].mean(),
           'certified again': again['again_certified'].mean(),

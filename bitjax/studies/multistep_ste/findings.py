@@ -67,7 +67,7 @@ def gain(
   several = losses(results, 'multi', network=network, **options)
   single = losses(results, 'single', **_at_largest(results, network), **options)
   several = several.isel(optimizer=0, noise=0).mean('draw')
-  return _log_ratio(single, several)
+  return contrasts.log_ratio(single, several)
 
 
 def margin(results: xarray.Dataset, *networks: str) -> float:
@@ -82,7 +82,7 @@ def margin(results: xarray.Dataset, *networks: str) -> float:
   for network in networks:
     start = protocols.select_arm(results, 'multi', network=network)['holdout']
     reached = losses(results, 'multi', network=network)
-    decrease = _log_ratio(start.isel(step=0, step_size=0), reached)
+    decrease = contrasts.log_ratio(start.isel(step=0, step_size=0), reached)
     decreases.append(decrease.isel(optimizer=0, noise=0).mean().item())
   return 0.05 * abs(float(np.mean(decreases)))
 
@@ -136,7 +136,7 @@ def literal(results: xarray.Dataset, network: str) -> Verdicts:
     'N6',
     f"{network}: several steps, clipped element by element as the note's are, "
     'reach a lower loss than one l2-normalised step.',
-    _log_ratio(single, clipped),
+    contrasts.log_ratio(single, clipped),
     caveat='Unequal balls: the l2 budget binds, while 0.1 for each element '
     'reaches every sign pattern of a Xavier initialisation.',
     **INFO,
@@ -153,7 +153,7 @@ def momentum(results: xarray.Dataset, network: str) -> Verdicts:
   yield contrasts.equivalent(
     'N9 momentum',
     f'{network}: SGD and SGD with momentum are equally good.',
-    _log_ratio(sgd, sgdm),
+    contrasts.log_ratio(sgd, sgdm),
     margin(results, network),
     **INFO,
   )
@@ -164,7 +164,9 @@ def adam(results: xarray.Dataset, network: str) -> Verdicts:
   if not {'sgd', 'adam'} <= set(results.optimizer.values):
     return
   path = protocols.select_arm(results, 'multi', network=network)['holdout']
-  path = _log_ratio(path.isel(noise=0), path.isel(noise=0, step=0)).mean('draw')
+  path = contrasts.log_ratio(
+    path.isel(noise=0), path.isel(noise=0, step=0)
+  ).mean('draw')
   spread = path.isel(step=-1).std('step_size')
   rises = path.diff('step').clip(min=0).sum('step').mean('step_size')
   details = {}
@@ -195,13 +197,15 @@ def noise(results: xarray.Dataset, network: str) -> Verdicts:
     'N9 noise, mean',
     f'{network}: noise at the start lowers the loss on average.',
     {
-      f'noise {value:g}': _log_ratio(
+      f'noise {value:g}': contrasts.log_ratio(
         several.isel(noise=0), several.sel(noise=value)
       )
       for value in amplitudes[1:]
     },
     details={
-      f'noise {value:g} alone': _log_ratio(start, alone.sel(noise=value)).mean()
+      f'noise {value:g} alone': contrasts.log_ratio(
+        start, alone.sel(noise=value)
+      ).mean()
       for value in amplitudes[1:]
     },
     **INFO,
@@ -219,10 +223,12 @@ def noise(results: xarray.Dataset, network: str) -> Verdicts:
     'N9 noise, best',
     f'{network}: the ball holds better points than the best single step, and '
     'the best of all noise draws finds one.',
-    _log_ratio(single, several.isel(noised).min(('noise', 'draw'))),
+    contrasts.log_ratio(single, several.isel(noised).min(('noise', 'draw'))),
     unit='log loss ratio',
     protocol='oracle, A',
-    details={n: _log_ratio(single, loss).mean() for n, loss in reached.items()},
+    details={
+      n: contrasts.log_ratio(single, loss).mean() for n, loss in reached.items()
+    },
     caveat='The best of many draws shows that a point exists, not that noise '
     'helps; the controls spend as many evaluations.',
   )
@@ -324,11 +330,6 @@ def _curve(results, network, arm, size):
     options |= {'network': network, 'batch_size': size}
     several = losses(results, 'batches', **options)
   return (single - several) / single
-
-
-def _log_ratio(above: xarray.DataArray, below: xarray.DataArray) -> Any:
-  """Returns the log of a ratio of losses, an `xarray.DataArray`."""
-  return np.log(above / below)
 
 
 def _at_largest(results, network):

@@ -3,7 +3,22 @@
 `Config.open` makes the `Problems` of all seeds. A `Trial` holds what one seed has
 drawn, and a `Problem` is one layer of its network on batches A and B. Functions such as
 `multi_step` move that layer inside the ball; those in `searches` spend the ball in many
-ways, by flips or by steps.
+ways, by flips or by steps. An arm is a sweep, whose lanes may be seeds and estimators; the
+learning rates of `single_step` are an axis of its results, not lanes::
+
+  def lane(half_width, seed, arrays):
+    window = quantizers.window(half_width)
+    problem = problems.pose('binary', seed, arrays, activation_estimator=window)
+    return toy.single_step(problem, problems.budget, rates)
+
+  results = sweep(
+    lane,
+    name='step',
+    lanes={'half_width': half_widths, 'seed': config.seeds},
+    shared={'arrays': problems.arrays},
+    dims=dict.fromkeys(toy.REPORTED, ('learning_rate',)),
+    coords={'learning_rate': rates},
+  )
 """
 
 from bitjax.studies.toy.config import NETWORKS
