@@ -1,4 +1,4 @@
-"""The command ``bitjax``, or ``python -m bitjax``: runs a study, or says how far it is.
+"""The command ``bitjax``, or ``python -m bitjax``: runs a study, or says how far a run is.
 
 bitjax                        lists the studies
 bitjax STUDY --help           prints the manual page of a study

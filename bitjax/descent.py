@@ -83,7 +83,7 @@ def descend(
     A `Trajectory`.
 
   Raises:
-    ValueError: if ``num_steps`` is negative.
+    BadInput: if ``num_steps`` is negative.
   """
   if num_steps < 0:
     raise types.BadInput(f'num_steps must be >= 0; got {num_steps}.')
@@ -172,7 +172,7 @@ def noise(
     A pytree like ``params``, to be added to it.
 
   Raises:
-    ValueError: if a concrete fraction is outside [0, 1].
+    BadInput: if a concrete fraction is outside [0, 1].
   """
   types.check_range('fraction', fraction, 0.0, 1.0)
   size = fraction * budget.radius

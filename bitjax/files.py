@@ -16,6 +16,7 @@ from typing import Any
 
 __all__ = [
   'atomic',
+  'cache_dir',
   'is_partial',
   'read_json',
   'remove_partial',
@@ -47,6 +48,11 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
     if isinstance(error, OSError) and error.strerror:
       raise OSError(error.errno, error.strerror, str(path)) from error
     raise
+
+
+def cache_dir() -> pathlib.Path:
+  """Returns ``~/.cache/bitjax``; raises ``RuntimeError`` if there is no home."""
+  return pathlib.Path.home() / '.cache' / 'bitjax'
 
 
 def remove_partial(directory: pathlib.Path) -> None:

@@ -57,7 +57,7 @@ def grid(
     The pytree of ``fn``'s outputs, each leaf of shape ``[*axis sizes, ...]``.
 
   Raises:
-    ValueError: without axes, for an empty axis, a width below 1, or a mesh
+    BadInput: without axes, for an empty axis, a width below 1, or a mesh
       without an axis 'lanes'.
   """
   lanes, shape = product(axes)
@@ -78,7 +78,7 @@ def product(axes: Lanes) -> tuple[dict[str, types.Array], tuple[int, ...]]:
     running fastest; and the shape of the grid.
 
   Raises:
-    ValueError: without axes or for an empty axis.
+    BadInput: without axes or for an empty axis.
   """
   values = {name: jnp.asarray(value) for name, value in axes.items()}
   if not values:
@@ -124,7 +124,7 @@ def each(
     The pytree of ``fn``'s outputs, each leaf of shape [lanes, ...].
 
   Raises:
-    ValueError: for no lanes, arguments of different lengths, a width below 1, or a
+    BadInput: for no lanes, arguments of different lengths, a width below 1, or a
       mesh without an axis 'lanes'.
   """
   lanes = {name: jnp.asarray(lane) for name, lane in lanes.items()}

@@ -76,7 +76,7 @@ def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
       coordinate is taken. Of equal magnitudes the first ones are taken.
 
   Raises:
-    ValueError: for an empty gradient or a ``top`` outside (0, 1].
+    BadInput: for an empty gradient or a ``top`` outside (0, 1].
   """
   values = jnp.ravel(jnp.asarray(gradient)).astype(jnp.float32)
   if values.size == 0:
@@ -102,7 +102,7 @@ def agreement(
     An `Agreement`; all of it is NaN if an input has a NaN.
 
   Raises:
-    ValueError: for sizes that differ, for an empty gradient, or for a ``top``
+    BadInput: for sizes that differ, for an empty gradient, or for a ``top``
       outside (0, 1].
   """
   a, b = (x if isinstance(x, Ranked) else ranked(x, top=top) for x in (a, b))
@@ -194,7 +194,7 @@ def split_half(gradients: types.Array, *, top: float = 0.01) -> SplitHalf:
     top: size of the top; see `agreement`.
 
   Raises:
-    ValueError: for an odd number of batches, or none.
+    BadInput: for an odd number of batches, or none.
 
   References:
     Brown (1910) and Spearman (1910), British J. of Psychology 3.
@@ -255,7 +255,7 @@ def gradient_statistics(
     A `GradientStatistics` of scalars.
 
   Raises:
-    ValueError: for fewer than two batches, or a reference of another shape.
+    BadInput: for fewer than two batches, or a reference of another shape.
   """
   gradients = jnp.asarray(gradients)
   if gradients.ndim < 1 or gradients.shape[0] < 2 or gradients.size == 0:

@@ -56,7 +56,7 @@ def norm(
     infinite. Subnormal entries may count as zero. ``flips`` is an int32.
 
   Raises:
-    ValueError: for an unknown ``kind``, for ``'flips'`` without an anchor, or
+    BadInput: for an unknown ``kind``, for ``'flips'`` without an anchor, or
       for an anchor of another structure.
   """
   types.check_choice('kind', kind, types.NORMS)
@@ -101,7 +101,7 @@ def flips(tree: types.PyTree, anchor: types.PyTree) -> types.Array:
     anchor: a tree of the same structure and shapes.
 
   Raises:
-    ValueError: for an anchor of another structure.
+    BadInput: for an anchor of another structure.
   """
   return count(
     jax.tree.map(
@@ -189,7 +189,7 @@ def mask_by_name(
     names: one name or several.
 
   Raises:
-    ValueError: if no leaf matches.
+    BadInput: if no leaf matches.
   """
   wanted = {names} if isinstance(names, str) else set(names)
   found = jax.tree.map_with_path(
@@ -227,7 +227,7 @@ def label(
     rest: the label of the others.
 
   Raises:
-    ValueError: if no leaf satisfies the predicate.
+    BadInput: if no leaf satisfies the predicate.
   """
   paths = jax.tree.map_with_path(
     lambda path, _: jax.tree_util.keystr(path, simple=True, separator='/'), tree

@@ -68,7 +68,7 @@ class Budget:
       noise; ``'noised'`` at the perturbed start.
 
   Raises:
-    ValueError: for an unknown norm or anchor, or a radius that is negative or
+    BadInput: for an unknown norm or anchor, or a radius that is negative or
       NaN (checked only where the radius is a concrete number).
   """
 
@@ -83,7 +83,7 @@ class Budget:
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-  """Raises a ``ValueError`` listing ``choices`` unless ``value`` is one."""
+  """Raises `BadInput` listing ``choices`` unless ``value`` is one."""
   if value not in choices:
     raise BadInput(
       f'{name} must be one of {", ".join(choices)}; got {value!r}.'
@@ -91,37 +91,37 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def check_non_negative(name: str, value: Any) -> None:
-  """Raises a ``ValueError`` if a concrete ``value`` is negative or NaN."""
+  """Raises `BadInput` if a concrete ``value`` is negative or NaN."""
   _check(name, value, lambda x: x >= 0, '>= 0 and not NaN')
 
 
 def check_positive(name: str, value: Any) -> None:
-  """Raises a ``ValueError`` if a concrete ``value`` is not positive."""
+  """Raises `BadInput` if a concrete ``value`` is not positive."""
   _check(name, value, lambda x: x > 0, '> 0 and not NaN')
 
 
 def check_finite(name: str, value: Any) -> None:
-  """Raises a ``ValueError`` if a concrete ``value`` is infinite or NaN."""
+  """Raises `BadInput` if a concrete ``value`` is infinite or NaN."""
   _check(name, value, np.isfinite, 'finite')
 
 
 def check_open_interval(name: str, value: Any, low: float, high: float) -> None:
-  """Raises a ``ValueError`` if a concrete ``value`` is outside (low, high)."""
+  """Raises `BadInput` if a concrete ``value`` is outside (low, high)."""
   _check(name, value, lambda x: (x > low) & (x < high), f'in ({low}, {high})')
 
 
 def check_range(name: str, value: Any, low: float, high: float) -> None:
-  """Raises a ``ValueError`` if a concrete ``value`` is outside [low, high]."""
+  """Raises `BadInput` if a concrete ``value`` is outside [low, high]."""
   _check(name, value, lambda x: (x >= low) & (x <= high), f'in [{low}, {high}]')
 
 
 def check_fraction(name: str, value: Any) -> None:
-  """Raises a ``ValueError`` if a concrete ``value`` is outside [0, 1)."""
+  """Raises `BadInput` if a concrete ``value`` is outside [0, 1)."""
   _check(name, value, lambda x: (x >= 0) & (x < 1), 'in [0, 1)')
 
 
 def check_integer(name: str, value: Any, low: int) -> None:
-  """Raises a ``ValueError`` unless ``value`` is an integer, at least ``low``."""
+  """Raises `BadInput` unless ``value`` is an integer, at least ``low``."""
   try:
     number = None if isinstance(value, bool) else operator.index(value)
   except TypeError:

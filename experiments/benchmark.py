@@ -1,4 +1,4 @@
-"""How fast the parts are, as ratios within one run.
+"""How fast are the parts, as ratios within one run?
 
 python -m experiments.benchmark --help
 """

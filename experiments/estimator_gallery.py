@@ -1,4 +1,4 @@
-"""Every staircase and every gradient estimator, drawn.
+"""What do all staircases and gradient estimators look like?
 
 python -m experiments.estimator_gallery --help
 """

@@ -1,4 +1,4 @@
-"""Several small steps of STE against one scanned step, inside one budget.
+"""Do several small steps of STE beat one scanned step, inside one budget?
 
 python -m experiments.multistep_ste --help
 """

@@ -1,4 +1,4 @@
-"""Trains a low-bit convolutional network as its paper did.
+"""What do published recipes for low-bit ResNets and VGG reach?
 
 python -m experiments.train_cifar --help
 """

@@ -45,11 +45,10 @@ SCIENCE = {
   'training',
 }  # fmt: skip
 WORKSHOP = {'evidence', 'sweeps', 'cli'}
-# What may be known all the same: neighbours on the ground, and the user's cache.
+# Neighbours on the ground that may be known all the same.
 ALSO = {
   ('tree', 'types'),
   ('lanes', 'types'),
-  ('cli', 'data.cache'),
 }
 SHARED_ROOMS = {'toy', 'recipes'}
 MAX_LINES = 400
@@ -124,9 +123,7 @@ def _towers(home, use):
     home.part in tower and other in rival
     for tower, rival in (towers, towers[::-1])
   )
-  return not apart or (
-    home.part == 'cli' and f'{use.module}.'.startswith('bitjax.data.cache.')
-  )
+  return not apart
 
 
 def _evidence(home, use):
@@ -518,7 +515,6 @@ class TestPlanted:
       (Home('bitjax.scans._a'), 'from bitjax.scans import _view'),
       (Home('bitjax', True), 'from bitjax.version import __version__'),
       (Home('bitjax.sweeps.a'), 'from bitjax import files, lanes, types'),
-      (Home('bitjax.cli.a'), 'from bitjax.data import cache'),
       (Home('bitjax.cli.a'), 'def f():\n  from absl import flags'),
       (
         Home('bitjax.studies.a'),

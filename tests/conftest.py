@@ -12,7 +12,7 @@ import platform
 import jax
 import pytest
 
-from bitjax.data import cache
+from bitjax import files
 
 
 def _keep_programs():
@@ -20,7 +20,7 @@ def _keep_programs():
   if os.environ.get('JAX_ENABLE_COMPILATION_CACHE') in ('0', 'false', 'False'):
     return
   try:
-    folder = cache.default_dir() / 'tests' / (platform.node() or 'local')
+    folder = files.cache_dir() / 'tests' / (platform.node() or 'local')
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
   except (OSError, RuntimeError):  # There is no home, or it cannot be written.
     return

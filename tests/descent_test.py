@@ -125,7 +125,7 @@ def test_a_diverging_lane_leaves_others_alone(problem):
 
 
 def test_negative_number_of_steps(problem):
-  with pytest.raises(ValueError, match='num_steps'):
+  with pytest.raises(types.BadInput, match='num_steps'):
     descent.descend(None, optax.sgd(1.0), problem[0], -1)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitjax import lanes
+from bitjax import types
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
 
@@ -189,7 +190,7 @@ class TestGrid:
     ],
   )
   def test_errors(self, axes, kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       lanes.grid(lambda a: a, axes, **kwargs)
 
 
@@ -241,7 +242,7 @@ class TestEach:
     ],
   )
   def test_errors(self, listed, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       lanes.each(lambda **kwargs: kwargs, listed)
 
 
@@ -263,5 +264,5 @@ def test_a_lanes_key_is_its_own():
 
 def test_meshes_without_lanes():
   mesh = jax.make_mesh((1,), ('rows',))
-  with pytest.raises(ValueError, match="mesh needs an axis 'lanes'; got"):
+  with pytest.raises(types.BadInput, match="mesh needs an axis 'lanes'; got"):
     lanes.each(lambda a: a, {'a': np.ones(2)}, mesh=mesh)

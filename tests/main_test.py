@@ -58,7 +58,7 @@ def test_status(tmp_path, capsys):
   assert command.main(['status', str(tmp_path)]) == 2
   assert 'is not the directory of a run' in capsys.readouterr().err
   assert command.main(['status']) == 2
-  assert 'usage: bitjax status DIRECTORY' in capsys.readouterr().out
+  assert 'usage: bitjax status DIRECTORY' in capsys.readouterr().err
 
 
 def test_the_console_script_is_this_command():

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from bitjax import measures
+from bitjax import types
 
 
 def pair(shape=(7, 9), *, ties=False, seed=0):
@@ -67,7 +68,7 @@ def test_a_gradient_can_be_sorted_once():
   first = measures.ranked(a, top=0.1)
   found = measures.agreement(first, measures.ranked(b, top=0.1))
   np.testing.assert_array_equal(found, measures.agreement(a, b, top=0.1))
-  with pytest.raises(ValueError, match='tops 7 and 1'):
+  with pytest.raises(types.BadInput, match='tops 7 and 1'):
     measures.agreement(first, b)
 
 
@@ -173,5 +174,5 @@ def test_what_enters_a_window():
   ],
 )
 def test_bad_input(call, words):
-  with pytest.raises(ValueError, match=words):
+  with pytest.raises(types.BadInput, match=words):
     call()

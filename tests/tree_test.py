@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from bitjax import tree
+from bitjax import types
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
 
@@ -113,11 +114,11 @@ def test_mask_by_name():
 
 
 def test_errors_name_the_choices():
-  with pytest.raises(ValueError, match='l2, linf, l1, flips'):
+  with pytest.raises(types.BadInput, match='l2, linf, l1, flips'):
     tree.norm(jnp.zeros(2), 'l3')
-  with pytest.raises(ValueError, match='anchor'):
+  with pytest.raises(types.BadInput, match='anchor'):
     tree.norm(jnp.zeros(2), 'flips')
-  with pytest.raises(ValueError, match='bias, kernel'):
+  with pytest.raises(types.BadInput, match='bias, kernel'):
     tree.mask_by_name({'kernel': 1.0, 'bias': 1.0}, 'kernels')
   with pytest.raises(ValueError):
     tree.norm({'a': 1.0}, 'l2', {'b': 1.0})
@@ -140,5 +141,7 @@ def test_labels_follow_paths():
     'rest': ['adam', {'kernel': 'bop'}],
   }
   assert seen == ['Dense_0/kernel', 'rest/0', 'rest/1/kernel']
-  with pytest.raises(ValueError, match='the tree has Dense_0/kernel, rest/0'):
+  with pytest.raises(
+    types.BadInput, match='the tree has Dense_0/kernel, rest/0'
+  ):
     tree.label(params, lambda path: False)

@@ -66,7 +66,7 @@ class TestBudget:
   def test_rejects_bad_radius(self, radius):
     for cast in (lambda x: x, jnp.asarray):
       with pytest.raises(
-        ValueError, match='radius must be >= 0 and not NaN; g'
+        types.BadInput, match='radius must be >= 0 and not NaN; g'
       ):
         types.Budget(cast(radius))
 
@@ -79,7 +79,7 @@ class TestBudget:
     ],
   )
   def test_rejects_unknown_choices(self, field, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       types.Budget(1.0, **field)
 
   def test_is_frozen(self):
@@ -117,14 +117,14 @@ def test_checks(name):
     for value in good:
       check('thing', cast(value))
     for value in bad:
-      with pytest.raises(ValueError, match=r'^thing must be .*; got .*\.$'):
+      with pytest.raises(types.BadInput, match=r'^thing must be .*; got .*\.$'):
         check('thing', cast(value))
   jax.jit(lambda value: check('thing', value))(bad[0])
 
 
 def test_message_shows_value_as_the_user_wrote_it():
   with pytest.raises(
-    ValueError, match=r'^x must be > 0 and not NaN; got -2\.$'
+    types.BadInput, match=r'^x must be > 0 and not NaN; got -2\.$'
   ):
     types.check_positive('x', -2)
 
@@ -133,13 +133,15 @@ def test_integers():
   for value in (2, 7, np.int64(2), np.uint8(3)):
     types.check_integer('size', value, 2)
   for value in (1, -3, 2.0, True, None, '3', np.float32(4), np.zeros(2)):
-    with pytest.raises(ValueError, match=r'^size must be an integer >= 2; got'):
+    with pytest.raises(
+      types.BadInput, match=r'^size must be an integer >= 2; got'
+    ):
       types.check_integer('size', value, 2)
 
 
 def test_message_shows_one_value_of_an_array():
   values = jnp.ones((50, 3)).at[4, 1].set(-2.5)
   with pytest.raises(
-    ValueError, match=r'^x must be > 0 and not NaN; got -2\.5 among 150\.$'
+    types.BadInput, match=r'^x must be > 0 and not NaN; got -2\.5 among 150\.$'
   ):
     types.check_positive('x', values)

@@ -29,7 +29,7 @@ SHARED: dict[str, tuple[Any, str]] = {
   'chunk': (
     int | None,
     'lanes between two saves, at most, on each device: what a killed run can '
-    "lose (default: the study's choice, else 64)",
+    "lose (default: the study's choice, else 64; 1 of trainings on a CPU)",
   ),
   'width': (
     int | None,
@@ -49,7 +49,7 @@ SHARED: dict[str, tuple[Any, str]] = {
     'or Cloud TPU',
   ),
   'num_processes': (int | None, 'processes of the job'),
-  'process_id': (int | None, 'which of them this one is, from 0'),
+  'process_id': (int | None, 'number of this process in the job, from 0'),
   'compilation_cache': (
     bool,
     'keep compiled programs in ~/.cache/bitjax, so that the next run starts at '
@@ -107,7 +107,7 @@ def parse(study: Study[Any], argv: Sequence[str]) -> Request:
     The request, with a checked configuration.
 
   Raises:
-    ValueError: for anything that the user should correct.
+    BadInput: for anything that the user should correct.
   """
   presets = study.presets
   fields = {field.name: field for field in flags.fields(study.config)}
@@ -182,7 +182,9 @@ def _given(fields: dict[str, flags.Field], argv: Sequence[str]):
     kind_of[name] = kind
   for name, kind in kind_of.items():
     if kind.placeholder == 'BOOL':
-      absl_flags.DEFINE_boolean(name, None, '', flag_values=known)
+      boolean = absl_flags.BooleanFlag(name, None, '')
+      boolean.parser = Parser(kind)
+      absl_flags.DEFINE_flag(boolean, known)
     else:
       absl_flags.DEFINE(Parser(kind), name, None, '', flag_values=known)
   # With --undefok, absl accepts every flag that it names, typing errors included.
@@ -193,7 +195,7 @@ def _given(fields: dict[str, flags.Field], argv: Sequence[str]):
     rest = known(['study', *argv])[1:]
   except absl_flags.UnrecognizedFlagError as error:
     raise types.BadInput(_unknown(error.flagname, kind_of)) from None
-  except (absl_flags.Error, ValueError) as error:
+  except (absl_flags.Error, ValueError) as error:  # ValueError: --noNAME=VALUE.
     raise types.BadInput(str(error)) from None
   if rest:
     raise types.BadInput(

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from bitjax.data import cache
+from bitjax import files
 
 __all__ = ['keep']
 
@@ -38,7 +38,7 @@ def keep() -> pathlib.Path | None:
   if given is not None:
     return pathlib.Path(given)
   try:
-    directory = cache.default_dir() / 'programs' / (platform.node() or 'local')
+    directory = files.cache_dir() / 'programs' / (platform.node() or 'local')
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, 'getuid') and directory.stat().st_uid != os.getuid():
       return None

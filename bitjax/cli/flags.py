@@ -35,6 +35,7 @@ class Limits:
   minimum: float | None = None
   maximum: float | None = None
   exclusive_minimum: float | None = None
+  exclusive_maximum: float | None = None
   nonempty: bool = True
   unique: bool = False
 
@@ -57,6 +58,7 @@ def flag(
   minimum: float | None = None,
   maximum: float | None = None,
   exclusive_minimum: float | None = None,
+  exclusive_maximum: float | None = None,
   nonempty: bool = True,
   unique: bool = False,
 ) -> Any:
@@ -72,6 +74,7 @@ def flag(
     minimum: the smallest valid number.
     maximum: the largest valid number.
     exclusive_minimum: a number that all valid numbers exceed.
+    exclusive_maximum: a number that exceeds all valid numbers.
     nonempty: whether a list, grid or string must not be empty.
     unique: whether a list may name each value only once.
 
@@ -84,6 +87,7 @@ def flag(
     minimum=minimum,
     maximum=maximum,
     exclusive_minimum=exclusive_minimum,
+    exclusive_maximum=exclusive_maximum,
     nonempty=nonempty,
     unique=unique,
   )
@@ -128,7 +132,7 @@ def check(config: Any) -> None:
     config: an instance of a configuration; call this in ``__post_init__``.
 
   Raises:
-    ValueError: naming the field, what is valid and what was found.
+    BadInput: naming the field, what is valid and what was found.
   """
   for field in fields(config):
     check_value(field, getattr(config, field.name))
@@ -143,7 +147,7 @@ def encode(config: Any) -> dict[str, Any]:
 
 
 def check_value(field: Field, value: Any) -> None:
-  """Raises a `ValueError` unless ``value`` is valid for ``field``."""
+  """Raises `BadInput` unless ``value`` is valid for ``field``."""
   name, limits = field.name, field.limits
   if not field.kind.accepts(value):
     raise types.BadInput(f'{name} must be {field.kind.noun}; got {value!r}.')
@@ -172,3 +176,6 @@ def _check_element(name: str, limits: Limits, element: Any) -> None:
   low = limits.exclusive_minimum
   if low is not None and element <= low:
     raise types.BadInput(f'{name} must be > {low}; got {element}.')
+  high = limits.exclusive_maximum
+  if high is not None and element >= high:
+    raise types.BadInput(f'{name} must be < {high}; got {element}.')

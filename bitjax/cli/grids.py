@@ -28,7 +28,7 @@ class Grid:
       numbers evenly in their logarithm, ``'lin:1e-5:1e-1:10000'`` spaces 10000 evenly.
 
   Raises:
-    ValueError: for any other form, numbers that are not finite, an empty or
+    BadInput: for any other form, numbers that are not finite, an empty or
       repeating list, or ends in the wrong order.
   """
 

@@ -26,10 +26,9 @@ class Kind:
   Attributes:
     noun: what a value is, for messages ('an integer').
     placeholder: how the manual abbreviates a value ('INT').
-    parse: text of a flag -> value; raises `ValueError` for invalid text.
+    parse: text of a flag -> value; raises `BadInput` for invalid text.
     accepts: whether a Python value belongs to the type.
     multiple: whether a value is a collection of elements.
-    optional: whether None belongs to the type.
   """
 
   noun: str
@@ -37,7 +36,6 @@ class Kind:
   parse: Callable[[str], Any]
   accepts: Callable[[Any], bool]
   multiple: bool = False
-  optional: bool = False
 
   def elements(self, value: Any) -> tuple[Any, ...]:
     """Returns the elements of a value, to each of which a field's limits apply."""
@@ -198,7 +196,6 @@ def _optional(kind: Kind) -> Kind:
     noun=f'{kind.noun} or none',
     parse=parse,
     accepts=lambda value: value is None or kind.accepts(value),
-    optional=True,
   )
 
 

@@ -40,7 +40,7 @@ class Lock:
     """Takes the lock, unless this object holds it already.
 
     Raises:
-      ValueError: if another process holds it.
+      BadInput: if another process holds it.
     """
     if self._descriptor is not None:
       return

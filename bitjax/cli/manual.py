@@ -58,8 +58,8 @@ _FILES = (
   'The directory of the run receives config.json (every flag, seed, version and '
   'the device), results.nc and results.csv (every number), verdicts.json, '
   'figure.png and figure.pdf. An interrupted run goes on when the same command is '
-  'given again, on other devices too; a finished one is only drawn again. "python '
-  '-m bitjax status DIRECTORY" says how far it is. Bad input exits with status 2 and '
+  'given again, on other devices too; a finished one is only drawn again. "bitjax '
+  'status DIRECTORY" says how far it is. Bad input exits with status 2 and '
   'writes nothing. Lists are separated by commas; lists of integers also take '
   'half-open ranges (0:8); a GRID is a list, log:LOW:HIGH:COUNT or '
   'lin:LOW:HIGH:COUNT.'
@@ -77,6 +77,8 @@ def _flag(field: flags.Field, width: int) -> str:
     facts.append(f'> {limits.exclusive_minimum}')
   if limits.maximum is not None:
     facts.append(f'<= {limits.maximum}')
+  if limits.exclusive_maximum is not None:
+    facts.append(f'< {limits.exclusive_maximum}')
   facts.append(f'default: {field.kind.show(field.default)}')
   text = f'{limits.help} ({"; ".join(facts)})'.strip()
   return _entry(_title(field.name, field.kind), text, width)

@@ -46,7 +46,7 @@ class RunDirectory:
     overwrite: whether `begin` removes the run that the directory holds.
 
   Raises:
-    ValueError: if the directory belongs to another run, holds the files of something
+    BadInput: if the directory belongs to another run, holds the files of something
       else, or is in use.
   """
 
@@ -93,7 +93,7 @@ class RunDirectory:
     return self._identity | {'records': records}
 
   def check(self, records: dict[str, Any]) -> None:
-    """Raises a `ValueError` if the run in the directory recorded other facts."""
+    """Raises `BadInput` if the run in the directory recorded other facts."""
     if self.stored is not None and self.resumes:
       self._compare(self.stored.get('records', {}), records)
 
@@ -101,7 +101,7 @@ class RunDirectory:
     """Claims the directory on disk, once, just before something is computed.
 
     Raises:
-      ValueError: if another process runs there, or has run there since this object
+      BadInput: if another process runs there, or has run there since this object
         was made.
     """
     if self._begun:
@@ -129,7 +129,7 @@ class RunDirectory:
     self.stored, self._overwrite = entry, False
 
   def claim(self) -> None:
-    """Locks the directory; raises a `ValueError` if another process runs there."""
+    """Locks the directory; raises `BadInput` if another process runs there."""
     self._lock.acquire()
 
   def close(self) -> None:

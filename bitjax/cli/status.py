@@ -1,6 +1,6 @@
 """Says how far a run is, without disturbing it: only its directory is read.
 
-python -m bitjax status runs/multistep_ste/quick
+bitjax status runs/multistep_ste/quick
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def describe(directory: pathlib.Path) -> list[str]:
     Lines of text: the run, then its sweeps in the order in which they began.
 
   Raises:
-    ValueError: if this is not the directory of a run.
+    BadInput: if this is not the directory of a run.
   """
   if not (directory / 'config.json').is_file():
     raise types.BadInput(f'{directory} is not the directory of a run.')
@@ -54,7 +54,7 @@ def _sweep(path: pathlib.Path, running: bool) -> str:
     chunk = path.parent / names[-1]
     try:
       diverged += chunks.header(chunk)['diverged']
-    except chunks.Damaged:  # Or it was replaced just now.
+    except chunks.Damaged:  # Or replaced by the running process just now.
       continue
     size = min(block, num_lanes - int(key.split('-')[1]) * block)
     done += size
@@ -82,12 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Prints the status of each directory; returns the exit status."""
   directories = sys.argv[1:] if argv is None else list(argv)
   if not directories or any(name.startswith('-') for name in directories):
-    print('usage: bitjax status DIRECTORY...')
-    return 0 if directories in (['--help'], ['-h']) else 2
+    asked = directories in (['--help'], ['-h'])
+    stream = sys.stdout if asked else sys.stderr
+    print('usage: bitjax status DIRECTORY...', file=stream)
+    return 0 if asked else 2
   try:
     for name in directories:
       print('\n'.join(describe(pathlib.Path(name))))
   except (types.BadInput, OSError) as error:
-    print(f'status: {error}', file=sys.stderr)
+    print(f'bitjax status: {error}', file=sys.stderr)
     return 2
   return 0

@@ -75,7 +75,7 @@ def standard(
     cutmix_alpha: the ``alpha`` of :func:`.cutmix`.
 
   Raises:
-    ValueError: for an unknown or repeated name, for mixup together with cutmix
+    BadInput: for an unknown or repeated name, for mixup together with cutmix
       (a blend of blends, which no paper means; :func:`chain` allows it), or for
       a parameter of a named augmentation that is out of range.
   """
@@ -125,7 +125,7 @@ def random_crop(
     [N, H, W, C] of the same type.
 
   Raises:
-    ValueError: for a negative ``pad``, images that are not [N, H, W, C], or a
+    BadInput: for a negative ``pad``, images that are not [N, H, W, C], or a
       ``fill`` of another shape or outside the range of the images' integer type.
   """
   indexing.check_images(images)
@@ -156,7 +156,7 @@ def random_flip(key: types.Array, images: types.Array) -> types.Array:
     [N, H, W, C] of the same type.
 
   Raises:
-    ValueError: for images that are not [N, H, W, C].
+    BadInput: for images that are not [N, H, W, C].
   """
   indexing.check_images(images)
   flipped = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))

@@ -75,7 +75,7 @@ def search_and_holdout(
     The search batch ``A`` and the held-out batch ``B``.
 
   Raises:
-    ValueError: for a raw key, shapes that do not match, or a batch that the
+    BadInput: for a raw key, shapes that do not match, or a batch that the
       data cannot supply (see :func:`check_batch_size`).
   """
   if not (
@@ -135,7 +135,7 @@ def remainder(
     int32 [num_examples - 2 * batch_size], in random order.
 
   Raises:
-    ValueError: if no example would be left, or the data cannot supply the two
+    BadInput: if no example would be left, or the data cannot supply the two
       batches.
   """
   check_batch_size(num_examples, batch_size)
@@ -159,7 +159,7 @@ def check_batch_size(
     augment: how examples are augmented; one of ``AUGMENTS``.
 
   Raises:
-    ValueError: for a batch size that is not an integer >= 1, an unknown
+    BadInput: for a batch size that is not an integer >= 1, an unknown
       ``augment``, or too few examples (the message then names the ways out).
   """
   types.check_choice('augment', augment, AUGMENTS)

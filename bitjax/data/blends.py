@@ -43,7 +43,7 @@ def mixup(
     Images (float32 if they were uint8) and targets.
 
   Raises:
-    ValueError: for ``alpha <= 0``, or shapes that do not match.
+    BadInput: for ``alpha <= 0``, or shapes that do not match.
 
   References:
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", arXiv:1710.09412,
@@ -87,7 +87,7 @@ def cutmix(
     Images of the same type, and targets.
 
   Raises:
-    ValueError: for ``alpha <= 0``, or shapes that do not match.
+    BadInput: for ``alpha <= 0``, or shapes that do not match.
 
   References:
     Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers
@@ -125,7 +125,7 @@ def smooth(targets: types.Array, epsilon: types.Scalar) -> types.Array:
     [N, classes].
 
   Raises:
-    ValueError: for ``epsilon`` outside [0, 1).
+    BadInput: for ``epsilon`` outside [0, 1).
   """
   types.check_fraction('epsilon', epsilon)
   return (1 - epsilon) * targets + epsilon / targets.shape[-1]

@@ -19,12 +19,7 @@ import numpy as np
 from bitjax import files
 from bitjax.data import reading
 
-__all__ = ['checksum', 'default_dir', 'fetch']
-
-
-def default_dir() -> pathlib.Path:
-  """Returns ``~/.cache/bitjax``; raises ``RuntimeError`` if there is no home."""
-  return pathlib.Path.home() / '.cache' / 'bitjax'
+__all__ = ['checksum', 'fetch']
 
 
 def checksum(images: np.ndarray, labels: np.ndarray) -> str:
@@ -57,13 +52,15 @@ def fetch(
     expected: the :func:`checksum` that an entry must have to be used; None if
       it is not known.
     cache_dir: directory of the entries; created, private to the user, if it is
-      missing. None means :func:`default_dir`.
+      missing. None means :func:`bitjax.files.cache_dir`.
 
   Returns:
     Images and labels.
   """
   try:
-    directory = default_dir() if cache_dir is None else pathlib.Path(cache_dir)
+    directory = (
+      files.cache_dir() if cache_dir is None else pathlib.Path(cache_dir)
+    )
   except RuntimeError:
     return build()
   path = directory / f'{key}.npz'

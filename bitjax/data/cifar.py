@@ -92,7 +92,7 @@ def read(
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
 
   Raises:
-    ValueError: for a missing, truncated or wrongly-typed file.
+    BadInput: for a missing, truncated or wrongly-typed file.
   """
   layout = LAYOUTS[name]
   roots = reading.roots(name, data_dir)

@@ -51,7 +51,7 @@ def read_files(
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
 
   Raises:
-    ValueError: for a file that cannot be read, has another size, or has labels
+    BadInput: for a file that cannot be read, has another size, or has labels
       out of range.
   """
   parts = []
@@ -87,7 +87,7 @@ def read_archive(
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
 
   Raises:
-    ValueError: for a damaged archive, or a member that is missing, not a
+    BadInput: for a damaged archive, or a member that is missing, not a
       regular file, of another size, or with labels out of range.
   """
   parts = {}
@@ -141,7 +141,7 @@ def parse(
 def _check_size(
   location: str, size: int, fmt: Format, num_records: int
 ) -> None:
-  """Raises a ``ValueError`` unless ``size`` is that of ``num_records`` records."""
+  """Raises `BadInput` unless ``size`` is that of ``num_records`` records."""
   expected = num_records * fmt.record
   if size != expected:
     raise types.BadInput(

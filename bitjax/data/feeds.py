@@ -93,7 +93,7 @@ def device_feed(dataset: datasets.Dataset, batch_size: int, seed: int) -> Feed:
     seed: seed of the orders, an integer >= 0.
 
   Raises:
-    ValueError: for a batch size that is not in [1, number of examples].
+    BadInput: for a batch size that is not in [1, number of examples].
   """
   return device_feeds(dataset, batch_size, [seed])[0]
 
@@ -109,7 +109,7 @@ def device_feeds(
     seeds: seeds of the orders, integers >= 0.
 
   Raises:
-    ValueError: for a batch size that is not in [1, number of examples].
+    BadInput: for a batch size that is not in [1, number of examples].
   """
   size = len(dataset.labels)
   orders = [_order(size, batch_size, seed) for seed in seeds]
@@ -151,7 +151,7 @@ def host_feed(
     int32 [num_steps, B]; ``arrays`` is empty.
 
   Raises:
-    ValueError: for a batch size that is not in [1, number of examples], or a
+    BadInput: for a batch size that is not in [1, number of examples], or a
       missing package. ``chunk`` raises one for an example that is not as above.
   """
   try:
@@ -235,7 +235,7 @@ def _order(
 
 
 def _check_chunk(start: int, num_steps: int) -> None:
-  """Raises a ``ValueError`` unless ``start >= 0`` and ``num_steps >= 1``."""
+  """Raises `BadInput` unless ``start >= 0`` and ``num_steps >= 1``."""
   types.check_integer('start', start, 0)
   types.check_integer('num_steps', num_steps, 1)
 

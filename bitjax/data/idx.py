@@ -44,7 +44,7 @@ def read(
     Images uint8 [N, 28, 28, 1] and labels int32 [N].
 
   Raises:
-    ValueError: for a missing, truncated or wrongly-typed file.
+    BadInput: for a missing, truncated or wrongly-typed file.
   """
   own, root = reading.roots(name, data_dir)
   folders = (own, root / _TORCHVISION[name] / 'raw', root)
@@ -76,7 +76,7 @@ def read_idx(path: pathlib.Path, num_dims: int) -> np.ndarray:
     uint8 array of the dimensions that the file declares.
 
   Raises:
-    ValueError: unless the file has this type, these dimensions and exactly
+    BadInput: unless the file has this type, these dimensions and exactly
       the length that they imply.
   """
   try:

@@ -48,7 +48,7 @@ def crop(
 
 
 def check_images(images: types.Array | np.ndarray) -> None:
-  """Raises a ``ValueError`` unless images are [N, H, W, C] with H, W, C > 0."""
+  """Raises `BadInput` unless images are [N, H, W, C] with H, W, C > 0."""
   if images.ndim != 4 or not all(images.shape[1:]):
     raise types.BadInput(
       f'images must be [N, H, W, C]; got shape {images.shape}.'

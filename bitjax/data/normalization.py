@@ -36,7 +36,7 @@ def channel_statistics(images: np.ndarray, scale: float) -> Statistics:
     Mean and (biased) standard deviation of ``images * scale``, float32 [C].
 
   Raises:
-    ValueError: unless images are uint8 [N, H, W, C], at least one of them.
+    BadInput: unless images are uint8 [N, H, W, C], at least one of them.
   """
   indexing.check_images(images)
   if images.dtype != np.uint8 or not images.size:
@@ -76,7 +76,7 @@ def normalize(
     float32 [..., C].
 
   Raises:
-    ValueError: unless there are a mean and a positive deviation for each channel.
+    BadInput: unless there are a mean and a positive deviation for each channel.
   """
   channels = images.shape[-1:]
   if np.shape(mean) != channels or np.shape(std) != channels:

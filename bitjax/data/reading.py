@@ -1,6 +1,6 @@
 """Helpers that all readers of files share: where to look, and errors to raise.
 
-Whatever is wrong with a file, a reader raises a ``ValueError`` whose message is one
+Whatever is wrong with a file, a reader raises `BadInput` whose message is one
 line that names the file, what was expected and what was found.
 """
 
@@ -48,11 +48,12 @@ def roots(name: str, data_dir: PathLike | None) -> tuple[pathlib.Path, ...]:
   may hold several data sets whose files have the same names.
 
   Raises:
-    ValueError: if there is no ``data_dir``, or it is not a directory.
+    BadInput: if there is no ``data_dir``, or it is not a directory.
   """
   if data_dir is None or not os.fspath(data_dir):
     raise types.BadInput(
-      f'{name} needs --data_dir=...; for a data set without files use mnist5k.'
+      f'{name} needs --data_dir=...; data sets without files are mnist5k, digits and '
+      'digits32.'
     )
   root = pathlib.Path(data_dir)
   if not root.is_dir():
@@ -74,7 +75,7 @@ def read_at_most(file: Readable, num_bytes: int) -> bytes:
 
 
 def check_labels(path: PathLike, labels: np.ndarray, num_classes: int) -> None:
-  """Raises a ``ValueError`` unless all labels are in ``[0, num_classes)``."""
+  """Raises `BadInput` unless all labels are in ``[0, num_classes)``."""
   if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
     raise types.BadInput(
       f'{path}: expected labels from 0 to {num_classes - 1}; found labels '

@@ -21,7 +21,6 @@ __all__ = [
   'GREY',
   'LIGHT_GREY',
   'LINE_STYLES',
-  'MARKERS',
   'ORANGE',
   'RED',
   'TEAL',
@@ -49,7 +48,6 @@ LINE_STYLES: tuple[Any, ...] = (
   (0, (5, 1, 1, 1, 1, 1)),
   (0, (8, 2)),
 )
-MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 
 # Candidate ticks within a decade, densest first, and the most ticks that an axis takes.
 _DIGITS = (

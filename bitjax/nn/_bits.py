@@ -21,7 +21,7 @@ def quantizer_bits(quantizer: Any) -> int:
     quantizer: any callable pytree.
 
   Raises:
-    ValueError: if nothing in the quantizer declares it, or several nodes do.
+    BadInput: if nothing in the quantizer declares it, or several nodes do.
   """
   nodes = jax.tree.leaves(quantizer, is_leaf=_declares)
   declaring = [node for node in nodes if _declares(node)]

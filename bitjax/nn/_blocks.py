@@ -210,7 +210,7 @@ class Network(nn.Module):
 def _is_binary(quantizer):
   try:
     return quantizer is not None and _bits.quantizer_bits(quantizer) == 1
-  except ValueError:  # The quantizer does not declare its bits.
+  except types.BadInput:  # The quantizer does not declare its bits.
     return False
 
 
@@ -255,7 +255,7 @@ def as_images(images: types.Array, dtype: Any) -> types.Array:
   """Checks images and returns them in this dtype; None keeps theirs.
 
   Raises:
-    ValueError: unless they are floating [examples, height, width, channels].
+    BadInput: unless they are floating [examples, height, width, channels].
   """
   images = jnp.asarray(images)
   if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):

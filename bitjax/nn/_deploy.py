@@ -74,7 +74,7 @@ def deploy(
     The variables, without parameters and state of the kernels' quantizers.
 
   Raises:
-    ValueError: for variables that are deployed already, or a model that calls
+    BadInput: for variables that are deployed already, or a model that calls
       no quantized layer.
   """
   if _binding.DEPLOYED in variables:

@@ -40,7 +40,7 @@ def initializer(name: str) -> nn.initializers.Initializer:
       [rest, features], orthonormal columns, or rows if it has more columns.
 
   Raises:
-    ValueError: for an unknown name.
+    BadInput: for an unknown name.
 
   References:
     Glorot and Bengio, 2010, eq. 16

@@ -140,7 +140,7 @@ def gradient_passing(
     A `GradientPassing` of Python numbers, not of JAX arrays.
 
   Raises:
-    ValueError: for a model without quantized layers, a number of labels other than
+    BadInput: for a model without quantized layers, a number of labels other than
       that of images, or a ``half_width`` that is not positive.
   """
   types.check_positive('half_width', half_width)

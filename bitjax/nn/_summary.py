@@ -171,7 +171,7 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
     **kwargs: keyword arguments of its call, such as ``train=False``.
 
   Raises:
-    ValueError: for inputs without examples, and for a quantizer that does not
+    BadInput: for inputs without examples, and for a quantizer that does not
       declare how many bits it has (by an attribute ``bits``).
 
   Examples:
@@ -262,7 +262,7 @@ def _row(path, call, variables, num_examples):
 def _quantizer_bits(path, quantizer):
   try:
     return _bits.quantizer_bits(quantizer)
-  except ValueError as error:
+  except types.BadInput as error:
     raise types.BadInput(
       f'kernel_quantizer of {"/".join(path)}: {error}'
     ) from None

@@ -54,7 +54,7 @@ def layer_view(
     A `scans.LayerView`; its tail is opaque unless the model is an `MLP`.
 
   Raises:
-    ValueError: if the model has no layer of that name with a kernel, or calls it
+    BadInput: if the model has no layer of that name with a kernel, or calls it
       more than once, or if inputs and labels differ in number.
   """
   _check_batch(inputs, labels)
@@ -88,7 +88,7 @@ def network_view(
     ``view.product.split`` splits such a vector into kernels.
 
   Raises:
-    ValueError: for another kind of model, if inputs and labels differ in number,
+    BadInput: for another kind of model, if inputs and labels differ in number,
       or if `scans.network_view` raises it.
   """
   if not isinstance(model, _mlp.MLP):

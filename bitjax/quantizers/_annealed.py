@@ -39,7 +39,7 @@ def error_decay(
     An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
 
   Raises:
-    ValueError: if a concrete ``t_min`` or ``t_max`` is not positive.
+    BadInput: if a concrete ``t_min`` or ``t_max`` is not positive.
 
   References:
     Qin et al., IR-Net, 2020, the error decay estimator
@@ -81,7 +81,7 @@ def rbnn(
     An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
 
   Raises:
-    ValueError: if a concrete ``t_min`` or ``t_max`` is not positive.
+    BadInput: if a concrete ``t_min`` or ``t_max`` is not positive.
 
   References:
     Lin et al., Rotated binary neural network, 2020, training-aware approximation
@@ -136,7 +136,7 @@ def reste(
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    ValueError: if a concrete ``o_end`` is below 1, ``inner`` is not positive,
+    BadInput: if a concrete ``o_end`` is below 1, ``inner`` is not positive,
       or ``outer`` does not exceed it.
 
   References:
@@ -177,7 +177,7 @@ def shrinking_window(
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    ValueError: if a concrete argument is not positive.
+    BadInput: if a concrete argument is not positive.
 
   References:
     Guo et al., BoolNet, 2021 (https://arxiv.org/abs/2106.06991).

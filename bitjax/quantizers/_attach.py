@@ -6,7 +6,7 @@ With a staircase ``q`` and an estimator ``e`` the quantizer computes
 
 where bars mark cotangents, and ``p`` in [0, 1] is the progress of training, which
 estimators that anneal use.
-This is the only place in the library where a derivative is not the true one.
+This is the only ``custom_vjp`` of the library whose derivative is not the true one.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
     of ``x_q``. A staircase that is not random ignores the key.
 
   Raises:
-    ValueError: for a staircase or an estimator that cannot be called with such
+    BadInput: for a staircase or an estimator that cannot be called with such
       arguments. The quantizer raises it for an ``x`` that is not floating, a
       concrete ``progress`` outside [0, 1], a random staircase without a key, and
       a state for a staircase without memory.

@@ -21,7 +21,7 @@ def as_pytree(name: str, rule: Any, arguments: tuple[str, ...]) -> Any:
     arguments: the names of the positional arguments that it will be called with.
 
   Raises:
-    ValueError: if ``rule`` cannot be called with these arguments.
+    BadInput: if ``rule`` cannot be called with these arguments.
   """
   wanted = f'{name} must be a function ({", ".join(arguments)})'
   if hasattr(rule, 'apply') and hasattr(rule, 'init'):

@@ -60,7 +60,7 @@ def align(
     channel_axis: the channels' axis in ``x``; None for a scalar parameter.
 
   Raises:
-    ValueError: for a parameter that is neither scalar nor [channels].
+    BadInput: for a parameter that is neither scalar nor [channels].
   """
   value = jnp.asarray(value)
   if value.ndim == 0:
@@ -83,7 +83,7 @@ def num_per_channel(
 
 
 def check_bits(bits: int, minimum: int = 1) -> None:
-  """Raises a ``ValueError`` unless ``bits`` is an integer in [minimum, MAX_BITS]."""
+  """Raises `BadInput` unless ``bits`` is an integer in [minimum, MAX_BITS]."""
   is_integer = isinstance(bits, int) and not isinstance(bits, bool)
   if not is_integer or not minimum <= bits <= MAX_BITS:
     raise types.BadInput(
@@ -92,7 +92,7 @@ def check_bits(bits: int, minimum: int = 1) -> None:
 
 
 def check_floating(x: types.Array) -> types.Array:
-  """Returns ``x`` as an array; raises a ``ValueError`` if it is not floating."""
+  """Returns ``x`` as an array; raises `BadInput` if it is not floating."""
   x = jnp.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise types.BadInput(

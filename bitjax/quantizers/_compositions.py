@@ -60,7 +60,7 @@ def standardized(
     q(NaN).
 
   Raises:
-    ValueError: for a ``quantize`` that cannot be called with ``x``. The quantizer
+    BadInput: for a ``quantize`` that cannot be called with ``x``. The quantizer
       raises it for a kernel with fewer than two weights for each unit.
 
   References:
@@ -126,7 +126,7 @@ def scaled(
     weight makes all weights that share its scale infinite or NaN.
 
   Raises:
-    ValueError: for a ``quantize`` that cannot be called with ``x``, or that has
+    BadInput: for a ``quantize`` that cannot be called with ``x``, or that has
       memory: its state is its last output, which the product hides.
 
   References:
@@ -175,7 +175,7 @@ def dorefa_activations(bits: int) -> _attach.Quantize:
     pass the gradient everywhere.)
 
   Raises:
-    ValueError: for bits out of range.
+    BadInput: for bits out of range.
 
   References:
     Zhou et al., DoReFa-Net, 2016, the quantization of activations
@@ -237,7 +237,7 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
     makes the scale infinite in the authors' rule for one bit.
 
   Raises:
-    ValueError: for bits out of range or an unknown variant.
+    BadInput: for bits out of range or an unknown variant.
 
   References:
     Zhou et al., DoReFa-Net, 2016, the quantization of weights

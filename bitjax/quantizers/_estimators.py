@@ -60,7 +60,7 @@ def window(
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    ValueError: if a concrete ``half_width`` is not positive.
+    BadInput: if a concrete ``half_width`` is not positive.
 
   References:
     Courbariaux et al., Binarized neural networks, 2016, eq. 4
@@ -108,7 +108,7 @@ def clip(
     stays NaN.
 
   Raises:
-    ValueError: if a concrete ``limit`` or ``num_examples`` is not positive.
+    BadInput: if a concrete ``limit`` or ``num_examples`` is not positive.
   """
   types.check_positive('limit', limit)
   types.check_positive('num_examples', num_examples)
@@ -141,7 +141,7 @@ def clip_quantile(quantile: types.Scalar = 0.99) -> _attach.Estimator:
     of the gradients is infinite.
 
   Raises:
-    ValueError: if a concrete ``quantile`` is outside [0, 1].
+    BadInput: if a concrete ``quantile`` is outside [0, 1].
   """
   types.check_range('quantile', quantile, 0, 1)
   return jax.tree_util.Partial(_clip_quantile, quantile)

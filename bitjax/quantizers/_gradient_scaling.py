@@ -42,7 +42,7 @@ def ewgs(
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    ValueError: if a concrete ``delta`` is negative, or ``high`` not above
+    BadInput: if a concrete ``delta`` is negative, or ``high`` not above
       ``low``.
 
   References:

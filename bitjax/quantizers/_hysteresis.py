@@ -36,7 +36,7 @@ def hysteretic_sign(margin: types.Scalar) -> _attach.Staircase:
     `initial_state`). Where ``x`` is NaN, it returns the state.
 
   Raises:
-    ValueError: for a negative margin, and, when called, for a state whose shape is
+    BadInput: for a negative margin, and, when called, for a state whose shape is
       not that of ``x``.
   """
   types.check_non_negative('margin', margin)
@@ -93,7 +93,7 @@ def hysteretic_uniform(
     `initial_state`). NaN stays NaN.
 
   Raises:
-    ValueError: as for `uniform`, and, when called, for a state whose shape is not
+    BadInput: as for `uniform`, and, when called, for a state whose shape is not
       that of ``x``.
 
   References:

@@ -40,7 +40,7 @@ def as_quantize(name: str, quantize: Any) -> _attach.Quantize:
       the progress.
 
   Raises:
-    ValueError: if ``quantize`` cannot be called with ``x``.
+    BadInput: if ``quantize`` cannot be called with ``x``.
   """
   rule = _callables.as_pytree(name, quantize, ('x',))
   if rule is quantize or not hasattr(quantize, '__qualname__'):
@@ -77,7 +77,7 @@ def at_progress(
     None if a key or a state is filled in.
 
   Raises:
-    ValueError: for a concrete ``progress`` outside [0, 1], and a ``quantize``
+    BadInput: for a concrete ``progress`` outside [0, 1], and a ``quantize``
       that cannot be called with ``x``.
   """
   types.check_range('progress', progress, 0.0, 1.0)

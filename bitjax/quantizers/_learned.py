@@ -93,7 +93,7 @@ def bind(
     ``quantize(x, *, progress=1.0, key=None) -> x_q``, a callable pytree.
 
   Raises:
-    ValueError: if ``quantizer`` is not a `Quantizer`.
+    BadInput: if ``quantizer`` is not a `Quantizer`.
   """
   if not isinstance(quantizer, Quantizer):
     raise types.BadInput(

@@ -74,7 +74,7 @@ def learned_dsq(
     NaN.
 
   Raises:
-    ValueError: for bits out of range, an alpha outside (0, 1), or an unknown step.
+    BadInput: for bits out of range, an alpha outside (0, 1), or an unknown step.
 
   References:
     Gong et al., Differentiable soft quantization, 2019, the DSQ function, and how

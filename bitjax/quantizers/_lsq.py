@@ -66,7 +66,7 @@ def lsq(
     [channels]. Infinite values become the ends of the grid, NaN stays NaN.
 
   Raises:
-    ValueError: for bits out of range, a narrow unsigned grid, negative
+    BadInput: for bits out of range, a narrow unsigned grid, negative
       ``batch_axes``, and, when called, for an ``x`` that is not floating or has no
       such axis, or steps of a wrong shape.
 

@@ -49,7 +49,7 @@ def pact(
     becomes 0, NaN stays NaN.
 
   Raises:
-    ValueError: for bits out of range or an alpha that is not positive.
+    BadInput: for bits out of range or an alpha that is not positive.
 
   References:
     Choi et al., PACT, 2018, the clipping activation and the gradient of its

@@ -37,7 +37,7 @@ def rsign(
     A `Quantizer` with the parameter ``'threshold'``, [channels]. NaN becomes -1.
 
   Raises:
-    ValueError: when called, for a ``channel_axis`` that ``x`` does not have or a
+    BadInput: when called, for a ``channel_axis`` that ``x`` does not have or a
       wrong number of thresholds.
 
   References:
@@ -88,7 +88,7 @@ def rprelu(
     NaN values stay what they are.
 
   Raises:
-    ValueError: when called, for a ``channel_axis`` that ``x`` does not have or a
+    BadInput: when called, for a ``channel_axis`` that ``x`` does not have or a
       wrong number of parameters.
 
   References:

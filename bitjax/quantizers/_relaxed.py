@@ -57,7 +57,7 @@ def progressive_hardtanh(
     progress 1, and becomes -1 at progress 1.
 
   Raises:
-    ValueError: if a concrete argument is not positive.
+    BadInput: if a concrete argument is not positive.
 
   References:
     Guo et al., BoolNet, 2021 (https://arxiv.org/abs/2106.06991).
@@ -108,7 +108,7 @@ def parq(
     lowest level at progress 1.
 
   Raises:
-    ValueError: if a concrete ``steepness`` is not positive, ``high`` not above
+    BadInput: if a concrete ``steepness`` is not positive, ``high`` not above
       ``low``, or ``levels`` < 2.
 
   References:
@@ -177,7 +177,7 @@ def proximal(
     ``x`` stays infinite and NaN stays NaN.
 
   Raises:
-    ValueError: for a negative ``start`` or ``end`` (or 0 if the schedule is
+    BadInput: for a negative ``start`` or ``end`` (or 0 if the schedule is
       geometric), an unknown ``distance`` or ``schedule``, or a staircase that is
       not a function of x alone.
 

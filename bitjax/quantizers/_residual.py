@@ -37,7 +37,7 @@ def residual_sign(
     that share its scales infinite or NaN.
 
   Raises:
-    ValueError: for bits out of range, and, when called, a ``channel_axis`` that
+    BadInput: for bits out of range, and, when called, a ``channel_axis`` that
       ``x`` does not have.
 
   References:

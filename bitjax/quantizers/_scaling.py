@@ -57,7 +57,7 @@ def mean_abs(coupling: str = 'column', *, detached: bool = True) -> Scaling:
     scale is infinite or NaN if one of its weights is.
 
   Raises:
-    ValueError: for any other coupling.
+    BadInput: for any other coupling.
 
   References:
     Rastegari et al., XNOR-Net, 2016, the optimal scale of binary weights
@@ -95,7 +95,7 @@ def power_of_two(coupling: str = 'column') -> Scaling:
     A callable pytree that maps a kernel [..., units] to its scale, [units] or [].
 
   Raises:
-    ValueError: for any other coupling.
+    BadInput: for any other coupling.
 
   References:
     Qin et al., IR-Net, 2020, the bit-shift scales

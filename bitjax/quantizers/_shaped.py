@@ -40,7 +40,7 @@ def dspike(
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    ValueError: if a concrete argument is not positive.
+    BadInput: if a concrete argument is not positive.
 
   References:
     Li et al., Differentiable spike, 2021, the Dspike function
@@ -97,7 +97,7 @@ def magnitude_aware(
     unit's gradients infinite or NaN, where they pass.
 
   Raises:
-    ValueError: if a concrete ``half_width`` is not positive; when called, if
+    BadInput: if a concrete ``half_width`` is not positive; when called, if
       ``x`` has no such axis.
 
   References:
@@ -141,7 +141,7 @@ def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
     An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
 
   Raises:
-    ValueError: if a concrete ``half_width`` is not positive.
+    BadInput: if a concrete ``half_width`` is not positive.
 
   References:
     Liu et al., Bi-Real Net, 2018, the approximation of the sign function
@@ -173,7 +173,7 @@ def swish_sign(beta: types.Scalar = 5.0) -> _attach.Estimator:
     An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
 
   Raises:
-    ValueError: if a concrete ``beta`` is not positive.
+    BadInput: if a concrete ``beta`` is not positive.
 
   References:
     Darabi et al., BNN+, 2018, SignSwish (https://arxiv.org/abs/1812.11800).

@@ -62,7 +62,7 @@ def dsq(
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    ValueError: if a concrete alpha is outside (0, 1), ``high`` is not above
+    BadInput: if a concrete alpha is outside (0, 1), ``high`` is not above
       ``low``, ``levels`` < 2, or ``step`` is unknown.
 
   References:

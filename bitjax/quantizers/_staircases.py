@@ -65,7 +65,7 @@ def shifted_sign(
     A staircase that keeps shape and dtype; NaN becomes -1.
 
   Raises:
-    ValueError: for a threshold that is NaN, and, when called, for a number of
+    BadInput: for a threshold that is NaN, and, when called, for a number of
       thresholds that is not that of the channels.
   """
   types.check_range('threshold', threshold, -float('inf'), float('inf'))
@@ -169,7 +169,7 @@ def ternary(
     weights.
 
   Raises:
-    ValueError: for a threshold that is negative or of an unknown name, a factor
+    BadInput: for a threshold that is negative or of an unknown name, a factor
       that is not positive or is given with a fixed threshold, and, when called, for
       a ``channel_axis`` that ``x`` does not have.
 

@@ -65,7 +65,7 @@ def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
     step, infinities and NaN stay what they are.
 
   Raises:
-    ValueError: if a concrete ``step`` is not positive.
+    BadInput: if a concrete ``step`` is not positive.
 
   References:
     Gupta et al., Deep learning with limited numerical precision, 2015

@@ -48,7 +48,7 @@ def ttq(
     threshold 0.
 
   Raises:
-    ValueError: for a factor that is not positive, and, when called, a
+    BadInput: for a factor that is not positive, and, when called, a
       ``channel_axis`` that ``x`` does not have.
 
   References:

@@ -30,7 +30,7 @@ def code_range(
       symmetric.
 
   Raises:
-    ValueError: for bits out of range, or a narrow grid that is not signed.
+    BadInput: for bits out of range, or a narrow grid that is not signed.
   """
   _channels.check_bits(bits, 2 if signed else 1)
   if not signed:
@@ -81,7 +81,7 @@ def uniform(
     Infinite values become the ends of the grid, NaN stays NaN.
 
   Raises:
-    ValueError: for bits out of range, a narrow unsigned grid, a step that is not
+    BadInput: for bits out of range, a narrow unsigned grid, a step that is not
       positive, and, when called, for a number of steps that is not that of the
       channels.
   """

@@ -48,7 +48,7 @@ def central_difference(
     Differences in nats per unit of latent weight, of the kernel's shape.
 
   Raises:
-    ValueError: for a step that is not positive, a path that is unknown or does not
+    BadInput: for a step that is not positive, a path that is unknown or does not
       apply, an empty batch or kernel, or a loss that is concrete and not finite.
 
   References:

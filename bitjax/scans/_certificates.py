@@ -82,7 +82,7 @@ def flip_certificate(
     A `Certificate`. Shares and means over an empty set of moves are NaN.
 
   Raises:
-    ValueError: if the two differ in shape, or for a negative number.
+    BadInput: if the two differ in shape, or for a negative number.
 
   References:
     Benjamini and Hochberg, Controlling the false discovery rate, 1995, on why a
@@ -140,7 +140,7 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
     `FlipGains` of all examples; its path names every path taken.
 
   Raises:
-    ValueError: for no parts, or parts of different shapes.
+    BadInput: for no parts, or parts of different shapes.
   """
   shapes = list(dict.fromkeys(part.gains.shape for part in parts))
   if len(shapes) != 1:
@@ -190,7 +190,7 @@ def stream_gains(
     `FlipGains` of all examples.
 
   Raises:
-    ValueError: for a batch size below 1, no examples, or what `flip_gains` objects
+    BadInput: for a batch size below 1, no examples, or what `flip_gains` objects
       to.
   """
   if batch_size < 1:

@@ -99,7 +99,7 @@ def coordinate_discrete_gradient(
     A `CoordinateDescent`.
 
   Raises:
-    ValueError: for a radius that is not positive, unknown names, ``'random'`` without
+    BadInput: for a radius that is not positive, unknown names, ``'random'`` without
       a key, an array of another shape, fewer than one candidate or sweep, an empty
       batch or kernel, a loss that is concrete and not finite, or what `moves`
       objects to.

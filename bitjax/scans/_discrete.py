@@ -154,7 +154,7 @@ def discrete_gradient(
     ``1 + 4 * eps``.
 
   Raises:
-    ValueError: for a radius that is not positive, unknown names, ``'random'``
+    BadInput: for a radius that is not positive, unknown names, ``'random'``
       without a key, an array of another shape, an empty batch or kernel, a loss that
       is concrete and not finite, or what `moves` and `flip_gains` object to.
 
@@ -234,7 +234,7 @@ def multi_step_discrete_gradient(
     A `DiscretePath`.
 
   Raises:
-    ValueError: as `discrete_gradient`, and for ``num_rounds`` below 1.
+    BadInput: as `discrete_gradient`, and for ``num_rounds`` below 1.
   """
   if num_rounds < 1 or num_rounds != int(num_rounds):
     raise types.BadInput(

@@ -96,7 +96,7 @@ def prefix_scan(
     prefix is the best.
 
   Raises:
-    ValueError: for no or for negative prefixes, an empty batch or kernel, an unknown
+    BadInput: for no or for negative prefixes, an empty batch or kernel, an unknown
       path, or one that does not apply.
   """
   types.check_choice('path', path, PATHS)

@@ -198,7 +198,7 @@ def ranking_power(rank_by: str | types.Scalar) -> types.Array:
   """Returns the power p of a ranking that is given by its name or by p.
 
   Raises:
-    ValueError: for an unknown name, or a concrete number other than 0, 1, 2.
+    BadInput: for an unknown name, or a concrete number other than 0, 1, 2.
   """
   if isinstance(rank_by, str):
     types.check_choice('rank_by', rank_by, tuple(RANKINGS))
@@ -218,7 +218,7 @@ def check_signal(
   key: types.Array | None,
   given: types.Array | None,
 ) -> None:
-  """Raises a ``ValueError`` for a missing key or an array of a wrong shape."""
+  """Raises `BadInput` for a missing key or an array of a wrong shape."""
   if signal == 'random' and key is None:
     raise types.BadInput("The signal 'random' needs a key; got None.")
   if given is not None:

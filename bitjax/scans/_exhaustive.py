@@ -70,7 +70,7 @@ def exhaustive(
     begins with the empty one.
 
   Raises:
-    ValueError: for a radius that is not positive, no or too many free weights, an
+    BadInput: for a radius that is not positive, no or too many free weights, an
       empty batch, a loss that is concrete and not finite, or what `moves` objects
       to.
   """

@@ -87,7 +87,7 @@ def flip_descent(
     A `FlipDescent`.
 
   Raises:
-    ValueError: for ``max_flips`` below 1, a negative tolerance, an unknown path,
+    BadInput: for ``max_flips`` below 1, a negative tolerance, an unknown path,
       ``'incremental'`` where it does not apply, a full-precision kernel, or what
       `flip_gains` objects to.
   """

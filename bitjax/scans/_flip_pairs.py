@@ -70,7 +70,7 @@ def pair_gains(
     ``among`` are of one weight, ``together`` is NaN.
 
   Raises:
-    ValueError: for no pairs, fewer than two moves, an empty batch or kernel, a loss
+    BadInput: for no pairs, fewer than two moves, an empty batch or kernel, a loss
       that is concrete and not finite, or what `moves` objects to.
   """
   _view.check_filled(view)

@@ -121,7 +121,7 @@ def flip_gains(
     that is an error.
 
   Raises:
-    ValueError: for an empty batch or kernel, a missing, superfluous or
+    BadInput: for an empty batch or kernel, a missing, superfluous or
       non-positive step, an unknown path, a fast path that does not apply to the
       view (the message says why), a chunk below 1, or a loss that is concrete
       and not finite.
@@ -164,7 +164,7 @@ def brute_force_gains(
     `FlipGains` with gains of the shape of ``destinations``.
 
   Raises:
-    ValueError: for an unknown leaf, destinations of another shape or none at
+    BadInput: for an unknown leaf, destinations of another shape or none at
       all, a chunk below 1, or a loss that is concrete and not finite.
   """
   _check_chunk(chunk)

@@ -70,7 +70,7 @@ def leaf_losses(
   """Returns ``losses`` as a function of one leaf, and that leaf.
 
   Raises:
-    ValueError: if no leaf has that name.
+    BadInput: if no leaf has that name.
   """
   paths, treedef = jax.tree.flatten_with_path(params)
   names = [

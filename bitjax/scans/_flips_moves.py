@@ -91,7 +91,7 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
     `Moves`: one per weight of a binary kernel, two (up and down) of any other.
 
   Raises:
-    ValueError: for a full-precision kernel without a step or with one that is
+    BadInput: for a full-precision kernel without a step or with one that is
       not positive, a quantised kernel with a step, or a quantizer whose
       staircase does not offer its neighbours.
   """

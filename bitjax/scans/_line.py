@@ -98,7 +98,7 @@ def line_start(
     A `LineStart` for `line_scan`. It holds the inputs of each view transposed.
 
   Raises:
-    ValueError: if the path ``'steps'`` of `line_scan` does not apply.
+    BadInput: if the path ``'steps'`` of `line_scan` does not apply.
   """
   views = as_views(view)
   if obstacle := steps_obstacle(views):
@@ -156,7 +156,7 @@ def line_scan(
     A `LineScan`, which also names the path taken.
 
   Raises:
-    ValueError: for an empty batch or kernel, a direction of another shape or concrete
+    BadInput: for an empty batch or kernel, a direction of another shape or concrete
       and not finite, rates that are not a non-empty vector or concrete and not
       finite (or negative, with a start), views of different kernels, an unknown path,
       or one that does not apply.
@@ -198,7 +198,7 @@ def line_scan(
 
 
 def check_width(width: int | None) -> None:
-  """Raises a ``ValueError`` for a width below 1."""
+  """Raises `BadInput` for a width below 1."""
   if width is not None and width < 1:
     raise types.BadInput(f'width must be >= 1; got {width}.')
 

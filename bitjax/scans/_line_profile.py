@@ -90,7 +90,7 @@ def line_profile(
     best interval is at least as good as the best point of any grid.
 
   Raises:
-    ValueError: if the path ``'steps'`` of `line_scan` does not apply, or for concrete
+    BadInput: if the path ``'steps'`` of `line_scan` does not apply, or for concrete
       rates that are not finite or not in order.
   """
   views = _line.as_views(view, direction)

@@ -107,7 +107,7 @@ def network_view(
     order, and a `Network` as its ``product``, which splits such a vector.
 
   Raises:
-    ValueError: if the first stage is not dense, if layers differ in their
+    BadInput: if the first stage is not dense, if layers differ in their
       quantizers, or if a quantizer or a scale couples the weights.
   """
   if not stages or not isinstance(stages[0], _view.Dense):

@@ -285,7 +285,7 @@ class LayerView:
 
 
 def check_filled(*views: LayerView) -> None:
-  """Raises a ``ValueError`` for an empty batch or an empty kernel."""
+  """Raises `BadInput` for an empty batch or an empty kernel."""
   for view in views:
     if view.labels.size == 0 or view.kernel.size == 0:
       raise types.BadInput(

@@ -1,4 +1,4 @@
-r"""Every staircase and every gradient estimator, drawn.
+r"""What do all staircases and gradient estimators look like?
 
 The figure shows all that `bitjax.quantizers` exports, at three values of
 progress. A random staircase is shown as one draw, and one with a memory as it
@@ -72,6 +72,9 @@ class Config:
   """Configuration of the study; each field is one flag."""
 
   points: int = cli.flag(2401, 'Points on the x axis.', minimum=3)
+
+  def __post_init__(self):
+    cli.check(self)
 
 
 PRESETS = {'smoke': {'points': 61}, 'quick': {}}

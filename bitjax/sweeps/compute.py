@@ -83,8 +83,10 @@ class Task:
       return jax.jit(program).trace(self._lanes([block]), self.shared)
     except types.BadInput as error:
       frames = traceback.extract_tb(error.__traceback__)
+      # Bitjax itself may be installed there too: then no frame is left.
       ours = [f for f in frames if 'site-packages' not in f.filename]
-      where = f'{pathlib.Path(ours[-1].filename).name}:{ours[-1].lineno}'
+      last = (ours or frames)[-1]
+      where = f'{pathlib.Path(last.filename).name}:{last.lineno}'
       raise TraceError(f'{error} (sweep {name!r}, {where})') from error
 
   def run(
@@ -220,7 +222,7 @@ def place(
     The shared inputs on the devices.
 
   Raises:
-    ValueError: if ``batched`` names no shared input, or an input cannot be split as
+    BadInput: if ``batched`` names no shared input, or an input cannot be split as
       requested.
   """
   unknown = sorted(set(batched) - set(shared))

@@ -30,12 +30,10 @@ class HostTask(compute.Task):
   Attributes:
     folder: folder in which each block gets a folder of its own; None for no folders.
     report: whether to show progress.
-    unit: what the progress of a lane counts, in the plural.
   """
 
   folder: pathlib.Path | None = None
   report: bool = False
-  unit: str = 'images'
 
   def run_all(self, missing: list[plan_lib.Block]) -> None:
     """Computes blocks one after another, saves each and adds it to the table.
@@ -56,7 +54,7 @@ class HostTask(compute.Task):
     named = [f'{k}={_short(v)}' for k, v in lanes.items()]
     parts = [self.plan.label(block), *named]
     name = ', '.join(part for part in parts if part)
-    work = progress.Work(f'{self.plan.name} ({name})', self.unit, self.report)
+    work = progress.Work(f'{self.plan.name} ({name})', self.report)
     combination = self.plan.combinations[block.combination]
     try:
       outputs = self.fn(

@@ -42,7 +42,7 @@ def join(
     process_id: index of this process, from 0.
 
   Raises:
-    ValueError: unless the three fit together, or if the job does not form.
+    BadInput: unless the three fit together, or if the job does not form.
   """
   numbers = {'num_processes': num_processes, 'process_id': process_id}
   given = [name for name, number in numbers.items() if number is not None]

@@ -51,7 +51,7 @@ def matches(entry: dict[str, Any], store: chunks.Store) -> bool:
   """Returns whether a manifest describes the axes and shared inputs of a store.
 
   Raises:
-    ValueError: if the manifest belongs to another configuration.
+    BadInput: if the manifest belongs to another configuration.
   """
   wanted = json.loads(json.dumps(_identity(store)))
   if entry['configuration'] != wanted['configuration']:
@@ -76,7 +76,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     Its entries, or None if there is none.
 
   Raises:
-    ValueError: if it was changed since it was written, or was written by a newer
+    BadInput: if it was changed since it was written, or was written by a newer
       version of bitjax.
   """
   path = folder / NAME

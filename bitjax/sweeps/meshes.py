@@ -26,7 +26,7 @@ def parse(spec: str) -> dict[str, int] | None:
   """Reads a mesh: axis name -> devices along it; None for ``'auto'``.
 
   Raises:
-    ValueError: for anything else; the message says how a mesh is written.
+    BadInput: for anything else; the message says how a mesh is written.
   """
   if spec == AUTO:
     return None
@@ -73,7 +73,7 @@ def make(spec: str) -> jax.sharding.Mesh | None:
     The mesh, with axes `lanes` and `batch`; None for a single device.
 
   Raises:
-    ValueError: for more devices than there are, or if they cannot be divided among
+    BadInput: for more devices than there are, or if they cannot be divided among
       the processes.
   """
   sizes = parse(spec)

@@ -132,7 +132,7 @@ def make(
   little is computed twice as padding. Blocks larger than ``width`` are multiples of it.
 
   Raises:
-    ValueError: naming the axis and what is wrong with it.
+    BadInput: naming the axis and what is wrong with it.
   """
   if not _NAME.fullmatch(name):
     raise types.BadInput(

@@ -129,18 +129,20 @@ class Work(Silent):
 
   Args:
     name: name of the lane.
-    unit: what is counted, in the plural.
     report: whether anything is shown.
   """
 
-  def __init__(self, name: str, unit: str, report: bool):
-    self._name, self._unit, self._report = name, unit, report
+  def __init__(self, name: str, report: bool):
+    self._name, self._report = name, report
     self._inner = Silent()
 
-  def begin(self, total: int, done: int) -> None:
-    """Starts the report: ``total`` units in all, of which ``done`` were done before."""
+  def begin(self, total: int, done: int, unit: str) -> None:
+    """Starts the report: ``total`` units in all, of which ``done`` were done before.
+
+    The unit is given in the plural, such as ``'images'``.
+    """
     if self._report:
-      self._inner = reporter(self._name, total, done, self._unit)
+      self._inner = reporter(self._name, total, done, unit)
 
   def advance(self, count: int, label: str) -> None:
     """Reports that ``count`` more units are done."""

@@ -50,7 +50,7 @@ class Run(Protocol):
     ...
 
   def check(self, records: dict[str, Any]) -> None:
-    """Raises a `ValueError` if the run in the directory recorded other facts."""
+    """Raises `BadInput` if the run in the directory recorded other facts."""
     ...
 
   def begin(self, records: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ class Sweep:
       where this variable is not finite.
 
     Raises:
-      ValueError: for axes, names or sizes that do not fit together.
+      BadInput: for axes, names or sizes that do not fit together.
       TypeError: if ``fn`` returns anything but a dictionary of real arrays.
     """
     clash = sorted({*(static or {}), *lanes} & set(shared or {}))
@@ -206,7 +206,7 @@ class Sweep:
       A dataset with axes (static, lanes, own), as calling the sweep returns it.
 
     Raises:
-      ValueError: for axes, names or sizes that do not fit together, or in a job
+      BadInput: for axes, names or sizes that do not fit together, or in a job
         of several processes.
       TypeError: if ``fn`` returns anything but such a dictionary.
     """

@@ -46,7 +46,7 @@ class Table:
     """Allocates arrays for the outputs, and checks that their axes are named.
 
     Raises:
-      ValueError: naming the output and the axes that it needs.
+      BadInput: naming the output and the axes that it needs.
     """
     _check_dims(self._plan, template, self._dims, self._coords)
     lead = (len(self._plan.combinations), self._plan.num_lanes)

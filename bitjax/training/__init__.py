@@ -44,6 +44,7 @@ from bitjax.training._state import kernels
 from bitjax.training._state import switch
 from bitjax.training._state import variables_of
 from bitjax.training._task import Task
+from bitjax.training._task import check_batch_split
 
 __all__ = [
   'BORDERS',
@@ -67,6 +68,7 @@ __all__ = [
   'Task',
   'Totals',
   'TrainState',
+  'check_batch_split',
   'check_fits',
   'create',
   'cross_entropy',

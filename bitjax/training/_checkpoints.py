@@ -61,7 +61,7 @@ class Checkpoints:
       description: settings that must equal those of the checkpoint.
 
     Raises:
-      ValueError: naming the first leaf or setting in which they differ.
+      BadInput: naming the first leaf or setting in which they differ.
     """
     stored = self.description()
     for name in [*description, *stored]:
@@ -134,7 +134,7 @@ def load_variables(
     ``{'params': ..., 'batch_stats': ..., ...}`` with NumPy arrays as leaves.
 
   Raises:
-    ValueError: if there is no such checkpoint, or no such network or moving average
+    BadInput: if there is no such checkpoint, or no such network or moving average
       in it.
   """
   types.check_choice('which', which, KEPT)

@@ -35,8 +35,11 @@ __all__ = ['Fitted', 'Phase', 'Reporter', 'fit']
 class Reporter(Protocol):
   """An object that reports how far a training is, such as a progress bar."""
 
-  def begin(self, total: int, done: int, /) -> None:
-    """Starts a report: ``total`` images in all, ``done`` of them trained on before."""
+  def begin(self, total: int, done: int, unit: str, /) -> None:
+    """Starts a report: ``total`` units in all, of which ``done`` were done before.
+
+    The unit is given in the plural, here ``'images'``.
+    """
     ...
 
   def advance(self, images: int, label: str, /) -> None:
@@ -119,14 +122,14 @@ def fit(
     latent weights whose sign an update changes, and `STATISTICS`.
 
   Raises:
-    ValueError: for numbers out of range, for feeds that do not match each other or
+    BadInput: for numbers out of range, for feeds that do not match each other or
       the seeds, and for ``variables`` or a checkpoint of another model.
   """
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
   _check(phases, feeds, seeds, rates, chunk, period)
   _check_probe(probe)
-  _check_mesh(mesh, feeds[0].batch_size)
+  _task.check_batch_split(feeds[0].batch_size, mesh)
   period = period or feeds[0].steps_per_epoch
   images = _first_images(phases[0].task, feeds[0])
   log = _log.Log(folder, tensorboard=tensorboard)
@@ -155,7 +158,8 @@ def fit(
     log.resume(int(state.step[0]))
     if report is not None:
       share = feeds[0].batch_size * len(seeds)
-      report.begin(phases[-1].until * share, int(state.step[0]) * share)
+      updates = phases[-1].until, int(state.step[0])
+      report.begin(updates[0] * share, updates[1] * share, 'images')
     for number in range(first, len(phases)):
       if number > first:
         task = phases[number].task
@@ -357,15 +361,6 @@ def _check(phases, feeds, seeds, rates, chunk, period):
   for name, value in (('chunk', chunk), ('period', period)):
     if value is not None and value < 1:
       raise types.BadInput(f'{name} must be >= 1; got {value}.')
-
-
-def _check_mesh(mesh, batch_size):
-  _, parts = _task.batch_split(mesh)
-  if batch_size % parts:
-    raise types.BadInput(
-      f'batch_size must be divisible by the {parts} devices over which a batch is '
-      f'split; got {batch_size}.'
-    )
 
 
 def _check_probe(probe):

@@ -33,7 +33,7 @@ class Log:
     tensorboard: whether to write event files for TensorBoard as well.
 
   Raises:
-    ValueError: for ``tensorboard`` without a folder or without its package.
+    BadInput: for ``tensorboard`` without a folder or without its package.
   """
 
   def __init__(

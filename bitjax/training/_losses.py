@@ -39,7 +39,7 @@ class Distillation:
     temperature: T > 0, by which both networks' logits are divided.
 
   Raises:
-    ValueError: for a weight outside [0, 1] or a temperature that is not positive.
+    BadInput: for a weight outside [0, 1] or a temperature that is not positive.
   """
 
   model: nn.Module

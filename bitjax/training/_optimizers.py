@@ -69,7 +69,7 @@ def optimizer(
     frozen: regular expressions; leaves whose path contains a match never change.
 
   Raises:
-    ValueError: for an unknown name, numbers out of range, an invalid regular
+    BadInput: for an unknown name, numbers out of range, an invalid regular
       expression, or ``binary`` where it is needed and empty; from the optimiser's
       ``init``, for an expression that no leaf matches.
 
@@ -181,7 +181,7 @@ def _searcher(patterns, ending=''):
 
 
 def _check_matches(params, ending, patterns):
-  """Raises a `ValueError` for an expression that no leaf matches."""
+  """Raises `BadInput` for an expression that no leaf matches."""
   paths = jax.tree.leaves(
     jax.tree.map_with_path(lambda path, _: _text(path), params)
   )

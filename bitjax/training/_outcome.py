@@ -51,7 +51,7 @@ def layout(
     epochs completed) and ``layer`` (paths of kernels).
 
   Raises:
-    ValueError: for images that do not fit the network, or parameters of the network
+    BadInput: for images that do not fit the network, or parameters of the network
       that do not fit the optimiser.
   """
   period = len(train.labels) // batch_size

@@ -55,7 +55,7 @@ class Recipe:
     frozen: regular expressions for leaves that never change; see `optimizer`.
 
   Raises:
-    ValueError: for no epochs, a batch without examples, a warm-up out of range,
+    BadInput: for no epochs, a batch without examples, a warm-up out of range,
       an alpha that is not positive, or an unknown name of an augmentation, a border
       or offsets.
   """
@@ -98,7 +98,7 @@ class Recipe:
       num_examples: number of examples in the training set.
 
     Raises:
-      ValueError: if they do not fill one batch.
+      BadInput: if they do not fill one batch.
     """
     per_epoch = num_examples // self.batch_size
     if not per_epoch:
@@ -125,7 +125,7 @@ class Recipe:
       distillation: a teacher; None for none.
 
     Raises:
-      ValueError: for shares that do not increase to 1, or a phase without updates.
+      BadInput: for shares that do not increase to 1, or a phase without updates.
     """
     if isinstance(stages, nn.Module):
       stages = [(1.0, stages)]

@@ -46,7 +46,7 @@ def learning_rate(
     factor: factor on the rate at each milestone, in (0, 1].
 
   Raises:
-    ValueError: for an unknown kind, or numbers out of range.
+    BadInput: for an unknown kind, or numbers out of range.
   """
   types.check_choice('kind', kind, SCHEDULES)
   types.check_positive('peak', peak)
@@ -92,7 +92,7 @@ def progress(
     num_steps: number n of updates.
 
   Raises:
-    ValueError: for an unknown kind, or no steps.
+    BadInput: for an unknown kind, or no steps.
   """
   types.check_choice('kind', kind, PROGRESS)
   types.check_positive('num_steps', num_steps)

@@ -123,7 +123,7 @@ def create(
     rates: factors on the learning rate, one for each network; None for 1.
 
   Raises:
-    ValueError: for rates with an optimiser that is not made by `optimizer`, and for
+    BadInput: for rates with an optimiser that is not made by `optimizer`, and for
       ``variables`` that do not fit the model, naming the first leaf that does not.
   """
 
@@ -175,7 +175,7 @@ def check_fits(
     images: as the model sees them; only their shape matters.
 
   Raises:
-    ValueError: naming the first leaf that does not fit.
+    BadInput: naming the first leaf that does not fit.
   """
   key = jax.eval_shape(lambda: jax.random.key(0))
   wanted = _described(

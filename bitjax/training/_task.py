@@ -24,7 +24,7 @@ from bitjax import types
 from bitjax.training import _losses
 from bitjax.training import _state
 
-__all__ = ['Task', 'batch_split', 'loop']
+__all__ = ['Task', 'batch_split', 'check_batch_split', 'loop']
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Task:
       none. At update t it is ``min(average, (1 + t) / (10 + t))``, smaller at first.
 
   Raises:
-    ValueError: for a ``smoothing`` or an ``average`` out of range.
+    BadInput: for a ``smoothing`` or an ``average`` out of range.
   """
 
   model: nn.Module
@@ -200,6 +200,16 @@ def batch_split(mesh: jax.sharding.Mesh | None) -> tuple[str | None, int]:
   """Returns the mesh axis that splits a batch, and its size; (None, 1) if none does."""
   parts = 1 if mesh is None else mesh.shape.get('batch', 1)
   return ('batch' if parts > 1 else None), parts
+
+
+def check_batch_split(batch_size: int, mesh: jax.sharding.Mesh | None) -> None:
+  """Raises `BadInput` unless batches can be split evenly over the mesh's devices."""
+  _, parts = batch_split(mesh)
+  if batch_size % parts:
+    raise types.BadInput(
+      f'batch_size must be divisible by the {parts} devices over which a batch is '
+      f'split; got {batch_size}.'
+    )
 
 
 @functools.lru_cache(maxsize=16)

@@ -60,7 +60,7 @@ def bop(
     ``optax.apply_if_finite`` around the chain keeps NaN out.
 
   Raises:
-    ValueError: for a concrete threshold that is negative or NaN, a gamma outside
+    BadInput: for a concrete threshold that is negative or NaN, a gamma outside
       [0, 1], parameters that are not floating, and an ``update`` without
       ``params``.
 

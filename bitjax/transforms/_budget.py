@@ -81,7 +81,7 @@ def project_budget(
     `project` says, and NaN reaches the parameters.
 
   Raises:
-    ValueError: for an unknown norm, for a concrete radius that is negative or
+    BadInput: for an unknown norm, for a concrete radius that is negative or
       NaN, for parameters that are not floating, an anchor that lacks a leaf or
       has one of another shape, and for an ``update`` without ``params``.
 

@@ -45,7 +45,7 @@ def clip_latent(
     NaN stays NaN.
 
   Raises:
-    ValueError: for a concrete ``limit`` that is not positive, parameters that
+    BadInput: for a concrete ``limit`` that is not positive, parameters that
       are not floating, and an ``update`` without ``params``.
 
   Examples:

@@ -37,7 +37,7 @@ def normalize(norm: types.Norm = 'l2') -> optax.GradientTransformation:
     float32 at least.
 
   Raises:
-    ValueError: for any other norm (``flips`` is not a norm of gradients).
+    BadInput: for any other norm (``flips`` is not a norm of gradients).
 
   Examples:
     >>> import jax.numpy as jnp
@@ -88,7 +88,7 @@ def steepest(norm: types.Norm = 'l2') -> optax.GradientTransformation:
     A stateless transform. Updates keep their dtype.
 
   Raises:
-    ValueError: for any other norm (``flips`` is not a norm of gradients).
+    BadInput: for any other norm (``flips`` is not a norm of gradients).
 
   Examples:
     >>> import jax.numpy as jnp

@@ -53,7 +53,7 @@ def flip_ratio(
     counts as changed.
 
   Raises:
-    ValueError: for parameters that are not floating, and an ``update`` without
+    BadInput: for parameters that are not floating, and an ``update`` without
       ``params``.
 
   Examples:

@@ -21,7 +21,7 @@ def pair(
   those that the transform has seen (see `_rounding.seal`).
 
   Raises:
-    ValueError: without ``params``, or if they are not floating.
+    BadInput: without ``params``, or if they are not floating.
   """
   if params is None:
     raise types.BadInput(
@@ -36,7 +36,7 @@ def pair(
 
 
 def check_floating(leaves: list) -> None:
-  """Raises a ``ValueError`` unless all leaves are floating."""
+  """Raises `BadInput` unless all leaves are floating."""
   for x in leaves:
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
       raise types.BadInput(

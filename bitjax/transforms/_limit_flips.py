@@ -58,7 +58,7 @@ def limit_flips(
     ``optax.apply_updates`` stores. NaN passes, and does not count as a flip.
 
   Raises:
-    ValueError: for a concrete ``max_flips`` that is negative or NaN, parameters
+    BadInput: for a concrete ``max_flips`` that is negative or NaN, parameters
       that are not floating, and an ``update`` without ``params``.
 
   Examples:

@@ -76,7 +76,7 @@ def project(
     A tree with the structure, shapes and dtypes of ``tree``.
 
   Raises:
-    ValueError: for leaves that are not floating, an anchor that does not match,
+    BadInput: for leaves that are not floating, an anchor that does not match,
       or a radius that is not a scalar.
 
   References:
@@ -96,7 +96,7 @@ def project(
 
 
 def check_leaves(leaves: list, anchors: list) -> None:
-  """Raises a ``ValueError`` unless leaves are floating and shaped as their anchors."""
+  """Raises `BadInput` unless leaves are floating and shaped as their anchors."""
   _leaves.check_floating(leaves)
   for x, a in zip(leaves, anchors, strict=True):
     if jnp.shape(x) != jnp.shape(a):

@@ -14,6 +14,7 @@ import pytest
 
 from bitjax import files
 from bitjax import sweeps
+from bitjax import types
 from bitjax.cli import lock
 from bitjax.cli import status
 from bitjax.studies.scaling import soak
@@ -179,7 +180,7 @@ class TestLock:
     record = json.dumps({'pid': pid, 'host': host})
     (tmp_path / lock.NAME).write_text(record)
     if taken:
-      with pytest.raises(ValueError, match=f'by process {pid} on {host}'):
+      with pytest.raises(types.BadInput, match=f'by process {pid} on {host}'):
         lock.Lock(tmp_path).acquire()
       assert (tmp_path / lock.NAME).read_text() == record
     else:
@@ -278,9 +279,11 @@ class TestStatus:
   def test_bad_input(self, tmp_path, capsys):
     assert status.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-      f'status: {tmp_path} is not the directory of a run.\n'
+      f'bitjax status: {tmp_path} is not the directory of a run.\n'
     )
     assert status.main([]) == 2
+    assert 'usage' in capsys.readouterr().err
+    assert status.main(['--help']) == 0
     assert 'usage' in capsys.readouterr().out
 
 

@@ -62,7 +62,7 @@ def test_grid_hits_its_ends_and_is_a_value():
   ],
 )
 def test_bad_grids(spec):
-  with pytest.raises(ValueError):
+  with pytest.raises(types.BadInput):
     cli.Grid(spec)
 
 
@@ -96,7 +96,7 @@ def test_bad_grids(spec):
   ],
 )
 def test_python_gets_value_errors(sample, fields, message):
-  with pytest.raises(ValueError) as caught:
+  with pytest.raises(types.BadInput) as caught:
     sample.Config(**fields)
   assert str(caught.value) == message
 
@@ -113,7 +113,7 @@ def test_unique_lists():
   class Config:
     seeds: tuple[int, ...] = cli.flag((0,), '', unique=True)
 
-  with pytest.raises(ValueError, match='seeds lists 3 twice'):
+  with pytest.raises(types.BadInput, match='seeds lists 3 twice'):
     command.parse(study(Config), ['--seeds=1,3,2:4'])
 
 
@@ -197,7 +197,9 @@ BAD = {
   '--networks=ternary': 'must be one of binary, full_precision',
   '--learning_rates=log:0:1:3': 'LOW must be > 0',
   '--learning_rates=0': 'learning_rates must be > 0; got 0.0.',
-  '--literal=maybe': 'flag --literal=maybe',
+  '--literal=maybe': (
+    "flag --literal=maybe: 'maybe' is neither true nor false"
+  ),
   '--noliteral=1': 'does not take an argument',
   '--bugdet=1': 'unknown flag --bugdet; did you mean --budget?',
   '--xyzzy=1': 'unknown flag --xyzzy; --help lists the flags.',
@@ -312,3 +314,19 @@ def test_fields_need_defaults_and_free_names():
     flags.fields(Bare)
   with pytest.raises(TypeError, match=r'Config\.chunk is the name of a shared'):
     command.parse(study(Taken), [])
+
+
+def test_exclusive_limits():
+  @dataclasses.dataclass(frozen=True)
+  class Config:
+    share: float = cli.flag(
+      0.5, 'A share.', exclusive_minimum=0, exclusive_maximum=1
+    )
+
+    def __post_init__(self):
+      cli.check(self)
+
+  assert Config(0.999999).share < 1
+  for share, sign in ((0.0, '> 0'), (1.0, '< 1')):
+    with pytest.raises(types.BadInput, match=f'share must be {sign}'):
+      Config(share)

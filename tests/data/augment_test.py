@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 from bitjax.data import indexing
 
 H, W, C, N, KEYS, PAD = 4, 6, 2, 24, 60, 2
@@ -227,7 +228,7 @@ def test_a_key_used_twice_is_found():
   ],
 )
 def test_bad_arguments_are_one_line(make, pattern):
-  with pytest.raises(ValueError, match=pattern) as error:
+  with pytest.raises(types.BadInput, match=pattern) as error:
     make()
   assert '\n' not in str(error.value)
 

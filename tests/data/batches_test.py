@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 from bitjax.data import batches
 
 H, W, C = 5, 7, 2
@@ -154,7 +155,7 @@ def test_eager_and_jit_agree():
 
 def test_a_batch_beyond_the_data_names_the_ways_out():
   images, labels = tagged(9)
-  with pytest.raises(ValueError) as error:
+  with pytest.raises(types.BadInput) as error:
     data.search_and_holdout(jax.random.key(0), images, labels, 5)
   message = str(error.value)
   assert 'of 5 need 10 examples; the data has 9' in message
@@ -164,30 +165,34 @@ def test_a_batch_beyond_the_data_names_the_ways_out():
   data.check_batch_size(9, 4)
   data.check_batch_size(9, 5, augment='shift')
   data.check_batch_size(9, np.int64(4))
-  with pytest.raises(ValueError, match='the data has 1'):
+  with pytest.raises(types.BadInput, match='the data has 1'):
     data.check_batch_size(1, 1)
-  with pytest.raises(ValueError, match='at least 2 examples'):
+  with pytest.raises(types.BadInput, match='at least 2 examples'):
     data.check_batch_size(1, 1, augment='shift')
 
 
 @pytest.mark.parametrize('size', [0, -1, 2.0, True, None, '3'])
 def test_batch_sizes_are_positive_integers(size):
-  with pytest.raises(ValueError, match='batch_size must be an integer >= 1'):
+  with pytest.raises(
+    types.BadInput, match='batch_size must be an integer >= 1'
+  ):
     data.check_batch_size(100, size)
 
 
 def test_bad_arguments_are_refused():
   images, labels = tagged(9)
   key = jax.random.key(0)
-  with pytest.raises(ValueError, match='augment must be one of none, shift'):
+  with pytest.raises(
+    types.BadInput, match='augment must be one of none, shift'
+  ):
     data.search_and_holdout(key, images, labels, 2, augment='flip')
-  with pytest.raises(ValueError, match='typed key'):
+  with pytest.raises(types.BadInput, match='typed key'):
     data.search_and_holdout(jax.random.PRNGKey(0), images, labels, 2)
-  with pytest.raises(ValueError, match='typed key'):
+  with pytest.raises(types.BadInput, match='typed key'):
     data.search_and_holdout(0, images, labels, 2)
-  with pytest.raises(ValueError, match=r'images must be \[N, H, W, C\]'):
+  with pytest.raises(types.BadInput, match=r'images must be \[N, H, W, C\]'):
     data.search_and_holdout(key, images[..., 0], labels, 2)
-  with pytest.raises(ValueError, match=r'labels \[N\]'):
+  with pytest.raises(types.BadInput, match=r'labels \[N\]'):
     data.search_and_holdout(key, images, labels[:8], 2)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 
 N, H, W, C, KEYS = 7, 9, 12, 2, 400
 ALPHAS = (0.2, 1.0, 4.0)
@@ -160,12 +161,12 @@ IMAGES = np.zeros((N, H, W, C), np.uint8)
   ],
 )
 def test_bad_arguments_are_one_line(blend, images, targets, alpha, pattern):
-  with pytest.raises(ValueError, match=pattern) as error:
+  with pytest.raises(types.BadInput, match=pattern) as error:
     blend(jax.random.key(0), images, targets, alpha)
   assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('epsilon', [-0.1, 1.0, np.nan])
 def test_epsilon_is_a_fraction(epsilon):
-  with pytest.raises(ValueError, match=r'epsilon must be in \[0, 1\); got'):
+  with pytest.raises(types.BadInput, match=r'epsilon must be in \[0, 1\); got'):
     data.smooth(TARGETS, epsilon)

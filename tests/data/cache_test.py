@@ -8,6 +8,7 @@ import stat
 import numpy as np
 import pytest
 
+from bitjax import files
 from bitjax.data import cache
 
 IMAGES = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 1)
@@ -53,7 +54,7 @@ def test_without_a_home_nothing_is_kept(monkeypatch):
   def no_home():
     raise RuntimeError('Could not determine home directory.')
 
-  monkeypatch.setattr(cache, 'default_dir', no_home)
+  monkeypatch.setattr(files, 'cache_dir', no_home)
   build = Build()
   for _ in range(2):
     check(cache.fetch('key', build))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 from bitjax.data import cifar
 from bitjax.data import cifar_parquet
 
@@ -94,7 +95,7 @@ def check(dataset, arrays, *parts):
 
 
 def failure(folder, name='cifar10', split='test', **kwargs):
-  with pytest.raises(ValueError) as error:
+  with pytest.raises(types.BadInput) as error:
     data.load(name, split=split, data_dir=folder, **kwargs)
   message = str(error.value)
   assert '\n' not in message
@@ -163,7 +164,7 @@ def test_missing_files_are_named(small, tmp_path):
   message = failure(tmp_path, split='train')
   assert f'In {tmp_path}, data_batch_3.bin is missing.' in message
   assert '--split=test' in message
-  pattern = 'cifar10 needs --data_dir=.* use mnist5k'
+  pattern = 'cifar10 needs --data_dir=.* are mnist5k, digits'
   assert re.match(pattern, failure(None))
 
 

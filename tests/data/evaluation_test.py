@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 
 
 def dataset_of(labels):
@@ -71,7 +72,7 @@ def test_a_split_is_a_function_of_its_seed_and_all_examples_have_a_chance():
   ],
 )
 def test_bad_splits_are_one_line(size, seed, pattern):
-  with pytest.raises(ValueError, match=pattern) as error:
+  with pytest.raises(types.BadInput, match=pattern) as error:
     data.split_validation(DATASET, size, seed)
   assert '\n' not in str(error.value)
 
@@ -98,7 +99,9 @@ def test_padded_batches_count_every_example_once(batch_size, num_batches):
 
 
 def test_bad_padding_is_one_line():
-  with pytest.raises(ValueError, match='batch_size must be an integer >= 1'):
+  with pytest.raises(
+    types.BadInput, match='batch_size must be an integer >= 1'
+  ):
     data.padded_batches(DATASET, 0)
-  with pytest.raises(ValueError, match='numbered has no example'):
+  with pytest.raises(types.BadInput, match='numbered has no example'):
     data.padded_batches(dataset_of([]), 3)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 
 SIZE, BATCH, EPOCH, SEED = 53, 8, 6, 3
 
@@ -187,7 +188,7 @@ def test_a_bad_example_is_named_and_the_feed_goes_on(kind):
     np.testing.assert_array_equal(labels[0], wanted[bad - 1])
     for _ in range(2):
       with pytest.raises(
-        ValueError, match=r'^Example 11: expected an'
+        types.BadInput, match=r'^Example 11: expected an'
       ) as error:
         feed.chunk(bad, 1)
       assert '\n' not in str(error.value)
@@ -206,19 +207,27 @@ def test_a_bad_example_is_named_and_the_feed_goes_on(kind):
 def test_bad_sizes_are_one_line(make, batch_size, seed, pattern):
   if make is data.host_feed:
     pytest.importorskip('grain')
-  with pytest.raises(ValueError, match=pattern) as error:
+  with pytest.raises(types.BadInput, match=pattern) as error:
     make(DATASET if make is data.device_feed else Source(), batch_size, seed)
   assert '\n' not in str(error.value)
 
 
 def test_bad_steps_threads_and_a_missing_package(device, monkeypatch):
-  with pytest.raises(ValueError, match='start must be an integer >= 0; got -1'):
+  with pytest.raises(
+    types.BadInput, match='start must be an integer >= 0; got -1'
+  ):
     device.chunk(-1, 2)
   for feed in (device, host_feed()):
-    with pytest.raises(ValueError, match=r'num_steps must be .* >= 1; got 0'):
+    with pytest.raises(
+      types.BadInput, match=r'num_steps must be .* >= 1; got 0'
+    ):
       feed.chunk(0, 0)
-  with pytest.raises(ValueError, match='num_threads must be an integer >= 1'):
+  with pytest.raises(
+    types.BadInput, match='num_threads must be an integer >= 1'
+  ):
     host_feed(num_threads=0)
   monkeypatch.setitem(sys.modules, 'grain', None)
-  with pytest.raises(ValueError, match=r'grain: install bitjax\[experiments\]'):
+  with pytest.raises(
+    types.BadInput, match=r'grain: install bitjax\[experiments\]'
+  ):
     data.host_feed(Source(), BATCH, SEED)

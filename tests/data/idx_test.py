@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 
 SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'mnist'
 
@@ -77,7 +78,7 @@ def test_one_folder_may_hold_both_data_sets(tmp_path):
 
 
 def failure(tmp_path, split='test', name='mnist'):
-  with pytest.raises(ValueError) as error:
+  with pytest.raises(types.BadInput) as error:
     data.load(name, split=split, data_dir=tmp_path)
   message = str(error.value)
   assert '\n' not in message
@@ -170,10 +171,10 @@ def test_bad_labels_are_named(tmp_path):
 @pytest.mark.parametrize('name', ['mnist', 'fashion_mnist'])
 @pytest.mark.parametrize('data_dir', [None, ''])
 def test_without_data_dir_the_flag_and_an_alternative_are_named(name, data_dir):
-  with pytest.raises(ValueError) as error:
+  with pytest.raises(types.BadInput) as error:
     data.load(name, data_dir=data_dir)
   assert str(error.value) == (
-    f'{name} needs --data_dir=...; for a data set without files use mnist5k.'
+    f'{name} needs --data_dir=...; data sets without files are mnist5k, digits and digits32.'
   )
 
 

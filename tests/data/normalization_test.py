@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import types
 from bitjax.data import normalization
 
 
@@ -66,6 +67,6 @@ def test_normalized_images_have_mean_0_and_deviation_1():
   ],
 )
 def test_bad_arguments_are_one_line(call, pattern):
-  with pytest.raises(ValueError, match=pattern) as error:
+  with pytest.raises(types.BadInput, match=pattern) as error:
     call(images_of())
   assert '\n' not in str(error.value)

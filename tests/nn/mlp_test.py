@@ -11,6 +11,7 @@ import pytest
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import types
 
 KINDS = {
   'full precision': nn.full_precision_mlp,
@@ -148,7 +149,7 @@ NOT_ACTIVATIONS = {
 def test_activations_that_have_variables_are_refused(name):
   model = nn.MLP(activation_quantizer=NOT_ACTIVATIONS[name])
   message = 'activation_quantizer must be a quantizer that neither learns nor'
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     jax.eval_shape(model.init, KEY, batch()[0])
 
 
@@ -350,7 +351,7 @@ class TestInitialisation:
     ],
   )
   def test_unknown_names_list_the_valid_ones(self, bad, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       jax.eval_shape(make('binary', **bad).init, KEY, np.zeros((1, 4)))
 
 
@@ -400,7 +401,7 @@ class TestSweeps:
 
   def test_progress_outside_its_range_is_an_error(self):
     model = make('binary', hidden=(4,))
-    with pytest.raises(ValueError, match='progress must be in'):
+    with pytest.raises(types.BadInput, match='progress must be in'):
       model.apply(fill(model, self.inputs), self.inputs, progress=1.5)
 
   def test_vmap_over_window_widths_equals_a_loop(self):

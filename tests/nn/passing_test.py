@@ -7,6 +7,7 @@ import pytest
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import types
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(12, 6)).astype(np.float32)
@@ -252,7 +253,7 @@ def test_bad_input(kwargs, message):
   variables = kernels((6, 5), (5, 3))
   if not isinstance(model, TwoLayers):
     variables = jax.jit(model.init)(KEY, INPUTS)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     nn.gradient_passing(model, variables, INPUTS, **kwargs)
 
 

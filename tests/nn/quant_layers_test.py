@@ -11,6 +11,7 @@ import pytest
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import types
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0, impl='rbg')  # Compiles faster than threefry.
@@ -294,7 +295,7 @@ class TestQuantized:
     np.testing.assert_allclose(grad(0.25), whole / 4, rtol=1e-6)
     assert np.abs(whole).max() > 0
     with (
-      pytest.raises(ValueError, match='progress must be in'),
+      pytest.raises(types.BadInput, match='progress must be in'),
       nn.training_progress(2.0),
     ):
       pass
@@ -466,7 +467,7 @@ class TestViews:
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     want = view.loss(view.kernel) - losses.mean()
     np.testing.assert_allclose(gains[0, 0], want, atol=1e-5)
-    with pytest.raises(ValueError, match='brings its own quantizer'):
+    with pytest.raises(types.BadInput, match='brings its own quantizer'):
       nn.layer_view(model, variables, x, labels, layer, quantizer=sign())
 
 
@@ -525,7 +526,7 @@ def test_functions_are_quantizers_and_other_things_are_not():
   for name in ('kernel_quantizer', 'input_quantizer'):
     model = nn.QuantDense(2, **{name: 'ste_sign'})
     message = f"{name} must be a function such as .* got 'ste_sign'"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       jax.eval_shape(model.init, KEY, x)
 
 
@@ -547,7 +548,7 @@ class TestDeploy:
     assert len(np.unique(kernel[..., 0])) <= 3
     assert 'kernel_quantizer' not in deployed['params']['Conv']
     assert 'input_quantizer' in deployed['params']['Dense']
-    with pytest.raises(ValueError, match='these are deployed already'):
+    with pytest.raises(types.BadInput, match='these are deployed already'):
       nn.deploy(model, deployed, self.x)
 
   def test_flax_layers_compute_the_same_with_them(self):
@@ -586,7 +587,9 @@ class TestDeploy:
   def test_needs_a_quantized_layer(self):
     plain = linen.Dense(2)
     variables = plain.init(KEY, self.x)
-    with pytest.raises(ValueError, match='must call a QuantDense or QuantConv'):
+    with pytest.raises(
+      types.BadInput, match='must call a QuantDense or QuantConv'
+    ):
       nn.deploy(plain, variables, self.x)
 
 
@@ -632,5 +635,5 @@ X = np.ones((2, 5, 6, 3), np.float32)
   ],
 )
 def test_bad_input_is_refused(layer, x, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     jax.eval_shape(layer.init, KEY, x)

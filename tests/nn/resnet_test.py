@@ -16,6 +16,7 @@ import pytest
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import types
 
 KEY = jax.random.key(0, impl='rbg')  # Compiles faster than threefry.
 RNG = np.random.default_rng(0)
@@ -412,7 +413,7 @@ class TestInitialisations:
 )
 def test_bad_models(bad, message):
   model = nn.ResNet(**(TINY | KINDS['binary'] | bad))
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     jax.eval_shape(model.init, KEY, IMAGES)
 
 
@@ -420,5 +421,5 @@ def test_bad_models(bad, message):
   'images', [IMAGES[0], IMAGES[:, 0, 0], np.uint8(IMAGES), IMAGES[None]]
 )
 def test_bad_images(images):
-  with pytest.raises(ValueError, match='images must be floating'):
+  with pytest.raises(types.BadInput, match='images must be floating'):
     jax.eval_shape(make('plain', 'fp').init, KEY, images)

@@ -10,6 +10,7 @@ import pytest
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import types
 from bitjax.nn import _bits
 
 IMAGES = jax.ShapeDtypeStruct((3, 28, 28, 1), 'uint8')
@@ -287,12 +288,12 @@ class TestQuantizers:
       ]
     )
     with pytest.raises(
-      ValueError, match=r'kernel_quantizer of layers_0.*`bits`'
+      types.BadInput, match=r'kernel_quantizer of layers_0.*`bits`'
     ):
       nn.summary(net, jnp.zeros((1, 3, 3, 1)))
 
 
 @pytest.mark.parametrize('inputs', [(), (jnp.zeros(()),), (jnp.zeros((0, 4)),)])
 def test_inputs_without_examples_are_an_error(inputs):
-  with pytest.raises(ValueError, match=r'inputs must be arrays \[examples'):
+  with pytest.raises(types.BadInput, match=r'inputs must be arrays \[examples'):
     nn.summary(nn.binary_mlp(), *inputs)

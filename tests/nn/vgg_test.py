@@ -7,6 +7,7 @@ import pytest
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import types
 
 KEY = jax.random.key(0, impl='rbg')
 IMAGES = np.random.default_rng(0).normal(size=(3, 6, 4, 2)).astype(np.float32)
@@ -120,5 +121,5 @@ def test_vgg_small():
 )
 def test_bad_input(bad, images, message):
   model = nn.VGG(**(TINY | bad))
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     jax.eval_shape(model.init, KEY, images)

@@ -10,6 +10,7 @@ import pytest
 
 import bitjax
 from bitjax import quantizers
+from bitjax import types
 
 OVERRIDES = {'custom_vjp', 'custom_jvp', 'custom_gradient', 'stop_gradient'}
 
@@ -93,7 +94,9 @@ class TestFunctions:
     half, clipped = run(quantize, bound)
     np.testing.assert_array_equal(half, x / 2)
     np.testing.assert_array_equal(clipped, [0.5, -0.5])
-    with pytest.raises(ValueError, match=r'must be a Quantizer\(init, apply'):
+    with pytest.raises(
+      types.BadInput, match=r'must be a Quantizer\(init, apply'
+    ):
       quantizers.bind(quantize, {})
 
   def test_in_compositions(self):
@@ -153,7 +156,7 @@ class TestFunctions:
     ],
   )
   def test_what_cannot_be_called_so_is_refused(self, make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       make()
 
 
@@ -176,7 +179,7 @@ class TestKeywords:
       filled = quantizers.at_progress(quantize, 1.0, key=jax.random.key(0))
       assert not quantizers.is_random(filled)
       assert filled(self.x).shape == self.x.shape
-      with pytest.raises(ValueError, match='key must be a random key'):
+      with pytest.raises(types.BadInput, match='key must be a random key'):
         quantize(self.x)
     x_q = scaled(self.x, key=jax.random.key(1))
     want = np.tile(np.abs(self.x).mean(axis=0), (3, 1))
@@ -199,6 +202,6 @@ class TestKeywords:
 
   def test_scaled_memory_is_refused(self):
     with pytest.raises(
-      ValueError, match=r'quantize must not remember.*scaling='
+      types.BadInput, match=r'quantize must not remember.*scaling='
     ):
       quantizers.scaled(REMEMBERING, quantizers.mean_abs())

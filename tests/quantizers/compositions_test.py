@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import quantizers
+from bitjax import types
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(9, 3)).astype(np.float32)
@@ -171,5 +172,5 @@ def test_dtypes_shapes_and_equal_structure():
   ],
 )
 def test_bad_input_is_refused(call, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     call()

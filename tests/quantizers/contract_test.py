@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from bitjax import quantizers
+from bitjax import types
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 slow = pytest.mark.slow
@@ -623,7 +624,7 @@ class TestShapesAndTypes:
   )
   def test_rejects_what_is_not_floating(self, x):
     quantize = attach(quantizers.identity())
-    with pytest.raises(ValueError, match='needs a floating x; got dtype'):
+    with pytest.raises(types.BadInput, match='needs a floating x; got dtype'):
       quantize(x)
 
   @pytest.mark.parametrize(
@@ -632,7 +633,7 @@ class TestShapesAndTypes:
   def test_rejects_progress_outside_its_range(self, progress):
     progress = jnp.float32(-1) if progress == 'jax' else progress
     quantize = attach(quantizers.identity())
-    with pytest.raises(ValueError, match=r'progress must be in \[0'):
+    with pytest.raises(types.BadInput, match=r'progress must be in \[0'):
       quantize(jnp.ones(2), progress=progress)
 
   @pytest.mark.parametrize('progress', [0, 1, 0.5, np.float32(1), True])
@@ -652,7 +653,7 @@ class TestShapesAndTypes:
   )
   def test_rejects_bad_hyperparameters(self, make, hyper):
     name = list(hyper)[-1]
-    with pytest.raises(ValueError, match=rf'{name}.* must be .*; got'):
+    with pytest.raises(types.BadInput, match=rf'{name}.* must be .*; got'):
       make(**hyper)
 
 
@@ -847,7 +848,7 @@ class TestStaircases:
     first, again, other = draw(1), draw(1), draw(2)
     np.testing.assert_array_equal(first, again)
     assert 50 < np.sum(np.asarray(first) != np.asarray(other)) < 150
-    with pytest.raises(ValueError, match='key must be a random key'):
+    with pytest.raises(types.BadInput, match='key must be a random key'):
       quantize(x)
 
   def test_random_staircase_with_traced_amplitude(self):

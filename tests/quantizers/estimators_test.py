@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import quantizers
+from bitjax import types
 
 X = np.linspace(-4, 4, 64001, dtype=np.float32)
 
@@ -144,7 +145,7 @@ class TestMagnitudeAware:
   @pytest.mark.parametrize('unit_axis', [4, -5])
   def test_rejects_an_axis_that_is_not_there(self, unit_axis):
     estimator = quantizers.magnitude_aware(unit_axis=unit_axis)
-    with pytest.raises(ValueError, match=r'unit_axis must be in \[-4, 3\]'):
+    with pytest.raises(types.BadInput, match=r'unit_axis must be in \[-4, 3\]'):
       self.pull_back(quantizers.sign(), estimator)
 
 

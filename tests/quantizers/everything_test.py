@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from bitjax import quantizers
+from bitjax import types
 
 SIGN, WINDOW = quantizers.sign(), quantizers.window(1.0)
 BINARY = quantizers.attach(SIGN, WINDOW)
@@ -267,7 +268,7 @@ class TestShapes:
   @pytest.mark.parametrize('name', sorted(NO_SCALARS))
   def test_channels_need_an_axis(self, name):
     message = 'channel_axis must be in|at least 2 weights'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       bound(SUBJECTS[name], jnp.ones(()), None)[0]({}, jnp.ones(()))
 
 
@@ -277,21 +278,27 @@ class TestBadInput:
   @every_subject
   def test_integers(self, name):
     apply, qparams = bound(SUBJECTS[name], X, jax.random.key(0))
-    with pytest.raises(ValueError, match='needs a floating x; got dtype int'):
+    with pytest.raises(
+      types.BadInput, match='needs a floating x; got dtype int'
+    ):
       apply(qparams, np.ones((8, 4), np.int32))
 
   @every_subject
   def test_progress(self, name):
     apply, qparams = bound(SUBJECTS[name], X, jax.random.key(0))
     for progress in (-0.5, 1.5, float('nan')):
-      with pytest.raises(ValueError, match=r'progress must be in \[0.*; got '):
+      with pytest.raises(
+        types.BadInput, match=r'progress must be in \[0.*; got '
+      ):
         apply(qparams, X, progress=progress)
 
   @pytest.mark.parametrize('name', STAIRCASES)
   def test_integers_for_staircases_that_are_not_attached(self, name):
     staircase = FACTORIES[name][0](**ARGUMENTS.get(name, [{}])[0])
     given = {'key', 'state'} & parameters(staircase)
-    with pytest.raises(ValueError, match='needs a floating x; got dtype int'):
+    with pytest.raises(
+      types.BadInput, match='needs a floating x; got dtype int'
+    ):
       staircase(np.arange(3), **dict.fromkeys(given))
 
   @pytest.mark.parametrize('bits', [0, -1, 17, 2.0, True, '2'])
@@ -300,7 +307,7 @@ class TestBadInput:
     for make, _ in FACTORIES.values():
       if 'bits' in parameters(make):
         found += 1
-        with pytest.raises(ValueError, match=r'bits must be .*; got'):
+        with pytest.raises(types.BadInput, match=r'bits must be .*; got'):
           make(bits)
     assert found >= 6
 
@@ -319,7 +326,7 @@ class TestBadInput:
           given['threshold'] = np.ones(4, np.float32)
         subject = AS_QUANTIZER[kind](make(**given))
         with pytest.raises(
-          ValueError, match=rf'{keyword} must be in .*-2, .* got {axis}'
+          types.BadInput, match=rf'{keyword} must be in .*-2, .* got {axis}'
         ):
           pull_back(subject, X, G, None, 1.0)
     assert found >= 7

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from bitjax import quantizers
+from bitjax import types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -615,5 +616,5 @@ X = np.ones((4, 3), np.float32)
   ],
 )
 def test_bad_input_is_refused(call, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     call()

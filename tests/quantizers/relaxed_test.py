@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import quantizers
+from bitjax import types
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 PROGRESS = (0.0, 0.3, 0.9, 1.0)
@@ -252,5 +253,5 @@ class TestAttach:
   ],
 )
 def test_rejects_bad_hyperparameters(make, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     make()

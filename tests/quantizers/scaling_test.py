@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import quantizers
+from bitjax import types
 
 KERNEL = np.random.default_rng(0).normal(size=(5, 3))
 AXES = {'column': 0, 'tensor': None}
@@ -66,7 +67,9 @@ def test_is_the_best_fit_of_a_scaled_sign():
 
 @pytest.mark.parametrize('coupling', ['none', 'row', ''])
 def test_rejects_other_couplings(coupling):
-  with pytest.raises(ValueError, match='coupling must be one of column, te'):
+  with pytest.raises(
+    types.BadInput, match='coupling must be one of column, te'
+  ):
     quantizers.mean_abs(coupling)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import types
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32) * np.float32([0.1, 1, 3])
@@ -276,7 +277,9 @@ class TestLevels:
       quantizers.ternary(),
       quantizers.ternary(1.0, scaled=True),
     ):
-      with pytest.raises(ValueError, match='offer num_levels and neighbours'):
+      with pytest.raises(
+        types.BadInput, match='offer num_levels and neighbours'
+      ):
         scans.moves(view_of(attached(staircase)))
 
   def test_staircase_of_what_holds_none(self):
@@ -328,5 +331,5 @@ class TestLevels:
   ],
 )
 def test_bad_input_is_refused(call, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     call()

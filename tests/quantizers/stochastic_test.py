@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import quantizers
+from bitjax import types
 
 DRAWS = 5_000
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -84,11 +85,11 @@ def test_attached_draws_by_its_key_and_learns_by_its_estimator(staircase):
   np.testing.assert_array_equal(x_q, run(jax.random.key(3))[0])
   assert np.any(x_q != run(jax.random.key(4))[0])
   np.testing.assert_array_equal(x_bar, np.abs(x) <= 1)
-  with pytest.raises(ValueError, match='key must be a random key'):
+  with pytest.raises(types.BadInput, match='key must be a random key'):
     quantize(x)
 
 
 @pytest.mark.parametrize('step', [0, -1.0, float('nan')])
 def test_rejects_bad_step(step):
-  with pytest.raises(ValueError, match='step must be > 0'):
+  with pytest.raises(types.BadInput, match='step must be > 0'):
     quantizers.stochastic_round(step)

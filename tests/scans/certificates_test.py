@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bitjax import scans
+from bitjax import types
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flip_sums
 
@@ -92,7 +93,7 @@ def test_other_views_are_recomputed_and_limits_are_kept(make):
   np.testing.assert_array_equal(found.moved, places[:2])
   np.testing.assert_allclose(found.losses, losses[:3], rtol=1e-5)
   assert not found.certified and found.best > 0
-  with pytest.raises(ValueError, match=r"'incremental' does not.*sign"):
+  with pytest.raises(types.BadInput, match=r"'incremental' does not.*sign"):
     scans.flip_descent(view, 2, path='incremental')
 
 
@@ -183,9 +184,9 @@ def test_pairs(make):
 
 
 def test_bad_input(make):
-  with pytest.raises(ValueError, match=r'batch_size must be >= 1; got 0'):
+  with pytest.raises(types.BadInput, match=r'batch_size must be >= 1; got 0'):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((3, 2)), jnp.ones(3), 0)
-  with pytest.raises(ValueError, match='must not be empty; got 0 examples'):
+  with pytest.raises(types.BadInput, match='must not be empty; got 0 examples'):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((0, 2)), jnp.ones(0), 1)
   view, _ = make()
   real = dataclasses.replace(view, quantizer=None)
@@ -206,7 +207,7 @@ def test_bad_input(make):
       r'at least two moves',
     ),
   ):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       call()
 
 

@@ -374,7 +374,7 @@ def test_coupled_and_opaque_views_take_the_generic_path(make):
     step.decrease_search, coupled.loss(view.kernel) - moved, atol=1e-6
   )
   assert step.num_moves > 0
-  with pytest.raises(ValueError, match='couples the weights'):
+  with pytest.raises(types.BadInput, match='couples the weights'):
     scans.discrete_gradient(coupled, budget, path='sign')
 
 
@@ -411,21 +411,25 @@ def test_bad_input(make):
     (lambda: single(view, good, step=0.1), r'step is for full-precision'),
     (lambda: single(view, good, path='x'), r'path must be one of'),
   ):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       call()
   step = single(view, good, signal='linear')
   for prefixes in (), (-1, 2):
-    with pytest.raises(ValueError, match='prefixes must be numbers >= 0'):
+    with pytest.raises(types.BadInput, match='prefixes must be numbers >= 0'):
       scans.prefix_scan(view, step, prefixes)
-  with pytest.raises(ValueError, match='path must be one of'):
+  with pytest.raises(types.BadInput, match='path must be one of'):
     scans.prefix_scan(view, step, path='x')
   real, _ = make(binary=False)
-  with pytest.raises(ValueError, match="'steps' does not apply: its kernel is"):
+  with pytest.raises(
+    types.BadInput, match="'steps' does not apply: its kernel is"
+  ):
     scans.prefix_scan(real, step, path='steps')
   opaque = (scans.Opaque(jax.nn.relu), *view.tail)
   opaque = dataclasses.replace(view, tail=opaque)
   assert scans.prefix_scan(opaque, step, (0, 1)).path == 'brute_force'
-  with pytest.raises(ValueError, match="'incremental' does not apply: its ta"):
+  with pytest.raises(
+    types.BadInput, match="'incremental' does not apply: its ta"
+  ):
     scans.prefix_scan(opaque, step, path='incremental')
 
 

@@ -11,6 +11,7 @@ import pytest
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import types
 from bitjax.scans import _flips
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
@@ -186,9 +187,9 @@ def test_any_layer_at_some_coordinates():
     result.standard_errors(), generic.standard_errors(), atol=1e-6
   )
   assert np.abs(generic.gains).min() > 1e-4
-  with pytest.raises(ValueError, match='params/Dense_0/bias'):
+  with pytest.raises(types.BadInput, match='params/Dense_0/bias'):
     scans.brute_force_gains(losses, variables, 'Conv_0', moved)
-  with pytest.raises(ValueError, match='destinations must have shape'):
+  with pytest.raises(types.BadInput, match='destinations must have shape'):
     scans.brute_force_gains(losses, variables, 'params/Conv_0/bias', moved)
 
 
@@ -224,5 +225,5 @@ def test_bad_input_is_refused():
     (infinite, {'step': 0.01}, 'loss must be finite'),
   ]
   for bad, kwargs, match in refused:
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(types.BadInput, match=match):
       scans.flip_gains(bad, **kwargs)

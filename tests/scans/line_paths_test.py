@@ -15,6 +15,7 @@ import pytest
 
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import types
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
 
@@ -202,11 +203,15 @@ def test_one_start_serves_many_directions():
   # The line begins at rate 0: what lies before it is not known.
   holes = scan(views, direction, rates.at[3].set(-0.5), start=start)
   assert jnp.isnan(holes.losses[0]).nonzero()[0].tolist() == [3]
-  with pytest.raises(ValueError, match=r'learning_rates must be >= 0'):
+  with pytest.raises(types.BadInput, match=r'learning_rates must be >= 0'):
     scans.line_scan(views, direction, -rates, start=start)
-  with pytest.raises(ValueError, match=r'that of the 1 views; got one of 2'):
+  with pytest.raises(
+    types.BadInput, match=r'that of the 1 views; got one of 2'
+  ):
     scans.line_scan(view, direction, rates, start=start)
-  with pytest.raises(ValueError, match=r'not piecewise constant: .*staircase'):
+  with pytest.raises(
+    types.BadInput, match=r'not piecewise constant: .*staircase'
+  ):
     scans.line_start(make_view(weights='real'))
 
 
@@ -313,7 +318,7 @@ def test_brute_force_for_the_rest(weights, name):
   path = 'steps' if weights == 'sign' else 'affine'
   view = change_view(view, name)
   assert scans.line_scan(view, direction, rates).path == 'brute_force'
-  with pytest.raises(ValueError, match=r'does not apply: .* Use one of'):
+  with pytest.raises(types.BadInput, match=r'does not apply: .* Use one of'):
     scans.line_scan(view, direction, rates, path=path)
 
 
@@ -325,36 +330,38 @@ def test_demanded_paths_say_why_they_do_not_apply():
   assert scan(view, direction, rates[:15], path='steps').path == 'steps'
   assert scan(view, direction, rates, constrain=bent).path == 'brute_force'
   assert scan(real, direction, rates).path == 'brute_force'
-  with pytest.raises(ValueError, match='bends'):
+  with pytest.raises(types.BadInput, match='bends'):
     scan(view, direction, rates, constrain=bent, path='steps')
-  with pytest.raises(ValueError, match='kernel is quantized'):
+  with pytest.raises(types.BadInput, match='kernel is quantized'):
     scan(view, direction, rates, path='affine')
-  with pytest.raises(ValueError, match='piecewise linear'):
+  with pytest.raises(types.BadInput, match='piecewise linear'):
     scan(real, direction, rates, path='affine')
-  with pytest.raises(ValueError, match='staircase'):
+  with pytest.raises(types.BadInput, match='staircase'):
     scan(real, direction, rates, path='steps')
-  with pytest.raises(ValueError, match=r'not piecewise constant: .*staircase'):
+  with pytest.raises(
+    types.BadInput, match=r'not piecewise constant: .*staircase'
+  ):
     scans.line_profile(real, direction, 0.0, 1.0)
   others = dataclasses.replace(
     view,
     quantizer=jax.tree_util.Partial(lambda q, x: q(x) * x.std(), SIGN),
   )
-  with pytest.raises(ValueError, match='staircase'):
+  with pytest.raises(types.BadInput, match='staircase'):
     scan(others, direction, rates, path='steps')
 
 
 def test_bad_input():
   view, direction, rates = make_case()
-  with pytest.raises(ValueError, match='direction must be finite'):
+  with pytest.raises(types.BadInput, match='direction must be finite'):
     scans.line_scan(view, direction.at[0, 0].set(jnp.nan), rates)
-  with pytest.raises(ValueError, match='at least one view'):
+  with pytest.raises(types.BadInput, match='at least one view'):
     scans.line_scan([], direction, rates)
-  with pytest.raises(ValueError, match='share one kernel'):
+  with pytest.raises(types.BadInput, match='share one kernel'):
     other = make_view(layer=1)
     scans.line_scan([view, other], direction, rates)
-  with pytest.raises(ValueError, match='width must be >= 1'):
+  with pytest.raises(types.BadInput, match='width must be >= 1'):
     scans.line_scan(view, direction, rates, path='steps', width=0)
-  with pytest.raises(ValueError, match='low must not exceed high'):
+  with pytest.raises(types.BadInput, match='low must not exceed high'):
     scans.line_profile(view, direction, 1.0, 0.0)
-  with pytest.raises(ValueError, match='high must be finite'):
+  with pytest.raises(types.BadInput, match='high must be finite'):
     scans.line_profile(view, direction, 0.0, jnp.inf)

@@ -14,6 +14,7 @@ import pytest
 
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import types
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
 
@@ -296,5 +297,5 @@ def test_errors(changes, message):
     'path': 'brute_force',
     **changes,
   }
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     scans.line_scan(BINARY.view(), **arguments)

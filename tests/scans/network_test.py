@@ -138,22 +138,22 @@ def test_bad_input():
   view, model, variables = view_and_model()
   layers = view.product.layers
   batch = view.inputs, view.labels
-  with pytest.raises(ValueError, match='must begin with a Dense'):
+  with pytest.raises(types.BadInput, match='must begin with a Dense'):
     scans.network_view(*batch, [scans.Activation('relu')])
-  with pytest.raises(ValueError, match='same number of examples'):
+  with pytest.raises(types.BadInput, match='same number of examples'):
     nn.network_view(model, variables, IMAGES, LABELS[:-1])
-  with pytest.raises(ValueError, match='needs an MLP; got QuantDense'):
+  with pytest.raises(types.BadInput, match='needs an MLP; got QuantDense'):
     nn.network_view(nn.QuantDense(3), variables, IMAGES, LABELS)
-  with pytest.raises(ValueError, match='same quantizer; layer 1 has None'):
+  with pytest.raises(types.BadInput, match='same quantizer; layer 1 has None'):
     second = dataclasses.replace(layers[1], quantizer=None)
     scans.network_view(*batch, [layers[0], second])
-  with pytest.raises(ValueError, match='scale of layer 1 couples'):
+  with pytest.raises(types.BadInput, match='scale of layer 1 couples'):
     second = dataclasses.replace(layers[1], scaling=quantizers.mean_abs())
     scans.network_view(*batch, [layers[0], second])
-  with pytest.raises(ValueError, match='does not say that it is'):
+  with pytest.raises(types.BadInput, match='does not say that it is'):
     plain = quantizers.attach(jnp.sign, quantizers.identity())
     first = dataclasses.replace(layers[0], quantizer=plain)
     scans.network_view(*batch, [first])
-  with pytest.raises(ValueError, match='not that of a whole network'):
+  with pytest.raises(types.BadInput, match='not that of a whole network'):
     single = next(iter(view.product.views(view)))
     scans.flip_gains(single, path='layers')

@@ -12,6 +12,7 @@ import pytest
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import types
 
 CLASSES = 3
 RNG = np.random.default_rng(0)
@@ -202,7 +203,7 @@ def test_unknown_layer_lists_the_layers():
   variables = random_variables(Nested())
   for layer in ('block', 'block/Dense_1', 'BatchNorm_0', '', 'block//Dense_0'):
     with pytest.raises(
-      ValueError, match=r"has no layer .*'Dense_0', 'block/Dense_0', 'head'"
+      types.BadInput, match=r"has no layer .*'Dense_0', 'block/Dense_0', 'head'"
     ):
       nn.layer_view(Nested(), variables, IMAGES, LABELS, layer)
 
@@ -223,7 +224,7 @@ class Twice(linen.Module):
 @pytest.mark.parametrize(('layer', 'calls'), [('shared', 2), ('unused', 0)])
 def test_layer_must_be_called_once(layer, calls):
   variables = random_variables(Twice())
-  with pytest.raises(ValueError, match=f'it was called {calls} times'):
+  with pytest.raises(types.BadInput, match=f'it was called {calls} times'):
     nn.layer_view(Twice(), variables, IMAGES, LABELS, layer)
   nn.layer_view(Twice(), variables, IMAGES, LABELS, 'head')
 
@@ -243,13 +244,13 @@ class UsesMasked(linen.Module):
 
 def test_layer_must_take_its_inputs_only():
   variables = random_variables(UsesMasked())
-  with pytest.raises(ValueError, match='must take its inputs only'):
+  with pytest.raises(types.BadInput, match='must take its inputs only'):
     nn.layer_view(UsesMasked(), variables, IMAGES, LABELS, 'masked')
 
 
 def test_shapes_must_agree():
   variables = random_variables(Plain())
-  with pytest.raises(ValueError, match='same number of examples'):
+  with pytest.raises(types.BadInput, match='same number of examples'):
     nn.layer_view(Plain(), variables, IMAGES, LABELS[:3], 'Dense_0')
 
 

@@ -212,7 +212,7 @@ def test_bad_input(make):
       r"'rank_one' does not apply",
     ),
   ):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       call()
 
 
@@ -242,12 +242,14 @@ def test_nothing_to_look_at_and_losses_that_are_not_finite(make):
   )
   no_units = dataclasses.replace(view, kernel=view.kernel[:, :0])
   for call in calls.values():
-    with pytest.raises(ValueError, match='must not be empty; got 0 examples'):
+    with pytest.raises(
+      types.BadInput, match='must not be empty; got 0 examples'
+    ):
       call(no_batch)
-    with pytest.raises(ValueError, match=r'a kernel of shape \(6, 0\)'):
+    with pytest.raises(types.BadInput, match=r'a kernel of shape \(6, 0\)'):
       call(no_units)
   infinite = (*view.tail, scans.Affine(jnp.inf))
   infinite = dataclasses.replace(view, tail=infinite)
   for name in 'single', 'coordinate', 'exhaustive', 'descent', 'pairs':
-    with pytest.raises(ValueError, match='must be finite; got'):
+    with pytest.raises(types.BadInput, match='must be finite; got'):
       calls[name](infinite)

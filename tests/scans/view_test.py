@@ -11,6 +11,7 @@ import pytest
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import types
 
 KINDS = {
   'full precision': nn.full_precision_mlp,
@@ -205,11 +206,11 @@ class TestFacts:
 
   @pytest.mark.parametrize('kind', ['tanh', '', 'RELU'])
   def test_unknown_activation_is_an_error(self, kind):
-    with pytest.raises(ValueError, match='identity, relu, sign; got'):
+    with pytest.raises(types.BadInput, match='identity, relu, sign; got'):
       scans.Activation(kind)
 
   def test_sign_needs_a_quantizer(self):
-    with pytest.raises(ValueError, match='needs a quantizer'):
+    with pytest.raises(types.BadInput, match='needs a quantizer'):
       scans.Activation('sign')
 
   def test_identity_activation(self):
@@ -277,16 +278,20 @@ class TestPytree:
 
   def test_bad_arguments(self):
     model, variables = network('binary')
-    with pytest.raises(ValueError, match=r"has no layer 'Dense_3'.*'Dense_0'"):
+    with pytest.raises(
+      types.BadInput, match=r"has no layer 'Dense_3'.*'Dense_0'"
+    ):
       nn.layer_view(model, variables, INPUTS, LABELS, 'Dense_3')
-    with pytest.raises(ValueError, match="has no layer 'activation_0'"):
+    with pytest.raises(types.BadInput, match="has no layer 'activation_0'"):
       nn.layer_view(model, variables, INPUTS, LABELS, 'activation_0')
-    with pytest.raises(ValueError, match=r'got shapes \(9, 4, 3\) and \(8,\)'):
+    with pytest.raises(
+      types.BadInput, match=r'got shapes \(9, 4, 3\) and \(8,\)'
+    ):
       nn.layer_view(model, variables, INPUTS, LABELS[:-1], 'Dense_0')
-    with pytest.raises(ValueError, match='same number of examples'):
+    with pytest.raises(types.BadInput, match='same number of examples'):
       nn.layer_view(model, variables, INPUTS, np.eye(9), 'Dense_0')
     quantizer = quantizers.attach(quantizers.sign(), quantizers.identity())
-    with pytest.raises(ValueError, match='brings its own'):
+    with pytest.raises(types.BadInput, match='brings its own'):
       nn.layer_view(
         model, variables, INPUTS, LABELS, 'Dense_0', quantizer=quantizer
       )

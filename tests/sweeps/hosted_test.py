@@ -5,6 +5,7 @@ import pytest
 import xarray
 
 from bitjax import sweeps
+from bitjax import types
 from bitjax.cli import rundir
 from bitjax.cli import status
 from bitjax.sweeps import job
@@ -27,7 +28,7 @@ class Program:
       path = folder / 'count'
       count = int(path.read_text()) + 1 if path.exists() else 1
       path.write_text(str(count))
-    report.begin(10, 0)
+    report.begin(10, 0, 'images')
     report.advance(10, 'epoch 1')
     sign = {'a': 1, 'b': -1}[kind]
     curve = np.stack([rate * sign, seed.astype(np.float32)], axis=1)
@@ -215,14 +216,16 @@ def test_outputs_are_the_same_everywhere(change):
   ],
 )
 def test_bad_input(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     call(sweeps.Sweep(), Program(), **options)
 
 
 def test_names_are_used_once():
   sweep = sweeps.Sweep()
   call(sweep, Program())
-  with pytest.raises(ValueError, match="two sweeps of one run are named 'p'"):
+  with pytest.raises(
+    types.BadInput, match="two sweeps of one run are named 'p'"
+  ):
     call(sweep, Program())
   with pytest.raises(RuntimeError, match='before the first sweep'):
     sweep.record(a=1)
@@ -230,5 +233,7 @@ def test_names_are_used_once():
 
 def test_jobs_of_several_processes_are_refused(monkeypatch):
   monkeypatch.setattr(job, 'count', lambda: 2)
-  with pytest.raises(ValueError, match="each lane of 'p' runs in one process"):
+  with pytest.raises(
+    types.BadInput, match="each lane of 'p' runs in one process"
+  ):
     call(sweeps.Sweep(), Program())

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from bitjax import types
 from bitjax.studies.scaling import soak
 from bitjax.sweeps import job
 
@@ -110,5 +111,5 @@ class TestProcesses:
   ],
 )
 def test_what_does_not_form_a_job(arguments, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     job.join(*arguments)

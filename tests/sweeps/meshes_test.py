@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from bitjax import types as bitjax_types
 from bitjax.sweeps import compute
 from bitjax.sweeps import meshes
 from bitjax.sweeps import plan
@@ -32,14 +33,18 @@ CORES = os.cpu_count() or 1
   ],
 )
 def test_meshes_are_written_in_one_way(spec):
-  with pytest.raises(ValueError, match=r"mesh is 'auto', 'lanes:N' or"):
+  with pytest.raises(
+    bitjax_types.BadInput, match=r"mesh is 'auto', 'lanes:N' or"
+  ):
     meshes.parse(spec)
 
 
 def test_more_devices_than_there_are():
   there = jax.device_count()
   assert meshes.parse('batch:2') == {'lanes': 1, 'batch': 2}
-  with pytest.raises(ValueError, match=rf'64 devices; there (is|are) {there}'):
+  with pytest.raises(
+    bitjax_types.BadInput, match=rf'64 devices; there (is|are) {there}'
+  ):
     meshes.make('lanes:32,batch:2')
 
 
@@ -78,7 +83,7 @@ def test_the_cpu_has_the_devices_of_a_mesh(spec, flags, devices):
 def test_batches_that_cannot_be_split(batched, message):
   # A stand-in, as this machine may have fewer devices.
   mesh = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(bitjax_types.BadInput, match=message):
     compute.place('s', {'data': np.ones(3)}, batched, mesh)
 
 

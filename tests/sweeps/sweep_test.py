@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import pathlib
+import traceback
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import pytest
 import xarray
 
 from bitjax import sweeps
+from bitjax import types
 
 STATIC = {'kind': ('sin', 'cos')}
 POWERS = {'power': (1, 2)}
@@ -276,15 +279,35 @@ def test_records_come_first():
   ],
 )
 def test_what_does_not_fit_is_said(changed, message, tmp_path):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     call(sweeps.Sweep(tmp_path), Function(), **changed)
   assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('installed', [False, True])
+def test_bad_input_of_the_function_names_sweep_and_line(installed, monkeypatch):
+  """Also if bitjax and the study are installed, where no frame is 'ours'."""
+
+  def refuse(seed):
+    raise types.BadInput('nothing fits.')
+
+  def elsewhere(trace, extract=traceback.extract_tb):
+    frames = extract(trace)
+    for frame in frames:
+      frame.filename = f'/lib/site-packages/{pathlib.Path(frame.filename).name}'
+    return frames
+
+  if installed:
+    monkeypatch.setattr(traceback, 'extract_tb', elsewhere)
+  message = r"nothing fits\. \(sweep 'f', sweep_test\.py:\d+\)"
+  with pytest.raises(sweeps.TraceError, match=message):
+    sweeps.Sweep()(refuse, name='f', lanes={'seed': [0]})
 
 
 def test_a_name_is_used_once():
   sweep = sweeps.Sweep()
   call(sweep, Function())
-  with pytest.raises(ValueError, match="are named 'waves'"):
+  with pytest.raises(types.BadInput, match="are named 'waves'"):
     call(sweep, Function())
   call(sweep, Function(), name='other')
 

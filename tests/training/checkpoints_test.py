@@ -5,6 +5,7 @@ import pytest
 
 from bitjax import quantizers
 from bitjax import training
+from bitjax import types
 from bitjax.studies import recipes
 from bitjax.training import _checkpoints
 
@@ -87,20 +88,20 @@ class TestBadFolders:
   """`load_variables` says what is missing."""
 
   def test_none(self, tmp_path):
-    with pytest.raises(ValueError, match='nowhere is not a folder with'):
+    with pytest.raises(types.BadInput, match='nowhere is not a folder with'):
       training.load_variables(tmp_path / 'nowhere')
     file = tmp_path / 'file'
     file.write_text('a')
-    with pytest.raises(ValueError, match='file is not a folder with'):
+    with pytest.raises(types.BadInput, match='file is not a folder with'):
       training.load_variables(file)
 
   def test_empty(self, tmp_path):
     for name in ('latest', 'best'):
-      with pytest.raises(ValueError, match=f'holds no {name} checkpoint'):
+      with pytest.raises(types.BadInput, match=f'holds no {name} checkpoint'):
         training.load_variables(tmp_path, which=name)
     (tmp_path / 'notes.txt').write_text('a')
     (tmp_path / 'plots').mkdir()
-    with pytest.raises(ValueError, match='holds no latest checkpoint'):
+    with pytest.raises(types.BadInput, match='holds no latest checkpoint'):
       training.load_variables(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {'notes.txt', 'plots'}
@@ -108,18 +109,20 @@ class TestBadFolders:
   def test_folders_that_are_no_checkpoints(self, tmp_path):
     (tmp_path / '7').mkdir()
     (tmp_path / '7' / 'data').write_text('a')
-    with pytest.raises(ValueError, match=r'holds no .*checkpoint'):
+    with pytest.raises(types.BadInput, match=r'holds no .*checkpoint'):
       training.load_variables(tmp_path)
 
   def test_which(self, tiny, task, tmp_path):
     saved(tiny, task, tmp_path, [None])
-    with pytest.raises(ValueError, match='which must be one of latest, best'):
+    with pytest.raises(
+      types.BadInput, match='which must be one of latest, best'
+    ):
       training.load_variables(tmp_path, which='last')
-    with pytest.raises(ValueError, match='holds no best checkpoint'):
+    with pytest.raises(types.BadInput, match='holds no best checkpoint'):
       training.load_variables(tmp_path, which='best')
-    with pytest.raises(ValueError, match=r'seed must be in \[0, 1\)'):
+    with pytest.raises(types.BadInput, match=r'seed must be in \[0, 1\)'):
       training.load_variables(tmp_path, seed=1)
-    with pytest.raises(ValueError, match='holds no moving average'):
+    with pytest.raises(types.BadInput, match='holds no moving average'):
       training.load_variables(tmp_path, average=True)
 
 

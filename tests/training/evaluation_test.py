@@ -7,6 +7,7 @@ import pytest
 
 from bitjax import data
 from bitjax import training
+from bitjax import types
 from bitjax.training import _task
 
 
@@ -175,7 +176,7 @@ def test_statistics_of_layers(tiny, task, whole):
 
 
 def test_bad_numbers(tiny, task):
-  with pytest.raises(ValueError, match='num_groups must be in'):
+  with pytest.raises(types.BadInput, match='num_groups must be in'):
     training.statistician(task, 1, num_groups=1)
   for options, message in (
     ({'smoothing': 1.0}, r'smoothing must be in \[0, 1\); got 1.0'),
@@ -183,5 +184,5 @@ def test_bad_numbers(tiny, task):
     ({'average': 0.0}, r'average must be in \(0.0, 1.0\)'),
     ({'average': 1.0}, 'average must be in'),
   ):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       tiny.task(**options)

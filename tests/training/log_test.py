@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bitjax import training
+from bitjax import types
 
 ROWS = [
   (5, {'loss': [1.5, 2.5], 'rate': 0.1}),
@@ -97,8 +98,8 @@ def test_event_files(tmp_path):
 
 
 def test_event_files_that_cannot_be_written(tmp_path, monkeypatch):
-  with pytest.raises(ValueError, match='tensorboard needs a folder'):
+  with pytest.raises(types.BadInput, match='tensorboard needs a folder'):
     training.Log(tensorboard=True)
   monkeypatch.setitem(sys.modules, 'tensorboardX', None)
-  with pytest.raises(ValueError, match='pip install tensorboardX'):
+  with pytest.raises(types.BadInput, match='pip install tensorboardX'):
     training.Log(tmp_path, tensorboard=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bitjax import training
+from bitjax import types
 from bitjax.training import _losses
 
 LOGITS = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]], np.float32)
@@ -79,7 +80,7 @@ def test_accuracy_sums_the_targets_of_the_guesses():
   ],
 )
 def test_bad_distillations(tiny, options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     training.Distillation(tiny.Net(), {}, **options)
 
 

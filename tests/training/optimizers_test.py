@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from bitjax import training
+from bitjax import types
 
 RATE, DECAY = 0.1, 0.01
 PARAMS = {
@@ -227,7 +228,7 @@ def test_latent_weights_of_binary_layers_are_clipped():
 )
 def test_bad_input(options, message):
   options = {'name': 'sgd', 'learning_rate': RATE} | options
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     training.optimizer(**options)
 
 
@@ -245,7 +246,7 @@ def test_bad_input(options, message):
 def test_expressions_that_match_nothing(options, pattern):
   options = {'name': 'sgd', 'learning_rate': RATE} | options
   tx = training.optimizer(**options)
-  with pytest.raises(ValueError, match=f"no (leaf|kernel).*'{pattern}'"):
+  with pytest.raises(types.BadInput, match=f"no (leaf|kernel).*'{pattern}'"):
     tx.init(PARAMS)
 
 

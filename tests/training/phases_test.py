@@ -7,6 +7,7 @@ import pytest
 
 from bitjax import quantizers
 from bitjax import training
+from bitjax import types
 from bitjax.training import _checkpoints
 from bitjax.training import _state
 
@@ -156,13 +157,15 @@ def test_the_best_is_one_of_the_last_phase(tiny, phases, tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_of_a_later_phase(tiny, phases, staged):
-  with pytest.raises(ValueError, match='is in phase 2; this training has 1'):
+  with pytest.raises(
+    types.BadInput, match='is in phase 2; this training has 1'
+  ):
     tiny.train(phases[:1], staged[1])
 
 
 @pytest.mark.parametrize('ends', [[], [5, 5], [6, 5], [0, 5]])
 def test_ends_that_do_not_grow(tiny, task, ends):
-  with pytest.raises(ValueError, match='phases must end later and later'):
+  with pytest.raises(types.BadInput, match='phases must end later and later'):
     tiny.train([training.Phase(task, end) for end in ends])
 
 
@@ -236,22 +239,24 @@ class TestPretrained:
     variables, images = full
     wide = tiny.Net(width=7)
     message = r'BatchNorm_0/mean is float32\[6\] there, here float32\[7\]'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       training.check_fits(wide, variables, images)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       tiny.train(tiny.task(wide), variables=variables)
     less = {'params': variables['params']}
-    with pytest.raises(ValueError, match='has batch_stats/BatchNorm_0/mean'):
+    with pytest.raises(
+      types.BadInput, match='has batch_stats/BatchNorm_0/mean'
+    ):
       training.check_fits(tiny.Net(), less, images)
     more = tiny.Net(norm=False)
     message = 'batch_stats/BatchNorm_0/mean is .* here absent'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       training.check_fits(more, variables, images)
 
   def test_rates_need_a_factor(self, tiny, full):
     import optax
 
-    with pytest.raises(ValueError, match='rates need an optimiser of'):
+    with pytest.raises(types.BadInput, match='rates need an optimiser of'):
       training.create(tiny.Net(), optax.sgd(0.1), [0], full[1], rates=[0.5])
 
 

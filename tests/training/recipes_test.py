@@ -12,6 +12,7 @@ import pytest
 from bitjax import data
 from bitjax import quantizers
 from bitjax import training
+from bitjax import types as bitjax_types
 from bitjax.training import _recipes
 from bitjax.training import _task
 
@@ -163,7 +164,7 @@ def test_mixed_targets_and_smoothing_reach_the_loss(tiny):
   ],
 )
 def test_bad_recipes(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(bitjax_types.BadInput, match=message):
     recipe(**options)
 
 
@@ -178,7 +179,7 @@ def test_bad_recipes(options, message):
   ],
 )
 def test_bad_phases(tiny, options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(bitjax_types.BadInput, match=message):
     recipe(**options).phases(tiny.Net(), tiny.dataset())
 
 
@@ -187,13 +188,15 @@ def test_bad_phases(tiny, options, message):
 )
 def test_bad_shares(tiny, shares):
   stages = [(share, tiny.Net()) for share in shares]
-  with pytest.raises(ValueError, match='shares must grow to 1'):
+  with pytest.raises(bitjax_types.BadInput, match='shares must grow to 1'):
     recipe().phases(stages, tiny.dataset())
 
 
 def test_shares_without_an_update(tiny):
   stages = [(0.1, tiny.Net(weights=None)), (0.2, tiny.Net()), (1, tiny.Net())]
-  with pytest.raises(ValueError, match=r'every phase needs an update; .* 3'):
+  with pytest.raises(
+    bitjax_types.BadInput, match=r'every phase needs an update; .* 3'
+  ):
     recipe().phases(stages, tiny.dataset())
 
 
@@ -274,7 +277,7 @@ class TestOutcome:
 
   def test_patterns_that_match_nothing_are_found_early(self, tiny, parts):
     phases = recipe(frozen=('Conv_7',)).phases(tiny.Net(), parts[0])
-    with pytest.raises(ValueError, match="contains 'Conv_7'"):
+    with pytest.raises(bitjax_types.BadInput, match="contains 'Conv_7'"):
       training.layout(phases, parts[0], 8)
 
   def test_the_data_lie_on_the_device_once(self, tiny, parts, monkeypatch):
@@ -359,7 +362,7 @@ def test_preparation_is_of_the_training_set(tiny):
   ],
 )
 def test_bad_fits(tiny, task, change, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(bitjax_types.BadInput, match=message):
     tiny.train(task, **change)
 
 
@@ -368,7 +371,9 @@ def test_bad_probes(tiny, task, num):
   part = tiny.dataset()
   probe = data.Batch(part.images[:num], part.labels[:num])
   feed = data.device_feed(part, tiny.BATCH, 0)
-  with pytest.raises(ValueError, match=f'probe must have .* got {num}'):
+  with pytest.raises(
+    bitjax_types.BadInput, match=f'probe must have .* got {num}'
+  ):
     training.fit(training.Phase(task, 3), [feed], [0], probe=probe)
 
 
@@ -376,15 +381,21 @@ def test_bad_feeds(tiny, task):
   part = tiny.dataset()
   phase = training.Phase(task, 3)
   feed = data.device_feed(part, tiny.BATCH, 0)
-  with pytest.raises(ValueError, match='one feed for each seed; got 1 and 2'):
+  with pytest.raises(
+    bitjax_types.BadInput, match='one feed for each seed; got 1 and 2'
+  ):
     training.fit(phase, [feed], [0, 1])
-  with pytest.raises(ValueError, match='one feed for each seed; got 0 and 0'):
+  with pytest.raises(
+    bitjax_types.BadInput, match='one feed for each seed; got 0 and 0'
+  ):
     training.fit(phase, [], [])
   for other in (
     data.device_feed(part, 5, 1),
     data.device_feed(tiny.dataset(22), tiny.BATCH, 1),
   ):
-    with pytest.raises(ValueError, match='feeds must be of one data set and'):
+    with pytest.raises(
+      bitjax_types.BadInput, match='feeds must be of one data set and'
+    ):
       training.fit(phase, [feed, other], [0, 1])
 
 
@@ -392,10 +403,14 @@ def test_batches_over_devices_that_do_not_fit(tiny, task):
   """They are refused before a device is used, so the test needs no devices."""
   feed = data.device_feed(tiny.dataset(), tiny.BATCH, 0)
   devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 3})
-  with pytest.raises(ValueError, match=r'divisible by the 3 devices .* got 4'):
+  with pytest.raises(
+    bitjax_types.BadInput, match=r'divisible by the 3 devices .* got 4'
+  ):
     training.fit(training.Phase(task, 3), [feed], [0], mesh=devices)
   foreign = dataclasses.replace(task, model=linen.Dense(3))
   cut = _task.loop.__wrapped__  # Its cache cannot hash these.
   devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
-  with pytest.raises(ValueError, match=r'field axis_name.*; Dense has none'):
+  with pytest.raises(
+    bitjax_types.BadInput, match=r'field axis_name.*; Dense has none'
+  ):
     cut(foreign, feed.take, 1, devices)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bitjax import training
+from bitjax import types
 from bitjax.training import _checkpoints
 
 HERE = pathlib.Path(__file__).parent
@@ -149,19 +150,19 @@ class TestOther:
       change = {
         'inputs': quantizers.attach(quantizers.sign(), quantizers.window(0.5))
       }
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       tiny.train(tiny.task(tiny.Net(**change)), whole[1])
 
   def test_optimizers(self, tiny, whole):
     tx = training.optimizer('sgd', 0.02)
     with pytest.raises(
-      ValueError, match=r'does not fit: opt_state/.*/trace/.* absent found'
+      types.BadInput, match=r'does not fit: opt_state/.*/trace/.* absent found'
     ):
       tiny.train(tiny.task(tx=tx), whole[1])
 
   def test_averages(self, tiny, whole):
     with pytest.raises(
-      ValueError, match=r'does not fit: average/.* wanted, absent found'
+      types.BadInput, match=r'does not fit: average/.* wanted, absent found'
     ):
       tiny.train(tiny.task(average=0.9), whole[1])
 
@@ -174,7 +175,7 @@ class TestOther:
     ],
   )
   def test_seeds(self, tiny, task, whole, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(types.BadInput, match=message):
       tiny.train(task, whole[1], **options)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bitjax import training
+from bitjax import types
 
 STEPS, WARMUP, PEAK = 50, 10, 0.4
 
@@ -81,7 +82,7 @@ def test_one_step_is_a_training(kind):
 )
 def test_bad_learning_rates(options, message):
   options = {'kind': 'step', 'peak': PEAK, 'num_steps': STEPS} | options
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     training.learning_rate(**options)
 
 
@@ -104,7 +105,9 @@ def test_progress(kind, num_steps):
 
 
 def test_bad_progress():
-  with pytest.raises(ValueError, match='kind must be one of linear, cosine'):
+  with pytest.raises(
+    types.BadInput, match='kind must be one of linear, cosine'
+  ):
     training.progress('exponential', 5)
-  with pytest.raises(ValueError, match='num_steps must be > 0'):
+  with pytest.raises(types.BadInput, match='num_steps must be > 0'):
     training.progress('linear', 0)

@@ -105,7 +105,8 @@ class Stop:
     self.chunks, self.stop = chunks, stop
     self.calls = []
 
-  def begin(self, total, done):
+  def begin(self, total, done, unit):
+    assert unit == 'images'
     self.calls.append((total, done))
 
   def advance(self, images, label):

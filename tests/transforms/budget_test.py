@@ -12,6 +12,7 @@ import pytest
 
 from bitjax import transforms
 from bitjax import tree as tree_lib
+from bitjax import types
 
 NORMS = ('l2', 'linf', 'l1', 'flips')
 DTYPES = ('float16', 'bfloat16', 'float32', 'float64')
@@ -231,22 +232,22 @@ def test_anchors_are_found_by_path():
   got = optax.apply_updates(params, updates)
   np.testing.assert_allclose(got['kernel'], np.full((2, 2), 0.6), rtol=1e-6)
   np.testing.assert_array_equal(got['bias'], np.ones(2))
-  with pytest.raises(ValueError, match='kernel'):
+  with pytest.raises(types.BadInput, match='kernel'):
     transforms.project_budget(1.0, anchor={'bias': 0.0}).init(params)
-  with pytest.raises(ValueError, match='shape'):
+  with pytest.raises(types.BadInput, match='shape'):
     transforms.project_budget(1.0, anchor=jnp.zeros(3)).init(jnp.zeros(2))
 
 
 def test_errors():
-  with pytest.raises(ValueError, match='l2, linf, l1, flips'):
+  with pytest.raises(types.BadInput, match='l2, linf, l1, flips'):
     transforms.project_budget(1.0, 'l3')
   for radius in (-1.0, np.nan, jnp.float32(-1)):
-    with pytest.raises(ValueError, match='radius'):
+    with pytest.raises(types.BadInput, match='radius'):
       transforms.project_budget(radius)
-  with pytest.raises(ValueError, match='floating'):
+  with pytest.raises(types.BadInput, match='floating'):
     transforms.project_budget(1.0).init(jnp.arange(3))
   tx = transforms.project_budget(1.0)
-  with pytest.raises(ValueError, match='`params`'):
+  with pytest.raises(types.BadInput, match='`params`'):
     tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bitjax import transforms
 from bitjax import tree as tree_lib
+from bitjax import types
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
 
@@ -110,5 +111,5 @@ def test_under_vmap_and_in_chain_with_a_budget():
 
 @pytest.mark.parametrize('factory', [transforms.normalize, transforms.steepest])
 def test_flips_are_no_norm_of_a_gradient(factory):
-  with pytest.raises(ValueError, match='l2, linf, l1'):
+  with pytest.raises(types.BadInput, match='l2, linf, l1'):
     factory('flips')

@@ -21,6 +21,7 @@ import pytest
 
 from bitjax import transforms
 from bitjax import tree as tree_lib
+from bitjax import types
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
 
@@ -423,12 +424,12 @@ class TestInOptax:
   ],
 )
 def test_bad_hyperparameters_and_parameters(make, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(types.BadInput, match=message):
     make()
 
 
 @pytest.mark.parametrize('name', RULES)
 def test_parameters_are_needed(name):
   tx = RULES[name].make(**RULES[name].hyperparams)
-  with pytest.raises(ValueError, match='`params`'):
+  with pytest.raises(types.BadInput, match='`params`'):
     tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))

@@ -267,10 +267,10 @@ def test_gradients_are_those_of_the_projection(norm):
 
 def test_errors():
   budget = types.Budget(1.0)
-  with pytest.raises(ValueError, match='floating'):
+  with pytest.raises(types.BadInput, match='floating'):
     transforms.project(jnp.arange(3), jnp.arange(3), budget)
-  with pytest.raises(ValueError, match='shape'):
+  with pytest.raises(types.BadInput, match='shape'):
     transforms.project(jnp.zeros(3), jnp.zeros(2), budget)
-  with pytest.raises(ValueError, match='scalar'):
+  with pytest.raises(types.BadInput, match='scalar'):
     radius = jnp.ones(3)
     transforms.project(jnp.ones(3), jnp.zeros(3), types.Budget(radius))

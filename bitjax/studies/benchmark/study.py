@@ -1,4 +1,4 @@
-r"""How fast the parts are, as ratios within one run.
+r"""How fast are the parts, as ratios within one run?
 
 It times the toy network 784-256-256-10 at batch 8192, on synthetic images, and
 training steps of a ResNet-20 at batch 128. Everything is compared with what the
@@ -45,18 +45,23 @@ class Config:
   repeats: int = cli.flag(7, 'Turns of each contestant.', minimum=1)
   rates: int = cli.flag(10_000, 'Learning rates of a line scan.', minimum=1)
   timed_rates: int = cli.flag(
-    50, 'Those of the one that is timed by brute force.', minimum=1
+    50,
+    'Learning rates of the line scan that is timed by brute force.',
+    minimum=1,
   )
   weights: int = cli.flag(
     4096, 'Rows and columns of the kernel that estimators see.', minimum=1
   )
   images: int = cli.flag(128, 'Images in a batch of the ResNet.', minimum=1)
   stages: tuple[int, ...] = cli.flag(
-    (3, 3, 3), 'Blocks of each of its stages.', minimum=1
+    (3, 3, 3), 'Blocks of each stage of the ResNet.', minimum=1
   )
   thorough: bool = cli.flag(
-    True, 'Also memory, flip descents, and how costs grow.'
+    True, 'Also measure memory, flip descents, and how costs grow.'
   )
+
+  def __post_init__(self):
+    cli.check(self)
 
 
 PRESETS = {

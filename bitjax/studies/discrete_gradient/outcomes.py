@@ -36,7 +36,7 @@ __all__ = [
   'step',
 ]
 
-# In an l2 ball, the ranking by density.
+# The ranking that fills an l2 ball by density.
 PER_SQUARED_COST = searches.RANKINGS[2]
 BATCHES = {'search': 'A', 'holdout': 'B'}
 PROTOCOLS = {'search': 'oracle', 'holdout': 'deployable'}

@@ -67,7 +67,9 @@ class Config(toy.Config):
     maximum=1,
   )
   step_sizes: tuple[float, ...] = cli.flag(
-    (0.1, 0.3, 1.0), 'Multi-step learning rates, likewise.', exclusive_minimum=0
+    (0.1, 0.3, 1.0),
+    'Multi-step learning rates, as fractions of the one that reaches the edge.',
+    exclusive_minimum=0,
   )
   layers: tuple[str, ...] = cli.flag(
     ('first',), 'The first, or also all.', choices=tuple(searches.LAYERS)
@@ -77,7 +79,7 @@ class Config(toy.Config):
   )
   round_rankings: tuple[str, ...] = cli.flag(
     ('per squared cost',),
-    'Rankings of rounds (one round at once has all).',
+    'Rankings that are used in several rounds; a single round uses all.',
     choices=searches.RANKINGS,
     unique=True,
   )

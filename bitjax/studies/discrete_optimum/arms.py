@@ -51,7 +51,7 @@ ARMS = (
 
 
 def check(hidden: Sequence[int]) -> None:
-  """Raises a ``ValueError`` if the second layer is missing or has too many weights."""
+  """Raises `BadInput` if the second layer is missing or has too many weights."""
   size = hidden[0] * hidden[1] if len(hidden) > 1 else 0
   if not 1 <= size <= 20:
     raise types.BadInput(

@@ -52,7 +52,7 @@ _CAVEAT = (
 
 
 def check_arms(arms: Sequence[str]) -> None:
-  """Raises a `ValueError` unless both arms of the primary contrast are listed."""
+  """Raises `BadInput` unless both arms of the primary contrast are listed."""
   if not set(PRIMARY) <= set(arms):
     raise types.BadInput(
       f'arms must list {" and ".join(PRIMARY)}, the primary contrast; got '

@@ -106,7 +106,7 @@ def compare(
     ``additivity`` is the gain of pairs over the sum of their single gains.
 
   Raises:
-    ValueError: if more weights are perturbed than the first layer has.
+    BadInput: if more weights are perturbed than the first layer has.
   """
   units = (*problems.config.hidden, 10)[0]
   size = math.prod(problems.dataset.images.shape[1:]) * units

@@ -117,6 +117,8 @@ def nearest(results: xarray.Dataset) -> Verdicts:
   """
   every = results['improving'].sel(layer='all')
   first, *others = every.estimator.values.tolist()
+  if not others:
+    return
   shares = {
     f'share, {n}': every.sel(estimator=n).mean() for n in every.estimator.values
   }

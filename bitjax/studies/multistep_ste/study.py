@@ -1,4 +1,4 @@
-r"""Several small steps of STE against one scanned step, inside one budget.
+r"""Do several small steps of STE beat one scanned step, inside one budget?
 
 This is the study of the note's N4-N10. The first layer of a toy MLP moves
 inside a ball around its initialisation (l2, radius 0.1). *Single-step STE*
@@ -45,7 +45,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 @dataclasses.dataclass(frozen=True)
 class Config(toy.Config):
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   batch_size: tuple[int, ...] = cli.flag(
     (256, 1024),
@@ -78,7 +78,7 @@ class Config(toy.Config):
   )
   step_sizes: tuple[float, ...] = cli.flag(
     (0.1, 0.3, 1.0),
-    'Multi-step learning rates, in the same unit.',
+    'Multi-step learning rates, as fractions of the one that reaches the edge.',
     exclusive_minimum=0,
     unique=True,
   )

@@ -74,17 +74,17 @@ class TrainConfig:
     _RECIPE.warmup,
     'Share of the training before the peak.',
     minimum=0,
-    maximum=0.99,
+    exclusive_maximum=1,
   )
   momentum: float = cli.flag(
-    _RECIPE.momentum, 'Momentum of sgd.', minimum=0, maximum=0.999
+    _RECIPE.momentum, 'Momentum of sgd.', minimum=0, exclusive_maximum=1
   )
   weight_decay: float = cli.flag(
     _RECIPE.weight_decay, 'Weight decay.', minimum=0
   )
   decayed: str = cli.flag(
     _RECIPE.decayed,
-    'What it acts on; all: also scales and offsets of normalisations, biases and '
+    'Leaves that weight decay acts on; all: also scales and offsets of normalisations, biases and '
     'parameters of quantizers, as most published code has it.',
     choices=training.DECAYED,
   )
@@ -117,17 +117,17 @@ class TrainConfig:
   )
   alpha: float = cli.flag(
     _RECIPE.alpha,
-    'Of mixup and cutmix, whose shares are Beta(alpha, alpha).',
+    'The shares of mixup and cutmix are drawn from Beta(alpha, alpha).',
     exclusive_minimum=0,
   )
   smoothing: float = cli.flag(
-    _RECIPE.smoothing, 'Label smoothing.', minimum=0, maximum=0.99
+    _RECIPE.smoothing, 'Label smoothing.', minimum=0, exclusive_maximum=1
   )
   average: float | None = cli.flag(
     _RECIPE.average,
     'Decay of a moving average of all weights, which is then evaluated.',
     exclusive_minimum=0,
-    maximum=0.999999,
+    exclusive_maximum=1,
   )
   progress: str = cli.flag(
     _RECIPE.progress,
@@ -146,7 +146,7 @@ class TrainConfig:
     cli.check(self)
 
   def check_one_bit(self, holds: bool, weights: str) -> None:
-    """Raises a `ValueError` for options that only weights of 1 bit can have.
+    """Raises `BadInput` for options that only weights of 1 bit can have.
 
     Args:
       holds: whether all weights have 1 bit.
@@ -169,7 +169,7 @@ class TrainConfig:
     """Loads the data, splits off validation examples, and records which data they are.
 
     Raises:
-      ValueError: for missing or malformed files, for validation examples or a batch
+      BadInput: for missing or malformed files, for validation examples or a batch
         that the data cannot supply, or for a batch that cannot be split evenly over
         the mesh's devices.
     """
@@ -181,12 +181,7 @@ class TrainConfig:
       whole, self.validation_examples, 0
     )
     training.Recipe(**self.recipe()).num_steps(len(train.labels))
-    parts = 1 if sweep.mesh is None else sweep.mesh.shape.get('batch', 1)
-    if self.batch_size % parts:
-      raise types.BadInput(
-        f'batch_size must be divisible by the {parts} devices over which mesh '
-        f'splits a batch; got {self.batch_size}.'
-      )
+    training.check_batch_split(self.batch_size, sweep.mesh)
     sweep.record(
       train_checksum=whole.checksum,
       test_checksum=test.checksum,
@@ -215,12 +210,12 @@ class NetworkConfig(TrainConfig):
   )
   activations: str = cli.flag(
     'none',
-    'Quantizer of what enters those layers.',
+    'Quantizer of the inputs of quantized layers.',
     choices=tuple(zoo.ACTIVATIONS),
   )
   half_width: float = cli.flag(
     1.0,
-    'Of the window through which gradients pass the activations "sign".',
+    'Half-width of the window through which gradients pass the activations "sign".',
     exclusive_minimum=0,
   )
   init_name: str = cli.flag(
@@ -235,7 +230,7 @@ class NetworkConfig(TrainConfig):
     0.0,
     'Share of the training in which only activations are quantized; 0: none.',
     minimum=0,
-    maximum=0.99,
+    exclusive_maximum=1,
   )
   pretrained: str | None = cli.flag(
     None,
@@ -244,12 +239,12 @@ class NetworkConfig(TrainConfig):
   )
   which: str = cli.flag(
     'latest',
-    'Which of its checkpoints; best: on validation examples.',
+    'Which checkpoint of --pretrained to load; best: on validation examples.',
     choices=training.KEPT,
   )
   frozen: tuple[str, ...] = cli.flag(
     (),
-    'Regular expressions: parameters whose path contains one stay.',
+    'Regular expressions: parameters whose path one of them matches do not change.',
     nonempty=False,
   )
   teacher: str | None = cli.flag(
@@ -273,7 +268,7 @@ class NetworkConfig(TrainConfig):
         'staged needs quantized weights and activations; got weights '
         f'{self.weights} and activations {self.activations}.'
       )
-    self.stages(2)
+    self.stages(2)  # Builds the networks, so that a bad combination is refused.
 
   def recipe(self) -> dict[str, Any]:
     """Returns the arguments of a `bitjax.training.Recipe`."""

@@ -136,7 +136,7 @@ def build(
     half_width: of the window of ``'sign'`` activations; others ignore it.
 
   Raises:
-    ValueError: for an unknown name, or a variant that the network does not have.
+    BadInput: for an unknown name, or a variant that the network does not have.
   """
   for name, value, known in (
     ('network', network, NETWORKS),

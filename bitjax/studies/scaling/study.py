@@ -41,6 +41,9 @@ class Config:
   )
   turns: int = cli.flag(3, 'Turns of weak scaling.', minimum=1)
 
+  def __post_init__(self):
+    cli.check(self)
+
 
 PRESETS = {
   'smoke': {

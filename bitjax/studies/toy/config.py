@@ -91,7 +91,7 @@ class Config:
     """Loads the data, checks that the batches fit, and records which data they are.
 
     Raises:
-      ValueError: for missing or malformed files, or batches that the data
+      BadInput: for missing or malformed files, or batches that the data
         cannot supply.
     """
     dataset = data.load(self.dataset, split=self.split, data_dir=self.data_dir)

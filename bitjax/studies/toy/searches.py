@@ -70,17 +70,19 @@ def ball(name: str) -> types.Budget:
   """Returns the ball that is written ``norm:radius``.
 
   Raises:
-    ValueError: for another form, an unknown norm, or a radius that is not positive.
+    BadInput: for another form, an unknown norm, or a radius that is not positive.
   """
   norm, _, radius = name.partition(':')
-  types.check_choice('norm', norm, types.NORMS)
   try:
+    types.check_choice('norm', norm, types.NORMS)
     number = float(radius)
+    types.check_positive('radius', number)
   except ValueError:
+    norms = ', '.join(types.NORMS)
     raise types.BadInput(
-      f'a ball is written norm:radius, as l2:0.1; got {name!r}.'
+      f'a ball is written norm:radius, as l2:0.1, with a norm of {norms} and a radius '
+      f'> 0; got {name!r}.'
     ) from None
-  types.check_positive('radius', number)
   return types.Budget(number, cast(types.Norm, norm))
 
 
@@ -91,7 +93,7 @@ def check(
   round_rankings: Sequence[str] = RANKINGS,
   round_signals: Sequence[str] = SIGNALS,
 ) -> None:
-  """Raises a ``ValueError`` for choices that the arms or the contrasts cannot use."""
+  """Raises `BadInput` for choices that the arms or the contrasts cannot use."""
   for name in balls:
     ball(name)
   if layers[0] != 'first' or list(num_rounds) != sorted(set(num_rounds)):

@@ -88,7 +88,7 @@ def trained(
     Variables with a leading axis of seeds.
 
   Raises:
-    ValueError: if the batches leave nothing over, or were augmented.
+    BadInput: if the batches leave nothing over, or were augmented.
   """
   variables = problems.arrays['trials'].variables
   if num_steps == 0:

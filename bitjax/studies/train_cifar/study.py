@@ -1,4 +1,4 @@
-r"""Trains a low-bit convolutional network as its paper did.
+r"""What do published recipes for low-bit ResNets and VGG reach?
 
 Presets named after papers are published recipes. Their epochs may be cut
 (--epochs=10): the schedules of learning rate, progress and phases keep their
@@ -43,7 +43,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 @dataclasses.dataclass(frozen=True)
 class Config(recipes.NetworkConfig):
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   target: float = cli.flag(97.0, 'Test accuracy to compare with, in %.')
 

@@ -129,6 +129,8 @@ def any_variant(results: xarray.Dataset, state: str) -> Verdicts:
   table = effects(results, state)
   unchanged = inert(results, state)
   names = [n for n in table.variant.values.tolist()[1:] if n not in unchanged]
+  if not names:
+    return
   caveat = (
     f'Inert, no entry differs: {", ".join(unchanged)}.' if unchanged else ''
   )

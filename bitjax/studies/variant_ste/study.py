@@ -43,7 +43,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 @dataclasses.dataclass(frozen=True)
 class Config(toy.Config):
-  """One field is one flag."""
+  """Configuration of the study; each field is one flag."""
 
   networks: tuple[str, ...] = cli.flag(
     ('binary',), 'The network: the only one with windows.', choices=('binary',)

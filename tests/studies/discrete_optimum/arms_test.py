@@ -85,5 +85,5 @@ def test_additive_bound_is_the_best_sum(view, norm, radius):
 
 @pytest.mark.parametrize('hidden', [(4,), (5, 5)])
 def test_bad_input(hidden):
-  with pytest.raises(ValueError, match='1 to 20 weights between them'):
+  with pytest.raises(types.BadInput, match='1 to 20 weights between them'):
     arms.check(hidden)

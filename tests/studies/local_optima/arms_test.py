@@ -8,6 +8,7 @@ import pytest
 
 from bitjax import scans
 from bitjax import sweeps
+from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.local_optima import arms
 
@@ -84,7 +85,9 @@ def test_training_and_flips_lower_the_training_loss(problems):
 
 
 def test_more_perturbed_weights_than_there_are(problems):
-  with pytest.raises(ValueError, match=r'perturbed .* at most 384.*got 385'):
+  with pytest.raises(
+    types.BadInput, match=r'perturbed .* at most 384.*got 385'
+  ):
     arms.compare(
       problems,
       sweeps.Sweep(),

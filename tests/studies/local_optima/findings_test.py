@@ -57,3 +57,7 @@ def test_verdicts_of_a_known_table():
   assert judged['N15 additivity'] == 'supported'
   assert judged['N15 nearest'] == 'supported'
   assert judged['N16 escape, held-out, 8 flips'] == 'supported'
+  alone = findings.judge(results.isel(estimator=[0]))
+  compared = {name for name in verdicts if name.startswith('N15 nearest')}
+  compared |= {name for name in verdicts if name.startswith('N15 flips after')}
+  assert {verdict.finding for verdict in alone} == set(verdicts) - compared

@@ -9,6 +9,7 @@ import pytest
 
 from bitjax import sweeps
 from bitjax import training
+from bitjax import types as bitjax_types
 from bitjax.studies import recipes
 
 IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
@@ -119,7 +120,7 @@ def test_unknown_names(change, message):
     'num_classes': 3,
     'init_name': 'xavier',
   } | change
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(bitjax_types.BadInput, match=message):
     recipes.build(**options)
 
 
@@ -155,7 +156,7 @@ def test_batches_that_devices_cannot_share():
   devices = types.SimpleNamespace(shape={'lanes': 1, 'batch': 2})
   sweep = sweeps.Sweep(mesh=devices)
   config = recipes.TrainConfig(dataset='digits', batch_size=15)
-  with pytest.raises(ValueError, match='divisible by the 2 devices'):
+  with pytest.raises(bitjax_types.BadInput, match='divisible by the 2 devices'):
     config.open(sweep)
   assert not sweep.records
   dataclasses.replace(config, batch_size=16).open(sweep)

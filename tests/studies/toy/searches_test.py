@@ -173,20 +173,20 @@ def test_reliability_compares_both_batches(problems):
   ('balls', 'layers', 'num_rounds', 'words'),
   [
     (('l2',), ('first',), (1,), 'written norm:radius'),
-    (('l3:1',), ('first',), (1,), 'linf'),
-    (('l2:0',), ('first',), (1,), 'radius must be > 0'),
+    (('l3:1',), ('first',), (1,), "linf.*got 'l3:1'"),
+    (('l2:0',), ('first',), (1,), "radius > 0; got 'l2:0'"),
     (('l2:1',), ('all',), (1,), "begin with 'first'"),
     (('l2:1',), ('first',), (4, 2), 'num_rounds must grow'),
   ],
 )
 def test_bad_input(balls, layers, num_rounds, words):
-  with pytest.raises(ValueError, match=words):
+  with pytest.raises(types.BadInput, match=words):
     searches.check(balls, layers, num_rounds)
 
 
 def test_rounds_need_what_contrasts_are_about():
   cell = ('l2:1',), ('first',), (1,)
-  with pytest.raises(ValueError, match='round_rankings must list'):
+  with pytest.raises(types.BadInput, match='round_rankings must list'):
     searches.check(*cell, ('gain',))
-  with pytest.raises(ValueError, match="round_signals must list 'linear'"):
+  with pytest.raises(types.BadInput, match="round_signals must list 'linear'"):
     searches.check(*cell, round_signals=('exact', 'cost'))

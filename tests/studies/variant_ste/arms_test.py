@@ -11,6 +11,7 @@ from bitjax import data
 from bitjax import measures
 from bitjax import quantizers
 from bitjax import sweeps
+from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.variant_ste import arms
 
@@ -177,15 +178,17 @@ def test_training_lowers_the_loss_and_sees_neither_batch(problems, results):
 
 
 def test_bad_input(problems):
-  with pytest.raises(ValueError, match=r'num_groups must divide .* 40; got 3'):
+  with pytest.raises(
+    types.BadInput, match=r'num_groups must divide .* 40; got 3'
+  ):
     arms.compare(
       problems, sweeps.Sweep(), [toy.NORMAL], RATES, everywhere=(),
       few_rates=(1.0,), half_widths=(1.0,), num_groups=3, train_steps=1,
     )  # fmt: skip
-  with pytest.raises(ValueError, match='leave none'):
+  with pytest.raises(types.BadInput, match='leave none'):
     data.remainder(jax.random.key(0), 20, 10)
   config = toy.Config(
     dataset='digits', batch_size=(16,), hidden=(4,), augment='shift'
   )
-  with pytest.raises(ValueError, match='--augment=shift'):
+  with pytest.raises(types.BadInput, match='--augment=shift'):
     toy.trained(config.open(sweeps.Sweep()), 'binary', 3)
