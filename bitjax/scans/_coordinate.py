@@ -169,7 +169,7 @@ def _descend(
       moved, options, rules, as_key(raw_key), given, step
     )
     score = _discrete_round.scores(options, signal, power)
-    score = jnp.where(options.changes != 0, score, -jnp.inf)
+    score = jnp.where(options.heading != 0, score, -jnp.inf)
     order = jnp.argsort(-score.reshape(-1))[:num_candidates]
     flat = jax.tree.map(lambda x: x.reshape(-1), options)
     size = view.kernel.size
@@ -184,7 +184,7 @@ def _descend(
       state, already, network = carry
       weight = candidate % size
       allowed = flat.charge[candidate] <= room - state.spent
-      allowed &= (flat.changes[candidate] != 0) & ~already[weight]
+      allowed &= (flat.heading[candidate] != 0) & ~already[weight]
       displacement = flat.displacement[candidate]
       network, decrease = network.attempt(
         _coordinate_losses.Move(

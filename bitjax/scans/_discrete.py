@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
+from bitjax.scans import _flips_moves
 from bitjax.scans import _view
 
 __all__ = [
@@ -351,5 +352,5 @@ def _num_flips(view, kernel):
   if view.quantizer is None:
     moved = (kernel < 0) != (view.kernel < 0)
   else:
-    moved = view.quantizer(kernel) != view.quantizer(view.kernel)
+    moved = _flips_moves.levels_differ(view, kernel, view.kernel)
   return jnp.sum(moved, dtype=jnp.int32)

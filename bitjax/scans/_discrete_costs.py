@@ -83,19 +83,26 @@ def allowance(
   """
   dtype = jnp.result_type(float)
   radius = jnp.asarray(budget.radius, dtype)
-  part = jnp.asarray(step, dtype) / num_rounds
   if budget.norm == 'flips':
-    whole = jnp.minimum(radius, UNITS)
-    room = jnp.floor(whole * step / num_rounds).astype(jnp.int32)
+    # floor(k / K) of the moves, without a product that could overflow.
+    whole = jnp.floor(jnp.minimum(radius, UNITS)).astype(jnp.int32)
+    each, rest = whole // num_rounds, whole % num_rounds
+    room = each * step + rest * step // num_rounds
     if split == 'even':
-      room -= jnp.floor(whole * (step - 1) / num_rounds).astype(jnp.int32)
+      room -= each * (step - 1) + rest * (step - 1) // num_rounds
     return radius, room
+  everything = jnp.asarray(UNITS, jnp.int32)
   if split == 'even':
-    return radius / num_rounds, jnp.asarray(UNITS, jnp.int32)
+    return radius / num_rounds, everything
+  # Shares are constants of the program: a share that is divided when it runs may be
+  # rounded up, in the last round to more than the budget.
+  rounds = range(num_rounds + 1)
   if budget.norm == 'linf':
-    return radius * part, jnp.asarray(UNITS, jnp.int32)
-  room = jnp.floor(UNITS * part ** _POWERS[budget.norm])
-  return radius, room.astype(jnp.int32)
+    share = jnp.asarray([k / num_rounds for k in rounds], dtype)[step]
+    return radius * share, everything
+  power = _POWERS[budget.norm]
+  rooms = [UNITS * k**power // num_rounds**power for k in rounds]
+  return radius, jnp.asarray(rooms, jnp.int32)[step]
 
 
 def charges(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -82,9 +83,8 @@ class Candidates(NamedTuple):
 
   Attributes:
     displacement: from the original kernel, after the move.
-    changes: what the move adds to the quantised weight; 0 where there is no such
-      move.
-    heading: sign of the move.
+    changes: what the move adds to the quantised weight.
+    heading: direction of the move, +1 or -1; 0 where there is no such move.
     cost: how far from the original point it leads, in latent units.
     charge: units of the round's budget that it is charged, int32.
   """
@@ -123,8 +123,8 @@ def candidates(
   here = state.displacement
   moved = dataclasses.replace(view, kernel=view.kernel + here)
   moves = _flips_moves.moves(moved, step=step)
-  there = _settle(view, moves.destinations)
-  heading = jnp.sign(there - here[None])
+  there = _settle(view, moves)
+  heading = moves.directions
   cost = _discrete_costs.costs(here, there)
   onward = heading == state.heading[None]
   charge = _discrete_costs.charges(
@@ -133,16 +133,17 @@ def candidates(
   return moved, Candidates(there, moves.changes, heading, cost, charge)
 
 
-def _settle(view, destinations):
+def _settle(view, moves):
   """Returns displacements that reach their level despite the rounding of sums."""
+  destinations = moves.destinations
   there = destinations - view.kernel[None]
   if view.quantizer is None:
     return there
-  level = view.quantizer(destinations)
+  differ = jax.vmap(functools.partial(_flips_moves.levels_differ, view))
   away = jnp.sign(there) * jnp.finfo(there.dtype).eps
   away = away * jnp.maximum(jnp.abs(view.kernel)[None], jnp.abs(destinations))
   for ulps in (1, 2):
-    missed = view.quantizer(view.kernel[None] + there) != level
+    missed = differ(view.kernel[None] + there, destinations)
     farther = destinations + ulps * away - view.kernel[None]
     there = jnp.where(missed, farther, there)
   return there
@@ -266,7 +267,7 @@ def take_best(
     power: p of the ranking.
     room: units that may be spent.
   """
-  promising = (signal > 0) & (options.changes != 0) & (options.charge <= room)
+  promising = (signal > 0) & (options.heading != 0) & (options.charge <= room)
   score = jnp.where(promising, scores(options, signal, power), -jnp.inf)
   best = jnp.argmax(score, axis=0)[None]
 

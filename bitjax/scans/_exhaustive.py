@@ -104,7 +104,7 @@ def _search(view, budget, free, step):
     return jnp.pad(x, [(1, 0), (0, 0)], constant_values=nothing)
 
   options = rows(moves.displacement, 0)
-  charges, real = rows(moves.charge, 0), rows(moves.changes != 0, True)
+  charges, real = rows(moves.charge, 0), rows(moves.heading != 0, True)
   base = options.shape[0]
   columns = jnp.arange(free.size)
   digits = base**columns

@@ -27,7 +27,14 @@ from bitjax import quantizers
 from bitjax import types
 from bitjax.scans import _view
 
-__all__ = ['Moves', 'Neighbours', 'is_binary', 'is_sign', 'moves']
+__all__ = [
+  'Moves',
+  'Neighbours',
+  'is_binary',
+  'is_sign',
+  'levels_differ',
+  'moves',
+]
 
 
 class Neighbours(Protocol):
@@ -62,7 +69,11 @@ class Moves:
   Attributes:
     destinations: latent values after the move, ``[moves, *kernel.shape]``; where
       a weight has no such move, its own value.
-    changes: what the move adds to the quantised weight, of the same shape.
+    directions: +1 for a move up, -1 for one down, 0 where a weight has no such move,
+      of the same shape and dtype. Only they decide which moves there are: ``changes``
+      are differences, which a compiler may round.
+    changes: what the move adds to the quantised weight, of the same shape; 0 where
+      there is no such move.
     spacing: the common magnitude of all changes that are not zero; None if it is
       not known that they share one.
     paired: static; whether each weight has two moves, up and down. If not, it has
@@ -70,6 +81,7 @@ class Moves:
   """
 
   destinations: types.Array
+  directions: types.Array
   changes: types.Array
   spacing: types.Array | None
   paired: bool = dataclasses.field(metadata={'static': True})
@@ -104,7 +116,9 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
       jnp.stack([step, -step]).reshape((2,) + (1,) * view.kernel.ndim),
       (2, *view.kernel.shape),
     )
-    return Moves(view.kernel[None] + changes, changes, step, paired=True)
+    return Moves(
+      view.kernel[None] + changes, jnp.sign(changes), changes, step, paired=True
+    )
   if step is not None:
     raise types.BadInput(
       f'step is for full-precision kernels; got {step} for a quantised one, '
@@ -113,13 +127,34 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
   staircase = _staircase(view.quantizer)
   up, down = staircase.neighbours(view.kernel)
   binary = _has_two_levels(staircase)
-  destinations = (
-    (jnp.where(up != view.kernel, up, down),) if binary else (up, down)
-  )
+  # Neighbours that do not exist are copies of the weight, so that these are exact.
+  rises, falls = up != view.kernel, down != view.kernel
+  if binary:
+    destinations = jnp.where(rises, up, down)[None]
+    directions = jnp.where(rises, 1, jnp.where(falls, -1, 0))[None]
+  else:
+    destinations = jnp.stack([up, down])
+    directions = jnp.stack([jnp.where(rises, 1, 0), jnp.where(falls, -1, 0)])
   here = view.quantizer(view.kernel)
   changes = jnp.stack([view.quantizer(there) - here for there in destinations])
+  changes = jnp.where(directions != 0, changes, 0)
   spacing = jnp.max(jnp.abs(changes)) if staircase.uniform else None
-  return Moves(jnp.stack(destinations), changes, spacing, paired=not binary)
+  directions = directions.astype(view.kernel.dtype)
+  return Moves(destinations, directions, changes, spacing, paired=not binary)
+
+
+def levels_differ(
+  view: _view.LayerView, a: types.Array, b: types.Array
+) -> types.Array:
+  """Returns which latent weights of two kernels are quantised to different levels.
+
+  Both are quantised by the same instructions: equal levels that are computed apart
+  may be rounded differently.
+  """
+  assert view.quantizer is not None
+  a, b = jnp.broadcast_arrays(a, b)
+  first, second = jax.vmap(view.quantizer)(jnp.stack([a, b]))
+  return first != second
 
 
 def is_binary(view: _view.LayerView) -> bool:

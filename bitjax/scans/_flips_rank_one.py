@@ -127,7 +127,7 @@ def _per_move(sums, moves):
     return sums
   up, down = sums
   return jnp.select(
-    [moves.changes > 0, moves.changes < 0], [up[None], down[None]], 0.0
+    [moves.directions > 0, moves.directions < 0], [up[None], down[None]], 0.0
   )
 
 

@@ -181,15 +181,17 @@ def line_scan(
       )
     valid &= learning_rates >= 0
   path = _choose(path, views, constrain, learning_rates.size)
+  rates = jnp.where(valid, learning_rates, 0)
+  order = jnp.argsort(rates)
+  rates = rates[order]
   if path == 'brute_force':
-    losses = _brute_force(views, direction, learning_rates, constrain, width)
+    losses = _brute_force(views, direction, rates, constrain, width)
     uncertain = jnp.zeros(len(views), jnp.int32)
   else:
     scan = {'steps': _steps, 'affine': _affine}[path]
-    rates = jnp.where(valid, learning_rates, 0)
-    order = jnp.argsort(rates)
-    losses, uncertain = scan(views, direction, rates[order], start, width)
-    losses = losses[:, jnp.argsort(order)]
+    losses, uncertain = scan(views, direction, rates, start, width)
+  # Equal rates take the loss of their first, as sums in another order differ.
+  losses = losses[:, jnp.searchsorted(rates, rates)][:, jnp.argsort(order)]
   valid &= jnp.all(jnp.isfinite(direction))
   losses = jnp.where(valid[None, :], losses, jnp.nan)
   if isinstance(view, _view.LayerView):

@@ -12,6 +12,8 @@ from bitjax import types
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flip_sums
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 
 def sign(x):
   return np.where(x >= 0, 1.0, -1.0)

@@ -14,6 +14,8 @@ from bitjax import scans
 from bitjax import types
 from bitjax.scans import _discrete_costs
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
 POWERS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
 FAN_IN, UNITS = 6, 4

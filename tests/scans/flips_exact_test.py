@@ -13,6 +13,8 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
 EPSILON = 1e-5
 

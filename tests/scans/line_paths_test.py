@@ -235,6 +235,31 @@ def test_uncertain_counts_what_rounding_may_decide():
   assert 15 <= scans.line_scan(view, direction, rates).uncertain <= 22
 
 
+@pytest.mark.parametrize(
+  ('weights', 'tail', 'path'),
+  [
+    ('real', 'relu', 'affine'),
+    ('real', 'relu', 'brute_force'),
+    ('sign', 'sign', 'steps'),
+    ('sign', 'sign', 'brute_force'),
+  ],
+)
+@pytest.mark.parametrize('width', [None, 7])
+def test_equal_rates_have_equal_losses(weights, tail, path, width):
+  view, direction, _ = make_case(weights=weights, tail=tail, examples=101)
+  rng = np.random.default_rng(5)
+  distinct = np.append(rng.uniform(-2, 2, 150), [0, 0.25]).astype(np.float32)
+  repeated = rng.integers(0, distinct.size, 600)
+  rates = distinct[repeated]
+  rates[rates == 0] *= rng.choice([-1, 1], (rates == 0).sum())
+  losses = np.asarray(
+    scans.line_scan(view, direction, rates, path=path, width=width).losses
+  )
+  for index in range(distinct.size):
+    assert len({*losses[repeated == index].tolist()}) <= 1
+  assert np.unique(losses).size > 20
+
+
 def test_profile_is_the_loss_at_every_rate():
   view, direction, rates = make_case()
   low, high = jnp.min(rates), jnp.max(rates)

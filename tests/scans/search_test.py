@@ -12,6 +12,8 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
 SCALED = quantizers.mean_abs('tensor')
 
 
