@@ -79,6 +79,9 @@ class Budget:
   def __post_init__(self):
     check_choice('norm', self.norm, NORMS)
     check_choice('anchor', self.anchor, ANCHORS)
+    # None is what JAX may rebuild a budget with, so that only names are refused.
+    if isinstance(self.radius, (str, bytes)):
+      raise BadInput(f'radius must be a number; got {self.radius!r}.')
     check_non_negative('radius', self.radius)
 
 

@@ -40,14 +40,19 @@ def as_quantize(name: str, quantize: Any) -> _attach.Quantize:
       the progress.
 
   Raises:
-    BadInput: if ``quantize`` cannot be called with ``x``.
+    BadInput: if ``quantize`` cannot be called with ``x``, or is an object that does
+      not take the progress, such as a staircase without an estimator.
   """
   rule = _callables.as_pytree(name, quantize, ('x',))
+  takes_progress = _callables.parameter(quantize, 'progress') is not None
   if rule is quantize or not hasattr(quantize, '__qualname__'):
+    if not takes_progress:
+      raise types.BadInput(
+        f'{name} must take the progress, as attach(staircase, estimator) does; got '
+        f'{quantize!r}. A staircase alone passes no gradient.'
+      )
     return quantize  # A Partial would hide the bits that an object may declare.
-  if _callables.parameter(quantize, 'progress') is None:
-    return jax.tree_util.Partial(_of_x_alone, rule)
-  return rule
+  return rule if takes_progress else jax.tree_util.Partial(_of_x_alone, rule)
 
 
 def _of_x_alone(function, x, *, progress=1.0):

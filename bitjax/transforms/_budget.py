@@ -81,8 +81,8 @@ def project_budget(
     `project` says, and NaN reaches the parameters.
 
   Raises:
-    BadInput: for an unknown norm, for a concrete radius that is negative or
-      NaN, for parameters that are not floating, an anchor that lacks a leaf or
+    BadInput: for an unknown norm, for a radius that is no number or is concrete and
+      negative or NaN, for parameters that are not floating, an anchor that lacks a leaf or
       has one of another shape, and for an ``update`` without ``params``.
 
   Examples:
@@ -101,6 +101,8 @@ def project_budget(
     Levitin and Polyak, Constrained minimization methods, 1966 (projected
     gradients).
   """
+  if radius is None:
+    raise types.BadInput('radius must be a number; got None.')
   budget = types.Budget(radius, norm)
 
   def init(params: optax.Params) -> ProjectBudgetState:
@@ -127,15 +129,45 @@ def project_budget(
     points = [
       _leaves.apply(p, u) for p, u in zip(leaves, proposed, strict=True)
     ]
-    targets = _project.project_leaves(points, centres, budget)
     sides = centres
     if norm == 'flips':  # Rounding may pass the target, but never zero.
       sides = [jnp.where(a < 0, -jnp.inf, jnp.inf) for a in centres]
-    parts = zip(leaves, proposed, points, targets, sides, strict=True)
-    limited = [_rounding.reach(*part) for part in parts]
+
+    def limit(budget):
+      targets = _project.project_leaves(points, centres, budget)
+      parts = zip(leaves, proposed, points, targets, sides, strict=True)
+      return [_rounding.reach(*part) for part in parts]
+
+    limited = limit(budget)
+    narrow = any(jnp.finfo(leaf.dtype).bits < 32 for leaf in leaves)
+    if norm == 'l1' and narrow:
+      limited = _stay_inside(leaves, centres, budget, limited, limit)
     return treedef.unflatten(limited), state
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _stay_inside(leaves, centres, budget, limited, limit):
+  """Corrects updates of low precision, whose rounding may leave an l1 ball.
+
+  The projection puts many entries on the centre, which an update of few digits may
+  miss on either side. Then the others are moved farther inwards; where that is not
+  enough, nothing moves.
+  """
+
+  def excess(updates):
+    moved = [_leaves.apply(p, u) for p, u in zip(leaves, updates, strict=True)]
+    return jax.lax.stop_gradient(_project.l1_excess(moved, centres, budget))
+
+  over = excess(limited)
+  smaller = types.Budget(jnp.maximum(budget.radius - 2 * over, 0), budget.norm)
+  limited = jax.lax.cond(over > 0, lambda: limit(smaller), lambda: limited)
+  nothing = [jnp.zeros_like(update) for update in limited]
+  stay = (excess(limited) > 0) & (excess(nothing) == 0)
+  return [
+    jnp.where(stay, zeros, update)
+    for zeros, update in zip(nothing, limited, strict=True)
+  ]
 
 
 def _pick(anchor: optax.Params, params: optax.Params) -> list:

@@ -32,7 +32,14 @@ from bitjax import types
 from bitjax.transforms import _leaves
 from bitjax.transforms import _rounding
 
-__all__ = ['check_leaves', 'furthest', 'project', 'project_leaves', 'whole']
+__all__ = [
+  'check_leaves',
+  'furthest',
+  'l1_excess',
+  'project',
+  'project_leaves',
+  'whole',
+]
 
 _Leaves = list[types.Array]
 
@@ -185,6 +192,17 @@ def _project_l1(leaves, anchors, radius):
     jnp.where(inside, x, _rounding.move(a, jnp.sign(d) * k * factor))
     for x, a, d, k in zip(leaves, anchors, differences, kept, strict=True)
   ]
+
+
+def l1_excess(
+  leaves: _Leaves, anchors: _Leaves, budget: types.Budget
+) -> types.Array:
+  """Returns how far outside of an l1 ball leaves are; 0 if they count as inside."""
+  dtype = jnp.result_type(jnp.float32, *leaves)
+  radius = _rounding.lower_radius(budget.radius, dtype)
+  size = tree_lib.norm(_differences(leaves, anchors, dtype), 'l1')
+  _, limit = _slack(radius)
+  return jnp.where(size > limit, size - radius, 0)
 
 
 def _l1_depth(depths: _Leaves, radius: types.Array) -> types.Array:

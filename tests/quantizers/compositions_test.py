@@ -169,8 +169,30 @@ def test_dtypes_shapes_and_equal_structure():
       r'at least 2 weights for each unit; got shape \(1, 3\)',
     ),
     (lambda: quantizers.power_of_two('row'), 'coupling must be one of'),
+    (
+      lambda: quantizers.scaled(quantizers.sign(), quantizers.mean_abs()),
+      'must take the progress, as attach.* A staircase alone passes no gradient',
+    ),
+    (
+      lambda: quantizers.standardized(quantizers.uniform(2)),
+      'A staircase alone passes no gradient',
+    ),
+    (
+      lambda: quantizers.at_progress(quantizers.ternary(), 0.5),
+      'A staircase alone passes no gradient',
+    ),
   ],
 )
 def test_bad_input_is_refused(call, message):
   with pytest.raises(types.BadInput, match=message):
     call()
+
+
+def test_magnitude_aware_sign_of_larq():
+  """The entry of `docs/quantizers.md`: values and gradients are scaled alike."""
+  sign = quantizers.attach(quantizers.sign(), quantizers.window())
+  quantize = quantizers.scaled(sign, quantizers.mean_abs())
+  y, x_bar = vjp(quantize, X, G)
+  scale = np.abs(X).mean(axis=0)
+  close(y, scale * np.where(X >= 0, 1, -1))
+  close(x_bar, scale * G * (np.abs(X) <= 1))

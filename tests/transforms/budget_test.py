@@ -238,10 +238,35 @@ def test_anchors_are_found_by_path():
     transforms.project_budget(1.0, anchor=jnp.zeros(3)).init(jnp.zeros(2))
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_l1_of_low_precision_stays_inside(dtype):
+  """An update of few digits misses the centre of many entries, on either side."""
+  rng = np.random.default_rng(0)
+  anchors = jnp.asarray(rng.normal(size=(400, 200)), dtype)
+  radii = jnp.asarray(10 ** rng.uniform(-1, 2, 400), jnp.float32)
+
+  @jax.jit
+  @jax.vmap
+  def step(params, anchor, radius, update):
+    tx = transforms.project_budget(radius, 'l1')
+    update, _ = tx.update(update, tx.init(anchor), params)
+    return optax.apply_updates(params, update)
+
+  params, size = anchors, rng.choice([0.01, 0.1, 1, 10], (6, 400, 1))
+  for update in jnp.asarray(rng.normal(size=(6, 400, 200)) * size, dtype):
+    params = step(params, anchors, radii, update)
+    moved = np.asarray(params, float) - np.asarray(anchors, float)
+    used = np.abs(moved).sum(axis=1) / np.asarray(radii, float)
+    assert used.max() <= 1 + 4 * jnp.finfo(jnp.float32).eps
+    assert np.mean(used > 0.9) > 0.3  # Most updates lead to the surface.
+  again = step(params, anchors, radii, jnp.zeros_like(params))
+  np.testing.assert_array_equal(again, params)
+
+
 def test_errors():
   with pytest.raises(types.BadInput, match='l2, linf, l1, flips'):
     transforms.project_budget(1.0, 'l3')
-  for radius in (-1.0, np.nan, jnp.float32(-1)):
+  for radius in (-1.0, np.nan, jnp.float32(-1), None, '0.1'):
     with pytest.raises(types.BadInput, match='radius'):
       transforms.project_budget(radius)
   with pytest.raises(types.BadInput, match='floating'):
