@@ -59,7 +59,8 @@ def project_budget(
   may hold no other point at all. Keep float32 parameters where that matters.
   Where several steps are unrolled in one ``jit``, XLA may also pass a bfloat16
   parameter from one step to the next in float32, while other uses of it see the
-  rounded value; then the guarantee is off by an ulp. Steps in a ``scan``, or one
+  rounded value; then the guarantee is off by an ulp of every weight, which in l1 add
+  up (2.9 % were seen, with 200 weights). Steps in a ``scan``, or one
   jitted step in a loop, store their parameters and keep the guarantee.
 
   Args:
