@@ -29,7 +29,7 @@ SHARED: dict[str, tuple[Any, str]] = {
   'chunk': (
     int | None,
     'lanes between two saves, at most, on each device: what a killed run can '
-    "lose (default: the study's choice, else 64; 1 of trainings on a CPU)",
+    "lose (default: the study's choice, else 64, or 1 for trainings on a CPU)",
   ),
   'width': (
     int | None,

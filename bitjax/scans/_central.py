@@ -61,11 +61,12 @@ def central_difference(
   binary = _flips_moves.is_binary(view) and view.coupling == 'none'
   if view.quantizer is None:
     up, down = _flips.flip_gains(view, step=step, path=path, chunk=chunk).gains
-  elif binary and view.quantizer is not None and path != 'brute_force':
+  elif binary and path != 'brute_force':
     gains = _flips.flip_gains(view, path=path, chunk=chunk).gains
-    here = view.quantizer(view.kernel)
     up, down = (
-      jnp.where(view.quantizer(there) != here, gains, 0.0)
+      jnp.where(
+        _flips_moves.levels_differ(view, there, view.kernel), gains, 0.0
+      )
       for there in (view.kernel + step, view.kernel - step)
     )
   elif path in ('auto', 'brute_force'):
