@@ -8,6 +8,7 @@ import functools
 import pathlib
 import runpy
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from bitjax import sweeps
 from bitjax import training
 from bitjax import transforms
 from bitjax.studies.scaling import workload
+from bitjax.sweeps import chunks
 from bitjax.sweeps import meshes
 from bitjax.training import _fit
 from bitjax.training import _task
@@ -49,6 +51,15 @@ def train(mesh, *optimizers):
   return workload.run(
     workload.Config(optimizers=optimizers or ('adam',)), sweep
   )
+
+
+def program(mesh):
+  """Returns the program that the first chunk of a sweep names."""
+  with tempfile.TemporaryDirectory() as folder:
+    sweep = sweeps.Sweep(folder, chunk=2, mesh=mesh)
+    workload.run(workload.Config(optimizers=('adam',)), sweep)
+    path = sorted(pathlib.Path(folder).glob('chunks/*/0-0.*.npz'))[0]
+    return chunks.header(path)['code']
 
 
 def trainings():
@@ -164,6 +175,8 @@ def main(out):
   keep('sweep.2', train(meshes.make('lanes:2'), 'sgd', 'adam'))
   keep('sweep.4', train(meshes.make('lanes:4')))
   keep('sweep.8', train(meshes.make('lanes:8')))
+  spread = [meshes.make(spec) for spec in ('lanes:2', 'lanes:8')]
+  found['programs'] = len({program(mesh) for mesh in (None, *spread)})
   keep('batch.2', train(meshes.make('lanes:2,batch:2')))
 
   def nested(a, b, data):

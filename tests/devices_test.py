@@ -51,6 +51,9 @@ class TestDevices:
     one, eight = found['sweep.1.loss'], found['sweep.8.loss']
     np.testing.assert_allclose(eight, one[1:], rtol=1e-6)
 
+  def test_programs_are_those_of_one_device(self, found):
+    assert found['programs'] == 1
+
   def test_diverged_lanes_stay_alone(self, found):
     for name in ('1', '2', '4', '8'):
       bad = ~np.isfinite(found[f'sweep.{name}.loss']).all(-1)

@@ -26,6 +26,10 @@ SHARED: dict[str, tuple[Any, str]] = {
   'preset': (str, 'which of the presets above to start from'),
   'out': (str, 'directory of the run'),
   'overwrite': (bool, 'replace the run that the directory holds'),
+  'accept_other_code': (
+    bool,
+    'go on with chunks that other code computed; results and verdicts say so',
+  ),
   'chunk': (
     int | None,
     'lanes between two saves, at most, on each device: what a killed run can '
@@ -68,6 +72,7 @@ class Request:
       no presets.
     out: requested directory of the run, if given.
     overwrite: whether to replace the run that the directory holds.
+    accept_other_code: whether to go on with chunks that other code computed.
     chunk: the most lanes between two saves, if given.
     width: lanes that are vectorised at a time, if given.
     mesh: devices to use, see `meshes.parse`.
@@ -82,6 +87,7 @@ class Request:
   preset: str | None
   out: str | None
   overwrite: bool
+  accept_other_code: bool
   chunk: int | None
   width: int | None
   mesh: str = meshes.AUTO
@@ -119,6 +125,7 @@ def parse(study: Study[Any], argv: Sequence[str]) -> Request:
     raise types.BadInput(f'unknown preset {preset!r}; valid presets: {valid}.')
   out = given.pop('out', None)
   overwrite = bool(given.pop('overwrite', False))
+  accept = bool(given.pop('accept_other_code', False))
   keep = bool(given.pop('compilation_cache', True))
   if out is not None and not out:
     raise types.BadInput('out must name a directory; got nothing.')
@@ -141,6 +148,7 @@ def parse(study: Study[Any], argv: Sequence[str]) -> Request:
     preset,
     out,
     overwrite,
+    accept,
     **sizes,
     mesh=mesh,
     **job,

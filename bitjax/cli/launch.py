@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import dataclasses
 import errno
 import os
 import pathlib
@@ -29,6 +30,7 @@ from bitjax.cli import rundir
 from bitjax.cli.study import Study
 from bitjax.evidence import plots
 from bitjax.evidence import verdicts as verdicts_lib
+from bitjax.sweeps import code as code_lib
 from bitjax.sweeps import job
 from bitjax.sweeps import meshes
 from bitjax.sweeps import progress
@@ -38,6 +40,10 @@ __all__ = ['launch', 'main']
 
 BAD_INPUT = 2
 _SIGNALLED = 128  # Shells add the signal's number to this.
+
+# Attributes of results: chunks of other code in them, and code that has changed since.
+_MARK = 'other_code'
+_CHANGED = 'code_has_changed'
 
 
 class _Terminated(KeyboardInterrupt):
@@ -71,7 +77,8 @@ def launch(
   """Runs a study.
 
   If the directory holds the results of the same configuration, nothing is computed:
-  these results are judged and drawn again.
+  these results are judged and drawn again, and verdicts say if the code has changed
+  since.
 
   Args:
     study: what to run.
@@ -98,7 +105,7 @@ def launch(
         return 1
       if job.index():  # Only process 0 judges and draws.
         return 0
-      judged = list(study.verdicts(results))
+      judged = _marked(study.verdicts(results), results)
       try:
         written = _conclude(directory, results, judged, study.plot)
       except OSError as error:
@@ -139,6 +146,7 @@ def _results(study, argv, stack):
     out,
     study=study.name,
     config=flags.encode(request.config),
+    code=_code(study),
     settings=settings,
     overwrite=request.overwrite,
   )
@@ -146,11 +154,8 @@ def _results(study, argv, stack):
   if directory.complete:
     if not job.index():
       directory.claim()
-    commits = directory.other_commit()
-    if commits:
-      progress.say(f'{study.name}: {commits}')
     try:
-      return directory.path, results_lib.load(directory.path)
+      return directory.path, _read_again(study, directory)
     except (OSError, ValueError) as error:
       path = directory.path / 'results.nc'
       progress.say(
@@ -165,15 +170,60 @@ def _results(study, argv, stack):
     mesh=meshes.make(request.mesh),
     report=True,
     run=directory,
+    accept_other_code=request.accept_other_code,
   )
   computed = study.run(request.config, sweep)
   if job.index():
     return directory.path, computed
   directory.begin(sweep.records)  # Does nothing if a sweep has begun.
+  if sweep.other_code:
+    computed.attrs[_MARK] = '; '.join(sweep.other_code)
   results_lib.save(computed, directory.path)
+  directory.finish()
   del computed  # Large results must not be in memory twice.
   # Draw the numbers in the file, as later runs will, so that the figures are equal.
   return directory.path, results_lib.load(directory.path)
+
+
+def _code(study: Study[Any]) -> code_lib.Code:
+  """Returns the code that counts: all but what judges and draws finished numbers."""
+  home = study.run.__module__
+  aside = {study.verdicts.__module__, study.plot.__module__} - {home}
+  return code_lib.Code(aside, script=home == '__main__')
+
+
+def _read_again(study, directory):
+  """Returns the results of a finished run, and says where they come from."""
+  results = results_lib.load(directory.path)
+  said = f'{study.name}: {directory.source()}'
+  changes = directory.changes()
+  if changes:
+    results.attrs[_CHANGED] = changes
+    said += (
+      f'; the code has changed since ({changes}): --overwrite computes '
+      'everything again; without results.nc, the same command takes over the '
+      'chunks whose programs are the same'
+    )
+  progress.say(said)
+  return results
+
+
+def _marked(judged, results) -> list[verdicts_lib.Verdict]:
+  """Returns verdicts whose caveats say if other code computed the numbers."""
+  marks = []
+  if _MARK in results.attrs:
+    marks.append(f'{results.attrs[_MARK]}.')
+  if _CHANGED in results.attrs:
+    marks.append(
+      'The code has changed since these numbers were computed '
+      f'({results.attrs[_CHANGED]}).'
+    )
+  return [
+    dataclasses.replace(
+      verdict, caveat=' '.join([*marks, verdict.caveat]).strip()
+    )
+    for verdict in judged
+  ]
 
 
 def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:

@@ -4,6 +4,7 @@
 of the same study and configuration, with the same recorded facts (a checksum of the
 data, say) and the same version of bitjax, goes on where the first one stopped. Any
 other run is refused until the user names another directory or asks to replace this one.
+The file also holds the code from which finished results came.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from bitjax import files
 from bitjax import types
 from bitjax.cli import lock
 from bitjax.sweeps import chunks
+from bitjax.sweeps import code as code_lib
 from bitjax.sweeps import hosted
 from bitjax.sweeps import manifest
+from bitjax.sweeps import origin
 from bitjax.sweeps import provenance
 from bitjax.version import __version__
 
@@ -42,6 +45,7 @@ class RunDirectory:
     path: the directory; it need not exist.
     study: name of the study.
     config: every field of the configuration, as JSON values.
+    code: the code that counts; None for all that this process has loaded.
     settings: further entries of ``config.json``, which do not identify the run.
     overwrite: whether `begin` removes the run that the directory holds.
 
@@ -56,6 +60,7 @@ class RunDirectory:
     *,
     study: str,
     config: dict[str, Any],
+    code: code_lib.Code | None = None,
     settings: dict[str, Any] | None = None,
     overwrite: bool = False,
   ):
@@ -65,6 +70,7 @@ class RunDirectory:
       'config': config,
       'bitjax': __version__,
     }
+    self.code = code or code_lib.Code()
     self._settings = settings or {}
     self._lock = lock.Lock(self.path)
     self._begun = False
@@ -125,8 +131,13 @@ class RunDirectory:
     else:
       self._clear()
       entry = self.identity(records) | self._settings | origin
-    files.write_json(self.path / _CONFIG, entry)
-    self.stored, self._overwrite = entry, False
+    self._write(entry)
+    self._overwrite = False
+
+  def finish(self) -> None:
+    """Records the code from which the results came, once they are complete."""
+    assert self.stored is not None
+    self._write(self.stored | {'code': self.code.record()})
 
   def claim(self) -> None:
     """Locks the directory; raises `BadInput` if another process runs there."""
@@ -136,16 +147,25 @@ class RunDirectory:
     """Releases the lock of the directory."""
     self._lock.release()
 
-  def other_commit(self) -> str | None:
-    """Returns a sentence if the results come from another commit, None otherwise."""
-    then = (self.stored or {}).get('git')
-    now = provenance.git()
-    if not then or not now or then['commit'] == now['commit']:
-      return None
-    return (
-      f'the results come from commit {then["commit"][:10]}, the code is at '
-      f'{now["commit"][:10]}; --overwrite computes them again'
-    )
+  def changes(self) -> str:
+    """Says how the code has changed since the results were computed, '' if it has not."""
+    then = (self.stored or {}).get('code')
+    return origin.listed(self.code.changes(then))
+
+  def source(self) -> str:
+    """Says when, and by which code, the results were computed."""
+    stored = self.stored or {}
+    text = f'read from the run of {stored.get("started", "an unknown date")}'
+    if stored.get('code'):
+      text += f', code {code_lib.identify(stored["code"])}'
+    if stored.get('git'):
+      edited = ' (edited)' if stored['git']['dirty'] else ''
+      text += f', commit {stored["git"]["commit"][:10]}{edited}'
+    return text
+
+  def _write(self, entry: dict[str, Any]) -> None:
+    files.write_json(self.path / _CONFIG, entry)
+    self.stored = entry
 
   def _read(self) -> dict[str, Any] | None:
     if self.path.exists() and not self.path.is_dir():

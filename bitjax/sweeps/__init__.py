@@ -4,7 +4,7 @@
 block as a file, and returns a labelled `xarray` dataset.
 """
 
-from bitjax.sweeps.sweep import Run
+from bitjax.sweeps.run import Run
 from bitjax.sweeps.sweep import Sweep
 from bitjax.sweeps.sweep import TraceError
 

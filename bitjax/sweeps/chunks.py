@@ -2,7 +2,8 @@
 
 A chunk is the file of one block. It describes itself: besides its outputs it holds the
 sweep's name, the static values, the lanes' values, and digests of the shared inputs
-and of the run's configuration. It is used again only if all of them agree. Its name
+and of the run's configuration. It is used again only if all of them agree. It also
+holds the code that computed it (see `code`), which the sweep compares. Its name
 ends with the SHA-256 of its bytes, so that one rename publishes content and checksum
 together, whatever kills the process; and chunks with the same numbers have the same
 name, wherever they were computed. A damaged chunk is computed again.
@@ -74,12 +75,24 @@ class Store:
     """Lists the chunks that are on disk now."""
     self._names = names(self.folder)
 
-  def save(self, block: plan.Block, outputs: dict[str, np.ndarray]) -> None:
-    """Writes a block's chunk atomically, and removes its older chunks."""
+  def save(
+    self, block: plan.Block, outputs: dict[str, np.ndarray], code: Any
+  ) -> None:
+    """Writes a block's chunk atomically, and removes its older chunks.
+
+    Args:
+      block: the block.
+      outputs: its outputs, each of shape [lanes, *own axes].
+      code: a JSON value that says which code computed them.
+    """
     lanes = self.plan.traced(block)
     arrays: dict[str, Any] = {f'lane.{k}': v for k, v in lanes.items()}
     arrays |= {f'output.{k}': v for k, v in outputs.items()}
-    facts = {'outputs': list(outputs), 'diverged': _diverged(outputs)}
+    facts = {
+      'code': code,
+      'outputs': list(outputs),
+      'diverged': _diverged(outputs),
+    }
     arrays['header'] = np.array(json.dumps(self._header(block) | facts))
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -92,12 +105,13 @@ class Store:
         (self.folder / other).unlink(missing_ok=True)
     self._names[_key(block)] = [name]
 
-  def load(self, block: plan.Block) -> dict[str, np.ndarray] | None:
+  def load(self, block: plan.Block) -> tuple[dict[str, np.ndarray], Any] | None:
     """Reads a block.
 
     Returns:
-      The outputs, or None if there is no chunk, or only chunks of other lanes, inputs
-      or configurations.
+      The outputs and the code that computed them (None if it was not recorded), or
+      None if there is no chunk, or only chunks of other lanes, inputs or
+      configurations.
 
     Raises:
       Damaged: if a chunk is damaged and no other one can be used.
@@ -105,20 +119,20 @@ class Store:
     problem = None
     for name in self._names.get(_key(block), []):
       try:
-        outputs = self._read(self.folder / name, block)
-      except Damaged as found:
-        problem = found
+        found = self._read(self.folder / name, block)
+      except Damaged as damage:
+        problem = damage
         continue
-      if outputs is not None:
+      if found is not None:
         # `checksums` reports the last name.
         self._names[_key(block)].remove(name)
         self._names[_key(block)].append(name)
-        return outputs
+        return found
     if problem is not None:
       raise problem
     return None
 
-  def _read(self, path, block) -> dict[str, np.ndarray] | None:
+  def _read(self, path, block) -> tuple[dict[str, np.ndarray], Any] | None:
     try:
       content = path.read_bytes()
       if not path.name.endswith(f'.{checksum(content)}.npz'):
@@ -128,13 +142,14 @@ class Store:
       facts = json.loads(str(arrays.pop('header')))
       outputs = {k: arrays.pop(f'output.{k}') for k in facts.pop('outputs')}
       facts.pop('diverged')
+      code = facts.pop('code', None)
     except Exception as error:  # Reading a damaged zip file can raise anything.
       reason = ' '.join(str(error).split()) or type(error).__name__
       raise Damaged(f'{path} is damaged ({reason})') from error
     lanes = {f'lane.{k}': v for k, v in self.plan.traced(block).items()}
     if facts != self._header(block) or not _equal(arrays, lanes):
       return None
-    return outputs
+    return outputs, code
 
   def checksums(self) -> dict[str, str]:
     """Returns block (``combination-index``) -> checksum, for blocks with a chunk."""

@@ -23,7 +23,9 @@ import numpy as np
 from bitjax import lanes as lanes_lib
 from bitjax import types
 from bitjax.sweeps import chunks
+from bitjax.sweeps import code as code_lib
 from bitjax.sweeps import job
+from bitjax.sweeps import origin as origin_lib
 from bitjax.sweeps import plan as plan_lib
 from bitjax.sweeps import progress
 from bitjax.sweeps import table as table_lib
@@ -49,6 +51,7 @@ class Task:
     mesh: the devices of this process; None for a single one.
     table: receives the results.
     store: keeps the results on disk; None to keep nothing.
+    origin: compares the code of chunks with that of this process.
   """
 
   fn: Callable[..., dict[str, Any]]
@@ -58,6 +61,7 @@ class Task:
   mesh: jax.sharding.Mesh | None
   table: table_lib.Table
   store: chunks.Store | None
+  origin: origin_lib.Origin
 
   @property
   def num_devices(self) -> int:
@@ -65,13 +69,39 @@ class Task:
     return 1 if self.mesh is None else self.mesh.shape['lanes']
 
   def trace(self, block: plan_lib.Block) -> jax.stages.Traced:
-    """Traces the program of a block's static combination."""
+    """Traces the program of a block's static combination, for all devices."""
+    return self._trace(block, self._lanes([block]), self.shared, self.mesh)
+
+  def agrees(self, block: plan_lib.Block, code: Any) -> bool:
+    """Returns whether the code that computed a chunk would compute the same now."""
+    return code == self._program(block.combination)
+
+  @functools.cached_property
+  def _programs(self) -> dict[int, str]:
+    return {}
+
+  def _program(
+    self, combination: int, lowered: jax.stages.Lowered | None = None
+  ) -> str:
+    """Returns the digest of a combination's program, as one device computes it."""
+    if combination not in self._programs:
+      if lowered is None or self.mesh is not None:
+        first = plan_lib.Block(combination, 0, 0, self.plan.block_size)
+        shared = jax.tree.map(
+          lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.shared
+        )
+        lanes = self.plan.traced(first, pad=True)
+        lowered = self._trace(first, lanes, shared, None).lower()
+      self._programs[combination] = code_lib.program(lowered)
+    return self._programs[combination]
+
+  def _trace(self, block, lanes, shared, mesh) -> jax.stages.Traced:
     combination = self.plan.combinations[block.combination]
     each = functools.partial(
       lanes_lib.each,
       functools.partial(self.fn, **combination),
       width=self.width,
-      mesh=self.mesh,
+      mesh=mesh,
     )
 
     def program(lane, shared):
@@ -80,7 +110,7 @@ class Task:
     name = self.plan.name
     program.__name__ = program.__qualname__ = name
     try:
-      return jax.jit(program).trace(self._lanes([block]), self.shared)
+      return jax.jit(program).trace(lanes, shared)
     except types.BadInput as error:
       frames = traceback.extract_tb(error.__traceback__)
       # Bitjax itself may be installed there too: then no frame is left.
@@ -120,13 +150,15 @@ class Task:
           f'names, shapes and dtypes everywhere; they differ for {label}.'
         )
       reporter.compiling(label)
-      compiled = traced.lower().compile()
+      lowered = traced.lower()
+      code = self.store and self._program(same[0][0].combination, lowered)
+      compiled = lowered.compile()
       # Calls are asynchronous: while a group is written, the next one is computed.
       launched = (
         (group, compiled(self._lanes(group), self.shared)) for group in same
       )
       for group, outputs in _one_ahead(launched):
-        self._finish(group, outputs, reporter, label)
+        self._finish(group, outputs, code, reporter, label)
         others = self.gather(others, reporter)
     self.wait(others, reporter)
 
@@ -149,17 +181,17 @@ class Task:
     waiting = []
     for block in blocks:
       try:
-        outputs = self.store.load(block)
+        found = self.store.load(block)
       except chunks.Damaged:  # An old chunk, which will be replaced.
-        outputs = None
-      if outputs is None or not _fits(self.table, outputs):
+        found = None
+      if found is None or not _fits(self.table, found[0]):
         waiting.append(block)
       else:
-        self.table.fill(block, outputs)
+        self.table.fill(block, found[0])
         reporter.advance(block.size, self.plan.label(block))
     return waiting
 
-  def _finish(self, group, outputs, reporter, label) -> None:
+  def _finish(self, group, outputs, code, reporter, label) -> None:
     assert self.table.template is not None
     fetched = table_lib.host(outputs, self.table.template)
     for position, block in enumerate(group):
@@ -167,7 +199,7 @@ class Task:
       lanes = slice(start, start + block.size)
       found = {name: array[lanes] for name, array in fetched.items()}
       if self.store is not None:
-        self.store.save(block, found)
+        self.store.save(block, found, code)
       self.table.fill(block, found)
       reporter.advance(block.size, label)
 
@@ -183,24 +215,37 @@ class Task:
     )
 
 
-def load_blocks(task: Task) -> list[plan_lib.Block]:
-  """Loads the blocks that are on disk into the table, and returns the others."""
+def load_blocks(
+  task: Task, *, verify: bool
+) -> tuple[list[plan_lib.Block], int]:
+  """Loads the blocks that are on disk into the table.
+
+  Args:
+    task: the sweep.
+    verify: whether to compare the code that computed them with today's.
+
+  Returns:
+    The blocks that are missing, and how many of the loaded lanes other code computed.
+  """
   assert task.store is not None
   task.store.refresh()
-  missing = []
+  missing, foreign = [], 0
   for block in task.plan.blocks:
     try:
-      outputs = task.store.load(block)
-      if outputs is not None and not _fits(task.table, outputs):
+      found = task.store.load(block)
+      if found is not None and not _fits(task.table, found[0]):
         raise chunks.Damaged(f'{task.plan.label(block)} holds other outputs')
     except chunks.Damaged as problem:
       progress.say(f'{task.plan.name}: {problem}; computed again')
-      outputs = None
-    if outputs is None:
+      found = None
+    if found is None:
       missing.append(block)
-    else:
-      task.table.fill(block, outputs)
-  return missing
+      continue
+    outputs, code = found
+    task.table.fill(block, outputs)
+    if verify and not task.agrees(block, code):
+      foreign += block.size
+  return missing, foreign
 
 
 def place(

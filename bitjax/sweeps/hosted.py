@@ -35,6 +35,10 @@ class HostTask(compute.Task):
   folder: pathlib.Path | None = None
   report: bool = False
 
+  def agrees(self, block: plan_lib.Block, code: Any) -> bool:
+    """Returns whether the sources that computed a chunk are today's."""
+    return code is not None and not self.origin.code.changes(code)
+
   def run_all(self, missing: list[plan_lib.Block]) -> None:
     """Computes blocks one after another, saves each and adds it to the table.
 
@@ -45,10 +49,19 @@ class HostTask(compute.Task):
     for block in missing:
       self._run(block)
 
+  def begun(self, blocks: list[plan_lib.Block]) -> int:
+    """Returns the number of lanes of the given blocks that have a folder already."""
+    folders = ((block, self._folder(block)) for block in blocks)
+    return sum(block.size for block, path in folders if path and path.is_dir())
+
+  def _folder(self, block: plan_lib.Block) -> pathlib.Path | None:
+    if self.folder is None:
+      return None
+    return self.folder / f'{block.combination}-{block.index}'
+
   def _run(self, block):
-    folder = None
-    if self.folder is not None:
-      folder = self.folder / f'{block.combination}-{block.index}'
+    folder = self._folder(block)
+    if folder is not None:
       folder.mkdir(parents=True, exist_ok=True)
     lanes = self.plan.traced(block)
     named = [f'{k}={_short(v)}' for k, v in lanes.items()]
@@ -72,7 +85,7 @@ class HostTask(compute.Task):
     if self.table.template is None:
       self.table.use(template)
     if self.store is not None:
-      self.store.save(block, found)
+      self.store.save(block, found, self.origin.code.record())
     self.table.fill(block, found)
 
 

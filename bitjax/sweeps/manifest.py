@@ -19,9 +19,10 @@ from bitjax.sweeps import chunks
 from bitjax.sweeps import provenance
 from bitjax.version import __version__
 
-__all__ = ['NAME', 'clear', 'complete', 'matches', 'read', 'write']
+__all__ = ['CODE', 'NAME', 'clear', 'complete', 'matches', 'read', 'write']
 
 NAME = 'manifest.json'
+CODE = 'code.json'  # See `origin`.
 
 
 def write(store: chunks.Store, width: int | None, *, complete: bool) -> None:
@@ -102,9 +103,9 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def clear(folder: pathlib.Path) -> None:
-  """Removes the chunks and the manifest of a sweep, and its folder if then empty."""
+  """Removes what a sweep wrote, the manifest last, and its folder if then empty."""
   files.remove_partial(folder)
-  for file in (*folder.glob('*.npz'), folder / NAME):
+  for file in (*folder.glob('*.npz'), folder / CODE, folder / NAME):
     file.unlink(missing_ok=True)
   if not any(folder.iterdir()):
     folder.rmdir()

@@ -13,49 +13,31 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from bitjax import files
 from bitjax import types
 from bitjax.sweeps import chunks
+from bitjax.sweeps import code as code_lib
 from bitjax.sweeps import compute
 from bitjax.sweeps import hosted
 from bitjax.sweeps import job
 from bitjax.sweeps import manifest
+from bitjax.sweeps import origin as origin_lib
 from bitjax.sweeps import plan as plan_lib
 from bitjax.sweeps import progress
+from bitjax.sweeps import run as run_lib
 from bitjax.sweeps import table as table_lib
 from bitjax.sweeps.compute import TraceError
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['DEFAULT_CHUNK', 'Run', 'Sweep', 'TraceError']
+__all__ = ['DEFAULT_CHUNK', 'Sweep', 'TraceError']
 
 DEFAULT_CHUNK = 64
-
-
-class Run(Protocol):
-  """What a sweep needs to know of the run that owns its directory."""
-
-  @property
-  def resumes(self) -> bool:
-    """Whether the directory may hold chunks of the same run."""
-    ...
-
-  def identity(self, records: dict[str, Any]) -> Any:
-    """Returns a JSON value that distinguishes this run from others."""
-    ...
-
-  def check(self, records: dict[str, Any]) -> None:
-    """Raises `BadInput` if the run in the directory recorded other facts."""
-    ...
-
-  def begin(self, records: dict[str, Any]) -> None:
-    """Claims the directory, just before a sweep computes something."""
-    ...
 
 
 class Sweep:
@@ -71,6 +53,8 @@ class Sweep:
     report: whether to show progress on standard error.
     run: the run that owns the directory; `check` is called before anything is read,
       and `begin` before anything is computed.
+    accept_other_code: whether to go on with chunks that other code computed;
+      `other_code` then says which.
   """
 
   def __init__(
@@ -81,11 +65,15 @@ class Sweep:
     width: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     report: bool = False,
-    run: Run | None = None,
+    run: run_lib.Run | None = None,
+    accept_other_code: bool = False,
   ):
     self._directory = None if directory is None else pathlib.Path(directory)
     self._chunk, self._width, self._mesh = chunk, width, mesh
     self._report, self._run = report, run
+    self._code = code_lib.Code() if run is None else run.code
+    self._accept = accept_other_code
+    self._origins: list[origin_lib.Origin] = []
     self._records: dict[str, Any] = {}
     self._names: set[str] = set()
 
@@ -98,6 +86,11 @@ class Sweep:
   def records(self) -> dict[str, Any]:
     """The facts recorded so far."""
     return dict(self._records)
+
+  @property
+  def other_code(self) -> list[str]:
+    """Sentences, one for each sweep so far that goes on with chunks of other code."""
+    return [origin.mark for origin in self._origins if origin.mark]
 
   def record(self, **facts: Any) -> None:
     """Adds facts to ``config.json`` that distinguish this run from others.
@@ -156,18 +149,21 @@ class Sweep:
       where this variable is not finite.
 
     Raises:
-      BadInput: for axes, names or sizes that do not fit together.
+      BadInput: for axes, names or sizes that do not fit together, or if other code
+        computed some of the chunks.
       TypeError: if ``fn`` returns anything but a dictionary of real arrays.
     """
     clash = sorted({*(static or {}), *lanes} & set(shared or {}))
     if clash:
       raise types.BadInput(f'{clash[0]!r} is both an axis and a shared input.')
     inputs = compute.place(name, shared or {}, batched or {}, self.mesh)
-    plan, width, store, resumes = self._plan(
+    plan, width, store, origin, resumes = self._plan(
       name, static, lanes, inputs, chunk or DEFAULT_CHUNK, width
     )
     table = table_lib.Table(plan, dims or {}, coords or {})
-    task = compute.Task(fn, plan, width, inputs, self.mesh, table, store)
+    task = compute.Task(
+      fn, plan, width, inputs, self.mesh, table, store, origin
+    )
     self._fill(task, resumes)
     self._report_divergence(task)
     return table.dataset()
@@ -206,8 +202,8 @@ class Sweep:
       A dataset with axes (static, lanes, own), as calling the sweep returns it.
 
     Raises:
-      BadInput: for axes, names or sizes that do not fit together, or in a job
-        of several processes.
+      BadInput: for axes, names or sizes that do not fit together, in a job of several
+        processes, or if other code computed some of the chunks or began one.
       TypeError: if ``fn`` returns anything but such a dictionary.
     """
     if job.count() > 1:
@@ -217,7 +213,9 @@ class Sweep:
       )
     if chunk is None:
       chunk = 1 if jax.default_backend() == 'cpu' else DEFAULT_CHUNK
-    plan, _, store, resumes = self._plan(name, static, lanes, {}, chunk, None)
+    plan, _, store, origin, resumes = self._plan(
+      name, static, lanes, {}, chunk, None
+    )
     table = table_lib.Table(plan, dims or {}, coords or {})
     folder = None
     if self._directory is not None:
@@ -230,10 +228,18 @@ class Sweep:
       self.mesh,
       table,
       store,
+      origin,
       folder=folder,
       report=self._report,
     )
-    missing = compute.load_blocks(task) if store and resumes else plan.blocks
+    missing = plan.blocks
+    if store and resumes:
+      missing, foreign = compute.load_blocks(task, verify=True)
+      if (
+        origin.changes
+      ):  # What they began must not go on with other code either.
+        foreign += task.begun(missing)
+      origin.admit(name, foreign, plan.total)
     if missing:
       self._begin(task)
       task.run_all(missing)
@@ -244,7 +250,7 @@ class Sweep:
     return table.dataset()
 
   def _plan(self, name, static, lanes, inputs, chunk, width):
-    """Returns the plan, the width, the store, and whether its chunks may be used."""
+    """Returns plan, width, store, origin, and whether the store's chunks may be used."""
     if name in self._names:
       raise types.BadInput(f'two sweeps of one run are named {name!r}.')
     chunk, width = self._chunk or chunk, self._width or width
@@ -252,19 +258,18 @@ class Sweep:
     if self._directory is None and job.count() > 1:
       raise types.BadInput('a sweep of several processes needs a directory.')
     self._names.add(name)
-    store = None
+    store = folder = None
     if self._directory is not None:
-      store = chunks.Store(
-        self._directory, plan, chunks.digest(inputs), self._configuration()
-      )
-    plan, width, resumes = self._settle(plan, width, store)
-    return plan, width, store, resumes
+      identity = self._run and self._run.identity(self._records)
+      digest = chunks.digest(inputs)
+      store = chunks.Store(self._directory, plan, digest, identity)
+      folder = store.folder
+    origin = origin_lib.Origin(folder, self._code, self._accept)
+    self._origins.append(origin)
+    plan, width, resumes = self._settle(plan, width, store, origin)
+    return plan, width, store, origin, resumes
 
-  def _configuration(self) -> Any:
-    """Returns what distinguishes the chunks of this run from those of others."""
-    return None if self._run is None else self._run.identity(self._records)
-
-  def _settle(self, plan, width, store):
+  def _settle(self, plan, width, store, origin):
     """Decides how the lanes are cut, and whether existing chunks may be used.
 
     A sweep keeps the block size and width that it began with, whatever the flags say
@@ -276,6 +281,8 @@ class Sweep:
         self._run.check(self._records)
       resumes = store is not None and (self._run is None or self._run.resumes)
       found = manifest.read(store.folder) if resumes else None
+      if resumes:
+        origin.look()
       if found is None:
         return plan.block_size, width, resumes
       if not manifest.matches(found, store):
@@ -305,8 +312,12 @@ class Sweep:
     def look():
       if not resumes:
         return list(everything)
-      missing = set(compute.load_blocks(task))
-      return [i for i in everything if plan.blocks[i] in missing]
+      # While no source has changed, no program has.
+      verify = bool(task.origin.changes)
+      blocks, foreign = compute.load_blocks(task, verify=verify)
+      task.origin.admit(plan.name, foreign, plan.total)
+      blocks = set(blocks)
+      return [i for i in everything if plan.blocks[i] in blocks]
 
     missing = [plan.blocks[i] for i in job.decide(look)]
     if missing:
@@ -348,10 +359,13 @@ class Sweep:
   def _seal(self, task: compute.Task, computed: bool) -> None:
     """Marks the sweep as complete in its manifest, unless it is already."""
     store = task.store
-    if store is not None and not manifest.complete(store.folder):
+    if store is None:
+      return
+    if not manifest.complete(store.folder):
       if not computed:
         self._begin(task)
       store.refresh()
+      task.origin.write()  # More may have been loaded since it began.
       manifest.write(store, task.width, complete=True)
 
   def _begin(self, task: compute.Task) -> None:
@@ -363,6 +377,7 @@ class Sweep:
       folder.mkdir(parents=True, exist_ok=True)
       files.remove_partial(folder)
       task.store.refresh()
+      task.origin.write()
       manifest.write(task.store, task.width, complete=False)
 
   def _report_divergence(self, task: compute.Task) -> None:

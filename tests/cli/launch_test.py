@@ -73,7 +73,9 @@ def test_a_finished_run_is_only_drawn_again(launch, sample, capsys):
   first = capsys.readouterr()
   assert launch('--preset=smoke', run=forbidden, plot=sample.plot) == 0
   again = capsys.readouterr()
-  assert (again.out, again.err) == (first.out, '')
+  assert again.out == first.out
+  assert again.err.startswith('sample_study: read from the run of 20')
+  assert again.err.count('\n') == 1 and 'changed' not in again.err
   for name, content in before.items():
     assert (RUN / name).read_bytes() == content, name
 

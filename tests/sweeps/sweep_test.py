@@ -148,7 +148,8 @@ def test_every_corrupted_byte_is_noticed(tmp_path):
   made = plan.make('b', {}, lanes, chunk=64, width=None)
   store = chunks.Store(tmp_path, made, chunks.digest({}))
   store.refresh()
-  np.testing.assert_array_equal(store.load(made.blocks[0])['a'], [0, 2])
+  outputs, _ = store.load(made.blocks[0])
+  np.testing.assert_array_equal(outputs['a'], [0, 2])
   for position in range(0, len(whole), 3):
     content = bytearray(whole)
     content[position] ^= 0x55

@@ -1,0 +1,213 @@
+"""The code that numbers come from, and whether it has changed since.
+
+Three things are recorded: the *environment* (versions of the libraries that compute, and
+the kind of device), the *sources* (what was really loaded, lazy imports included), and,
+for what JAX traces, the *program* that computed a chunk. The program decides: a source
+may change in any way that leaves the program as it was. Where there is no program, as
+in a training, the sources decide.
+
+A source counts by its syntax tree without docstrings, so comments, docstrings and layout
+may change. Modules of the standard library and installed packages count by the versions
+in the environment, except bitjax, which counts by its sources wherever it lies. Left
+aside is what works on finished numbers only: command lines, figures, and verdicts.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import pathlib
+import sys
+import sysconfig
+import types as python_types
+from typing import Any
+
+import jax
+
+__all__ = ['Code', 'environment', 'identify', 'program']
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+_ASIDE = (
+  'bitjax.__main__',
+  'bitjax.cli',
+  'bitjax.evidence.plots',
+  'bitjax.evidence.verdicts',
+  'bitjax.sweeps.progress',
+)
+
+
+class Code:
+  """The code of this process, as it was when it was first looked at.
+
+  Args:
+    aside: names of further modules that do not count, with all modules below them.
+    script: whether the script that Python was started with counts.
+  """
+
+  def __init__(self, aside: Iterable[str] = (), *, script: bool = True):
+    self._aside = (*_ASIDE, *aside)
+    self._script = script
+    # Files may be edited while the process runs; it goes on with what it has loaded.
+    self._seen: dict[str, list[str]] = {}
+    self.sources()
+
+  def sources(self) -> dict[str, list[str]]:
+    """Returns module -> digests of its file and of its syntax tree."""
+    for name, module in list(sys.modules.items()):
+      if name not in self._seen and self._counts(name):
+        path = _source(module)
+        if path is not None:
+          self._seen[name] = _digests(path)
+    return dict(sorted(self._seen.items()))
+
+  def record(self) -> dict[str, Any]:
+    """Returns environment and sources in JSON values."""
+    return {'environment': environment(), 'sources': self.sources()}
+
+  def changes(self, then: Mapping[str, Any] | None) -> list[str]:
+    """Names what differs from a record: versions first, then modules.
+
+    Args:
+      then: what `record` returned; None if nothing was recorded.
+
+    Returns:
+      Names, with what has changed of a version; empty if nothing has changed.
+    """
+    if then is None:
+      return ['code that was not recorded']
+    now = environment()
+    found = [
+      f'{name} {value} (now {now.get(name)})'
+      for name, value in then['environment'].items()
+      if now.get(name) != value
+    ]
+    ours = self.sources()
+    for name, (text, tree) in then['sources'].items():
+      here = ours.get(name) or _elsewhere(name)
+      if here is None or (here[0] != text and here[1] != tree):
+        found.append(name)
+    return found
+
+  def _counts(self, name: str) -> bool:
+    if name == '__main__':
+      return self._script
+    return not any(
+      name == aside or name.startswith(aside + '.') for aside in self._aside
+    )
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+  """Returns the versions of the libraries that compute, and the kind of device."""
+  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  return versions | {'device': jax.devices()[0].device_kind}
+
+
+def program(lowered: jax.stages.Lowered) -> str:
+  """Returns the digest of a program and of the environment that compiles it."""
+  found = hashlib.sha256(lowered.as_text().encode())
+  found.update(json.dumps(environment(), sort_keys=True).encode())
+  return found.hexdigest()
+
+
+def identify(record: Mapping[str, Any]) -> str:
+  """Returns a short name of recorded code, equal for code that counts as the same."""
+  trees = {name: tree for name, (_, tree) in record['sources'].items()}
+  content = json.dumps([record['environment'], trees], sort_keys=True)
+  return _short(content.encode())[:10]
+
+
+def _source(module: python_types.ModuleType) -> pathlib.Path | None:
+  """Returns the file of a module whose source counts, None for any other module."""
+  file = getattr(module, '__file__', None)
+  if not file or not file.endswith('.py'):
+    return None
+  path = pathlib.Path(file).absolute()
+  ours = path.is_relative_to(_bitjax())
+  installed = any(path.is_relative_to(folder) for folder in _installed())
+  return path if path.is_file() and (ours or not installed) else None
+
+
+def _elsewhere(name: str) -> list[str] | None:
+  """Returns the digests of a module that is not loaded yet, None if it is gone."""
+  try:
+    spec = importlib.util.find_spec(name)
+  except (ImportError, ValueError):
+    return None
+  if spec is None or not spec.has_location or spec.origin is None:
+    return None
+  path = pathlib.Path(spec.origin)
+  return _digests(path) if path.is_file() else None
+
+
+@functools.cache
+def _bitjax() -> pathlib.Path:
+  return pathlib.Path(__file__).absolute().parents[1]
+
+
+@functools.cache
+def _installed() -> tuple[pathlib.Path, ...]:
+  """Returns the folders of the standard library and of installed packages."""
+  names = ('stdlib', 'platstdlib', 'purelib', 'platlib')
+  paths = sysconfig.get_paths()
+  return tuple({pathlib.Path(paths[name]).absolute() for name in names})
+
+
+def _digests(path: pathlib.Path) -> list[str]:
+  stat = path.stat()
+  return list(_digests_of(path, stat.st_mtime_ns, stat.st_size))
+
+
+@functools.cache
+def _digests_of(
+  path: pathlib.Path, modified: int, size: int
+) -> tuple[str, str]:
+  """Returns the digests of a file's bytes and of its syntax tree."""
+  del modified, size  # They distinguish the versions of a file.
+  content = path.read_bytes()
+  parts: list[str] = []
+  try:
+    _write(ast.parse(content), parts)
+  except (SyntaxError, ValueError):  # It is being edited.
+    parts = [repr(content)]
+  return _short(content), _short(''.join(parts).encode())
+
+
+def _write(node: Any, parts: list[str]) -> None:
+  """Appends a syntax tree as text that all versions of Python agree on."""
+  if isinstance(node, list):
+    for item in node:
+      _write(item, parts)
+    parts.append(';')
+  elif isinstance(node, ast.AST):
+    parts.append(type(node).__name__)
+    for name in node._fields:
+      value: Any = getattr(node, name, None)
+      if name == 'body' and _has_docstring(node):
+        value = value[1:]
+      # Later versions of Python have more fields, which are then empty.
+      if value is not None and value != []:
+        parts.append(f' {name}=')
+        _write(value, parts)
+    parts.append('.')
+  else:
+    parts.append(repr(node))
+
+
+def _has_docstring(node: ast.AST) -> bool:
+  documented = (
+    ast.Module,
+    ast.ClassDef,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+  )
+  return isinstance(node, documented) and ast.get_docstring(node) is not None
+
+
+def _short(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()[:16]
