@@ -473,6 +473,8 @@ class TestInit:
       np.testing.assert_allclose(got, step['step'], rtol=1e-6)
     for nothing in (-np.abs(x), x[:0]):
       assert quantizers.pact(2).init(None, nothing) == {'alpha': 1.0}
+    pact = quantizers.pact(2)
+    assert len(np.unique(pact.apply(pact.init(None, x), x))) == 4
     got = quantizers.learned_dsq(2, alpha=0.3).init(None, x)
     want = {'alpha': np.float32(0.3), 'lower': x.min(), 'upper': x.max()}
     assert got == want
