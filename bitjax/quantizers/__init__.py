@@ -37,6 +37,7 @@ from bitjax.quantizers._keywords import is_random
 from bitjax.quantizers._keywords import is_stateful
 from bitjax.quantizers._learned import Quantizer
 from bitjax.quantizers._learned import bind
+from bitjax.quantizers._learned_dsq import DSQ_LEVELS
 from bitjax.quantizers._learned_dsq import learned_dsq
 from bitjax.quantizers._lsq import lsq
 from bitjax.quantizers._pact import pact
@@ -71,6 +72,7 @@ __all__ = [
   'COUPLINGS',
   'DISTANCES',
   'DOREFA_VARIANTS',
+  'DSQ_LEVELS',
   'SCHEDULES',
   'SOFT_STEPS',
   'Annealed',

@@ -4,7 +4,8 @@ A `Quantizer` is two pure functions, ``init(key, x) -> qparams`` and ``apply(qpa
 x, *, progress=1.0, key=None) -> x_q``, and a number of bits. Only its roundings and
 signs have an estimator attached; all other gradients come from automatic
 differentiation, so that they are right for the parameters as well. Parameters are
-float32 or wider, whatever the dtype of ``x``.
+float32 or wider, whatever the dtype of ``x``. Those that must be positive or in a range
+stay so by reflection (`_domains`), whatever an optimiser stores.
 """
 
 from __future__ import annotations
@@ -36,12 +37,19 @@ class Quantizer:
     bits: the number of bits of its output; None for full precision.
     levels: ``(qparams) -> staircase``, its forward pass as an elementwise
       staircase, which exact scans can ask for its levels; None if it offers none.
+    effective: ``(qparams) -> qparams``, the parameters that ``apply`` computes with.
+      They are the stored ones, and where an optimiser has left a parameter's
+      domain, the stored one reflected at its boundary: a step of -0.1 acts as 0.1.
+      None if every number is in every parameter's domain.
   """
 
   init: Callable[[types.Array | None, types.Array], dict[str, types.Array]]
   apply: Callable[..., types.Array]
   bits: int | None = dataclasses.field(metadata={'static': True})
   levels: Callable[[dict[str, types.Array]], Any] | None = None
+  effective: (
+    Callable[[dict[str, types.Array]], dict[str, types.Array]] | None
+  ) = None
 
 
 _T = TypeVar('_T')
@@ -54,30 +62,43 @@ def static(cls: type[_T]) -> type[_T]:
 
 
 def from_rule(rule: Any, bits: int | None) -> Quantizer:
-  """Returns a `Quantizer` from a pytree with methods ``init``, ``apply``, ``levels``.
+  """Returns a `Quantizer` from a pytree with methods ``init`` and ``apply``.
 
-  The method ``levels`` is optional. Quantizers of equal rules have equal tree
-  structures, so that they share compiled code.
+  Two methods are optional: ``levels``, and ``effective``, which returns the parameters
+  that have a domain, inside it. The others then get parameters inside their domains.
+  Quantizers of equal rules have equal tree structures, so that they share compiled
+  code.
   """
   partial = jax.tree_util.Partial
   levels = partial(_levels, rule) if hasattr(rule, 'levels') else None
-  return Quantizer(partial(_init, rule), partial(_apply, rule), bits, levels)
+  inside = partial(_effective, rule) if hasattr(rule, 'effective') else None
+  return Quantizer(
+    partial(_init, rule), partial(_apply, rule), bits, levels, inside
+  )
 
 
 def _init(rule, key, x):
   del key  # No rule of this package has a random initialisation.
-  return rule.init(_channels.check_floating(x))
+  x = _channels.check_floating(x)
+  types.check_finite('x, from which parameters are initialised,', x)
+  return rule.init(x)
 
 
 def _apply(rule, qparams, x, *, progress=1.0, key=None):
   del key
   types.check_range('progress', progress, 0.0, 1.0)
   x = _channels.check_floating(x)
+  qparams = _effective(rule, qparams)
   return rule.apply(qparams, x, progress).astype(x.dtype)
 
 
 def _levels(rule, qparams):
-  return rule.levels(qparams)
+  return rule.levels(_effective(rule, qparams))
+
+
+def _effective(rule, qparams):
+  inside = getattr(rule, 'effective', None)
+  return dict(qparams) if inside is None else dict(qparams) | inside(qparams)
 
 
 def bind(

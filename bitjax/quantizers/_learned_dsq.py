@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _maths
 from bitjax.quantizers import _soft
 from bitjax.quantizers import _staircases
 
-__all__ = ['learned_dsq']
+__all__ = ['DSQ_LEVELS', 'learned_dsq']
 
-# How near alpha may come to 1, and to 0, where the soft staircase becomes hard.
-_SMALLEST = 1e-3
+DSQ_LEVELS = ('soft', 'hard')
 
 
 def learned_dsq(
@@ -28,6 +28,7 @@ def learned_dsq(
   alpha: types.Scalar = 0.2,
   alpha_end: types.Scalar | None = None,
   step: str = 'tanh',
+  level: str = 'soft',
 ) -> _learned.Quantizer:
   r"""Returns DSQ with learned range and softness: hard steps forward, soft backward.
 
@@ -39,10 +40,10 @@ def learned_dsq(
     k = \frac1\Delta \ln\left(\frac2\alpha - 1\right), \qquad
     y = l + \Delta \left(i + \frac{\mathrm{sgn}(\varphi) + 1}{2}\right),
 
-  and y = l below l, y = u above u. In the backward pass the sign passes its gradient
-  unchanged, and :math:`\varphi` has its true derivative. With
-  :math:`\tau = \tanh(k (x - m_i))`, :math:`v = (x - l) / \Delta` and c, the index of
-  the level y, this gives inside the range
+  and y = l below l, y = u above u. The gradients are those of the soft staircase, which
+  has :math:`\varphi` in the place of its sign. With
+  :math:`\tau = \tanh(k (x - m_i))`, :math:`v = (x - l) / \Delta` and the soft level
+  :math:`c = i + (\varphi + 1) / 2`, they are in [l, u], ends included,
 
   .. math::
     \frac{\partial y}{\partial x} = p = \tfrac12 s k \Delta (1 - \tau^2), \quad
@@ -52,9 +53,14 @@ def learned_dsq(
     - \frac{2 s (1 - \tau^2) (x - m_i)}{\Delta \, \alpha (2 - \alpha)} \right);
 
   below the range only :math:`\partial y / \partial l = 1` is not 0, above it only
-  :math:`\partial y / \partial u = 1`. The range is initialised to the smallest and
-  the largest value of x. Where training moves alpha out of (0, 1), the nearest value
-  inside is used instead, but its gradient still passes, so that alpha can return.
+  :math:`\partial y / \partial u = 1`. With ``level='hard'`` only the sign passes its
+  gradient unchanged, so that c is the index of the hard level y: what automatic
+  differentiation of code for the forward pass gives.
+
+  The range is initialised to the smallest and the largest value of x, which have a
+  gradient too. It stays a range: l is the smaller and u the larger of what is stored.
+  Where training moves alpha out of (0, 1), it is reflected at 0 or 1, and it keeps a
+  distance of 1e-3 from both.
 
   With ``step='hardtanh'`` the soft step is piecewise linear, :math:`\varphi =
   \min(\max(s k (x - m_i), -1), 1)`, as in `dsq`: the gradient passes in a window that
@@ -67,6 +73,8 @@ def learned_dsq(
       ``alpha_end`` by equal factors as progress goes from 0 to 1. If both are
       equal, alpha is fixed.
     step: ``'tanh'``, as in the paper, or ``'hardtanh'``.
+    level: the level in the gradients of l and u, ``'soft'``, as in the paper, or
+      ``'hard'``.
 
   Returns:
     A `Quantizer` with the parameters ``'lower'`` (l) and ``'upper'`` (u), [], and
@@ -74,7 +82,8 @@ def learned_dsq(
     NaN.
 
   Raises:
-    BadInput: for bits out of range, an alpha outside (0, 1), or an unknown step.
+    BadInput: for bits out of range, an alpha outside (0, 1), or an unknown step or
+      level.
 
   References:
     Gong et al., Differentiable soft quantization, 2019, the DSQ function, and how
@@ -85,7 +94,9 @@ def learned_dsq(
   if alpha_end is not None:
     types.check_open_interval('alpha_end', alpha_end, 0.0, 1.0)
   types.check_choice('step', step, _soft.SOFT_STEPS)
-  return _learned.from_rule(_DSQ(alpha, alpha_end, 2**bits - 1, step), bits)
+  types.check_choice('level', level, DSQ_LEVELS)
+  rule = _DSQ(alpha, alpha_end, 2**bits - 1, step, level)
+  return _learned.from_rule(rule, bits)
 
 
 @jax.tree_util.register_dataclass
@@ -95,6 +106,7 @@ class _DSQ:
   alpha_end: types.Scalar | None
   intervals: int = dataclasses.field(metadata={'static': True})
   step: str = dataclasses.field(metadata={'static': True})
+  level: str = dataclasses.field(metadata={'static': True})
 
   def init(self, x):
     x = _maths.widen(x)
@@ -108,11 +120,19 @@ class _DSQ:
       'upper': jnp.where(some, upper, middle + 1),
     }
 
+  def effective(self, qparams):
+    lower, upper = _domains.ordered(qparams['lower'], qparams['upper'])
+    found = {'lower': lower, 'upper': upper}
+    if self.alpha_end is None:
+      found['alpha'] = _domains.between_0_and_1(qparams['alpha'])
+    return found
+
   def apply(self, qparams, x, progress):
     x = _maths.widen(x)
     values = dict(qparams)
     if self.alpha_end is not None:
-      values['alpha'] = _maths.geometric(self.alpha, self.alpha_end, progress)
+      alpha = _maths.geometric(self.alpha, self.alpha_end, progress)
+      values['alpha'] = _domains.between_0_and_1(alpha)
     # Broadcast the parameters first, so that their gradients add each element's
     # terms before they sum over all elements.
     alpha, lower, upper = (
@@ -120,11 +140,10 @@ class _DSQ:
       + jnp.zeros_like(x)
       for name in ('alpha', 'lower', 'upper')
     )
-    alpha = _inside(alpha, progress)
-    inside = (x > lower) & (x < upper)
+    inside = (x >= lower) & (x <= upper)
     # Outside the range x may be infinite, and 0 * inf would make gradients NaN.
     safe = jnp.where(inside, x, jax.lax.stop_gradient((lower + upper) / 2))
-    width = (upper - lower) / self.intervals
+    width = _domains.positive(upper - lower) / self.intervals
     position = (safe - lower) / width
     interval = jnp.clip(jnp.floor(position), 0, self.intervals - 1)
     interval = jax.lax.stop_gradient(interval)
@@ -133,17 +152,19 @@ class _DSQ:
       soft = jnp.tanh(steep) / (1 - alpha)
     else:
       soft = jnp.clip(steep / (1 - alpha), -1, 1)
-    hard = _attach.attach(_staircases.sign(), _estimators.identity())
-    sign = hard(soft, progress=progress)
-    y = lower + width * (interval + (sign + 1) / 2)
-    outer = jnp.where(x >= upper, upper, jnp.where(x <= lower, lower, x))
+    hard = _attach.attach(_staircases.sign(), _estimators.identity())(soft)
+    sign = soft if self.level == 'soft' else hard
+    backward = lower + width * (interval + (sign + 1) / 2)
+    code = interval + (hard + 1) / 2
+    # The highest level is u itself, not u up to rounding.
+    top = code == self.intervals
+    forward = jnp.where(top, upper, lower + width * code)
+    forward = jax.tree_util.Partial(_first, jax.lax.stop_gradient(forward))
+    y = _attach.attach(forward, _estimators.identity())(backward)
+    outer = jnp.where(x > upper, upper, jnp.where(x < lower, lower, x))
     return jnp.where(inside, y, outer)
 
 
-def _inside(alpha, progress):
-  clip = _attach.attach(jax.tree_util.Partial(_clip), _estimators.identity())
-  return clip(alpha, progress=progress)
-
-
-def _clip(alpha):
-  return jnp.clip(alpha, _SMALLEST, 1 - _SMALLEST)
+def _first(y, soft):
+  del soft
+  return y

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _maths
@@ -47,8 +48,8 @@ def lsq(
   becomes :math:`Q_n \le \mathrm{round}(v) \le Q_p`, half a step wider at both ends.
 
   The step is initialised to :math:`2 \, \mathrm{mean} |x| / \sqrt{Q_p}` (1 where x is
-  zero); with an offset, step and offset are initialised so that the grid spans x. As
-  in the paper, only a sensible learning rate keeps the step positive.
+  zero); with an offset, step and offset are initialised so that the grid spans x. The
+  step stays positive: s is the magnitude of what is stored, at least 2^-40.
 
   Args:
     bits: in [1, 16]; at least 2 if signed.
@@ -104,6 +105,9 @@ class _LSQ:
     count = max(_channels.num_per_channel(x, self.channel_axis), 1)
     size = jnp.sum(jnp.abs(x), axis=axes) / count
     return {'step': jnp.where(size > 0, 2 * size / math.sqrt(self.high), 1)}
+
+  def effective(self, qparams):
+    return {'step': _domains.positive(qparams['step'])}
 
   def apply(self, qparams, x, progress):
     wide = _maths.widen(x)

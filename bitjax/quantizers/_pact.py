@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _domains
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _lsq
 from bitjax.quantizers import _maths
@@ -18,7 +20,10 @@ __all__ = ['pact']
 
 
 def pact(
-  bits: int, *, alpha: types.Scalar = 10.0, through_step: bool = False
+  bits: int,
+  *,
+  alpha: types.Scalar | None = None,
+  through_step: bool = False,
 ) -> _learned.Quantizer:
   r"""Clips activations to [0, alpha], with learned alpha, and rounds to ``bits`` bits.
 
@@ -36,12 +41,16 @@ def pact(
 
   .. math:: \frac1n \sum \bar y \, (\mathrm{round}(c / s) - c / s).
 
-  The paper regularises alpha by the weights' l2 penalty; here that is left to the
-  optimiser.
+  Where alpha is above every x, only a penalty moves it. The paper begins there, at 10,
+  and lets an l2 penalty of alpha bring it down; here the penalty is the optimiser's
+  (``quantizer_decay`` of `bitjax.training.optimizer`), and alpha begins where it has a
+  gradient: at :math:`2 \sqrt n \, \mathrm{mean}(\max(x, 0))`, whose step is that of `lsq`
+  (1 where no x is positive). It stays positive: alpha is the magnitude of what is
+  stored, at least 2^-40.
 
   Args:
     bits: b, in [1, 16].
-    alpha: the initial alpha, in the units of ``x``; > 0.
+    alpha: the initial alpha, in the units of ``x``; > 0. None to compute it from x.
     through_step: whether alpha also gets the gradient through the step.
 
   Returns:
@@ -49,27 +58,35 @@ def pact(
     becomes 0, NaN stays NaN.
 
   Raises:
-    BadInput: for bits out of range or an alpha that is not positive.
+    BadInput: for bits out of range, or an alpha that is not positive or infinite.
 
   References:
     Choi et al., PACT, 2018, the clipping activation and the gradient of its
     level (https://arxiv.org/abs/1805.06085).
   """
   _, high = _uniform.code_range(bits, signed=False)
-  types.check_positive('alpha', alpha)
+  if alpha is not None:
+    types.check_positive('alpha', alpha)
+    types.check_finite('alpha', alpha)
   return _learned.from_rule(_PACT(alpha, high, through_step), bits)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _PACT:
-  alpha: types.Scalar
+  alpha: types.Scalar | None
   high: int = dataclasses.field(metadata={'static': True})
   through_step: bool = dataclasses.field(metadata={'static': True})
 
   def init(self, x):
-    dtype = _maths.widen(x).dtype
-    return {'alpha': jnp.asarray(self.alpha, dtype)}
+    x = _maths.widen(x)
+    if self.alpha is not None:
+      return {'alpha': jnp.asarray(self.alpha, x.dtype)}
+    mean = jnp.sum(jnp.maximum(x, 0)) / max(x.size, 1)
+    return {'alpha': jnp.where(mean > 0, 2 * math.sqrt(self.high) * mean, 1)}
+
+  def effective(self, qparams):
+    return {'alpha': _domains.positive(qparams['alpha'])}
 
   def apply(self, qparams, x, progress):
     alpha = _channels.align('alpha', qparams['alpha'], x, None)

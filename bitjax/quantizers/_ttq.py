@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _maths
@@ -35,7 +36,8 @@ def ttq(
 
   (The minus sign comes from -W_n; some ports leave it out.) The levels are
   initialised to the mean magnitude of the weights that they stand for, or to 1 where
-  there are none.
+  there are none. They stay positive: they are the magnitudes of what is stored, at
+  least 2^-40.
 
   Args:
     factor: t > 0, the factor of the threshold.
@@ -77,6 +79,10 @@ class _TTQ:
       return jnp.where(mean > 0, mean, 1)
 
     return {'negative': level(codes < 0), 'positive': level(codes > 0)}
+
+  def effective(self, qparams):
+    names = ('negative', 'positive')
+    return {name: _domains.positive(qparams[name]) for name in names}
 
   def apply(self, qparams, x, progress):
     del progress

@@ -1,6 +1,7 @@
 """Optimisers for networks with latent weights, which treat groups of leaves apart.
 
-Weight decay acts on kernels only, or on all leaves. Binary kernels can be updated by
+Weight decay acts on kernels only, or on all leaves; the clipping level of PACT and the
+softness of DSQ may have a decay of their own. Binary kernels can be updated by
 Bop, which has no latent weights. Frozen leaves are not updated at all.
 """
 
@@ -37,6 +38,7 @@ def optimizer(
   weight_decay: float = 0.0,
   decayed: str = 'kernels',
   quantizer_rate: float = 1.0,
+  quantizer_decay: float | None = None,
   clip_latent: float | None = None,
   bop_threshold: float = 1e-8,
   bop_gamma: float = 1e-4,
@@ -60,6 +62,9 @@ def optimizer(
       normalisations, biases and the parameters of quantizers. Most published code
       decays all, since it passes all parameters of a network to the optimiser.
     quantizer_rate: factor on the learning rate for the parameters of quantizers.
+    quantizer_decay: weight decay of the alphas of `bitjax.quantizers.pact` and
+      `bitjax.quantizers.learned_dsq`, which both papers penalise (PACT with the decay
+      of the weights); None to treat them as ``decayed`` says.
     clip_latent: bound on the magnitude of the binary layers' weights; None for
       none.
     bop_threshold: threshold tau of Bop; see `bitjax.transforms.bop`.
@@ -82,6 +87,8 @@ def optimizer(
   types.check_non_negative('weight_decay', weight_decay)
   types.check_choice('decayed', decayed, DECAYED)
   types.check_positive('quantizer_rate', quantizer_rate)
+  if quantizer_decay is not None:
+    types.check_non_negative('quantizer_decay', quantizer_decay)
   if (name == 'bop' or clip_latent is not None) and not binary:
     raise types.BadInput(
       "binary must name the binary layers for 'bop' and for clip_latent; got "
@@ -90,8 +97,7 @@ def optimizer(
   if not callable(learning_rate):
     types.check_positive('learning_rate', learning_rate)
   is_binary, is_frozen = _searcher(binary, 'kernel'), _searcher(frozen)
-  mask = _kernels if decayed == 'kernels' else None
-  decay = optax.add_decayed_weights(weight_decay, mask=mask)
+  decay = _decay(weight_decay, decayed, quantizer_decay)
   rate = optax.scale_by_learning_rate(learning_rate)
   if name == 'sgd':
     main = [decay, optax.trace(momentum) if momentum else optax.identity()]
@@ -128,6 +134,23 @@ def optimizer(
   return optax.GradientTransformationExtraArgs(
     init, optax.with_extra_args_support(tx).update
   )
+
+
+def _decay(weight_decay, decayed, quantizer_decay):
+  mask = _kernels if decayed == 'kernels' else None
+  if quantizer_decay is None:
+    return optax.add_decayed_weights(weight_decay, mask=mask)
+  others = mask or (lambda params: _mask(params, lambda path: not _alpha(path)))
+  alphas = optax.add_decayed_weights(
+    quantizer_decay, mask=lambda params: _mask(params, _alpha)
+  )
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay, mask=others), alphas
+  )
+
+
+def _alpha(path):
+  return path.endswith('_quantizer/alpha')
 
 
 def _scale_by_multiplier():

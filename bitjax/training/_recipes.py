@@ -41,6 +41,8 @@ class Recipe:
     weight_decay: weight decay, as in `optimizer`.
     decayed: the leaves that weight decay acts on, ``'kernels'`` or ``'all'``.
     quantizer_rate: factor on the learning rate for the parameters of quantizers.
+    quantizer_decay: weight decay of the alphas of PACT and DSQ; None to treat them as
+      ``decayed`` says.
     clip_latent: bound on the magnitude of binary layers' weights; None for none.
     augmentation: names for `data.standard`, such as ``('crop', 'flip', 'mixup')``.
     border: colour around cropped images, ``'black'`` or the ``'mean'`` of the
@@ -70,6 +72,7 @@ class Recipe:
   weight_decay: float = 1e-4
   decayed: str = 'kernels'
   quantizer_rate: float = 1.0
+  quantizer_decay: float | None = None
   clip_latent: float | None = None
   augmentation: tuple[str, ...] = ('crop', 'flip')
   border: str = 'black'
@@ -176,6 +179,7 @@ class Recipe:
       weight_decay=self.weight_decay,
       decayed=self.decayed,
       quantizer_rate=self.quantizer_rate,
+      quantizer_decay=self.quantizer_decay,
       clip_latent=self.clip_latent,
       binary=self.binary,
       frozen=self.frozen,

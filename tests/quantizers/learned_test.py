@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bitjax import quantizers
@@ -93,7 +94,7 @@ def _ttq(x, negative, positive):
   return y, dx, {'negative': -1.0 * down, 'positive': 1.0 * up}
 
 
-def _dsq(x, alpha, lower, upper, step='tanh'):
+def _dsq(x, alpha, lower, upper, step='tanh', level='soft'):
   n = 3
   width = (upper - lower) / n
   i = np.clip(np.floor((x - lower) / width), 0, n - 1)
@@ -104,13 +105,16 @@ def _dsq(x, alpha, lower, upper, step='tanh'):
   p = 0.5 * s * k * width * (1 - tau**2)
   ds = s**2 * tau
   dk = -2 / (alpha * (2 - alpha)) / width
+  phi = s * tau
   if step == 'hardtanh':
     inside = np.abs(s * k * (x - middle)) <= 1
+    phi = np.clip(s * k * (x - middle), -1, 1)
     p = 0.5 * s * k * width * inside
     ds = s**2 * k * (x - middle) * inside
     dk, tau = dk * inside, 0
-  up = (code - p * (x - lower) / width) / n
-  below, above = x <= lower, x >= upper
+  index = i + (phi + 1) / 2 if level == 'soft' else code
+  up = (index - p * (x - lower) / width) / n
+  below, above = x < lower, x > upper
 
   def choose(inside, at_lower, at_upper):
     return np.where(below, at_lower, np.where(above, at_upper, inside))
@@ -126,6 +130,10 @@ def _dsq(x, alpha, lower, upper, step='tanh'):
 
 def _dsq_window(x, alpha, lower, upper):
   return _dsq(x, alpha, lower, upper, 'hardtanh')
+
+
+def _dsq_hard(x, alpha, lower, upper):
+  return _dsq(x, alpha, lower, upper, level='hard')
 
 
 def _dsq_fixed(x, lower, upper):
@@ -242,6 +250,14 @@ LEARNED = (
     lambda: quantizers.learned_dsq(2),
     {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
     _dsq,
+    (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
+    side=CLOSE,
+  ),
+  Row(
+    'dsq by its hard level',
+    lambda: quantizers.learned_dsq(2, level='hard'),
+    {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
+    _dsq_hard,
     (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
     side=CLOSE,
   ),
@@ -451,6 +467,14 @@ class TestInit:
   def test_others(self):
     x = normal(40, 3)
     assert quantizers.pact(4, alpha=6.0).init(None, x) == {'alpha': 6.0}
+    for bits, codes in ((2, 3), (4, 15)):  # Its step is that of LSQ.
+      got = quantizers.pact(bits).init(None, x)['alpha'] / codes
+      step = quantizers.lsq(bits, signed=False).init(None, np.maximum(x, 0))
+      np.testing.assert_allclose(got, step['step'], rtol=1e-6)
+    for nothing in (-np.abs(x), x[:0]):
+      assert quantizers.pact(2).init(None, nothing) == {'alpha': 1.0}
+    pact = quantizers.pact(2)
+    assert len(np.unique(pact.apply(pact.init(None, x), x))) == 4
     got = quantizers.learned_dsq(2, alpha=0.3).init(None, x)
     want = {'alpha': np.float32(0.3), 'lower': x.min(), 'upper': x.max()}
     assert got == want
@@ -491,18 +515,45 @@ class TestBehaviour:
     np.testing.assert_array_equal(y, other_y)
     assert abs(paper - others) > 0.1 * abs(others)
 
-  def test_dsq_finds_back_to_a_valid_alpha(self):
-    quantizer = quantizers.learned_dsq(2)
-    x = jnp.asarray([0.2, 0.4, -0.7])
+  def test_dsq_has_the_gradients_of_the_estimator(self):
+    """`learned_dsq` and `dsq` agree for every x, at the ends of the range too."""
+    x = np.append(np.linspace(-3, 3, 97, dtype=np.float32), [-1, 2])
+    qparams = {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0}
 
-    def total(alpha):
-      qparams = {'alpha': alpha, 'lower': -1.0, 'upper': 2.0}
-      return jnp.sum(quantizer.apply(qparams, x))
+    def both(step):
+      learned = quantizers.learned_dsq(2, step=step)
+      y, pull = jax.vjp(lambda x: learned.apply(qparams, x), x)
+      rule = quantizers.dsq(0.25, low=-1, high=2, levels=4, step=step)
+      return pull(jnp.ones_like(y))[0], rule(jnp.ones_like(y), x, y, 1.0)
 
-    alphas = jnp.asarray([-0.5, 1e-3, 1.7, 1 - 1e-3])
-    low, lowest, high, highest = jax.jit(jax.vmap(jax.grad(total)))(alphas)
-    assert np.isfinite([lowest, highest]).all()
-    assert low == lowest and high == highest
+    for got, want in jax.jit(lambda: [*map(both, quantizers.SOFT_STEPS)])():
+      np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+  def test_dsq_starts_with_a_gradient_for_every_weight(self):
+    x, quantizer = normal(64), quantizers.learned_dsq(2)
+
+    def start(x):
+      qparams = quantizer.init(None, x)
+      return qparams, jax.grad(lambda x: jnp.sum(quantizer.apply(qparams, x)))(
+        x
+      )
+
+    qparams, gradients = jax.jit(start)(x)
+    assert qparams['lower'] == x.min() and qparams['upper'] == x.max()
+    assert np.all(gradients > 0)
+
+  def test_dsq_has_as_many_levels_as_its_bits_say(self):
+    """The highest level is u itself, also where u - l is not a float."""
+    ends = {'alpha': 0.2, 'lower': -0.3, 'upper': 0.7 / 3}
+    x = np.linspace(-1, 1, 501, dtype=np.float32)
+    made = [quantizers.learned_dsq(bits) for bits in (1, 2, 3)]
+    for y, count in zip(
+      jax.jit(lambda x: [quantizer.apply(ends, x) for quantizer in made])(x),
+      (2, 4, 8),
+      strict=True,
+    ):
+      assert len(np.unique(y)) == count
+      assert y.max() == np.float32(0.7 / 3) and y.min() == np.float32(-0.3)
 
   @pytest.mark.parametrize('bits', [1, 2, 3])
   def test_dsq_gradient_mass_is_the_range(self, bits):
@@ -561,6 +612,176 @@ class TestBehaviour:
       np.testing.assert_allclose(staircase(x), bound(x), rtol=1e-6)
 
 
+RATES = {'adam': (0.1, 1.0), 'sgd': (1.0,)}
+STARTS = (0.0, 0.1, -0.1, -1.0, 10.0, -253.0)  # Multiples of good parameters.
+FAST = ('pact', 'dsq')
+
+
+@functools.cache
+def trainings(name):
+  """Trains the parameters of a row from bad starts, to act as the row's parameters.
+
+  Returns `losses`, a dict from optimisers and rates to [starts, updates], and `fine`,
+  a dict from properties that must always hold to whether they always did.
+  """
+  row = next(row for row in LEARNED if row.name == name)
+  quantizer = row.make()
+  good = jax.tree.map(jnp.asarray, row.params())
+  x = normal(32, row.channels) if row.channels else normal(64)
+  goal = quantizer.apply(good, x)
+
+  def loss(qparams):
+    y = quantizer.apply(qparams, x)
+    return jnp.mean((y - goal) ** 2), y
+
+  adam = optax.scale_by_adam()
+
+  def train(qparams, is_adam, rate):
+    def step(carry, _):
+      qparams, state = carry
+      (value, y), grads = jax.value_and_grad(loss, has_aux=True)(qparams)
+      scaled, state = adam.update(grads, state)
+      inside = (quantizer.effective or dict)(qparams)
+      fine = {
+        'finite': [jnp.isfinite(a).all() for a in (y, *grads.values())],
+        'positive': [
+          jnp.all(inside[name] > 0)
+          for name in ('step', 'alpha', 'negative', 'positive')
+          if name in inside
+        ],
+        'a range': [inside['lower'] <= inside['upper']]
+        if 'lower' in inside
+        else [],
+      }
+      fine = {key: jnp.all(jnp.asarray(all_)) for key, all_ in fine.items()}
+      qparams = jax.tree.map(
+        lambda p, u, g: p - rate * jnp.where(is_adam, u, g),
+        *(qparams, scaled, grads),
+      )
+      return (qparams, state), (value, fine)
+
+    start = (qparams, adam.init(qparams))
+    return jax.lax.scan(step, start, None, 300)[1]
+
+  settings = [(name, rate) for name in RATES for rate in RATES[name]]
+  is_adam = jnp.asarray([name == 'adam' for name, _ in settings])
+  rates = jnp.asarray([rate for _, rate in settings])
+  starts = jax.tree.map(
+    lambda p: jnp.stack([factor * p for factor in STARTS]), good
+  )
+  run = jax.vmap(jax.vmap(train, (0, None, None)), (None, 0, 0))
+  losses, fine = jax.jit(run)(starts, is_adam, rates)
+  fine = {key: bool(np.all(value)) for key, value in fine.items()}
+  return dict(zip(settings, np.asarray(losses), strict=True)), fine
+
+
+class TestDomains:
+  """Optimisers may carry a parameter anywhere: it stays valid, and it returns."""
+
+  some_rows = pytest.mark.parametrize(
+    'name',
+    [
+      pytest.param(row.name, marks=[] if row.name in FAST else pytest.mark.slow)
+      for row in LEARNED
+      if row.make().effective is not None
+    ],
+  )
+
+  @some_rows
+  def test_no_training_leaves_the_domain(self, name):
+    _, fine = trainings(name)
+    assert fine == {'finite': True, 'positive': True, 'a range': True}
+
+  @some_rows
+  def test_the_loss_falls_from_the_boundary(self, name):
+    losses, _ = trainings(name)
+    boundary = slice(0, 3)  # At zero, and close to it on either side.
+    for setting, curves in losses.items():
+      first, curves = curves[boundary, 0], curves[boundary]
+      assert np.all(curves.min(axis=1) < 0.7 * first), setting
+      if setting != (
+        'adam',
+        1.0,
+      ):  # The steps of which are as large as the range.
+        assert np.all(curves[:, -50:].min(axis=1) < 0.3 * first), setting
+
+  @every_row
+  def test_inside_its_domain_a_parameter_is_what_is_stored(self, row):
+    quantizer = row.make()
+    if row.name in ('rsign', 'rprelu'):
+      assert quantizer.effective is None
+      return
+    inside = quantizer.effective(row.params())
+    assert set(inside) == set(row.qparams)
+    for name, value in row.params().items():
+      np.testing.assert_array_equal(inside[name], value)
+
+  def test_a_mirrored_parameter_acts_as_its_image(self):
+    """Equal outputs; equal gradients but for their signs, or swapped."""
+    x = normal(50)
+
+    def outcomes(quantizer, *both):
+      def total(qparams):
+        y = quantizer.apply(qparams, x)
+        return jnp.sum(y * x), y
+
+      lanes = jax.tree.map(lambda *ends: jnp.stack(ends), *both)
+      return jax.vmap(jax.grad(total, has_aux=True))(lanes)
+
+    scales = {'negative': 0.5, 'positive': 2.0}
+    dsq, ends = quantizers.learned_dsq(2), {'lower': -1.0, 'upper': 2.0}
+    cases = [
+      (quantizers.lsq(2), {'step': 0.3}, {'step': -0.3}),
+      (quantizers.pact(2), {'alpha': 0.7}, {'alpha': -0.7}),
+      (quantizers.ttq(), scales, {k: -v for k, v in scales.items()}),
+      (dsq, {'alpha': 0.25, **ends}, {'alpha': 1.75, **ends}),
+      (
+        *(dsq, {'alpha': 0.25, **ends}),
+        {'alpha': 0.25, 'lower': 2.0, 'upper': -1.0},
+      ),
+    ]
+    results = jax.jit(lambda cases: [outcomes(*case) for case in cases])(cases)
+    for (_, qparams, image), (both, (y, other)) in zip(
+      cases, results, strict=True
+    ):
+      np.testing.assert_array_equal(y, other)
+      grads, mirrored = ({k: v[i] for k, v in both.items()} for i in (0, 1))
+      if image.get('lower') == 2:
+        mirrored |= {'lower': mirrored['upper'], 'upper': mirrored['lower']}
+        image = qparams
+      for name in qparams:
+        sign = 1 if qparams[name] == image[name] else -1
+        assert mirrored[name] == sign * grads[name] != 0
+
+  def test_a_projected_parameter_returns(self):
+    """`optax.keep_params_nonnegative` puts it on 0, where 1 / 0 lurks."""
+    tx = optax.chain(optax.adam(0.1), optax.keep_params_nonnegative())
+    x = np.abs(normal(64))
+    for quantizer, name in (
+      (quantizers.lsq(2, signed=False), 'step'),
+      (quantizers.pact(2), 'alpha'),
+    ):
+      start = {name: jnp.float32(0.1)}
+
+      def loss(qparams, goal, quantizer=quantizer):
+        return jnp.mean((quantizer.apply(qparams, x) - goal) ** 2)
+
+      def update(carry, goal, loss=loss):
+        qparams, state = carry
+        value, grads = jax.value_and_grad(loss)(qparams, goal)
+        updates, state = tx.update(grads, state, qparams)
+        qparams = optax.apply_updates(qparams, updates)
+        return (qparams, state), (value, qparams)
+
+      goals = jnp.stack(100 * [0 * x - 1] + 200 * [x])
+      _, (losses, passed) = jax.jit(
+        lambda s, g, update=update: jax.lax.scan(update, (s, tx.init(s)), g)
+      )(start, goals)
+      assert np.isfinite(losses).all() and np.isfinite(passed[name]).all()
+      assert np.any(passed[name] == 0)
+      assert losses[-1] < 0.3 * losses[100]
+
+
 X = np.ones((4, 3), np.float32)
 
 
@@ -584,6 +805,20 @@ X = np.ones((4, 3), np.float32)
       'alpha_end must be',
     ),
     (lambda: quantizers.learned_dsq(2, step='cubic'), 'step must be'),
+    (
+      lambda: quantizers.learned_dsq(2, level='middle'),
+      'level must be one of soft, hard',
+    ),
+    (lambda: quantizers.pact(2, alpha=-1.0), 'alpha must be > 0'),
+    (lambda: quantizers.pact(2, alpha=np.inf), 'alpha must be finite'),
+    (
+      lambda: quantizers.lsq(2).init(None, np.float32([0, np.nan])),
+      'x, from which parameters are initialised, must be finite; got nan',
+    ),
+    (
+      lambda: quantizers.ttq().init(None, np.float32([0, np.inf])),
+      'must be finite; got inf',
+    ),
     (
       lambda: quantizers.learned_dsq(2, alpha=1.0),
       r'alpha must be in \(0.0, 1',

@@ -129,6 +129,34 @@ def test_quantizers_have_a_rate_of_their_own():
   close(moved(tx)[0], wanted('adam', multiples=multiples))
 
 
+@pytest.mark.parametrize('decayed', training.DECAYED)
+def test_alphas_of_quantizers_have_a_decay_of_their_own(decayed):
+  """Theirs alone: the step of LSQ is decayed as the other leaves are."""
+  params = {
+    'Block_0': {
+      'kernel': jnp.ones(2),
+      'kernel_quantizer': {'alpha': jnp.ones(()), 'lower': jnp.ones(())},
+      'input_quantizer': {'alpha': jnp.ones(())},
+    },
+    'alpha': jnp.ones(()),
+  }
+  tx = training.optimizer(
+    *('sgd', 1.0), weight_decay=0.5, decayed=decayed, quantizer_decay=0.25
+  )
+  nothing = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = tx.update(nothing, tx.init(params), params)
+  other = 0.5 if decayed == 'all' else 0.0
+  assert {
+    path: float(np.max(leaf)) for path, leaf in leaves(updates).items()
+  } == {
+    'Block_0/kernel': -0.5,
+    'Block_0/kernel_quantizer/alpha': -0.25,
+    'Block_0/kernel_quantizer/lower': -other,
+    'Block_0/input_quantizer/alpha': -0.25,
+    'alpha': -other,
+  }
+
+
 def test_a_multiplier_is_a_factor_on_the_learning_rate():
   tx = training.optimizer('adam', RATE, weight_decay=DECAY)
   params = jax.tree.map(jnp.asarray, PARAMS)
@@ -217,6 +245,7 @@ def test_latent_weights_of_binary_layers_are_clipped():
     ({'weight_decay': -1e-4}, 'weight_decay must be >= 0'),
     ({'decayed': 'biases'}, 'decayed must be one of kernels, all'),
     ({'quantizer_rate': 0.0}, 'quantizer_rate must be > 0'),
+    ({'quantizer_decay': -1.0}, 'quantizer_decay must be >= 0'),
     ({'name': 'bop'}, "binary must name the binary layers for 'bop'"),
     ({'clip_latent': 1.0}, 'binary must name the binary layers'),
     ({'clip_latent': 0.0, 'binary': ('a',)}, 'limit must be > 0'),

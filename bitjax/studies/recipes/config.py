@@ -93,6 +93,12 @@ class TrainConfig:
     'Learning rate of the parameters of quantizers, as a multiple.',
     exclusive_minimum=0,
   )
+  quantizer_decay: float | None = cli.flag(
+    _RECIPE.quantizer_decay,
+    "Weight decay of the alphas of PACT and DSQ; none: with activations of PACT the weights', as "
+    'in its paper, else as --decayed says.',
+    minimum=0,
+  )
   clip_latent: float | None = cli.flag(
     _RECIPE.clip_latent,
     'Bound on latent weights of quantized layers.',
@@ -273,7 +279,11 @@ class NetworkConfig(TrainConfig):
   def recipe(self) -> dict[str, Any]:
     """Returns the arguments of a `bitjax.training.Recipe`."""
     binary = (zoo.NETWORKS[self.network].binary,)
-    return super().recipe() | {'binary': binary, 'frozen': self.frozen}
+    decay = self.quantizer_decay
+    if decay is None and self.activations in zoo.PACT:
+      decay = self.weight_decay
+    own = {'binary': binary, 'frozen': self.frozen, 'quantizer_decay': decay}
+    return super().recipe() | own
 
   def stages(self, num_classes: int) -> list[tuple[float, Any]]:
     """Lists the stages of the training for `Recipe.phases`: (where it ends, network).

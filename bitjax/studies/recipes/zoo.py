@@ -12,6 +12,7 @@ from bitjax import types
 __all__ = [
   'ACTIVATIONS',
   'NETWORKS',
+  'PACT',
   'WEIGHTS',
   'Network',
   'Weights',
@@ -93,6 +94,8 @@ WEIGHTS = {
   'lsq4': Weights(quantizers.lsq(4)),
 }
 
+PACT = {'pact2': quantizers.pact(2), 'pact4': quantizers.pact(4)}
+
 ACTIVATIONS = {
   'none': None,
   'sign': _sign(quantizers.window(1.0)),
@@ -105,8 +108,7 @@ ACTIVATIONS = {
   'reste': _sign(quantizers.reste()),
   'dorefa2': quantizers.dorefa_activations(2),
   'dorefa4': quantizers.dorefa_activations(4),
-  'pact2': quantizers.pact(2),
-  'pact4': quantizers.pact(4),
+  **PACT,
   'lsq2': quantizers.lsq(2, signed=False),
   'lsq4': quantizers.lsq(4, signed=False),
 }

@@ -5,6 +5,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from bitjax import sweeps
@@ -136,6 +137,68 @@ def test_a_configuration_is_a_recipe():
   assert recipe.binary == ('Conv_[1-9]',) and recipe.frozen == ('Dense_0',)
   assert (recipe.optimizer, recipe.warmup) == ('bop', 0.1)
   assert training.Recipe(**recipes.TrainConfig().recipe())
+
+
+@pytest.mark.parametrize(
+  ('flags', 'decay'),
+  [
+    ({}, None),
+    ({'activations': 'lsq2'}, None),
+    ({'activations': 'pact2', 'weight_decay': 0.25}, 0.25),
+    ({'activations': 'pact4', 'quantizer_decay': 0.5}, 0.5),
+    ({'weights': 'learned_dsq1', 'quantizer_decay': 0.0}, 0.0),
+  ],
+)
+def test_pact_decays_its_alpha_as_the_weights(flags, decay):
+  config = recipes.NetworkConfig(**flags)
+  assert training.Recipe(**config.recipe()).quantizer_decay == decay
+
+
+def test_pact_trains_its_alpha():
+  """It starts amid its inputs, so that their gradients move it."""
+  config = recipes.NetworkConfig(
+    dataset='digits', network='resnet4', activations='pact2', batch_size=16
+  )
+  train, *_ = config.open(sweeps.Sweep())
+  ((_, model),) = config.stages(10)
+  recipe = training.Recipe(**config.recipe())
+  (phase,) = recipe.phases(model, train)
+  images = phase.task.prepare(jnp.asarray(train.images[:16]))
+  labels = jax.nn.one_hot(train.labels[:16], 10)
+
+  @jax.jit
+  def run(key):
+    variables = model.init(key, images)
+    params, rest = (
+      variables['params'],
+      {k: v for k, v in variables.items() if k != 'params'},
+    )
+
+    def loss(params):
+      logits, _ = model.apply(
+        {'params': params, **rest}, images, train=True, mutable=['batch_stats']
+      )
+      return optax.softmax_cross_entropy(logits, labels).mean()
+
+    def step(carry, _):
+      params, state = carry
+      value, grads = jax.value_and_grad(loss)(params)
+      updates, state = phase.task.tx.update(grads, state, params)
+      return (optax.apply_updates(params, updates), state), value
+
+    start = (params, phase.task.tx.init(params))
+    (after, _), losses = jax.lax.scan(step, start, None, 20)
+    return params, after, losses
+
+  before, after, losses = run(jax.random.key(0))
+  assert losses[-1] < 0.8 * losses[0]
+  for layer in ('Conv_0', 'Conv_1'):
+    old, new = (
+      params['Block_0'][layer]['input_quantizer']['alpha']
+      for params in (before, after)
+    )
+    assert 0.5 < old < 3
+    assert abs(new - old) > 0.002 * old
 
 
 def test_stages():
