@@ -29,6 +29,7 @@ import optax
 
 from bitjax import measures
 from bitjax import scans
+from bitjax import tree
 from bitjax import types
 from bitjax.nn import _binding
 from bitjax.nn import _blocks
@@ -292,7 +293,7 @@ def _measure(seen, cotangents, half_width):
       }
     if _W in values:
       mass, power = _shares(bars[_W], bars[_W_Q])
-      saturated = jnp.mean(jnp.abs(values[_W]) > 1, dtype=jnp.float32)
+      saturated = tree.share(jnp.abs(values[_W]) > 1)
       numbers |= {
         'saturated': saturated,
         'kernel_mass': mass,

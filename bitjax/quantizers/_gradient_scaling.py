@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
@@ -88,8 +89,9 @@ def ewgs_delta(
     Lee et al., 2021 (https://arxiv.org/abs/2104.00903); the average over batches
     is that of the authors' code.
   """
-  gradients = jnp.reshape(gradients, (len(gradients), -1))
-  spread = 3 * jnp.std(gradients, axis=1)
+  gradients = _maths.widen(jnp.reshape(gradients, (len(gradients), -1)))
+  centred, scale = tree.centred(gradients, 1)
+  spread = 3 * jnp.std(centred, axis=1) * scale[:, 0]
   varies = spread > 0
   curvature = hessian_traces / gradients.shape[1]
   ratio = jnp.where(varies, curvature / jnp.where(varies, spread, 1), 0)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import tree
 from bitjax import types
 from bitjax.scans import _flips
 from bitjax.scans import _view
@@ -108,7 +109,7 @@ def flip_certificate(
     held = [
       _mean(falls, improving),
       _mean(falls, significant),
-      jnp.mean(falls),
+      tree.share(falls),
       _mean(other, improving),
       jnp.mean(other),
     ]
@@ -116,9 +117,9 @@ def flip_certificate(
     ~jnp.any(improving),
     gain[best],
     error[best],
-    jnp.mean(improving),
-    jnp.mean(significant),
-    jnp.mean(mirrored),
+    tree.share(improving),
+    tree.share(significant),
+    tree.share(mirrored),
     *held,
   )
 

@@ -273,12 +273,11 @@ def _train_row(task, state):
   steps = jnp.maximum(totals.steps, 1)
   row: dict[str, Any] = {
     'train_loss': totals.loss / steps,
-    'train_accuracy': totals.correct / jnp.maximum(totals.examples, 1),
+    'train_accuracy': totals.accuracy / steps,
     'progress': jnp.full(steps.shape, task.progress(state.step[0] - 1)),
   }
-  sizes = {k: v[0].size for k, v in _state.kernels(state.params).items()}
-  for layer, flips in totals.flips.items():
-    row[f'flip_ratio/{layer}'] = flips / (steps * sizes[layer])
+  for layer, ratio in totals.flip_ratio.items():
+    row[f'flip_ratio/{layer}'] = ratio / steps
   return row
 
 

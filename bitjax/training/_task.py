@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from bitjax import data
+from bitjax import tree
 from bitjax import types
 from bitjax.training import _losses
 from bitjax.training import _state
@@ -182,17 +183,16 @@ class Task:
   def _totals(self, state, params, loss, correct, targets):
     before, after = (_state.kernels(p) for p in (state.params, params))
     old = state.totals
-    flips = {
-      name: old.flips[name]
-      + jnp.sum((after[name] < 0) != (before[name] < 0), dtype=jnp.float32)
+    ratios = {
+      name: old.flip_ratio[name]
+      + tree.share((after[name] < 0) != (before[name] < 0))
       for name in before
     }
     return _state.Totals(
       old.steps + 1,
-      old.examples + targets.shape[0],
       old.loss + loss,
-      old.correct + correct,
-      flips,
+      old.accuracy + correct / targets.shape[0],
+      ratios,
     )
 
 
