@@ -85,8 +85,7 @@ def descend(
   Raises:
     BadInput: if ``num_steps`` is negative.
   """
-  if num_steps < 0:
-    raise types.BadInput(f'num_steps must be >= 0; got {num_steps}.')
+  types.check_integer('num_steps', num_steps, 0)
   start = params
   if perturbation is not None:
     start = optax.tree.add(params, perturbation)

@@ -82,6 +82,7 @@ def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
   values = jnp.ravel(jnp.asarray(gradient)).astype(jnp.float32)
   if values.size == 0:
     raise types.BadInput('A gradient must not be empty.')
+  types.check_number('top', top)
   if not 0 < top <= 1:
     raise types.BadInput(f'top must be in (0, 1]; got {top}.')
   num_top = math.ceil(top * values.size)

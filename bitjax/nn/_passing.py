@@ -144,7 +144,7 @@ def gradient_passing(
     BadInput: for a model without quantized layers, a number of labels other than
       that of images, or a ``half_width`` that is not positive.
   """
-  types.check_positive('half_width', half_width)
+  types.check_positive('half_width', half_width, finite=True)
   if labels is not None and labels.shape != images.shape[:1]:
     raise types.BadInput(
       'labels must be integers, one for each image; got shapes '

@@ -62,13 +62,14 @@ def window(
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    BadInput: if a concrete ``half_width`` is not positive.
+    BadInput: if a concrete ``half_width`` is not positive, or ``gain`` not finite.
 
   References:
     Courbariaux et al., Binarized neural networks, 2016, eq. 4
     (https://arxiv.org/abs/1602.02830).
   """
   types.check_positive('half_width', half_width)
+  types.check_finite('gain', gain)
   rule = _window if inclusive else _open_window
   return jax.tree_util.Partial(rule, half_width, gain)
 
@@ -113,7 +114,7 @@ def clip(
     BadInput: if a concrete ``limit`` or ``num_examples`` is not positive.
   """
   types.check_positive('limit', limit)
-  types.check_positive('num_examples', num_examples)
+  types.check_positive('num_examples', num_examples, finite=True)
   return jax.tree_util.Partial(_clip, limit, num_examples)
 
 

@@ -35,7 +35,8 @@ def ewgs(
   to that scale.
 
   Args:
-    delta: the factor, >= 0. The paper's initial value is 1e-3; see `ewgs_delta`.
+    delta: the factor, >= 0: a scalar, or an array that broadcasts against ``x``. The
+      paper's initial value is 1e-3; see `ewgs_delta`.
     low: l, the lowest level.
     high: u > l, the highest level.
 
@@ -50,7 +51,7 @@ def ewgs(
     Lee et al., Network quantization with element-wise gradient scaling, 2021
     (https://arxiv.org/abs/2104.00903).
   """
-  types.check_non_negative('delta', delta)
+  types.check_non_negative('delta', delta, finite=True, arrays=True)
   types.check_finite('low', low)
   types.check_finite('high', high)
   types.check_positive('high - low', high - low)

@@ -59,6 +59,7 @@ def from_rule(rule: Any, bits: int | None) -> Quantizer:
   The method ``levels`` is optional. Quantizers of equal rules have equal tree
   structures, so that they share compiled code.
   """
+  types.check_axis('channel_axis', getattr(rule, 'channel_axis', None))
   partial = jax.tree_util.Partial
   levels = partial(_levels, rule) if hasattr(rule, 'levels') else None
   return Quantizer(partial(_init, rule), partial(_apply, rule), bits, levels)

@@ -56,7 +56,7 @@ def pact(
     level (https://arxiv.org/abs/1805.06085).
   """
   _, high = _uniform.code_range(bits, signed=False)
-  types.check_positive('alpha', alpha)
+  types.check_positive('alpha', alpha, finite=True)
   return _learned.from_rule(_PACT(alpha, high, through_step), bits)
 
 

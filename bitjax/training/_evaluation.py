@@ -133,7 +133,8 @@ def statistician(
     (`bitjax.measures.gradient_statistics`), and the share of latent weights with
     ``|w| > limit``.
   """
-  types.check_range('num_groups', num_groups, 2, float('inf'))
+  types.check_integer('num_groups', num_groups, 2)
+  types.check_non_negative('limit', limit)
 
   def describe(state, batch, teacher_variables):
     groups = jax.tree.map(

@@ -60,6 +60,9 @@ class Phase:
   task: _task.Task
   until: int
 
+  def __post_init__(self):
+    types.check_integer('until', self.until, 1)
+
 
 class Fitted(NamedTuple):
   """The result of a training.
@@ -358,8 +361,8 @@ def _check(phases, feeds, seeds, rates, chunk, period):
   if len(set(zip(seeds, rates, strict=True))) < len(seeds):
     raise types.BadInput(f'seeds must differ; got {tuple(seeds)}.')
   for name, value in (('chunk', chunk), ('period', period)):
-    if value is not None and value < 1:
-      raise types.BadInput(f'{name} must be >= 1; got {value}.')
+    if value is not None:
+      types.check_integer(name, value, 1)
 
 
 def _check_probe(probe):

@@ -60,10 +60,8 @@ class Task:
   average: float | None = None
 
   def __post_init__(self):
-    if not 0 <= self.smoothing < 1:
-      raise types.BadInput(
-        f'smoothing must be in [0, 1); got {self.smoothing}.'
-      )
+    types.check_integer('num_classes', self.num_classes, 1)
+    types.check_fraction('smoothing', self.smoothing)
     if self.average is not None:
       types.check_open_interval('average', self.average, 0.0, 1.0)
 
@@ -204,6 +202,7 @@ def batch_split(mesh: jax.sharding.Mesh | None) -> tuple[str | None, int]:
 
 def check_batch_split(batch_size: int, mesh: jax.sharding.Mesh | None) -> None:
   """Raises `BadInput` unless batches can be split evenly over the mesh's devices."""
+  types.check_integer('batch_size', batch_size, 1)
   _, parts = batch_split(mesh)
   if batch_size % parts:
     raise types.BadInput(

@@ -169,6 +169,23 @@ class TestDorefa:
       want = (1 - t**2) * g_t
     close(x_bar, want, rtol=1e-5)
 
+  @pytest.mark.parametrize('variant', ['authors', 'larq'])
+  def test_tiny_weights(self, variant):
+    """The square of the largest one is 0 in float32; gradients are not NaN."""
+    quantize = quantizers.dorefa_weights(2, variant=variant)
+    unit = np.float32(2.0**-90)
+    y, x_bar = vjp(quantize, unit * X, G)
+    u = np.float64(X) / np.abs(X).max() / 2 + 0.5
+    close(y, 2 * np.rint(3 * u) / 3 - 1)
+    size = np.abs(np.float64(X))
+    want = np.float64(G) / size.max()
+    if variant == 'authors':
+      top = size == size.max()
+      want -= top * np.sign(X) / size.max() ** 2 * np.sum(G * np.float64(X))
+    np.testing.assert_allclose(
+      np.float64(x_bar) * unit, want, rtol=1e-5, atol=1e-5
+    )
+
   def test_activations_are_a_staircase_and_weights_are_not(self):
     staircase = quantizers.staircase(quantizers.dorefa_activations(2))
     assert staircase.num_levels == 4

@@ -356,8 +356,8 @@ def test_preparation_is_of_the_training_set(tiny):
   [
     ({'seeds': (3, 3)}, r'seeds must differ; got \(3, 3\)'),
     ({'rates': (1.0, 1.0)}, 'one rate for each seed; got 2 and 1'),
-    ({'chunk': 0}, 'chunk must be >= 1; got 0'),
-    ({'period': 0}, 'period must be >= 1; got 0'),
+    ({'chunk': 0}, 'chunk must be an integer >= 1; got 0'),
+    ({'period': 0}, 'period must be an integer >= 1; got 0'),
     ({'tensorboard': True}, 'tensorboard needs a folder'),
   ],
 )
