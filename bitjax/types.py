@@ -134,18 +134,13 @@ def check_positive(
   A number so small that float32 takes it as 0 is not positive.
   """
   wanted = '> 0 and finite' if finite else '> 0 and not NaN'
+  tiny = np.finfo(jax.dtypes.canonicalize_dtype(float)).tiny
 
   def holds(x):
     return (x > 0) & (np.isfinite(x) if finite else True)
 
-  def survives(x):
-    tiny = np.finfo(
-      np.float64 if jax.config.jax_enable_x64 else np.float32
-    ).tiny
-    return x >= tiny
-
   _check(name, value, holds, wanted, arrays)
-  _check(name, value, survives, 'at least 1.2e-38, or it counts as 0', arrays)
+  _check(name, value, lambda x: x >= tiny, f'>= {tiny:.3g}, or it is 0', arrays)
 
 
 def check_finite(name: str, value: Any, *, arrays: bool = False) -> None:
@@ -201,10 +196,12 @@ def check_axis(name: str, value: Any, *, optional: bool = True) -> None:
   if value is None and optional:
     return
   try:
-    operator.index(None if isinstance(value, bool) else value)
+    is_integer = not isinstance(value, bool) and operator.index(value) == value
   except TypeError:
+    is_integer = False
+  if not is_integer:
     wanted = 'an integer or None' if optional else 'an integer'
-    raise BadInput(f'{name} must be {wanted}; got {value!r}.') from None
+    raise BadInput(f'{name} must be {wanted}; got {value!r}.')
 
 
 def _check_kind(name, value, wanted, arrays):

@@ -141,14 +141,14 @@ def test_kinds(name):
       check('thing', wrong)
     check('thing', wrong, arrays=True)
   for wrong in (np.ones(2, bool), np.array(['x']), np.ones(2, complex)):
-    with pytest.raises(types.BadInput, match='^thing must be a number'):
+    with pytest.raises(types.BadInput, match=r'^thing must be a number'):
       check('thing', wrong, arrays=True)
   for fine in (0.5, np.float16(0.5), np.array(0.5), jnp.bfloat16(0.5)):
     check('thing', fine)
   jax.vmap(lambda value: check('thing', value))(jnp.ones(3))
-  with pytest.raises(types.BadInput, match='^thing must be one number'):
+  with pytest.raises(types.BadInput, match=r'^thing must be one number'):
     jax.jit(lambda value: check('thing', value))(jnp.ones(3))
-  with pytest.raises(types.BadInput, match='^thing must be a number'):
+  with pytest.raises(types.BadInput, match=r'^thing must be a number'):
     jax.jit(lambda value: check('thing', value))(True)
 
 
@@ -157,7 +157,7 @@ def test_axes():
     types.check_axis('channel_axis', value)
   for value in ('x', 1.0, True, object(), np.zeros(2)):
     with pytest.raises(
-      types.BadInput, match='^channel_axis must be an integer'
+      types.BadInput, match=r'^channel_axis must be an integer'
     ):
       types.check_axis('channel_axis', value)
   with pytest.raises(types.BadInput, match='must be an integer; got None'):

@@ -105,7 +105,7 @@ def prefix_scan(
     prefixes = [0, *(2**power for power in doublings)]
   if len(prefixes) == 0:
     raise types.BadInput(
-      f'prefixes must be numbers >= 0, at least one; got {prefixes}.'
+      f'prefixes must be integers >= 0, at least one; got {prefixes}.'
     )
   for number in prefixes:
     types.check_integer('prefixes', number, 0)

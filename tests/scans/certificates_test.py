@@ -208,7 +208,10 @@ def test_bad_input(make):
     (lambda: scans.flip_certificate(gains, num_errors=-1.0), r'num_errors'),
     (lambda: scans.merge_gains(), r'at least one'),
     (lambda: scans.merge_gains(gains, other), r'of the same moves'),
-    (lambda: scans.pair_gains(view, key, 0), r'num_pairs >= 1'),
+    (
+      lambda: scans.pair_gains(view, key, 0),
+      r'num_pairs must be an integer >= 1',
+    ),
     (
       lambda: scans.pair_gains(view, key, 1, among=jnp.array([1])),
       r'at least two moves',
