@@ -85,8 +85,7 @@ def descend(
   Raises:
     BadInput: if ``num_steps`` is negative.
   """
-  if num_steps < 0:
-    raise types.BadInput(f'num_steps must be >= 0; got {num_steps}.')
+  types.check_integer('num_steps', num_steps, 0)
   start = params
   if perturbation is not None:
     start = optax.tree.add(params, perturbation)
@@ -143,7 +142,10 @@ def distance(
 
 def _size(direction, norm):
   order = {'l2': 2, 'l1': 1, 'linf': jnp.inf}[norm]
-  return optax.tree.norm(direction, order)
+  # Squares of small entries underflow; a power of two rounds nothing.
+  unit = tree.power_of_two(optax.tree.norm(direction, jnp.inf))
+  scaled = jax.tree.map(lambda x: x.astype(unit.dtype) / unit, direction)
+  return optax.tree.norm(scaled, order) * unit
 
 
 def noise(
@@ -223,7 +225,7 @@ def _rth_breakpoint(params, direction, count):
   )
   ranked = jnp.sort(jnp.concatenate(jax.tree.leaves(ratios)))
   num_finite = jnp.sum(jnp.isfinite(ranked))
-  rank = jnp.minimum(jnp.floor(count).astype(jnp.int32), num_finite)
+  rank = tree.whole(count, num_finite)
   return jnp.where(rank > 0, ranked[jnp.maximum(rank - 1, 0)], 0)
 
 
@@ -241,14 +243,15 @@ def reachable_flips(params: types.PyTree, budget: types.Budget) -> types.Array:
     A count, int32: weights are flipped from the cheapest on, until the radius is spent.
   """
   weights = [jnp.ravel(w) for w in jax.tree.leaves(params)]
+  if budget.norm == 'flips':
+    return tree.whole(budget.radius, sum(w.size for w in weights))
   costs = jnp.sort(jnp.abs(jnp.concatenate(weights)).astype(jnp.float32))
   spent = {
     'l2': lambda: jnp.sqrt(jnp.cumsum(costs**2)),
     'l1': lambda: jnp.cumsum(costs),
     'linf': lambda: costs,
-    'flips': lambda: jnp.arange(1, costs.size + 1),
   }[budget.norm]()
-  return jnp.sum(spent <= budget.radius, dtype=jnp.int32)
+  return tree.count(spent <= budget.radius)
 
 
 def _random_flips(key, params, count):
@@ -256,7 +259,7 @@ def _random_flips(key, params, count):
   ranked = jnp.sort(
     jnp.concatenate([jnp.ravel(s) for s in jax.tree.leaves(scores)])
   )
-  rank = jnp.clip(jnp.floor(count), 0, ranked.size).astype(jnp.int32)
+  rank = tree.whole(count, ranked.size)
   # Ties in the scores could add a flip; `descend` takes it back, because it projects
   # the perturbed start onto the ball.
   limit = jnp.where(rank == 0, -1.0, ranked[jnp.maximum(rank - 1, 0)])

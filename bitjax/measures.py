@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import tree
 from bitjax import types
 
 __all__ = [
@@ -81,6 +82,7 @@ def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
   values = jnp.ravel(jnp.asarray(gradient)).astype(jnp.float32)
   if values.size == 0:
     raise types.BadInput('A gradient must not be empty.')
+  types.check_number('top', top)
   if not 0 < top <= 1:
     raise types.BadInput(f'top must be in (0, 1]; got {top}.')
   num_top = math.ceil(top * values.size)
@@ -116,15 +118,15 @@ def agreement(
   # A NaN in an input makes every result NaN, also where a convention gives 0.
   bad = jnp.where(jnp.any(jnp.isnan(x) | jnp.isnan(y)), jnp.nan, 0.0)
   both = (x != 0) & (y != 0)
-  equal = jnp.sum(both & ((x > 0) == (y > 0)))
+  equal = tree.count(both & ((x > 0) == (y > 0)))
   in_top = jnp.zeros(x.shape, bool).at[b.top].set(True)
   mean_rank = (x.size - 1) / 2
   measured = Agreement(
     _cosine(x, y),
     correlation(x, y),
     _cosine(a.ranks - mean_rank, b.ranks - mean_rank),
-    equal / jnp.maximum(jnp.sum(both), 1),
-    jnp.mean(in_top[a.top], dtype=jnp.float32),
+    equal / jnp.maximum(tree.count(both), 1),
+    tree.share(in_top[a.top]),
   )
   return Agreement(*(value + bad for value in measured))
 
@@ -136,6 +138,9 @@ def correlation(a: types.Array, b: types.Array) -> types.Array:
     a: array of any shape.
     b: array of the same shape.
   """
+  a, b = (jnp.asarray(x) for x in (a, b))
+  dtype = jnp.result_type(a, b, jnp.float32)
+  a, b = (tree.centred(x.astype(dtype))[0] for x in (a, b))
   return _cosine(a - jnp.mean(a), b - jnp.mean(b))
 
 
@@ -268,29 +273,42 @@ def gradient_statistics(
       f'{reference.shape}.'
     )
   num = gradients.shape[0]
-  gradients = gradients.reshape(num, -1).astype(jnp.float32)
+  sparsity = tree.share(gradients == 0)
+  # Divide by the largest entry first: squares of small gradients underflow.
+  gradients, unit = _in_units(gradients.reshape(num, -1))
   mean = jnp.mean(gradients, axis=0)
-  noise = jnp.sum(jnp.var(gradients, axis=0, ddof=1))
+  centred, scale = tree.centred(gradients, 0)
+  noise = jnp.sum(jnp.var(centred, axis=0, ddof=1) * scale[0] ** 2)
   signal = jnp.sum(mean**2) - noise / num
+  centred, scale = tree.centred(mean)
+  spread = jnp.std(centred) * scale[0]
   gain = bias = jnp.zeros((), jnp.float32)
   if reference is not None:
-    true = jnp.ravel(reference).astype(jnp.float32)
+    true, true_unit = _in_units(reference.reshape(-1))
     power = jnp.sum(true**2)
-    gain = jnp.sum(mean * true) / power
+    gain = jnp.sum(mean * true) / jnp.where(power > 0, power, 1)
     across = jnp.sqrt(jnp.sum((mean - gain * true) ** 2))
     along = jnp.abs(gain) * jnp.sqrt(power)
     bias = jnp.where(
       along > 0, across / jnp.where(along > 0, along, 1), jnp.inf
     )
+    gain *= unit / true_unit
   return GradientStatistics(
-    jnp.mean(mean),
-    jnp.var(mean),
-    noise / mean.size,
-    jnp.mean(gradients == 0, dtype=jnp.float32),
+    jnp.mean(mean) * unit,
+    (spread * unit) ** 2,
+    (jnp.sqrt(noise / mean.size) * unit) ** 2,  # unit**2 may be infinite.
+    sparsity,
     jnp.where(noise > 0, signal / jnp.where(noise > 0, noise, 1), jnp.inf),
     gain,
     bias,
   )
+
+
+def _in_units(x):
+  """Returns ``x`` in units of a power of two near its largest entry, and the unit."""
+  x = x.astype(jnp.float32)
+  unit = tree.power_of_two(jnp.max(jnp.abs(x)))
+  return x / unit, unit
 
 
 class Entering(NamedTuple):
@@ -315,9 +333,10 @@ def entering(x: types.Array, half_widths: types.Array) -> Entering:
     x: pre-activations or latent weights, any shape.
     half_widths: half-widths c of windows, [half_widths], in units of x.
   """
-  magnitudes = jnp.abs(jnp.asarray(x))
-  share = jax.lax.map(
-    lambda c: jnp.mean(magnitudes <= c, dtype=jnp.float32),
-    jnp.asarray(half_widths),
+  x = jnp.asarray(x)
+  magnitudes = jnp.abs(x)
+  shares = jax.lax.map(
+    lambda c: tree.share(magnitudes <= c), jnp.asarray(half_widths)
   )
-  return Entering(jnp.mean(x), jnp.std(x), share)
+  centred, scale = tree.centred(x)
+  return Entering(jnp.mean(x), jnp.std(centred) * scale.reshape(()), shares)

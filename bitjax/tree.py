@@ -8,6 +8,13 @@ at the ends of the exponent range, so `norm` first divides by a power of two
 near the largest entry. And a float32 sum of 200 000 terms may be off by many
 units in the last place, which a budget cannot afford, so `total` splits every term
 into integers, whose sums are exact in any order, and a small rest.
+
+A third goes wrong in a variance. The mean of equal numbers is rounded, so they differ
+from it, and what should be zero is noise by which something may be divided.
+`centred` subtracts one number without rounding first, and equal numbers become zero.
+
+Counts are integers, also where they are more than the 2^24 that float32 can hold; only
+a `share` is a float.
 """
 
 from __future__ import annotations
@@ -21,13 +28,16 @@ import jax.numpy as jnp
 from bitjax import types
 
 __all__ = [
+  'centred',
   'count',
   'flips',
   'label',
   'mask_by_name',
   'norm',
   'power_of_two',
+  'share',
   'total',
+  'whole',
 ]
 
 
@@ -111,13 +121,51 @@ def flips(tree: types.PyTree, anchor: types.PyTree) -> types.Array:
 
 
 def count(mask: types.PyTree) -> types.Array:
-  """Returns the number of True entries in a tree of bools, as int32."""
+  """Returns the number of True entries in a tree of bools, as int32.
+
+  Raises:
+    BadInput: for 2^31 entries or more, which an int32 cannot count.
+  """
+  leaves = jax.tree.leaves(mask)
+  num_entries = sum(leaf.size for leaf in leaves)
+  if num_entries > jnp.iinfo(jnp.int32).max:
+    raise types.BadInput(
+      f'entries must be fewer than 2^31 to be counted; got {num_entries}. Count '
+      'parts of them.'
+    )
   number = jnp.zeros((), jnp.int32)
-  for leaf in jax.tree.leaves(mask):
+  for leaf in leaves:
     # On a CPU, XLA adds floats several times faster than integers.
     dtype = jnp.float32 if leaf.size < 2**24 else jnp.int32
     number += jnp.sum(leaf, dtype=dtype).astype(jnp.int32)
   return number
+
+
+def share(mask: types.PyTree) -> types.Array:
+  """Returns the share of True entries in a tree of bools, as float32; 0 if it is empty.
+
+  It is the exact count, rounded once and divided last.
+  """
+  num_entries = sum(leaf.size for leaf in jax.tree.leaves(mask))
+  return count(mask).astype(jnp.float32) / max(num_entries, 1)
+
+
+def whole(number: types.Scalar, largest: types.Scalar) -> types.Array:
+  """Returns ``number`` as int32, rounded down, in [0, largest]; 0 for NaN.
+
+  Args:
+    number: a scalar, which may be infinite.
+    largest: an integer that an int32 holds, though float32 may not.
+  """
+  if isinstance(number, int):
+    number = min(number, jnp.iinfo(jnp.int32).max)
+  number = jnp.asarray(number)
+  largest = jnp.asarray(largest, jnp.int32)
+  if not jnp.issubdtype(number.dtype, jnp.integer):
+    number = jnp.floor(jnp.where(number > 0, number, 0))
+    huge = number > largest.astype(number.dtype)
+    number = jnp.where(huge, largest, number.astype(jnp.int32))
+  return jnp.clip(number, 0, largest).astype(jnp.int32)
 
 
 def total(tree: types.PyTree, largest: types.Scalar) -> types.Array:
@@ -172,6 +220,40 @@ def power_of_two(x: types.Array) -> types.Array:
   exponent = jnp.clip(exponent - 1, info.minexp, info.maxexp - 2)
   usable = (x > 0) & jnp.isfinite(x)
   return jnp.ldexp(jnp.ones_like(x), jnp.where(usable, exponent, 0))
+
+
+def centred(
+  x: types.Array, axis: int | tuple[int, ...] | None = None
+) -> tuple[types.Array, types.Array]:
+  """Returns ``(x - middle) / scale`` and the scale, for variances and correlations.
+
+  The middle of the range is a number near every entry of an ``x`` that hardly varies,
+  so that the difference is exact: where entries are equal it is exactly 0, and
+  where they differ in their last bit they still do. With the scale, a power of two
+  near the largest magnitude, no square overflows, and the square of the
+  largest difference does not underflow. ``jnp.var(centred) * scale**2`` is a variance;
+  a mean has still to be subtracted where one is needed.
+
+  The derivative is that of ``x / scale`` with a constant scale, which is right for
+  whatever depends neither on the middle nor, as correlations do not, on the scale.
+
+  Args:
+    x: floating array.
+    axis: the axes along which a middle and a scale are shared; None for all.
+
+  Returns:
+    The centred ``x``, in [-4, 4], NaN if an entry that shares its middle is NaN, and NaN
+    or infinite if one is infinite; and the scale, with axes kept.
+  """
+  fixed = jax.lax.stop_gradient(x)
+  low = jnp.min(fixed, axis, keepdims=True, initial=jnp.inf)
+  high = jnp.max(fixed, axis, keepdims=True, initial=-jnp.inf)
+  scale = power_of_two(jnp.maximum(jnp.abs(low), jnp.abs(high)))
+  middle = 0.5 * (low / scale) + 0.5 * (high / scale)
+  # A select, which is always x, keeps a compiler from fusing a product that x may be
+  # with the difference: the product would not be rounded, as the middle is.
+  rounded = jnp.where(x <= high, x, high)
+  return rounded / scale - middle, scale
 
 
 def mask_by_name(

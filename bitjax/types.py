@@ -24,11 +24,13 @@ __all__ = [
   'Norm',
   'PyTree',
   'Scalar',
+  'check_axis',
   'check_choice',
   'check_finite',
   'check_fraction',
   'check_integer',
   'check_non_negative',
+  'check_number',
   'check_open_interval',
   'check_positive',
   'check_range',
@@ -79,10 +81,11 @@ class Budget:
   def __post_init__(self):
     check_choice('norm', self.norm, NORMS)
     check_choice('anchor', self.anchor, ANCHORS)
-    # None is what JAX may rebuild a budget with, so that only names are refused.
-    if isinstance(self.radius, (str, bytes)):
+    # JAX rebuilds budgets with placeholders and with stacks of radii: those pass.
+    if isinstance(self.radius, (str, bytes, bool, complex)):
       raise BadInput(f'radius must be a number; got {self.radius!r}.')
-    check_non_negative('radius', self.radius)
+    if isinstance(self.radius, (int, float, np.ndarray, np.number, jax.Array)):
+      check_non_negative('radius', self.radius, arrays=True)
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -93,51 +96,132 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     )
 
 
-def check_non_negative(name: str, value: Any) -> None:
-  """Raises `BadInput` if a concrete ``value`` is negative or NaN."""
-  _check(name, value, lambda x: x >= 0, '>= 0 and not NaN')
+def check_number(name: str, value: Any, *, arrays: bool = False) -> None:
+  """Raises `BadInput` unless ``value`` is a real number.
+
+  Numbers are Python's, NumPy's and JAX's, traced ones included, but no bools, complex
+  numbers or strings. NaN and infinity pass.
+
+  Args:
+    name: what the caller's own argument is called.
+    value: what is checked.
+    arrays: whether arrays of numbers pass too, and not only those without axes.
+  """
+  _check_kind(name, value, 'a number', arrays)
 
 
-def check_positive(name: str, value: Any) -> None:
-  """Raises `BadInput` if a concrete ``value`` is not positive."""
-  _check(name, value, lambda x: x > 0, '> 0 and not NaN')
+def check_non_negative(
+  name: str, value: Any, *, finite: bool = False, arrays: bool = False
+) -> None:
+  """Raises `BadInput` unless ``value`` is a number, and if concrete >= 0, not NaN."""
+  if finite:
+    _check(
+      name,
+      value,
+      lambda x: (x >= 0) & np.isfinite(x),
+      '>= 0 and finite',
+      arrays,
+    )
+  else:
+    _check(name, value, lambda x: x >= 0, '>= 0 and not NaN', arrays)
 
 
-def check_finite(name: str, value: Any) -> None:
-  """Raises `BadInput` if a concrete ``value`` is infinite or NaN."""
-  _check(name, value, np.isfinite, 'finite')
+def check_positive(
+  name: str, value: Any, *, finite: bool = False, arrays: bool = False
+) -> None:
+  """Raises `BadInput` unless ``value`` is a number, and if concrete > 0, not NaN.
+
+  A number so small that float32 takes it as 0 is not positive.
+  """
+  wanted = '> 0 and finite' if finite else '> 0 and not NaN'
+  tiny = np.finfo(jax.dtypes.canonicalize_dtype(float)).tiny
+
+  def holds(x):
+    return (x > 0) & (np.isfinite(x) if finite else True)
+
+  _check(name, value, holds, wanted, arrays)
+  _check(name, value, lambda x: x >= tiny, f'>= {tiny:.3g}, or it is 0', arrays)
 
 
-def check_open_interval(name: str, value: Any, low: float, high: float) -> None:
-  """Raises `BadInput` if a concrete ``value`` is outside (low, high)."""
-  _check(name, value, lambda x: (x > low) & (x < high), f'in ({low}, {high})')
+def check_finite(name: str, value: Any, *, arrays: bool = False) -> None:
+  """Raises `BadInput` unless ``value`` is a number, and if concrete finite."""
+  _check(name, value, np.isfinite, 'finite', arrays)
 
 
-def check_range(name: str, value: Any, low: float, high: float) -> None:
-  """Raises `BadInput` if a concrete ``value`` is outside [low, high]."""
-  _check(name, value, lambda x: (x >= low) & (x <= high), f'in [{low}, {high}]')
+def check_open_interval(
+  name: str, value: Any, low: float, high: float, *, arrays: bool = False
+) -> None:
+  """Raises `BadInput` unless ``value`` is a number, and if concrete in (low, high)."""
+  _check(
+    name,
+    value,
+    lambda x: (x > low) & (x < high),
+    f'in ({low}, {high})',
+    arrays,
+  )
 
 
-def check_fraction(name: str, value: Any) -> None:
-  """Raises `BadInput` if a concrete ``value`` is outside [0, 1)."""
-  _check(name, value, lambda x: (x >= 0) & (x < 1), 'in [0, 1)')
+def check_range(
+  name: str, value: Any, low: float, high: float, *, arrays: bool = False
+) -> None:
+  """Raises `BadInput` unless ``value`` is a number, and if concrete in [low, high]."""
+  _check(
+    name,
+    value,
+    lambda x: (x >= low) & (x <= high),
+    f'in [{low}, {high}]',
+    arrays,
+  )
+
+
+def check_fraction(name: str, value: Any, *, arrays: bool = False) -> None:
+  """Raises `BadInput` unless ``value`` is a number, and if concrete in [0, 1)."""
+  _check(name, value, lambda x: (x >= 0) & (x < 1), 'in [0, 1)', arrays)
 
 
 def check_integer(name: str, value: Any, low: int) -> None:
-  """Raises `BadInput` unless ``value`` is an integer, at least ``low``."""
+  """Raises `BadInput` unless ``value`` is an integer in [low, 2^31), as of an int32."""
   try:
     number = None if isinstance(value, bool) else operator.index(value)
   except TypeError:
     number = None
   if number is None or number < low:
-    raise BadInput(f'{name} must be an integer >= {low}; got {value}.')
+    raise BadInput(f'{name} must be an integer >= {low}; got {value!r}.')
+  if number >= 2**31:
+    raise BadInput(f'{name} must be an integer below 2^31; got {value}.')
 
 
-def _check(name, value, holds, wanted):
-  # Tracers, and the placeholders with which JAX rebuilds pytrees, have no value.
-  is_number = isinstance(value, (int, float, np.ndarray, np.number))
-  is_array = isinstance(value, jax.Array)
-  if not (is_number or is_array) or isinstance(value, jax.core.Tracer):
+def check_axis(name: str, value: Any, *, optional: bool = True) -> None:
+  """Raises `BadInput` unless ``value`` is an integer or, if ``optional``, None."""
+  if value is None and optional:
+    return
+  try:
+    is_integer = not isinstance(value, bool) and operator.index(value) == value
+  except TypeError:
+    is_integer = False
+  if not is_integer:
+    wanted = 'an integer or None' if optional else 'an integer'
+    raise BadInput(f'{name} must be {wanted}; got {value!r}.')
+
+
+def _check_kind(name, value, wanted, arrays):
+  is_number = isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
+  if is_number and not isinstance(value, bool):
+    kind = np.dtype(getattr(value, 'dtype', float))
+    is_number = jax.numpy.issubdtype(kind, jax.numpy.floating)
+    is_number |= jax.numpy.issubdtype(kind, jax.numpy.integer)
+  if not is_number or isinstance(value, bool):
+    raise BadInput(f'{name} must be {wanted}; got {value!r}.')
+  if np.ndim(value) and not arrays:
+    raise BadInput(
+      f'{name} must be one number; got an array of shape {np.shape(value)}. Sweep '
+      'it with jax.vmap.'
+    )
+
+
+def _check(name, value, holds, wanted, arrays=False):
+  _check_kind(name, value, f'a number {wanted}', arrays)
+  if isinstance(value, jax.core.Tracer):  # It has no value yet.
     return
   numbers = np.asarray(value)
   wrong = numbers[~holds(numbers)]

@@ -208,3 +208,15 @@ def test_reachable_flips_by_exhaustion(norm):
     best = max(best, chosen.size if cost <= budget.radius else 0)
   found = descent.reachable_flips(jnp.asarray(params, jnp.float32), budget)
   assert found == best
+
+
+def test_reach_of_tiny_and_huge_directions():
+  """Squares of such entries leave float32; a power of two rounds nothing."""
+  direction = {'a': jnp.array([3.0, -4.0]), 'b': jnp.array(12.0)}
+  params = jax.tree.map(jnp.ones_like, direction)
+  for norm in ('l2', 'l1', 'linf'):
+    budget = types.Budget(0.5, norm)
+    want = descent.reach(params, direction, budget)
+    for unit in (2.0**-90, 2.0**90):
+      scaled = jax.tree.map(lambda d, unit=unit: d * unit, direction)
+      assert descent.reach(params, scaled, budget) * unit == want

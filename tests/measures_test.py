@@ -130,6 +130,42 @@ def test_statistics_without_reference_or_noise():
   assert found.signal_to_noise == np.inf
 
 
+@pytest.mark.optimised
+@pytest.mark.parametrize('size', [10, 4097])
+def test_what_is_constant_but_for_rounding_is_constant(size):
+  """0.1 has no exact mean: neither noise nor correlation may come from that."""
+  other = np.random.default_rng(size).normal(size=size).astype(np.float32)
+
+  @jax.jit
+  def measured(equal):
+    return (
+      measures.gradient_statistics(jnp.stack([equal] * 3), equal),
+      measures.correlation(equal, other),
+      measures.entering(equal, jnp.ones(1)).std,
+    )
+
+  for value in (0.1, -1e-30, 1e30):
+    equal = jnp.full(size, value, jnp.float32)
+    found, correlation, std = measured(equal)
+    assert found.batch_variance == found.coordinate_variance == 0
+    assert found.signal_to_noise == np.inf
+    np.testing.assert_allclose(found.gain, 1, rtol=1e-6)
+    np.testing.assert_allclose(found.bias, 0, atol=1e-6)
+    assert correlation == std == 0
+
+
+def test_statistics_do_not_depend_on_the_unit():
+  gradients = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
+  measure = jax.jit(measures.gradient_statistics)
+  want = measure(gradients, gradients[0])
+  for unit in (2.0**-100, 2.0**100):
+    found = measure(gradients * unit, gradients[0] / unit)
+    for name in ('signal_to_noise', 'bias', 'sparsity'):
+      assert getattr(found, name) == getattr(want, name)
+  nothing = measure(gradients, 0 * gradients[0])
+  assert (nothing.gain, nothing.bias) == (0, np.inf)
+
+
 def test_bias_is_an_angle():
   reference = jnp.array([3.0, 0.0])
   gradients = jnp.array([[1.0, 1.0], [1.0, 1.0]])

@@ -98,6 +98,53 @@ def test_flips_take_zero_as_positive():
   assert got == 3 and got.dtype == jnp.int32
 
 
+def test_counts_and_shares_are_exact_beyond_the_integers_of_float32():
+  many = 2**24 + 3
+  mask = jnp.ones(many, bool).at[0].set(False)
+  assert tree.count([mask, mask[:2]]) == many
+  assert tree.share(mask) == np.float32(many - 1) / np.float32(many)
+  assert tree.share([]) == 0
+  huge = jax.ShapeDtypeStruct((2**16, 2**15), bool)
+  with pytest.raises(
+    types.BadInput, match=r'2\^31 to be counted; got 2147483648'
+  ):
+    jax.eval_shape(tree.count, huge)
+
+
+def test_whole_numbers_beyond_the_integers_of_float32():
+  many = 2**24 + 3
+  for number, wanted in [
+    (np.inf, many),
+    (10**12, many),
+    (many - 2, many - 2),
+    (np.float32(2**24), 2**24),
+    (np.float32(2**24 + 4), many),
+    (2.9, 2),
+    (-1.0, 0),
+    (np.nan, 0),
+  ]:
+    found = tree.whole(number, many)
+    assert found.dtype == jnp.int32
+    assert found == wanted, number
+
+
+@pytest.mark.parametrize('value', [0.1, -1e-30, 3e38, 0.0])
+def test_centred(value):
+  """Equal numbers are 0; a last bit is resolved, against exact differences."""
+  x = np.full(4097, value, np.float32)
+  found, scale = jax.jit(tree.centred)(x)
+  assert scale > 0
+  np.testing.assert_array_equal(found, 0)
+  if value:
+    x[::3] = np.nextafter(x[::3], np.float32(0))
+    found, scale = jax.jit(tree.centred)(x)
+    want = np.float64(x) - np.float64(x[0])
+    got = (np.float64(found) - float(found[0])) * float(scale.item())
+    np.testing.assert_array_equal(got, want)
+  bad, _ = tree.centred(jnp.array([1.0, np.nan, 2.0]))
+  assert np.isnan(bad).all()
+
+
 def test_mask_by_name():
   params = {'dense': {'kernel': 1.0, 'bias': 2.0}, 'list': [3.0]}
   assert tree.mask_by_name(params, 'kernel') == {

@@ -89,15 +89,19 @@ class TestBudget:
 
 CHECKS = {
   'non_negative': (types.check_non_negative, [0, 2.5, np.inf], [-1, np.nan]),
-  'positive': (types.check_positive, [1e-9, np.inf], [0, -1, np.nan]),
+  'positive': (types.check_positive, [1e-9, np.inf], [0, -1, 1e-46, np.nan]),
   'finite': (types.check_finite, [0, -3.0], [np.inf, -np.inf, np.nan]),
   'inside': (
-    lambda name, value: types.check_open_interval(name, value, 0, 1),
+    lambda name, value, **options: types.check_open_interval(
+      name, value, 0, 1, **options
+    ),
     [0.5, 1e-9],
     [0, 1, -1, np.inf, np.nan],
   ),
   'range': (
-    lambda name, value: types.check_range(name, value, 0.25, 4),
+    lambda name, value, **options: types.check_range(
+      name, value, 0.25, 4, **options
+    ),
     [0.25, 4, 1],
     [0.2499, 4.001, np.nan, -np.inf],
   ),
@@ -114,12 +118,50 @@ def test_checks(name):
     jnp.float32,
     lambda x: np.array([good[0], x]),
   ):
+    options = {'arrays': True} if np.ndim(cast(1.0)) else {}
     for value in good:
-      check('thing', cast(value))
+      check('thing', cast(value), **options)
     for value in bad:
       with pytest.raises(types.BadInput, match=r'^thing must be .*; got .*\.$'):
-        check('thing', cast(value))
+        check('thing', cast(value), **options)
   jax.jit(lambda value: check('thing', value))(bad[0])
+
+
+@pytest.mark.parametrize('name', [*CHECKS, 'number'])
+def test_kinds(name):
+  """Numbers are no strings, bools, complex numbers, arrays or other objects."""
+  check = types.check_number if name == 'number' else CHECKS[name][0]
+  for wrong in ('x', None, object(), True, np.bool_(1), 1j, b'1', [0.5], (1,)):
+    with pytest.raises(types.BadInput, match=r'^thing must be a number.*; got'):
+      check('thing', wrong)
+  for wrong in (np.full(3, 0.5), jnp.full((1, 2), 0.5)):
+    with pytest.raises(
+      types.BadInput, match=r'^thing must be one number; got an array of shape'
+    ):
+      check('thing', wrong)
+    check('thing', wrong, arrays=True)
+  for wrong in (np.ones(2, bool), np.array(['x']), np.ones(2, complex)):
+    with pytest.raises(types.BadInput, match=r'^thing must be a number'):
+      check('thing', wrong, arrays=True)
+  for fine in (0.5, np.float16(0.5), np.array(0.5), jnp.bfloat16(0.5)):
+    check('thing', fine)
+  jax.vmap(lambda value: check('thing', value))(jnp.ones(3))
+  with pytest.raises(types.BadInput, match=r'^thing must be one number'):
+    jax.jit(lambda value: check('thing', value))(jnp.ones(3))
+  with pytest.raises(types.BadInput, match=r'^thing must be a number'):
+    jax.jit(lambda value: check('thing', value))(True)
+
+
+def test_axes():
+  for value in (None, 0, -1, np.int64(3)):
+    types.check_axis('channel_axis', value)
+  for value in ('x', 1.0, True, object(), np.zeros(2)):
+    with pytest.raises(
+      types.BadInput, match=r'^channel_axis must be an integer'
+    ):
+      types.check_axis('channel_axis', value)
+  with pytest.raises(types.BadInput, match='must be an integer; got None'):
+    types.check_axis('channel_axis', None, optional=False)
 
 
 def test_message_shows_value_as_the_user_wrote_it():
@@ -137,6 +179,10 @@ def test_integers():
       types.BadInput, match=r'^size must be an integer >= 2; got'
     ):
       types.check_integer('size', value, 2)
+  with pytest.raises(
+    types.BadInput, match=r'size must be an integer below 2\^31'
+  ):
+    types.check_integer('size', 2**31, 2)
 
 
 def test_message_shows_one_value_of_an_array():
@@ -144,4 +190,4 @@ def test_message_shows_one_value_of_an_array():
   with pytest.raises(
     types.BadInput, match=r'^x must be > 0 and not NaN; got -2\.5 among 150\.$'
   ):
-    types.check_positive('x', values)
+    types.check_positive('x', values, arrays=True)

@@ -96,9 +96,10 @@ def standard(
   }
   if 'crop' in names:
     types.check_integer('pad', pad, 0)
+    types.check_finite('fill', fill, arrays=True)
   for name, alpha in (('mixup', mixup_alpha), ('cutmix', cutmix_alpha)):
     if name in names:
-      types.check_positive(f'{name}_alpha', alpha)
+      types.check_positive(f'{name}_alpha', alpha, finite=True)
   return chain(*(parts[name] for name in names))
 
 
@@ -130,6 +131,7 @@ def random_crop(
   """
   indexing.check_images(images)
   types.check_integer('pad', pad, 0)
+  types.check_finite('fill', fill, arrays=True)
   if jnp.shape(fill) not in ((), images.shape[-1:]):
     raise types.BadInput(
       f'fill must be a number or have shape {images.shape[-1:]}, one number for '
@@ -137,7 +139,7 @@ def random_crop(
     )
   if jnp.issubdtype(images.dtype, jnp.integer):
     info = jnp.iinfo(images.dtype)
-    types.check_range('fill', fill, info.min, info.max)
+    types.check_range('fill', fill, info.min, info.max, arrays=True)
     fill = jnp.round(jnp.asarray(fill))
   n = images.shape[0]
   starts = jax.random.randint(key, (1 if shared else n, 2), 0, 2 * pad + 1)

@@ -163,6 +163,7 @@ def check_batch_size(
       ``augment``, or too few examples (the message then names the ways out).
   """
   types.check_choice('augment', augment, AUGMENTS)
+  types.check_integer('num_examples', num_examples, 0)
   types.check_integer('batch_size', batch_size, 1)
   if augment == 'shift':
     if num_examples < 2:

@@ -50,7 +50,7 @@ def mixup(
     equation 1.
   """
   _check(images, targets)
-  types.check_positive('alpha', alpha)
+  types.check_positive('alpha', alpha, finite=True)
   share_key, partner_key = jax.random.split(key)
   share = _share(share_key, alpha)
   partners = jax.random.permutation(partner_key, images.shape[0])
@@ -94,7 +94,7 @@ def cutmix(
     with Localizable Features", arXiv:1905.04899, equations 1 and 2.
   """
   _check(images, targets)
-  types.check_positive('alpha', alpha)
+  types.check_positive('alpha', alpha, finite=True)
   size, height, width, _ = images.shape
   share_key, partner_key, row_key, column_key = jax.random.split(key, 4)
   side = jnp.sqrt(1 - _share(share_key, alpha))

@@ -61,6 +61,8 @@ class Dataset:
         'images must be uint8 [N, H, W, C] and labels int32 [N]; got '
         f'{images.dtype} {images.shape} and {labels.dtype} {labels.shape}.'
       )
+    types.check_integer('num_classes', self.num_classes, 1)
+    types.check_positive('scale', self.scale, finite=True)
     reading.check_labels(self.name, labels, self.num_classes)
 
   @functools.cached_property

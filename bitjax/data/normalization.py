@@ -38,6 +38,7 @@ def channel_statistics(images: np.ndarray, scale: float) -> Statistics:
   Raises:
     BadInput: unless images are uint8 [N, H, W, C], at least one of them.
   """
+  types.check_finite('scale', scale)
   indexing.check_images(images)
   if images.dtype != np.uint8 or not images.size:
     raise types.BadInput(
@@ -78,13 +79,14 @@ def normalize(
   Raises:
     BadInput: unless there are a mean and a positive deviation for each channel.
   """
+  types.check_finite('scale', scale)
   channels = images.shape[-1:]
   if np.shape(mean) != channels or np.shape(std) != channels:
     raise types.BadInput(
       f'mean and std must have shape {channels}, one number for each channel; '
       f'got {np.shape(mean)} and {np.shape(std)}.'
     )
-  types.check_positive('std', std)
+  types.check_positive('std', std, arrays=True)
   shape = (1,) * (images.ndim - 1) + channels
   # In this form, a pixel costs one multiplication and one subtraction.
   mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (mean, std))

@@ -109,14 +109,15 @@ def interval(
     mean = float(means.mean()) if num else math.nan
     return Interval(mean, -math.inf, math.inf, num, dropped)
   mean = float(means.mean())
+  # Equal samples give an interval of exactly zero length.
+  centred = _centred(means[None])[0]
   if num < SMALL:
     from scipy import special  # scipy.stats takes a second to import.
 
     quantile = special.stdtrit(num - 1, 0.5 + level / 2)
-    half = float(quantile * means.std(ddof=1) / math.sqrt(num))
+    half = float(quantile * centred.std(ddof=1) / math.sqrt(num))
     return Interval(mean, mean - half, mean + half, num, dropped)
-  # Samples are centred so that equal samples give an interval of exactly zero length.
-  shifts = _weights(num, num_resamples, seed) @ (means - mean)
+  shifts = _weights(num, num_resamples, seed) @ centred
   low, high = _percentiles(shifts, num, level)
   ends = mean + np.array([low, high])
   # If samples are counts (correct predictions, say), an end may differ from zero only
@@ -230,14 +231,13 @@ def simultaneous(
     half = np.full(len(values), math.inf)
   else:
     weights = _weights(num, num_resamples, seed)
-    centred = values - means[:, None]
+    centred = _centred(values)
     shift = weights @ centred.T
-    spread = np.sqrt(np.maximum(weights @ (centred**2).T - shift**2, 0.0))
-    error = spread / math.sqrt(num - 1)
+    error = np.sqrt(_variance(weights, centred.T) / (num - 1))
     with np.errstate(divide='ignore', invalid='ignore'):
       ratio = np.where(shift == 0, 0.0, np.abs(shift) / error)
     critical = np.quantile(ratio.max(axis=1), level, method='higher')
-    scale = values.std(axis=1, ddof=1) / math.sqrt(num)
+    scale = centred.std(axis=1, ddof=1) / math.sqrt(num)
     # With two clusters the critical value is infinite, and infinity * 0 is NaN.
     half = np.where(scale == 0, 0, critical * np.where(scale == 0, 1, scale))
   return [
@@ -351,15 +351,32 @@ def _weights(num: int, num_resamples: int, seed: int) -> np.ndarray:
 
 def _resampled(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
   """Returns the resamples' log-variances, centred at that of the samples."""
-  centred = values - values.mean()
-  spread = weights @ centred**2 - (weights @ centred) ** 2
+  spread = _variance(weights, _centred(values[None])[0])
   # A resample's variance is too small by (n - 1) / n twice: it is taken around the
   # resample's own mean, and the samples lie around theirs.
   bias = 2 * math.log(len(values) / (len(values) - 1))
-  return np.log(np.maximum(spread, 0.0)) + bias
+  with np.errstate(divide='ignore'):
+    return np.log(spread) + bias
 
 
 def _log_variance(values: np.ndarray) -> np.ndarray:
   with np.errstate(divide='ignore', invalid='ignore'):
-    spread = values - values.mean(axis=1, keepdims=True)
-    return np.log((spread**2).sum(axis=1) / (values.shape[1] - 1))
+    spread = (_centred(values) ** 2).sum(axis=1)
+    return np.log(spread / (values.shape[1] - 1))
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+  """Returns values minus their mean along the last axis; equal ones become 0.
+
+  The mean of equal numbers is rounded; their differences from the first are not.
+  """
+  differences = values - values[:, :1]
+  return differences - differences.mean(axis=1, keepdims=True)
+
+
+def _variance(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+  """Returns the variances of weighted values; 0 where it is only rounding."""
+  squares = weights @ values**2
+  variance = squares - (weights @ values) ** 2
+  noise = 8 * np.finfo(float).eps * squares
+  return np.where(variance > noise, variance, 0.0)

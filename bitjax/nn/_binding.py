@@ -6,6 +6,8 @@ import inspect
 import math
 from typing import Any, TypeAlias
 
+from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from bitjax import quantizers
@@ -21,6 +23,7 @@ __all__ = [
   'AnyQuantizer',
   'as_dtype',
   'bind_layer',
+  'check_fields',
 ]
 
 SCALINGS = ('none', 'fan_in', 'mean_abs')
@@ -30,6 +33,14 @@ SCALINGS = ('none', 'fan_in', 'mean_abs')
 STATE, QUANTIZED, DEPLOYED = 'quantizer_state', 'quantized', 'deployed'
 
 RNG = 'quantizer'  # Name of the random keys in flax's `rngs`.
+
+_OPTIONAL = ('strides', 'input_dilation', 'kernel_dilation')
+# Fields of layers and networks that hold positive integers, alone or in tuples.
+_COUNTS = (
+  *('features', 'hidden', 'num_classes', 'stages', 'widths'),
+  *('kernel_size', 'feature_group_count', *_OPTIONAL),
+)
+_QUANTIZERS = ('kernel_quantizer', 'input_quantizer', 'activation_quantizer')
 
 AnyQuantizer: TypeAlias = quantizers.Quantize | quantizers.Quantizer | None
 
@@ -98,13 +109,7 @@ def _bind(module, name, x, progress, dtype):
   quantizer = getattr(module, name)
   if quantizer is None:
     return None
-  learned = isinstance(quantizer, quantizers.Quantizer)
-  if not (learned or _takes_one_argument(quantizer)):
-    raise types.BadInput(
-      f'{name} must be a function such as quantizers.attach(...), a learned '
-      f'Quantizer, or None; got {quantizer!r}.'
-    )
-  if learned:
+  if isinstance(quantizer, quantizers.Quantizer):
     qparams = module.param(name, lambda key: quantizer.init(key, x))
     quantizer = quantizers.bind(quantizer, qparams)
   state = None
@@ -120,6 +125,40 @@ def _bind(module, name, x, progress, dtype):
   return quantizers.at_progress(
     quantizer, progress, key=key, state=state, dtype=dtype
   )
+
+
+def check_fields(module: nn.Module) -> None:
+  """Raises `BadInput` for a field of a layer or a network that no layer could use.
+
+  It is called when a module is made, by its ``__post_init__``.
+  """
+  fields = {name: getattr(module, name) for name in module.__dataclass_fields__}
+  for name in fields.keys() & _COUNTS:
+    for number in jax.tree.leaves(fields[name], is_leaf=lambda x: x is None):
+      if number is not None or name not in _OPTIONAL:
+        types.check_integer(name, number, 1)
+  for name in fields.keys() & _QUANTIZERS:
+    _check_quantizer(name, fields[name])
+  if 'momentum' in fields:
+    types.check_range('momentum', fields['momentum'], 0.0, 1.0)
+  if 'epsilon' in fields:
+    types.check_positive('epsilon', fields['epsilon'], finite=True)
+  if 'input_scale' in fields:
+    types.check_positive('input_scale', fields['input_scale'], finite=True)
+
+
+def _check_quantizer(name, quantizer):
+  if quantizer is None or isinstance(quantizer, quantizers.Quantizer):
+    return
+  if not _takes_one_argument(quantizer):
+    raise types.BadInput(
+      f'{name} must be a function such as quantizers.attach(...), a learned '
+      f'Quantizer, or None; got {quantizer!r}.'
+    )
+  try:
+    quantizers.at_progress(quantizer, 1.0)
+  except types.BadInput as error:  # A staircase alone, for example.
+    raise types.BadInput(f'{name} must be a quantizer: {error}') from None
 
 
 def _takes_one_argument(quantizer):

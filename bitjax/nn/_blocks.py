@@ -176,6 +176,10 @@ class Network(nn.Module):
   axis_name: str | None = None
   last_init_name: str | None = None
 
+  def __post_init__(self):
+    _binding.check_fields(self)
+    super().__post_init__()
+
   def recipe(
     self, activation: str | None = None, thresholds: bool = False
   ) -> Recipe:

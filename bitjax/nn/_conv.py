@@ -76,6 +76,10 @@ class QuantConv(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
+  def __post_init__(self):
+    _binding.check_fields(self)
+    super().__post_init__()
+
   def stage(
     self, in_features: int, *, progress: types.Scalar = 1.0
   ) -> scans.Opaque:

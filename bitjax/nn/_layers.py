@@ -62,6 +62,10 @@ class QuantDense(nn.Module):
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
+  def __post_init__(self):
+    _binding.check_fields(self)
+    super().__post_init__()
+
   def stage(
     self,
     fan_in: int,
@@ -120,6 +124,10 @@ class BatchNorm(nn.Module):
   momentum: float = 0.9
   epsilon: float = 1e-5
   axis_name: str | None = None
+
+  def __post_init__(self):
+    _binding.check_fields(self)
+    super().__post_init__()
 
   @nn.compact
   def stage(self, num_features: int, *, train: bool = False) -> scans.Stage:

@@ -64,6 +64,10 @@ class MLP(nn.Module):
   init_name: str = 'xavier'
   input_scale: float = 1 / 255
 
+  def __post_init__(self):
+    _binding.check_fields(self)
+    super().__post_init__()
+
   def setup(self):
     """Creates the layers."""
     kernel_init = _inits.initializer(self.init_name)

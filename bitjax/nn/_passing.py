@@ -29,6 +29,7 @@ import optax
 
 from bitjax import measures
 from bitjax import scans
+from bitjax import tree
 from bitjax import types
 from bitjax.nn import _binding
 from bitjax.nn import _blocks
@@ -143,7 +144,7 @@ def gradient_passing(
     BadInput: for a model without quantized layers, a number of labels other than
       that of images, or a ``half_width`` that is not positive.
   """
-  types.check_positive('half_width', half_width)
+  types.check_positive('half_width', half_width, finite=True)
   if labels is not None and labels.shape != images.shape[:1]:
     raise types.BadInput(
       'labels must be integers, one for each image; got shapes '
@@ -292,7 +293,7 @@ def _measure(seen, cotangents, half_width):
       }
     if _W in values:
       mass, power = _shares(bars[_W], bars[_W_Q])
-      saturated = jnp.mean(jnp.abs(values[_W]) > 1, dtype=jnp.float32)
+      saturated = tree.share(jnp.abs(values[_W]) > 1)
       numbers |= {
         'saturated': saturated,
         'kernel_mass': mass,

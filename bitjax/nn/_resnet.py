@@ -99,7 +99,6 @@ class ResNet(_blocks.Network):
         running ones, which needs ``mutable=['batch_stats']``.
       progress: progress of training, in [0, 1], for quantizers that anneal.
     """
-    self._check()
     own = {'bireal': 'hardtanh', 'react': 'rprelu'}.get(self.variant)
     recipe = self.recipe(own, thresholds=self.variant == 'react')
     x = _blocks.as_images(images, self.dtype)
@@ -130,11 +129,11 @@ class ResNet(_blocks.Network):
       x, self.num_classes, progress=progress, quantized=self.quantize_last
     )
 
-  def _check(self):
+  def __post_init__(self):
+    super().__post_init__()
     types.check_choice('variant', self.variant, RESNET_VARIANTS)
     types.check_choice('shortcut', self.shortcut, SHORTCUTS)
-    sizes = (*self.stages, *self.widths)
-    if not sizes or len(self.stages) != len(self.widths) or min(sizes) < 1:
+    if not self.stages or len(self.stages) != len(self.widths):
       raise types.BadInput(
         'stages and widths must be as many positive numbers, at least one of '
         f'each; got {self.stages} and {self.widths}.'

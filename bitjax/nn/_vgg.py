@@ -33,6 +33,14 @@ class VGG(_blocks.Network):
 
   stages: tuple[tuple[int, ...], ...] = ((128, 128), (256, 256), (512, 512))
 
+  def __post_init__(self):
+    super().__post_init__()
+    if not self.stages or not all(self.stages):
+      raise types.BadInput(
+        'stages must be tuples of positive numbers of channels, at least one; '
+        f'got {self.stages}.'
+      )
+
   @nn.compact
   def __call__(
     self,
@@ -50,11 +58,6 @@ class VGG(_blocks.Network):
         running ones, which needs ``mutable=['batch_stats']``.
       progress: progress of training, in [0, 1], for quantizers that anneal.
     """
-    if not self.stages or any(not s or min(s) < 1 for s in self.stages):
-      raise types.BadInput(
-        'stages must be tuples of positive numbers of channels, at least one; '
-        f'got {self.stages}.'
-      )
     recipe = self.recipe()
     x = _blocks.as_images(images, self.dtype)
     if min(x.shape[1:3]) < 2 ** len(self.stages):

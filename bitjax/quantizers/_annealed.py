@@ -45,8 +45,8 @@ def error_decay(
     Qin et al., IR-Net, 2020, the error decay estimator
     (https://arxiv.org/abs/1909.10788).
   """
-  types.check_positive('t_min', t_min)
-  types.check_positive('t_max', t_max)
+  types.check_positive('t_min', t_min, finite=True)
+  types.check_positive('t_max', t_max, finite=True)
   return jax.tree_util.Partial(_error_decay, t_min, t_max)
 
 
@@ -87,8 +87,8 @@ def rbnn(
     Lin et al., Rotated binary neural network, 2020, training-aware approximation
     (https://arxiv.org/abs/2009.13055).
   """
-  types.check_positive('t_min', t_min)
-  types.check_positive('t_max', t_max)
+  types.check_positive('t_min', t_min, finite=True)
+  types.check_positive('t_max', t_max, finite=True)
   rule = _rbnn_activations if activations else _rbnn
   return jax.tree_util.Partial(rule, t_min, t_max)
 
@@ -144,7 +144,9 @@ def reste(
     (https://arxiv.org/abs/2308.06689).
   """
   types.check_range('o_end', o_end, 1, math.inf)
-  types.check_positive('inner', inner)
+  types.check_finite('o_end', o_end)
+  types.check_positive('inner', inner, finite=True)
+  types.check_finite('outer', outer)
   types.check_positive('outer - inner', outer - inner)
   return jax.tree_util.Partial(_reste, o_end, inner, outer)
 
@@ -182,8 +184,8 @@ def shrinking_window(
   References:
     Guo et al., BoolNet, 2021 (https://arxiv.org/abs/2106.06991).
   """
-  types.check_positive('start', start)
-  types.check_positive('end', end)
+  types.check_positive('start', start, finite=True)
+  types.check_positive('end', end, finite=True)
   return jax.tree_util.Partial(_shrinking_window, start, end)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
@@ -56,8 +57,9 @@ def standardized(
 
   Returns:
     A quantizer of kernels. It needs a key or a state if ``quantize`` does. A unit
-    whose weights are all equal becomes q(0), one with an infinite or NaN weight
-    q(NaN).
+    whose weights are all equal becomes q(0), and has the gradient that it would have
+    with a deviation of 1; a difference in the last bit is a difference. A unit with
+    an infinite or NaN weight becomes q(NaN).
 
   Raises:
     BadInput: for a ``quantize`` that cannot be called with ``x``. The quantizer
@@ -96,12 +98,20 @@ class _Standardized:
       raise types.BadInput(
         f'x must hold at least 2 weights for each unit; got shape {x.shape}.'
       )
-    wide = _maths.widen(x)
-    source = jax.lax.stop_gradient(wide) if self.detached else wide
-    mean = jnp.mean(source, axis=axes, keepdims=True)
+    centred, scale = tree.centred(_maths.widen(x), axes)
+    mean = self._mean(centred, axes)
+    source = jax.lax.stop_gradient(centred) if self.detached else centred
     total = jnp.sum((source - mean) ** 2, axis=axes, keepdims=True)
-    variance = jnp.where(total == 0, size - 1, total) / (size - 1)
-    return ((wide - mean) / jnp.sqrt(variance)).astype(x.dtype)
+    constant = total == 0
+    variance = jnp.where(constant, size - 1, total) / (size - 1)
+    standard = (centred - mean) / jnp.sqrt(variance)
+    zero = centred * scale  # Its derivative is 1.
+    zero = zero - self._mean(zero, axes)
+    return jnp.where(constant, zero, standard).astype(x.dtype)
+
+  def _mean(self, x, axes):
+    x = jax.lax.stop_gradient(x) if self.detached else x
+    return jnp.mean(x, axis=axes, keepdims=True)
 
 
 def scaled(
@@ -284,7 +294,9 @@ class _DorefaWeights:
 def _squashed(x):
   squashed = jnp.tanh(_maths.widen(x))
   largest = jnp.max(jnp.abs(squashed), initial=0)
-  return squashed, jnp.where(largest == 0, 1, largest)
+  # Only their ratio matters, and the square of a small one would underflow.
+  scale = tree.power_of_two(largest)
+  return squashed / scale, jnp.where(largest == 0, 1, largest / scale)
 
 
 def _dorefa(grid, x):

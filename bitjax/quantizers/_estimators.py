@@ -11,8 +11,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _maths
 
 __all__ = ['clip', 'clip_quantile', 'identity', 'window']
 
@@ -60,13 +62,14 @@ def window(
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    BadInput: if a concrete ``half_width`` is not positive.
+    BadInput: if a concrete ``half_width`` is not positive, or ``gain`` not finite.
 
   References:
     Courbariaux et al., Binarized neural networks, 2016, eq. 4
     (https://arxiv.org/abs/1602.02830).
   """
   types.check_positive('half_width', half_width)
+  types.check_finite('gain', gain)
   rule = _window if inclusive else _open_window
   return jax.tree_util.Partial(rule, half_width, gain)
 
@@ -111,7 +114,7 @@ def clip(
     BadInput: if a concrete ``limit`` or ``num_examples`` is not positive.
   """
   types.check_positive('limit', limit)
-  types.check_positive('num_examples', num_examples)
+  types.check_positive('num_examples', num_examples, finite=True)
   return jax.tree_util.Partial(_clip, limit, num_examples)
 
 
@@ -133,7 +136,8 @@ def clip_quantile(quantile: types.Scalar = 0.99) -> _attach.Estimator:
   replicated first.
 
   Args:
-    quantile: q in [0, 1]; 1 clips nothing.
+    quantile: q in [0, 1]; 1 clips nothing, whatever the size. In a tensor of more than
+      2^24 entries, q is met to float32's resolution.
 
   Returns:
     An estimator. NaN gradients stay NaN and are left out of the quantile. Infinite
@@ -151,6 +155,18 @@ def _clip_quantile(quantile, g, x, x_q, progress):
   del x, x_q, progress
   if not g.size:
     return g
-  size = jnp.abs(g).astype(jnp.promote_types(g.dtype, jnp.float32))
-  limit = jnp.nanquantile(size, quantile, method='higher').astype(g.dtype)
+  ordered = jnp.sort(jnp.abs(_maths.widen(g)).reshape(-1))  # NaN comes last.
+  last = jnp.maximum(tree.count(~jnp.isnan(ordered)) - 1, 0)
+  limit = ordered[_rank(quantile, last, g.size)].astype(g.dtype)
   return jnp.clip(g, -limit, limit)
+
+
+def _rank(quantile, last, size):
+  """Returns the smallest rank in 0, ..., last with a share of them at or below it."""
+  number = last.astype(jnp.float32)
+  low = jnp.ceil(quantile * number).astype(jnp.int32)
+  if size <= 2**24:
+    return low
+  # Beyond the integers of float32, count from the nearer end.
+  high = last - jnp.floor((1 - quantile) * number).astype(jnp.int32)
+  return jnp.where(quantile < 0.5, low, high)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
@@ -34,7 +35,8 @@ def ewgs(
   to that scale.
 
   Args:
-    delta: the factor, >= 0. The paper's initial value is 1e-3; see `ewgs_delta`.
+    delta: the factor, >= 0: a scalar, or an array that broadcasts against ``x``. The
+      paper's initial value is 1e-3; see `ewgs_delta`.
     low: l, the lowest level.
     high: u > l, the highest level.
 
@@ -49,7 +51,7 @@ def ewgs(
     Lee et al., Network quantization with element-wise gradient scaling, 2021
     (https://arxiv.org/abs/2104.00903).
   """
-  types.check_non_negative('delta', delta)
+  types.check_non_negative('delta', delta, finite=True, arrays=True)
   types.check_finite('low', low)
   types.check_finite('high', high)
   types.check_positive('high - low', high - low)
@@ -88,8 +90,9 @@ def ewgs_delta(
     Lee et al., 2021 (https://arxiv.org/abs/2104.00903); the average over batches
     is that of the authors' code.
   """
-  gradients = jnp.reshape(gradients, (len(gradients), -1))
-  spread = 3 * jnp.std(gradients, axis=1)
+  gradients = _maths.widen(jnp.reshape(gradients, (len(gradients), -1)))
+  centred, scale = tree.centred(gradients, 1)
+  spread = 3 * jnp.std(centred, axis=1) * scale[:, 0]
   varies = spread > 0
   curvature = hessian_traces / gradients.shape[1]
   ratio = jnp.where(varies, curvature / jnp.where(varies, spread, 1), 0)

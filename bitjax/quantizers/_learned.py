@@ -69,6 +69,7 @@ def from_rule(rule: Any, bits: int | None) -> Quantizer:
   Quantizers of equal rules have equal tree structures, so that they share compiled
   code.
   """
+  types.check_axis('channel_axis', getattr(rule, 'channel_axis', None))
   partial = jax.tree_util.Partial
   levels = partial(_levels, rule) if hasattr(rule, 'levels') else None
   inside = partial(_effective, rule) if hasattr(rule, 'effective') else None

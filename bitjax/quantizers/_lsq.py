@@ -77,8 +77,7 @@ def lsq(
     LSQ+, 2020, the learned offset (https://arxiv.org/abs/2004.09576).
   """
   low, high = _uniform.code_range(bits, signed=signed, narrow=narrow)
-  if batch_axes < 0:
-    raise types.BadInput(f'batch_axes must be >= 0; got {batch_axes}.')
+  types.check_integer('batch_axes', batch_axes, 0)
 
   rule = _LSQ(low, high, channel_axis, batch_axes, offset, clip_codes)
   return _learned.from_rule(rule, bits)

@@ -66,8 +66,7 @@ def pact(
   """
   _, high = _uniform.code_range(bits, signed=False)
   if alpha is not None:
-    types.check_positive('alpha', alpha)
-    types.check_finite('alpha', alpha)
+    types.check_positive('alpha', alpha, finite=True)
   return _learned.from_rule(_PACT(alpha, high, through_step), bits)
 
 

@@ -43,6 +43,7 @@ def rsign(
   References:
     Liu et al., ReActNet, 2020, RSign (https://arxiv.org/abs/2003.03488).
   """
+  types.check_axis('channel_axis', channel_axis, optional=False)
   sign = _attach.attach(_staircases.sign(), estimator)
   return _learned.from_rule(_RSign(sign, channel_axis), 1)
 
@@ -94,6 +95,8 @@ def rprelu(
   References:
     Liu et al., ReActNet, 2020, RPReLU (https://arxiv.org/abs/2003.03488).
   """
+  types.check_axis('channel_axis', channel_axis, optional=False)
+  types.check_finite('slope', slope)
   return _learned.from_rule(_RPReLU(channel_axis, slope), None)
 
 

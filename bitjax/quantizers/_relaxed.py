@@ -62,8 +62,8 @@ def progressive_hardtanh(
   References:
     Guo et al., BoolNet, 2021 (https://arxiv.org/abs/2106.06991).
   """
-  types.check_positive('start', start)
-  types.check_positive('end', end)
+  types.check_positive('start', start, finite=True)
+  types.check_positive('end', end, finite=True)
   return _attach.Annealed(
     jax.tree_util.Partial(_progressive_hardtanh, start, end), bits=1
   )
@@ -114,11 +114,12 @@ def parq(
   References:
     Jin et al., PARQ, 2025 (https://arxiv.org/abs/2503.15748).
   """
-  types.check_positive('steepness', steepness)
+  types.check_positive('steepness', steepness, finite=True)
   types.check_finite('low', low)
   types.check_finite('high', high)
   types.check_positive('high - low', high - low)
   types.check_range('levels', levels, 2, math.inf)
+  types.check_finite('levels', levels)
   bits = (levels - 1).bit_length() if isinstance(levels, int) else None
   return _attach.Annealed(
     jax.tree_util.Partial(_parq, steepness, low, high, levels), bits
@@ -195,8 +196,8 @@ def proximal(
   types.check_choice('schedule', schedule, SCHEDULES)
   geometric = schedule == 'geometric'
   check = types.check_positive if geometric else types.check_non_negative
-  check('start', start)
-  check('end', end)
+  check('start', start, finite=True)
+  check('end', end, finite=True)
   return _attach.Annealed(
     jax.tree_util.Partial(
       _shrunk if distance == 'l1' else _averaged,

@@ -45,6 +45,7 @@ def residual_sign(
     2020, the greedy algorithm (https://arxiv.org/abs/2001.02786).
   """
   _channels.check_bits(bits)
+  types.check_axis('channel_axis', channel_axis)
   return _ResidualSign(bits, channel_axis)
 
 

@@ -46,8 +46,8 @@ def dspike(
     Li et al., Differentiable spike, 2021, the Dspike function
     (https://proceedings.neurips.cc/paper/2021/hash/c4ca4238a0b923820dcc509a6f75849b-Abstract.html).
   """
-  types.check_positive('temperature', temperature)
-  types.check_positive('half_width', half_width)
+  types.check_positive('temperature', temperature, finite=True)
+  types.check_positive('half_width', half_width, finite=True)
   return jax.tree_util.Partial(_dspike, temperature, half_width)
 
 
@@ -106,6 +106,7 @@ def magnitude_aware(
     gradient of binary weights (https://arxiv.org/abs/1603.05279).
   """
   types.check_positive('half_width', half_width)
+  types.check_axis('unit_axis', unit_axis)
   return _MagnitudeAware(half_width, unit_axis, mean_share)
 
 
@@ -147,7 +148,7 @@ def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
     Liu et al., Bi-Real Net, 2018, the approximation of the sign function
     (https://arxiv.org/abs/1808.00278).
   """
-  types.check_positive('half_width', half_width)
+  types.check_positive('half_width', half_width, finite=True)
   return jax.tree_util.Partial(_polynomial, half_width)
 
 
@@ -178,7 +179,7 @@ def swish_sign(beta: types.Scalar = 5.0) -> _attach.Estimator:
   References:
     Darabi et al., BNN+, 2018, SignSwish (https://arxiv.org/abs/1812.11800).
   """
-  types.check_positive('beta', beta)
+  types.check_positive('beta', beta, finite=True)
   return jax.tree_util.Partial(_swish_sign, beta)
 
 

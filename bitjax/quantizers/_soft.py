@@ -76,6 +76,7 @@ def dsq(
   types.check_finite('high', high)
   types.check_positive('high - low', high - low)
   types.check_range('levels', levels, 2, math.inf)
+  types.check_finite('levels', levels)
   types.check_choice('step', step, SOFT_STEPS)
   end = alpha if alpha_end is None else alpha_end
   rule = _tanh if step == 'tanh' else _hardtanh

@@ -68,7 +68,10 @@ def shifted_sign(
     BadInput: for a threshold that is NaN, and, when called, for a number of
       thresholds that is not that of the channels.
   """
-  types.check_range('threshold', threshold, -float('inf'), float('inf'))
+  types.check_axis('channel_axis', channel_axis)
+  types.check_range(
+    'threshold', threshold, -float('inf'), float('inf'), arrays=True
+  )
   return Step(threshold, -1, channel_axis)
 
 
@@ -179,11 +182,12 @@ def ternary(
     quantization, 2017, the threshold of the largest weight
     (https://arxiv.org/abs/1612.01064).
   """
+  types.check_axis('channel_axis', channel_axis)
   if isinstance(threshold, str):
     types.check_choice('threshold', threshold, tuple(_FACTORS))
     value, rule = factor, threshold
     value = _FACTORS[rule] if factor is None else factor
-    types.check_positive('factor', value)
+    types.check_positive('factor', value, finite=True)
     return _Ternary(value, rule, scaled, channel_axis)
   types.check_non_negative('threshold', threshold)
   if factor is not None:

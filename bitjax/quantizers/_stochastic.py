@@ -71,7 +71,7 @@ def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
     Gupta et al., Deep learning with limited numerical precision, 2015
     (https://arxiv.org/abs/1502.02551).
   """
-  types.check_positive('step', step)
+  types.check_positive('step', step, finite=True)
   return jax.tree_util.Partial(_stochastic_round, step)
 
 

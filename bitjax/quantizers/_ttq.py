@@ -58,7 +58,7 @@ def ttq(
     the scales and the threshold of the largest weight
     (https://arxiv.org/abs/1612.01064).
   """
-  types.check_positive('factor', factor)
+  types.check_positive('factor', factor, finite=True)
   return _learned.from_rule(_TTQ(factor, channel_axis), 2)
 
 

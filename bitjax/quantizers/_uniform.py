@@ -86,8 +86,9 @@ def uniform(
       channels.
   """
   low, high = code_range(bits, signed=signed, narrow=narrow)
+  types.check_axis('channel_axis', channel_axis)
   if step is not None:
-    types.check_positive('step', step)
+    types.check_positive('step', step, finite=True, arrays=True)
   return Grid(step, low, high, channel_axis)
 
 

@@ -55,7 +55,8 @@ def central_difference(
     Li et al., Differentiable spike, NeurIPS 2021 (a finite difference as the
     reference for surrogate gradients).
   """
-  types.check_positive('step', step)
+  types.check_positive('step', step, finite=True)
+  _flips.check_options(chunk=chunk)
   _view.check_filled(view)
   types.check_choice('path', path, _flips.PATHS)
   binary = _flips_moves.is_binary(view) and view.coupling == 'none'

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import tree
 from bitjax import types
 from bitjax.scans import _flips
 from bitjax.scans import _view
@@ -88,8 +89,8 @@ def flip_certificate(
     Benjamini and Hochberg, Controlling the false discovery rate, 1995, on why a
     share above two standard errors is no list of discoveries.
   """
-  types.check_non_negative('num_errors', num_errors)
-  types.check_non_negative('tolerance', tolerance)
+  types.check_non_negative('num_errors', num_errors, finite=True)
+  types.check_non_negative('tolerance', tolerance, finite=True)
   if holdout is not None and holdout.gains.shape != gains.gains.shape:
     raise types.BadInput(
       'gains and holdout must be of the same moves; got shapes '
@@ -108,7 +109,7 @@ def flip_certificate(
     held = [
       _mean(falls, improving),
       _mean(falls, significant),
-      jnp.mean(falls),
+      tree.share(falls),
       _mean(other, improving),
       jnp.mean(other),
     ]
@@ -116,9 +117,9 @@ def flip_certificate(
     ~jnp.any(improving),
     gain[best],
     error[best],
-    jnp.mean(improving),
-    jnp.mean(significant),
-    jnp.mean(mirrored),
+    tree.share(improving),
+    tree.share(significant),
+    tree.share(mirrored),
     *held,
   )
 
@@ -193,8 +194,7 @@ def stream_gains(
     BadInput: for a batch size below 1, no examples, or what `flip_gains` objects
       to.
   """
-  if batch_size < 1:
-    raise types.BadInput(f'batch_size must be >= 1; got {batch_size}.')
+  types.check_integer('batch_size', batch_size, 1)
   if labels.shape[0] == 0:
     raise types.BadInput('A data set must not be empty; got 0 examples.')
   batch_size = min(batch_size, labels.shape[0])

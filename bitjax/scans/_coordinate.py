@@ -24,6 +24,7 @@ from bitjax import types
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
+from bitjax.scans import _flips
 from bitjax.scans import _view
 
 __all__ = ['CoordinateDescent', 'coordinate_discrete_gradient']
@@ -114,13 +115,13 @@ def coordinate_discrete_gradient(
   else:
     types.check_choice('order', order, _discrete_round.SIGNALS)
   types.check_positive('budget.radius', budget.radius)
-  types.check_non_negative('tolerance', tolerance)
+  types.check_non_negative('tolerance', tolerance, finite=True)
+  _flips.check_options(step=step)
   _view.check_filled(view, *([] if holdout is None else [holdout]))
   power = _discrete_round.ranking_power(rank_by)
-  if num_sweeps < 1:
-    raise types.BadInput(f'num_sweeps must be >= 1; got {num_sweeps}.')
-  if num_candidates is not None and num_candidates < 1:
-    raise types.BadInput(f'num_candidates must be >= 1; got {num_candidates}.')
+  types.check_integer('num_sweeps', num_sweeps, 1)
+  if num_candidates is not None:
+    types.check_integer('num_candidates', num_candidates, 1)
   _discrete_round.check_signal(view, order, key, given)
   rules = _discrete_round.Rules(order)
   found = _descend(

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
+from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
 from bitjax.scans import _view
 
@@ -237,10 +238,7 @@ def multi_step_discrete_gradient(
   Raises:
     BadInput: as `discrete_gradient`, and for ``num_rounds`` below 1.
   """
-  if num_rounds < 1 or num_rounds != int(num_rounds):
-    raise types.BadInput(
-      f'num_rounds must be an integer >= 1; got {num_rounds}.'
-    )
+  types.check_integer('num_rounds', num_rounds, 1)
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
   rules = _rules(signal, overflow, split, num_rounds, path, chunk)
   walk = _start(view, holdout, budget, rules, rank_by, key, None, step)
@@ -265,6 +263,7 @@ def _rules(signal, overflow, split, num_rounds, path, chunk):
 
 
 def _start(view, holdout, budget, rules, rank_by, key, given, step):
+  _flips.check_options(step=step, chunk=rules.chunk)
   types.check_positive('budget.radius', budget.radius)
   _view.check_filled(view, *([] if holdout is None else [holdout]))
   _discrete_round.check_signal(view, rules.signal, key, given)

@@ -103,10 +103,12 @@ def prefix_scan(
   if prefixes is None:
     doublings = range(step.rank.size.bit_length() + 1)
     prefixes = [0, *(2**power for power in doublings)]
-  if len(prefixes) == 0 or min(prefixes) < 0:
+  if len(prefixes) == 0:
     raise types.BadInput(
-      f'prefixes must be numbers >= 0, at least one; got {prefixes}.'
+      f'prefixes must be integers >= 0, at least one; got {prefixes}.'
     )
+  for number in prefixes:
+    types.check_integer('prefixes', number, 0)
   views = [view] if holdout is None else [view, holdout]
   _view.check_filled(*views)
   path = _choose(path, views, len(prefixes))

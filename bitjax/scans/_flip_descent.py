@@ -92,9 +92,8 @@ def flip_descent(
       `flip_gains` objects to.
   """
   types.check_choice('path', path, PATHS)
-  types.check_non_negative('tolerance', tolerance)
-  if max_flips < 1:
-    raise types.BadInput(f'max_flips must be >= 1; got {max_flips}.')
+  types.check_non_negative('tolerance', tolerance, finite=True)
+  types.check_integer('max_flips', max_flips, 1)
   if view.quantizer is None:
     raise types.BadInput(
       'A descent by flips needs a quantised kernel; this one is not.'

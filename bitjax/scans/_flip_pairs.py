@@ -73,16 +73,18 @@ def pair_gains(
     BadInput: for no pairs, fewer than two moves, an empty batch or kernel, a loss
       that is concrete and not finite, or what `moves` objects to.
   """
+  types.check_integer('num_pairs', num_pairs, 1)
+  if width is not None:
+    types.check_integer('width', width, 1)
   _view.check_filled(view)
   moves = _flips_moves.moves(view, step=step)
   indices = jnp.arange(moves.changes.size) if among is None else among
-  if num_pairs < 1 or indices.size < 2:
+  if indices.size < 2:
     raise types.BadInput(
-      'pair_gains needs num_pairs >= 1 and at least two moves; got '
-      f'num_pairs={num_pairs} and {indices.size} moves.'
+      f'pair_gains needs at least two moves; got {indices.size}.'
     )
   found = _pairs(view, key, moves, indices, num_pairs, width)
-  types.check_finite('The gain of a pair', found.separately)
+  types.check_finite('The gain of a pair', found.separately, arrays=True)
   return found
 
 

@@ -127,10 +127,8 @@ def flip_gains(
       and not finite.
   """
   types.check_choice('path', path, PATHS)
-  _check_chunk(chunk)
+  check_options(step=step, chunk=chunk)
   _view.check_filled(view)
-  if step is not None:
-    types.check_positive('step', step)
   path = _choose(view, path, coordinates)
   if path == 'layers':
     return _by_layer(view, step=step, chunk=chunk, near_ties=count_near_ties)
@@ -167,7 +165,7 @@ def brute_force_gains(
     BadInput: for an unknown leaf, destinations of another shape or none at
       all, a chunk below 1, or a loss that is concrete and not finite.
   """
-  _check_chunk(chunk)
+  check_options(chunk=chunk)
   of_leaf, array = _flips_brute_force.leaf_losses(losses, params, leaf)
   wanted = array.shape if coordinates is None else coordinates.shape
   if destinations.shape[1:] != wanted or destinations.size == 0:
@@ -183,9 +181,14 @@ def brute_force_gains(
   return FlipGains(first, second, loss, None, num_examples, 'brute_force')
 
 
-def _check_chunk(chunk):
-  if chunk is not None and chunk < 1:
-    raise types.BadInput(f'chunk must be >= 1; got {chunk}.')
+def check_options(
+  *, step: types.Scalar | None = None, chunk: int | None = None
+) -> None:
+  """Raises `BadInput` for a step that is not positive, or a chunk below 1."""
+  if step is not None:
+    types.check_positive('step', step, finite=True)
+  if chunk is not None:
+    types.check_integer('chunk', chunk, 1)
 
 
 def _choose(view, path, coordinates):

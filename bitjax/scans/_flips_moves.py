@@ -110,7 +110,7 @@ def moves(view: _view.LayerView, *, step: types.Scalar | None = None) -> Moves:
   if view.quantizer is None:
     if step is None:
       raise types.BadInput('A full-precision kernel needs a step; got None.')
-    types.check_positive('step', step)
+    types.check_positive('step', step, finite=True)
     step = jnp.asarray(step, view.kernel.dtype)
     changes = jnp.broadcast_to(
       jnp.stack([step, -step]).reshape((2,) + (1,) * view.kernel.ndim),

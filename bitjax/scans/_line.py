@@ -168,12 +168,12 @@ def line_scan(
       'learning_rates must be a non-empty vector; got shape '
       f'{learning_rates.shape}.'
     )
-  types.check_finite('learning_rates', learning_rates)
+  types.check_finite('learning_rates', learning_rates, arrays=True)
   check_width(width)
   views = as_views(view, direction)
   valid = jnp.isfinite(learning_rates)
   if start is not None:
-    types.check_non_negative('learning_rates', learning_rates)
+    types.check_non_negative('learning_rates', learning_rates, arrays=True)
     if len(start.views) != len(views):
       raise types.BadInput(
         f'start must be that of the {len(views)} views; got one of '
@@ -200,9 +200,9 @@ def line_scan(
 
 
 def check_width(width: int | None) -> None:
-  """Raises `BadInput` for a width below 1."""
-  if width is not None and width < 1:
-    raise types.BadInput(f'width must be >= 1; got {width}.')
+  """Raises `BadInput` for a width that is no integer >= 1, and not None."""
+  if width is not None:
+    types.check_integer('width', width, 1)
 
 
 def as_views(
@@ -228,7 +228,7 @@ def as_views(
         'direction must have the shape of the kernel, '
         f'{first.kernel.shape}; got {direction.shape}.'
       )
-    types.check_finite('direction', direction)
+    types.check_finite('direction', direction, arrays=True)
   return [
     dataclasses.replace(v, kernel=first.kernel, quantizer=first.quantizer)
     for v in view

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from bitjax import measures
+from bitjax import tree
 from bitjax import types
 from bitjax.training import _state
 from bitjax.training import _task
@@ -52,7 +53,7 @@ def evaluator(
 
   Returns:
     A function whose ``batches`` are images, labels and weights, [batches, examples,
-    ...], as `bitjax.data.padded_batches` makes them.
+    ...], as `bitjax.data.padded_batches` makes them: a weight is 1, or 0 for padding.
   """
 
   axis, parts = _task.batch_split(mesh)
@@ -72,17 +73,16 @@ def evaluator(
         )
         logits = logits.astype(jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        right = jnp.argmax(logits, axis=-1) == labels
-        found = jnp.stack(
-          [
-            jnp.sum(weights * losses),
-            jnp.sum(weights * right),
-            jnp.sum(weights),
-          ]
+        right = (jnp.argmax(logits, axis=-1) == labels) & (weights > 0)
+        found = (
+          jnp.sum(weights * losses),
+          tree.count(right),
+          tree.count(weights > 0),
         )
-        return sums + found, None
+        return jax.tree.map(jnp.add, sums, found), None
 
-      sums, _ = jax.lax.scan(add, jnp.zeros(3), batches)
+      nothing = jnp.zeros(()), jnp.int32(0), jnp.int32(0)
+      sums, _ = jax.lax.scan(add, nothing, batches)
       return sums if axis is None else jax.lax.psum(sums, axis)
 
     return _state.over_seeds(one, num_seeds)(variables)
@@ -100,8 +100,8 @@ def evaluator(
   def evaluate(variables, batches):
     if axis is not None:
       batches = jax.tree.map(lambda leaf: _even(leaf, parts), batches)
-    loss, correct, weight = jnp.moveaxis(total(variables, batches), -1, 0)
-    return Scores(loss / weight, correct / weight)
+    loss, correct, number = total(variables, batches)
+    return Scores(loss / number, correct / number)
 
   return jax.jit(evaluate)
 
@@ -133,7 +133,8 @@ def statistician(
     (`bitjax.measures.gradient_statistics`), and the share of latent weights with
     ``|w| > limit``.
   """
-  types.check_range('num_groups', num_groups, 2, float('inf'))
+  types.check_integer('num_groups', num_groups, 2)
+  types.check_non_negative('limit', limit)
 
   def describe(state, batch, teacher_variables):
     groups = jax.tree.map(
@@ -163,9 +164,7 @@ def statistician(
         for name, value in each._asdict().items():
           if f'gradient_{name}' in found:
             found[f'gradient_{name}'][layer] = value
-        found['saturated'][layer] = jnp.mean(
-          jnp.abs(kernel) > limit, dtype=jnp.float32
-        )
+        found['saturated'][layer] = tree.share(jnp.abs(kernel) > limit)
       return found
 
     return _state.over_seeds(one, num_seeds)(state)

@@ -60,6 +60,9 @@ class Phase:
   task: _task.Task
   until: int
 
+  def __post_init__(self):
+    types.check_integer('until', self.until, 1)
+
 
 class Fitted(NamedTuple):
   """The result of a training.
@@ -273,12 +276,11 @@ def _train_row(task, state):
   steps = jnp.maximum(totals.steps, 1)
   row: dict[str, Any] = {
     'train_loss': totals.loss / steps,
-    'train_accuracy': totals.correct / jnp.maximum(totals.examples, 1),
+    'train_accuracy': totals.accuracy / steps,
     'progress': jnp.full(steps.shape, task.progress(state.step[0] - 1)),
   }
-  sizes = {k: v[0].size for k, v in _state.kernels(state.params).items()}
-  for layer, flips in totals.flips.items():
-    row[f'flip_ratio/{layer}'] = flips / (steps * sizes[layer])
+  for layer, ratio in totals.flip_ratio.items():
+    row[f'flip_ratio/{layer}'] = ratio / steps
   return row
 
 
@@ -359,8 +361,8 @@ def _check(phases, feeds, seeds, rates, chunk, period):
   if len(set(zip(seeds, rates, strict=True))) < len(seeds):
     raise types.BadInput(f'seeds must differ; got {tuple(seeds)}.')
   for name, value in (('chunk', chunk), ('period', period)):
-    if value is not None and value < 1:
-      raise types.BadInput(f'{name} must be >= 1; got {value}.')
+    if value is not None:
+      types.check_integer(name, value, 1)
 
 
 def _check_probe(probe):

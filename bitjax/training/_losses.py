@@ -49,7 +49,7 @@ class Distillation:
 
   def __post_init__(self):
     types.check_range('weight', self.weight, 0.0, 1.0)
-    types.check_positive('temperature', self.temperature)
+    types.check_positive('temperature', self.temperature, finite=True)
 
   def loss(
     self, variables: types.PyTree, images: types.Array, logits: types.Array
@@ -82,6 +82,7 @@ def divergence(
     teacher_logits: t, those of the teacher, likewise.
     temperature: T > 0.
   """
+  types.check_positive('temperature', temperature, finite=True)
   student = jax.nn.log_softmax(_at_least_float32(logits) / temperature)
   teacher = jax.nn.log_softmax(_at_least_float32(teacher_logits) / temperature)
   each = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)

@@ -84,18 +84,22 @@ def optimizer(
   """
   types.check_choice('name', name, OPTIMIZERS)
   types.check_range('momentum', momentum, 0.0, 1.0 - 1e-12)
-  types.check_non_negative('weight_decay', weight_decay)
+  types.check_non_negative('weight_decay', weight_decay, finite=True)
   types.check_choice('decayed', decayed, DECAYED)
-  types.check_positive('quantizer_rate', quantizer_rate)
+  types.check_positive('quantizer_rate', quantizer_rate, finite=True)
   if quantizer_decay is not None:
-    types.check_non_negative('quantizer_decay', quantizer_decay)
+    types.check_non_negative('quantizer_decay', quantizer_decay, finite=True)
+  if clip_latent is not None:
+    types.check_positive('clip_latent', clip_latent)
+  types.check_non_negative('bop_threshold', bop_threshold)
+  types.check_range('bop_gamma', bop_gamma, 0.0, 1.0)
   if (name == 'bop' or clip_latent is not None) and not binary:
     raise types.BadInput(
       "binary must name the binary layers for 'bop' and for clip_latent; got "
       'none.'
     )
   if not callable(learning_rate):
-    types.check_positive('learning_rate', learning_rate)
+    types.check_positive('learning_rate', learning_rate, finite=True)
   is_binary, is_frozen = _searcher(binary, 'kernel'), _searcher(frozen)
   decay = _decay(weight_decay, decayed, quantizer_decay)
   rate = optax.scale_by_learning_rate(learning_rate)

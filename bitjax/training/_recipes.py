@@ -85,9 +85,19 @@ class Recipe:
   frozen: tuple[str, ...] = ()
 
   def __post_init__(self):
-    types.check_positive('epochs', self.epochs)
+    types.check_positive('epochs', self.epochs, finite=True)
     types.check_integer('batch_size', self.batch_size, 1)
-    types.check_positive('alpha', self.alpha)
+    types.check_positive('alpha', self.alpha, finite=True)
+    types.check_positive('learning_rate', self.learning_rate, finite=True)
+    types.check_range('momentum', self.momentum, 0.0, 1.0 - 1e-12)
+    types.check_non_negative('weight_decay', self.weight_decay, finite=True)
+    types.check_positive('quantizer_rate', self.quantizer_rate, finite=True)
+    if self.clip_latent is not None:
+      types.check_positive('clip_latent', self.clip_latent)
+    types.check_fraction('smoothing', self.smoothing)
+    if self.average is not None:
+      types.check_open_interval('average', self.average, 0.0, 1.0)
+    types.check_number('warmup', self.warmup)
     if not 0 <= self.warmup < 1:
       raise types.BadInput(f'warmup must be in [0, 1); got {self.warmup}.')
     types.check_choice('border', self.border, BORDERS)

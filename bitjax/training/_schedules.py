@@ -49,8 +49,9 @@ def learning_rate(
     BadInput: for an unknown kind, or numbers out of range.
   """
   types.check_choice('kind', kind, SCHEDULES)
-  types.check_positive('peak', peak)
-  types.check_positive('num_steps', num_steps)
+  types.check_positive('peak', peak, finite=True)
+  types.check_integer('num_steps', num_steps, 1)
+  types.check_number('warmup', warmup)
   if not 0 <= warmup < num_steps:
     raise types.BadInput(
       f'warmup must be in [0, num_steps), here {num_steps}; got {warmup}.'
@@ -64,6 +65,8 @@ def learning_rate(
     main = optax.constant_schedule(peak)
   else:
     types.check_open_interval('factor', factor, 0.0, 1.0 + 1e-12)
+    for share in milestones:
+      types.check_number('milestones', share)
     if list(milestones) != sorted({m for m in milestones if 0 < m < 1}):
       raise types.BadInput(
         f'milestones must grow within (0, 1); got {tuple(milestones)}.'
@@ -95,7 +98,7 @@ def progress(
     BadInput: for an unknown kind, or no steps.
   """
   types.check_choice('kind', kind, PROGRESS)
-  types.check_positive('num_steps', num_steps)
+  types.check_integer('num_steps', num_steps, 1)
 
   def at(step):
     if kind == 'hard':

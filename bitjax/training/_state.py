@@ -41,21 +41,23 @@ _NOT_KEPT = ('intermediates', 'quantized', 'deployed')
 
 
 class Totals(NamedTuple):
-  """Sums over the updates since the last row of the log.
+  """Sums over the updates since the last row of the log, of means and of shares.
+
+  Sums of counts would soon leave the integers that float32 can hold.
 
   Attributes:
     steps: number of updates, int32.
-    examples: number of examples in all batches, float32.
     loss: sum of the batches' mean losses, float32.
-    correct: sum of the guessed classes' target probabilities, float32.
-    flips: number of sign changes of latent weights, by kernel, float32.
+    accuracy: sum of the batches' mean target probabilities of the guessed classes,
+      float32.
+    flip_ratio: sum of the shares of latent weights that changed sign, by kernel,
+      float32.
   """
 
   steps: types.Array  # shape=()
-  examples: types.Array  # shape=()
   loss: types.Array  # shape=()
-  correct: types.Array  # shape=()
-  flips: dict[str, types.Array]  # shape=() each.
+  accuracy: types.Array  # shape=()
+  flip_ratio: dict[str, types.Array]  # shape=() each.
 
 
 class TrainState(NamedTuple):
@@ -279,8 +281,8 @@ def _begin(tx, key, variables, average):
   collections = {k: v for k, v in variables.items() if k not in _NOT_KEPT}
   kept = {'params': params, **collections} if average else None
   zero = jnp.zeros((), jnp.float32)
-  flips = dict.fromkeys(kernels(params), zero)
-  totals = Totals(jnp.zeros((), jnp.int32), zero, zero, zero, flips)
+  ratios = dict.fromkeys(kernels(params), zero)
+  totals = Totals(jnp.zeros((), jnp.int32), zero, zero, ratios)
   step = jnp.zeros((), jnp.int32)
   return TrainState(
     step, key, params, collections, tx.init(params), kept, totals

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from bitjax import data
+from bitjax import tree
 from bitjax import types
 from bitjax.training import _losses
 from bitjax.training import _state
@@ -59,10 +60,8 @@ class Task:
   average: float | None = None
 
   def __post_init__(self):
-    if not 0 <= self.smoothing < 1:
-      raise types.BadInput(
-        f'smoothing must be in [0, 1); got {self.smoothing}.'
-      )
+    types.check_integer('num_classes', self.num_classes, 1)
+    types.check_fraction('smoothing', self.smoothing)
     if self.average is not None:
       types.check_open_interval('average', self.average, 0.0, 1.0)
 
@@ -182,17 +181,16 @@ class Task:
   def _totals(self, state, params, loss, correct, targets):
     before, after = (_state.kernels(p) for p in (state.params, params))
     old = state.totals
-    flips = {
-      name: old.flips[name]
-      + jnp.sum((after[name] < 0) != (before[name] < 0), dtype=jnp.float32)
+    ratios = {
+      name: old.flip_ratio[name]
+      + tree.share((after[name] < 0) != (before[name] < 0))
       for name in before
     }
     return _state.Totals(
       old.steps + 1,
-      old.examples + targets.shape[0],
       old.loss + loss,
-      old.correct + correct,
-      flips,
+      old.accuracy + correct / targets.shape[0],
+      ratios,
     )
 
 
@@ -204,6 +202,7 @@ def batch_split(mesh: jax.sharding.Mesh | None) -> tuple[str | None, int]:
 
 def check_batch_split(batch_size: int, mesh: jax.sharding.Mesh | None) -> None:
   """Raises `BadInput` unless batches can be split evenly over the mesh's devices."""
+  types.check_integer('batch_size', batch_size, 1)
   _, parts = batch_split(mesh)
   if batch_size % parts:
     raise types.BadInput(

@@ -102,8 +102,7 @@ def project_budget(
     Levitin and Polyak, Constrained minimization methods, 1966 (projected
     gradients).
   """
-  if radius is None:
-    raise types.BadInput('radius must be a number; got None.')
+  types.check_non_negative('radius', radius)
   budget = types.Budget(radius, norm)
 
   def init(params: optax.Params) -> ProjectBudgetState:

@@ -93,7 +93,7 @@ def limit_flips(
       for x, p in zip(points, leaves, strict=True)
     ]
     num_entries = sum(p.size for p in leaves)
-    most = _project.whole(jnp.asarray(max_flips), num_entries)
+    most = tree_lib.whole(max_flips, num_entries)
     kept = _project.furthest(points, flips, most)
     limited = []
     for (p, u), flip, keep in zip(parts, flips, kept, strict=True):

@@ -38,7 +38,6 @@ __all__ = [
   'l1_excess',
   'project',
   'project_leaves',
-  'whole',
 ]
 
 _Leaves = list[types.Array]
@@ -244,7 +243,7 @@ def _select(masks: _Leaves, leaves: _Leaves) -> _Leaves:
 
 def _project_flips(leaves, anchors, radius):
   num_entries = sum(x.size for x in leaves)
-  max_flips = whole(radius, num_entries)
+  max_flips = tree_lib.whole(radius, num_entries)
   flipped = [(x < 0) != (a < 0) for x, a in zip(leaves, anchors, strict=True)]
   flipped = [f & ~jnp.isnan(x) for f, x in zip(flipped, leaves, strict=True)]
   kept = furthest(leaves, flipped, max_flips)
@@ -254,12 +253,6 @@ def _project_flips(leaves, anchors, radius):
     nearest = jnp.where(a < 0, -tiny, 0).astype(x.dtype)
     projected.append(jnp.where(f & ~k, nearest, x))
   return projected
-
-
-def whole(number: types.Array, largest: int) -> types.Array:
-  """Returns ``number`` as int32, rounded down, in [0, largest]; 0 for NaN."""
-  number = jnp.floor(jnp.where(jnp.isnan(number), 0, number))
-  return jnp.clip(number, 0, largest).astype(jnp.int32)
 
 
 def furthest(

@@ -200,6 +200,21 @@ def test_simultaneous_is_wider_than_each_alone_and_handles_constants():
   assert {f.num for f in evidence.simultaneous(values)} == {19}
 
 
+@pytest.mark.parametrize('num', [3, 5, 8, 30])
+def test_equal_samples_do_not_vary_by_the_rounding_of_their_mean(num):
+  equal = np.full(num, 0.1)
+  found = evidence.interval(equal, **FEW)
+  assert found.low == found.high == found.mean
+  noise = np.random.default_rng(num).normal(size=num)
+  alone = evidence.simultaneous([noise], **FEW)[0]
+  first, second = evidence.simultaneous([equal, noise], **FEW)
+  assert first.low == first.high
+  np.testing.assert_allclose(
+    (second.low, second.high), (alone.low, alone.high), rtol=1e-12
+  )
+  assert evidence.log_variance_ratio(equal, noise, **FEW).mean == -np.inf
+
+
 def test_log_variance_ratio_within_clusters():
   rng = np.random.default_rng(0)
   a = rng.normal(scale=0.5, size=(12, 40))

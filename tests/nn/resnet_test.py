@@ -402,7 +402,7 @@ class TestInitialisations:
     ({'scaling': 'sqrt'}, 'scaling must be one of none, fan_in'),
     ({'stages': (1, 1, 1)}, 'stages and widths must be as many'),
     ({'stages': (), 'widths': ()}, 'stages and widths must be as many'),
-    ({'stages': (1, 0)}, 'stages and widths must be as many'),
+    ({'stages': (1, 0)}, 'stages must be an integer >= 1; got 0'),
     ({'widths': (6, 4)}, 'widths must not decrease'),
     ({'momentum': 1.5}, 'momentum must be in'),
     ({'epsilon': 0.0}, 'epsilon must be > 0'),
@@ -412,8 +412,8 @@ class TestInitialisations:
   ],
 )
 def test_bad_models(bad, message):
-  model = nn.ResNet(**(TINY | KINDS['binary'] | bad))
   with pytest.raises(types.BadInput, match=message):
+    model = nn.ResNet(**(TINY | KINDS['binary'] | bad))
     jax.eval_shape(model.init, KEY, IMAGES)
 
 

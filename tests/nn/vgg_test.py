@@ -112,7 +112,7 @@ def test_vgg_small():
   [
     ({'stages': ()}, IMAGES, 'stages must be tuples of positive numbers'),
     ({'stages': ((4,), ())}, IMAGES, 'stages must be tuples'),
-    ({'stages': ((0,),)}, IMAGES, 'stages must be tuples'),
+    ({'stages': ((0,),)}, IMAGES, 'stages must be an integer >= 1; got 0'),
     ({'activation': 'gelu'}, IMAGES, 'activation must be one of'),
     ({}, IMAGES[:, :3], 'sides of at least 4'),
     ({}, IMAGES[0], 'images must be floating'),
@@ -120,6 +120,6 @@ def test_vgg_small():
   ],
 )
 def test_bad_input(bad, images, message):
-  model = nn.VGG(**(TINY | bad))
   with pytest.raises(types.BadInput, match=message):
+    model = nn.VGG(**(TINY | bad))
     jax.eval_shape(model.init, KEY, images)

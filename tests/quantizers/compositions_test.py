@@ -60,6 +60,51 @@ class TestStandardized:
     np.testing.assert_array_equal(y[..., 1], 0)
     assert np.isfinite(x_bar).all()
 
+  @pytest.mark.optimised
+  @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+  @pytest.mark.parametrize(
+    'size',
+    [2, 4097, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 10, 999))],
+  )
+  def test_constants_up_to_rounding(self, size, dtype):
+    """A constant is 0 of either sign of rounding; one other last bit is seen."""
+    limit = float(jnp.finfo(dtype).max)
+    values = np.array([0.1, -0.3, 1 / 3, 1, 1e-30, 1e30, 3e38, 1e-4, 6e4])
+    values = values[np.abs(values) <= limit]
+    constant = np.tile(np.asarray(values, jnp.dtype(dtype)), (size, 1))
+    random = np.random.default_rng(size)
+    up = random.random(constant.shape) < 0.5
+    up[0], up[1] = True, False
+    integer = f'int{constant.dtype.itemsize * 8}'
+    bits = constant.view(integer) + up.astype(integer)
+    x = np.concatenate([constant, bits.view(constant.dtype)], axis=1)
+    g = random.normal(size=x.shape).astype(x.dtype)
+    y, x_bar = vjp(quantizers.standardized(lambda x: x), x, g)
+
+    num = len(values)
+    np.testing.assert_array_equal(np.float32(y[:, :num]), 0)
+    exact_g = np.float64(g[:, :num])
+    exact_g -= exact_g.mean(axis=0)
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(
+      np.float64(x_bar[:, :num]), exact_g, rtol=4 * eps, atol=8 * eps
+    )
+    seen = np.float64(x[:, num:])
+    seen = np.where(np.abs(values) > 1e-20, seen, seen * 1e20)  # Not 0 / 0.
+    hat = (seen - seen.mean(axis=0)) / seen.std(axis=0, ddof=1)
+    if dtype != 'float16':  # The last bit of 1e-30 is subnormal, hence 0.
+      tolerance = max(4 * eps, 4e-6)  # Sums of 4097 terms are taken in float32.
+      np.testing.assert_allclose(
+        np.float64(y[:, num:]), hat, rtol=tolerance, atol=tolerance
+      )
+
+  def test_signs_of_a_constant_unit_are_positive(self):
+    quantize = quantizers.standardized(ste())
+    g = np.tile(G[:1], (10, 1))  # Along the direction that keeps it constant.
+    y, x_bar = vjp(quantize, np.full((10, 3), 0.1, np.float32), g)
+    np.testing.assert_array_equal(y, 1)
+    np.testing.assert_allclose(x_bar, 0, atol=1e-6)
+
   def test_irnet_weights(self):
     quantize = quantizers.standardized(
       quantizers.scaled(ste(), quantizers.power_of_two())
@@ -123,6 +168,23 @@ class TestDorefa:
         g_t = g_t - (np.abs(t) == m) * np.sign(t) * np.sum(G * t) / m**2
       want = (1 - t**2) * g_t
     close(x_bar, want, rtol=1e-5)
+
+  @pytest.mark.parametrize('variant', ['authors', 'larq'])
+  def test_tiny_weights(self, variant):
+    """The square of the largest one is 0 in float32; gradients are not NaN."""
+    quantize = quantizers.dorefa_weights(2, variant=variant)
+    unit = np.float32(2.0**-90)
+    y, x_bar = vjp(quantize, unit * X, G)
+    u = np.float64(X) / np.abs(X).max() / 2 + 0.5
+    close(y, 2 * np.rint(3 * u) / 3 - 1)
+    size = np.abs(np.float64(X))
+    want = np.float64(G) / size.max()
+    if variant == 'authors':
+      top = size == size.max()
+      want -= top * np.sign(X) / size.max() ** 2 * np.sum(G * np.float64(X))
+    np.testing.assert_allclose(
+      np.float64(x_bar) * unit, want, rtol=1e-5, atol=1e-5
+    )
 
   def test_activations_are_a_staircase_and_weights_are_not(self):
     staircase = quantizers.staircase(quantizers.dorefa_activations(2))

@@ -7,6 +7,7 @@ import pytest
 
 from bitjax import quantizers
 from bitjax import types
+from bitjax.quantizers import _estimators
 
 X = np.linspace(-4, 4, 64001, dtype=np.float32)
 
@@ -217,6 +218,26 @@ class TestClipQuantile:
     np.testing.assert_array_equal(self.clipped(g, 0.75), want)
     np.testing.assert_array_equal(self.clipped(g, 1.0), g)
     np.testing.assert_array_equal(self.clipped(g, 0.0), 0.5 * np.sign(g))
+
+  @pytest.mark.slow
+  def test_beyond_the_integers_of_float32(self):
+    g = np.ones(2**24 + 2, np.float32)
+    g[5], g[7], g[9] = 3.0, 2.0, np.nan
+    np.testing.assert_array_equal(self.clipped(g, 1.0), g)
+    almost = np.nextafter(np.float32(1), np.float32(0))
+    assert self.clipped(g, almost)[5] == 2.0
+
+  @pytest.mark.parametrize('last', [2**24, 2**24 + 1, 2**30 + 3, 2**31 - 2])
+  def test_ranks_beyond_the_integers_of_float32(self, last):
+    """The ends are exact, the others right to the resolution of the quantile."""
+    for quantile in (0.0, 1e-9, 0.3, 0.5, 0.99, 1 - 2.0**-24, 1.0):
+      quantile = np.float32(quantile)
+      found = int(_estimators._rank(quantile, jnp.int32(last), last + 1))
+      exact = float(quantile) * last
+      near = min(exact, last - exact)
+      assert abs(found - exact) <= 1 + near * 2.0**-22, (quantile, found)
+      assert 0 <= found <= last
+      assert quantile < 1 or found == last
 
   def test_infinite_and_nan(self):
     g = [np.inf, -np.inf, 1.0, -2.0, np.nan, 0.25, 3.0]

@@ -791,7 +791,10 @@ X = np.ones((4, 3), np.float32)
     (lambda: quantizers.lsq(1), r'bits must be an integer in \[2, 16\]; got 1'),
     (lambda: quantizers.lsq(0, signed=False), r'in \[1, 16\]; got 0'),
     (lambda: quantizers.lsq(2.0), 'got 2.0'),
-    (lambda: quantizers.lsq(2, batch_axes=-1), 'batch_axes must be >= 0'),
+    (
+      lambda: quantizers.lsq(2, batch_axes=-1),
+      'batch_axes must be an integer >= 0',
+    ),
     (lambda: quantizers.pact(0), 'bits must be'),
     (lambda: quantizers.pact(2, alpha=0.0), 'alpha must be > 0'),
     (lambda: quantizers.ttq(-0.1), 'factor must be > 0'),

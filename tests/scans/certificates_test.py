@@ -186,7 +186,9 @@ def test_pairs(make):
 
 
 def test_bad_input(make):
-  with pytest.raises(types.BadInput, match=r'batch_size must be >= 1; got 0'):
+  with pytest.raises(
+    types.BadInput, match=r'batch_size must be an integer >= 1; got 0'
+  ):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((3, 2)), jnp.ones(3), 0)
   with pytest.raises(types.BadInput, match='must not be empty; got 0 examples'):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((0, 2)), jnp.ones(0), 1)
@@ -195,7 +197,10 @@ def test_bad_input(make):
   gains, other = gains_of([0.1], [0.1]), gains_of([0.1, 0.2], [0.1, 0.1])
   key = jax.random.key(0)
   for call, message in (
-    (lambda: scans.flip_descent(view, 0), r'max_flips must be >= 1; got 0'),
+    (
+      lambda: scans.flip_descent(view, 0),
+      r'max_flips must be an integer >= 1; got 0',
+    ),
     (lambda: scans.flip_descent(view, 1, path='x'), r'path.*recompute'),
     (lambda: scans.flip_descent(view, 1, tolerance=-1.0), r'tolerance must'),
     (lambda: scans.flip_descent(real, 1), r'needs a quantised kernel'),
@@ -203,7 +208,10 @@ def test_bad_input(make):
     (lambda: scans.flip_certificate(gains, num_errors=-1.0), r'num_errors'),
     (lambda: scans.merge_gains(), r'at least one'),
     (lambda: scans.merge_gains(gains, other), r'of the same moves'),
-    (lambda: scans.pair_gains(view, key, 0), r'num_pairs >= 1'),
+    (
+      lambda: scans.pair_gains(view, key, 0),
+      r'num_pairs must be an integer >= 1',
+    ),
     (
       lambda: scans.pair_gains(view, key, 1, among=jnp.array([1])),
       r'at least two moves',

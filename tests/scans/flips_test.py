@@ -217,7 +217,7 @@ def test_bad_input_is_refused():
     (view, {'step': 0.1, 'path': 'sign'}, 'does not feed a sign'),
     (opaque, {'step': 0.1, 'path': 'rank_one'}, 'opaque'),
     (binary, {'path': 'sign', 'coordinates': jnp.arange(2)}, 'coordinates'),
-    (binary, {'chunk': 0}, 'chunk must be >= 1'),
+    (binary, {'chunk': 0}, 'chunk must be an integer >= 1'),
     (empty, {'step': 0.1}, 'must not be empty; got 0 examples'),
     (nothing, {'step': 0.1}, r'kernel of shape \(12, 0\)'),
     (dataclasses.replace(view, quantizer=rounding), {}, 'neighbours'),

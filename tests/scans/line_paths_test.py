@@ -384,7 +384,7 @@ def test_bad_input():
   with pytest.raises(types.BadInput, match='share one kernel'):
     other = make_view(layer=1)
     scans.line_scan([view, other], direction, rates)
-  with pytest.raises(types.BadInput, match='width must be >= 1'):
+  with pytest.raises(types.BadInput, match='width must be an integer >= 1'):
     scans.line_scan(view, direction, rates, path='steps', width=0)
   with pytest.raises(types.BadInput, match='low must not exceed high'):
     scans.line_profile(view, direction, 1.0, 0.0)

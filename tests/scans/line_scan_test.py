@@ -287,7 +287,7 @@ def test_best_of_nothing_but_nan_is_nan():
     ({'learning_rates': [np.nan]}, 'learning_rates must be finite'),
     ({'direction': np.zeros((5, 7))}, r'the kernel, \(7, 5\); got'),
     ({'path': 'fast'}, r'path must be one of auto, .*brute_force; got'),
-    ({'width': 0}, 'must be >= 1'),
+    ({'width': 0}, 'must be an integer >= 1'),
   ],
 )
 def test_errors(changes, message):

@@ -202,8 +202,11 @@ def test_bad_input(make):
     (lambda: coordinate(view, budget), r"'random' needs a key"),
     (lambda: coordinate(view, budget, order='x'), r'order.*exact, linear'),
     (lambda: cheapest(rank_by='x'), r'rank_by.*gain_per_squared_cost'),
-    (lambda: cheapest(num_sweeps=0), r'num_sweeps must be >= 1'),
-    (lambda: cheapest(num_candidates=0), r'num_candidates must be >= 1'),
+    (lambda: cheapest(num_sweeps=0), r'num_sweeps must be an integer >= 1'),
+    (
+      lambda: cheapest(num_candidates=0),
+      r'num_candidates must be an integer >= 1',
+    ),
     (lambda: cheapest(tolerance=-1.0), r'tolerance must be >= 0'),
     (lambda: scans.exhaustive(view, budget), r'24 free weights.*16777216'),
     (lambda: scans.exhaustive(view, types.Budget(0.0)), r'radius must be > 0'),

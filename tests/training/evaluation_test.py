@@ -176,7 +176,9 @@ def test_statistics_of_layers(tiny, task, whole):
 
 
 def test_bad_numbers(tiny, task):
-  with pytest.raises(types.BadInput, match='num_groups must be in'):
+  with pytest.raises(
+    types.BadInput, match='num_groups must be an integer >= 2'
+  ):
     training.statistician(task, 1, num_groups=1)
   for options, message in (
     ({'smoothing': 1.0}, r'smoothing must be in \[0, 1\); got 1.0'),

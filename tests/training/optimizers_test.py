@@ -248,7 +248,7 @@ def test_latent_weights_of_binary_layers_are_clipped():
     ({'quantizer_decay': -1.0}, 'quantizer_decay must be >= 0'),
     ({'name': 'bop'}, "binary must name the binary layers for 'bop'"),
     ({'clip_latent': 1.0}, 'binary must name the binary layers'),
-    ({'clip_latent': 0.0, 'binary': ('a',)}, 'limit must be > 0'),
+    ({'clip_latent': 0.0, 'binary': ('a',)}, 'clip_latent must be > 0'),
     ({'name': 'bop', 'binary': ('a',), 'bop_gamma': 2.0}, 'gamma must be in'),
     ({'frozen': ('Dense_(',)}, r"'Dense_\(' is no regular expression"),
     ({'learning_rate': 0.0}, 'learning_rate must be > 0'),

@@ -144,7 +144,7 @@ def test_mixed_targets_and_smoothing_reach_the_loss(tiny):
     after.totals.loss, -np.mean(np.sum(targets * z, -1)), rtol=1e-5
   )
   right = np.asarray(targets)[np.arange(8), z.argmax(-1)].sum()
-  np.testing.assert_allclose(after.totals.correct, right, rtol=1e-5)
+  np.testing.assert_allclose(after.totals.accuracy, right / 8, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -356,8 +356,8 @@ def test_preparation_is_of_the_training_set(tiny):
   [
     ({'seeds': (3, 3)}, r'seeds must differ; got \(3, 3\)'),
     ({'rates': (1.0, 1.0)}, 'one rate for each seed; got 2 and 1'),
-    ({'chunk': 0}, 'chunk must be >= 1; got 0'),
-    ({'period': 0}, 'period must be >= 1; got 0'),
+    ({'chunk': 0}, 'chunk must be an integer >= 1; got 0'),
+    ({'period': 0}, 'period must be an integer >= 1; got 0'),
     ({'tensorboard': True}, 'tensorboard needs a folder'),
   ],
 )

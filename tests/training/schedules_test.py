@@ -69,7 +69,7 @@ def test_one_step_is_a_training(kind):
     ({'peak': 0.0}, 'peak must be > 0'),
     ({'peak': -1.0}, 'peak must be > 0'),
     ({'peak': float('nan')}, 'peak must be > 0'),
-    ({'num_steps': 0}, 'num_steps must be > 0'),
+    ({'num_steps': 0}, 'num_steps must be an integer >= 1'),
     ({'warmup': -1}, r'warmup must be in \[0, num_steps\), here 50; got -1'),
     ({'warmup': STEPS}, r'warmup must be in \[0, num_steps\), here 50; got 50'),
     ({'milestones': (0.0, 0.5)}, r'milestones must grow within \(0, 1\)'),
@@ -109,5 +109,5 @@ def test_bad_progress():
     types.BadInput, match='kind must be one of linear, cosine'
   ):
     training.progress('exponential', 5)
-  with pytest.raises(types.BadInput, match='num_steps must be > 0'):
+  with pytest.raises(types.BadInput, match='num_steps must be an integer >= 1'):
     training.progress('linear', 0)

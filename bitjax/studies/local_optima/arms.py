@@ -31,6 +31,7 @@ from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import sweeps
+from bitjax import tree
 from bitjax import types
 from bitjax.evidence import protocols
 from bitjax.studies import toy
@@ -309,4 +310,4 @@ def _again(problem, number, kernel, key, *, max_flips):
 
 def _accuracy(view: scans.LayerView, kernel: types.Array) -> types.Array:
   guesses = jnp.argmax(view.logits(kernel), axis=-1)
-  return jnp.mean(guesses == view.labels, dtype=jnp.float32)
+  return tree.share(guesses == view.labels)

@@ -17,6 +17,7 @@ import numpy as np
 
 from bitjax import descent
 from bitjax import sweeps
+from bitjax import tree
 from bitjax import types
 from bitjax.evidence import protocols
 from bitjax.studies import toy
@@ -178,7 +179,7 @@ def variant(
     )
     gradients = [jax.grad(p.search.loss)(p.kernel) for p in (normal, other)]
     outputs = toy.single_step(other, problems.budget, points)
-    return outputs | {'affected': jnp.mean(gradients[0] != gradients[1])}
+    return outputs | {'affected': tree.share(gradients[0] != gradients[1])}
 
   static = {'batch_size': problems.config.batch_size}
   return Arm(name, fn, static, _seeds(problems), 'learning_rate', rates)

@@ -28,6 +28,7 @@ from bitjax import lanes
 from bitjax import measures
 from bitjax import scans
 from bitjax import sweeps
+from bitjax import tree
 from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.toy import dispatch
@@ -210,7 +211,7 @@ def _lane(
   directions = everywhere[layers[0]]
   outputs |= dispatch.each_once(follow, directions)
   outputs['affected'] = jax.lax.map(
-    lambda d: jnp.mean(d != directions[0], dtype=jnp.float32), directions
+    lambda d: tree.share(d != directions[0]), directions
   )
   everywhere = lanes.each(
     through_all,
