@@ -1,7 +1,7 @@
 """Quantized layers and networks in flax.linen, and tools to inspect each layer."""
 
+from bitjax.nn._complete import complete
 from bitjax.nn._conv import QuantConv
-from bitjax.nn._deploy import complete
 from bitjax.nn._deploy import deploy
 from bitjax.nn._inits import INITS
 from bitjax.nn._layers import BatchNorm
