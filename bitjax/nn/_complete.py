@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _silence
 
 __all__ = ['complete']
 
@@ -41,6 +42,7 @@ def complete(
 
   They are initialised from the checkpoint's own weights, and from the activations
   that these produce from the inputs. Variables of the checkpoint stay as they are.
+  Layers that would begin silent warn, as at initialisation, unless this is jitted.
 
   Args:
     model: a model with quantized layers.
@@ -67,13 +69,14 @@ def complete(
   given, old = old, _renamed(old, wanted, names or {})
   _check(old, wanted, given)
   hidden = core.DenyList((_binding.QUANTIZED, 'intermediates'))
-  _, new = model.apply(
-    traverse_util.unflatten_dict(old),
-    *args,
-    rngs=rngs,
-    mutable=hidden,
-    **kwargs,
-  )
+  with _silence.looking():
+    _, new = model.apply(
+      traverse_util.unflatten_dict(old),
+      *args,
+      rngs=rngs,
+      mutable=hidden,
+      **kwargs,
+    )
   flat = traverse_util.flatten_dict(core.unfreeze(new))
   return traverse_util.unflatten_dict(flat | old)
 

@@ -2,7 +2,8 @@ r"""Finds quantized layers that begin silent: whose output no longer depends on 
 
 A grid whose step is large for the weights rounds all of them to 0, and the sign of a
 ReLU's output is +1 everywhere. Nothing fails: gradients are zero, and accuracy stays at
-chance. So every quantized layer is looked at once, when it is initialised:
+chance. So every quantized layer is looked at once, when it is initialised or its
+checkpoint is completed:
 
 =========  ==========================================================
 what       is one value throughout, while
@@ -34,10 +35,16 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 
-__all__ = ['SilentLayerWarning', 'check', 'init_quietly', 'warn_silent']
+__all__ = [
+  'SilentLayerWarning',
+  'check',
+  'init_quietly',
+  'looking',
+  'warn_silent',
+]
 
 _COLLECTION, _NAME = 'silent', 'found'
-_quiet = contextvars.ContextVar('quiet', default=False)
+_mode = contextvars.ContextVar('mode', default='init')
 _MANY = 16  # As many signs do not agree by chance: once in 2^15.
 
 _MESSAGES = (
@@ -66,7 +73,7 @@ def check(
   """Warns of a silent layer, once, if the model is being initialised.
 
   In a jitted or vmapped initialisation the host is called back, once for each layer and
-  program; `init_quietly` does without. ``apply`` is never looked at, and nothing is
+  program; `init_quietly` does without. ``apply`` is not looked at, and nothing is
   computed for shapes alone (``jax.eval_shape``).
 
   Args:
@@ -77,10 +84,11 @@ def check(
     z: its output.
   """
   quantized = layer.quantizer is not None or module.input_quantizer is not None
-  if not quantized or not module.is_initializing():
+  mode = _mode.get()
+  if not quantized or not (mode == 'look' or module.is_initializing()):
     return
   found = jnp.stack(_flags(module, layer, x, x_q, z))
-  if _quiet.get():
+  if mode == 'quiet':
     module.sow(
       _COLLECTION,
       _NAME,
@@ -91,7 +99,8 @@ def check(
     return
   name = '/'.join(module.path)
   if isinstance(found, jax.core.Tracer):
-    jax.debug.callback(_Once(name), found)
+    if mode == 'init':
+      jax.debug.callback(_Once(name), found)
   elif found.is_fully_addressable:
     _warn(name, jax.device_get(found))
 
@@ -114,9 +123,11 @@ def init_quietly(
     The variables, and for each quantized layer what of it is constant: bools, [3],
     for its kernel, inputs and output.
   """
-  with _silenced():
-    variables = dict(model.init(rngs, *args, **kwargs))
-  flat = traverse_util.flatten_dict(variables.pop(_COLLECTION, {}))
+  with _in_mode('quiet'):
+    variables: Any = dict(model.init(rngs, *args, **kwargs))
+  flat: dict[Any, Any] = traverse_util.flatten_dict(
+    variables.pop(_COLLECTION, {})
+  )
   return variables, {'/'.join(path[:-1]): leaf for path, leaf in flat.items()}
 
 
@@ -132,13 +143,18 @@ def warn_silent(found: Mapping[str, types.Array]) -> None:
       _warn(name, jax.device_get(flags))
 
 
+def looking() -> contextlib.AbstractContextManager[None]:
+  """Looks at the layers that are applied inside the context, but not in a trace."""
+  return _in_mode('look')
+
+
 @contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-  token = _quiet.set(True)
+def _in_mode(mode: str) -> Iterator[None]:
+  token = _mode.set(mode)
   try:
     yield
   finally:
-    _quiet.reset(token)
+    _mode.reset(token)
 
 
 class _Once:
@@ -154,14 +170,11 @@ class _Once:
 
 
 def _warn(name, flags):
-  flags = np.asarray(flags).reshape(-1, len(_MESSAGES)).any(axis=0)
-  for message, flag in zip(_MESSAGES, flags, strict=True):
-    if (
-      flag
-    ):  # The first says it: what follows from it needs no line of its own.
-      text = f'{name or "the model"}: {message}'
-      warnings.warn(text, SilentLayerWarning, stacklevel=2)
-      return
+  flags = np.reshape(flags, (-1, len(_MESSAGES)))
+  # The first says it: what follows from it needs no line of its own.
+  for index in np.flatnonzero(np.any(flags, axis=0))[:1]:
+    text = f'{name or "the model"}: {_MESSAGES[index]}'
+    warnings.warn(text, SilentLayerWarning, stacklevel=2)
 
 
 def _flags(module, layer, x, x_q, z):

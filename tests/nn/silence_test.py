@@ -149,6 +149,12 @@ class TestModes:
     assert line.startswith(f'QuantConv_0: {INPUTS}')
     assert 'callback' not in init.lower(KEY, IMAGES).as_text()
 
+  def test_a_completed_checkpoint_is_looked_at(self):
+    model = BEHIND_RELU.clone(kernel_quantizer=quantizers.lsq(2))
+    plain = {'params': model.init(KEY, np.zeros_like(IMAGES))['params']}
+    (line,) = said(nn.complete, model, plain, KEY, IMAGES)
+    assert line.startswith(f'QuantConv_0: {INPUTS}')
+
   def test_trainings_warn_and_keep_their_program(self):
     create = lambda: training.create(
       BEHIND_RELU, optax.sgd(0.1), [0, 1], jnp.asarray(IMAGES)

@@ -164,14 +164,16 @@ class TestNotSilent:
       assert np.std(z, axis=0).max() > 0.01, key
       assert np.abs(grad).max() > 1e-4, key
 
-  @pytest.mark.parametrize('fan_in', [16, 256, 4096])
-  def test_the_grid_on_the_unit_interval_is_silent(self, fan_in):
-    """The fault that the table is about: the former default of `uniform(2)`."""
+  @pytest.mark.parametrize(('bits', 'fan_in'), [(2, 21), (3, 187), (4, 1014)])
+  def test_a_grid_on_the_unit_interval_is_silent(self, bits, fan_in):
+    """The fault that the table is about, and the fan-ins that the page names."""
     kernel = LECUN(jax.random.key(0, impl='rbg'), (fan_in, 4))
-    grid = quantizers.uniform(2, step='unit')
-    silent = np.all(np.asarray(grid(kernel)) == 0)
-    assert silent == (fan_in > 16 or np.abs(kernel).max() < 0.5)
-    y = quantizers.calibrated(UNIT[2], quantizers.max_abs())(kernel)
+    assert np.all(np.asarray(UNIT[bits](kernel)) == 0)
+    end = (
+      2 / 0.87962566 / np.sqrt(fan_in - 1)
+    )  # Normals are cut at two deviations.
+    assert np.any(np.asarray(UNIT[bits](np.float32([end]))) != 0)
+    y = quantizers.calibrated(UNIT[bits], quantizers.max_abs())(kernel)
     assert np.all(np.any(np.asarray(y) != 0, axis=0))
 
 
