@@ -29,7 +29,7 @@ UNIT = {
 
 def rows():
   """Maps a peer of the page's table to its quantizer, a function of the bits."""
-  table = PAGE.read_text().split('### Integers by peer')[1].split('\n## ')[0]
+  table = PAGE.read_text().split('## Integers by peer')[1].split('\n## ')[0]
   found = re.findall(r'^\| (.*?) \| `((?:calibrated|lsq).*?)` \|', table, re.M)
   return {
     peer: eval(f'lambda b: {code}', vars(quantizers)) for peer, code in found
