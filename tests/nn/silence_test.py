@@ -162,6 +162,7 @@ class TestModes:
     (line,) = said(create)
     assert line.startswith('QuantConv_0')
 
+  @pytest.mark.slow
   def test_scanned_and_rematerialised_layers(self):
     class Scanned(linen.Module):
       @linen.compact

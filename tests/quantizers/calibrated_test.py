@@ -133,7 +133,12 @@ class TestNotSilent:
   """Layers of few bits have an output and a gradient, whatever the fan-in is."""
 
   @pytest.mark.parametrize(
-    'fan_in', [16, pytest.param(256, marks=pytest.mark.slow), 4096]
+    'fan_in',
+    [
+      pytest.param(16, marks=pytest.mark.slow),
+      pytest.param(256, marks=pytest.mark.slow),
+      4096,
+    ],
   )
   def test_by_every_row_of_the_table(self, fan_in):
     x = np.float32(RNG.normal(size=(3, fan_in)))
@@ -260,7 +265,9 @@ def loss(weights):
 class TestScans:
   """With its scale held constant, each weight moves by itself, exactly."""
 
-  @pytest.mark.parametrize('coupling', ['column', 'tensor'])
+  @pytest.mark.parametrize(
+    'coupling', ['column', pytest.param('tensor', marks=pytest.mark.slow)]
+  )
   def test_gains_of_all_moves(self, coupling):
     view = view_of(quantizers.max_abs(coupling)).freeze_scale()
     np.testing.assert_array_equal(
