@@ -1,7 +1,7 @@
 """Quantized layers and networks in flax.linen, and tools to inspect each layer."""
 
+from bitjax.nn._complete import complete
 from bitjax.nn._conv import QuantConv
-from bitjax.nn._deploy import complete
 from bitjax.nn._deploy import deploy
 from bitjax.nn._inits import INITS
 from bitjax.nn._layers import BatchNorm
@@ -20,6 +20,9 @@ from bitjax.nn._resnet import ResNet
 from bitjax.nn._resnet import resnet18
 from bitjax.nn._resnet import resnet20
 from bitjax.nn._resnet import resnet32
+from bitjax.nn._silence import SilentLayerWarning
+from bitjax.nn._silence import init_quietly
+from bitjax.nn._silence import warn_silent
 from bitjax.nn._summary import LayerSummary
 from bitjax.nn._summary import Summary
 from bitjax.nn._summary import summary
@@ -40,6 +43,7 @@ __all__ = [
   'QuantConv',
   'QuantDense',
   'ResNet',
+  'SilentLayerWarning',
   'Summary',
   'binary_mlp',
   'binary_weights_mlp',
@@ -47,6 +51,7 @@ __all__ = [
   'deploy',
   'full_precision_mlp',
   'gradient_passing',
+  'init_quietly',
   'layer_view',
   'network_view',
   'plain_convolutions',
@@ -56,4 +61,5 @@ __all__ = [
   'summary',
   'training_progress',
   'vgg_small',
+  'warn_silent',
 ]

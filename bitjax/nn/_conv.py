@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import math
+import operator
 from typing import Any, TypeAlias
 
 from flax import linen as nn
@@ -16,10 +17,11 @@ from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
 from bitjax.nn import _convolution
+from bitjax.nn import _silence
 
 __all__ = ['PADDINGS', 'Product', 'QuantConv']
 
-PADDINGS = ('SAME', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL')
+PADDINGS = ('SAME', 'SAME_LOWER', 'VALID', 'CIRCULAR', 'REFLECT', 'CAUSAL')
 
 _Sizes: TypeAlias = int | Sequence[int]
 _Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
@@ -32,16 +34,17 @@ class QuantConv(nn.Module):
 
   Sums are accumulated before they are scaled. The layer can replace
   ``flax.linen.Conv`` as `QuantDense` can replace ``Dense``. Inputs are padded after
-  they are quantized, with zeros even if they are binary (``'CIRCULAR'`` and
-  ``'REFLECT'`` pad with inputs).
+  they are quantized, with ``pad_values``: zeros even if they are binary, unless it is
+  +1 or -1 (``'CIRCULAR'`` and ``'REFLECT'`` pad with inputs).
 
   Attributes:
     features: number of output channels.
     kernel_size: size in each spatial dimension; an integer for one dimension.
     strides: one integer for all dimensions, or one for each; None for 1.
-    padding: one of ``'SAME'``, ``'VALID'``, ``'CIRCULAR'``, ``'REFLECT'``,
-      ``'CAUSAL'`` (one dimension), or an amount: an integer, or an integer or a
-      pair (low, high) for each dimension.
+    padding: one of ``'SAME'``, ``'SAME_LOWER'`` (where it cannot be equal on both
+      sides, more at the beginning), ``'VALID'``, ``'CIRCULAR'``, ``'REFLECT'``,
+      ``'CAUSAL'`` (one dimension), in capitals or not, or an amount: an integer, or
+      an integer or a pair (low, high) for each dimension.
     input_dilation: dilation of the inputs, as ``strides``.
     kernel_dilation: dilation of the kernel, as ``strides``.
     feature_group_count: number of groups of channels; for a depthwise convolution,
@@ -57,6 +60,8 @@ class QuantConv(nn.Module):
     precision: precision of the convolution, as in ``jax.lax``.
     kernel_init: initialiser of the latent kernel.
     bias_init: initialiser of the bias.
+    pad_values: what inputs are padded with, as in larq; 1 or -1 keeps binary inputs
+      binary.
   """
 
   features: int
@@ -75,6 +80,7 @@ class QuantConv(nn.Module):
   precision: Any = 'highest'
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
+  pad_values: float = 0.0
 
   def __post_init__(self):
     _binding.check_fields(self)
@@ -90,14 +96,17 @@ class QuantConv(nn.Module):
       progress: progress of training, in [0, 1], for the quantizer.
     """
     _, layer = self._bind(in_features, None, progress)
+    _silence.check(self, layer)
     return scans.Opaque(_Convolution(layer, self._product()))
 
   def __call__(
     self, x: types.Array, *, progress: types.Scalar = 1.0
   ) -> types.Array:
     """Maps [..., *spatial, in_features] to [..., *spatial', features]."""
-    x, layer, product = self.parts(x, progress=progress)
-    return _binding.as_dtype(_Convolution(layer, product)(x), self.dtype)
+    x_q, layer, product = self.parts(x, progress=progress)
+    z = _binding.as_dtype(_Convolution(layer, product)(x_q), self.dtype)
+    _silence.check(self, layer, x, x_q, z)
+    return z
 
   def parts(
     self, x: types.Array, *, progress: types.Scalar = 1.0
@@ -132,7 +141,7 @@ class QuantConv(nn.Module):
         )
       return value
 
-    return Product(
+    product = Product(
       size,
       spread('strides'),
       _padding(self.padding, rank),
@@ -140,7 +149,10 @@ class QuantConv(nn.Module):
       spread('kernel_dilation'),
       self.feature_group_count,
       self.precision,
+      float(self.pad_values),
     )
+    _check_padding(product)
+    return product
 
 
 @jax.tree_util.register_static
@@ -158,6 +170,7 @@ class Product:
   kernel_dilation: tuple[int, ...]
   groups: int
   precision: Any
+  pad_value: float = 0.0
   plain: bool = False
 
   def __call__(self, x: types.Array, kernel: types.Array) -> types.Array:
@@ -200,36 +213,72 @@ class Product:
     )
 
   def _padded(self, x):
-    if self.padding not in PADDINGS[2:]:
-      return x, self.padding
+    """Returns ``x``, padded if XLA's convolution cannot do it, and what is left to pad."""
+    given = self.padding
     reach = [
       (k - 1) * d
       for k, d in zip(self.kernel_size, self.kernel_dilation, strict=True)
     ]
-    if self.padding == 'CAUSAL':
-      around, mode = [(r, 0) for r in reach], 'constant'
-    else:
-      around = [(r // 2, (r + 1) // 2) for r in reach]
-      mode = {'CIRCULAR': 'wrap', 'REFLECT': 'reflect'}[self.padding]
-    return jnp.pad(x, [(0, 0), *around, (0, 0)], mode=mode), 'VALID'
+    if given in ('CIRCULAR', 'REFLECT'):
+      around = [(0, 0), *((r // 2, (r + 1) // 2) for r in reach), (0, 0)]
+      mode = 'wrap' if given == 'CIRCULAR' else 'reflect'
+      return jnp.pad(x, around, mode=mode), 'VALID'
+    if given == 'CAUSAL':
+      given = tuple((r, 0) for r in reach)
+    if not self.pad_value:
+      return x, given
+    if isinstance(given, str):
+      window = [r + 1 for r in reach]
+      given = jax.lax.padtype_to_pads(
+        x.shape[1:-1], window, self.strides, given
+      )
+    value = jnp.asarray(self.pad_value, x.dtype)
+    around = [(0, 0, 0), *((*pair, 0) for pair in given), (0, 0, 0)]
+    return jax.lax.pad(x, value, around), 'VALID'
 
 
 def _padding(padding, rank):
+  """Returns a name in capitals, or a pair for each dimension."""
+  wanted = types.BadInput(
+    f'padding must be one of {", ".join(PADDINGS)}, an integer, or an integer '
+    f'or a pair for each of {rank} dimensions; got {padding!r}.'
+  )
   if isinstance(padding, str):
-    types.check_choice('padding', padding, PADDINGS)
-    if padding == 'CAUSAL' and rank != 1:
+    if (name := padding.upper()) not in PADDINGS:
+      raise wanted
+    if name == 'CAUSAL' and rank != 1:
       raise types.BadInput(
         f"padding must not be 'CAUSAL' in {rank} dimensions; it is for one."
       )
-    return padding
-  sizes = (padding,) * rank if isinstance(padding, int) else tuple(padding)
-  pairs = tuple((p, p) if isinstance(p, int) else tuple(p) for p in sizes)
-  if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
-    raise types.BadInput(
-      f'padding must be one of {", ".join(PADDINGS)}, an integer, or an integer '
-      f'or a pair for each of {rank} dimensions; got {padding!r}.'
+    return name
+  try:
+    sizes = (
+      tuple(padding) if isinstance(padding, Iterable) else (padding,) * rank
     )
+    pairs = tuple(
+      tuple(map(operator.index, p if isinstance(p, Iterable) else (p, p)))
+      for p in sizes
+    )
+  except TypeError:
+    raise wanted from None
+  if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
+    raise wanted
   return pairs
+
+
+def _check_padding(product):
+  types.check_finite('pad_values', product.pad_value)
+  named, dilated = product.padding, set(product.input_dilation) != {1}
+  if dilated and isinstance(named, str):
+    raise types.BadInput(
+      'padding must be an amount where inputs are dilated; got '
+      f'{named!r} with input_dilation {product.input_dilation}.'
+    )
+  if product.pad_value and (dilated or named in ('CIRCULAR', 'REFLECT')):
+    raise types.BadInput(
+      "pad_values must be 0 where inputs are dilated, and with 'CIRCULAR' and "
+      f"'REFLECT', which pad with inputs; got {product.pad_value}."
+    )
 
 
 @jax.tree_util.register_dataclass

@@ -1,10 +1,9 @@
-r"""Completes checkpoints for quantized models, and deploys the weights of those.
+r"""Deploys the weights that quantized models compute with.
 
 A quantized layer keeps *latent* weights as its parameters and always computes with
 quantized ones. Nothing is therefore evaluated with latent weights, unless a model
-is explicitly made without quantizers. `complete` adds to a checkpoint what a
-quantized model needs. `deploy` returns the weights that a model computes with, and
-marks them so that they are not quantized again.
+is explicitly made without quantizers. `deploy` returns the weights that a model
+computes with, and marks them so that they are not quantized again.
 """
 
 from __future__ import annotations
@@ -14,43 +13,12 @@ from typing import Any
 from flax import core
 from flax import linen as nn
 from flax import traverse_util
-import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.nn import _binding
 
-__all__ = ['complete', 'deploy']
-
-
-def complete(
-  model: nn.Module,
-  variables: types.PyTree,
-  key: types.Array,
-  *args: Any,
-  **kwargs: Any,
-) -> types.PyTree:
-  """Adds the variables that a checkpoint lacks, such as those of learned quantizers.
-
-  They are initialised from the checkpoint's own weights, and from the activations
-  that these produce from the inputs. Variables of the checkpoint stay as they are.
-
-  Args:
-    model: a model with quantized layers.
-    variables: variables of a full-precision model with the same names and shapes.
-    key: random key for the new variables.
-    *args: inputs of the model.
-    **kwargs: keyword arguments of the model's call.
-
-  Returns:
-    All variables of the model.
-  """
-  hidden = core.DenyList((_binding.QUANTIZED, 'intermediates'))
-  rngs = {'params': key, _binding.RNG: jax.random.fold_in(key, 1)}
-  _, new = model.apply(variables, *args, rngs=rngs, mutable=hidden, **kwargs)
-  flat = traverse_util.flatten_dict(core.unfreeze(new))
-  old = traverse_util.flatten_dict(core.unfreeze(variables))
-  return traverse_util.unflatten_dict(flat | old)
+__all__ = ['deploy']
 
 
 def deploy(

@@ -21,6 +21,7 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _silence
 
 __all__ = ['BatchNorm', 'QuantDense']
 
@@ -36,6 +37,8 @@ class QuantDense(nn.Module):
   add parameters ``kernel_quantizer`` and ``input_quantizer`` (see `complete`).
   Quantizers with state keep it in the collection ``quantizer_state``, which must be
   ``mutable`` to be updated. Random quantizers draw from ``rngs={'quantizer': key}``.
+  A layer whose quantized weights or inputs are all equal at initialisation warns
+  (`SilentLayerWarning`).
 
   Attributes:
     features: number of units.
@@ -80,14 +83,18 @@ class QuantDense(nn.Module):
       input_scale: value of one unit of the input, a factor of the scale.
       progress: progress of training, in [0, 1], for the quantizer.
     """
-    return self._bind(fan_in, None, input_scale, progress)[1]
+    _, stage = self._bind(fan_in, None, input_scale, progress)
+    _silence.check(self, stage)
+    return stage
 
   def __call__(
     self, x: types.Array, *, progress: types.Scalar = 1.0
   ) -> types.Array:
     """Maps [..., fan_in] to [..., features]."""
-    x, stage = self._bind(x.shape[-1], x, 1.0, progress)
-    return _binding.as_dtype(stage(x), self.dtype)
+    x_q, stage = self._bind(x.shape[-1], x, 1.0, progress)
+    z = _binding.as_dtype(stage(x_q), self.dtype)
+    _silence.check(self, stage, x, x_q, z)
+    return z
 
   def parts(
     self, x: types.Array, *, progress: types.Scalar = 1.0

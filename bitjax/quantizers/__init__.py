@@ -18,6 +18,7 @@ from bitjax.quantizers._attach import Quantize
 from bitjax.quantizers._attach import Staircase
 from bitjax.quantizers._attach import attach
 from bitjax.quantizers._attach import staircase
+from bitjax.quantizers._calibrated import calibrated
 from bitjax.quantizers._compositions import DOREFA_VARIANTS
 from bitjax.quantizers._compositions import dorefa_activations
 from bitjax.quantizers._compositions import dorefa_weights
@@ -33,6 +34,7 @@ from bitjax.quantizers._hysteresis import hysteretic_sign
 from bitjax.quantizers._hysteresis import hysteretic_uniform
 from bitjax.quantizers._hysteresis import initial_state
 from bitjax.quantizers._keywords import at_progress
+from bitjax.quantizers._keywords import freeze_scale
 from bitjax.quantizers._keywords import is_random
 from bitjax.quantizers._keywords import is_stateful
 from bitjax.quantizers._learned import Quantizer
@@ -51,6 +53,7 @@ from bitjax.quantizers._relaxed import proximal
 from bitjax.quantizers._residual import residual_sign
 from bitjax.quantizers._scaling import COUPLINGS
 from bitjax.quantizers._scaling import Scaling
+from bitjax.quantizers._scaling import max_abs
 from bitjax.quantizers._scaling import mean_abs
 from bitjax.quantizers._scaling import power_of_two
 from bitjax.quantizers._shaped import dspike
@@ -84,6 +87,7 @@ __all__ = [
   'at_progress',
   'attach',
   'bind',
+  'calibrated',
   'clip',
   'clip_quantile',
   'dorefa_activations',
@@ -93,6 +97,7 @@ __all__ = [
   'error_decay',
   'ewgs',
   'ewgs_delta',
+  'freeze_scale',
   'heaviside',
   'hysteretic_sign',
   'hysteretic_uniform',
@@ -103,6 +108,7 @@ __all__ = [
   'learned_dsq',
   'lsq',
   'magnitude_aware',
+  'max_abs',
   'mean_abs',
   'pact',
   'parq',

@@ -20,6 +20,7 @@ from bitjax.quantizers import _estimators
 from bitjax.quantizers import _hysteresis
 from bitjax.quantizers import _keywords
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _rescaled
 from bitjax.quantizers import _scaling
 from bitjax.quantizers import _staircases
 from bitjax.quantizers import _uniform
@@ -164,11 +165,17 @@ class _Scaled:
   def __call__(self, x, *, progress=1.0, key=None):
     x = _channels.check_floating(x)
     x_q = _keywords.call(self.quantize, x, progress, key=key)
-    wide = _maths.widen(x)  # The scale's gradient is a sum over many weights.
-    scale = _channels.align(
-      'scale', self.scaling(wide), x, -1 if x.ndim else None
+    return (x_q * _rescaled.factor(self.scaling, x)).astype(x_q.dtype)
+
+  def frozen(self, x):
+    """Returns this quantizer with its scale as a constant; see `freeze_scale`."""
+    return dataclasses.replace(
+      self, scaling=_rescaled.constant(self.scaling, x)
     )
-    return (x_q * scale).astype(x_q.dtype)
+
+  @property
+  def staircase(self):
+    return _rescaled.staircase(self.quantize, self.scaling, relative=False)
 
 
 def dorefa_activations(bits: int) -> _attach.Quantize:

@@ -67,7 +67,7 @@ def hysteretic_uniform(
   *,
   signed: bool = True,
   narrow: bool = False,
-  step: types.Scalar | None = None,
+  step: types.Scalar | str | None = None,
   channel_axis: int | None = None,
 ) -> _attach.Staircase:
   r"""Returns a uniform grid whose code changes only when ``x`` reaches another level.

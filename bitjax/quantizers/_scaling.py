@@ -17,7 +17,14 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _maths
 
-__all__ = ['COUPLINGS', 'Scaling', 'mean_abs', 'power_of_two']
+__all__ = [
+  'COUPLINGS',
+  'Constant',
+  'Scaling',
+  'max_abs',
+  'mean_abs',
+  'power_of_two',
+]
 
 COUPLINGS = ('none', 'column', 'tensor')
 
@@ -77,6 +84,83 @@ class _MeanAbs:
     kernel = jax.lax.stop_gradient(kernel) if self.detached else kernel
     axes = tuple(range(kernel.ndim - 1)) if self.coupling == 'column' else None
     return jnp.mean(jnp.abs(kernel), axis=axes)
+
+
+def max_abs(
+  coupling: str = 'column',
+  *,
+  factor: types.Scalar = 1.0,
+  power_of_two: bool = False,
+  detached: bool = True,
+) -> Scaling:
+  r"""Returns the scaling by the weights' largest magnitude, the end of a range.
+
+  .. math:: \alpha_j = f \max_i |w_{ij}|
+
+  With it, `calibrated` takes a grid's step from the weights, as AQT, qwix and
+  brevitas do.
+
+  Args:
+    coupling: ``'column'`` for one scale per unit (of a convolution: per output
+      channel), ``'tensor'`` for a single scale.
+    factor: f > 0; below 1 it clips the largest weights.
+    power_of_two: whether to round the scale up to a power of two, so that levels are
+      fixed-point numbers.
+    detached: whether the gradient stops at the scale; else the largest weight gets it
+      (shared equally by ties).
+
+  Returns:
+    A callable pytree that maps a kernel [..., units] to its scale, [units] or []. A
+    scale is 0 if its weights are all zero, and infinite or NaN if one of them is.
+
+  Raises:
+    BadInput: for any other coupling, a factor that is not positive, or a power of two
+      that is not detached.
+  """
+  types.check_choice('coupling', coupling, COUPLINGS[1:])
+  types.check_positive('factor', factor)
+  if power_of_two and not detached:
+    raise types.BadInput(
+      'detached must be True for a power of two, which is piecewise constant; got '
+      'False.'
+    )
+  return _MaxAbs(factor, coupling, power_of_two, detached)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _MaxAbs:
+  factor: types.Scalar
+  coupling: str = dataclasses.field(metadata={'static': True})
+  power_of_two: bool = dataclasses.field(metadata={'static': True})
+  detached: bool = dataclasses.field(metadata={'static': True})
+
+  def __call__(self, kernel):
+    wide = _maths.widen(kernel)
+    wide = jax.lax.stop_gradient(wide) if self.detached else wide
+    axes = tuple(range(wide.ndim - 1)) if self.coupling == 'column' else None
+    scale = self.factor * jnp.max(jnp.abs(wide), axis=axes, initial=0)
+    if self.power_of_two:
+      fraction, exponent = jnp.frexp(scale)
+      exponent = jnp.where(fraction == 0.5, exponent - 1, exponent)
+      power = jnp.ldexp(jnp.ones_like(scale), exponent)
+      scale = jnp.where((scale > 0) & jnp.isfinite(scale), power, scale)
+    return scale.astype(kernel.dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Constant:
+  """The scaling by numbers that do not depend on the kernel."""
+
+  scale: types.Array
+
+  coupling = 'none'
+
+  def __call__(self, kernel: types.Array) -> types.Array:
+    """Returns the scale, [units] or []."""
+    del kernel
+    return self.scale
 
 
 def power_of_two(coupling: str = 'column') -> Scaling:

@@ -15,7 +15,9 @@ from bitjax import types
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _maths
 
-__all__ = ['Grid', 'code_range', 'uniform']
+__all__ = ['UNIT', 'Grid', 'code_range', 'uniform']
+
+UNIT = 'unit'  # The step that makes the largest level 1.
 
 
 def code_range(
@@ -48,7 +50,7 @@ def uniform(
   *,
   signed: bool = True,
   narrow: bool = False,
-  step: types.Scalar | None = None,
+  step: types.Scalar | str | None = None,
   channel_axis: int | None = None,
 ) -> Grid:
   r"""Rounds to a uniform grid of ``bits`` bits, and clips to its ends.
@@ -65,15 +67,18 @@ def uniform(
   signed and ``narrow``    the same without the first  -1, 0, 1
   =======================  ==========================  =================
 
-  Without a step :math:`s = 1 / Q_p`, so that the largest level is 1. For unsigned
-  grids this is DoReFa's :math:`\mathrm{round}(x n) / n` on [0, 1].
+  A signed grid needs a step that fits ``x``: a kernel of fan-in n has weights near
+  :math:`1 / \sqrt n`, which a grid on [-1, 1] of few bits rounds to 0, all of them.
+  `calibrated` takes the step from the weights, `lsq` learns it. An unsigned grid
+  without a step is DoReFa's :math:`\mathrm{round}(x n) / n` on [0, 1].
 
   Args:
     bits: b, in [1, 16]; at least 2 if signed (one signed bit is `sign`).
     signed: whether there are negative levels.
     narrow: whether to leave out the lowest level, which has no counterpart.
-    step: s > 0, in the units of ``x``: a scalar, or [channels]; None for
-      :math:`1 / Q_p`.
+    step: s > 0, in the units of ``x``: a scalar, or [channels]; or ``'unit'`` for
+      :math:`1 / Q_p`, with which the largest level is 1. None, for an unsigned grid,
+      is ``'unit'``.
     channel_axis: the axis of ``x`` with a step for each entry; None for one step.
 
   Returns:
@@ -81,12 +86,21 @@ def uniform(
     Infinite values become the ends of the grid, NaN stays NaN.
 
   Raises:
-    BadInput: for bits out of range, a narrow unsigned grid, a step that is not
-      positive, and, when called, for a number of steps that is not that of the
-      channels.
+    BadInput: for bits out of range, a narrow unsigned grid, a signed grid without a
+      step, a step that is not positive, and, when called, for a number of steps that
+      is not that of the channels.
   """
   low, high = code_range(bits, signed=signed, narrow=narrow)
   types.check_axis('channel_axis', channel_axis)
+  if step is None and signed:
+    raise types.BadInput(
+      'step must be a number in the units of x for a signed grid; got None. '
+      "calibrated(attach(uniform(bits, narrow=True, step='unit'), identity()), "
+      'max_abs()) takes it from the weights, and lsq learns it.'
+    )
+  if isinstance(step, str):
+    types.check_choice('step', step, (UNIT,))
+    step = None
   if step is not None:
     types.check_positive('step', step, finite=True, arrays=True)
   return Grid(step, low, high, channel_axis)

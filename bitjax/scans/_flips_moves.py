@@ -180,6 +180,7 @@ def _staircase(quantizer):
     raise types.BadInput(
       'The moves of a quantised kernel are those of its staircase, which must '
       'offer num_levels and neighbours(x), as quantizers.sign() does; the '
-      f'quantizer holds {found}.'
+      f'quantizer holds {found}. view.freeze_scale() holds a scale constant that '
+      'the quantizer computes from the weights.'
     )
   return found

@@ -18,6 +18,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import quantizers
 from bitjax import types
@@ -150,3 +151,18 @@ def _check(number, layer, first):
       'The quantizer of a network must be an elementwise staircase; '
       f'{staircase} does not say that it is.'
     )
+  leaves = [jax.tree.leaves(each.quantizer) for each in (layer, first)]
+  if not all(map(_same, *leaves)):
+    raise types.BadInput(
+      'All layers of a network must have the same quantizer; that of layer '
+      f'{number} has other parameters than that of layer 0. Look at the layers one '
+      'by one (layer_view).'
+    )
+
+
+def _same(a, b):
+  """Whether two leaves are known to be equal."""
+  if a is b:
+    return True
+  traced = isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer)
+  return not traced and bool(np.array_equal(a, b))

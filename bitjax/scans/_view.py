@@ -116,13 +116,19 @@ class Dense:
     )
 
   def freeze_scale(self) -> Dense:
-    """Returns this layer with the scale computed from its weights as a constant."""
+    """Returns this layer with scales computed from its weights as constants.
+
+    These are the layer's ``scaling``, and the scale of a quantizer such as those from
+    `quantizers.calibrated`.
+    """
+    quantizer = quantizers.freeze_scale(self.quantizer, self.kernel)
+    frozen = dataclasses.replace(self, quantizer=quantizer)
     if self.scaling is None:
-      return self
+      return frozen
     affine = Affine(
       self.affine.scale * self.scaling(self.kernel), self.affine.shift
     )
-    return dataclasses.replace(self, scaling=None, affine=affine)
+    return dataclasses.replace(frozen, scaling=None, affine=affine)
 
   def freeze(self) -> Dense:
     """Returns this layer with its scale and quantized weights as constants."""
@@ -278,10 +284,12 @@ class LayerView:
     return any(isinstance(stage, (BatchNorm, Opaque)) for stage in stages)
 
   def freeze_scale(self) -> LayerView:
-    """Returns this view with the scale computed from its weights as a constant."""
+    """Returns this view with scales computed from its weights as constants."""
     layer = Dense(self.kernel, self.quantizer, self.scaling, self.affine)
     frozen = layer.freeze_scale()
-    return dataclasses.replace(self, scaling=None, affine=frozen.affine)
+    return dataclasses.replace(
+      self, quantizer=frozen.quantizer, scaling=None, affine=frozen.affine
+    )
 
 
 def check_filled(*views: LayerView) -> None:

@@ -51,7 +51,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('dsq', {'alpha_end': 0.01, 'levels': 4}),
   ('ewgs', {'delta': 0.5}),
   ('hysteretic_sign', {'margin': 0.5}),
-  ('hysteretic_uniform', {'bits': 2}),
+  ('hysteretic_uniform', {'bits': 2, 'step': 1.0}),
   ('parq', {}),
   ('parq', {'levels': 4}),
   ('progressive_hardtanh', {'end': 0.05}),
@@ -60,7 +60,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('residual_sign', {'bits': 2}),
   ('shifted_sign', {'threshold': 0.5}),
   ('ternary', {'threshold': 0.5}),
-  ('uniform', {'bits': 2}),
+  ('uniform', {'bits': 2, 'step': 1.0}),
 )
 CLAIM = 'On [-3, 3] its gradient mass is that of the sign, 2.'
 # Value of progress -> colour of its curve.

@@ -132,7 +132,9 @@ def create(
   if variables is not None:
     check_fits(model, variables, images)
   keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-  state = _creator(model, tx, len(seeds), average)(keys, images, variables)
+  run = _creator(model, tx, len(seeds), average)
+  state, silent = run(keys, images, variables)
+  networks.warn_silent(silent)
   if rates is None:
     return state
   if optax.tree.get(state.opt_state, 'multiplier') is None:
@@ -152,13 +154,16 @@ def _creator(model, tx, num_seeds, average):
   def create(keys, images, variables):
     def one(key):
       init_key, key = jax.random.split(key)
+      silent = {}
       if variables is None:
         names = ('params', 'quantizer')
         rngs = dict(zip(names, jax.random.split(init_key), strict=True))
-        found = model.init(rngs, images, train=False, progress=0.0)
+        found, silent = networks.init_quietly(
+          model, rngs, images, train=False, progress=0.0
+        )
       else:
         found = _completed(model, variables, init_key, images)
-      return _begin(tx, key, found, average)
+      return _begin(tx, key, found, average), silent
 
     return over_seeds(one, num_seeds)(keys)
 

@@ -605,7 +605,7 @@ X = np.ones((2, 5, 6, 3), np.float32)
     (
       nn.QuantConv(2, (2, 2), padding='FULL'),
       X,
-      'padding must be one of SAME, VALID, CIRCULAR, REFLECT, CAUSAL',
+      'padding must be one of SAME, SAME_LOWER, VALID, CIRCULAR, REFLECT, CAUSAL',
     ),
     (nn.QuantConv(2, (2, 2), padding='CAUSAL'), X, 'in 2 dimensions'),
     (nn.QuantConv(2, (2, 2), padding=(1, 1, 1)), X, 'for each of 2 dimensions'),

@@ -236,7 +236,7 @@ def test_dtypes_shapes_and_equal_structure():
       'must take the progress, as attach.* A staircase alone passes no gradient',
     ),
     (
-      lambda: quantizers.standardized(quantizers.uniform(2)),
+      lambda: quantizers.standardized(quantizers.uniform(2, step='unit')),
       'A staircase alone passes no gradient',
     ),
     (

@@ -24,8 +24,13 @@ BINARY = quantizers.attach(SIGN, WINDOW)
 DRAWING = quantizers.attach(quantizers.stochastic_sign(), WINDOW)
 REMEMBERING = quantizers.attach(quantizers.hysteretic_sign(0.25), WINDOW)
 XNOR = quantizers.mean_abs(detached=False)
+GRID = quantizers.attach(quantizers.uniform(3, step='unit'), WINDOW)
 
 ARGUMENTS = {
+  'calibrated': [
+    {'quantize': GRID, 'scaling': quantizers.max_abs()},
+    {'quantize': DRAWING, 'scaling': XNOR},
+  ],
   'clip': [{'limit': 0.25}],
   'dorefa_activations': [{'bits': 2}],
   'dorefa_weights': [
@@ -41,6 +46,11 @@ ARGUMENTS = {
     {'bits': 3, 'channel_axis': -1, 'batch_axes': 1},
   ],
   'magnitude_aware': [{}, {'unit_axis': None, 'mean_share': True}],
+  'max_abs': [
+    {},
+    {'coupling': 'tensor', 'detached': False, 'factor': 0.75},
+    {'power_of_two': True},
+  ],
   'mean_abs': [{}, {'coupling': 'tensor', 'detached': False}],
   'pact': [{'bits': 2, 'alpha': 1.0}, {'bits': 3, 'through_step': True}],
   'proximal': [
@@ -69,7 +79,11 @@ ARGUMENTS = {
     {'threshold': 0.5},
   ],
   'ttq': [{}, {'channel_axis': -1}],
-  'uniform': [{'bits': 3, 'step': 0.5}, {'bits': 2, 'signed': False}],
+  'uniform': [
+    {'bits': 3, 'step': 0.5},
+    {'bits': 2, 'signed': False},
+    {'bits': 3, 'step': 'unit'},
+  ],
   'window': [{}, {'inclusive': False}],
 }
 AS_QUANTIZER = {

@@ -112,7 +112,9 @@ class TestUniform:
     ],
   )
   def test_levels(self, bits, signed, narrow, codes):
-    staircase = quantizers.uniform(bits, signed=signed, narrow=narrow)
+    staircase = quantizers.uniform(
+      bits, signed=signed, narrow=narrow, step='unit'
+    )
     x = np.linspace(-3, 3, 999, dtype=np.float32)
     x_q = np.asarray(staircase(x))
     want = np.asarray(codes) / max(codes)
@@ -269,7 +271,7 @@ class TestLevels:
     assert got.path == 'steps'
     want = scans.line_scan(view, direction, rates, path='brute_force')
     np.testing.assert_allclose(got.losses, want.losses, rtol=1e-5)
-    many = view_of(attached(quantizers.uniform(8)))
+    many = view_of(attached(quantizers.uniform(8, step='unit')))
     assert scans.line_scan(many, direction, rates).path == 'brute_force'
 
   def test_coupled_thresholds_are_refused_with_a_reason(self):
@@ -303,6 +305,9 @@ class TestLevels:
       'narrow must be False for an unsigned grid',
     ),
     (lambda: quantizers.uniform(2, step=0.0), 'step must be > 0'),
+    (lambda: quantizers.uniform(2), 'step must be a number .* signed grid'),
+    (lambda: quantizers.hysteretic_uniform(2), 'step must be a number'),
+    (lambda: quantizers.uniform(2, step='max'), 'step must be one of unit'),
     (
       lambda: quantizers.uniform(2, step=np.ones(2), channel_axis=0)(X),
       r'step must have shape \(40,\) .* got \(2,\)',
@@ -324,7 +329,7 @@ class TestLevels:
     (lambda: quantizers.hysteretic_sign(-1.0), 'margin must be >= 0'),
     (lambda: quantizers.hysteretic_sign(1.0)(X), 'begin with initial_state'),
     (
-      lambda: quantizers.hysteretic_uniform(2)(X, state=X[0]),
+      lambda: quantizers.hysteretic_uniform(2, step=0.5)(X, state=X[0]),
       r'state must have the shape of x, \(40, 3\); got \(3,\)',
     ),
     (lambda: quantizers.hysteretic_uniform(1), 'bits must be'),

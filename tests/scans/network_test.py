@@ -154,6 +154,17 @@ def test_bad_input():
     plain = quantizers.attach(jnp.sign, quantizers.identity())
     first = dataclasses.replace(layers[0], quantizer=plain)
     scans.network_view(*batch, [first])
+  steps = [
+    dataclasses.replace(
+      layer,
+      quantizer=quantizers.attach(
+        quantizers.uniform(2, step=step), quantizers.identity()
+      ),
+    )
+    for layer, step in zip(layers[:2], (0.5, 0.25), strict=True)
+  ]
+  with pytest.raises(types.BadInput, match='of layer 1 has other parameters'):
+    scans.network_view(*batch, steps)
   with pytest.raises(types.BadInput, match='not that of a whole network'):
     single = next(iter(view.product.views(view)))
     scans.flip_gains(single, path='layers')

@@ -112,7 +112,8 @@ def draw_trials(
 
   def start(seed, images):
     key, _, noise_key = seed_keys(seed)
-    return model.init(key, images[:1]), jax.random.key_data(noise_key)
+    variables, _ = nn.init_quietly(model, key, images[:1])
+    return variables, jax.random.key_data(noise_key)
 
   def batches(size, seed, images, labels):
     _, key, _ = seed_keys(seed)
