@@ -241,14 +241,17 @@ def reachable_flips(params: types.PyTree, budget: types.Budget) -> types.Array:
     A count, int32: weights are flipped from the cheapest on, until the radius is spent.
   """
   weights = [jnp.ravel(w) for w in jax.tree.leaves(params)]
-  costs = jnp.sort(jnp.abs(jnp.concatenate(weights)).astype(jnp.float32))
+  dtype = types.promoted(jnp.float32, *weights)
+  costs = jnp.concatenate([jnp.abs(w).astype(dtype) for w in weights])
+  costs = jnp.sort(costs)
   spent = {
     'l2': lambda: jnp.sqrt(jnp.cumsum(costs**2)),
     'l1': lambda: jnp.cumsum(costs),
     'linf': lambda: costs,
     'flips': lambda: jnp.arange(1, costs.size + 1),
   }[budget.norm]()
-  return jnp.sum(spent <= budget.radius, dtype=jnp.int32)
+  radius = jnp.asarray(budget.radius, dtype)
+  return jnp.sum(spent.astype(dtype) <= radius, dtype=jnp.int32)
 
 
 def _random_flips(key, params, count):

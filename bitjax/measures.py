@@ -57,7 +57,7 @@ class Ranked(NamedTuple):
   """A gradient that is sorted once, to be compared with many others.
 
   Attributes:
-    values: the gradient, [n], float32.
+    values: the gradient, [n], float32 at least.
     ranks: ranks of the values from 0, where ties share their mean rank, [n].
     top: indices of the largest magnitudes, [top], int32.
   """
@@ -78,7 +78,7 @@ def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
   Raises:
     BadInput: for an empty gradient or a ``top`` outside (0, 1].
   """
-  values = jnp.ravel(jnp.asarray(gradient)).astype(jnp.float32)
+  values = _widened(jnp.ravel(jnp.asarray(gradient)))
   if values.size == 0:
     raise types.BadInput('A gradient must not be empty.')
   if not 0 < top <= 1:
@@ -114,19 +114,20 @@ def agreement(
     )
   x, y = a.values, b.values
   # A NaN in an input makes every result NaN, also where a convention gives 0.
-  bad = jnp.where(jnp.any(jnp.isnan(x) | jnp.isnan(y)), jnp.nan, 0.0)
+  bad = jnp.any(jnp.isnan(x) | jnp.isnan(y))
   both = (x != 0) & (y != 0)
-  equal = jnp.sum(both & ((x > 0) == (y > 0)))
+  equal = jnp.sum(both & ((x > 0) == (y > 0)), dtype=jnp.int32)
   in_top = jnp.zeros(x.shape, bool).at[b.top].set(True)
   mean_rank = (x.size - 1) / 2
   measured = Agreement(
     _cosine(x, y),
     correlation(x, y),
     _cosine(a.ranks - mean_rank, b.ranks - mean_rank),
-    equal / jnp.maximum(jnp.sum(both), 1),
-    jnp.mean(in_top[a.top], dtype=jnp.float32),
+    equal.astype(x.dtype)
+    / jnp.maximum(jnp.sum(both, dtype=jnp.int32), 1).astype(x.dtype),
+    jnp.mean(in_top[a.top], dtype=x.dtype),
   )
-  return Agreement(*(value + bad for value in measured))
+  return Agreement(*(types.nan_where(bad, value) for value in measured))
 
 
 def correlation(a: types.Array, b: types.Array) -> types.Array:
@@ -146,19 +147,23 @@ def ranks(values: types.Array) -> types.Array:
     values: a vector, [n]; NaN ranks at one of the ends.
 
   Returns:
-    float32 [n].
+    [n], float32 at least.
   """
   # Integers sort ten times faster than floats, and two searches are cheaper than
   # sorting indices along with them. Adding 0 turns -0 into 0.
-  bits = jax.lax.bitcast_convert_type(
-    values.astype(jnp.float32) + 0.0, jnp.int32
-  )
-  keys = bits ^ ((bits >> 31) & jnp.iinfo(jnp.int32).max)
+  values = _widened(values)
+  info = jnp.iinfo(f'int{jnp.finfo(values.dtype).bits}')
+  bits = jax.lax.bitcast_convert_type(values + 0.0, info.dtype)
+  keys = bits ^ ((bits >> (info.bits - 1)) & info.max)
   ordered = jnp.sort(keys)
   first = jnp.searchsorted(ordered, keys, side='left')
   last = jnp.searchsorted(ordered, keys, side='right') - 1
   # Each rank is converted by itself: float32 holds integers up to 2^24 exactly.
-  return 0.5 * first.astype(jnp.float32) + 0.5 * last.astype(jnp.float32)
+  return 0.5 * first.astype(values.dtype) + 0.5 * last.astype(values.dtype)
+
+
+def _widened(x):
+  return x.astype(types.promoted(jnp.float32, x))
 
 
 def _cosine(a, b):
@@ -208,7 +213,9 @@ def split_half(gradients: types.Array, *, top: float = 0.01) -> SplitHalf:
     jnp.mean(gradients[::2], axis=0), jnp.mean(gradients[1::2], axis=0), top=top
   )
   r = halves.correlation
-  return SplitHalf(halves, 2 * r / jnp.where(r > -1, 1 + r, jnp.nan))
+  known = r > -1
+  reliability = 2 * r / jnp.where(known, 1 + r, 1)
+  return SplitHalf(halves, types.nan_where(~known, reliability))
 
 
 class GradientStatistics(NamedTuple):
@@ -268,13 +275,13 @@ def gradient_statistics(
       f'{reference.shape}.'
     )
   num = gradients.shape[0]
-  gradients = gradients.reshape(num, -1).astype(jnp.float32)
+  gradients = _widened(gradients.reshape(num, -1))
   mean = jnp.mean(gradients, axis=0)
   noise = jnp.sum(jnp.var(gradients, axis=0, ddof=1))
   signal = jnp.sum(mean**2) - noise / num
-  gain = bias = jnp.zeros((), jnp.float32)
+  gain = bias = jnp.zeros((), mean.dtype)
   if reference is not None:
-    true = jnp.ravel(reference).astype(jnp.float32)
+    true = jnp.ravel(reference).astype(mean.dtype)
     power = jnp.sum(true**2)
     gain = jnp.sum(mean * true) / power
     across = jnp.sqrt(jnp.sum((mean - gain * true) ** 2))
@@ -286,7 +293,7 @@ def gradient_statistics(
     jnp.mean(mean),
     jnp.var(mean),
     noise / mean.size,
-    jnp.mean(gradients == 0, dtype=jnp.float32),
+    jnp.mean(gradients == 0, dtype=mean.dtype),
     jnp.where(noise > 0, signal / jnp.where(noise > 0, noise, 1), jnp.inf),
     gain,
     bias,
@@ -316,8 +323,9 @@ def entering(x: types.Array, half_widths: types.Array) -> Entering:
     half_widths: half-widths c of windows, [half_widths], in units of x.
   """
   magnitudes = jnp.abs(jnp.asarray(x))
+  dtype = types.promoted(jnp.float32, magnitudes)
   share = jax.lax.map(
-    lambda c: jnp.mean(magnitudes <= c, dtype=jnp.float32),
+    lambda c: jnp.mean(magnitudes <= c, dtype=dtype),
     jnp.asarray(half_widths),
   )
   return Entering(jnp.mean(x), jnp.std(x), share)

@@ -158,7 +158,8 @@ class _Scaled:
     scale = _channels.align(
       'scale', self.scaling(wide), x, -1 if x.ndim else None
     )
-    return (x_q * scale).astype(x_q.dtype)
+    wide_q = x_q.astype(types.promoted(x_q, scale))
+    return (wide_q * scale).astype(x_q.dtype)
 
 
 def dorefa_activations(bits: int) -> _attach.Quantize:

@@ -151,6 +151,6 @@ def _clip_quantile(quantile, g, x, x_q, progress):
   del x, x_q, progress
   if not g.size:
     return g
-  size = jnp.abs(g).astype(jnp.promote_types(g.dtype, jnp.float32))
+  size = jnp.abs(g).astype(types.promoted(g, jnp.float32))
   limit = jnp.nanquantile(size, quantile, method='higher').astype(g.dtype)
   return jnp.clip(g, -limit, limit)

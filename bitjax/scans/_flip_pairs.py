@@ -113,7 +113,7 @@ def _pairs(view, key, moves, indices, num_pairs, width):
     evaluate, {'first': first, 'second': second}, width=width
   )
   valid = first % size != second % size
-  together = jnp.where(valid, together, jnp.nan)
+  together = types.nan_where(~valid, together)
   return PairGains(
     first.astype(jnp.int32), second.astype(jnp.int32), together, separately
   )

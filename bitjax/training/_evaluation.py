@@ -76,13 +76,13 @@ def evaluator(
         found = jnp.stack(
           [
             jnp.sum(weights * losses),
-            jnp.sum(weights * right),
+            jnp.sum(weights * right.astype(weights.dtype)),
             jnp.sum(weights),
           ]
         )
         return sums + found, None
 
-      sums, _ = jax.lax.scan(add, jnp.zeros(3), batches)
+      sums, _ = jax.lax.scan(add, jnp.zeros(3, jnp.float32), batches)
       return sums if axis is None else jax.lax.psum(sums, axis)
 
     return _state.over_seeds(one, num_seeds)(variables)
@@ -144,7 +144,9 @@ def statistician(
       key = jax.random.fold_in(state.key, state.step)
 
       def gradient(batch):
-        targets = jax.nn.one_hot(batch.labels, task.num_classes)
+        targets = jax.nn.one_hot(
+          batch.labels, task.num_classes, dtype=jnp.float32
+        )
         found = jax.grad(task.objective, has_aux=True)(
           state.params,
           state.collections,

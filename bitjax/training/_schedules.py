@@ -100,8 +100,8 @@ def progress(
   def at(step):
     if kind == 'hard':
       return jnp.ones((), jnp.float32)
-    share = jnp.clip(step / max(num_steps - 1, 1), 0.0, 1.0)
-    share = share.astype(jnp.float32)
+    share = jnp.asarray(step, jnp.float32) / max(num_steps - 1, 1)
+    share = jnp.clip(share, 0.0, 1.0)
     return share if kind == 'linear' else 0.5 * (1 - jnp.cos(jnp.pi * share))
 
   return at

@@ -117,7 +117,7 @@ class Task:
       axis: axis of the current mesh that splits the examples; None for no split.
     """
     keys = jax.random.split(jax.random.fold_in(state.key, state.step))
-    targets = jax.nn.one_hot(batch.labels, self.num_classes)
+    targets = jax.nn.one_hot(batch.labels, self.num_classes, dtype=jnp.float32)
     if self.smoothing:
       targets = data.smooth(targets, self.smoothing)
     if self.augment is None:
@@ -190,8 +190,8 @@ class Task:
     return _state.Totals(
       old.steps + 1,
       old.examples + targets.shape[0],
-      old.loss + loss,
-      old.correct + correct,
+      old.loss + loss.astype(old.loss.dtype),
+      old.correct + correct.astype(old.correct.dtype),
       flips,
     )
 
