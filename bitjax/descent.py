@@ -111,7 +111,8 @@ def descend(
   def step(carry, _):
     current, state = carry
     grads, seen = observe(current)
-    updates, state = tx.update(grads, state, current)
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      updates, state = tx.update(grads, state, current)
     return (optax.apply_updates(current, updates), state), seen
 
   carry = (start, tx.init(anchor))

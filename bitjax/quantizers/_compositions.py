@@ -260,7 +260,8 @@ class _MeanTimesSign:
 
   def __call__(self, x):
     scale = _scaling.mean_abs('tensor')(_maths.widen(x))
-    return (scale * _staircases.sign()(x)).astype(x.dtype)
+    signs = _staircases.sign()(x).astype(scale.dtype)
+    return (scale * signs).astype(x.dtype)
 
 
 @jax.tree_util.register_dataclass

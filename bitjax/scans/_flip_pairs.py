@@ -91,9 +91,14 @@ def _pairs(view, key, moves, indices, num_pairs, width):
   size = view.kernel.size
   destinations = moves.destinations.reshape(-1)
   first_key, second_key = jax.random.split(key)
-  first = jax.random.choice(first_key, indices, (num_pairs,))
+  places = jax.random.randint(
+    first_key, (num_pairs,), 0, indices.size, jnp.int32
+  )
+  first = indices[places]
   # The second is drawn as the n-th of those moves that move another weight.
-  offset = jax.random.randint(second_key, (num_pairs,), 0, indices.size)
+  offset = jax.random.randint(
+    second_key, (num_pairs,), 0, indices.size, jnp.int32
+  )
   other = (indices[None, :] % size) != (first[:, None] % size)
   rank = jnp.cumsum(other, axis=1)
   wanted = offset % jnp.maximum(rank[:, -1], 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -72,10 +73,15 @@ def learning_rate(
     for step in [round(m * num_steps) - warmup for m in milestones]:
       factors[step] = factor * factors.get(step, 1.0)
     main = optax.piecewise_constant_schedule(peak, factors)
-  if not warmup:
-    return main
-  rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
-  return optax.join_schedules([rise, main], [warmup])
+  if warmup:
+    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    main = optax.join_schedules([rise, main], [warmup])
+
+  def at(step):
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      return main(step)
+
+  return at
 
 
 def progress(

@@ -144,7 +144,10 @@ class Task:
       progress,
       teacher_variables,
     )
-    updates, opt_state = self.tx.update(gradient, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      updates, opt_state = self.tx.update(
+        gradient, state.opt_state, state.params
+      )
     params = optax.apply_updates(state.params, updates)
     return state._replace(
       step=state.step + 1,
