@@ -110,7 +110,8 @@ def descend(
   def step(carry, _):
     current, state = carry
     grads, seen = observe(current)
-    updates, state = tx.update(grads, state, current)
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      updates, state = tx.update(grads, state, current)
     return (optax.apply_updates(current, updates), state), seen
 
   carry = (start, tx.init(anchor))
@@ -245,13 +246,16 @@ def reachable_flips(params: types.PyTree, budget: types.Budget) -> types.Array:
   weights = [jnp.ravel(w) for w in jax.tree.leaves(params)]
   if budget.norm == 'flips':
     return tree.whole(budget.radius, sum(w.size for w in weights))
-  costs = jnp.sort(jnp.abs(jnp.concatenate(weights)).astype(jnp.float32))
+  dtype = types.promoted(jnp.float32, *weights)
+  costs = jnp.concatenate([jnp.abs(w).astype(dtype) for w in weights])
+  costs = jnp.sort(costs)
   spent = {
     'l2': lambda: jnp.sqrt(jnp.cumsum(costs**2)),
     'l1': lambda: jnp.cumsum(costs),
     'linf': lambda: costs,
   }[budget.norm]()
-  return tree.count(spent <= budget.radius)
+  radius = jnp.asarray(budget.radius, dtype)
+  return tree.count(spent.astype(dtype) <= radius)
 
 
 def _random_flips(key, params, count):

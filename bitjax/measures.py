@@ -58,7 +58,7 @@ class Ranked(NamedTuple):
   """A gradient that is sorted once, to be compared with many others.
 
   Attributes:
-    values: the gradient, [n], float32.
+    values: the gradient, [n], float32 at least.
     ranks: ranks of the values from 0, where ties share their mean rank, [n].
     top: indices of the largest magnitudes, [top], int32.
   """
@@ -79,7 +79,7 @@ def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
   Raises:
     BadInput: for an empty gradient or a ``top`` outside (0, 1].
   """
-  values = jnp.ravel(jnp.asarray(gradient)).astype(jnp.float32)
+  values = _widened(jnp.ravel(jnp.asarray(gradient)))
   if values.size == 0:
     raise types.BadInput('A gradient must not be empty.')
   types.check_number('top', top)
@@ -116,7 +116,7 @@ def agreement(
     )
   x, y = a.values, b.values
   # A NaN in an input makes every result NaN, also where a convention gives 0.
-  bad = jnp.where(jnp.any(jnp.isnan(x) | jnp.isnan(y)), jnp.nan, 0.0)
+  bad = jnp.any(jnp.isnan(x) | jnp.isnan(y))
   both = (x != 0) & (y != 0)
   equal = tree.count(both & ((x > 0) == (y > 0)))
   in_top = jnp.zeros(x.shape, bool).at[b.top].set(True)
@@ -125,10 +125,10 @@ def agreement(
     _cosine(x, y),
     correlation(x, y),
     _cosine(a.ranks - mean_rank, b.ranks - mean_rank),
-    equal / jnp.maximum(tree.count(both), 1),
-    tree.share(in_top[a.top]),
+    equal.astype(x.dtype) / jnp.maximum(tree.count(both), 1).astype(x.dtype),
+    tree.share(in_top[a.top]).astype(x.dtype),
   )
-  return Agreement(*(value + bad for value in measured))
+  return Agreement(*(types.nan_where(bad, value) for value in measured))
 
 
 def correlation(a: types.Array, b: types.Array) -> types.Array:
@@ -151,19 +151,23 @@ def ranks(values: types.Array) -> types.Array:
     values: a vector, [n]; NaN ranks at one of the ends.
 
   Returns:
-    float32 [n].
+    [n], float32 at least.
   """
   # Integers sort ten times faster than floats, and two searches are cheaper than
   # sorting indices along with them. Adding 0 turns -0 into 0.
-  bits = jax.lax.bitcast_convert_type(
-    values.astype(jnp.float32) + 0.0, jnp.int32
-  )
-  keys = bits ^ ((bits >> 31) & jnp.iinfo(jnp.int32).max)
+  values = _widened(values)
+  info = jnp.iinfo(f'int{jnp.finfo(values.dtype).bits}')
+  bits = jax.lax.bitcast_convert_type(values + 0.0, info.dtype)
+  keys = bits ^ ((bits >> (info.bits - 1)) & info.max)
   ordered = jnp.sort(keys)
   first = jnp.searchsorted(ordered, keys, side='left')
   last = jnp.searchsorted(ordered, keys, side='right') - 1
   # Each rank is converted by itself: float32 holds integers up to 2^24 exactly.
-  return 0.5 * first.astype(jnp.float32) + 0.5 * last.astype(jnp.float32)
+  return 0.5 * first.astype(values.dtype) + 0.5 * last.astype(values.dtype)
+
+
+def _widened(x):
+  return x.astype(types.promoted(jnp.float32, x))
 
 
 def _cosine(a, b):
@@ -213,7 +217,9 @@ def split_half(gradients: types.Array, *, top: float = 0.01) -> SplitHalf:
     jnp.mean(gradients[::2], axis=0), jnp.mean(gradients[1::2], axis=0), top=top
   )
   r = halves.correlation
-  return SplitHalf(halves, 2 * r / jnp.where(r > -1, 1 + r, jnp.nan))
+  known = r > -1
+  reliability = 2 * r / jnp.where(known, 1 + r, 1)
+  return SplitHalf(halves, types.nan_where(~known, reliability))
 
 
 class GradientStatistics(NamedTuple):
@@ -282,9 +288,10 @@ def gradient_statistics(
   signal = jnp.sum(mean**2) - noise / num
   centred, scale = tree.centred(mean)
   spread = jnp.std(centred) * scale[0]
-  gain = bias = jnp.zeros((), jnp.float32)
+  gain = bias = jnp.zeros((), mean.dtype)
   if reference is not None:
     true, true_unit = _in_units(reference.reshape(-1))
+    true, true_unit = true.astype(mean.dtype), true_unit.astype(mean.dtype)
     power = jnp.sum(true**2)
     gain = jnp.sum(mean * true) / jnp.where(power > 0, power, 1)
     across = jnp.sqrt(jnp.sum((mean - gain * true) ** 2))
@@ -306,7 +313,7 @@ def gradient_statistics(
 
 def _in_units(x):
   """Returns ``x`` in units of a power of two near its largest entry, and the unit."""
-  x = x.astype(jnp.float32)
+  x = _widened(x)
   unit = tree.power_of_two(jnp.max(jnp.abs(x)))
   return x / unit, unit
 

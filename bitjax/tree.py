@@ -76,7 +76,7 @@ def norm(
         "norm(tree, 'flips') counts against an anchor: pass one."
       )
     return flips(tree, anchor)
-  dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
+  dtype = types.promoted(jnp.float32, *jax.tree.leaves(tree))
   leaves = [jnp.asarray(leaf, dtype) for leaf in jax.tree.leaves(tree)]
   if anchor is not None:
     centres = jax.tree.structure(tree).flatten_up_to(anchor)
@@ -183,7 +183,7 @@ def total(tree: types.PyTree, largest: types.Scalar) -> types.Array:
     A scalar, float32 or wider. NaN if an entry is NaN or infinite.
   """
   leaves = jax.tree.leaves(tree)
-  dtype = jnp.result_type(jnp.float32, *leaves)
+  dtype = types.promoted(jnp.float32, *leaves)
   num_entries = max(2, sum(leaf.size for leaf in leaves))
   integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
   log_num = math.ceil(math.log2(num_entries))

@@ -12,6 +12,7 @@ import operator
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
   'check_open_interval',
   'check_positive',
   'check_range',
+  'nan_where',
+  'promoted',
 ]
 
 Array: TypeAlias = jax.Array
@@ -86,6 +89,28 @@ class Budget:
       raise BadInput(f'radius must be a number; got {self.radius!r}.')
     if isinstance(self.radius, (int, float, np.ndarray, np.number, jax.Array)):
       check_non_negative('radius', self.radius, arrays=True)
+
+
+def promoted(*values: Any) -> np.dtype:
+  """Returns the dtype of the sum of ``values``, under strict promotion as well.
+
+  Where JAX promotes strictly, it refuses to name the wider of bfloat16 and float32.
+
+  Args:
+    *values: arrays, Python numbers or dtypes.
+  """
+  with jax.numpy_dtype_promotion('standard'):
+    return jnp.result_type(*values)
+
+
+def nan_where(mask: Array, x: Array) -> Array:
+  """Returns NaN where ``mask`` holds, and ``x`` elsewhere.
+
+  It is ``jnp.where(mask, jnp.nan, x)``, but holds no NaN that is not in the result:
+  under ``jax_debug_nans`` and ``jax_disable_jit`` such a constant is an error.
+  """
+  one = jnp.where(mask, 0, 1).astype(x.dtype)
+  return x * (one / one)
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -142,7 +142,8 @@ def random_crop(
     types.check_range('fill', fill, info.min, info.max, arrays=True)
     fill = jnp.round(jnp.asarray(fill))
   n = images.shape[0]
-  starts = jax.random.randint(key, (1 if shared else n, 2), 0, 2 * pad + 1)
+  shape = (1 if shared else n, 2)
+  starts = jax.random.randint(key, shape, 0, 2 * pad + 1, jnp.int32)
   starts = jnp.broadcast_to(starts, (n, 2))
   return indexing.crop(images, starts, pad, fill)
 
@@ -161,5 +162,7 @@ def random_flip(key: types.Array, images: types.Array) -> types.Array:
     BadInput: for images that are not [N, H, W, C].
   """
   indexing.check_images(images)
-  flipped = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+  flipped = jax.random.bernoulli(
+    key, jnp.float32(0.5), (images.shape[0], 1, 1, 1)
+  )
   return jnp.where(flipped, images[:, :, ::-1], images)

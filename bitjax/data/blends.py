@@ -135,14 +135,14 @@ def _share(key: types.Array, alpha: types.Scalar) -> types.Array:
   """Draws the share lambda from Beta(alpha, alpha)."""
   # The share is G / (G + G') for two gamma variables, drawn by one sampler.
   # jax.random.beta has two samplers, and they are what takes long to compile.
-  logs = jax.random.loggamma(key, alpha, (2,))
+  logs = jax.random.loggamma(key, alpha, (2,), jnp.float32)
   return jax.nn.sigmoid(logs[0] - logs[1])
 
 
 def _interval(key: types.Array, share: types.Array, length: int) -> types.Array:
   """Returns the mask, bool [length], of a clipped interval at a random centre."""
   extent = jnp.floor(share * length).astype(jnp.int32)
-  start = jax.random.randint(key, (), 0, length) - extent // 2
+  start = jax.random.randint(key, (), 0, length, jnp.int32) - extent // 2
   positions = jnp.arange(length)
   return (positions >= start) & (positions < start + extent)
 

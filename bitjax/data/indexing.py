@@ -42,7 +42,8 @@ def crop(
   padded = lax.dynamic_update_slice(padded, images, (0, pad, pad, 0))
 
   def window(image, start):
-    return lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])
+    zero = jnp.zeros((), start.dtype)
+    return lax.dynamic_slice(image, (*start, zero), images.shape[1:])
 
   return jax.vmap(window)(padded, starts)
 

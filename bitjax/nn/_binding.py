@@ -73,6 +73,7 @@ def bind_layer(
     )
   dtype = module.dtype
   kernel = module.param('kernel', module.kernel_init, shape, module.param_dtype)
+  stored = kernel.dtype
   shift = 0.0
   if module.use_bias:
     shift = module.param(
@@ -91,7 +92,7 @@ def bind_layer(
   affine = scans.Affine(scale, 0.0)
   layer = scans.Dense(kernel, quantizer, scaling, affine)
   if module.is_mutable_collection(QUANTIZED) and not module.is_initializing():
-    weights = layer.rescale(layer.quantized).astype(module.param_dtype)
+    weights = layer.rescale(layer.quantized).astype(stored)
     module.sow(QUANTIZED, 'kernel', weights, reduce_fn=lambda _, new: new)
   affine = scans.Affine(scale * input_scale, shift)
   return x, scans.Dense(kernel, quantizer, scaling, affine)

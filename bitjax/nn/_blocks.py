@@ -124,12 +124,13 @@ class Recipe:
   ) -> types.Array:
     """Applies the classifier ``Dense_0``, which has a bias.
 
-    The logits have the dtype of the parameters, whatever the computation's dtype is.
+    The logits are float32 at least, whatever the computation's dtype is.
     """
     options = self._quantized(quantized, quantized)
     options['kernel_init'] = _inits.initializer(self.last_init_name)
     layer = _layers.QuantDense(features, name='Dense_0', **options)
-    return layer(x, progress=progress).astype(layer.param_dtype)
+    logits = layer(x, progress=progress)
+    return logits.astype(types.promoted(jnp.float32, logits))
 
   def norm(self, x: types.Array, index: int | str, train: bool) -> types.Array:
     """Applies the batch normalisation ``BatchNorm_{index}``."""
@@ -228,7 +229,9 @@ class Threshold(nn.Module):
   @nn.compact
   def __call__(self, x: types.Array) -> types.Array:
     """Returns ``x - threshold``."""
-    threshold = self.param('threshold', nn.initializers.zeros, x.shape[-1:])
+    threshold = self.param(
+      'threshold', nn.initializers.zeros, x.shape[-1:], jnp.float32
+    )
     shift = jnp.expand_dims(threshold, range(x.ndim - 1))
     return x - shift.astype(x.dtype)
 

@@ -190,7 +190,7 @@ class Product:
     spatial = tuple(range(len(self.kernel_size)))
     rank = len(spatial) + 2
     outer = (0, rank - 1, *(1 + a for a in spatial))
-    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    dtype = types.promoted(x, kernel)
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     dilations = (*self.input_dilation, *self.kernel_dilation)
     plain = self.plain or self.groups > 1 or set(dilations) != {1}

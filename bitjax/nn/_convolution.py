@@ -229,7 +229,7 @@ def _kernel_gradient(x, z_bar, shape, strides, pads, precision):
     x, z_bar = jnp.pad(x, none), jnp.pad(z_bar, none)
   # Each group takes images from all of the batch, which devices may hold in parts.
   x, z_bar = (a.reshape(group, steps, *a.shape[1:]) for a in (x, z_bar))
-  dtype = jnp.promote_types(x.dtype, jnp.float32)
+  dtype = types.promoted(x, jnp.float32)
 
   def windows(a, axis, size, stride):
     """Returns, for each kernel index, the slice of ``a`` that it multiplies."""

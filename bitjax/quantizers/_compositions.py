@@ -165,7 +165,9 @@ class _Scaled:
   def __call__(self, x, *, progress=1.0, key=None):
     x = _channels.check_floating(x)
     x_q = _keywords.call(self.quantize, x, progress, key=key)
-    return (x_q * _rescaled.factor(self.scaling, x)).astype(x_q.dtype)
+    scale = _rescaled.factor(self.scaling, x)
+    wide = x_q.astype(types.promoted(x_q, scale))
+    return (wide * scale).astype(x_q.dtype)
 
   def frozen(self, x):
     """Returns this quantizer with its scale as a constant; see `freeze_scale`."""
@@ -276,7 +278,8 @@ class _MeanTimesSign:
 
   def __call__(self, x):
     scale = _scaling.mean_abs('tensor')(_maths.widen(x))
-    return (scale * _staircases.sign()(x)).astype(x.dtype)
+    signs = _staircases.sign()(x).astype(scale.dtype)
+    return (scale * signs).astype(x.dtype)
 
 
 @jax.tree_util.register_dataclass

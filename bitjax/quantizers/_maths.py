@@ -11,7 +11,7 @@ __all__ = ['geometric', 'linear', 'sech2', 'widen']
 
 def widen(x: types.Array) -> types.Array:
   """Returns ``x`` in at least float32: curved rules lose too much in 16 bits."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  return x.astype(types.promoted(x, jnp.float32))
 
 
 def sech2(z: types.Array) -> types.Array:

@@ -80,4 +80,5 @@ def _stochastic_round(step, x, *, key):
   scaled = _maths.widen(x) / step
   below = jnp.floor(scaled)
   drawn = jax.random.uniform(key, x.shape, scaled.dtype)
-  return (step * (below + (drawn < scaled - below))).astype(x.dtype)
+  up = (drawn < scaled - below).astype(scaled.dtype)
+  return (step * (below + up)).astype(x.dtype)

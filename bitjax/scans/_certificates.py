@@ -105,7 +105,7 @@ def flip_certificate(
   held = [None] * 5
   if holdout is not None:
     other = holdout.gains.reshape(-1)
-    falls = other > tolerance * holdout.loss
+    falls = (other > tolerance * holdout.loss).astype(gain.dtype)
     held = [
       _mean(falls, improving),
       _mean(falls, significant),
@@ -227,6 +227,5 @@ def stream_gains(
 
 
 def _mean(x, mask):
-  count = jnp.sum(mask)
-  total = jnp.sum(jnp.where(mask, x, 0))
-  return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+  count = jnp.sum(mask).astype(x.dtype)
+  return jnp.sum(jnp.where(mask, x, 0)) / count  # NaN without any.

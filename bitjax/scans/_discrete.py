@@ -287,7 +287,7 @@ class _Walk(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=('rules',))
 def _walk(view, holdout, budget, power, key, given, step, *, rules):
-  num_rounds = rules.num_rounds
+  num_rounds, dtype = rules.num_rounds, _discrete_costs.dtype_of(view)
   raw_keys, as_key = _discrete_round.round_keys(key, num_rounds)
 
   def measure(state):
@@ -303,7 +303,7 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
     state, _ = carry
     number, raw_key = round_
     radius, room = _discrete_costs.allowance(
-      budget, rules.split, num_rounds, number
+      budget, rules.split, num_rounds, number, dtype
     )
     if rules.split == 'cumulative':
       room -= state.spent
@@ -320,7 +320,7 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
 
   begin = _discrete_round.start(view)
   ranks = jnp.zeros(view.kernel.shape, jnp.int32)
-  numbers = jnp.arange(1, num_rounds + 1)
+  numbers = jnp.arange(1, num_rounds + 1, dtype=jnp.int32)
   (state, ranks), (rounds, seen) = jax.lax.scan(
     visit, (begin, ranks), (numbers, raw_keys)
   )

@@ -27,8 +27,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
+from bitjax.scans import _view
 
 __all__ = [
   'OVERFLOWS',
@@ -37,6 +39,7 @@ __all__ = [
   'allowance',
   'charges',
   'costs',
+  'dtype_of',
   'fitting',
   'size',
   'take',
@@ -62,8 +65,17 @@ def costs(here: types.Array, there: types.Array) -> types.Array:
   return jnp.maximum(jnp.abs(there), jnp.abs(here)[None])
 
 
+def dtype_of(view: _view.LayerView) -> np.dtype:
+  """Returns the dtype of costs and radii: the kernel's, or float32 if that is wider."""
+  return types.promoted(jnp.float32, view.kernel)
+
+
 def allowance(
-  budget: types.Budget, split: str, num_rounds: int, step: types.Array | int
+  budget: types.Budget,
+  split: str,
+  num_rounds: int,
+  step: types.Array | int,
+  dtype: np.dtype,
 ) -> tuple[types.Array, types.Array]:
   r"""Returns the radius that a round's charges refer to, and the units it may spend.
 
@@ -76,12 +88,12 @@ def allowance(
     split: one of `SPLITS`.
     num_rounds: K, the number of rounds.
     step: k, the number of the round, from 1 to K.
+    dtype: dtype of the radius, that of the kernel, or float32 if that is wider.
 
   Returns:
     The radius, and the units that may be spent, int32: in the round (``'even'``), or
     in all rounds up to and including it (``'cumulative'``).
   """
-  dtype = jnp.result_type(float)
   radius = jnp.asarray(budget.radius, dtype)
   if budget.norm == 'flips':
     # floor(k / K) of the moves, without a product that could overflow.
@@ -188,7 +200,9 @@ def fitting(
   bisection over integers finds the lowest score down to which all moves fit; a second
   bisection finds where to stop among the moves of the next lower score.
   """
-  key = jax.lax.bitcast_convert_type(score.astype(jnp.float32), jnp.int32)
+  dtype = types.promoted(jnp.float32, score)
+  integer = jnp.dtype(f'int{jnp.finfo(dtype).bits}')
+  key = jax.lax.bitcast_convert_type(score.astype(dtype), integer)
   key = jnp.where(score > -jnp.inf, key, -1)
   # Charges are summed by digits of eight bits, so that no sum overflows.
   digits = [(charge >> shift) & 255 for shift in (0, 8, 16, 24)]
@@ -218,10 +232,10 @@ def fitting(
     return jax.lax.while_loop(
       lambda ends: ends[1] - ends[0] > 1,
       halve,
-      (jnp.zeros((), jnp.int32), jnp.full((), high, jnp.int32)),
+      (jnp.zeros((), integer), jnp.full((), high, integer)),
     )[1]
 
-  least = smallest(lambda t: key >= t, 2**31 - 1)
+  least = smallest(lambda t: key >= t, jnp.iinfo(integer).max)
   above, equal = key >= least, key == least - 1
   # Positions are counted from the end, so that a larger number means a smaller set.
   position = score.size - jnp.arange(score.size)

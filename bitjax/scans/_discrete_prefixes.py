@@ -149,9 +149,10 @@ def _choose(path, views, num_prefixes):
 
 
 def _along_a_line(views, step, counts):
-  signs = jnp.where(views[0].kernel >= 0, 1.0, -1.0)
+  dtype = types.promoted(jnp.float32, views[0].kernel)
+  signs = jnp.where(views[0].kernel >= 0, 1, -1).astype(dtype)
   taken = step.rank >= 0
-  direction = jnp.where(taken, signs / (step.rank + 0.5), 0.0)
+  direction = jnp.where(taken, signs / (step.rank.astype(dtype) + 0.5), 0.0)
   views = [dataclasses.replace(view, kernel=signs) for view in views]
   rates = counts.astype(signs.dtype)
   return _line.line_scan(views, direction, rates, path='steps').losses

@@ -279,7 +279,7 @@ def take_best(
   if rules.num_rounds > 1 and rules.overflow == 'stop':
     # Several rounds do not report the order, so that nothing has to be sorted.
     taken = _discrete_costs.fitting(*entries)
-    rank = jnp.where(taken, 0, -1)
+    rank = jnp.where(taken, 0, -1).astype(jnp.int32)
   else:
     taken, rank = _discrete_costs.take(*entries, rules.overflow)
   taken, rank = (x.reshape(charge.shape) for x in (taken, rank))

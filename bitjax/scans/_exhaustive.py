@@ -93,7 +93,9 @@ def exhaustive(
 @jax.jit
 def _search(view, budget, free, step):
   kernel = view.kernel.reshape(-1)
-  radius, room = _discrete_costs.allowance(budget, 'cumulative', 1, 1)
+  radius, room = _discrete_costs.allowance(
+    budget, 'cumulative', 1, 1, _discrete_costs.dtype_of(view)
+  )
   start = _discrete_round.start(view)
   _, moves = _discrete_round.candidates(
     view, start, budget, _discrete_round.Rules(), radius, step

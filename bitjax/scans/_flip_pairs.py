@@ -93,9 +93,14 @@ def _pairs(view, key, moves, indices, num_pairs, width):
   size = view.kernel.size
   destinations = moves.destinations.reshape(-1)
   first_key, second_key = jax.random.split(key)
-  first = jax.random.choice(first_key, indices, (num_pairs,))
+  places = jax.random.randint(
+    first_key, (num_pairs,), 0, indices.size, jnp.int32
+  )
+  first = indices[places]
   # The second is drawn as the n-th of those moves that move another weight.
-  offset = jax.random.randint(second_key, (num_pairs,), 0, indices.size)
+  offset = jax.random.randint(
+    second_key, (num_pairs,), 0, indices.size, jnp.int32
+  )
   other = (indices[None, :] % size) != (first[:, None] % size)
   rank = jnp.cumsum(other, axis=1)
   wanted = offset % jnp.maximum(rank[:, -1], 1)
@@ -115,7 +120,7 @@ def _pairs(view, key, moves, indices, num_pairs, width):
     evaluate, {'first': first, 'second': second}, width=width
   )
   valid = first % size != second % size
-  together = jnp.where(valid, together, jnp.nan)
+  together = types.nan_where(~valid, together)
   return PairGains(
     first.astype(jnp.int32), second.astype(jnp.int32), together, separately
   )

@@ -260,7 +260,7 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties):
       view.losses, view.kernel, destinations, coordinates, chunk
     )
   loss, first, second = sums
-  nan = jnp.where(jnp.isfinite(loss), 0.0, jnp.nan)
+  nan = loss - loss  # Zero if the loss is finite.
   return FlipGains(
     gains=moves.per_weight(first) + nan,
     second_moments=moves.per_weight(second) + nan,

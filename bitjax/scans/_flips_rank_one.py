@@ -79,7 +79,7 @@ def moments(
   group = min(_GROUP, view.labels.size)
   chunk = group * -(-min(chunk, view.labels.size) // group)
   shape = (*view.kernel.shape[:1], changes.shape[1], view.kernel.shape[1])
-  dtype = jnp.result_type(parts.inputs, parts.weights)
+  dtype = types.promoted(parts.inputs, parts.weights)
   zeros = jnp.zeros((shape[0], math.prod(shape[1:])), dtype)
   nothing = (jnp.zeros((), dtype), zeros, zeros)
 
@@ -104,7 +104,10 @@ def moments(
       for entries, row in zip(table, rows, strict=True):
         entry = jnp.take(entries, row, axis=0)
         first, second = first + entry, second + entry * entry
-      return ((loss + jnp.sum(base * valid), first, second), table), None
+      return (
+        (loss + jnp.sum(base * valid.astype(base.dtype)), first, second),
+        table,
+      ), None
 
     # Summing within chunks first, then over chunks, halves the digits that are lost.
     (sums, table), _ = jax.lax.scan(visit, (nothing, table), examples)
@@ -134,8 +137,8 @@ def _per_move(sums, moves):
 def _all_inputs(x):
   """Returns what `_distinct` does, with every input as a value of its own."""
   size, fan_in = x.shape
-  rows = jnp.broadcast_to(jnp.arange(fan_in), x.shape)
-  return x, rows, jnp.full(size, fan_in)
+  rows = jnp.broadcast_to(jnp.arange(fan_in, dtype=jnp.int32), x.shape)
+  return x, rows, jnp.full(size, fan_in, jnp.int32)
 
 
 def _distinct(x):
@@ -152,7 +155,7 @@ def _distinct(x):
   order = jnp.argsort(x, axis=1)
   ordered = jnp.take_along_axis(x, order, axis=1)
   new = ordered[:, 1:] != ordered[:, :-1]
-  rank = jnp.pad(jnp.cumsum(new, axis=1), [(0, 0), (1, 0)])
+  rank = jnp.pad(jnp.cumsum(new, axis=1, dtype=jnp.int32), [(0, 0), (1, 0)])
   example = jnp.arange(x.shape[0])[:, None]
   rows = jnp.zeros_like(rank).at[example, order].set(rank)
   values = jnp.zeros_like(x).at[example, rank].set(ordered)

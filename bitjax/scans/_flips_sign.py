@@ -38,12 +38,6 @@ __all__ = ['crossing', 'edge', 'masked_sums', 'moments', 'obstacle']
 _GROUP = 16
 _PAIRS = 2048
 
-# Bit patterns of floats: 2^64, beyond any product, and the largest denormal.
-_LARGEST = (127 + 64) << 23
-_DENORMALS = (1 << 23) - 1
-
-_ROUNDOFF = 2.0**-24
-
 apply = _split.apply
 
 
@@ -119,7 +113,7 @@ def moments(
     active = (farthest >= threshold) & valid[:, None]
     base, change = _flip_changes(parts, h, other - h, y, active)
     sums = (
-      jnp.sum(base * valid),
+      jnp.sum(base * valid.astype(base.dtype)),
       *masked_sums(deltas, x, side, p, threshold, change),
     )
     if noise is not None:
@@ -154,11 +148,15 @@ def edge(stages, changes):
 
   Denormals are left out, as they may be flushed to zero.
   """
-  limit = jnp.full(changes.shape[2:], _LARGEST - _DENORMALS, jnp.int32)
+  info = jnp.finfo(types.promoted(jnp.float32, changes))
+  # Bit patterns of floats: 2^64, beyond any product, and the largest denormal.
+  largest = (info.maxexp - 1 + 64) << info.nmant
+  denormals = (1 << info.nmant) - 1
+  limit = jnp.full(changes.shape[2:], largest - denormals, f'int{info.bits}')
 
   def number(key):
-    bits = jnp.where(key == 0, 0, jnp.abs(key) + _DENORMALS)
-    magnitude = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    bits = jnp.where(key == 0, 0, jnp.abs(key) + denormals)
+    magnitude = jax.lax.bitcast_convert_type(bits, info.dtype)
     return jnp.where(key < 0, -magnitude, magnitude)
 
   def sign(key):
@@ -172,7 +170,7 @@ def edge(stages, changes):
 
   sign_above = sign(limit)
   changes = sign(-limit) != sign_above
-  low, high = jax.lax.fori_loop(0, 32, halve, (-limit, limit))
+  low, high = jax.lax.fori_loop(0, info.bits, halve, (-limit, limit))
   return _Edge(
     jnp.where(changes, number(low), -jnp.inf),
     jnp.where(changes, number(high), jnp.inf),
@@ -232,7 +230,8 @@ def _near_ties(deltas, x, side, p, threshold, bound):
   """Returns how many examples each move takes within ``bound`` of the threshold."""
 
   def add(count, moved, threshold, bound):
-    return count + (jnp.abs(moved - threshold) < bound)
+    near = jnp.abs(moved - threshold) < bound
+    return count + near.astype(count.dtype)
 
   zeros = jnp.zeros(deltas.shape, jnp.int32)
   return _over_examples(add, zeros, deltas, x, side, p, threshold, bound)
@@ -268,7 +267,8 @@ def _noise(parts, stages, edge, reach):
       distance = jnp.abs(value) + jnp.abs(stage(jnp.zeros_like(value)))
       shifts += distance / jnp.where(slope > 0, slope, 1.0)
       value = value + stage(jnp.zeros_like(value))
-  shifts = 2 * _ROUNDOFF * shifts
+  roundoff = float(jnp.finfo(value.dtype).eps) / 2
+  shifts = 2 * roundoff * shifts
 
   def sizes(x):
     total = jnp.abs(x) @ jnp.abs(parts.weights)
@@ -277,16 +277,20 @@ def _noise(parts, stages, edge, reach):
   ulp = _granularity(parts.inputs) * jnp.minimum(
     _granularity(parts.weights), _granularity(reach)
   )
-  exact = jnp.max(sizes(parts.inputs)) * _ROUNDOFF < ulp
-  factor = 2 * (parts.weights.shape[0] + 4) * _ROUNDOFF
+  exact = jnp.max(sizes(parts.inputs)) * roundoff < ulp
+  factor = 2 * (parts.weights.shape[0] + 4) * roundoff
   factor = jnp.where(exact, 0.0, factor)
   return lambda x: factor * sizes(x) + shifts
 
 
 def _granularity(x):
-  """Returns the largest power of two that divides all entries (float32)."""
-  bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
-  mantissa = (bits & 0x7FFFFF) | 0x800000
-  lowest = (mantissa & -mantissa).astype(jnp.float32)
-  unit = jnp.ldexp(lowest, ((bits >> 23) & 0xFF) - 150)
+  """Returns the largest power of two that divides all entries."""
+  info = jnp.finfo(types.promoted(jnp.float32, x))
+  bits = jax.lax.bitcast_convert_type(x.astype(info.dtype), f'int{info.bits}')
+  digits, one = info.nmant, 1 << info.nmant
+  mantissa = (bits & (one - 1)) | one
+  lowest = (mantissa & -mantissa).astype(info.dtype)
+  exponent = (bits >> digits) & ((1 << (info.bits - 1 - digits)) - 1)
+  exponent = exponent.astype(jnp.int32) - (info.maxexp - 1 + digits)
+  unit = jnp.ldexp(lowest, exponent)
   return jnp.min(jnp.where(x == 0, jnp.inf, unit))

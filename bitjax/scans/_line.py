@@ -70,6 +70,7 @@ def lowest(losses: types.Array) -> tuple[types.Array, types.Array]:
   # Infinite losses count as finite here, so that they still win over NaN.
   finite = jnp.minimum(losses, jnp.finfo(losses.dtype).max)
   index = jnp.argmin(jnp.where(jnp.isnan(finite), jnp.inf, finite), axis=-1)
+  index = index.astype(jnp.int32)
   loss = jnp.take_along_axis(losses, index[..., None], axis=-1)
   return index, loss[..., 0]
 
@@ -181,7 +182,8 @@ def line_scan(
       )
     valid &= learning_rates >= 0
   path = _choose(path, views, constrain, learning_rates.size)
-  rates = jnp.where(valid, learning_rates, 0)
+  dtype = types.promoted(jnp.float32, views[0].kernel, direction)
+  rates = jnp.where(valid, learning_rates, 0).astype(dtype)
   order = jnp.argsort(rates)
   rates = rates[order]
   if path == 'brute_force':
@@ -193,7 +195,7 @@ def line_scan(
   # Equal rates take the loss of their first, as sums in another order differ.
   losses = losses[:, jnp.searchsorted(rates, rates)][:, jnp.argsort(order)]
   valid &= jnp.all(jnp.isfinite(direction))
-  losses = jnp.where(valid[None, :], losses, jnp.nan)
+  losses = types.nan_where(~valid[None, :], losses)
   if isinstance(view, _view.LayerView):
     losses, uncertain = losses[0], uncertain[0]
   return LineScan(learning_rates, losses, uncertain, path)

@@ -148,7 +148,7 @@ def _linearize(stages, x, slope):
     else:
       if isinstance(stage, _view.Dense):
         stage = stage.freeze()
-      x, slope = jax.jvp(stage, (x,), (slope,))
+      x, slope = jax.jvp(stage, (x,), (slope.astype(x.dtype),))
   return x, slope, reach
 
 

@@ -52,7 +52,7 @@ class LineProfile:
     rates = jnp.asarray(learning_rates, self.starts.dtype)
     index = jnp.searchsorted(self.starts, rates, side='right') - 1
     inside = (rates >= self.low) & (rates <= self.high)
-    return jnp.where(inside, self.losses[..., index], jnp.nan)
+    return types.nan_where(~inside, self.losses[..., index])
 
   def best(self) -> tuple[types.Array, types.Array, types.Array]:
     """Returns first rate, end and loss of the best interval; NaN never wins.
@@ -100,7 +100,7 @@ def line_profile(
   types.check_finite('low', low)
   types.check_finite('high', high)
   kernel = views[0].kernel
-  dtype = jnp.result_type(kernel, direction)
+  dtype = types.promoted(kernel, direction)
   low, high = (jnp.asarray(rate, dtype) for rate in (low, high))
   if not isinstance(high - low, jax.core.Tracer) and high < low:
     raise types.BadInput(f'low must not exceed high; got {low} and {high}.')
@@ -109,7 +109,7 @@ def line_profile(
     kernel, direction, views[0].quantizer, line
   )
   _, stop = line.ends()
-  count = jnp.sum(breakpoints.position < stop)
+  count = jnp.sum(breakpoints.position < stop, dtype=jnp.int32)
   # Where several weights change at one rate, the loss is that after the last one.
   last = jnp.searchsorted(
     breakpoints.position, breakpoints.position, side='right'
@@ -122,7 +122,7 @@ def line_profile(
   ]
   losses = jnp.stack([after[jnp.append(0, last)] for after, _ in results])
   uncertain = jnp.stack([uncertain for _, uncertain in results])
-  losses = jnp.where(jnp.all(jnp.isfinite(direction)), losses, jnp.nan)
+  losses = types.nan_where(~jnp.all(jnp.isfinite(direction)), losses)
   if isinstance(view, _view.LayerView):
     losses, uncertain = losses[0], uncertain[0]
   return LineProfile(

@@ -130,7 +130,7 @@ def losses(
     examples for which, somewhere on the line, a sign in front of the next product is
     within the bound of rounding.
   """
-  count = jnp.sum(breakpoints.position < stop)
+  count = jnp.sum(breakpoints.position < stop, dtype=jnp.int32)
   size = breakpoints.position.size
   block = min(width or _BLOCK, size)
   padded = _line_breakpoints.Breakpoints(
@@ -164,7 +164,7 @@ def losses(
   )
   # After the last breakpoint the loss stays what it is.
   after = after[jnp.minimum(jnp.arange(size + 1), count)]
-  return after, jnp.sum(state.uncertain)
+  return after, jnp.sum(state.uncertain, dtype=jnp.int32)
 
 
 def _slack(begun, breakpoints):
@@ -183,7 +183,8 @@ def _slack(begun, breakpoints):
     & jnp.all(weights == jnp.round(weights))
     & jnp.all(change == jnp.round(change))
   )
-  moves = jnp.zeros(weights.shape[1]).at[column].add(change != 0)
+  moves = jnp.zeros(weights.shape[1], total.dtype)
+  moves = moves.at[column].add((change != 0).astype(total.dtype))
   eps = jnp.finfo(total.dtype).eps
   bound = (begun.inputs.shape[0] + jnp.max(moves)) * eps * total
   return jnp.where(integers & (2 * total < 2 / eps), 0, bound)

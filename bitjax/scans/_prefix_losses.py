@@ -59,7 +59,8 @@ def incremental(
   change = (moved - parts.weights).reshape(-1)
   size = change.size
   slot = jnp.where(rank >= 0, rank, size).reshape(-1)
-  order = jnp.zeros(size, jnp.int32).at[slot].set(jnp.arange(size), mode='drop')
+  places = jnp.arange(size, dtype=jnp.int32)
+  order = jnp.zeros(size, jnp.int32).at[slot].set(places, mode='drop')
 
   def one(number, products):
     index = order[number]

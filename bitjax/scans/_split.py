@@ -109,9 +109,7 @@ def split(view: _view.LayerView) -> Split:
       break
     front.append(stage)
   weights = _view.Dense(view.kernel, view.quantizer).quantized
-  inputs = view.inputs.astype(
-    jnp.promote_types(view.inputs.dtype, weights.dtype)
-  )
+  inputs = view.inputs.astype(types.promoted(view.inputs, weights))
   return Split(inputs, view.labels, weights, tuple(front), matrix, rest)
 
 
@@ -155,9 +153,11 @@ def true_indices(
     number [rows].
   """
   rows, size = mask.shape
-  rank = jnp.cumsum(mask, axis=1)
+  rank = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
   slot = jnp.where(mask, rank - 1, size + room)
-  indices = jnp.full((rows, size + room), size)
+  indices = jnp.full((rows, size + room), size, jnp.int32)
   row = jnp.arange(rows)[:, None]
-  indices = indices.at[row, slot].set(jnp.arange(size)[None, :], mode='drop')
+  indices = indices.at[row, slot].set(
+    jnp.arange(size, dtype=jnp.int32)[None, :], mode='drop'
+  )
   return indices, rank[:, -1]

@@ -81,7 +81,7 @@ def evaluator(
         )
         return jax.tree.map(jnp.add, sums, found), None
 
-      nothing = jnp.zeros(()), jnp.int32(0), jnp.int32(0)
+      nothing = jnp.zeros((), jnp.float32), jnp.int32(0), jnp.int32(0)
       sums, _ = jax.lax.scan(add, nothing, batches)
       return sums if axis is None else jax.lax.psum(sums, axis)
 
@@ -145,7 +145,9 @@ def statistician(
       key = jax.random.fold_in(state.key, state.step)
 
       def gradient(batch):
-        targets = jax.nn.one_hot(batch.labels, task.num_classes)
+        targets = jax.nn.one_hot(
+          batch.labels, task.num_classes, dtype=jnp.float32
+        )
         found = jax.grad(task.objective, has_aux=True)(
           state.params,
           state.collections,

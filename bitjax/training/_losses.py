@@ -96,4 +96,4 @@ def num_correct(logits: types.Array, targets: types.Array) -> types.Array:
 
 
 def _at_least_float32(logits):
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  return logits.astype(types.promoted(logits, jnp.float32))

@@ -135,9 +135,13 @@ def optimizer(
     _check_matches(params, '', frozen)
     return tx.init(params)
 
-  return optax.GradientTransformationExtraArgs(
-    init, optax.with_extra_args_support(tx).update
-  )
+  def update(updates, state, params=None, **extra_args):
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      return optax.with_extra_args_support(tx).update(
+        updates, state, params, **extra_args
+      )
+
+  return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _decay(weight_decay, decayed, quantizer_decay):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -75,10 +76,15 @@ def learning_rate(
     for step in [round(m * num_steps) - warmup for m in milestones]:
       factors[step] = factor * factors.get(step, 1.0)
     main = optax.piecewise_constant_schedule(peak, factors)
-  if not warmup:
-    return main
-  rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
-  return optax.join_schedules([rise, main], [warmup])
+  if warmup:
+    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    main = optax.join_schedules([rise, main], [warmup])
+
+  def at(step):
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      return main(step)
+
+  return at
 
 
 def progress(
@@ -103,8 +109,8 @@ def progress(
   def at(step):
     if kind == 'hard':
       return jnp.ones((), jnp.float32)
-    share = jnp.clip(step / max(num_steps - 1, 1), 0.0, 1.0)
-    share = share.astype(jnp.float32)
+    share = jnp.asarray(step, jnp.float32) / max(num_steps - 1, 1)
+    share = jnp.clip(share, 0.0, 1.0)
     return share if kind == 'linear' else 0.5 * (1 - jnp.cos(jnp.pi * share))
 
   return at

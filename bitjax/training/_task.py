@@ -116,7 +116,7 @@ class Task:
       axis: axis of the current mesh that splits the examples; None for no split.
     """
     keys = jax.random.split(jax.random.fold_in(state.key, state.step))
-    targets = jax.nn.one_hot(batch.labels, self.num_classes)
+    targets = jax.nn.one_hot(batch.labels, self.num_classes, dtype=jnp.float32)
     if self.smoothing:
       targets = data.smooth(targets, self.smoothing)
     if self.augment is None:
@@ -143,7 +143,10 @@ class Task:
       progress,
       teacher_variables,
     )
-    updates, opt_state = self.tx.update(gradient, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      updates, opt_state = self.tx.update(
+        gradient, state.opt_state, state.params
+      )
     params = optax.apply_updates(state.params, updates)
     return state._replace(
       step=state.step + 1,
@@ -188,8 +191,8 @@ class Task:
     }
     return _state.Totals(
       old.steps + 1,
-      old.loss + loss,
-      old.accuracy + correct / targets.shape[0],
+      old.loss + loss.astype(old.loss.dtype),
+      old.accuracy + (correct / targets.shape[0]).astype(old.accuracy.dtype),
       ratios,
     )
 

@@ -87,7 +87,7 @@ def bop(
   def init(params: optax.Params) -> BopState:
     _leaves.check_floating(jax.tree.leaves(params))
     momentum = jax.tree.map(
-      lambda p: jnp.zeros_like(p, jnp.result_type(p, jnp.float32)), params
+      lambda p: jnp.zeros_like(p, types.promoted(p, jnp.float32)), params
     )
     return BopState(count=jnp.zeros((), jnp.int32), momentum=momentum)
 
@@ -107,7 +107,7 @@ def bop(
     ):
       average = ((1 - rate) * m + rate * g.astype(m.dtype)).astype(m.dtype)
       averages.append(average)
-      flips.append(_flip(w, average, tau, jnp.promote_types(g.dtype, w.dtype)))
+      flips.append(_flip(w, average, tau, types.promoted(g, w)))
     state = BopState(
       count=jnp.asarray(optax.safe_increment(state.count)),
       momentum=treedef.unflatten(averages),

@@ -126,7 +126,7 @@ def _largest_entry(updates: optax.Updates) -> optax.Updates:
     first = jnp.minimum(first, jnp.min(candidate, initial=num_entries))
     positions.append(position)
     offset += leaf.size
-  nan = jnp.where(jnp.isnan(largest), jnp.nan, 0.0)
+  nan = jnp.where(jnp.isnan(largest), largest, 0)
   steps = [
     jnp.where(p == first, jnp.sign(u), 0).astype(u.dtype) + nan.astype(u.dtype)
     for u, p in zip(leaves, positions, strict=True)

@@ -47,6 +47,6 @@ def check_floating(leaves: list) -> None:
 
 def apply(param: types.Array, update: types.Array) -> types.Array:
   """Returns the parameter that ``optax.apply_updates`` will store."""
-  dtype = jnp.result_type(jnp.float32, param, update)
+  dtype = types.promoted(jnp.float32, param, update)
   moved = param.astype(dtype) + update.astype(dtype)
   return _rounding.cast(moved, param.dtype)

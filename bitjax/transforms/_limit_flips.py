@@ -97,7 +97,7 @@ def limit_flips(
     kept = _project.furthest(points, flips, most)
     limited = []
     for (p, u), flip, keep in zip(parts, flips, kept, strict=True):
-      u = u.astype(jnp.promote_types(p.dtype, u.dtype))
+      u = u.astype(types.promoted(p, u))
       limited.append(jnp.where(flip & ~keep, jnp.zeros_like(u), u))
     granted = jnp.minimum(tree_lib.count(flips), most)
     room = jnp.iinfo(jnp.int32).max - state.spent

@@ -122,7 +122,7 @@ def project_leaves(
     'l1': _project_l1,
     'flips': _project_flips,
   }
-  dtype = jnp.result_type(jnp.float32, *leaves)
+  dtype = types.promoted(jnp.float32, *leaves)
   radius = _rounding.lower_radius(budget.radius, dtype)
   return projections[budget.norm](leaves, anchors, radius)
 
@@ -152,7 +152,7 @@ def _project_linf(leaves, anchors, radius):
   for x, a in zip(leaves, anchors, strict=True):
     low, high = _rounding.interval(a, radius)
     clipped = jnp.where(x > high, high, jnp.where(x < low, low, x))
-    clipped = jnp.where(jnp.isnan(radius), jnp.nan, clipped)
+    clipped = types.nan_where(jnp.isnan(radius), clipped)
     projected.append(clipped.astype(x.dtype))
   return projected
 
@@ -163,7 +163,7 @@ def _project_l2(leaves, anchors, radius):
   aim, limit = _slack(radius)
   inside = size <= limit
   factor = aim / jnp.where(size > 0, size, 1.0)
-  factor = jnp.where(jnp.isfinite(size), factor, jnp.nan)
+  factor = types.nan_where(~jnp.isfinite(size), factor)
   return [
     jnp.where(inside, x, _rounding.move(a, d * factor))
     for x, a, d in zip(leaves, anchors, differences, strict=True)
@@ -186,7 +186,7 @@ def _project_l1(leaves, anchors, radius):
   # Rescale, since rounding leaves the norm of what is kept a little off the radius.
   kept_size = tree_lib.total(kept, jnp.minimum(depth, 4.0))
   factor = aim / jnp.where(kept_size > 0, kept_size, 1.0)
-  factor = jnp.where(jnp.isfinite(size), factor, jnp.nan)
+  factor = types.nan_where(~jnp.isfinite(size), factor)
   return [
     jnp.where(inside, x, _rounding.move(a, jnp.sign(d) * k * factor))
     for x, a, d, k in zip(leaves, anchors, differences, kept, strict=True)
@@ -197,7 +197,7 @@ def l1_excess(
   leaves: _Leaves, anchors: _Leaves, budget: types.Budget
 ) -> types.Array:
   """Returns how far outside of an l1 ball leaves are; 0 if they count as inside."""
-  dtype = jnp.result_type(jnp.float32, *leaves)
+  dtype = types.promoted(jnp.float32, *leaves)
   radius = _rounding.lower_radius(budget.radius, dtype)
   size = tree_lib.norm(_differences(leaves, anchors, dtype), 'l1')
   _, limit = _slack(radius)
@@ -226,7 +226,7 @@ def _l1_depth(depths: _Leaves, radius: types.Array) -> types.Array:
     limit = jnp.where(count < 0, 0, depth)
     active = [d < limit for d in fixed]
     active_total = rough_total(_select(active, fixed))
-    depth = (fixed_radius + active_total) / jnp.maximum(count, 1)
+    depth = (fixed_radius + active_total) / _at_least_one(count, depth)
     return depth, count, previous_count
 
   num_entries = sum(depth.size for depth in depths)
@@ -234,7 +234,11 @@ def _l1_depth(depths: _Leaves, radius: types.Array) -> types.Array:
   depth, _, _ = jax.lax.while_loop(shrank, newton_step, start)
   active = [d < depth for d in fixed]
   active_total = tree_lib.total(_select(active, depths), 4.0)
-  return (radius + active_total) / jnp.maximum(tree_lib.count(active), 1)
+  return (radius + active_total) / _at_least_one(tree_lib.count(active), depth)
+
+
+def _at_least_one(count: types.Array, like: types.Array) -> types.Array:
+  return jnp.maximum(count, 1).astype(like.dtype)
 
 
 def _select(masks: _Leaves, leaves: _Leaves) -> _Leaves:
@@ -263,7 +267,7 @@ def furthest(
   The bits of positive floats, read as integers, are ordered as the floats are.
   Entries that tie at the smallest magnitude to keep are cut again, by position.
   """
-  dtype = jnp.result_type(jnp.float32, *leaves)
+  dtype = types.promoted(jnp.float32, *leaves)
   integer = jnp.int64 if dtype == jnp.float64 else jnp.int32
   keys = []
   for x, candidate in zip(leaves, candidates, strict=True):

@@ -42,9 +42,10 @@ def seal(x: types.Array) -> types.Array:
   """Returns ``x``, behind a select that no multiply-add is fused across.
 
   An ``optimization_barrier`` is not enough: in jaxlib 0.10 the CPU compiler drops
-  it before LLVM contracts multiplications and additions.
+  it before LLVM contracts multiplications and additions. The other branch is a NaN
+  only where ``x`` is one, so that ``jax_debug_nans`` does not find it.
   """
-  return jnp.where(jnp.isnan(x), jnp.nan, x)
+  return jnp.where(jnp.isnan(x), -x, x)
 
 
 def nudge(x: types.Array, upward: types.Array) -> types.Array:
@@ -165,7 +166,7 @@ def solve(
       it is ``target``, either side will do.
     dtype: dtype of the update, that of ``params`` or a wider one.
   """
-  wide = jnp.promote_types(jnp.float32, dtype)
+  wide = types.promoted(jnp.float32, dtype)
   start, goal, side = (x.astype(wide) for x in (params, target, side))
   update = cast(goal - start, dtype)
   reached = start + update.astype(wide)
@@ -190,6 +191,6 @@ def reach(
     target: where to go; shape and dtype of ``params``.
     side: see `solve`.
   """
-  dtype = jnp.promote_types(params.dtype, update.dtype)
+  dtype = types.promoted(params, update)
   solved = solve(params, target, side, dtype)
   return jnp.where(target == point, update.astype(dtype), solved)

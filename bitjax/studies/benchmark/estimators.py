@@ -62,7 +62,7 @@ def overheads(size: int, turns: int) -> dict[str, float]:
     turns: timed turns of each contestant.
   """
   key = jax.random.key(0)
-  x, g = jax.random.normal(key, (2, size, size))
+  x, g = jax.random.normal(key, (2, size, size), jnp.float32)
   ratios = {}
   for name, rule in _by_hand().items():
     make = getattr(quantizers, name)

@@ -37,7 +37,9 @@ def resnet_step(
     shortcuts, over that of full precision.
   """
   widths = tuple(16 * 2**stage for stage in range(len(stages)))
-  images = jax.random.normal(jax.random.key(0), (num_images, 32, 32, 3))
+  images = jax.random.normal(
+    jax.random.key(0), (num_images, 32, 32, 3), jnp.float32
+  )
 
   def resnet(**kwargs):
     return nn.ResNet(stages=stages, widths=widths, **kwargs)
@@ -102,7 +104,8 @@ def _training(
       return jnp.mean(losses), moved
 
     gradient, moved = jax.grad(loss, has_aux=True)(variables['params'])
-    updates, opt_state = tx.update(gradient, opt_state)
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      updates, opt_state = tx.update(gradient, opt_state)
     params = optax.apply_updates(variables['params'], updates)
     return {'params': params, **moved}, opt_state
 

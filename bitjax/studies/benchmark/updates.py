@@ -82,8 +82,10 @@ def _descent(view, num_lanes, num_steps):
 def projections(turns: int = 20) -> dict[str, float]:
   """Returns the milliseconds to project one lane of 784 x 256 weights, by norm."""
   key = jax.random.key(0)
-  kernel = jax.random.uniform(key, (784, 256), minval=-0.076, maxval=0.076)
-  moved = kernel + 0.05 * jax.random.normal(jax.random.key(1), kernel.shape)
+  kernel = jax.random.uniform(key, (784, 256), jnp.float32, -0.076, 0.076)
+  moved = kernel + 0.05 * jax.random.normal(
+    jax.random.key(1), kernel.shape, jnp.float32
+  )
   radii: dict[types.Norm, float] = {
     'l2': 0.1,
     'linf': 0.01,

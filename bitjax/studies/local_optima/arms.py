@@ -294,7 +294,9 @@ def _certificates(view, gains, held):
 def _again(problem, number, kernel, key, *, max_flips):
   """Flips ``number`` weights at random, and descends again."""
   view = dataclasses.replace(problem.search, kernel=kernel)
-  draw = jax.random.uniform(jax.random.fold_in(key, number), kernel.shape)
+  draw = jax.random.uniform(
+    jax.random.fold_in(key, number), kernel.shape, jnp.float32
+  )
   chosen = draw <= jnp.sort(draw.reshape(-1))[number - 1]
   flipped = jnp.where(chosen, scans.moves(view).destinations[0], kernel)
   view = dataclasses.replace(view, kernel=flipped)

@@ -66,7 +66,9 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     key = jax.random.fold_in(jax.random.key(0), seed)
     shapes = {'hidden': (config.units, config.units), 'out': (config.units, 1)}
     params = {
-      name: jax.random.normal(jax.random.fold_in(key, index), shape)
+      name: jax.random.normal(
+        jax.random.fold_in(key, index), shape, jnp.float32
+      )
       for index, (name, shape) in enumerate(shapes.items())
     }
     tx = OPTIMIZERS[optimizer](rate)
@@ -78,7 +80,8 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     def step(carry, _):
       params, state = carry
       value, grads = jax.value_and_grad(loss)(params)
-      updates, state = tx.update(grads, state, params)
+      with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+        updates, state = tx.update(grads, state, params)
       return (optax.apply_updates(params, updates), state), value
 
     start = params, tx.init(params)

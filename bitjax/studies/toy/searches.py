@@ -229,7 +229,9 @@ def _signals(posed, names):
   found = {
     'exact': lambda: scans.flip_gains(view).gains,
     'linear': lambda: -jax.grad(view.loss)(view.kernel) * possible.changes[0],
-    'random': lambda: 1.0 - jax.random.uniform(key, view.kernel.shape),
+    'random': lambda: (
+      1.0 - jax.random.uniform(key, view.kernel.shape, jnp.float32)
+    ),
     'cost': lambda: 1.0 / jnp.abs(possible.destinations[0] - view.kernel),
   }
   return jnp.stack([found[name]() for name in names])

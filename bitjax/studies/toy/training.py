@@ -61,15 +61,17 @@ def train(
 
   def step(carry, now):
     (variables, state), (key, progress) = carry, now
-    drawn = jax.random.randint(key, (batch_size,), 0, rows.size)
+    drawn = jax.random.randint(key, (batch_size,), 0, rows.size, jnp.int32)
     inputs, labels = (x[rows[drawn]] for x in batch)
     gradient = jax.grad(loss)(variables, inputs, labels, progress)
-    updates, state = tx.update(gradient, state, variables)
+    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      updates, state = tx.update(gradient, state, variables)
     return (optax.apply_updates(variables, updates), state), None
 
   start = (variables, tx.init(variables))
   keys = jax.random.split(key, num_steps)
-  progress = jnp.linspace(0.0 if anneal else 1.0, 1.0, num_steps)
+  begin = 0.0 if anneal else 1.0
+  progress = jnp.linspace(begin, 1.0, num_steps, dtype=jnp.float32)
   return jax.lax.scan(step, start, (keys, progress))[0][0]
 
 

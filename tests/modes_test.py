@@ -1,0 +1,282 @@
+"""The public surface under the modes that JAX can be set to.
+
+A mode changes what JAX does, not what is computed: every computation of `surface`
+gives the same numbers, to rounding, and the same dtypes as in the default mode; where
+random bits are made in another way, the same shapes and dtypes. The whole matrix is
+``slow``; the fast suite traces the surface under strict promotion and in 64 bits,
+which needs no compilation, and runs a few representative cells.
+"""
+
+import contextlib
+import functools
+import types as python_types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import data
+from bitjax import descent
+from bitjax import lanes
+from bitjax import measures
+from bitjax import nn
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import training
+from bitjax import transforms
+from bitjax import tree
+from bitjax import types
+from tests import surface
+from tests.training import tiny
+
+
+@contextlib.contextmanager
+def eager_nans():
+  with jax.debug_nans(True), jax.disable_jit():
+    yield
+
+
+WIDE = surface.Given(np.float64)
+RAW = surface.Given(key=jax.random.PRNGKey)
+DRAWN = ('rbg', 'unsafe_rbg', 'threefry not partitionable')
+# Mode -> a context manager. Infinities are sentinels of scans and transforms, so that
+# jax_debug_infs holds for compiled functions, not op by op.
+MODES = {
+  'x64': functools.partial(jax.enable_x64, True),
+  'strict promotion': functools.partial(jax.numpy_dtype_promotion, 'strict'),
+  'rank promotion raises': functools.partial(jax.numpy_rank_promotion, 'raise'),
+  'debug_nans': functools.partial(jax.debug_nans, True),
+  'debug_infs': functools.partial(jax.debug_infs, True),
+  'disable_jit': jax.disable_jit,
+  'debug_nans, disable_jit': eager_nans,
+  'debug_key_reuse': functools.partial(jax.debug_key_reuse, True),
+  'checking_leaks': jax.checking_leaks,
+  'rbg': functools.partial(jax.default_prng_impl, 'rbg'),
+  'unsafe_rbg': functools.partial(jax.default_prng_impl, 'unsafe_rbg'),
+  'threefry not partitionable': functools.partial(
+    jax.threefry_partitionable, False
+  ),
+  'softmax without custom_jvp': functools.partial(
+    jax.softmax_custom_jvp, False
+  ),
+  'low matmul precision': functools.partial(
+    jax.default_matmul_precision, 'bfloat16'
+  ),
+}
+# Traced without compilation; the others run, in the real modes of `MODES`.
+TRACED = {
+  name: case
+  for name, case in surface.CASES.items()
+  if not name.startswith(
+    ('training fit', 'training bop', 'sweep', 'nn reports')
+  )
+}
+FAST = [
+  ('x64', 'scans multi_step'),
+  ('x64', 'batches'),
+  ('strict promotion', 'transforms normalize'),
+  ('disable_jit', 'measures'),
+  ('debug_nans, disable_jit', 'transforms clip_latent'),
+  ('rbg', 'augmentation'),
+  ('rank promotion raises', 'tree'),
+]
+
+
+@contextlib.contextmanager
+def as_users_have_it():
+  """Undoes the strictness of the suite."""
+  with jax.numpy_rank_promotion('allow'), jax.debug_key_reuse(False):
+    yield
+
+
+@functools.cache
+def reference(name):
+  with as_users_have_it():
+    return computed(name, surface.Given())
+
+
+def computed(name, given):
+  return jax.tree.map(np.asarray, surface.CASES[name].run(given))
+
+
+def traced(name, given):
+  return jax.eval_shape(lambda: surface.CASES[name].run(given))
+
+
+def flat(tree):
+  found, _ = jax.tree.flatten_with_path(tree)
+  return {jax.tree_util.keystr(path): leaf for path, leaf in found}
+
+
+def check_dtypes(name, got, want, wide=False):
+  got, want = flat(got), flat(want)
+  assert got.keys() == want.keys()
+  narrow = surface.CASES[name].narrow
+  for path, leaf in want.items():
+    dtype = leaf.dtype
+    if wide and dtype == np.float32 and not any(n in path for n in narrow):
+      dtype = np.float64
+    assert got[path].shape == leaf.shape, path
+    assert got[path].dtype == dtype, path
+
+
+def check_values(got, want):
+  want = flat(want)
+  for path, leaf in flat(got).items():
+    if leaf.dtype == want[path].dtype == bool or leaf.dtype.kind in 'iu':
+      np.testing.assert_array_equal(leaf, want[path], path)
+    else:
+      a, b = (np.float64(x) for x in (leaf, want[path]))
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+def run(mode, name):
+  """Runs a cell of the matrix."""
+  want = reference(name)
+  with as_users_have_it(), MODES[mode]():
+    got = computed(name, surface.Given())
+  check_dtypes(name, got, want)
+  if not (surface.CASES[name].draws and mode in DRAWN):
+    check_values(got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', surface.CASES)
+@pytest.mark.parametrize('mode', MODES)
+def test_every_computation_is_the_same_in_every_mode(mode, name):
+  run(mode, name)
+
+
+@pytest.mark.parametrize(('mode', 'name'), FAST)
+def test_some_computations_are_the_same_in_some_modes(mode, name):
+  run(mode, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', surface.CASES)
+def test_float64_in_is_float64_out(name):
+  want = reference(name)
+  with as_users_have_it(), jax.enable_x64(True):
+    got = computed(name, WIDE)
+  check_dtypes(name, got, want, wide=surface.CASES[name].widens)
+  if not surface.CASES[name].draws:
+    check_values(got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', surface.CASES)
+def test_raw_keys_draw_as_typed_keys(name):
+  if surface.CASES[name].typed:
+    with pytest.raises(types.BadInput, match='typed key'):
+      computed(name, RAW)
+    return
+  want = reference(name)
+  with as_users_have_it():
+    got = computed(name, RAW)
+  check_dtypes(name, got, want)
+  check_values(got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', TRACED)
+def test_strict_promotion_makes_the_same_program(name):
+  def program():
+    return str(
+      jax.make_jaxpr(lambda: surface.CASES[name].run(surface.Given()))()
+    )
+
+  with as_users_have_it():
+    want = program()
+    with jax.numpy_dtype_promotion('strict'):
+      assert program() == want
+
+
+SCANS = [name for name in TRACED if name.startswith('scans')]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SCANS)
+def test_scans_multiply_in_full_precision_whatever_the_default(name):
+  with jax.default_matmul_precision('bfloat16'):
+    text = str(
+      jax.make_jaxpr(lambda: surface.CASES[name].run(surface.Given()))()
+    )
+  products = text.split('dot_general[')[1:]
+  assert products
+  for product in products:
+    options = product.partition(']\n')[0][:500]
+    assert 'Precision.HIGHEST' in options or 'precision=HIGHEST' in options
+
+
+@pytest.mark.slow
+def test_a_float64_network_is_trained_in_float64():
+  with jax.enable_x64(True):
+    task = tiny.task(Wide())
+    fitted = tiny.train(task, until=2, scored=False)
+  for path, leaf in flat(fitted.state.params).items():
+    assert leaf.dtype == jnp.float64, path
+
+
+class Wide(tiny.Net):
+  """The tiny network with float64 parameters, as `param_dtype` makes them."""
+
+  def param(self, name, init, *args, **kwargs):
+    return super().param(name, init, *args, **kwargs)
+
+
+NAMESPACES = {
+  'data': data,
+  'descent': descent,
+  'lanes': lanes,
+  'measures': measures,
+  'nn': nn,
+  'quantizers': quantizers,
+  'scans': scans,
+  'training': training,
+  'transforms': transforms,
+  'tree': tree,
+}
+# Exports that compute nothing with arrays, or that other computations go through.
+PLUMBING = {
+  'data.check_batch_size',
+  'data.load',
+  'data.host_feed',  # Its thread reads outside of any mode.
+  'lanes.default_width',
+  'nn.binary_mlp',
+  'nn.binary_weights_mlp',
+  'nn.full_precision_mlp',
+  'nn.plain_convolutions',
+  'nn.resnet18',
+  'nn.resnet20',
+  'nn.resnet32',
+  'nn.training_progress',
+  'nn.vgg_small',
+  'quantizers.at_progress',
+  'quantizers.attach',
+  'quantizers.ewgs_delta',
+  'quantizers.initial_state',
+  'quantizers.is_random',
+  'quantizers.is_stateful',
+  'training.check_batch_split',
+  'training.check_fits',
+  'training.describe',
+  'training.kernels',
+  'training.layout',
+  'training.load_variables',
+  'training.outcome',
+  'training.statistician',
+  'training.switch',
+  'training.variables_of',
+}
+
+
+def test_every_function_is_in_a_computation():
+  about = {export for case in surface.CASES.values() for export in case.about}
+  exported = {
+    f'{space}.{name}'
+    for space, module in NAMESPACES.items()
+    for name in module.__all__
+    if isinstance(getattr(module, name), python_types.FunctionType)
+  }
+  assert exported - about - PLUMBING == set()

@@ -1,0 +1,861 @@
+"""The public surface as small computations, which `modes_test.py` runs in every mode.
+
+A computation is a function of what is `Given`: the dtype of its floating inputs, and
+how random keys are made. Quantizers are those of `everything_test.py`, and the other
+tables are written out by name; `modes_test.py` says which export they lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import tempfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bitjax import data
+from bitjax import descent
+from bitjax import evidence
+from bitjax import lanes
+from bitjax import measures
+from bitjax import nn
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import sweeps
+from bitjax import training
+from bitjax import transforms
+from bitjax import tree
+from bitjax import types
+from tests.quantizers import everything_test as everything
+from tests.training import tiny
+
+RNG = np.random.default_rng(5)
+SIGN = quantizers.attach(quantizers.sign(), quantizers.window())
+BUDGETS = {'l2': 0.5, 'linf': 0.1, 'l1': 1.0, 'flips': 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """What a mode may choose: the dtype of floats, and how keys are made."""
+
+  dtype: Any = np.float32
+  key: Callable[[int], Any] = lambda seed: jax.random.key(seed)
+
+  def floats(self, tree):
+    """Casts the floating leaves of a tree."""
+    return jax.tree.map(
+      lambda x: (
+        jnp.asarray(x, self.dtype)
+        if jnp.issubdtype(jnp.result_type(x), jnp.floating)
+        else x
+      ),
+      tree,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A computation, and which exports it is about.
+
+  Attributes:
+    run: what is given -> a pytree of arrays.
+    about: names of exports, such as ``'transforms.bop'``.
+    draws: whether results depend on how random bits are made.
+    narrow: names of results that are float32 whatever the inputs are.
+    typed: whether only typed keys are accepted.
+    widens: whether results are float64 where the inputs are.
+  """
+
+  run: Callable[[Given], Any]
+  about: tuple[str, ...] = ()
+  draws: bool = False
+  narrow: tuple[str, ...] = ()
+  typed: bool = False
+  widens: bool = True
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(name, *about, **facts):
+  """Registers a computation."""
+
+  def add(run):
+    CASES[name] = Case(run, about, **facts)
+    return run
+
+  return add
+
+
+# Quantizers: value and gradient, by kind.
+
+X = RNG.normal(size=(8, 4)).astype(np.float32)
+G = RNG.normal(size=(8, 4)).astype(np.float32)
+
+
+def quantized(kind, given):
+  found = {}
+  for name, subject in everything.SUBJECTS.items():
+    factory = name.rsplit(' ', 1)[0] if name not in everything.FIRST else name
+    if everything.FACTORIES[factory][1] != kind:
+      continue
+    x, g = given.floats((X, G))
+    run = jax.jit(functools.partial(everything.pull_back, subject))
+    try:
+      found[name] = run(x, g, given.key(1), 0.5)
+    except Exception as error:
+      error.add_note(f'This was {name}.')
+      raise
+  return found
+
+
+for KIND in sorted({kind for _, kind in everything.FACTORIES.values()}):
+  case(
+    f'quantizers {KIND}',
+    *(
+      f'quantizers.{n}' for n, f in everything.FACTORIES.items() if f[1] == KIND
+    ),
+    draws=KIND in ('Quantize', 'Staircase'),
+  )(functools.partial(quantized, KIND))
+
+
+@case('low-precision quantizers')
+def _(given):
+  found = {}
+  for name in (
+    'sign',
+    'uniform',
+    'scaled 1',
+    'lsq',
+    'dorefa_weights',
+    'identity',
+  ):
+    x, g = jnp.asarray(X, jnp.bfloat16), jnp.asarray(G, jnp.bfloat16)
+    found[name] = everything.pull_back(
+      everything.SUBJECTS[name], x, g, given.key(1), 1.0
+    )
+  return found
+
+
+@case('quantizers by other means', 'quantizers.bind', 'quantizers.staircase')
+def _(given):
+  x = given.floats(X)
+  lsq = quantizers.lsq(2)
+  bound = quantizers.bind(lsq, lsq.init(given.key(0), x))
+  swept = jax.vmap(
+    lambda c: quantizers.attach(quantizers.sign(), quantizers.window(c))(x)
+  )
+  return {
+    'bind': bound(x),
+    'staircase': quantizers.staircase(SIGN)(x),
+    'at_progress': quantizers.at_progress(
+      quantizers.attach(quantizers.sign(), quantizers.error_decay()), 0.5
+    )(x),
+    'swept': swept(given.floats(np.float32([0.5, 1.0]))),
+  }
+
+
+# Transforms: two updates from init, in every norm.
+
+PARAMS = {
+  'a': np.float32([[0.5, -0.25, 0.125], [-0.75, 0.0, 1.0]]),
+  'b': np.float32([0.3, -0.3]),
+}
+UPDATES = {
+  'a': np.float32([[-0.75, 0.5, 0.0], [0.25, -0.5, -3.0]]),
+  'b': np.float32([-0.5, 0.01]),
+}
+TRANSFORMS = {
+  'bop': [{'threshold': 0.1, 'gamma': 0.5}],
+  'clip_latent': [{'limit': 0.5}],
+  'flip_ratio': [{}],
+  'limit_flips': [{'max_flips': 2}],
+  'normalize': [{'norm': n} for n in ('l2', 'linf', 'l1')],
+  'project_budget': [
+    {'radius': factor * r, 'norm': n}
+    for n, r in BUDGETS.items()
+    for factor in (1, 100)
+  ],
+  'steepest': [{'norm': n} for n in ('l2', 'linf', 'l1')],
+}
+
+
+def transformed(name, cast, given):
+  params, updates = cast(given, (PARAMS, UPDATES))
+  found = {}
+
+  for number, options in enumerate(TRANSFORMS[name]):
+    tx = getattr(transforms, name)(**options)
+
+    @jax.jit
+    def steps(params, updates, tx=tx):
+      state = tx.init(params)
+      for _ in range(2):
+        moved, state = tx.update(updates, state, params)
+        params = optax.apply_updates(params, moved)
+      return params, moved, state
+
+    found[f'{number}'] = steps(params, updates)
+    if name == 'project_budget':  # Eagerly too, and from shapes.
+      shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params
+      )
+      state = jax.eval_shape(tx.init, shapes)
+      assert jax.tree.map(lambda x: x.dtype, state.anchor) == jax.tree.map(
+        lambda x: x.dtype, params
+      )
+      moved, _ = tx.update(updates, tx.init(params), params)
+      found[f'{number} eager'] = moved
+  return found
+
+
+def _floats(given, trees):
+  return given.floats(trees)
+
+
+def _bfloat16(given, trees):
+  del given
+  return jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), trees)
+
+
+for NAME in TRANSFORMS:
+  case(f'transforms {NAME}', f'transforms.{NAME}', narrow=('ratio',))(
+    functools.partial(transformed, NAME, _floats)
+  )
+  case(f'bfloat16 transforms {NAME}')(
+    functools.partial(transformed, NAME, _bfloat16)
+  )
+
+
+@case('transforms project', 'transforms.project')
+def _(given):
+  params, updates = given.floats((PARAMS, UPDATES))
+  moved = jax.tree.map(jnp.add, params, updates)
+  found = {}
+  for norm, radius in BUDGETS.items():
+
+    def run(moved, radius, norm=norm):
+      return transforms.project(moved, params, types.Budget(radius, norm))
+
+    found[norm] = run(moved, radius), jax.jit(run)(moved, float(radius))
+    size = lambda m, run=run, r=radius: tree.norm(run(m, r), 'l2')
+    found[f'{norm} gradient'] = jax.grad(size)(moved)
+  return found
+
+
+@case(
+  'tree',
+  'tree.count',
+  'tree.flips',
+  'tree.label',
+  'tree.mask_by_name',
+  'tree.norm',
+  'tree.power_of_two',
+  'tree.total',
+)
+def _(given):
+  params, updates = given.floats((PARAMS, UPDATES))
+  positive = jax.tree.map(jnp.abs, params)
+  return {
+    **{n: tree.norm(params, n, updates) for n in BUDGETS},
+    'flips': tree.flips(params, updates),
+    'count': tree.count(jax.tree.map(lambda x: x > 0, params)),
+    'total': tree.total(positive, 1.0),
+    'power': tree.power_of_two(params['b'][0]),
+    'gradient': jax.grad(lambda p: tree.norm(p, 'l2'))(params),
+  }
+
+
+# Scans: every question on every path, on a network of integers.
+
+INPUTS = RNG.integers(-2, 3, size=(10, 5)).astype(np.float32)
+LABELS = RNG.integers(0, 3, 10).astype(np.int32)
+KERNEL = (RNG.integers(-64, 65, size=(5, 4)) / 256).astype(np.float32)
+MATRIX = RNG.integers(-2, 3, size=(4, 3)).astype(np.float32)
+STEEP = RNG.integers(-8, 9, size=(5, 4)).astype(np.float32)
+RATES = np.linspace(0, 0.5, 5).astype(np.float32)
+GRID = quantizers.attach(
+  quantizers.uniform(2, step=0.25), quantizers.identity()
+)
+
+
+def view_of(given, *, quantizer=SIGN, kind='sign', scaling=None, swap=False):
+  x, kernel, matrix = given.floats((INPUTS, KERNEL, MATRIX))
+  return scans.LayerView(
+    inputs=x[::-1] if swap else x,
+    kernel=kernel,
+    labels=jnp.asarray(LABELS),
+    tail=(
+      scans.Activation(kind, SIGN if kind == 'sign' else None),
+      scans.Dense(matrix),
+    ),
+    quantizer=quantizer,
+    scaling=scaling,
+    affine=scans.Affine(0.5, 0.25),
+  )
+
+
+def opaque_view(given):
+  view = view_of(given)
+  return dataclasses.replace(
+    view,
+    tail=(scans.Opaque(jax.tree_util.Partial(_tail, view.tail[1].kernel)),),
+  )
+
+
+def _tail(matrix, x):
+  return jnp.matmul(jnp.maximum(x, 0), matrix, precision='highest')
+
+
+@case(
+  'scans flip_gains',
+  'scans.flip_gains',
+  'scans.moves',
+  'scans.merge_gains',
+  'scans.flip_certificate',
+  'scans.stream_gains',
+)
+def _(given):
+  view, grid = view_of(given), view_of(given, quantizer=GRID, kind='relu')
+  found = {
+    path: scans.flip_gains(
+      view, path=path, count_near_ties=path != 'brute_force'
+    )
+    for path in ('auto', 'sign', 'rank_one', 'brute_force')
+  }
+  found |= {
+    f'grid {path}': scans.flip_gains(grid, path=path)
+    for path in ('auto', 'rank_one', 'brute_force')
+  }
+  scaled = view_of(given, scaling=quantizers.mean_abs())
+  found['scaled'] = scans.flip_gains(scaled)
+  found['opaque'] = scans.flip_gains(opaque_view(given))
+  found['real'] = scans.flip_gains(
+    view_of(given, quantizer=None, kind='relu'), step=0.125
+  )
+  found['some'] = scans.flip_gains(view, coordinates=np.int32([0, 3, 7]))
+  found['moves'] = scans.moves(grid)
+  found['merged'] = scans.merge_gains(found['auto'], found['auto'])
+  found['certificate'] = scans.flip_certificate(found['auto'], found['sign'])
+  found['streamed'] = scans.stream_gains(
+    lambda x, y: dataclasses.replace(view, inputs=x, labels=y),
+    view.inputs,
+    view.labels,
+    5,
+  )
+  return found
+
+
+@case('scans brute_force_gains', 'scans.brute_force_gains')
+def _(given):
+  view = view_of(given)
+  return scans.brute_force_gains(
+    lambda p: view.losses(p['k']),
+    {'k': view.kernel},
+    'k',
+    scans.moves(view).destinations,
+  )
+
+
+@case('scans network', 'scans.network_view', 'nn.network_view', 'nn.layer_view')
+def _(given):
+  model = nn.binary_mlp(hidden=(4, 4), num_classes=3, scaling='none')
+  images = RNG_IMAGES[:, :2, :2]
+  variables = given.floats(filled(model, images))
+  network = nn.network_view(model, variables, images, LABELS[:4])
+  layer = nn.layer_view(model, variables, images, LABELS[:4], 'Dense_1')
+  found = {
+    'network': [
+      scans.flip_gains(network),
+      scans.flip_gains(network, path='brute_force'),
+    ],
+    'layer': scans.flip_gains(layer),
+    'descent': scans.flip_descent(network, 2),
+  }
+  plain = scans.network_view(
+    given.floats(INPUTS),
+    LABELS,
+    (
+      scans.Dense(given.floats(KERNEL), SIGN),
+      scans.Activation('sign', SIGN),
+      scans.Dense(given.floats(MATRIX), SIGN),
+    ),
+  )
+  found['plain'] = scans.flip_gains(plain)
+  return found
+
+
+@case('scans line', 'scans.line_scan', 'scans.line_start', 'scans.line_profile')
+def _(given):
+  view = view_of(given)
+  direction, rates = given.floats((STEEP, RATES))
+  real = view_of(given, quantizer=None, kind='relu')
+  found = {
+    path: scans.line_scan(view, direction, rates, path=path)
+    for path in ('auto', 'steps', 'brute_force')
+  }
+  found |= {
+    f'real {path}': scans.line_scan(real, direction, rates, path=path)
+    for path in ('affine', 'brute_force')
+  }
+  found['two'] = scans.line_scan([view, view], direction, rates)
+  start = scans.line_start(view)
+  found['started'] = scans.line_scan(view, direction, rates, start=start)
+  found['clipped'] = scans.line_scan(
+    real, direction, rates, constrain=lambda w: jnp.clip(w, -0.3, 0.3)
+  )
+  found['profile'] = scans.line_profile(view, direction, 0.0, 0.5)
+  found['center'] = scans.central_difference(view, 0.25)
+  return found
+
+
+@case('scans central_difference', 'scans.central_difference')
+def _(given):
+  real = view_of(given, quantizer=None, kind='relu')
+  return [
+    scans.central_difference(real, 0.125, path=path)
+    for path in ('auto', 'rank_one', 'brute_force')
+  ]
+
+
+@case('scans discrete_gradient', 'scans.discrete_gradient', 'scans.prefix_scan')
+def _(given):
+  view, other = view_of(given), view_of(given, swap=True)
+  found = {}
+  for norm, radius in BUDGETS.items():
+    budget = types.Budget(radius, norm)
+    for overflow in ('stop', 'skip'):
+      found[f'{norm} {overflow}'] = scans.discrete_gradient(
+        view,
+        budget,
+        rank_by='gain_per_cost',
+        holdout=other,
+        overflow=overflow,
+      )
+  budget = types.Budget(0.5)
+  step = found['l2 stop']
+  found['linear'] = scans.discrete_gradient(view, budget, signal='linear')
+  found['cost'] = scans.discrete_gradient(view, budget, signal='cost')
+  given_signal = given.floats(np.abs(STEEP))
+  found['given'] = scans.discrete_gradient(view, budget, signal=given_signal)
+  grid = view_of(given, quantizer=GRID, kind='relu')
+  found['grid'] = scans.discrete_gradient(grid, budget)
+  for path in ('auto', 'steps', 'incremental', 'brute_force'):
+    found[f'prefix {path}'] = scans.prefix_scan(
+      view, step, [0, 1, 2], path=path
+    )
+  return found
+
+
+@case('scans multi_step', 'scans.multi_step_discrete_gradient')
+def _(given):
+  view = view_of(given)
+  found = {}
+  for norm, radius in BUDGETS.items():
+    for split in ('even', 'cumulative'):
+      found[f'{norm} {split}'] = scans.multi_step_discrete_gradient(
+        view, types.Budget(radius, norm), 2, split, overflow='skip'
+      )
+  return found
+
+
+@case(
+  'scans coordinate',
+  'scans.coordinate_discrete_gradient',
+  'scans.exhaustive',
+  'scans.flip_descent',
+)
+def _(given):
+  view = view_of(given)
+  found = {
+    norm: scans.coordinate_discrete_gradient(
+      view, types.Budget(radius, norm), order='exact', num_candidates=5
+    )
+    for norm, radius in BUDGETS.items()
+  }
+  found['exhaustive'] = [
+    scans.exhaustive(view, types.Budget(r, n), coordinates=np.int32([0, 1, 6]))
+    for n, r in BUDGETS.items()
+  ]
+  found['descent'] = [
+    scans.flip_descent(view, 2, path=path)
+    for path in ('auto', 'incremental', 'recompute')
+  ]
+  return found
+
+
+@case('scans with keys', 'scans.pair_gains', draws=True)
+def _(given):
+  view, budget = view_of(given), types.Budget(0.5)
+  return [
+    scans.pair_gains(view, given.key(0), 3),
+    scans.discrete_gradient(view, budget, signal='random', key=given.key(1)),
+    scans.multi_step_discrete_gradient(
+      view, budget, 2, signal='random', key=given.key(2)
+    ),
+    scans.coordinate_discrete_gradient(view, budget, key=given.key(3)),
+  ]
+
+
+# Descent and measures.
+
+
+@case(
+  'descent',
+  'descent.descend',
+  'descent.distance',
+  'descent.reach',
+  'descent.reachable_flips',
+)
+def _(given):
+  view = view_of(given)
+  found = {}
+  for norm, radius in BUDGETS.items():
+    budget = types.Budget(radius, norm)
+    value_and_grad = jax.value_and_grad(view.loss)
+    gradient = value_and_grad(view.kernel)[1]
+    rate = descent.reach(view.kernel, gradient, budget)
+
+    @jax.jit
+    def run(rate, view=view, budget=budget):
+      return descent.descend(
+        jax.value_and_grad(view.loss),
+        optax.sgd(rate, momentum=0.9),
+        view.kernel,
+        2,
+        budget=budget,
+        monitor=lambda w: w.sum(),
+      )
+
+    found[norm] = {
+      'rate': rate,
+      'path': run(rate),
+      'fits': descent.reachable_flips(view.kernel, budget),
+      'distance': descent.distance(view.kernel, gradient, norm),
+    }
+  return found
+
+
+@case('noise', 'descent.noise', draws=True)
+def _(given):
+  params = given.floats(PARAMS)
+  return [
+    descent.noise(given.key(0), params, types.Budget(radius, norm), 0.5)
+    for norm, radius in BUDGETS.items()
+  ]
+
+
+@case(
+  'measures',
+  'measures.agreement',
+  'measures.correlation',
+  'measures.entering',
+  'measures.gradient_statistics',
+  'measures.ranked',
+  'measures.ranks',
+  'measures.split_half',
+)
+def _(given):
+  a, b = given.floats((X, G))
+  many = jnp.stack([a, b, a + b, a - b])
+  return {
+    'agreement': jax.jit(functools.partial(measures.agreement, top=0.1))(a, b),
+    'correlation': measures.correlation(a, b),
+    'entering': measures.entering(a, np.float32([0.5, 1])),
+    'statistics': measures.gradient_statistics(many, b),
+    'ranked': measures.ranked(a),
+    'ranks': measures.ranks(a.ravel()),
+    'halves': measures.split_half(many),
+  }
+
+
+# Networks.
+
+RNG_IMAGES = RNG.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+
+
+def filled(model, images, seed=0):
+  """Variables of any model, independent of how random bits are made."""
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  shapes = jax.eval_shape(
+    lambda key: model.init({'params': key, 'quantizer': key}, images), key
+  )
+  draw = np.random.default_rng(seed)
+
+  def leaf(path, x):
+    value = draw.normal(size=x.shape)
+    if path[-1].key in ('var', 'scale') or 'quantizer' in str(path):
+      value = np.exp(value / 4)
+    return value.astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+MODELS = {
+  'fp mlp': lambda: nn.full_precision_mlp(hidden=(5,), num_classes=3),
+  'binary mlp': lambda: nn.binary_mlp(
+    hidden=(5,),
+    num_classes=3,
+    batch_norm=True,
+    use_bias=True,
+    scaling='mean_abs',
+  ),
+  'binary weights mlp': lambda: nn.binary_weights_mlp(
+    hidden=(5,), num_classes=3
+  ),
+  'resnet': lambda: nn.ResNet(
+    stages=(1,),
+    widths=(2,),
+    num_classes=3,
+    kernel_quantizer=SIGN,
+    input_quantizer=SIGN,
+    scaling='mean_abs',
+  ),
+  'react': lambda: nn.ResNet(
+    stages=(1, 1),
+    widths=(2, 4),
+    num_classes=3,
+    variant='react',
+    kernel_quantizer=quantizers.lsq(2, channel_axis=-1),
+    input_quantizer=quantizers.lsq(2, batch_axes=1),
+  ),
+}
+
+
+def network(name, given):
+  model = MODELS[name]()
+  images = RNG_IMAGES
+  if 'mlp' not in name:
+    images = images / np.float32(128) - 1
+  images = given.floats(images)
+  variables = given.floats(filled(model, images))
+  rest = {k: v for k, v in variables.items() if k != 'params'}
+
+  @jax.jit
+  def loss(params, images):
+    logits, moved = model.apply(
+      {'params': params, **rest}, images, train=True, mutable=list(rest)
+    )
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:4])
+    return losses.mean(), (logits, moved)
+
+  found = {
+    'train': jax.value_and_grad(loss, has_aux=True)(
+      variables['params'], images
+    ),
+    'apply': jax.jit(model.apply)(variables, images),
+    'deployed': nn.deploy(model, variables, images),
+  }
+  return found
+
+
+for NAME in MODELS:
+  case(f'nn {NAME}', 'nn.deploy', 'nn.MLP', 'nn.ResNet')(
+    functools.partial(network, NAME)
+  )
+
+
+@case('nn init', 'nn.complete', draws=True)
+def _(given):
+  model = MODELS['react']()
+  images = given.floats(RNG_IMAGES / np.float32(128) - 1)
+  variables = model.init(
+    {'params': given.key(0), 'quantizer': given.key(1)}, images
+  )
+  plain = jax.tree.map(lambda x: x, dict(variables))
+  return variables, nn.complete(model, plain, given.key(2), images)
+
+
+@case('nn reports', 'nn.summary', 'nn.gradient_passing')
+def _(given):
+  model = MODELS['resnet']()
+  images = given.floats(RNG_IMAGES / np.float32(128) - 1)
+  variables = given.floats(filled(model, images))
+  passing = nn.gradient_passing(model, variables, images, LABELS[:4])
+  assert str(nn.summary(model, variables, images))
+  return [
+    [getattr(layer, f) for f in ('input_mean', 'saturated', 'kernel_mass')]
+    for layer in passing.layers
+  ], passing.loss
+
+
+# Training.
+
+
+@case(
+  'training fit',
+  'training.fit',
+  'training.create',
+  'training.evaluator',
+  draws=True,
+)
+def _(given):
+  del given
+  made = tiny.task(
+    smoothing=0.1,
+    average=0.9,
+    tx=training.optimizer(
+      'adam',
+      training.learning_rate('cosine', 0.02, 4, warmup=1),
+      weight_decay=0.1,
+      clip_latent=1.0,
+      binary=['Block'],
+    ),
+  )
+  with tempfile.TemporaryDirectory() as folder:
+    tiny.train(made, folder, until=1, seeds=(3, 4))
+    resumed = tiny.train(made, folder, until=2, seeds=(3, 4), period=1)
+    loaded = training.load_variables(folder + '/checkpoints')
+  whole = tiny.train(made, until=2, seeds=(3, 4), period=1)
+  for a, b in zip(
+    jax.tree.leaves(whole.state.params),
+    jax.tree.leaves(resumed.state.params),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(a, b)
+  state = whole.state._replace(key=jax.random.key_data(whole.state.key))
+  return state, whole.history, loaded
+
+
+@case('training bop', 'training.optimizer', draws=True)
+def _(given):
+  del given
+  made = tiny.task(
+    tx=training.optimizer('bop', 0.02, binary=['Block'], frozen=['Dense_1'])
+  )
+  return tiny.train(made, until=1, scored=False).state._replace(key=())
+
+
+@case(
+  'training parts',
+  'training.cross_entropy',
+  'training.divergence',
+  'training.learning_rate',
+  'training.progress',
+)
+def _(given):
+  logits, other = given.floats((X, G))
+  targets = jax.nn.softmax(other)
+  return {
+    'entropy': jax.value_and_grad(training.cross_entropy)(logits, targets),
+    'divergence': training.divergence(logits, other, 2.0),
+    'rates': [
+      training.learning_rate(kind, 0.1, 10, warmup=2)(jnp.int32(5))
+      for kind in training.SCHEDULES
+    ],
+    'progress': [
+      training.progress(kind, 10)(jnp.int32(5)) for kind in training.PROGRESS
+    ],
+  }
+
+
+# Lanes, sweeps, data, evidence.
+
+
+@case(
+  'lanes', 'lanes.each', 'lanes.grid', 'lanes.keys', 'lanes.product', draws=True
+)
+def _(given):
+  def fn(rate, seed, batch):
+    return {'wave': jnp.sin(rate * batch), 'seed': seed}
+
+  axes = {'rate': np.float32([0.5, 1, 2]), 'seed': np.arange(2, dtype=np.int32)}
+  batch = given.floats(X)
+  return [
+    lanes.grid(fn, axes, width=width, shared={'batch': batch})
+    for width in (1, 4, 6)
+  ] + [
+    jax.random.uniform(k, (), np.float32)
+    for k in lanes.keys(jax.random.key(0), np.arange(2))
+  ]
+
+
+@case('sweep', 'sweeps.Sweep')
+def _(given):
+  def fn(kind, seed, rate, batch):
+    wave = {'sin': jnp.sin, 'cos': jnp.cos}[kind]
+    return {'curve': wave(rate * batch).sum(1) + seed, 'best': rate > 0.3}
+
+  table = sweeps.Sweep(chunk=3)(
+    fn,
+    name='waves',
+    static={'kind': ('sin', 'cos')},
+    lanes={'seed': np.arange(2), 'rate': np.float32([0.1, 0.5])},
+    shared={'batch': given.floats(X)},
+    dims={'curve': ('step',)},
+  )
+  return {name: table[name].values for name in table.data_vars}
+
+
+IMAGES = RNG.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+TARGETS = np.eye(6, dtype=np.float32)
+
+
+@case(
+  'augmentation',
+  'data.chain',
+  'data.cutmix',
+  'data.mixup',
+  'data.random_crop',
+  'data.random_flip',
+  'data.standard',
+  draws=True,
+)
+def _(given):
+  targets = given.floats(TARGETS)
+  floats = given.floats(IMAGES / np.float32(255))
+  return [
+    jax.jit(data.standard(names, pad=1))(given.key(n), images, targets)
+    for n, names in enumerate([('crop', 'flip', 'mixup'), ('flip', 'cutmix')])
+    for images in (IMAGES, floats)
+  ]
+
+
+@case(
+  'batches', 'data.remainder', 'data.search_and_holdout', draws=True, typed=True
+)
+def _(given):
+  labels = np.arange(6, dtype=np.int32)
+  return [
+    data.search_and_holdout(given.key(0), IMAGES, labels, 2),
+    data.search_and_holdout(given.key(0), IMAGES, labels, 8, augment='shift'),
+    data.remainder(given.key(0), 6, 2),
+  ]
+
+
+@case(
+  'feeds',
+  'data.device_feed',
+  'data.device_feeds',
+  'data.normalize',
+  'data.padded_batches',
+  'data.channel_statistics',
+  'data.split_validation',
+  'data.smooth',
+)
+def _(given):
+  part = tiny.dataset()
+  feed = data.device_feed(part, 4, 0)
+  statistics = data.channel_statistics(part.images, part.scale)
+  return {
+    'batch': feed.take(feed.arrays, feed.chunk(0, 1)[0]),
+    'normal': data.normalize(part.images, *statistics, part.scale),
+    'padded': data.padded_batches(part, 8),
+    'statistics': list(statistics),
+    'smooth': data.smooth(given.floats(TARGETS), 0.1),
+  }
+
+
+@case('evidence')
+def _(given):
+  samples = RNG_SAMPLES
+  found = evidence.paired(samples, samples[::-1])
+  return dataclasses.asdict(found) if dataclasses.is_dataclass(found) else found
+
+
+RNG_SAMPLES = RNG.normal(size=8)
