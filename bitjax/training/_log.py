@@ -1,7 +1,8 @@
 """Logs what a training measures, as JSON lines, as CSV and for TensorBoard.
 
 A row holds what was measured after some update: for each name, a list over seeds. If
-a training resumes from a checkpoint, later rows are dropped and measured again.
+a training resumes from a checkpoint, later rows are dropped and measured again. A
+number that is not finite is stored as `bitjax.files` says: NaN as null.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Log:
     *,
     tensorboard: bool = False,
   ):
-    self._folder = None if folder is None else pathlib.Path(folder)
+    self._folder = None if folder is None else files.expand(folder)
     self._writer = None
     self.rows: list[Row] = []
     if tensorboard:
@@ -55,10 +56,9 @@ class Log:
       return
     path = self._folder / 'history.jsonl'
     if path.is_file():
-      for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-          row = json.loads(line)
-        except ValueError:  # The line was cut off when the process was killed.
+      for line in path.read_bytes().splitlines():
+        row = _read(line)
+        if row is None:  # The line was cut off when the process was killed.
           break
         if row['step'] <= step:
           self.rows.append(row)
@@ -102,9 +102,21 @@ class Log:
     if self._folder is None:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
-    lines = ''.join(f'{json.dumps(row)}\n' for row in self.rows)
+    lines = ''.join(f'{files.json_text(row)}\n' for row in self.rows)
     files.write_text(self._folder / 'history.jsonl', lines)
     files.write_text(self._folder / 'history.csv', _table(self.rows))
+
+
+def _read(line: bytes) -> Row | None:
+  """Returns the row that a line holds; None if it is damaged."""
+  try:
+    row = json.loads(line)
+    return {
+      name: int(value) if name == 'step' else [files.number(x) for x in value]
+      for name, value in row.items()
+    } | {'step': int(row['step'])}
+  except (ValueError, TypeError, KeyError, AttributeError):
+    return None
 
 
 def _table(rows: list[Row]) -> str:

@@ -14,17 +14,14 @@ def saved(tiny, task, folder, accuracies):
   """Saves a checkpoint for each accuracy; a bias holds the number of its step."""
   state = tiny.start(task, 0)
   keeper = _checkpoints.Checkpoints(folder)
-  try:
-    for step, accuracy in enumerate(accuracies, 1):
-      params = dict(state.params)
-      params['Dense_1'] = params['Dense_1'] | {
-        'bias': np.full((1, 3), step, np.float32)
-      }
-      now = state._replace(step=np.array([step], np.int32), params=params)
-      keeper.save(now, {'phase': '0'}, accuracy)
-    assert keeper.description() == {'phase': '0'}
-  finally:
-    keeper.close()
+  for step, accuracy in enumerate(accuracies, 1):
+    params = dict(state.params)
+    params['Dense_1'] = params['Dense_1'] | {
+      'bias': np.full((1, 3), step, np.float32)
+    }
+    now = state._replace(step=np.array([step], np.int32), params=params)
+    keeper.save(now, {'phase': '0'}, accuracy)
+  assert keeper.description() == {'phase': '0'}
 
 
 def which(folder, name):
@@ -52,11 +49,8 @@ def test_the_best_survives_a_restart(tiny, task, tmp_path):
   saved(tiny, task, tmp_path, [0.2, 0.9])
   keeper = _checkpoints.Checkpoints(tmp_path)
   state = tiny.start(task, 0)
-  try:
-    for step, accuracy in ((3, None), (4, 0.3)):
-      keeper.save(state._replace(step=np.array([step], np.int32)), {}, accuracy)
-  finally:
-    keeper.close()
+  for step, accuracy in ((3, None), (4, 0.3)):
+    keeper.save(state._replace(step=np.array([step], np.int32)), {}, accuracy)
   assert which(tmp_path, 'best') == 2
 
 

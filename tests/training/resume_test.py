@@ -183,11 +183,8 @@ def test_states_are_whole(tiny, task, whole):
   """A loaded state has the structure, types, shapes and keys of the saved one."""
   fitted, folder = whole
   keeper = _checkpoints.Checkpoints(folder / 'checkpoints')
-  try:
-    shapes = jax.eval_shape(lambda: fitted.state)
-    state = keeper.restore(shapes, keeper.description())
-  finally:
-    keeper.close()
+  shapes = jax.eval_shape(lambda: fitted.state)
+  state = keeper.restore(shapes, keeper.description())
   assert jax.tree.structure(state) == jax.tree.structure(fitted.state)
   for a, b in zip(
     jax.tree.leaves(state), jax.tree.leaves(fitted.state), strict=True
