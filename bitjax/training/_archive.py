@@ -131,7 +131,6 @@ def remove(path: pathlib.Path) -> None:
     os.rename(path, gone)
   except FileNotFoundError:
     return
-  files.flush(path.parent)
   _erase(gone)
 
 

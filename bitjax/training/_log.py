@@ -13,7 +13,6 @@ import io
 import json
 import math
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
