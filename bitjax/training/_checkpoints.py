@@ -77,6 +77,11 @@ class Checkpoints:
     known = self._intact()
     return dict(known[max(known)]['description']) if known else {}
 
+  def log(self) -> str | None:
+    """Returns the digest of the log that the latest checkpoint was saved with."""
+    known = self._intact()
+    return known[max(known)].get('log') if known else None
+
   def restore(
     self, template: _state.TrainState, description: Mapping[str, str]
   ) -> _state.TrainState:
@@ -123,6 +128,7 @@ class Checkpoints:
     state: _state.TrainState,
     description: Mapping[str, str],
     accuracy: float | None = None,
+    log: str | None = None,
   ) -> None:
     """Saves a state as the latest; with a validation accuracy it may become the best.
 
@@ -131,6 +137,7 @@ class Checkpoints:
       description: settings that must be equal when a training resumes from it.
       accuracy: accuracy on validation data; None if the state cannot be the best. A
         state with variables that are not finite never is.
+      log: digest of the log's rows up to this state; None for no log.
     """
     step = int(state.step[0])
     arrays = {path: np.asarray(leaf) for path, leaf in _flat(state).items()}
@@ -138,7 +145,11 @@ class Checkpoints:
       accuracy = float(accuracy)
       if not math.isfinite(accuracy) or not _finite(arrays):
         accuracy = None
-    about = {'description': dict(description), 'accuracy': accuracy}
+    about = {
+      'description': dict(description),
+      'accuracy': accuracy,
+      'log': log,
+    }
     earlier = {n: each for n, each in self._intact().items() if n < step}
     _archive.write(self._folder / str(step), arrays, about)
     known = earlier | {step: about}

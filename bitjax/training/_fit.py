@@ -125,7 +125,7 @@ def fit(
   Raises:
     BadInput: for numbers out of range, for feeds that do not match each other or
       the seeds, for ``variables`` or a checkpoint of another model, and for a folder
-      that cannot hold checkpoints.
+      that cannot hold checkpoints or whose log is damaged.
   """
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
@@ -158,7 +158,9 @@ def fit(
       if state is None or int(state.step[0]) < phases[-1].until:
         checkpoints.check()
     state = begin() if state is None else state
-    log.resume(int(state.step[0]))
+    log.resume(
+      int(state.step[0]), None if checkpoints is None else checkpoints.log()
+    )
     if report is not None:
       share = feeds[0].batch_size * len(seeds)
       updates = phases[-1].until, int(state.step[0])
@@ -247,7 +249,7 @@ def _run(
       label = _label(stop, feeds[0].steps_per_epoch, row)
       state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
     if save is not None:
-      save(state, accuracy=accuracy)
+      save(state, accuracy=accuracy, log=log.digest)
     if report is not None:
       size = feeds[0].batch_size
       report.advance((stop - step) * size * num_seeds, label)

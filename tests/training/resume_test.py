@@ -91,10 +91,10 @@ def test_killed_between_a_row_and_its_checkpoint(
 ):
   save = _checkpoints.Checkpoints.save
 
-  def fail(self, state, description, accuracy=None):
+  def fail(self, state, description, **options):
     if int(state.step[0]) == 10:
       raise OSError('the disk is full')
-    save(self, state, description, accuracy)
+    save(self, state, description, **options)
 
   with monkeypatch.context() as patched:
     patched.setattr(_checkpoints.Checkpoints, 'save', fail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.studies.discrete_gradient import balls
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import rounds
@@ -158,7 +159,9 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       )
       for batch in outcomes.BATCHES
     ]
-    gaps[signal] = (decreases[0] - decreases[1]) / decreases[0].mean()
+    gaps[signal] = (decreases[0] - decreases[1]) / divergence.finite_mean(
+      decreases[0]
+    )
   yield contrasts.difference(
     'cause: overfitting',
     f'{outcomes.describe(cell)}: of what it gains on A, the step by exact gains loses '
