@@ -216,7 +216,10 @@ def load_variables(
       'folder to read another.'
     ) from error
   if arrays is None:
-    raise types.BadInput(f'{folder} holds no {which} checkpoint.')
+    why = ''
+    if found and which == 'best':
+      why = ': none has a validation accuracy and finite variables'
+    raise types.BadInput(f'{folder} holds no {which} checkpoint{why}.')
   starts = ('average/',) if average else ('params/', 'collections/')
   flat = {}
   for name, leaf in arrays.items():

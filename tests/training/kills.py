@@ -1,11 +1,12 @@
 """Kills a training at every operation on its files, and says how it ends.
 
-``python kills.py FOLDER NUMBERS`` forks a process for each number n. It trains until
-its n-th operation on a file below its folder (an opening to write, a renaming, a
-deletion, a new folder), at which it is killed; a file that it was about to write is
-left half written. Then another process trains to the end. It prints as JSON the number
-of operations of an uninterrupted training, and for each n whether the process was
-killed and whether the end was as if it had not been.
+``python kills.py FOLDER`` forks a process for each number n. It trains until its n-th
+operation on a file below its folder (an opening to write, a renaming, a deletion, a
+new folder), at which it is killed; a file that it was about to write is left half
+written. Then another process trains to the end. It prints as JSON the operations of an
+uninterrupted training, and for each n whether the process was killed and whether the
+end was as if it had not been. ``python kills.py FOLDER few`` takes three numbers only:
+within the writing, the naming and the deletion of a checkpoint.
 
 The updates are arithmetic in NumPy, so that thousands of them cost nothing; log and
 checkpoints are those of `fit`, in its order.
@@ -83,9 +84,9 @@ def result(folder: pathlib.Path) -> dict:
   return found
 
 
-def watch(folder: pathlib.Path, fatal: int | None) -> list[str]:
-  """Counts operations below a folder, and dies at one of them."""
-  seen: list[str] = []
+def watch(folder: pathlib.Path, fatal: int | None) -> list[list[str]]:
+  """Lists operations below a folder, and dies at one of them."""
+  seen: list[list[str]] = []
 
   def hook(event, arguments):
     if event not in _OPERATIONS or not isinstance(
@@ -97,7 +98,7 @@ def watch(folder: pathlib.Path, fatal: int | None) -> list[str]:
       return
     if isinstance(path, bytes) or not path.startswith(str(folder)):
       return
-    seen.append(event)
+    seen.append([event, path.removeprefix(str(folder))])
     if len(seen) - 1 == fatal:
       if event == 'open':
         descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
@@ -144,7 +145,7 @@ def _child(folder, work):
 def _whole(folder):
   seen = watch(folder, None)
   train(folder)
-  return len(seen)
+  return seen
 
 
 def _again(folder):
@@ -152,14 +153,27 @@ def _again(folder):
   return result(folder)
 
 
-def main(directory: str, numbers: str = '') -> None:
+def _few(operations):
+  """Returns operations within the writing, naming and deletion of a checkpoint."""
+  last = f'/checkpoints/.{STEPS - 1}.new.'
+  return [
+    max(n for n, each in enumerate(operations) if kind(*each))
+    for kind in (
+      lambda event, path: event == 'open' and last in path,
+      lambda event, path: event == 'os.rename' and path.endswith('.partial'),
+      lambda event, path: event == 'os.remove' and '.old.' in path,
+    )
+  ]
+
+
+def main(directory: str, few: str = '') -> None:
   base = pathlib.Path(directory)
   whole = base / 'whole'
   whole.mkdir(parents=True)
   _, operations = _child(whole, _whole)
   _, wanted = _child(whole, _again)
   ends = {}
-  for n in map(int, numbers.split(',')) if numbers else range(operations):
+  for n in _few(operations) if few else range(len(operations)):
     folder = base / str(n)
     folder.mkdir()
 

@@ -1,5 +1,6 @@
 """A training that was stopped goes on to the same end, bit for bit."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -69,6 +70,28 @@ def test_killed(tiny, task, whole, same, tmp_path):
   rows = (tmp_path / 'history.jsonl').read_text().splitlines()
   assert len(rows) == 1
   equal(same, tiny.train(task, tmp_path), tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+  'few', ['few', pytest.param('', marks=pytest.mark.slow)]
+)
+def test_killed_at_any_operation_on_a_file(tmp_path, few):
+  """Half-written and half-deleted checkpoints and logs do not change the end."""
+  done = subprocess.run(
+    [sys.executable, str(HERE / 'kills.py'), str(tmp_path), *[few][: len(few)]],
+    env=os.environ | {'PYTHONPATH': str(HERE.parents[1])},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert not done.returncode, done.stderr
+  found = json.loads(done.stdout)
+  number = 3 if few else len(found['operations'])
+  assert len(found['ends']) == number
+  assert all(end == [True, True] for end in found['ends'].values()), found
+  assert {'open', 'os.rename', 'os.remove', 'os.rmdir', 'os.mkdir'} == {
+    event for event, _ in found['operations']
+  }
 
 
 def test_killed_while_a_checkpoint_is_written(

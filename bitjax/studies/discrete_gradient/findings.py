@@ -247,6 +247,11 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
 
 def judge(results: xarray.Dataset) -> outcomes.Verdicts:
   """Yields findings for all balls, layers and states, the primary contrast first."""
+  start = results['discrete_search'].isel(
+    prefix=0, signal=0, ranking=0, drop=True
+  )
+  results = divergence.without(results.assign(start=start), ['start'])
+  results = results.drop_vars('start')
   for number, cell in enumerate(outcomes.cells(results)):
     yield from bound(results, cell, primary=number == 0)
     for find in (held_out, causes):
