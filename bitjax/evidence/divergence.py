@@ -58,7 +58,8 @@ def unless_any(
   xarray leaves NaN out of means and spreads; but the mean of nine draws of which a
   tenth diverged is not the mean of ten.
   """
-  return reduced.where(np.isfinite(values).all(dims))
+  sound: Any = np.isfinite(values)
+  return reduced.where(sound.all(dims))
 
 
 def finite_mean(values: xarray.DataArray) -> xarray.DataArray:

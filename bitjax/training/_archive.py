@@ -65,7 +65,7 @@ def write(
   """
   aside = _aside(path, 'new')
   _erase(aside)
-  ocp.save(aside, dict(arrays))
+  _orbax().save(aside, dict(arrays))
   inside = sorted(aside.rglob('*'))
   sums = {
     each.relative_to(aside).as_posix(): _checksum(each)
@@ -117,7 +117,8 @@ def load(path: pathlib.Path) -> dict[str, np.ndarray]:
     Damaged: if Orbax cannot read them.
   """
   try:
-    return {name: np.asarray(leaf) for name, leaf in ocp.load(path).items()}
+    found = _orbax().load(path)
+    return {name: np.asarray(leaf) for name, leaf in found.items()}
   except Exception as error:  # Without checksums, damage can raise anything.
     reason = ' '.join(str(error).split())[:200] or type(error).__name__
     raise Damaged(f'{path} is damaged ({reason})') from error
@@ -143,6 +144,10 @@ def tidy(folder: pathlib.Path, keep: set[int] | None = None) -> None:
     for path in _numbered(folder):
       if int(path.name) not in keep:
         remove(path)
+
+
+def _orbax() -> Any:  # Its annotations are narrower than what it takes.
+  return ocp
 
 
 def _numbered(folder):

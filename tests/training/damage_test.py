@@ -19,6 +19,8 @@ def damage(path, kind, draw):
   content = bytearray(path.read_bytes())
   if kind == 'absent':
     path.unlink()
+  elif not content:
+    path.write_bytes(b'' if kind in ('half', 'empty') else b'a')
   elif kind in ('half', 'empty'):
     path.write_bytes(content[: len(content) // 2 if kind == 'half' else 0])
   else:
