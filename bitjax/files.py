@@ -3,6 +3,9 @@
 A run may be killed at any moment, so nothing is ever written in place: a
 temporary file in the same directory is filled, flushed to the disk and renamed, and
 the directory is flushed as well, so that the new name is on the disk too.
+
+JSON has no NaN and no infinities. In the files written here, NaN is ``null`` and the
+infinities are the strings ``"inf"`` and ``"-inf"``; `number` reads them back.
 """
 
 from __future__ import annotations
@@ -10,14 +13,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import json
+import math
 import os
 import pathlib
 from typing import Any
 
+from bitjax import types
+
 __all__ = [
   'atomic',
   'cache_dir',
+  'expand',
+  'flush',
   'is_partial',
+  'json_text',
+  'number',
   'read_json',
   'remove_partial',
   'write_bytes',
@@ -39,9 +49,9 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
   temporary = path.with_name(f'.{path.name}.{os.getpid()}{_SUFFIX}')
   try:
     yield temporary
-    _flush(temporary)
+    flush(temporary)
     os.replace(temporary, path)
-    _flush(path.parent)
+    flush(path.parent)
   except BaseException as error:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
@@ -53,6 +63,21 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def cache_dir() -> pathlib.Path:
   """Returns ``~/.cache/bitjax``; raises ``RuntimeError`` if there is no home."""
   return pathlib.Path.home() / '.cache' / 'bitjax'
+
+
+def expand(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns a path with ``~`` and ``~user`` replaced by the home directory.
+
+  Raises:
+    BadInput: if there is no such user, or no home directory.
+  """
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError as error:
+    raise types.BadInput(
+      f'{os.fspath(path)}: the home directory is not known; write the path in '
+      'full.'
+    ) from error
 
 
 def remove_partial(directory: pathlib.Path) -> None:
@@ -77,18 +102,29 @@ def write_text(path: pathlib.Path, text: str) -> None:
   write_bytes(path, text.encode())
 
 
+def json_text(value: Any, *, indent: int | None = None) -> str:
+  """Returns ``value`` as JSON, with NaN as null and infinities as strings."""
+  return json.dumps(
+    _finite(value), indent=indent, ensure_ascii=False, allow_nan=False
+  )
+
+
+def number(value: float | str | None) -> float:
+  """Returns the number that `json_text` wrote as null, as a string or as itself."""
+  return math.nan if value is None else float(value)
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes ``value`` as indented JSON, atomically, keeping the order of its keys."""
-  text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-  write_text(path, text + '\n')
+  write_text(path, json_text(value, indent=2) + '\n')
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """Reads a JSON file; raises `OSError` or `ValueError`."""
+  """Reads a JSON file, old ones with bare NaN too; raises `OSError` or `ValueError`."""
   return json.loads(path.read_text(encoding='utf-8'))
 
 
-def _flush(path: pathlib.Path) -> None:
+def flush(path: pathlib.Path) -> None:
   """Flushes a file, or the entries of a directory, to the disk."""
   if os.name == 'nt' and path.is_dir():  # Windows cannot open directories.
     return
@@ -97,3 +133,13 @@ def _flush(path: pathlib.Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, float) and not math.isfinite(value):
+    return None if math.isnan(value) else str(float(value))
+  if isinstance(value, dict):
+    return {key: _finite(entry) for key, entry in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(entry) for entry in value]
+  return value

@@ -47,6 +47,7 @@ SCIENCE = {
 WORKSHOP = {'evidence', 'sweeps', 'cli'}
 # Neighbours on the ground that may be known all the same.
 ALSO = {
+  ('files', 'types'),
   ('tree', 'types'),
   ('lanes', 'types'),
 }
@@ -455,7 +456,7 @@ class TestPlanted:
     ('rule', 'home', 'source'),
     [
       ('floors', Home('bitjax.types'), 'from bitjax import quantizers'),
-      ('floors', Home('bitjax.files'), 'from bitjax import types'),
+      ('floors', Home('bitjax.files'), 'from bitjax import lanes'),
       ('floors', Home('bitjax.quantizers._a'), 'from bitjax import data'),
       ('floors', Home('bitjax.transforms', True), 'import bitjax.quantizers'),
       ('floors', Home('bitjax.data.idx'), 'from bitjax import scans'),

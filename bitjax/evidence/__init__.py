@@ -4,6 +4,7 @@ The package does not depend on the rest of bitjax: samples are arrays and result
 labelled `xarray` datasets, whatever they are about.
 """
 
+from bitjax.evidence import divergence
 from bitjax.evidence import plots
 from bitjax.evidence.contrasts import any_arm
 from bitjax.evidence.contrasts import difference
@@ -33,6 +34,7 @@ __all__ = [
   'Verdict',
   'any_arm',
   'difference',
+  'divergence',
   'equivalence',
   'equivalent',
   'family',

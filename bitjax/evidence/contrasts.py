@@ -1,8 +1,8 @@
 """Judges claims from paired samples: one function for each kind of claim.
 
 Samples have one row for each seed, [seeds] or [seeds, draws]; draws are averaged
-within their seed. Samples that diverged (are not finite) are left out, and counted in
-the details of the verdict.
+within their seed. Samples that diverged (are not finite) are left out; the verdict says
+how many of how many, and is ``'inconclusive: diverged'`` if too few are left.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bitjax.evidence import divergence
 from bitjax.evidence import intervals
 from bitjax.evidence import verdicts
 
@@ -65,9 +66,14 @@ def equivalent(
     finding: label of the finding.
     claim: the claim in one sentence.
     samples: paired differences, [seeds] or [seeds, draws].
-    margin: the largest difference that does not matter.
+    margin: the largest difference that does not matter; not finite if it is a share
+      of a mean whose samples diverged.
     **info: further fields of `Verdict`.
   """
+  if not np.isfinite(margin):
+    return _verdict(
+      finding, claim, divergence.DIVERGED, intervals.interval(samples), info
+    )
   found = intervals.equivalence(samples, margin)
   info['details'] = {
     'margin': margin,
@@ -153,7 +159,8 @@ def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
   for cell, samples, found in zip(
     cells, table, intervals.simultaneous(table), strict=True
   ):
-    verdict = intervals.judge(found) if samples.any() else 'inert'
+    known = samples[np.isfinite(samples)]
+    verdict = intervals.judge(found) if known.any() else 'inert'
     own = {'details': cell.details, 'caveat': caveat} | info
     judged.append(_verdict(cell.finding, cell.claim, verdict, found, own))
   return judged
@@ -179,9 +186,12 @@ def variances(
 
 
 def _verdict(finding, claim, verdict, found, info):
-  details = dict(info.pop('details', {}))
-  if found.dropped:
-    details['diverged'] = found.dropped
+  verdict, info['caveat'], lost = divergence.account(
+    verdict,
+    found,
+    protocol=info.get('protocol', ''),
+    caveat=info.get('caveat', ''),
+  )
   return verdicts.Verdict(
     finding=finding,
     claim=claim,
@@ -190,6 +200,5 @@ def _verdict(finding, claim, verdict, found, info):
     low=found.low,
     high=found.high,
     num_seeds=found.num,
-    details=details,
-    **info,
+    **(info | {'details': dict(info.get('details', {})) | lost}),
   )

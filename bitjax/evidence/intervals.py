@@ -56,6 +56,7 @@ class Interval:
     high: upper end.
     num: number of clusters that the estimate rests on.
     dropped: number of samples left out because they were not finite.
+    total: number of all samples.
   """
 
   mean: float
@@ -63,6 +64,7 @@ class Interval:
   high: float
   num: int
   dropped: int = 0
+  total: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +106,10 @@ def interval(
     The interval; it is infinite for fewer than two clusters.
   """
   means, dropped = _clusters(samples)
-  num = len(means)
+  num, total = len(means), np.size(samples)
   if num < 2:
     mean = float(means.mean()) if num else math.nan
-    return Interval(mean, -math.inf, math.inf, num, dropped)
+    return Interval(mean, -math.inf, math.inf, num, dropped, total)
   mean = float(means.mean())
   # Equal samples give an interval of exactly zero length.
   centred = _centred(means[None])[0]
@@ -116,14 +118,14 @@ def interval(
 
     quantile = special.stdtrit(num - 1, 0.5 + level / 2)
     half = float(quantile * centred.std(ddof=1) / math.sqrt(num))
-    return Interval(mean, mean - half, mean + half, num, dropped)
+    return Interval(mean, mean - half, mean + half, num, dropped, total)
   shifts = _weights(num, num_resamples, seed) @ centred
   low, high = _percentiles(shifts, num, level)
   ends = mean + np.array([low, high])
   # If samples are counts (correct predictions, say), an end may differ from zero only
   # by rounding; make it zero.
   ends[np.abs(ends) <= _ROUNDING * np.abs(means).max()] = 0.0
-  return Interval(mean, float(ends[0]), float(ends[1]), num, dropped)
+  return Interval(mean, float(ends[0]), float(ends[1]), num, dropped, total)
 
 
 def paired(a: Any, b: Any, **options: Any) -> Interval:
@@ -241,7 +243,9 @@ def simultaneous(
     # With two clusters the critical value is infinite, and infinity * 0 is NaN.
     half = np.where(scale == 0, 0, critical * np.where(scale == 0, 1, scale))
   return [
-    Interval(float(mean), float(mean - h), float(mean + h), num, dropped)
+    Interval(
+      float(mean), float(mean - h), float(mean + h), num, dropped, usable.size
+    )
     for mean, h in zip(means, half, strict=True)
   ]
 
@@ -290,12 +294,13 @@ def log_variance_ratio(
     dropped = int((~np.isfinite(a)).sum() + (~np.isfinite(b)).sum())
     a, b = a[np.isfinite(a)], b[np.isfinite(b)]
   num = min(len(a), len(b))
+  total = num + dropped if together else len(a) + len(b) + dropped
   if num < 2:
-    return Interval(math.nan, -math.inf, math.inf, num, dropped)
+    return Interval(math.nan, -math.inf, math.inf, num, dropped, total)
   with np.errstate(invalid='ignore'):  # Constant samples give -inf minus -inf.
     mean = float(_log_variance(a[None])[0] - _log_variance(b[None])[0])
   if num < SMALL:
-    return Interval(mean, -math.inf, math.inf, num, dropped)
+    return Interval(mean, -math.inf, math.inf, num, dropped, total)
   weights = [_weights(len(a), num_resamples, seed)]
   weights.append(
     weights[0] if together else _weights(len(b), num_resamples, seed + 1)
@@ -304,9 +309,9 @@ def log_variance_ratio(
     resampled = _resampled(a, weights[0]) - _resampled(b, weights[1])
   resampled = resampled[~np.isnan(resampled)]
   if not len(resampled):
-    return Interval(mean, -math.inf, math.inf, num, dropped)
+    return Interval(mean, -math.inf, math.inf, num, dropped, total)
   low, high = _percentiles(resampled, num, level)
-  return Interval(mean, low, high, num, dropped)
+  return Interval(mean, low, high, num, dropped, total)
 
 
 def _clusters(samples: Any) -> tuple[np.ndarray, int]:

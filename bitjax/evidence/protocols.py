@@ -52,7 +52,7 @@ def oracle(outcomes: xarray.Dataset, over: Sequence[str]) -> xarray.Dataset:
 
   Returns:
     All variables at the chosen setting, without the dimensions ``over``; the
-    setting's labels stay as coordinates.
+    setting's labels stay as coordinates. NaN where every setting diverged.
   """
   return _pick(outcomes, outcomes['search'], over)
 
@@ -75,15 +75,18 @@ def deployable(
       over them.
 
   Returns:
-    All variables at the chosen setting, without the dimensions ``over``.
+    All variables at the chosen setting, without the dimensions ``over``. NaN where
+    every setting diverged for one of the other seeds.
   """
   losses = outcomes['holdout']
   losses = losses.mean([name for name in average if name in losses.dims])
   others = losses.sizes[seed] - 1
   if others < 1:
     return _pick(outcomes, losses, over).map(lambda x: x.where(False))
-  # A setting that diverges for one of the tuning seeds must not be chosen.
+  # A setting that diverges for one of the tuning seeds must not be chosen; but a seed
+  # that diverges at every setting does not tell them apart.
   losses = losses.fillna(float('inf'))
+  losses = losses.where((losses < float('inf')).any(list(over)), 0.0)
   totals = [
     losses.drop_isel({seed: index}).mean(seed)
     for index in range(losses.sizes[seed])
@@ -97,4 +100,8 @@ def _pick(outcomes, losses, over):
   losses = losses.fillna(float('inf')).stack(setting=list(over))
   index = losses.argmin('setting')
   flat = outcomes.stack(setting=list(over))
-  return flat.isel(setting=index).drop_vars('setting', errors='ignore')
+  chosen = flat.isel(setting=index).drop_vars('setting', errors='ignore')
+  diverged = losses.min('setting') == float('inf')
+  if bool(diverged.any()):  # There is no setting to choose.
+    chosen = chosen.where(~diverged)
+  return chosen

@@ -9,9 +9,17 @@ import shutil
 import textwrap
 from typing import Any
 
+from bitjax.evidence import divergence
+
 __all__ = ['VERDICTS', 'Verdict', 'text']
 
-VERDICTS = ('supported', 'contradicted', 'inconclusive', 'inert')
+VERDICTS = (
+  'supported',
+  'contradicted',
+  'inconclusive',
+  divergence.DIVERGED,
+  'inert',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +29,9 @@ class Verdict:
   Attributes:
     finding: label of the finding, such as ``'N9a'``.
     claim: the claim in one sentence.
-    verdict: ``'supported'``, ``'contradicted'``, ``'inconclusive'``, or
-      ``'inert'``: what was varied had no effect at all on anything.
+    verdict: ``'supported'``, ``'contradicted'``, ``'inconclusive'``,
+      ``'inconclusive: diverged'`` (too few samples are left), or ``'inert'``: what
+      was varied had no effect at all on anything.
     effect: the estimated effect.
     low: lower end of its 95 % interval; ``-inf`` if unknown.
     high: upper end; ``inf`` if unknown.

@@ -45,6 +45,7 @@ def write(store: chunks.Store, width: int | None, *, complete: bool) -> None:
     'complete': complete,
     'chunks': store.checksums(),
   }
+  entry = _stored(entry)
   files.write_json(store.folder / NAME, entry | {'sha256': _digest(entry)})
 
 
@@ -54,7 +55,7 @@ def matches(entry: dict[str, Any], store: chunks.Store) -> bool:
   Raises:
     BadInput: if the manifest belongs to another configuration.
   """
-  wanted = json.loads(json.dumps(_identity(store)))
+  wanted = _stored(_identity(store))
   if entry['configuration'] != wanted['configuration']:
     raise types.BadInput(
       f'{store.folder / NAME} belongs to another configuration than the '
@@ -127,6 +128,11 @@ def _identity(store: chunks.Store) -> dict[str, Any]:
     },
     'shared': store.shared,
   }
+
+
+def _stored(value: Any) -> Any:
+  """Returns what a JSON file that `files` writes holds of a value."""
+  return json.loads(files.json_text(value))
 
 
 def _digest(value: Any) -> str:

@@ -107,7 +107,7 @@ class Sweep:
     """
     if self._names:
       raise RuntimeError('record facts before the first sweep, not after it.')
-    self._records |= json.loads(json.dumps(facts))
+    self._records |= json.loads(files.json_text(facts))
 
   def __call__(
     self,

@@ -1,35 +1,38 @@
 """Checkpoints of a training: the latest, and the best on validation data.
 
-Orbax writes them; a checkpoint is whole or absent, whatever kills the process. A
-state is stored as a flat dictionary, path -> array, so that a checkpoint can be read
+A state is stored as a flat dictionary, path -> array, so that a checkpoint can be read
 without the code that made it, and so that two of them can be compared leaf by leaf.
 A description of the model is stored with the arrays, because models with the same
-arrays can differ in their quantizers.
+arrays can differ in their quantizers. A checkpoint that is damaged is never used: a
+training goes on from the one before, or begins anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 import os
-import pathlib
 import re
 from typing import Any
+import warnings
 
 from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
+from bitjax import files
 from bitjax import types
+from bitjax.training import _archive
 from bitjax.training import _state
 
-__all__ = ['KEPT', 'Checkpoints', 'describe', 'load_variables']
+__all__ = ['FOLDER', 'KEPT', 'Checkpoints', 'describe', 'load_variables']
 
+FOLDER = 'checkpoints'  # Relative to the folder of a training.
 KEPT = ('latest', 'best')  # 'best' is by the accuracy on validation examples.
-_METRIC = 'validation_accuracy'
+_VARIABLES = ('params/', 'collections/', 'average/')
 
 
 class Checkpoints:
@@ -37,31 +40,60 @@ class Checkpoints:
 
   Args:
     folder: a folder for nothing but these checkpoints; created if it is absent.
+
+  Raises:
+    BadInput: if it cannot be created.
   """
 
   def __init__(self, folder: str | os.PathLike[str]):
-    self._folder = pathlib.Path(folder).absolute()
-    self._checkpointer: Any = _open(self._folder, cleanup=True)
+    self._folder = files.expand(folder).absolute()
+    self._known: dict[int, dict[str, Any]] | None = None
+    try:
+      self._folder.mkdir(parents=True, exist_ok=True)
+      _archive.tidy(self._folder)
+    except OSError as error:
+      raise _unusable(self._folder, error) from error
+
+  def check(self) -> None:
+    """Writes a checkpoint, reads it and removes it again.
+
+    Raises:
+      BadInput: if that fails, so that no training begins which cannot be saved.
+    """
+    trial = self._folder / '.trial.partial'
+    try:
+      _archive.write(trial, {'trial': np.zeros(1, np.float32)}, {})
+      _archive.facts(trial)
+      _archive.load(trial)
+      _archive.remove(trial)
+    except (OSError, ValueError, _archive.Damaged) as error:
+      raise _unusable(self._folder, error) from error
 
   def description(self) -> dict[str, str]:
-    """Returns the description of the latest checkpoint; empty if there is none."""
-    latest = self._checkpointer.latest
-    if latest is None:
-      return {}
-    found = self._checkpointer.metadata(latest.step).custom_metadata
-    return dict((found or {}).get('description', {}))
+    """Returns the description of the latest checkpoint; empty if there is none.
+
+    Checkpoints that are damaged are not counted; a warning names the file.
+    """
+    known = self._intact()
+    return dict(known[max(known)]['description']) if known else {}
+
+  def log(self) -> str | None:
+    """Returns the digest of the log that the latest checkpoint was saved with."""
+    known = self._intact()
+    return known[max(known)].get('log') if known else None
 
   def restore(
     self, template: _state.TrainState, description: Mapping[str, str]
   ) -> _state.TrainState:
-    """Returns the latest state.
+    """Returns the latest state that is not damaged.
 
     Args:
       template: a state of the same structure; only shapes and dtypes matter.
       description: settings that must equal those of the checkpoint.
 
     Raises:
-      BadInput: naming the first leaf or setting in which they differ.
+      BadInput: naming the first leaf or setting in which they differ, or if there is
+        no checkpoint.
     """
     stored = self.description()
     for name in [*description, *stored]:
@@ -71,19 +103,24 @@ class Checkpoints:
           f'{self._folder}: the checkpoint has {name} = {there}, this training '
           f'{here}; name another folder, or train as it began.'
         )
-    latest = self._checkpointer.latest
+    known = self._intact()
+    if not known:
+      raise types.BadInput(f'{self._folder} holds no latest checkpoint.')
+    try:
+      loaded = _archive.load(self._folder / str(max(known)))
+    except _archive.Damaged as error:
+      raise types.BadInput(
+        f'{error}; remove it, and the training goes on from what is left.'
+      ) from error
     wanted = _flat(template)
-    wrong = _state.mismatch(
-      wanted, dict(self._checkpointer.metadata(latest.step).metadata)
-    )
+    wrong = _state.mismatch(wanted, loaded)
     if wrong is not None:
       raise types.BadInput(
         f'{self._folder}: the checkpoint does not fit: {wrong}.'
       )
-    abstract = {
-      path: np.empty(leaf.shape, leaf.dtype) for path, leaf in wanted.items()
-    }
-    loaded = self._checkpointer.load(latest.step, abstract)
+    # A process may have been killed before it deleted what had become needless.
+    for step in known.keys() - _kept(known):
+      _archive.remove(self._folder / str(step))
     return _unflatten(template, [jnp.asarray(loaded[path]) for path in wanted])
 
   def save(
@@ -91,28 +128,54 @@ class Checkpoints:
     state: _state.TrainState,
     description: Mapping[str, str],
     accuracy: float | None = None,
+    log: str | None = None,
   ) -> None:
     """Saves a state as the latest; with a validation accuracy it may become the best.
 
     Args:
-      state: the state; older checkpoints are deleted, except for the best.
+      state: the state; all other checkpoints are deleted, except for the best.
       description: settings that must be equal when a training resumes from it.
-      accuracy: accuracy on validation data; None if the state cannot be the best.
+      accuracy: accuracy on validation data; None if the state cannot be the best. A
+        state with variables that are not finite never is.
+      log: digest of the log's rows up to this state; None for no log.
     """
     step = int(state.step[0])
-    known = [found.step for found in self._checkpointer.checkpoints]
-    self._checkpointer.save(
-      step,
-      {path: np.asarray(leaf) for path, leaf in _flat(state).items()},
-      force=True,
-      overwrite=step in known,
-      metrics=None if accuracy is None else {_METRIC: float(accuracy)},
-      custom_metadata={'description': dict(description)},
-    )
+    arrays = {path: np.asarray(leaf) for path, leaf in _flat(state).items()}
+    if accuracy is not None:
+      accuracy = float(accuracy)
+      if not math.isfinite(accuracy) or not _finite(arrays):
+        accuracy = None
+    about = {
+      'description': dict(description),
+      'accuracy': accuracy,
+      'log': log,
+    }
+    earlier = {n: each for n, each in self._intact().items() if n < step}
+    _archive.write(self._folder / str(step), arrays, about)
+    known = earlier | {step: about}
+    kept = _kept(known)
+    self._known = {n: each for n, each in known.items() if n in kept}
+    _archive.tidy(self._folder, kept)
 
-  def close(self) -> None:
-    """Ends the threads of Orbax's writer."""
-    self._checkpointer.close()
+  def _intact(self) -> dict[int, dict[str, Any]]:
+    """Returns step -> what is stored with its checkpoint, without damaged ones."""
+    if self._known is None:
+      known, damaged = {}, {}
+      for step in _archive.steps(self._folder):
+        try:
+          known[step] = _archive.facts(self._folder / str(step))
+        except _archive.Damaged as error:
+          damaged[step] = error
+      last = max(known, default=0)
+      for step, error in damaged.items():
+        consequence = 'the training begins anew'
+        if step < last:
+          consequence = 'the best checkpoint is chosen without it'
+        elif last:
+          consequence = f'the training goes on from update {last}'
+        warnings.warn(f'{error}; {consequence}.', stacklevel=3)
+      self._known = known
+    return self._known
 
 
 def load_variables(
@@ -125,8 +188,8 @@ def load_variables(
   """Reads a network's variables from the checkpoints of a training.
 
   Args:
-    folder: folder of the checkpoints.
-    which: ``'latest'``, or ``'best'`` on validation data.
+    folder: the folder given to `fit`, or that of its checkpoints.
+    which: ``'latest'``, or ``'best'`` on validation data, which is always finite.
     seed: index of the network among those trained side by side.
     average: whether to read the moving average of the variables instead.
 
@@ -135,25 +198,28 @@ def load_variables(
 
   Raises:
     BadInput: if there is no such checkpoint, or no such network or moving average
-      in it.
+      in it, or if a checkpoint that would have to be read is damaged.
   """
   types.check_choice('which', which, KEPT)
-  path = pathlib.Path(folder).absolute()
+  path = files.expand(folder).absolute()
   if not path.is_dir():
     raise types.BadInput(f'{folder} is not a folder with checkpoints.')
-  checkpointer: Any = _open(path, cleanup=False)
+  found = _archive.steps(path)
+  if not found and (path / FOLDER).is_dir():
+    path = path / FOLDER
+    found = _archive.steps(path)
   try:
-    found = list(checkpointer.checkpoints)
-    if which == 'best':
-      found = [each for each in found if each.metrics]
-      found.sort(key=lambda each: each.metrics[_METRIC])
-    if not found:
-      raise types.BadInput(f'{folder} holds no {which} checkpoint.')
-    arrays = checkpointer.load(found[-1].step)
-  except (OSError, KeyError) as error:
-    raise types.BadInput(f'{folder} holds no checkpoint of bitjax.') from error
-  finally:
-    checkpointer.close()
+    arrays = _chosen(path, found, which)
+  except _archive.Damaged as error:
+    raise types.BadInput(
+      f'the {which} checkpoint cannot be read: {error}; train again, or remove its '
+      'folder to read another.'
+    ) from error
+  if arrays is None:
+    why = ''
+    if found and which == 'best':
+      why = ': none has a validation accuracy and finite variables'
+    raise types.BadInput(f'{folder} holds no {which} checkpoint{why}.')
   starts = ('average/',) if average else ('params/', 'collections/')
   flat = {}
   for name, leaf in arrays.items():
@@ -199,18 +265,43 @@ def _text(value: Any) -> str:
   return re.sub(r' at 0x[0-9a-f]+', '', str(value))
 
 
-def _open(folder, *, cleanup):
-  policies = ocp.training.preservation_policies
-  best: Any = policies.BestN(
-    get_metric_fn=lambda metrics: metrics[_METRIC],
-    n=1,
-    keep_checkpoints_without_metrics=False,
+def _chosen(folder, steps, which):
+  """Returns the arrays of the latest or best checkpoint; None if there is none."""
+  if which == 'latest':
+    steps = steps[-1:]
+  known = {step: _archive.facts(folder / str(step)) for step in steps}
+  for step in steps if which == 'latest' else _ranked(known):
+    arrays = _archive.load(folder / str(step))
+    if which == 'latest' or _finite(arrays):
+      return arrays
+  return None
+
+
+def _kept(known):
+  """Returns the steps of the latest checkpoint and of the best."""
+  return {max(known), *_ranked(known)[:1]}
+
+
+def _ranked(known):
+  """Returns the steps that may be the best, the best one first."""
+  scores = {step: about['accuracy'] for step, about in known.items()}
+  able = {k: v for k, v in scores.items() if v is not None and math.isfinite(v)}
+  return sorted(able, key=lambda step: (able[step], step), reverse=True)
+
+
+def _finite(arrays):
+  """Returns whether all variables are finite numbers, for all networks."""
+  return all(
+    bool(np.isfinite(leaf).all())
+    for name, leaf in arrays.items()
+    if name.startswith(_VARIABLES) and jnp.issubdtype(leaf.dtype, jnp.floating)
   )
-  keep: Any = policies.AnyPreservationPolicy([policies.LatestN(1), best])
-  return ocp.training.Checkpointer(
-    folder,
-    preservation_policy=keep,
-    cleanup_tmp_directories=cleanup,
+
+
+def _unusable(folder, error):
+  reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+  return types.BadInput(
+    f'folder: {folder} cannot hold checkpoints ({reason}); name another.'
   )
 
 

@@ -1,7 +1,9 @@
 """Measures the accuracy of networks, and the gradients and weights of their layers.
 
 Networks are evaluated at progress 1: with the quantizers that will be deployed,
-however soft they still are in training.
+however soft they still are in training. A network that diverged, one whose variables
+or loss are not finite, has no accuracy: a sign of NaN is still a sign, and the largest
+of ten NaN is the first.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ STATISTICS = (
 
 
 class Scores(NamedTuple):
-  """Mean cross-entropy in nats and share of correct guesses, over all examples."""
+  """Mean cross-entropy in nats and share of correct guesses, over all examples.
+
+  Both are NaN for a network that diverged.
+  """
 
   loss: types.Array
   accuracy: types.Array
@@ -101,7 +106,11 @@ def evaluator(
     if axis is not None:
       batches = jax.tree.map(lambda leaf: _even(leaf, parts), batches)
     loss, correct, number = total(variables, batches)
-    return Scores(loss / number, correct / number)
+    diverged = ~(jnp.isfinite(loss) & _state.finite(variables))
+    return Scores(
+      types.nan_where(diverged, loss / number),
+      types.nan_where(diverged, correct / number),
+    )
 
   return jax.jit(evaluate)
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import os
-import pathlib
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitjax import data
+from bitjax import files
 from bitjax import types
 from bitjax.training import _checkpoints
 from bitjax.training import _evaluation
@@ -106,7 +106,7 @@ def fit(
     variables: variables to start from; None for random weights. See `create`.
     rates: factors on the learning rate, one for each network; None for 1.
     folder: folder of checkpoints and the log, from which a training resumes. None
-      stores nothing.
+      stores nothing. Its file system is tried before the first update.
     period: updates between two rows; None for an epoch.
     chunk: updates between two checkpoints, at most.
     tensorboard: whether to write event files too.
@@ -122,11 +122,13 @@ def fit(
     and ``train_accuracy`` (means over the period's updates, of augmented images),
     ``validation_loss`` and ``validation_accuracy`` (of the moving average if there is
     one) and ``progress``. By layer, as in ``flip_ratio/Conv_0``, it holds the share of
-    latent weights whose sign an update changes, and `STATISTICS`.
+    latent weights whose sign an update changes, and `STATISTICS`. All of these are
+    NaN for a network whose variables or mean loss are not finite: it diverged.
 
   Raises:
     BadInput: for numbers out of range, for feeds that do not match each other or
-      the seeds, and for ``variables`` or a checkpoint of another model.
+      the seeds, for ``variables`` or a checkpoint of another model, and for a folder
+      that cannot hold checkpoints or whose log is damaged.
   """
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
@@ -135,6 +137,7 @@ def fit(
   _task.check_batch_split(feeds[0].batch_size, mesh)
   period = period or feeds[0].steps_per_epoch
   images = _first_images(phases[0].task, feeds[0])
+  folder = None if folder is None else files.expand(folder)
   log = _log.Log(folder, tensorboard=tensorboard)
   checkpoints, first, state, settings = None, 0, None, {}
   try:
@@ -149,16 +152,18 @@ def fit(
       average=phases[0].task.average is not None,
     )
     if folder is not None:
-      checkpoints = _checkpoints.Checkpoints(
-        pathlib.Path(folder) / 'checkpoints'
-      )
+      checkpoints = _checkpoints.Checkpoints(folder / _checkpoints.FOLDER)
       settings = {
         'seeds': _numbers(seeds, int),
         'rates': _numbers(rates, float),
       }
       first, state = _restore(checkpoints, phases, begin, images, settings)
+      if state is None or int(state.step[0]) < phases[-1].until:
+        checkpoints.check()
     state = begin() if state is None else state
-    log.resume(int(state.step[0]))
+    log.resume(
+      int(state.step[0]), None if checkpoints is None else checkpoints.log()
+    )
     if report is not None:
       share = feeds[0].batch_size * len(seeds)
       updates = phases[-1].until, int(state.step[0])
@@ -188,8 +193,6 @@ def fit(
       )
   finally:
     log.close()
-    if checkpoints is not None:
-      checkpoints.close()
   return Fitted(state, log.history())
 
 
@@ -244,11 +247,12 @@ def _run(
       if probe is not None:
         for name, layers in describe(state, probe, teacher_variables).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
-      log.add(stop, {name: np.asarray(value) for name, value in row.items()})
+      row = _without_diverged(row, state)
+      log.add(stop, row)
       label = _label(stop, feeds[0].steps_per_epoch, row)
       state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
     if save is not None:
-      save(state, accuracy=accuracy)
+      save(state, accuracy=accuracy, log=log.digest)
     if report is not None:
       size = feeds[0].batch_size
       report.advance((stop - step) * size * num_seeds, label)
@@ -284,12 +288,31 @@ def _train_row(task, state):
   return row
 
 
+def _without_diverged(row, state):
+  """Returns the row with NaN for what was measured of networks that diverged."""
+  known = np.asarray(_finite(_state.variables_of(state), state.average))
+  known = known & np.isfinite(row['train_loss'])
+  return {
+    name: np.where(known | (name == 'progress'), np.asarray(value), np.nan)
+    for name, value in row.items()
+  }
+
+
+@jax.jit
+def _finite(variables, average):
+  return _state.finite((variables, average))
+
+
 def _label(step, steps_per_epoch, row):
   parts = [f'epoch {step / steps_per_epoch:.3g}']
-  parts.append(f'loss {float(np.mean(row["train_loss"])):.3f}')
-  if 'validation_accuracy' in row:
-    share = 100 * float(np.mean(row['validation_accuracy']))
-    parts.append(f'validation {share:.1f} %')
+  known = np.isfinite(row['train_loss'])
+  if not known.all():
+    parts.append(f'{known.size - known.sum()} of {known.size} diverged')
+  if known.any():
+    parts.append(f'loss {row["train_loss"][known].mean():.3f}')
+    if 'validation_accuracy' in row:
+      share = 100 * row['validation_accuracy'][known].mean()
+      parts.append(f'validation {share:.1f} %')
   return ', '.join(parts)
 
 

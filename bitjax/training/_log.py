@@ -1,18 +1,19 @@
 """Logs what a training measures, as JSON lines, as CSV and for TensorBoard.
 
 A row holds what was measured after some update: for each name, a list over seeds. If
-a training resumes from a checkpoint, later rows are dropped and measured again.
+a training resumes from a checkpoint, later rows are dropped and measured again. A
+number that is not finite is stored as `bitjax.files` says: NaN as null.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 import csv
+import hashlib
 import io
 import json
 import math
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ import numpy as np
 from bitjax import files
 from bitjax import types
 
-__all__ = ['Log']
+__all__ = ['NAME', 'Log']
+
+NAME = 'history.jsonl'
 
 Row = dict[str, Any]  # Name -> list over seeds; 'step' -> int.
 
@@ -32,6 +35,11 @@ class Log:
     folder: folder of ``history.jsonl`` and ``history.csv``; None keeps rows in memory.
     tensorboard: whether to write event files for TensorBoard as well.
 
+  Attributes:
+    rows: the rows, in order.
+    digest: SHA-256 of the rows in the folder, by which a checkpoint tells whether they
+      are still those that it was saved with.
+
   Raises:
     BadInput: for ``tensorboard`` without a folder or without its package.
   """
@@ -42,26 +50,41 @@ class Log:
     *,
     tensorboard: bool = False,
   ):
-    self._folder = None if folder is None else pathlib.Path(folder)
+    self._folder = None if folder is None else files.expand(folder)
     self._writer = None
     self.rows: list[Row] = []
+    self.digest = _digest('')
     if tensorboard:
       self._writer = _events(self._folder)
 
-  def resume(self, step: int) -> None:
-    """Reads the rows in the folder up to update ``step``, and drops later ones."""
+  def resume(self, step: int, digest: str | None = None) -> None:
+    """Reads the rows in the folder up to update ``step``, and drops later ones.
+
+    Args:
+      step: number of updates made.
+      digest: the `digest` of these rows when they were written; None if unknown.
+
+    Raises:
+      BadInput: if the rows have another digest; the files then stay as they are.
+    """
     self.rows = []
     if self._folder is None:
       return
-    path = self._folder / 'history.jsonl'
+    path = self._folder / NAME
     if path.is_file():
-      for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-          row = json.loads(line)
-        except ValueError:  # The line was cut off when the process was killed.
+      for line in path.read_bytes().splitlines():
+        row = _read(line)
+        if row is None:  # The line was cut off when the process was killed.
           break
         if row['step'] <= step:
           self.rows.append(row)
+    if digest not in (None, _digest(_lines(self.rows))):
+      raise types.BadInput(
+        f'{path} is damaged (up to update {step} it is not as it was written); '
+        'restore it, or train in another folder.'
+      )
+    if self._folder.is_dir():
+      files.remove_partial(self._folder)
     self._rewrite()
 
   def add(self, step: int, values: Mapping[str, Any]) -> None:
@@ -102,9 +125,30 @@ class Log:
     if self._folder is None:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
-    lines = ''.join(f'{json.dumps(row)}\n' for row in self.rows)
-    files.write_text(self._folder / 'history.jsonl', lines)
+    lines = _lines(self.rows)
+    self.digest = _digest(lines)
+    files.write_text(self._folder / NAME, lines)
     files.write_text(self._folder / 'history.csv', _table(self.rows))
+
+
+def _lines(rows: list[Row]) -> str:
+  return ''.join(f'{files.json_text(row)}\n' for row in rows)
+
+
+def _digest(lines: str) -> str:
+  return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _read(line: bytes) -> Row | None:
+  """Returns the row that a line holds; None if it is damaged."""
+  try:
+    row = json.loads(line)
+    return {
+      name: int(value) if name == 'step' else [files.number(x) for x in value]
+      for name, value in row.items()
+    } | {'step': int(row['step'])}
+  except (ValueError, TypeError, KeyError, AttributeError):
+    return None
 
 
 def _table(rows: list[Row]) -> str:

@@ -29,6 +29,7 @@ __all__ = [
   'TrainState',
   'check_fits',
   'create',
+  'finite',
   'kernels',
   'mismatch',
   'over_seeds',
@@ -261,6 +262,18 @@ def variables_of(state: TrainState, *, average: bool = False) -> types.PyTree:
   if average and state.average is not None:
     return state.average
   return {'params': state.params, **state.collections}
+
+
+def finite(variables: types.PyTree) -> types.Array:
+  """Returns which networks have finite variables only, [seeds]; others diverged."""
+  return functools.reduce(
+    jnp.logical_and,
+    [
+      jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1)
+      for leaf in jax.tree.leaves(variables)
+      if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ],
+  )
 
 
 def kernels(params: types.PyTree) -> dict[str, types.Array]:

@@ -1,5 +1,8 @@
 """Which checkpoints are kept and loaded, and how models are described."""
 
+import os
+
+import jax
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from bitjax import quantizers
 from bitjax import training
 from bitjax import types
 from bitjax.studies import recipes
+from bitjax.training import _archive
 from bitjax.training import _checkpoints
 
 
@@ -14,17 +18,14 @@ def saved(tiny, task, folder, accuracies):
   """Saves a checkpoint for each accuracy; a bias holds the number of its step."""
   state = tiny.start(task, 0)
   keeper = _checkpoints.Checkpoints(folder)
-  try:
-    for step, accuracy in enumerate(accuracies, 1):
-      params = dict(state.params)
-      params['Dense_1'] = params['Dense_1'] | {
-        'bias': np.full((1, 3), step, np.float32)
-      }
-      now = state._replace(step=np.array([step], np.int32), params=params)
-      keeper.save(now, {'phase': '0'}, accuracy)
-    assert keeper.description() == {'phase': '0'}
-  finally:
-    keeper.close()
+  for step, accuracy in enumerate(accuracies, 1):
+    params = dict(state.params)
+    params['Dense_1'] = params['Dense_1'] | {
+      'bias': np.full((1, 3), step, np.float32)
+    }
+    now = state._replace(step=np.array([step], np.int32), params=params)
+    keeper.save(now, {'phase': '0'}, accuracy)
+  assert keeper.description() == {'phase': '0'}
 
 
 def which(folder, name):
@@ -52,11 +53,8 @@ def test_the_best_survives_a_restart(tiny, task, tmp_path):
   saved(tiny, task, tmp_path, [0.2, 0.9])
   keeper = _checkpoints.Checkpoints(tmp_path)
   state = tiny.start(task, 0)
-  try:
-    for step, accuracy in ((3, None), (4, 0.3)):
-      keeper.save(state._replace(step=np.array([step], np.int32)), {}, accuracy)
-  finally:
-    keeper.close()
+  for step, accuracy in ((3, None), (4, 0.3)):
+    keeper.save(state._replace(step=np.array([step], np.int32)), {}, accuracy)
   assert which(tmp_path, 'best') == 2
 
 
@@ -71,8 +69,8 @@ def test_the_best_of_a_training_is_that_of_its_history(tiny, task, tmp_path):
   steps = {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()}
   assert len(steps) <= 2 and tiny.STEPS in steps and steps & best
   state = fitted.state
-  for seed in (0, 1):
-    found = training.load_variables(tmp_path / 'checkpoints', seed=seed)
+  for seed, folder in ((0, tmp_path), (1, tmp_path / 'checkpoints')):
+    found = training.load_variables(folder, seed=seed)
     assert set(found) == {'params', 'batch_stats'}
     np.testing.assert_array_equal(
       found['params']['Block_0']['kernel'],
@@ -82,6 +80,84 @@ def test_the_best_of_a_training_is_that_of_its_history(tiny, task, tmp_path):
       found['batch_stats']['BatchNorm_0']['mean'],
       state.collections['batch_stats']['BatchNorm_0']['mean'][seed],
     )
+
+
+@pytest.mark.parametrize(
+  ('where', 'value'),
+  [('params', np.nan), ('collections', np.inf), ('accuracy', np.nan)],
+)
+def test_the_best_is_finite(tiny, task, tmp_path, where, value):
+  """Whatever the accuracy of a network that diverged is said to be."""
+  state = tiny.start(task, 0)
+  keeper = _checkpoints.Checkpoints(tmp_path)
+  for step, accuracy in ((1, 0.1), (2, 0.9), (3, 0.2)):
+    now = state._replace(step=np.array([step], np.int32))
+    if step == 2 and where == 'accuracy':
+      accuracy = value
+    elif step == 2:
+      tree = jax.tree.map(np.array, getattr(now, where))
+      jax.tree.leaves(tree)[-1].reshape(-1)[0] = value
+      now = now._replace(**{where: tree})
+    keeper.save(now, {}, accuracy)
+    best = training.load_variables(tmp_path, which='best')
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(best))
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {'3'}  # 0.2 is better than 0.1; 2 was never a candidate.
+
+
+def test_nothing_is_best_if_everything_diverged(tiny, task, tmp_path):
+  saved(tiny, task, tmp_path, [np.nan, np.nan])
+  assert which(tmp_path, 'latest') == 2
+  with pytest.raises(types.BadInput, match='none has a validation accuracy'):
+    training.load_variables(tmp_path, which='best')
+
+
+class TestFolders:
+  """A folder is tried before anything is trained in it."""
+
+  def refused(self, tiny, task, folder, words):
+    report = tiny.Stop(0, lambda: pytest.fail('it trained'))
+    with pytest.raises(types.BadInput, match=words) as caught:
+      tiny.train(task, folder, report=report)
+    assert '\n' not in str(caught.value) and not report.calls
+
+  def test_home(self, tiny, task, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    tiny.train(task, '~/x', until=2)
+    assert {path.name for path in tmp_path.iterdir()} == {'x'}
+    assert (tmp_path / 'x' / 'history.jsonl').is_file()
+    training.load_variables('~/x')
+    self.refused(
+      tiny, task, '~nobody-of-that-name/x', 'home directory is not known'
+    )
+
+  def test_files(self, tiny, task, tmp_path):
+    (tmp_path / 'file').write_text('')
+    self.refused(tiny, task, tmp_path / 'file' / 'x', 'Not a directory')
+    self.refused(tiny, task, tmp_path / 'file', 'cannot hold checkpoints')
+
+  @pytest.mark.parametrize('name', ['replace', 'fsync'])
+  def test_file_systems(self, tiny, task, tmp_path, monkeypatch, name):
+    def fail(*_, **__):
+      raise OSError(95, 'Operation not supported')
+
+    monkeypatch.setattr(os, name, fail)
+    self.refused(tiny, task, tmp_path, 'cannot hold .*Operation not supported')
+
+  def test_metadata_that_cannot_be_written(
+    self, tiny, task, tmp_path, monkeypatch
+  ):
+    def fail(*_, **__):
+      raise ValueError('no metadata here')
+
+    monkeypatch.setattr(_archive.ocp, 'save', fail)
+    self.refused(tiny, task, tmp_path, 'no metadata here')
+
+  def test_nothing_is_left(self, tiny, task, tmp_path):
+    keeper = _checkpoints.Checkpoints(tmp_path / 'a' / 'b')
+    keeper.check()
+    assert not list((tmp_path / 'a' / 'b').iterdir())
 
 
 class TestBadFolders:

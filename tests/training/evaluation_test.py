@@ -188,3 +188,41 @@ def test_bad_numbers(tiny, task):
   ):
     with pytest.raises(types.BadInput, match=message):
       tiny.task(**options)
+
+
+class TestDiverged:
+  """A network that diverged has no metrics; its neighbours keep theirs."""
+
+  @pytest.mark.parametrize('value', [np.nan, np.inf])
+  @pytest.mark.parametrize('layer', ['Dense_0', 'Block_0', 'Dense_1'])
+  def test_evaluator(self, tiny, task, value, layer):
+    """Also where a quantizer makes a number of the weight that is none."""
+    one = training.variables_of(tiny.start(task, 0))
+    both = jax.tree.map(lambda x: np.concatenate([x, x]), one)
+    kernel = both['params'][layer]['kernel']
+    kernel[1, 0, 0] = value
+    batches = tiny.batches(tiny.dataset(11, 1))
+    scores = training.evaluator(task, 2)(both, batches)
+    alone = training.evaluator(task, 1)(one, batches)
+    for found, wanted in zip(scores, alone, strict=True):
+      np.testing.assert_allclose(found[0], wanted[0], rtol=1e-6)
+      assert np.isnan(found[1])
+
+  def test_history(self, tiny, task, tmp_path):
+    labels = tiny.Stop(100, lambda: None)
+    fitted = tiny.train(
+      task, tmp_path, seeds=(7, 3), rates=(1e38, 1.0), report=labels
+    )
+    alone = tiny.train(task, seeds=(3,))
+    assert len(alone.history) > 20
+    for name, values in fitted.history.items():
+      if name in ('step', 'progress'):
+        continue
+      assert np.isnan(values[:, 0]).all(), name
+      np.testing.assert_allclose(
+        values[:, 1], alone.history[name][:, 0], rtol=1e-3, atol=1e-5
+      )
+    assert '1 of 2 diverged, loss ' in labels.calls[-1][1]
+    training.load_variables(tmp_path)
+    with pytest.raises(types.BadInput, match='holds no best checkpoint'):
+      training.load_variables(tmp_path, which='best')

@@ -37,6 +37,60 @@ def test_history_in_memory_and_on_disk(tmp_path):
     np.testing.assert_array_equal(found['rate'], [[0.1], [0.01]])
 
 
+def strict(name):
+  raise AssertionError(f'{name} is not JSON')
+
+
+def test_numbers_that_are_not_finite_are_json(tmp_path):
+  log = training.Log(tmp_path)
+  values = [float('nan'), float('inf'), float('-inf'), 0.1]
+  log.add(5, {'loss': values})
+  (line,) = (tmp_path / 'history.jsonl').read_text().splitlines()
+  row = json.loads(line, parse_constant=strict)
+  assert row == {'step': 5, 'loss': [None, 'inf', '-inf', 0.1]}
+  read = training.Log(tmp_path)
+  read.resume(5, log.digest)
+  np.testing.assert_array_equal(read.history()['loss'], [values])
+  assert read.history()['loss'].dtype == np.float64
+
+
+def test_files_with_bare_nan_are_still_read(tmp_path):
+  path = tmp_path / 'history.jsonl'
+  path.write_text('{"step": 5, "loss": [NaN, Infinity, -Infinity, 1.5]}\n')
+  log = training.Log(tmp_path)
+  log.resume(5)
+  np.testing.assert_array_equal(
+    log.history()['loss'], [[np.nan, np.inf, -np.inf, 1.5]]
+  )
+  json.loads(path.read_text(), parse_constant=strict)
+
+
+@pytest.mark.parametrize(
+  'line', ['3', '[]', '{"loss": [1]}', '{"step": 15, "loss": 1}', '\udc80']
+)
+def test_a_line_that_is_no_row_is_dropped(tmp_path, line):
+  filled(tmp_path)
+  path = tmp_path / 'history.jsonl'
+  whole = path.read_text()
+  path.write_bytes(whole.encode() + line.encode('utf-8', 'surrogateescape'))
+  log = training.Log(tmp_path)
+  log.resume(100)
+  assert len(log.rows) == 2 and path.read_text() == whole
+
+
+def test_rows_are_those_of_their_digest(tmp_path):
+  log = filled(tmp_path)
+  path = tmp_path / 'history.jsonl'
+  whole = path.read_text()
+  training.Log(tmp_path).resume(10, log.digest)
+  damaged = whole.replace('0.25', '0.35')
+  for content in (damaged, whole.splitlines()[0], ''):
+    path.write_text(content)
+    with pytest.raises(types.BadInput, match=r'history\.jsonl is damaged'):
+      training.Log(tmp_path).resume(10, log.digest)
+    assert path.read_text() == content
+
+
 def test_nothing_is_known_at_first(tmp_path):
   log = training.Log(tmp_path)
   assert log.history() == {}

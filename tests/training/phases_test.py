@@ -140,9 +140,9 @@ def test_the_best_is_one_of_the_last_phase(tiny, phases, tmp_path, monkeypatch):
   """Accuracies of earlier phases do not count."""
   save, seen = _checkpoints.Checkpoints.save, {}
 
-  def spy(self, state, description, accuracy=None):
-    seen[int(state.step[0])] = accuracy
-    save(self, state, description, accuracy)
+  def spy(self, state, description, **options):
+    seen[int(state.step[0])] = options['accuracy']
+    save(self, state, description, **options)
 
   monkeypatch.setattr(_checkpoints.Checkpoints, 'save', spy)
   tiny.train(phases, tmp_path, period=PERIOD)

@@ -1,5 +1,6 @@
 """A training that was stopped goes on to the same end, bit for bit."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -71,6 +72,28 @@ def test_killed(tiny, task, whole, same, tmp_path):
   equal(same, tiny.train(task, tmp_path), tmp_path, whole)
 
 
+@pytest.mark.parametrize(
+  'few', ['few', pytest.param('', marks=pytest.mark.slow)]
+)
+def test_killed_at_any_operation_on_a_file(tmp_path, few):
+  """Half-written and half-deleted checkpoints and logs do not change the end."""
+  done = subprocess.run(
+    [sys.executable, str(HERE / 'kills.py'), str(tmp_path), *[few][: len(few)]],
+    env=os.environ | {'PYTHONPATH': str(HERE.parents[1])},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert not done.returncode, done.stderr
+  found = json.loads(done.stdout)
+  number = 3 if few else len(found['operations'])
+  assert len(found['ends']) == number
+  assert all(end == [True, True] for end in found['ends'].values()), found
+  assert {'open', 'os.rename', 'os.remove', 'os.rmdir', 'os.mkdir'} == {
+    event for event, _ in found['operations']
+  }
+
+
 def test_killed_while_a_checkpoint_is_written(
   tiny, task, whole, same, tmp_path
 ):
@@ -91,10 +114,10 @@ def test_killed_between_a_row_and_its_checkpoint(
 ):
   save = _checkpoints.Checkpoints.save
 
-  def fail(self, state, description, accuracy=None):
+  def fail(self, state, description, **options):
     if int(state.step[0]) == 10:
       raise OSError('the disk is full')
-    save(self, state, description, accuracy)
+    save(self, state, description, **options)
 
   with monkeypatch.context() as patched:
     patched.setattr(_checkpoints.Checkpoints, 'save', fail)
@@ -183,11 +206,8 @@ def test_states_are_whole(tiny, task, whole):
   """A loaded state has the structure, types, shapes and keys of the saved one."""
   fitted, folder = whole
   keeper = _checkpoints.Checkpoints(folder / 'checkpoints')
-  try:
-    shapes = jax.eval_shape(lambda: fitted.state)
-    state = keeper.restore(shapes, keeper.description())
-  finally:
-    keeper.close()
+  shapes = jax.eval_shape(lambda: fitted.state)
+  state = keeper.restore(shapes, keeper.description())
   assert jax.tree.structure(state) == jax.tree.structure(fitted.state)
   for a, b in zip(
     jax.tree.leaves(state), jax.tree.leaves(fitted.state), strict=True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.toy import searches
@@ -107,7 +108,8 @@ def lost(results: xarray.Dataset) -> outcomes.Verdicts:
           f'N3 ball, lost on B, {signal}',
           f'{outcomes.describe(cell)}: of what the best step on A saves there, '
           f'{searches.label(signal, ranking)} loses some on B.',
-          (decreases['A'] - decreases['B']) / decreases['A'].mean(),
+          (decreases['A'] - decreases['B'])
+          / divergence.finite_mean(decreases['A']),
           {
             f'decrease on {name}': found.mean()
             for name, found in decreases.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.studies.discrete_gradient import balls
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import rounds
@@ -158,7 +159,9 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       )
       for batch in outcomes.BATCHES
     ]
-    gaps[signal] = (decreases[0] - decreases[1]) / decreases[0].mean()
+    gaps[signal] = (decreases[0] - decreases[1]) / divergence.finite_mean(
+      decreases[0]
+    )
   yield contrasts.difference(
     'cause: overfitting',
     f'{outcomes.describe(cell)}: of what it gains on A, the step by exact gains loses '
@@ -244,6 +247,11 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
 
 def judge(results: xarray.Dataset) -> outcomes.Verdicts:
   """Yields findings for all balls, layers and states, the primary contrast first."""
+  start = results['discrete_search'].isel(
+    prefix=0, signal=0, ranking=0, drop=True
+  )
+  results = divergence.without(results.assign(start=start), ['start'])
+  results = results.drop_vars('start')
   for number, cell in enumerate(outcomes.cells(results)):
     yield from bound(results, cell, primary=number == 0)
     for find in (held_out, causes):

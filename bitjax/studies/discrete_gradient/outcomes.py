@@ -13,6 +13,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies.toy import searches
@@ -167,6 +168,8 @@ def contrast(
     unit='log loss ratio',
     **info,
   )
-  if bool((samples == 0).all()):
+  known = samples.notnull()
+  same = bool(((samples == 0) | ~known).all() & known.any())
+  if same and verdict.verdict != divergence.DIVERGED:
     verdict = dataclasses.replace(verdict, verdict='inert')
   return verdict

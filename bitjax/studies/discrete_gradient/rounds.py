@@ -211,16 +211,17 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       ],
       **info,
     )
-    yield outcomes.contrast(
-      f'N1 tuned, {name}, exact against linear',
-      f'several rounds of exact gains reach a lower loss on {name} than several '
-      "of STE's linear prediction, all else chosen for each.",
-      cell,
-      best['linear'],
-      best['exact'],
-      batch=name,
-      protocol=protocol,
-    )
+    if {'linear', 'exact'} <= best.keys():  # Not if all seeds diverged.
+      yield outcomes.contrast(
+        f'N1 tuned, {name}, exact against linear',
+        f'several rounds of exact gains reach a lower loss on {name} than several '
+        "of STE's linear prediction, all else chosen for each.",
+        cell,
+        best['linear'],
+        best['exact'],
+        batch=name,
+        protocol=protocol,
+      )
 
 
 def reversals(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax import types
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 
@@ -63,6 +64,7 @@ def check_arms(arms: Sequence[str]) -> None:
 def tuned(results: xarray.Dataset) -> xarray.Dataset:
   """Returns the last epoch of every arm, at the rate that is best for other seeds."""
   last = results.isel(epoch=-1, drop=True)
+  last = divergence.without(last, ['validation_loss', 'test_accuracy'])
   outcomes = last.assign(
     search=last.validation_loss, holdout=last.validation_loss
   )

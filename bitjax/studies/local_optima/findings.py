@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import verdicts
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ Verdicts = Iterator[verdicts.Verdict]
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges N15 and N16; contrasts are about the first estimator."""
+  results = divergence.without(results, ['trained_search', 'trained_holdout'])
   first = results.estimator.values.tolist()[0]
   return [
     *descent(results, first),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies.multistep_ste.arms import losses
@@ -66,7 +67,7 @@ def gain(
   """
   several = losses(results, 'multi', network=network, **options)
   single = losses(results, 'single', **_at_largest(results, network), **options)
-  several = several.isel(optimizer=0, noise=0).mean('draw')
+  several = _over_draws(several.isel(optimizer=0, noise=0))
   return contrasts.log_ratio(single, several)
 
 
@@ -83,7 +84,8 @@ def margin(results: xarray.Dataset, *networks: str) -> float:
     start = protocols.select_arm(results, 'multi', network=network)['holdout']
     reached = losses(results, 'multi', network=network)
     decrease = contrasts.log_ratio(start.isel(step=0, step_size=0), reached)
-    decreases.append(decrease.isel(optimizer=0, noise=0).mean().item())
+    decrease = decrease.isel(optimizer=0, noise=0)
+    decreases.append(divergence.finite_mean(decrease).item())
   return 0.05 * abs(float(np.mean(decreases)))
 
 
@@ -148,7 +150,7 @@ def momentum(results: xarray.Dataset, network: str) -> Verdicts:
   if not {'sgd', 'sgdm'} <= set(results.optimizer.values):
     return
   several = losses(results, 'multi', network=network).isel(noise=0)
-  several = several.mean('draw')
+  several = _over_draws(several)
   sgd, sgdm = (several.sel(optimizer=name) for name in ('sgd', 'sgdm'))
   yield contrasts.equivalent(
     'N9 momentum',
@@ -164,10 +166,11 @@ def adam(results: xarray.Dataset, network: str) -> Verdicts:
   if not {'sgd', 'adam'} <= set(results.optimizer.values):
     return
   path = protocols.select_arm(results, 'multi', network=network)['holdout']
-  path = contrasts.log_ratio(
-    path.isel(noise=0), path.isel(noise=0, step=0)
-  ).mean('draw')
-  spread = path.isel(step=-1).std('step_size')
+  path = _over_draws(
+    contrasts.log_ratio(path.isel(noise=0), path.isel(noise=0, step=0))
+  )
+  last = path.isel(step=-1)
+  spread = divergence.unless_any(last.std('step_size'), last, 'step_size')
   rises = path.diff('step').clip(min=0).sum('step').mean('step_size')
   details = {}
   for name in ('sgd', 'adam'):
@@ -189,7 +192,7 @@ def noise(results: xarray.Dataset, network: str) -> Verdicts:
   if len(amplitudes) < 2:
     return
   several = losses(results, 'multi', network=network).isel(optimizer=0)
-  several = several.mean('draw')
+  several = _over_draws(several)
   path = protocols.select_arm(results, 'multi', network=network)['holdout']
   start = path.isel(optimizer=0, noise=0, draw=0, step=0, step_size=0)
   alone = protocols.select_arm(results, 'restarts', network=network)['holdout']
@@ -267,7 +270,7 @@ def batch(results: xarray.Dataset, network: str) -> Verdicts:
     details={f'std {sizes[0]}': small.std(), f'std {sizes[-1]}': large.std()},
   )
   quarter = results.attrs['examples'] // 4
-  if sizes[-1] > quarter:
+  if sizes[-1] > quarter and verdict.verdict != divergence.DIVERGED:
     verdict = dataclasses.replace(
       verdict,
       verdict='inconclusive',
@@ -330,6 +333,10 @@ def _curve(results, network, arm, size):
     options |= {'network': network, 'batch_size': size}
     several = losses(results, 'batches', **options)
   return (single - several) / single
+
+
+def _over_draws(values):
+  return divergence.unless_any(values.mean('draw'), values, 'draw')
 
 
 def _at_largest(results, network):

@@ -53,10 +53,14 @@ class Problem:
     return self.search.kernel
 
   def losses(self, kernel: types.Array) -> dict[str, types.Array]:
-    """Returns the losses of a kernel on A (``search``) and on B (``holdout``)."""
+    """Returns the losses of a kernel on A (``search``) and on B (``holdout``).
+
+    They are NaN for a kernel that is not finite: its signs would still have a loss.
+    """
+    sound = jnp.isfinite(kernel).all()
     return {
-      'search': self.search.loss(kernel),
-      'holdout': self.holdout.loss(kernel),
+      'search': jnp.where(sound, self.search.loss(kernel), jnp.nan),
+      'holdout': jnp.where(sound, self.holdout.loss(kernel), jnp.nan),
     }
 
 

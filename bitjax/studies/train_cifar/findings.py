@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import verdicts
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ __all__ = ['generalisation', 'judge', 'reaches', 'settles']
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges the accuracy (against the results' ``target``), N14 and the sign flips."""
+  results = divergence.without(
+    results, ['clean_train_loss', 'test_loss', 'test_accuracy']
+  )
   return [
     reaches(results, results.target),
     generalisation(results),
@@ -28,19 +32,19 @@ def reaches(
   results: xarray.Dataset, target: float, *, primary: bool = True
 ) -> verdicts.Verdict:
   """Judges whether the test accuracy of the last weights reaches ``target`` %."""
-  accuracy = 100 * results.test_accuracy.values
+  accuracy = 100 * results.test_accuracy
   return contrasts.difference(
     'accuracy',
     f'The test accuracy of the last weights reaches {target:g} %.',
-    accuracy - target,
+    (accuracy - target).values,
     unit='points above it',
     protocol='last epoch, test set looked at once',
     primary=primary,
     caveat='Published numbers are often those of the best epoch on the test set.',
     details={
-      'test accuracy, %': np.mean(accuracy),
+      'test accuracy, %': float(accuracy.mean()),
       'validation accuracy, %': 100
-      * np.mean(results.validation_accuracy.values[..., -1]),
+      * float(results.validation_accuracy.isel(epoch=-1).mean()),
     },
   )
 
@@ -64,18 +68,19 @@ def generalisation(results: xarray.Dataset) -> verdicts.Verdict:
 
 def settles(results: xarray.Dataset) -> verdicts.Verdict:
   """Judges whether signs flip less often in the last epoch than in the first."""
-  ratio = results.flip_ratio.mean('layer').values
+  ratio = results.flip_ratio.mean('layer')
+  first, last = (ratio.isel(epoch=number) for number in (0, -1))
   info: dict[str, Any] = {
     'unit': 'log10 of the ratio of flip ratios',
     'protocol': 'mean over layers, first against last epoch',
     'details': {
-      'first epoch, flips per weight and update': float(ratio[..., 0].mean()),
-      'last epoch': float(ratio[..., -1].mean()),
+      'first epoch, flips per weight and update': float(first.mean()),
+      'last epoch': float(last.mean()),
     },
     'caveat': 'A falling learning rate does the same to any network.',
   }
   tiny = 1e-12
-  change = np.log10((ratio[..., 0] + tiny) / (ratio[..., -1] + tiny))
+  change = np.log10((first + tiny) / (last + tiny)).values
   return contrasts.difference(
     'settled', 'Latent weights change their signs ever less.', change, **info
   )

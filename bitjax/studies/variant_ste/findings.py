@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import intervals
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
@@ -54,6 +55,7 @@ Verdicts = Iterator[verdicts.Verdict]
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges N11 and N12, for every state."""
   found: list[verdicts.Verdict] = []
+  results = divergence.without(results, ['start_search', 'start_holdout'])
   for state in results.state.values.tolist():
     primary = state == 'initialised'
     found += equivalent_decrease(results, PRIMARY, state, primary=primary)
@@ -234,7 +236,7 @@ def _relative(results, state, batch, names, over, protocol, axis):
   losses = _chosen(results, state, names, over, protocol)[read]
   normal = losses.isel({axis: 0}, drop=True)
   start = results[f'start_{read}'].sel(state=state)
-  return (normal - losses) / (start - normal).mean()
+  return (normal - losses) / divergence.finite_mean(start - normal)
 
 
 def _losses(results, state, batch, protocol):

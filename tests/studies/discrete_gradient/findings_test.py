@@ -1,5 +1,7 @@
 """N1-N3, judged on tables whose answer is known."""
 
+import itertools
+
 from matplotlib import figure
 import numpy as np
 import pytest
@@ -364,3 +366,29 @@ def test_reliability_by_size_and_signal(table):
   assert found['N3 reliability, signal'].verdict == 'supported'
   assert found['N3 smoothed'].verdict == 'contradicted'
   np.testing.assert_allclose(found['N3 smoothed'].effect, -0.05, atol=0.01)
+
+
+@pytest.mark.slow
+def test_seeds_that_diverged(table, as_if_not_run):
+  """Numbers of moves, which are never NaN, decide nothing on their own."""
+  for signal, ranking in itertools.product(searches.SIGNALS, searches.RANKINGS):
+    for name, labels in (
+      ('discrete', {'signal': signal, 'ranking': ranking}),
+      ('rounds', {'signal': signal, 'ranking': ranking}),
+    ):
+      table.put(f'{name}_search', 0.7, **labels)
+      table.put(f'{name}_holdout', 0.8, **labels)
+    labels = {'signal': signal, 'ranking': ranking}
+    table.put('rounds_returns', 0.2, **labels)
+    table.put('discrete_true', 0.5, **labels)
+  for pair in searches.PAIRS:
+    table.put('reliability_correlation', 0.5, pair=pair)
+  for name in ('ste', 'multi'):
+    table.put(f'{name}_search', 0.9)
+    table.put(f'{name}_holdout', 0.9)
+  losses = [
+    name
+    for name in table.results.data_vars
+    if name.endswith(('_search', '_holdout', '_correlation'))
+  ]
+  as_if_not_run(findings.judge, table.results, losses)

@@ -94,3 +94,8 @@ def test_a_training_that_diverged_is_left_out():
   found = judged(results)['N13, 1 bit']
   assert (found.verdict, found.num_seeds) == ('supported', SEEDS - 1)
   assert found.details['diverged'] == 1
+
+
+def test_seeds_that_diverged(as_if_not_run):
+  results = compared(falling=0.02, learned=-0.01)
+  as_if_not_run(findings.judge, results, ['validation_loss'])

@@ -6,7 +6,7 @@ import xarray
 from bitjax.studies.local_optima import findings
 
 
-def test_verdicts_of_a_known_table():
+def table():
   seeds, rng = 12, np.random.default_rng(0)
   dims = ('estimator', 'seed')
   shape = (2, seeds)
@@ -39,12 +39,20 @@ def test_verdicts_of_a_known_table():
     'again_certified': (again, values(1.0, 1)),
     'perturbed_search': (again, values(0.3, 1)),
   }
-  results = xarray.Dataset(
+  return xarray.Dataset(
     table,
     {
       'estimator': ['normal', 'other'], 'seed': range(seeds), 'layer': ['all'], 'perturbed': [8],
     },
   )  # fmt: skip
+
+
+def test_seeds_that_diverged(as_if_not_run):
+  as_if_not_run(findings.judge, table(), ['trained_search'])
+
+
+def test_verdicts_of_a_known_table():
+  results = table()
   verdicts = {verdict.finding: verdict for verdict in findings.judge(results)}
   judged = {name: verdict.verdict for name, verdict in verdicts.items()}
   primary = verdicts['N15 descent, held-out']

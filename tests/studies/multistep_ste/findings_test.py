@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
+from bitjax.evidence import contrasts
 from bitjax.studies.multistep_ste import findings
 
 SEEDS = 12
@@ -85,3 +86,41 @@ def test_margin_is_a_twentieth_of_the_decrease():
   margin = findings.margin(table(), 'binary')
   # The start is the first step size's, which is ln 2 above the best.
   np.testing.assert_allclose(margin, 0.05 * (1 + np.log(2)), rtol=1e-6)
+
+
+def test_seeds_that_diverged(as_if_not_run):
+  results = table(momentum=0.2, small=0.3)
+
+  def judge(results):
+    yield from findings.momentum(results, 'binary')
+    yield from findings.batch(results, 'binary')
+    effect = findings.gain(results, 'binary')
+    yield contrasts.difference('N8', 'claim.', effect, **findings.INFO)
+
+  as_if_not_run(judge, results, list(results.data_vars))
+
+
+def test_a_draw_or_a_rate_that_diverged_is_not_averaged_away():
+  several = table().multi_holdout
+  several = several.sel(draw=[0, 0]).assign_coords(draw=[0, 1])
+  results = table().drop_vars(['multi_search', 'multi_holdout'])
+  results = results.drop_vars('draw').assign(
+    multi_search=several, multi_holdout=several.copy(deep=True)
+  )
+  whole = findings.gain(results, 'binary')
+  for name in ('multi_search', 'multi_holdout'):
+    results[name].loc[{'draw': 1, 'seed': 2}] = np.nan
+  found = findings.gain(results, 'binary')
+  np.testing.assert_array_equal(np.isnan(found), found.seed == 2)
+  np.testing.assert_array_equal(found.drop_sel(seed=2), whole.drop_sel(seed=2))
+
+
+def test_one_infinite_loss_makes_no_margin_infinite():
+  results = table(momentum=0.2)
+  margin = findings.margin(results, 'binary')
+  results['multi_holdout'].loc[{'seed': 2}] = 0.0  # log(L1 / 0)
+  np.testing.assert_allclose(
+    findings.margin(results, 'binary'), margin, rtol=0.05
+  )
+  (found,) = findings.momentum(results, 'binary')
+  assert found.verdict == 'contradicted'

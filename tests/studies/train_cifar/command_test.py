@@ -45,7 +45,6 @@ def checkpoints(tmp_path_factory):
   folder = tmp_path_factory.mktemp('full')
   keeper = training.Checkpoints(folder)
   keeper.save(state, {})
-  keeper.close()
   return folder
 
 

@@ -85,3 +85,14 @@ def test_settles(flips, verdict, effect):
 def test_signs_that_never_move():
   found = findings.settles(trained(flips=(0.0, 0.0)))
   assert found.verdict != 'supported' and found.effect == 0
+
+
+def test_seeds_that_diverged(as_if_not_run):
+  """Old results give a network of NaN an accuracy, but no loss."""
+  results = trained().assign(
+    test_loss=('seed', np.ones(SEEDS)),
+    clean_train_loss=('seed', np.ones(SEEDS)),
+  )
+  results.attrs['target'] = 85.0
+  as_if_not_run(findings.judge, results, ['test_loss'])
+  as_if_not_run(findings.judge, results, ['clean_train_loss', 'test_loss'])

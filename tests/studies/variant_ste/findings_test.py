@@ -108,3 +108,8 @@ def test_simultaneous_intervals_are_wider():
   found = findings.spread(table(), 'initialised')
   assert [len(found), found[0].low, found[0].high] == [4, 0, 0]
   assert found[2].low > 0.1
+
+
+def test_seeds_that_diverged(as_if_not_run, monkeypatch):
+  monkeypatch.setattr(findings, 'PRIMARY', 'same')
+  as_if_not_run(findings.judge, table(), ['start_search'])

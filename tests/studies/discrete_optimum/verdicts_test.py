@@ -1,0 +1,42 @@
+"""The bound and the share of the optimum, judged on a table whose answer is known."""
+
+import numpy as np
+import pytest
+import xarray
+
+from bitjax.studies.discrete_optimum import arms
+from bitjax.studies.discrete_optimum import study
+
+SEEDS = 20
+
+
+def table(bound=1.5):
+  noise = 1e-3 * np.random.default_rng(0).normal(size=(len(arms.ARMS), SEEDS))
+  decrease = 0.5 + noise
+  decrease[arms.ARMS.index('exact per squared cost')] += 0.3
+  return xarray.Dataset(
+    {
+      'loss': (('state', 'seed'), np.full((1, SEEDS), 2.0)),
+      'optimum': (('state', 'seed'), 1 + noise[:1]),
+      'bound': (('state', 'seed'), bound + noise[:1]),
+      'decrease': (('state', 'arm', 'seed'), decrease[None]),
+    },
+    {'state': ['trained'], 'arm': list(arms.ARMS), 'seed': range(SEEDS)},
+  )
+
+
+@pytest.mark.parametrize(
+  ('bound', 'verdict'),
+  [(1.5, 'supported'), (0.5, 'contradicted'), (3.5, 'contradicted')],
+)
+def test_known_answers(bound, verdict):
+  near, share = study.verdicts(table(bound))
+  assert (near.verdict, near.primary) == (verdict, True)
+  assert share.verdict == 'supported'
+  np.testing.assert_allclose(share.effect, 0.3, atol=1e-2)
+
+
+def test_seeds_that_diverged(as_if_not_run):
+  """A comparison with NaN is false, which is no evidence against the claim."""
+  as_if_not_run(study.verdicts, table(), ['loss'])
+  as_if_not_run(study.verdicts, table(), ['bound', 'decrease'])
