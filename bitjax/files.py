@@ -14,9 +14,12 @@ import os
 import pathlib
 from typing import Any
 
+from bitjax import types
+
 __all__ = [
   'atomic',
   'cache_dir',
+  'expand',
   'is_partial',
   'read_json',
   'remove_partial',
@@ -48,6 +51,23 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
     if isinstance(error, OSError) and error.strerror:
       raise OSError(error.errno, error.strerror, str(path)) from error
     raise
+
+
+def expand(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns the path that a user gave, with a leading ``~`` as the home directory.
+
+  Shells expand ``~`` at the beginning of an argument, but not in ``--out=~/run``.
+
+  Raises:
+    BadInput: for ``~NAME`` if there is no such user, and for ``~`` without a home.
+  """
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError:
+    raise types.BadInput(
+      f'{os.fspath(path)}: the home directory of {pathlib.Path(path).parts[0]} is '
+      'not known; write the directory in full.'
+    ) from None
 
 
 def cache_dir() -> pathlib.Path:

@@ -49,6 +49,7 @@ WORKSHOP = {'evidence', 'sweeps', 'cli'}
 ALSO = {
   ('tree', 'types'),
   ('lanes', 'types'),
+  ('files', 'types'),
 }
 SHARED_ROOMS = {'toy', 'recipes'}
 MAX_LINES = 400
@@ -455,7 +456,7 @@ class TestPlanted:
     ('rule', 'home', 'source'),
     [
       ('floors', Home('bitjax.types'), 'from bitjax import quantizers'),
-      ('floors', Home('bitjax.files'), 'from bitjax import types'),
+      ('floors', Home('bitjax.files'), 'from bitjax import lanes'),
       ('floors', Home('bitjax.quantizers._a'), 'from bitjax import data'),
       ('floors', Home('bitjax.transforms', True), 'import bitjax.quantizers'),
       ('floors', Home('bitjax.data.idx'), 'from bitjax import scans'),

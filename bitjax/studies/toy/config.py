@@ -31,11 +31,12 @@ class Config:
 
   dataset: str = cli.flag(
     'mnist5k',
-    'Data set. mnist5k, digits and synthetic need no files.',
-    choices=data.DATASETS,
+    f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
+    'x_train, y_train, x_test and y_test. mnist5k, digits and synthetic need no '
+    'files.',
   )
   data_dir: str | None = cli.flag(
-    None, 'Folder that holds the files of mnist, fashion_mnist or cifar.'
+    None, 'Folder that holds the files of mnist, fashion_mnist or CIFAR.'
   )
   split: str = cli.flag(
     'all', 'Examples from which batches are drawn.', choices=data.SPLITS
@@ -86,6 +87,7 @@ class Config:
 
   def __post_init__(self):
     cli.check(self)
+    data.check_name(self.dataset)
 
   def open(self, sweep: sweeps.Sweep) -> Problems:
     """Loads the data, checks that the batches fit, and records which data they are.
