@@ -123,10 +123,10 @@ def _labels(name: str, value: Any, size: int) -> np.ndarray:
     )
   if labels.dtype.kind not in 'biuf':
     raise types.BadInput(f'{name}: expected integers; got {labels.dtype}.')
-  limit = np.iinfo(np.int32).max
-  with np.errstate(invalid='ignore'):
-    good = (labels == np.rint(labels)) if labels.dtype.kind == 'f' else True
-    good = good & (labels >= 0) & (labels < limit)
+  if labels.dtype.kind == 'f':
+    labels = labels.astype(np.float64)
+  good = (labels >= 0) & (labels < np.iinfo(np.int32).max)
+  good &= labels == np.rint(labels)  # NaN is not equal to itself.
   if not np.all(good):
     where = int(np.argmin(good))
     raise types.BadInput(

@@ -16,7 +16,12 @@ from bitjax import sweeps
 from bitjax import types
 from bitjax.studies.toy import problem
 
-__all__ = ['NETWORKS', 'Config', 'Problems']
+__all__ = ['DATASET', 'NETWORKS', 'Config', 'Problems']
+
+DATASET = (
+  f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
+  'x_train, y_train, x_test and y_test. mnist5k, digits and synthetic need no files.'
+)
 
 NETWORKS = {
   'full_precision': nn.full_precision_mlp,
@@ -29,12 +34,7 @@ NETWORKS = {
 class Config:
   """The flags for data, networks, ball and seeds; studies add fields of their own."""
 
-  dataset: str = cli.flag(
-    'mnist5k',
-    f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
-    'x_train, y_train, x_test and y_test. mnist5k, digits and synthetic need no '
-    'files.',
-  )
+  dataset: str = cli.flag('mnist5k', DATASET)
   data_dir: str | None = cli.flag(
     None, 'Folder that holds the files of mnist, fashion_mnist or CIFAR.'
   )
