@@ -1,32 +1,45 @@
-"""A study of one's own data: an .npz file from the flag to the recorded facts."""
-
-import json
+"""A file of one's own as the data of a study: recorded facts, bad input."""
 
 import numpy as np
 import pytest
 
-from bitjax import cli
 from bitjax import data
 from bitjax import studies
+from bitjax import sweeps
+from bitjax.studies import recipes
+from bitjax.studies import toy
 
 
-def test_a_study_runs_on_a_file_and_records_its_checksum(tmp_path, capsys):
+@pytest.fixture
+def path(tmp_path):
   rng = np.random.default_rng(0)
-  sizes = {'train': 60, 'test': 20}
   arrays = {}
-  for part, size in sizes.items():
+  for part, size in (('train', 60), ('test', 20)):
     arrays[f'x_{part}'] = rng.random((size, 6, 5), np.float32)
-    arrays[f'y_{part}'] = rng.permutation(np.arange(size)[:, None] % 4)
-  path = tmp_path / 'mine.npz'
-  np.savez(path, **arrays)
-  out = tmp_path / 'run'
-  flags = ['--preset=smoke', f'--dataset={path}', f'--out={out}']
-  study = studies.load('discrete_optimum')
-  assert cli.launch(study, flags) == 0, capsys.readouterr().err
-  config = json.loads((out / 'config.json').read_text())
-  assert config['records']['data_checksum'] == data.load(path).checksum
-  assert config['records']['data_examples'] == 80
-  assert json.loads((out / 'verdicts.json').read_text())
+    arrays[f'y_{part}'] = rng.permutation(np.arange(size) % 4)
+  np.savez(tmp_path / 'mine.npz', **arrays)
+  return tmp_path / 'mine.npz'
+
+
+def test_a_toy_study_records_the_checksum_of_a_file(path):
+  sweep = sweeps.Sweep()
+  problems = toy.Config(dataset=str(path), batch_size=(40,)).open(sweep)
+  assert sweep.records['data_checksum'] == data.load(path).checksum
+  assert sweep.records['data_examples'] == 80
+  model = problems.model('binary')
+  assert (model.num_classes, model.input_scale) == (4, 1 / 255)
+
+
+def test_a_training_records_the_checksums_of_a_file(path):
+  sweep = sweeps.Sweep()
+  config = recipes.TrainConfig(
+    dataset=str(path), batch_size=8, validation_examples=8
+  )
+  parts = config.open(sweep)
+  for split in ('train', 'test'):
+    checksum = data.load(path, split=split).checksum
+    assert sweep.records[f'{split}_checksum'] == checksum
+  assert [len(part.labels) for part in parts] == [52, 8, 20]
 
 
 @pytest.mark.parametrize('name', ['multistep_ste', 'train_cifar'])
