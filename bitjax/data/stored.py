@@ -74,7 +74,8 @@ def read(
   first = found.paths[0]
   match found.layout.form:
     case 'idx':
-      images, labels = idx.read_pair(*found.paths, kind.num_classes)
+      images_path, labels_path = found.paths
+      images, labels = idx.read_pair(images_path, labels_path, kind.num_classes)
     case 'parquet':
       _check_shards(found.paths)
       images, labels = parquet.read(
