@@ -5,13 +5,22 @@
 #   make test-all the long grids and studies too, without programs kept between runs
 #   make docs     the site, into docs/_build
 #   make package  the wheel, installed outside the checkout and tried
+# And every night, each in an environment that is thrown away afterwards (TESTS=tests/data
+# runs a part of the suite):
+#   make nightly         both of these:
+#   make nightly-oldest  the suite with all requirements at the minimum that
+#                        pyproject.toml declares, on the oldest Python (OLDEST=python3.11)
+#   make nightly-newest  the suite with all at their newest, on PYTHON=python3.13, say
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY ?= multistep_ste
 ARGS ?=
+OLDEST ?= python3.11
+TESTS ?=
 
 .PHONY: study test test-all lint format docs package benchmark clean
+.PHONY: nightly nightly-oldest nightly-newest
 
 study: $(VENV)/.experiments
 	$(BIN)/python -m experiments.$(STUDY) $(ARGS)
@@ -52,6 +61,25 @@ package: $(BIN)/python
 	env/bin/python -m pip install --quiet "$$wheel[experiments]"; \
 	env/bin/bitjax estimator_gallery --preset=smoke; \
 	test -s runs/estimator_gallery/smoke/figure.png
+
+# Old packages may call what newer ones deprecate: that warns, and is no error of ours.
+nightly: nightly-oldest nightly-newest
+nightly-oldest:
+	$(call trial,$(OLDEST),--resolution lowest-direct,\
+	  -W default::DeprecationWarning -W default::PendingDeprecationWarning \
+	  -W default::FutureWarning)
+nightly-newest:
+	$(call trial,$(PYTHON),--resolution highest,)
+
+# $(1) is the Python, $(2) how versions are chosen, $(3) options of pytest.
+define trial
+	set -e; try=$$(mktemp -d); trap 'rm -rf "$$try"' EXIT; \
+	$(1) -m venv "$$try/env"; "$$try/env/bin/python" -m pip install --quiet uv; \
+	"$$try/env/bin/uv" pip install --quiet --python "$$try/env/bin/python" $(2) \
+	  --editable '.[dev]'; \
+	"$$try/env/bin/uv" pip freeze --python "$$try/env/bin/python"; \
+	"$$try/env/bin/python" -m pytest -n 2 --dist loadfile $(strip $(3)) $(TESTS) $(ARGS)
+endef
 
 # One environment; each extra leaves a mark, older than the metadata if stale.
 $(VENV)/.%: pyproject.toml setup.py | $(BIN)/python

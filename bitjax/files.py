@@ -60,6 +60,23 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
     raise
 
 
+def expand(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns the path that a user gave, with a leading ``~`` as the home directory.
+
+  Shells expand ``~`` at the beginning of an argument, but not in ``--out=~/run``.
+
+  Raises:
+    BadInput: for ``~NAME`` if there is no such user, and for ``~`` without a home.
+  """
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError:
+    raise types.BadInput(
+      f'{os.fspath(path)}: the home directory of {pathlib.Path(path).parts[0]} is '
+      'not known; write the directory in full.'
+    ) from None
+
+
 def cache_dir() -> pathlib.Path:
   """Returns ``~/.cache/bitjax``; raises ``RuntimeError`` if there is no home."""
   return pathlib.Path.home() / '.cache' / 'bitjax'

@@ -50,6 +50,7 @@ ALSO = {
   ('files', 'types'),
   ('tree', 'types'),
   ('lanes', 'types'),
+  ('files', 'types'),
 }
 SHARED_ROOMS = {'toy', 'recipes'}
 MAX_LINES = 400

@@ -21,6 +21,8 @@ from bitjax.data.blends import smooth
 from bitjax.data.datasets import DATASETS
 from bitjax.data.datasets import SPLITS
 from bitjax.data.datasets import Dataset
+from bitjax.data.datasets import check_name
+from bitjax.data.datasets import from_arrays
 from bitjax.data.datasets import load
 from bitjax.data.evaluation import padded_batches
 from bitjax.data.evaluation import split_validation
@@ -49,9 +51,11 @@ __all__ = [
   'chain',
   'channel_statistics',
   'check_batch_size',
+  'check_name',
   'cutmix',
   'device_feed',
   'device_feeds',
+  'from_arrays',
   'host_feed',
   'load',
   'mixup',

@@ -177,7 +177,7 @@ def check_batch_size(
     raise types.BadInput(
       f'A search batch and a disjoint held-out batch of {batch_size} need '
       f'{2 * batch_size} examples; the data has {num_examples}. Use data with '
-      f'more examples, {way_out}or --augment=shift (shifted copies, marked in '
+      f'more examples, {way_out}or augment=shift (shifted copies, marked in '
       'the results as not independent).'
     )
 

@@ -59,7 +59,7 @@ def fetch(
   """
   try:
     directory = (
-      files.cache_dir() if cache_dir is None else pathlib.Path(cache_dir)
+      files.cache_dir() if cache_dir is None else files.expand(cache_dir)
     )
   except RuntimeError:
     return build()

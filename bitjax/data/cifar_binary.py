@@ -9,7 +9,6 @@ no harm.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import gzip
 import pathlib
 import tarfile
 from typing import NamedTuple
@@ -75,7 +74,7 @@ def read_archive(
   fmt: Format,
   num_records: int,
 ) -> reading.Arrays:
-  """Reads binary files out of a ``.tar.gz``, without unpacking it.
+  """Reads binary files out of a ``.tar.gz`` or ``.tar``, without unpacking it.
 
   Args:
     archive: the archive.
@@ -93,7 +92,7 @@ def read_archive(
   parts = {}
   try:
     with (
-      gzip.open(archive) as stream,
+      reading.unzipped(archive) as stream,
       tarfile.open(fileobj=stream, mode='r|') as tar,
     ):
       for entry in tar:
@@ -114,7 +113,7 @@ def read_archive(
         pass
   except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
     raise types.BadInput(
-      f'{archive}: expected a .tar.gz archive that can be read; found: '
+      f'{archive}: expected a .tar.gz or .tar archive that can be read; found: '
       f'{reading.one_line(error)}.'
     ) from error
   absent = [member for member in members if member not in parts]

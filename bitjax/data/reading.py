@@ -1,4 +1,4 @@
-"""Helpers that all readers of files share: where to look, and errors to raise.
+"""Helpers that all readers of files share: what they read, and errors to raise.
 
 Whatever is wrong with a file, a reader raises `BadInput` whose message is one
 line that names the file, what was expected and what was found.
@@ -6,9 +6,10 @@ line that names the file, what was expected and what was found.
 
 from __future__ import annotations
 
+import gzip
 import os
 import pathlib
-from typing import Protocol, TypeAlias
+from typing import BinaryIO, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -22,7 +23,7 @@ __all__ = [
   'missing_package',
   'one_line',
   'read_at_most',
-  'roots',
+  'unzipped',
 ]
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -41,26 +42,6 @@ class Readable(Protocol):
     ...
 
 
-def roots(name: str, data_dir: PathLike | None) -> tuple[pathlib.Path, ...]:
-  """Returns the folders to look into: ``data_dir/name``, then ``data_dir``.
-
-  The folder of the data set's own name comes first, so that one ``data_dir``
-  may hold several data sets whose files have the same names.
-
-  Raises:
-    BadInput: if there is no ``data_dir``, or it is not a directory.
-  """
-  if data_dir is None or not os.fspath(data_dir):
-    raise types.BadInput(
-      f'{name} needs --data_dir=...; data sets without files are mnist5k, digits and '
-      'digits32.'
-    )
-  root = pathlib.Path(data_dir)
-  if not root.is_dir():
-    raise types.BadInput(f'{name}: --data_dir={root} is not a directory.')
-  return (root / name, root)
-
-
 def read_at_most(file: Readable, num_bytes: int) -> bytes:
   """Reads up to ``num_bytes``, without reserving memory beyond the file's size.
 
@@ -72,6 +53,13 @@ def read_at_most(file: Readable, num_bytes: int) -> bytes:
     chunks.append(chunk)
     num_bytes -= len(chunk)
   return b''.join(chunks)
+
+
+def unzipped(path: pathlib.Path) -> BinaryIO:
+  """Opens a file, gzipped or not: its content tells, not its name."""
+  with path.open('rb') as file:
+    zipped = file.read(2) == b'\x1f\x8b'
+  return cast(BinaryIO, gzip.open(path)) if zipped else path.open('rb')
 
 
 def check_labels(path: PathLike, labels: np.ndarray, num_classes: int) -> None:

@@ -159,7 +159,7 @@ def test_a_batch_beyond_the_data_names_the_ways_out():
     data.search_and_holdout(jax.random.key(0), images, labels, 5)
   message = str(error.value)
   assert 'of 5 need 10 examples; the data has 9' in message
-  for way_out in ('Use data with more', 'at most 4', '--augment=shift'):
+  for way_out in ('Use data with more', 'at most 4', 'augment=shift'):
     assert re.search(way_out, message), message
   assert '\n' not in message
   data.check_batch_size(9, 4)

@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 from files written here, in every layout."""
 
+import gzip
 import io
 import os
 import pathlib
@@ -12,8 +13,8 @@ import pytest
 
 from bitjax import data
 from bitjax import types
-from bitjax.data import cifar
-from bitjax.data import cifar_parquet
+from bitjax.data import parquet
+from bitjax.data import stored
 
 SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'cifar10'
 
@@ -23,7 +24,7 @@ SIZES = {'train': 20, 'test': 8}
 
 @pytest.fixture
 def small(monkeypatch):
-  monkeypatch.setattr(cifar, '_NUM_EXAMPLES', SIZES)
+  monkeypatch.setattr(stored, '_CIFAR_EXAMPLES', SIZES)
 
 
 def make(size, num_classes, seed=0):
@@ -156,24 +157,74 @@ def test_missing_files_are_named(small, tmp_path):
   message = failure(tmp_path, split='train')
   for name in ('data_batch_5.bin', ARCHIVE['cifar10'], 'train-*.parquet'):
     assert name in message
-  assert str(tmp_path / 'cifar10') in message
-  assert '--split' not in message and 'is missing' not in message
+  assert f'looked in {tmp_path} (and its folders cifar10, ' in message
+  assert f'{tmp_path} holds nothing.' in message
+  assert 'split' not in message and 'is missing' not in message
   contents, _ = binary_files('cifar10')
   del contents['data_batch_3.bin']
   write_files(tmp_path, contents)
   message = failure(tmp_path, split='train')
   assert f'In {tmp_path}, data_batch_3.bin is missing.' in message
-  assert '--split=test' in message
-  pattern = 'cifar10 needs --data_dir=.* are mnist5k, digits'
+  assert f'{tmp_path} holds data_batch_1.bin, data_batch_2.bin, ' in message
+  assert 'split=test' in message
+  pattern = 'cifar10 needs data_dir=.* are mnist5k, digits'
   assert re.match(pattern, failure(None))
 
 
-def test_python_pickles_are_not_read(tmp_path):
-  folder = tmp_path / 'cifar-10-batches-py'
-  write_files(
-    folder, {'test_batch': b'\x80\x04.', 'data_batch_1': b'\x80\x04.'}
-  )
-  assert 'expected test_batch.bin' in failure(folder)
+@pytest.mark.parametrize(
+  'name,pickle,archive',
+  [
+    ('cifar10', 'cifar-10-batches-py/test_batch', 'cifar-10-binary.tar.gz'),
+    ('cifar10', 'cifar10/cifar-10-batches-py/x', 'cifar-10-binary.tar.gz'),
+    ('cifar10', 'cifar-10-python.tar.gz', 'cifar-10-binary.tar.gz'),
+    ('cifar100', 'cifar-100-python/train', 'cifar-100-binary.tar.gz'),
+    ('cifar100', 'cifar-100-python.tar.gz', 'cifar-100-binary.tar.gz'),
+  ],
+)
+def test_pickles_are_refused_and_the_archive_to_get_is_named(
+  name, pickle, archive, tmp_path
+):
+  path = tmp_path / pickle
+  write_files(path.parent, {path.name: b'\x80\x04.'})
+  wanted = f'is refused: get {archive} instead.'
+  message = failure(tmp_path, name)
+  assert wanted in message and f'-{name[5:]}-' in message
+  assert 'is a pickle, which can run code' in message
+  if path.parent.name.startswith('cifar-'):
+    assert wanted in failure(path.parent, name)
+
+
+def test_pickles_do_not_matter_beside_files_that_are_read(small, tmp_path):
+  contents, arrays = binary_files('cifar10')
+  write_files(tmp_path / 'cifar-10-batches-py', {'test_batch': b'\x80\x04.'})
+  write_files(tmp_path / FOLDER['cifar10'], contents)
+  check(data.load('cifar10', data_dir=tmp_path), arrays, 'train', 'test')
+
+
+@pytest.mark.parametrize('name', ['cifar10', 'cifar100'])
+def test_archives_that_tools_unpacked_into_folders(name, small, tmp_path):
+  contents, arrays = binary_files(name)
+  folder = tmp_path / ARCHIVE[name].removesuffix('.tar.gz') / FOLDER[name]
+  write_files(folder, contents)
+  check(data.load(name, data_dir=tmp_path), arrays, 'train', 'test')
+  check(data.load(name, data_dir=folder.parent), arrays, 'train', 'test')
+  check(data.load(name, data_dir=folder), arrays, 'train', 'test')
+
+
+def test_an_archive_that_a_browser_has_gunzipped(small, tmp_path):
+  contents, arrays = binary_files('cifar10')
+  zipped = tmp_path / ARCHIVE['cifar10']
+  write_archive(zipped, 'cifar10', contents)
+  zipped.with_suffix('').write_bytes(gzip.decompress(zipped.read_bytes()))
+  zipped.unlink()
+  check(data.load('cifar10', data_dir=tmp_path), arrays, 'train', 'test')
+
+
+def test_an_unpacked_archive_beside_itself_is_one_copy(small, tmp_path):
+  contents, arrays = binary_files('cifar10')
+  write_archive(tmp_path / ARCHIVE['cifar10'], 'cifar10', contents)
+  write_files(tmp_path / FOLDER['cifar10'], contents)
+  check(data.load('cifar10', data_dir=tmp_path), arrays, 'train', 'test')
 
 
 def link(entry):
@@ -332,6 +383,22 @@ def test_parquet_in_every_place(name, folder, label, tmp_path):
 
 
 @pytest.mark.parametrize(
+  'pattern',
+  ['plain_text/{}/0000.parquet', '{}.parquet', 'cifar10/{}/0000.parquet'],
+)
+def test_parquet_files_that_are_named_otherwise(pattern, tmp_path):
+  arrays = {}
+  for part in SIZES:
+    images, labels = arrays[part] = make(2, 10, len(part))
+    encoded = [encode(image) for image in images]
+    write_parquet(tmp_path / pattern.format(part), encoded, labels.tolist())
+  dataset = data.load(
+    'cifar10', data_dir=tmp_path, cache_dir=tmp_path / 'cache'
+  )
+  check(dataset, arrays, 'train', 'test')
+
+
+@pytest.mark.parametrize(
   'module,package', [('PIL', 'pillow'), ('pyarrow', 'pyarrow')]
 )
 def test_missing_packages_name_the_extra(
@@ -368,9 +435,9 @@ def test_a_replaced_parquet_file_is_never_answered_from_the_cache(
     )
 
   decoded = []
-  original = cifar_parquet._decode
+  original = parquet._decode
   monkeypatch.setattr(
-    cifar_parquet,
+    parquet,
     '_decode',
     lambda *args: decoded.append(1) or original(*args),
   )
@@ -387,11 +454,18 @@ def test_a_replaced_parquet_file_is_never_answered_from_the_cache(
   assert len(decoded) == 2
 
 
-def test_binary_is_preferred_to_parquet(small, tmp_path):
+def test_binary_is_preferred_to_parquet_and_that_is_said(small, tmp_path):
   contents, arrays = binary_files('cifar10')
   write_archive(tmp_path / ARCHIVE['cifar10'], 'cifar10', contents)
-  (tmp_path / 'test-0.parquet').write_bytes(b'')
-  check(data.load('cifar10', split='test', data_dir=tmp_path), arrays, 'test')
+  parquet_path = tmp_path / 'test-0.parquet'
+  parquet_path.write_bytes(b'')
+  with pytest.warns(UserWarning) as said:
+    check(data.load('cifar10', split='test', data_dir=tmp_path), arrays, 'test')
+  assert str(said[0].message) == (
+    f'cifar10, test part: {tmp_path / ARCHIVE["cifar10"]} is read; not read: '
+    f'{parquet_path}. Name another data_dir to choose.'
+  )
+  parquet_path.unlink()
   write_files(tmp_path, contents)
   (tmp_path / ARCHIVE['cifar10']).write_bytes(b'')
   check(data.load('cifar10', split='test', data_dir=tmp_path), arrays, 'test')
@@ -480,7 +554,7 @@ def test_bad_parquet_files_are_named(tmp_path):
   assert 'label: integer; found img: struct<' in message()
   pa = pytest.importorskip('pyarrow')
   write_parquet(path, [b''], [1], img=pa.array([b'']))
-  assert 'img: struct<bytes, path>' in message()
+  assert 'img or image: struct<bytes, path>' in message()
   write_parquet(path, [b''], [1], label=pa.array(['cat']))
   assert 'found img: ' in message() and 'label: string' in message()
 

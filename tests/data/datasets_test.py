@@ -1,9 +1,11 @@
 """Data sets by name, and those that need no files."""
 
+import ast
 import dataclasses
 import gzip
 import importlib.util
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -226,6 +228,13 @@ def test_names_and_splits_are_checked():
     'cifar10',
     'cifar100',
   }
+
+
+def test_messages_speak_of_arguments_not_of_flags():
+  for path in pathlib.Path(data.__file__).parent.glob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+      if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        assert not re.search('--[a-z]', node.value), (path.name, node.value)
 
 
 def test_a_dataset_is_immutable_and_checked(synthetic_all):

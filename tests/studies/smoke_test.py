@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from bitjax import cli
@@ -20,12 +21,15 @@ FILES = {
 
 
 PROCESS = 'estimator_gallery'  # The study that runs as a process of its own.
+OWN_DATA = 'discrete_optimum'  # The study that runs on a file of one's own.
 
 
 @pytest.mark.parametrize('name', sorted({*studies.NAMES} - {PROCESS}))
 def test_smoke_preset_runs_and_is_drawn_again(name, tmp_path, capsys):
   study, out = studies.load(name), tmp_path / 'run'
   command = ['--preset=smoke', f'--out={out}', '--nocompilation_cache']
+  if name == OWN_DATA:
+    command.append(f'--dataset={own_data(tmp_path)}')
   assert cli.launch(study, command) == 0, capsys.readouterr().err
   before = contents(out)
   capsys.readouterr()
@@ -49,6 +53,17 @@ def test_as_a_process(tmp_path, capsys):
   before = contents(out)
   assert cli.launch(study, flags) == 0
   assert contents(out) == before
+
+
+def own_data(folder):
+  """Writes a data set as Keras does: 6x5 pixels, four classes."""
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for part, size in (('train', 60), ('test', 20)):
+    arrays[f'x_{part}'] = rng.random((size, 6, 5), np.float32)
+    arrays[f'y_{part}'] = rng.permutation(np.arange(size)[:, None] % 4)
+  np.savez(folder / 'mine.npz', **arrays)
+  return folder / 'mine.npz'
 
 
 def contents(out):

@@ -36,7 +36,8 @@ def project_l1(w, a, radius):
     return w
   ordered = np.sort(np.abs(d))[::-1]
   excess = (np.cumsum(ordered) - radius) / np.arange(1, d.size + 1)
-  threshold = excess[np.nonzero(ordered > excess)[0][-1]]
+  # At equality the threshold is the same; at radius 0 nothing exceeds it.
+  threshold = excess[np.nonzero(ordered >= excess)[0][-1]]
   return a + np.sign(d) * np.maximum(np.abs(d) - threshold, 0)
 
 

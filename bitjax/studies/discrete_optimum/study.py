@@ -43,9 +43,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'plot', 'run', 'verdicts']
 class Config(toy.Config):
   """Configuration of the study; each field is one flag."""
 
-  dataset: str = cli.flag(
-    'digits', 'Data set.', choices=('digits', 'mnist5k', 'synthetic')
-  )
+  dataset: str = cli.flag('digits', toy.DATASET)
   batch_size: tuple[int, ...] = cli.flag(
     (256,), 'Examples in A, which is searched.', minimum=1, unique=True
   )

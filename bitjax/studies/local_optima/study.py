@@ -44,9 +44,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 class Config(toy.Config):
   """Configuration of the study; each field is one flag."""
 
-  dataset: str = cli.flag(
-    'digits', 'Data set.', choices=('digits', 'mnist5k', 'cifar10', 'synthetic')
-  )
+  dataset: str = cli.flag('digits', toy.DATASET)
   batch_size: tuple[int, ...] = cli.flag(
     (800,), 'Examples in the training set A, and in B.', minimum=1, unique=True
   )

@@ -36,12 +36,12 @@ class TrainConfig:
 
   dataset: str = cli.flag(
     'digits32',
-    'Data set. digits32 (real digits of the shape of CIFAR) and digits need no '
-    'files.',
-    choices=data.DATASETS,
+    f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
+    'x_train, y_train, x_test and y_test. digits32 (real digits of the shape of '
+    'CIFAR) and digits need no files.',
   )
   data_dir: str | None = cli.flag(
-    None, 'Folder that holds the files of CIFAR (binary or parquet) or MNIST.'
+    None, 'Folder that holds the files of CIFAR or MNIST.'
   )
   validation_examples: int = cli.flag(
     200,
@@ -150,6 +150,7 @@ class TrainConfig:
 
   def __post_init__(self):
     cli.check(self)
+    data.check_name(self.dataset)
 
   def check_one_bit(self, holds: bool, weights: str) -> None:
     """Raises `BadInput` for options that only weights of 1 bit can have.

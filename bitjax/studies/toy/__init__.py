@@ -21,6 +21,7 @@ learning rates of `single_step` are an axis of its results, not lanes::
   )
 """
 
+from bitjax.studies.toy.config import DATASET
 from bitjax.studies.toy.config import NETWORKS
 from bitjax.studies.toy.config import Config
 from bitjax.studies.toy.config import Problems
@@ -46,6 +47,7 @@ from bitjax.studies.toy.variants import Estimators
 from bitjax.studies.toy.variants import Variant
 
 __all__ = [
+  'DATASET',
   'NETWORKS',
   'NORMAL',
   'OPTIMIZERS',

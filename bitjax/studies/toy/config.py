@@ -16,7 +16,12 @@ from bitjax import sweeps
 from bitjax import types
 from bitjax.studies.toy import problem
 
-__all__ = ['NETWORKS', 'Config', 'Problems']
+__all__ = ['DATASET', 'NETWORKS', 'Config', 'Problems']
+
+DATASET = (
+  f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
+  'x_train, y_train, x_test and y_test. mnist5k, digits and synthetic need no files.'
+)
 
 NETWORKS = {
   'full_precision': nn.full_precision_mlp,
@@ -29,13 +34,9 @@ NETWORKS = {
 class Config:
   """The flags for data, networks, ball and seeds; studies add fields of their own."""
 
-  dataset: str = cli.flag(
-    'mnist5k',
-    'Data set. mnist5k, digits and synthetic need no files.',
-    choices=data.DATASETS,
-  )
+  dataset: str = cli.flag('mnist5k', DATASET)
   data_dir: str | None = cli.flag(
-    None, 'Folder that holds the files of mnist, fashion_mnist or cifar.'
+    None, 'Folder that holds the files of mnist, fashion_mnist or CIFAR.'
   )
   split: str = cli.flag(
     'all', 'Examples from which batches are drawn.', choices=data.SPLITS
@@ -86,6 +87,7 @@ class Config:
 
   def __post_init__(self):
     cli.check(self)
+    data.check_name(self.dataset)
 
   def open(self, sweep: sweeps.Sweep) -> Problems:
     """Loads the data, checks that the batches fit, and records which data they are.

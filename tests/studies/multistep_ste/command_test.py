@@ -19,7 +19,7 @@ from bitjax.studies import multistep_ste
     ('--noise=-0.1', 'noise'),
     ('--noise=0.5', 'list 0'),
     ('--seeds=', 'seeds'),
-    ('--batch_size=4000', '--augment=shift'),
+    ('--batch_size=4000', 'augment=shift'),
     ('--dataset=mnist', 'data_dir'),
     ('--out=/proc/nowhere/run', '/proc/nowhere'),
   ],

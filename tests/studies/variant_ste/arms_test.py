@@ -190,5 +190,5 @@ def test_bad_input(problems):
   config = toy.Config(
     dataset='digits', batch_size=(16,), hidden=(4,), augment='shift'
   )
-  with pytest.raises(types.BadInput, match='--augment=shift'):
+  with pytest.raises(types.BadInput, match='augment=shift'):
     toy.trained(config.open(sweeps.Sweep()), 'binary', 3)

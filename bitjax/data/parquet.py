@@ -1,4 +1,4 @@
-"""Reads CIFAR from parquet files of the Hugging Face Hub: a PNG or JPEG per row.
+"""Reads parquet files of the Hugging Face Hub: a PNG or JPEG, and a label, per row.
 
 Decoding 50 000 images takes a while, so the result is cached under the hash of the
 files' *content*: neither a replaced file nor an old time stamp can give a stale
@@ -22,8 +22,8 @@ from bitjax.data import reading
 
 __all__ = ['read']
 
-_IMAGE_COLUMN = 'img'
-_SIDE = 32  # Pixels.
+_IMAGE_COLUMNS = ('img', 'image')  # The first that there is counts.
+_MODES = {1: 'L', 3: 'RGB'}  # Pillow's names of grey and of colour.
 _ROWS = 1_000  # Rows decoded at a time, which bounds the memory.
 _VERSION = 1  # Version of this decoder, a part of the cache's key.
 
@@ -33,19 +33,22 @@ def read(
   name: str,
   label_column: str,
   num_classes: int,
+  shape: tuple[int, int, int],
   cache_dir: reading.PathLike | None = None,
 ) -> reading.Arrays:
   """Reads the parquet files of one part, in order.
 
   Args:
-    paths: the files, with a column ``img: struct<bytes, path>`` and one of labels.
+    paths: the files, with a column ``img`` or ``image: struct<bytes, path>`` and one
+      of labels.
     name: name of the data set; the names of cache entries begin with it.
     label_column: name of the labels' column.
     num_classes: number of classes; labels are below it.
+    shape: height, width and channels (1: grey, 3: red, green and blue) of an image.
     cache_dir: directory of decoded images; see :mod:`.cache`.
 
   Returns:
-    Images uint8 [N, 32, 32, 3] and labels int32 [N].
+    Images uint8 [N, H, W, C] and labels int32 [N].
 
   Raises:
     BadInput: for a missing package, or a file that is not parquet, lacks a
@@ -72,7 +75,7 @@ def read(
 
   def build():
     parts = [
-      _decode(path, content, name, label_column, num_classes)
+      _decode(path, content, name, label_column, num_classes, shape)
       for path, content in zip(paths, contents, strict=True)
     ]
     return (
@@ -90,6 +93,7 @@ def _decode(
   name: str,
   label_column: str,
   num_classes: int,
+  shape: tuple[int, int, int],
 ) -> reading.Arrays:
   """Returns the images and labels of one parquet file."""
   try:
@@ -103,13 +107,15 @@ def _decode(
   images, labels = [], []
   try:
     with parquet.ParquetFile(pa.BufferReader(content)) as file:
-      _check_columns(path, file.schema_arrow, label_column)
-      columns = [f'{_IMAGE_COLUMN}.bytes', label_column]
+      image_column = _check_columns(path, file.schema_arrow, label_column)
+      columns = [f'{image_column}.bytes', label_column]
       for rows in file.iter_batches(_ROWS, columns=columns):
         start = len(images)
-        encoded = rows.column(_IMAGE_COLUMN).to_pylist()
+        encoded = rows.column(image_column).to_pylist()
         images += [
-          _decode_image(f'{path}, row {start + i}', (cell or {}).get('bytes'))
+          _decode_image(
+            f'{path}, row {start + i}', (cell or {}).get('bytes'), shape
+          )
           for i, cell in enumerate(encoded)
         ]
         labels += rows.column(label_column).to_pylist()
@@ -129,12 +135,13 @@ def _decode(
   return np.stack(images), values.astype(np.int32)
 
 
-def _check_columns(path: pathlib.Path, schema: Any, label_column: str) -> None:
-  """Raises unless the file has an image column and an integer label column."""
+def _check_columns(path: pathlib.Path, schema: Any, label_column: str) -> str:
+  """Returns the column of images; raises unless there are images and labels."""
   from pyarrow import types as kinds
 
   found = {field.name: field.type for field in schema}
-  image, label = found.get(_IMAGE_COLUMN), found.get(label_column)
+  name = next((key for key in _IMAGE_COLUMNS if key in found), '')
+  image, label = found.get(name), found.get(label_column)
   if (
     image is None
     or not kinds.is_struct(image)
@@ -144,17 +151,22 @@ def _check_columns(path: pathlib.Path, schema: Any, label_column: str) -> None:
   ):
     columns = ', '.join(f'{key}: {value}' for key, value in found.items())
     raise types.BadInput(
-      f'{path}: expected the columns {_IMAGE_COLUMN}: struct<bytes, path> and '
-      f'{label_column}: integer; found {columns}.'
+      f'{path}: expected the columns {" or ".join(_IMAGE_COLUMNS)}: struct<bytes, '
+      f'path> and {label_column}: integer; found {columns}.'
     )
+  return name
 
 
-def _decode_image(location: str, encoded: Any) -> np.ndarray:
-  """Decodes one PNG or JPEG to uint8 [32, 32, 3]."""
+def _decode_image(
+  location: str, encoded: Any, shape: tuple[int, int, int]
+) -> np.ndarray:
+  """Decodes one PNG or JPEG to uint8 of the given shape, [H, W, C]."""
   from PIL import Image
 
+  height, width, channels = shape
+  wanted = _MODES[channels]
   expected = (
-    f'{location}: expected a PNG or JPEG of {_SIDE}x{_SIDE} pixels, RGB'
+    f'{location}: expected a PNG or JPEG of {width}x{height} pixels, {wanted}'
   )
   if not isinstance(encoded, bytes):
     raise types.BadInput(f'{expected}; found no bytes.')
@@ -162,8 +174,8 @@ def _decode_image(location: str, encoded: Any) -> np.ndarray:
     with Image.open(io.BytesIO(encoded), formats=('PNG', 'JPEG')) as image:
       size, mode = image.size, image.mode
       # Check before decoding any pixel: a small file can hold a huge image.
-      if size == (_SIDE, _SIDE) and mode == 'RGB':
-        return np.asarray(image)
+      if size == (width, height) and mode == wanted:
+        return np.asarray(image).reshape(shape)
   except Exception as error:  # A damaged image can raise nearly anything.
     raise types.BadInput(
       f'{expected}; found one that cannot be decoded ({type(error).__name__}).'
