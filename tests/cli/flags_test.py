@@ -210,11 +210,11 @@ BAD = {
   ),
   '--chunk=0': 'chunk must be >= 1; got 0.',
   '--width=-3': 'width must be >= 1; got -3.',
-  '--out=': 'out must name a directory',
+  '--out=': 'out must not be empty.',
   '--out=/proc/none/x': '/proc/none',
   '--out=/dev/null/x': '/dev/null',
   '--seeds=0,0': "lane axis 'seed' lists 0 twice.",
-  '--seeds=99999999999': 'do not fit int32',
+  '--seeds=99999999999': 'seeds must be <= 2147483647; got 99999999999.',
   '--batch_size=1000': 'a batch of 1000 needs 100 examples; use fewer.',
   'quick': "unexpected argument 'quick'; flags are written --name=value.",
 }
