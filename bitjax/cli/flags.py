@@ -19,7 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any, get_type_hints
+import functools
+import math
+import operator
+from typing import Any, cast, get_type_hints
 
 import numpy as np
 
@@ -27,7 +30,7 @@ from bitjax import types
 from bitjax.cli import kinds
 from bitjax.cli import numerals
 
-__all__ = ['Field', 'Limits', 'check', 'encode', 'fields', 'flag']
+__all__ = ['Field', 'Limits', 'check', 'encode', 'fields', 'flag', 'plain']
 
 _KEY = 'bitjax.cli'
 
@@ -49,6 +52,16 @@ class Limits:
   nonempty: bool = True
   unique: bool = False
   longest: int | None = None
+
+  def ends(self) -> list[tuple[str, float]]:
+    """Lists the ends of the range: ``'>='``, ``'>'``, ``'<='`` or ``'<'``, and where."""
+    ends = (
+      ('>=', self.minimum),
+      ('>', self.exclusive_minimum),
+      ('<=', self.maximum),
+      ('<', self.exclusive_maximum),
+    )
+    return [(sign, limit) for sign, limit in ends if limit is not None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +130,14 @@ def fields(config: Any) -> tuple[Field, ...]:
   """
   if not dataclasses.is_dataclass(config):
     raise TypeError(f'Config must be a frozen dataclass; got {config!r}.')
-  cls = config if isinstance(config, type) else type(config)
+  return _fields(config if isinstance(config, type) else type(config))
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[Field, ...]:
   hints = get_type_hints(cls)
   found = []
-  for field in dataclasses.fields(cls):
+  for field in dataclasses.fields(cast(Any, cls)):
     kind = kinds.kind_of(hints[field.name])
     if kind is None:
       raise TypeError(
@@ -202,37 +219,42 @@ def _check_unique(name: str, kind: kinds.Kind, elements: Sequence[Any]) -> None:
     raise types.BadInput(f'{name} lists {twice} twice.')
 
 
+_HOLDS = {
+  '>=': operator.ge,
+  '>': operator.gt,
+  '<=': operator.le,
+  '<': operator.lt,
+}
+
+
+def plain(limit: float) -> str:
+  """Returns an end of a range as text."""
+  return f'{limit:g}' if isinstance(limit, float) else str(limit)
+
+
 def _check_number(name: str, kind: type, limits: Limits, number: Any) -> None:
-  low, high = limits.minimum, limits.maximum
-  rounded = number
+  got, ends, rounded = numerals.shown(number), limits.ends(), number
   if kind is float:
     size = abs(number)
-    if not size < float('inf'):
+    if not size < math.inf:
       raise types.BadInput(f'{name} must be finite; got {number}.')
     if size > LARGEST:
-      got = numerals.shown(number)
       raise types.BadInput(
         f'{name} must be at most {LARGEST:.2g} in size, to be finite in float32; '
         f'got {got}.'
       )
     if 0 < size < TINY:
       raise types.BadInput(
-        f'{name} must be 0 or at least {TINY:.2g} in size, as it is 0 in float32; '
-        f'got {number}.'
+        f'{name} must be 0 or at least {TINY:.2g} in size, as smaller numbers are 0 '
+        f'in float32; got {got}.'
       )
-  else:
-    low = -LARGEST_INT - 1 if low is None else low
-    high = LARGEST_INT if high is None else high
-  got = numerals.shown(number)
-  if low is not None and number < low:
-    raise types.BadInput(f'{name} must be >= {low}; got {got}.')
-  if high is not None and number > high:
-    raise types.BadInput(f'{name} must be <= {high}; got {got}.')
-  low, high = limits.exclusive_minimum, limits.exclusive_maximum
-  if kind is float and (low is not None or high is not None):
     rounded = float(np.float32(number))
-  if low is not None and min(number, rounded) <= low:
-    raise types.BadInput(f'{name} must be > {low}; got {got}.')
-  if high is not None and max(number, rounded) >= high:
-    inside = ', also in float32' if number < high else ''
-    raise types.BadInput(f'{name} must be < {high}{inside}; got {got}.')
+  else:
+    ends = [*ends, ('>=', -LARGEST_INT - 1), ('<=', LARGEST_INT)]
+  for sign, limit in ends:
+    holds = _HOLDS[sign](number, limit)
+    if not holds or (sign in '<>' and not _HOLDS[sign](rounded, limit)):
+      inside = ', also in float32' if holds else ''
+      raise types.BadInput(
+        f'{name} must be {sign} {plain(limit)}{inside}; got {got}.'
+      )

@@ -82,7 +82,9 @@ def _shared(study: Study[Any], width: int) -> list[str]:
 def _flag(field: flags.Field, facts: list[str], width: int) -> str:
   text = field.limits.help
   if facts:
-    text = f'{text} ({"; ".join(facts)})'.strip()
+    # A default that the help already gives in parentheses goes on.
+    start = f'{text[:-1]}; ' if text.endswith(')') else f'{text} ('
+    text = f'{start}{"; ".join(facts)})'.strip()
   return _entry(_title(field.name, field.kind), text, width)
 
 
@@ -92,14 +94,7 @@ def _range(field: flags.Field) -> list[str]:
   facts = []
   if limits.choices is not None:
     facts.append('one of ' + ', '.join(map(str, limits.choices)))
-  for sign, limit in (
-    ('>=', limits.minimum),
-    ('>', limits.exclusive_minimum),
-    ('<=', limits.maximum),
-    ('<', limits.exclusive_maximum),
-  ):
-    if limit is not None:
-      facts.append(f'{sign} {limit}')
+  facts += [f'{sign} {flags.plain(limit)}' for sign, limit in limits.ends()]
   if limits.longest is not None:
     facts.append(
       f'at most {limits.longest} values' if limits.longest > 1 else 'one value'

@@ -2,7 +2,8 @@
 
 Samples have one row for each seed, [seeds] or [seeds, draws]; draws are averaged
 within their seed. Samples that diverged (are not finite) are left out, and counted in
-the details of the verdict.
+the details of the verdict. A single seed has no interval: whatever the claim, its
+verdict is inconclusive and says so.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def difference(
   """
   found = intervals.interval(samples)
   verdict = intervals.judge(found, direction=direction)
-  return _verdict(finding, claim, verdict, found, info)
+  return _verdict(finding, claim, verdict, found, info, len(samples))
 
 
 def equivalent(
@@ -65,16 +66,26 @@ def equivalent(
     finding: label of the finding.
     claim: the claim in one sentence.
     samples: paired differences, [seeds] or [seeds, draws].
-    margin: the largest difference that does not matter.
+    margin: the largest difference that does not matter. If it is 0 or NaN, because it
+      is a share of a decrease that is, there is nothing to compare, and the verdict is
+      inconclusive.
     **info: further fields of `Verdict`.
   """
+  if not margin > 0:
+    found = intervals.interval(samples)
+    info['details'] = {'margin': margin} | dict(info.get('details', {}))
+    if len(samples) > 1:
+      _add_caveat(info, 'The margin is not positive: nothing decreased.')
+    return _verdict(finding, claim, 'inconclusive', found, info, len(samples))
   found = intervals.equivalence(samples, margin)
   info['details'] = {
     'margin': margin,
     'low90': found.inner.low,
     'high90': found.inner.high,
   } | dict(info.get('details', {}))
-  return _verdict(finding, claim, found.verdict, found.interval, info)
+  return _verdict(
+    finding, claim, found.verdict, found.interval, info, len(samples)
+  )
 
 
 def any_arm(
@@ -113,7 +124,9 @@ def any_arm(
   # The best arm has the largest mean among those whose interval lies above 0, or
   # among all arms if there are none.
   best = max(found, key=lambda arm: (arm.low > 0, arm.mean))
-  return _verdict(finding, claim, verdict, best, info | {'details': details})
+  num_seeds = len(next(iter(arms.values())))
+  info |= {'details': details}
+  return _verdict(finding, claim, verdict, best, info, num_seeds)
 
 
 class Cell(NamedTuple):
@@ -155,7 +168,9 @@ def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
   ):
     verdict = intervals.judge(found) if samples.any() else 'inert'
     own = {'details': cell.details, 'caveat': caveat} | info
-    judged.append(_verdict(cell.finding, cell.claim, verdict, found, own))
+    judged.append(
+      _verdict(cell.finding, cell.claim, verdict, found, own, len(samples))
+    )
   return judged
 
 
@@ -175,12 +190,17 @@ def variances(
   found = intervals.log_variance_ratio(a, b)
   verdict = intervals.judge(found, direction=-1)
   info = {'unit': 'log variance ratio'} | info
-  return _verdict(finding, claim, verdict, found, info)
+  return _verdict(finding, claim, verdict, found, info, len(a))
 
 
-def _verdict(finding, claim, verdict, found, info):
+def _verdict(finding, claim, verdict, found, info, num_seeds):
+  info = dict(info)
   details = dict(info.pop('details', {}))
-  if found.dropped:
+  if num_seeds == 1:
+    if verdict != 'inert':
+      verdict = 'inconclusive'
+    _add_caveat(info, 'One seed: no interval.')
+  elif found.dropped:
     details['diverged'] = found.dropped
   return verdicts.Verdict(
     finding=finding,
@@ -193,3 +213,7 @@ def _verdict(finding, claim, verdict, found, info):
     details=details,
     **info,
   )
+
+
+def _add_caveat(info, text):
+  info['caveat'] = ' '.join(filter(None, [text, info.get('caveat', '')]))
