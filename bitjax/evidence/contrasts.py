@@ -199,7 +199,8 @@ def _verdict(finding, claim, verdict, found, info, num_seeds):
   if num_seeds == 1:
     if verdict != 'inert':
       verdict = 'inconclusive'
-    _add_caveat(info, 'One seed: no interval.')
+    tuned = '' if np.isfinite(found.mean) else ', and no other to tune on'
+    _add_caveat(info, f'One seed: no interval{tuned}.')
   elif found.dropped:
     details['diverged'] = found.dropped
   return verdicts.Verdict(
@@ -209,7 +210,7 @@ def _verdict(finding, claim, verdict, found, info, num_seeds):
     effect=found.mean,
     low=found.low,
     high=found.high,
-    num_seeds=found.num,
+    num_seeds=1 if num_seeds == 1 else found.num,
     details=details,
     **info,
   )

@@ -142,7 +142,7 @@ CROSSED = {
     ('--draws=3', '--noise=0'): 'draws=3 needs a noise besides 0',
     ('--draws=2147483647',): 'draws is too large: the run holds at least',
     ('--num_steps=2147483647',): 'num_steps is too large: the run holds at',
-    ('--hidden=46000,46700,16',): 'hidden gives the network 2185',
+    ('--hidden=46000,46700,16',): 'hidden gives the network 2151891360',
     ('--budget=1e-13',): 'budget must be >= 1e-12; got 1e-13',
     ('--networks=binary,binary',): 'networks lists binary twice',
   },

@@ -1,12 +1,14 @@
 """N1-N3, judged on tables whose answer is known."""
 
 from matplotlib import figure
+from matplotlib import pyplot
 import numpy as np
 import pytest
 import xarray
 
 from bitjax.evidence import plots
 from bitjax.studies.discrete_gradient import balls
+from bitjax.studies.discrete_gradient import figure as page
 from bitjax.studies.discrete_gradient import findings
 from bitjax.studies.discrete_gradient import outcomes as reads
 from bitjax.studies.discrete_gradient import rounds
@@ -364,3 +366,15 @@ def test_reliability_by_size_and_signal(table):
   assert found['N3 reliability, signal'].verdict == 'supported'
   assert found['N3 smoothed'].verdict == 'contradicted'
   np.testing.assert_allclose(found['N3 smoothed'].effect, -0.05, atol=0.01)
+
+
+def test_one_seed_has_no_interval_and_is_drawn(table):
+  alone = table.results.isel(seed=[0])
+  judged = list(findings.judge(alone))
+  assert judged and {v.num_seeds for v in judged} == {1}
+  assert {v.verdict for v in judged} <= {'inconclusive', 'inert'}
+  assert all('One seed: no interval' in v.caveat for v in judged)
+  with plots.style():
+    drawn = page.page(alone)
+    drawn.canvas.draw()
+    pyplot.close(drawn)

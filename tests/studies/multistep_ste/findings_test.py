@@ -85,3 +85,20 @@ def test_margin_is_a_twentieth_of_the_decrease():
   margin = findings.margin(table(), 'binary')
   # The start is the first step size's, which is ln 2 above the best.
   np.testing.assert_allclose(margin, 0.05 * (1 + np.log(2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize('finding', [findings.momentum, findings.batch])
+def test_one_seed_has_no_interval(finding):
+  alone = list(finding(table().isel(seed=[0]), 'binary'))
+  assert alone
+  for found in alone:
+    assert (found.verdict, found.num_seeds) == ('inconclusive', 1)
+    assert 'One seed: no interval' in found.caveat
+
+
+def test_a_network_that_does_not_move_has_no_margin():
+  still = table()
+  still = still.map(np.ones_like)
+  (found,) = findings.momentum(still, 'binary')
+  assert (found.verdict, found.effect) == ('inconclusive', 0)
+  assert 'nothing decreased' in found.caveat and found.num_seeds == SEEDS

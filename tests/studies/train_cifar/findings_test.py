@@ -85,3 +85,10 @@ def test_settles(flips, verdict, effect):
 def test_signs_that_never_move():
   found = findings.settles(trained(flips=(0.0, 0.0)))
   assert found.verdict != 'supported' and found.effect == 0
+
+
+def test_one_seed_has_no_interval():
+  alone = trained().isel(seed=[0]).assign_attrs(target=50.0)
+  for found in findings.judge(alone):
+    assert (found.verdict, found.num_seeds) == ('inconclusive', 1)
+    assert found.caveat.startswith('One seed: no interval.')

@@ -108,3 +108,19 @@ def test_simultaneous_intervals_are_wider():
   found = findings.spread(table(), 'initialised')
   assert [len(found), found[0].low, found[0].high] == [4, 0, 0]
   assert found[2].low > 0.1
+
+
+def test_one_seed_has_no_interval():
+  alone, state = table().isel(seed=[0]), 'trained'
+  found = [
+    *findings.equivalent_decrease(alone, 'same', state),
+    *findings.any_variant(alone, state),
+    *findings.all_layers(alone, 'same', state),
+    *findings.nearest(alone, state),
+    *findings.replication(alone, 'better', state),
+  ]
+  assert len(found) == 8
+  for verdict in found:
+    assert (verdict.verdict, verdict.num_seeds) == ('inconclusive', 1)
+    assert 'One seed: no interval' in verdict.caveat
+  assert 'no other to tune on' in found[0].caveat
