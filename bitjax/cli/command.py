@@ -126,7 +126,9 @@ def parse(study: Study[Any], argv: Sequence[str]) -> Request:
   fields = {field.name: field for field in flags.fields(study.config)}
   _check_presets(fields, presets)
   given = _given(fields, argv)
-  shared = {name: given.pop(name) for name in SHARED if name in given}
+  shared: dict[str, Any] = {
+    name: given.pop(name) for name in SHARED if name in given
+  }
   preset = shared.pop('preset', study.default_preset)
   if preset is not None and preset not in presets:
     valid = ', '.join(presets) or 'none, this study has no presets'
