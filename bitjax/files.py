@@ -82,21 +82,6 @@ def cache_dir() -> pathlib.Path:
   return pathlib.Path.home() / '.cache' / 'bitjax'
 
 
-def expand(path: str | os.PathLike[str]) -> pathlib.Path:
-  """Returns a path with ``~`` and ``~user`` replaced by the home directory.
-
-  Raises:
-    BadInput: if there is no such user, or no home directory.
-  """
-  try:
-    return pathlib.Path(path).expanduser()
-  except RuntimeError as error:
-    raise types.BadInput(
-      f'{os.fspath(path)}: the home directory is not known; write the path in '
-      'full.'
-    ) from error
-
-
 def remove_partial(directory: pathlib.Path) -> None:
   """Removes the temporary files that killed processes left in ``directory``."""
   for leftover in directory.glob(f'.*{_SUFFIX}'):

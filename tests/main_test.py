@@ -50,7 +50,7 @@ def test_a_study_is_run_with_its_flags(monkeypatch, capsys):
     command.main(['variant_ste', '--budget=-1'])
   assert caught.value.code == 2
   assert capsys.readouterr().err == (
-    'variant_ste: budget must be > 0; got -1.0.\n'
+    'variant_ste: budget must be >= 1e-12; got -1.0.\n'
   )
 
 

@@ -9,6 +9,8 @@ program that runs one from the command line ends with
 
 from bitjax.cli import results
 from bitjax.cli import status
+from bitjax.cli.costs import Cost
+from bitjax.cli.costs import admit
 from bitjax.cli.flags import check
 from bitjax.cli.flags import encode
 from bitjax.cli.flags import flag
@@ -19,9 +21,11 @@ from bitjax.cli.rundir import RunDirectory
 from bitjax.cli.study import Study
 
 __all__ = [
+  'Cost',
   'Grid',
   'RunDirectory',
   'Study',
+  'admit',
   'check',
   'encode',
   'flag',

@@ -21,45 +21,58 @@ __all__ = ['SHARED', 'Request', 'parse', 'wants_help']
 
 _HELP = ('-h', '-help', '--help')
 
-# The flags that every study has: name -> (type, help).
-SHARED: dict[str, tuple[Any, str]] = {
-  'preset': (str, 'which of the presets above to start from'),
-  'out': (str, 'directory of the run'),
-  'overwrite': (bool, 'replace the run that the directory holds'),
-  'accept_other_code': (
-    bool,
+
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+  """The flags that every study has."""
+
+  preset: str = flags.flag('', 'which of the presets above to start from')
+  out: str = flags.flag('', 'directory of the run')
+  overwrite: bool = flags.flag(
+    False, 'replace the run that the directory holds'
+  )
+  accept_other_code: bool = flags.flag(
+    False,
     'go on with chunks that other code computed; results and verdicts say so',
-  ),
-  'chunk': (
-    int | None,
+  )
+  chunk: int | None = flags.flag(
+    None,
     'lanes between two saves, at most, on each device: what a killed run can '
     "lose (default: the study's choice, else 64, or 1 for trainings on a CPU)",
-  ),
-  'width': (
-    int | None,
+    minimum=1,
+  )
+  width: int | None = flags.flag(
+    None,
     'lanes that are vectorised at a time (default: 1 on a CPU, a whole chunk on '
     'an accelerator)',
-  ),
-  'mesh': (
-    str,
+    minimum=1,
+  )
+  mesh: str = flags.flag(
+    meshes.AUTO,
     'devices to use: lanes:N splits the lanes over N devices, lanes:N,batch:M '
     'also the batch of each lane over M, where the study allows it (default: '
     'auto, all devices for lanes)',
-  ),
-  'coordinator_address': (
-    str,
+  )
+  coordinator_address: str = flags.flag(
+    '',
     'HOST:PORT of process 0, for a job of several processes that share the '
     'directory; auto finds everything in the environment of SLURM, Open MPI, GKE '
     'or Cloud TPU',
-  ),
-  'num_processes': (int | None, 'processes of the job'),
-  'process_id': (int | None, 'number of this process in the job, from 0'),
-  'compilation_cache': (
-    bool,
+  )
+  num_processes: int | None = flags.flag(
+    None, 'processes of the job', minimum=1
+  )
+  process_id: int | None = flags.flag(
+    None, 'number of this process in the job, from 0', minimum=0
+  )
+  compilation_cache: bool = flags.flag(
+    True,
     'keep compiled programs in ~/.cache/bitjax, so that the next run starts at '
     'once; --nocompilation_cache does not',
-  ),
-}
+  )
+
+
+SHARED = {field.name: field for field in flags.fields(_Shared)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +98,11 @@ class Request:
 
   config: Any
   preset: str | None
-  out: str | None
-  overwrite: bool
-  accept_other_code: bool
-  chunk: int | None
-  width: int | None
+  out: str | None = None
+  overwrite: bool = False
+  accept_other_code: bool = False
+  chunk: int | None = None
+  width: int | None = None
   mesh: str = meshes.AUTO
   coordinator_address: str | None = None
   num_processes: int | None = None
@@ -119,41 +132,23 @@ def parse(study: Study[Any], argv: Sequence[str]) -> Request:
   fields = {field.name: field for field in flags.fields(study.config)}
   _check_presets(fields, presets)
   given = _given(fields, argv)
-  preset = given.pop('preset', study.default_preset)
+  shared: dict[str, Any] = {
+    name: given.pop(name) for name in SHARED if name in given
+  }
+  preset = shared.pop('preset', study.default_preset)
   if preset is not None and preset not in presets:
     valid = ', '.join(presets) or 'none, this study has no presets'
     raise types.BadInput(f'unknown preset {preset!r}; valid presets: {valid}.')
-  out = given.pop('out', None)
-  overwrite = bool(given.pop('overwrite', False))
-  accept = bool(given.pop('accept_other_code', False))
-  keep = bool(given.pop('compilation_cache', True))
-  if out is not None and not out:
-    raise types.BadInput('out must name a directory; got nothing.')
-  mesh: str = given.pop('mesh', None) or meshes.AUTO
-  meshes.parse(mesh)
-  parts = ('coordinator_address', 'num_processes', 'process_id')
-  job = {name: given.pop(name, None) for name in parts}
-  sizes = {name: given.pop(name, None) for name in ('chunk', 'width')}
-  for name, size in sizes.items():
-    if size is not None and size < 1:
-      raise types.BadInput(f'{name} must be >= 1; got {size}.')
+  for name, value in shared.items():
+    flags.check_value(SHARED[name], value)
+  meshes.parse(shared.get('mesh', meshes.AUTO))
   values = {
     name: fields[name].kind.coerce(value)
     for name, value in (presets[preset] if preset is not None else {}).items()
   }
   resolved = study.config(**(values | given))
   flags.check(resolved)
-  return Request(
-    resolved,
-    preset,
-    out,
-    overwrite,
-    accept,
-    **sizes,
-    mesh=mesh,
-    **job,
-    compilation_cache=keep,
-  )
+  return Request(resolved, preset, **shared)
 
 
 def _check_presets(fields, presets) -> None:
@@ -184,10 +179,7 @@ def _given(fields: dict[str, flags.Field], argv: Sequence[str]):
 
   known = absl_flags.FlagValues()
   kind_of = {name: field.kind for name, field in fields.items()}
-  for name, (annotation, _) in SHARED.items():
-    kind = kinds.kind_of(annotation)
-    assert kind is not None
-    kind_of[name] = kind
+  kind_of |= {name: field.kind for name, field in SHARED.items()}
   for name, kind in kind_of.items():
     if kind.placeholder == 'BOOL':
       boolean = absl_flags.BooleanFlag(name, None, '')

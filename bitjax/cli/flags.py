@@ -9,21 +9,34 @@ command line and Python check them with the same rules:
 
     def __post_init__(self):
       cli.check(self)
+
+Numbers become int32 and float32 arrays, so that other integers are refused, and so are
+numbers that are infinite or 0 in float32. (Numbers below its smallest normal one count
+as 0: accelerators, and XLA on a CPU, flush them.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import math
-from typing import Any, get_type_hints
+import operator
+from typing import Any, cast, get_type_hints
+
+import numpy as np
 
 from bitjax import types
 from bitjax.cli import kinds
+from bitjax.cli import numerals
 
-__all__ = ['Field', 'Limits', 'check', 'encode', 'fields', 'flag']
+__all__ = ['Field', 'Limits', 'check', 'encode', 'fields', 'flag', 'plain']
 
 _KEY = 'bitjax.cli'
+
+LARGEST_INT = int(np.iinfo(np.int32).max)
+LARGEST = float(np.finfo(np.float32).max)
+TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +51,17 @@ class Limits:
   exclusive_maximum: float | None = None
   nonempty: bool = True
   unique: bool = False
+  longest: int | None = None
+
+  def ends(self) -> list[tuple[str, float]]:
+    """Lists the ends of the range: ``'>='``, ``'>'``, ``'<='`` or ``'<'``, and where."""
+    ends = (
+      ('>=', self.minimum),
+      ('>', self.exclusive_minimum),
+      ('<=', self.maximum),
+      ('<', self.exclusive_maximum),
+    )
+    return [(sign, limit) for sign, limit in ends if limit is not None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +85,12 @@ def flag(
   exclusive_maximum: float | None = None,
   nonempty: bool = True,
   unique: bool = False,
+  longest: int | None = None,
 ) -> Any:
   """Declares a field of a configuration, and with it a command-line flag.
 
-  The limits hold for each element of a tuple or a `Grid`. Numbers must always
-  be finite.
+  The limits hold for each element of a tuple or a `Grid`. In any case integers must
+  fit int32, and other numbers must survive float32: finite, and not 0 unless they are.
 
   Args:
     default: value if neither a preset nor the command line sets one.
@@ -76,7 +101,8 @@ def flag(
     exclusive_minimum: a number that all valid numbers exceed.
     exclusive_maximum: a number that exceeds all valid numbers.
     nonempty: whether a list, grid or string must not be empty.
-    unique: whether a list may name each value only once.
+    unique: whether a list may name each value only once; a grid always does.
+    longest: the most values of a list.
 
   Returns:
     A `dataclasses.field`.
@@ -90,6 +116,7 @@ def flag(
     exclusive_maximum=exclusive_maximum,
     nonempty=nonempty,
     unique=unique,
+    longest=longest,
   )
   return dataclasses.field(default=default, metadata={_KEY: limits})
 
@@ -103,10 +130,14 @@ def fields(config: Any) -> tuple[Field, ...]:
   """
   if not dataclasses.is_dataclass(config):
     raise TypeError(f'Config must be a frozen dataclass; got {config!r}.')
-  cls = config if isinstance(config, type) else type(config)
+  return _fields(config if isinstance(config, type) else type(config))
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[Field, ...]:
   hints = get_type_hints(cls)
   found = []
-  for field in dataclasses.fields(cls):
+  for field in dataclasses.fields(cast(Any, cls)):
     kind = kinds.kind_of(hints[field.name])
     if kind is None:
       raise TypeError(
@@ -148,34 +179,82 @@ def encode(config: Any) -> dict[str, Any]:
 
 def check_value(field: Field, value: Any) -> None:
   """Raises `BadInput` unless ``value`` is valid for ``field``."""
-  name, limits = field.name, field.limits
-  if not field.kind.accepts(value):
-    raise types.BadInput(f'{name} must be {field.kind.noun}; got {value!r}.')
-  elements = field.kind.elements(value)
-  if limits.nonempty and field.kind.multiple and not elements:
+  name, limits, kind = field.name, field.limits, field.kind
+  if not kind.accepts(value):
+    raise types.BadInput(
+      f'{name} must be {kind.noun}; got {numerals.shown(value)}.'
+    )
+  elements = kind.elements(value)
+  if limits.nonempty and kind.multiple and not elements:
     raise types.BadInput(f'{name} needs at least one value.')
   if limits.nonempty and isinstance(value, str) and not value:
     raise types.BadInput(f'{name} must not be empty.')
-  if limits.unique and len(set(elements)) < len(elements):
-    twice = next(e for e in elements if elements.count(e) > 1)
-    raise types.BadInput(f'{name} lists {twice} twice.')
+  if limits.longest is not None and len(elements) > limits.longest:
+    raise types.BadInput(
+      f'{name} takes at most {limits.longest} value'
+      f'{"s" if limits.longest > 1 else ""}; got {len(elements)}.'
+    )
   for element in elements:
-    _check_element(name, limits, element)
+    if kind.number is not None:
+      _check_number(name, kind.number, limits, element)
+    if limits.choices is not None and element not in limits.choices:
+      valid = ', '.join(str(choice) for choice in limits.choices)
+      got = numerals.shown(element)
+      raise types.BadInput(f'{name} must be one of {valid}; got {got}.')
+  if limits.unique or kind.placeholder == 'GRID':
+    _check_unique(name, kind, elements)
 
 
-def _check_element(name: str, limits: Limits, element: Any) -> None:
-  if isinstance(element, float) and not math.isfinite(element):
-    raise types.BadInput(f'{name} must be finite; got {element}.')
-  if limits.choices is not None and element not in limits.choices:
-    valid = ', '.join(str(choice) for choice in limits.choices)
-    raise types.BadInput(f'{name} must be one of {valid}; got {element!r}.')
-  if limits.minimum is not None and element < limits.minimum:
-    raise types.BadInput(f'{name} must be >= {limits.minimum}; got {element}.')
-  if limits.maximum is not None and element > limits.maximum:
-    raise types.BadInput(f'{name} must be <= {limits.maximum}; got {element}.')
-  low = limits.exclusive_minimum
-  if low is not None and element <= low:
-    raise types.BadInput(f'{name} must be > {low}; got {element}.')
-  high = limits.exclusive_maximum
-  if high is not None and element >= high:
-    raise types.BadInput(f'{name} must be < {high}; got {element}.')
+def _check_unique(name: str, kind: kinds.Kind, elements: Sequence[Any]) -> None:
+  stored = elements
+  if kind.number is float:
+    stored = np.asarray(elements, np.float32).tolist()
+  if len(set(stored)) < len(stored):
+    seen: set[Any] = set()
+    twice = next(
+      element
+      for element, known in zip(elements, stored, strict=True)
+      if known in seen or seen.add(known)
+    )
+    raise types.BadInput(f'{name} lists {twice} twice.')
+
+
+_HOLDS = {
+  '>=': operator.ge,
+  '>': operator.gt,
+  '<=': operator.le,
+  '<': operator.lt,
+}
+
+
+def plain(limit: float) -> str:
+  """Returns an end of a range as text."""
+  return f'{limit:g}' if isinstance(limit, float) else str(limit)
+
+
+def _check_number(name: str, kind: type, limits: Limits, number: Any) -> None:
+  got, ends, rounded = numerals.shown(number), limits.ends(), number
+  if kind is float:
+    size = abs(number)
+    if not size < math.inf:
+      raise types.BadInput(f'{name} must be finite; got {number}.')
+    if size > LARGEST:
+      raise types.BadInput(
+        f'{name} must be at most {LARGEST:.2g} in size, to be finite in float32; '
+        f'got {got}.'
+      )
+    if 0 < size < TINY:
+      raise types.BadInput(
+        f'{name} must be 0 or at least {TINY:.2g} in size, as smaller numbers are 0 '
+        f'in float32; got {got}.'
+      )
+    rounded = float(np.float32(number))
+  else:
+    ends = [*ends, ('>=', -LARGEST_INT - 1), ('<=', LARGEST_INT)]
+  for sign, limit in ends:
+    holds = _HOLDS[sign](number, limit)
+    if not holds or (sign in '<>' and not _HOLDS[sign](rounded, limit)):
+      inside = ', also in float32' if holds else ''
+      raise types.BadInput(
+        f'{name} must be {sign} {plain(limit)}{inside}; got {got}.'
+      )

@@ -12,6 +12,7 @@ import functools
 import numpy as np
 
 from bitjax import types
+from bitjax.cli import numerals
 
 __all__ = ['Grid']
 
@@ -69,8 +70,8 @@ def _spaced(spec: str, spacing: str, parts: list[str]) -> tuple[float, ...]:
     raise types.BadInput(f'a grid is written as {FORMS}; got {spec!r}')
   low, high = _number(parts[0]), _number(parts[1])
   try:
-    count = int(parts[2])
-  except ValueError:
+    count = numerals.integer(parts[2])
+  except types.BadInput:
     raise types.BadInput(f'COUNT in {spec!r} must be an integer') from None
   if not 2 <= count <= MAX_SIZE:
     raise types.BadInput(f'COUNT in {spec!r} must lie between 2 and {MAX_SIZE}')
@@ -88,11 +89,9 @@ def _spaced(spec: str, spacing: str, parts: list[str]) -> tuple[float, ...]:
 
 def _number(text: str) -> float:
   try:
-    value = float(text)
-  except ValueError:
-    raise types.BadInput(
-      f'{text!r} is not a number; a grid is written as {FORMS}'
-    ) from None
+    value = numerals.real(text)
+  except types.BadInput as error:
+    raise types.BadInput(f'{error}; a grid is written as {FORMS}') from None
   if not np.isfinite(value):
     raise types.BadInput(f'a grid holds finite numbers only; got {text!r}')
   return value

@@ -13,10 +13,11 @@ from typing import Any
 
 from bitjax import types
 from bitjax.cli import grids
+from bitjax.cli import numerals
 
 __all__ = ['Kind', 'kind_of']
 
-MAX_RANGE = 1_000_000
+MAX_LIST = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Kind:
     parse: text of a flag -> value; raises `BadInput` for invalid text.
     accepts: whether a Python value belongs to the type.
     multiple: whether a value is a collection of elements.
+    number: `int` or `float` if the elements are numbers, else None.
   """
 
   noun: str
@@ -36,6 +38,7 @@ class Kind:
   parse: Callable[[str], Any]
   accepts: Callable[[Any], bool]
   multiple: bool = False
+  number: type[int] | type[float] | None = None
 
   def elements(self, value: Any) -> tuple[Any, ...]:
     """Returns the elements of a value, to each of which a field's limits apply."""
@@ -130,20 +133,6 @@ def _tuple_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
   return lambda value: isinstance(value, tuple) and all(map(accepts, value))
 
 
-def _parse_int(text: str) -> int:
-  try:
-    return int(text)
-  except ValueError:
-    raise types.BadInput(f'{text!r} is not an integer') from None
-
-
-def _parse_float(text: str) -> float:
-  try:
-    return float(text)
-  except ValueError:
-    raise types.BadInput(f'{text!r} is not a number') from None
-
-
 def _parse_bool(text: str) -> bool:
   try:
     return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
@@ -161,16 +150,20 @@ def _parse_ints(text: str) -> tuple[int, ...]:
   for part in _parts(text):
     start, colon, stop = part.partition(':')
     if not colon:
-      values.append(_parse_int(part))
+      values.append(numerals.integer(part))
       continue
-    low, high = _parse_int(start), _parse_int(stop)
+    low, high = numerals.integer(start), numerals.integer(stop)
     if not low < high:
       raise types.BadInput(
-        f'the range {part!r} is empty; write it as FIRST:END'
+        f'the range {numerals.shown(part)} is empty; write it as FIRST:END'
       )
-    if high - low > MAX_RANGE:
-      raise types.BadInput(f'the range {part!r} is longer than {MAX_RANGE}')
+    if high - low > MAX_LIST:
+      raise types.BadInput(
+        f'the range {numerals.shown(part)} is longer than {MAX_LIST}'
+      )
     values.extend(range(low, high))
+    if len(values) > MAX_LIST:
+      raise types.BadInput(f'the list is longer than {MAX_LIST}')
   return tuple(values)
 
 
@@ -183,7 +176,7 @@ def _parts(text: str) -> list[str]:
     return []
   parts = [part.strip() for part in text.split(',')]
   if '' in parts:
-    raise types.BadInput(f'the list {text!r} has an empty entry')
+    raise types.BadInput(f'the list {numerals.shown(text)} has an empty entry')
   return parts
 
 
@@ -199,9 +192,18 @@ def _optional(kind: Kind) -> Kind:
   )
 
 
-_INT = Kind('an integer', 'INT', _parse_int, _is_int)
-_FLOAT = Kind('a number', 'NUMBER', _parse_float, _is_float)
+_INT = Kind('an integer', 'INT', numerals.integer, _is_int, number=int)
+_FLOAT = Kind('a number', 'NUMBER', numerals.real, _is_float, number=float)
 _STR = Kind('a string', 'NAME', _parse_str, _is_str)
+
+
+def _tuple(kind: Kind, parse: Callable[[str], tuple[Any, ...]]) -> Kind:
+  noun = f'a tuple of {kind.noun.split()[-1]}s'
+  accepts = _tuple_of(kind.accepts)
+  return Kind(
+    noun, f'{kind.placeholder},...', parse, accepts, True, kind.number
+  )
+
 
 _KINDS = (
   (int, _INT),
@@ -211,31 +213,11 @@ _KINDS = (
   (int | None, _optional(_INT)),
   (float | None, _optional(_FLOAT)),
   (str | None, _optional(_STR)),
+  (tuple[int, ...], _tuple(_INT, _parse_ints)),
+  (tuple[float, ...], _tuple(_FLOAT, _listed(numerals.real))),
+  (tuple[str, ...], _tuple(_STR, _listed(_parse_str))),
   (
-    tuple[int, ...],
-    Kind(
-      'a tuple of integers', 'INT,...', _parse_ints, _tuple_of(_is_int), True
-    ),
+    grids.Grid,
+    Kind('a cli.Grid', 'GRID', grids.Grid, _is_grid, True, float),
   ),
-  (
-    tuple[float, ...],
-    Kind(
-      'a tuple of numbers',
-      'NUMBER,...',
-      _listed(_parse_float),
-      _tuple_of(_is_float),
-      True,
-    ),
-  ),
-  (
-    tuple[str, ...],
-    Kind(
-      'a tuple of strings',
-      'NAME,...',
-      _listed(_parse_str),
-      _tuple_of(_is_str),
-      True,
-    ),
-  ),
-  (grids.Grid, Kind('a cli.Grid', 'GRID', grids.Grid, _is_grid, True)),
 )

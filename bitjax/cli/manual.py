@@ -40,16 +40,12 @@ def page(study: Study[Any], program: str) -> str:
       title += ' (default)' if title == preset else ''
       entries.append(_entry(title, sets or "the flags' own defaults", width))
     blocks.append('PRESETS\n' + '\n'.join(entries))
-  blocks.append('FLAGS\n' + '\n'.join(_flag(field, width) for field in fields))
-  shared = []
-  for title, (annotation, text) in command.SHARED.items():
-    known = kinds.kind_of(annotation)
-    if title == 'preset' and preset is not None:
-      text = f'{text} (default: {preset})'
-    if title == 'out':
-      text = f'{text} (default: runs/{study.name}/<preset>)'
-    shared.append(_entry(_title(title, known), text, width))
-  blocks.append('SHARED FLAGS\n' + '\n'.join(shared))
+  own = (
+    _flag(f, [*_range(f), f'default: {f.kind.show(f.default)}'], width)
+    for f in fields
+  )
+  blocks.append('FLAGS\n' + '\n'.join(own))
+  blocks.append('SHARED FLAGS\n' + '\n'.join(_shared(study, width)))
   blocks.append('RESULTS\n' + _wrap(_FILES, width, 2))
   return '\n\n'.join(blocks) + '\n'
 
@@ -62,30 +58,52 @@ _FILES = (
   'status DIRECTORY" says how far it is. Bad input exits with status 2 and '
   'writes nothing. Lists are separated by commas; lists of integers also take '
   'half-open ranges (0:8); a GRID is a list, log:LOW:HIGH:COUNT or '
-  'lin:LOW:HIGH:COUNT.'
+  'lin:LOW:HIGH:COUNT. All numbers fit 32 bits: integers are at most '
+  f'{flags.LARGEST_INT}, other numbers 0 or from {flags.TINY:.2g} to '
+  f'{flags.LARGEST:.2g} in size.'
 )
 
 
-def _flag(field: flags.Field, width: int) -> str:
+def _shared(study: Study[Any], width: int) -> list[str]:
+  """Returns the entries of the flags that every study has."""
+  defaults = {
+    'preset': study.default_preset,
+    'out': f'runs/{study.name}/<preset>',
+  }
+  entries = []
+  for name, field in command.SHARED.items():
+    facts = _range(field)
+    if defaults.get(name) is not None:
+      facts.append(f'default: {defaults[name]}')
+    entries.append(_flag(field, facts, width))
+  return entries
+
+
+def _flag(field: flags.Field, facts: list[str], width: int) -> str:
+  text = field.limits.help
+  if facts:
+    # A default that the help already gives in parentheses goes on.
+    start = f'{text[:-1]}; ' if text.endswith(')') else f'{text} ('
+    text = f'{start}{"; ".join(facts)})'.strip()
+  return _entry(_title(field.name, field.kind), text, width)
+
+
+def _range(field: flags.Field) -> list[str]:
+  """Returns what is said of a field's values, from its declaration."""
   limits = field.limits
   facts = []
   if limits.choices is not None:
     facts.append('one of ' + ', '.join(map(str, limits.choices)))
-  if limits.minimum is not None:
-    facts.append(f'>= {limits.minimum}')
-  if limits.exclusive_minimum is not None:
-    facts.append(f'> {limits.exclusive_minimum}')
-  if limits.maximum is not None:
-    facts.append(f'<= {limits.maximum}')
-  if limits.exclusive_maximum is not None:
-    facts.append(f'< {limits.exclusive_maximum}')
-  facts.append(f'default: {field.kind.show(field.default)}')
-  text = f'{limits.help} ({"; ".join(facts)})'.strip()
-  return _entry(_title(field.name, field.kind), text, width)
+  facts += [f'{sign} {flags.plain(limit)}' for sign, limit in limits.ends()]
+  if limits.longest is not None:
+    facts.append(
+      f'at most {limits.longest} values' if limits.longest > 1 else 'one value'
+    )
+  return facts
 
 
-def _title(name: str, kind: kinds.Kind | None) -> str:
-  if kind is None or kind.placeholder == 'BOOL':
+def _title(name: str, kind: kinds.Kind) -> str:
+  if kind.placeholder == 'BOOL':
     return f'--[no]{name}'
   return f'--{name}={kind.placeholder}'
 

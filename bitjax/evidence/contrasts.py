@@ -2,7 +2,8 @@
 
 Samples have one row for each seed, [seeds] or [seeds, draws]; draws are averaged
 within their seed. Samples that diverged (are not finite) are left out; the verdict says
-how many of how many, and is ``'inconclusive: diverged'`` if too few are left.
+how many of how many, and is ``'inconclusive: diverged'`` if too few are left. A single
+seed has no interval: whatever the claim, its verdict is inconclusive and says so.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def difference(
   """
   found = intervals.interval(samples)
   verdict = intervals.judge(found, direction=direction)
-  return _verdict(finding, claim, verdict, found, info)
+  return _verdict(finding, claim, verdict, found, info, len(samples))
 
 
 def equivalent(
@@ -66,21 +67,30 @@ def equivalent(
     finding: label of the finding.
     claim: the claim in one sentence.
     samples: paired differences, [seeds] or [seeds, draws].
-    margin: the largest difference that does not matter; not finite if it is a share
-      of a mean whose samples diverged.
+    margin: the largest difference that does not matter. If it is not positive, because
+      it is a share of a decrease that is not, there is nothing to compare; if it is not
+      finite, what it is a share of diverged. Either way the verdict is inconclusive.
     **info: further fields of `Verdict`.
   """
-  if not np.isfinite(margin):
-    return _verdict(
-      finding, claim, divergence.DIVERGED, intervals.interval(samples), info
-    )
+  num_seeds = len(samples)
+  if not (margin > 0 and np.isfinite(margin)):
+    found = intervals.interval(samples)
+    info['details'] = {'margin': margin} | dict(info.get('details', {}))
+    verdict = 'inconclusive'
+    if not np.isfinite(margin):
+      verdict = divergence.DIVERGED
+    elif num_seeds > 1:
+      _add_caveat(info, 'The margin is not positive: nothing decreased.')
+    return _verdict(finding, claim, verdict, found, info, num_seeds)
   found = intervals.equivalence(samples, margin)
   info['details'] = {
     'margin': margin,
     'low90': found.inner.low,
     'high90': found.inner.high,
   } | dict(info.get('details', {}))
-  return _verdict(finding, claim, found.verdict, found.interval, info)
+  return _verdict(
+    finding, claim, found.verdict, found.interval, info, len(samples)
+  )
 
 
 def any_arm(
@@ -119,7 +129,9 @@ def any_arm(
   # The best arm has the largest mean among those whose interval lies above 0, or
   # among all arms if there are none.
   best = max(found, key=lambda arm: (arm.low > 0, arm.mean))
-  return _verdict(finding, claim, verdict, best, info | {'details': details})
+  num_seeds = len(next(iter(arms.values())))
+  info |= {'details': details}
+  return _verdict(finding, claim, verdict, best, info, num_seeds)
 
 
 class Cell(NamedTuple):
@@ -162,7 +174,9 @@ def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
     known = samples[np.isfinite(samples)]
     verdict = intervals.judge(found) if known.any() else 'inert'
     own = {'details': cell.details, 'caveat': caveat} | info
-    judged.append(_verdict(cell.finding, cell.claim, verdict, found, own))
+    judged.append(
+      _verdict(cell.finding, cell.claim, verdict, found, own, len(samples))
+    )
   return judged
 
 
@@ -182,16 +196,23 @@ def variances(
   found = intervals.log_variance_ratio(a, b)
   verdict = intervals.judge(found, direction=-1)
   info = {'unit': 'log variance ratio'} | info
-  return _verdict(finding, claim, verdict, found, info)
+  return _verdict(finding, claim, verdict, found, info, len(a))
 
 
-def _verdict(finding, claim, verdict, found, info):
-  verdict, info['caveat'], lost = divergence.account(
-    verdict,
-    found,
-    protocol=info.get('protocol', ''),
-    caveat=info.get('caveat', ''),
-  )
+def _verdict(finding, claim, verdict, found, info, num_seeds):
+  info = dict(info)
+  lost: dict[str, float] = {}
+  untuned = info.get('protocol', '').startswith('deployable') and found.dropped
+  if num_seeds > 1 or (found.dropped and not untuned):
+    verdict, info['caveat'], lost = divergence.account(
+      verdict, found, info.get('caveat', '')
+    )
+  if num_seeds == 1:
+    if verdict not in ('inert', divergence.DIVERGED) or untuned:
+      verdict = 'inconclusive'
+    tuned = ', and no other to tune on' if untuned else ''
+    _add_caveat(info, f'One seed: no interval{tuned}.')
+  details = dict(info.pop('details', {})) | lost
   return verdicts.Verdict(
     finding=finding,
     claim=claim,
@@ -199,6 +220,11 @@ def _verdict(finding, claim, verdict, found, info):
     effect=found.mean,
     low=found.low,
     high=found.high,
-    num_seeds=found.num,
-    **(info | {'details': dict(info.get('details', {})) | lost}),
+    num_seeds=1 if num_seeds == 1 else found.num,
+    details=details,
+    **info,
   )
+
+
+def _add_caveat(info, text):
+  info['caveat'] = ' '.join(filter(None, [text, info.get('caveat', '')]))

@@ -71,30 +71,25 @@ def finite_mean(values: xarray.DataArray) -> xarray.DataArray:
 
 
 def account(
-  verdict: str,
-  found: intervals.Interval,
-  *,
-  protocol: str = '',
-  caveat: str = '',
+  verdict: str, found: intervals.Interval, caveat: str = ''
 ) -> tuple[str, str, dict[str, float]]:
   """Returns verdict, caveat and details that say how many samples were lost.
 
   Args:
     verdict: what the samples that are left say.
     found: their interval.
-    protocol: how settings were chosen; a single seed has no others to tune them on.
     caveat: what else could overturn the verdict.
   """
   if not found.dropped:
     return verdict, caveat, {}
-  if found.total == 1 and protocol.startswith('deployable'):
-    lost, details = 'A single seed has no others to be tuned on.', {}
-  else:
-    lost = (
-      f'{found.dropped} of {found.total} samples are left out: they diverged, or are '
-      'not defined.'
-    )
-    details = {'diverged': float(found.dropped)}
-    if found.num < 2 or 2 * found.dropped >= found.total:
-      verdict = DIVERGED
-  return verdict, f'{caveat} {lost}'.strip(), details
+  lost = (
+    f'{found.dropped} of {found.total} samples are left out: they diverged, or are '
+    'not defined.'
+  )
+  if found.num < 2 or 2 * found.dropped >= found.total:
+    verdict = DIVERGED
+  return (
+    verdict,
+    f'{caveat} {lost}'.strip(),
+    {'diverged': float(found.dropped)},
+  )

@@ -230,18 +230,20 @@ def simultaneous(
   num = values.shape[1]
   means = values.mean(axis=1) if num else np.full(len(values), math.nan)
   if num < 2:
-    half = np.full(len(values), math.inf)
-  else:
-    weights = _weights(num, num_resamples, seed)
-    centred = _centred(values)
-    shift = weights @ centred.T
-    error = np.sqrt(_variance(weights, centred.T) / (num - 1))
-    with np.errstate(divide='ignore', invalid='ignore'):
-      ratio = np.where(shift == 0, 0.0, np.abs(shift) / error)
-    critical = np.quantile(ratio.max(axis=1), level, method='higher')
-    scale = centred.std(axis=1, ddof=1) / math.sqrt(num)
-    # With two clusters the critical value is infinite, and infinity * 0 is NaN.
-    half = np.where(scale == 0, 0, critical * np.where(scale == 0, 1, scale))
+    return [
+      Interval(float(mean), -math.inf, math.inf, num, dropped, usable.size)
+      for mean in means
+    ]
+  weights = _weights(num, num_resamples, seed)
+  centred = _centred(values)
+  shift = weights @ centred.T
+  error = np.sqrt(_variance(weights, centred.T) / (num - 1))
+  with np.errstate(divide='ignore', invalid='ignore'):
+    ratio = np.where(shift == 0, 0.0, np.abs(shift) / error)
+  critical = np.quantile(ratio.max(axis=1), level, method='higher')
+  scale = centred.std(axis=1, ddof=1) / math.sqrt(num)
+  # With two clusters the critical value is infinite, and infinity * 0 is NaN.
+  half = np.where(scale == 0, 0, critical * np.where(scale == 0, 1, scale))
   return [
     Interval(
       float(mean), float(mean - h), float(mean + h), num, dropped, usable.size

@@ -71,7 +71,9 @@ COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}
 class Config:
   """Configuration of the study; each field is one flag."""
 
-  points: int = cli.flag(2401, 'Points on the x axis.', minimum=3)
+  points: int = cli.flag(
+    2401, 'Points on the x axis.', minimum=3, maximum=100_000
+  )
 
   def __post_init__(self):
     cli.check(self)

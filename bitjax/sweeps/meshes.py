@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = ['AUTO', 'AXES', 'make', 'parse', 'split_cpu']
 
 AUTO = 'auto'
 AXES = ('lanes', 'batch')
+_SIZE = re.compile('[1-9][0-9]{0,8}')
 
 
 def parse(spec: str) -> dict[str, int] | None:
@@ -33,10 +35,11 @@ def parse(spec: str) -> dict[str, int] | None:
   found: dict[str, int] = {}
   for part in spec.split(','):
     name, _, size = part.strip().partition(':')
-    if name not in AXES or name in found or not size.isdigit() or int(size) < 1:
+    if name not in AXES or name in found or not _SIZE.fullmatch(size):
+      got = spec if len(spec) <= 60 else spec[:57] + '...'
       raise types.BadInput(
-        "mesh is 'auto', 'lanes:N' or 'lanes:N,batch:M', N and M >= 1; got "
-        f'{spec!r}.'
+        "mesh is 'auto', 'lanes:N' or 'lanes:N,batch:M', N and M from 1 to "
+        f'999999999; got {got!r}.'
       )
     found[name] = int(size)
   return {name: found.get(name, 1) for name in AXES}

@@ -10,6 +10,7 @@ import pytest
 from bitjax import cli
 from bitjax import types
 from bitjax.cli import command
+from bitjax.cli import costs
 from bitjax.cli import flags
 from bitjax.cli import kinds
 
@@ -210,11 +211,21 @@ BAD = {
   ),
   '--chunk=0': 'chunk must be >= 1; got 0.',
   '--width=-3': 'width must be >= 1; got -3.',
-  '--out=': 'out must name a directory',
+  '--out=': 'out must not be empty.',
+  '--mesh=lanes:\u00b2': "mesh is 'auto', 'lanes:N'",
+  '--mesh=lanes:9999999999': 'N and M from 1 to 999999999',
+  '--num_processes=0': 'num_processes must be >= 1; got 0.',
+  '--chunk=2147483648': 'chunk must be <= 2147483647; got 2147483648.',
+  '--num_steps=\u0663': 'is not an integer',
+  '--num_steps=1_000': "'1_000' is not an integer",
+  '--budget=1_0': "'1_0' is not a number",
+  '--budget=1e400': 'budget must be finite; got inf.',
+  '--budget=1e39': 'budget must be at most 3.4e+38 in size, to be finite in',
+  '--budget=1e-39': 'budget must be 0 or at least 1.2e-38 in size, as smaller',
   '--out=/proc/none/x': '/proc/none',
   '--out=/dev/null/x': '/dev/null',
   '--seeds=0,0': "lane axis 'seed' lists 0 twice.",
-  '--seeds=99999999999': 'do not fit int32',
+  '--seeds=99999999999': 'seeds must be <= 2147483647; got 99999999999.',
   '--batch_size=1000': 'a batch of 1000 needs 100 examples; use fewer.',
   'quick': "unexpected argument 'quick'; flags are written --name=value.",
 }
@@ -330,3 +341,85 @@ def test_exclusive_limits():
   for share, sign in ((0.0, '> 0'), (1.0, '< 1')):
     with pytest.raises(types.BadInput, match=f'share must be {sign}'):
       Config(share)
+
+
+def test_numbers_are_checked_as_arrays_hold_them():
+  @dataclasses.dataclass(frozen=True)
+  class Config:
+    share: float = cli.flag(0.5, '', exclusive_maximum=1)
+    noise: tuple[float, ...] = cli.flag((0.0,), '', unique=True, longest=3)
+    rates: cli.Grid = cli.flag(cli.Grid('1'), '')
+    count: int = cli.flag(1, '')
+    size: float | None = cli.flag(None, '')
+
+    def __post_init__(self):
+      cli.check(self)
+
+  edge = float(np.nextafter(np.float32(1), np.float32(0)))
+  assert Config(share=edge).share == edge
+  assert Config(share=-0.0, count=-(2**31)).count == -(2**31)
+  assert Config(size=float(np.finfo(np.float32).tiny)).size
+  for value in (1 - 1e-12, 1 - 2e-8):
+    with pytest.raises(types.BadInput, match='be < 1, also in float32; got'):
+      Config(share=value)
+  for fields, words in (
+    ({'noise': (0.1, 0.100000000001)}, 'noise lists 0.100000000001 twice'),
+    ({'noise': (0.0, -0.0)}, 'noise lists -0.0 twice'),
+    ({'noise': (1.0, 2.0, 3.0, 4.0)}, 'noise takes at most 3 values; got 4'),
+    ({'rates': cli.Grid('1,1.00000001')}, 'rates lists 1.00000001 twice'),
+    ({'rates': cli.Grid('1,1e39')}, 'rates must be at most 3.4e'),
+    ({'count': 2**31}, 'count must be <= 2147483647; got 2147483648'),
+    ({'count': -(10**5000)}, 'got an integer of 16610 bits'),
+    ({'share': 10**400}, 'share must be at most 3.4e'),
+    ({'size': 1e-300}, 'size must be 0 or at least 1.2e-38'),
+  ):
+    with pytest.raises(types.BadInput) as caught:
+      Config(**fields)
+    assert words in str(caught.value) and len(str(caught.value)) < 130
+
+
+def test_zero_has_no_sign_and_lists_an_end():
+  numbers, integers = (
+    kinds.kind_of(tuple[float, ...]),
+    kinds.kind_of(tuple[int, ...]),
+  )
+  (zero,) = numbers.parse('-0')
+  assert str(zero) == '0.0'
+  many = ','.join(f'{k}000000:{k + 1}000000' for k in range(2))
+  with pytest.raises(types.BadInput, match='the list is longer than 1000000'):
+    integers.parse(many)
+
+
+def test_a_run_that_cannot_fit_names_the_flag_that_helps(monkeypatch, capsys):
+  @dataclasses.dataclass(frozen=True)
+  class Config:
+    seeds: tuple[int, ...] = cli.flag((0,), '')
+    units: int = cli.flag(100, '')
+    name: str = cli.flag('a', '')
+
+    def cost(self):
+      seeds = len(self.seeds)
+      return cli.Cost(seeds, 10 * seeds, seeds * self.units**2)
+
+  monkeypatch.setattr(costs, 'available', lambda: 2**20)
+  cli.admit(Config(), Config.cost)
+  assert capsys.readouterr().err == ''
+  for config, words in (
+    (Config(units=3000), 'units is too large: the run holds at least 34.3 MiB'),
+    (Config(seeds=tuple(range(300))), 'seeds is too large: the run holds'),
+    # With the default of either flag it would still be large, but less so.
+    (Config(tuple(range(300)), 4000), 'units is too large'),
+  ):
+    with pytest.raises(types.BadInput) as caught:
+      cli.admit(config, Config.cost)
+    assert words in str(caught.value)
+    assert 'this machine has 1 MiB' in str(caught.value)
+  cli.admit(Config(tuple(range(20_000)), 1), Config.cost)
+  assert capsys.readouterr().err == (
+    'a large run: 20000 lanes and 200000 updates in all, with at least 391 KiB '
+    'of memory\n'
+  )
+
+
+def test_the_memory_of_the_machine():
+  assert costs.available() > 2**28

@@ -27,6 +27,9 @@ def test_help(launch, flag, capsys, tmp_path, monkeypatch):
     '--chunk=INT',
   ):
     assert text in out
+  words = ' '.join(out.split())
+  assert 'or 1 for trainings on a CPU; >= 1)' in words
+  assert 'integers are at most 2147483647, other numbers 0 or from' in words
   assert max(map(len, out.splitlines())) <= 80
   assert list(tmp_path.iterdir()) == []
 

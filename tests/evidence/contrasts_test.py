@@ -102,3 +102,36 @@ def test_log_ratios_keep_their_labels():
   np.testing.assert_allclose(found.sel(seed=4), np.log(2))
   assert found.sel(seed=5) == 0 and found.sel(seed=6) < 0
   np.testing.assert_array_equal(contrasts.log_ratio(1.0, above), -found)
+
+
+@pytest.mark.parametrize('value', [2.0, np.nan])
+def test_one_seed_has_no_interval(value):
+  """Whatever is claimed; NaN is what a setting tuned on other seeds has."""
+  one = np.array([value])
+  judged = [
+    contrasts.difference('N1', 'claim.', one, **INFO),
+    contrasts.equivalent('N1', 'claim.', one, 1.0, **INFO),
+    contrasts.equivalent('N1', 'claim.', one, np.nan, **INFO),
+    contrasts.any_arm('N1', 'claim.', {'a': one, 'b': 2 * one}, **INFO),
+    *contrasts.family([contrasts.Cell('N1', 'claim.', one)] * 2, **INFO),
+    contrasts.variances('N1', 'claim.', one, one, protocol='oracle'),
+    contrasts.difference('N1', 'claim.', one[:, None] * np.ones(3), **INFO),
+  ]
+  for found in judged:
+    assert (found.verdict, found.num_seeds) == ('inconclusive', 1)
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    assert found.caveat.startswith('One seed: no interval')
+    assert 'diverged' not in found.details
+
+
+@pytest.mark.parametrize('margin', [0.0, np.nan])
+def test_without_a_margin_nothing_is_equivalent(margin):
+  found = contrasts.equivalent(
+    'N1', 'claim.', 0 * NOISE, margin, caveat='More.', **INFO
+  )
+  assert (found.verdict, found.num_seeds, found.effect) == (
+    'inconclusive',
+    20,
+    0,
+  )
+  assert found.caveat == 'The margin is not positive: nothing decreased. More.'

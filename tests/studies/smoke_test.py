@@ -38,6 +38,17 @@ def test_smoke_preset_runs_and_is_drawn_again(name, tmp_path, capsys):
   assert contents(out) == before
 
 
+@pytest.mark.slow
+def test_one_seed_is_judged_and_drawn(tmp_path, capsys):
+  study, out = studies.load('multistep_ste'), tmp_path / 'run'
+  command = ['--preset=smoke', '--seeds=0', f'--out={out}']
+  assert cli.launch(study, command) == 0, capsys.readouterr().err
+  _, verdicts = contents(out)
+  for verdict in verdicts:
+    assert verdict['verdict'] in ('inconclusive', 'inert'), verdict
+    assert 'One seed: no interval' in verdict['caveat'], verdict
+
+
 def test_as_a_process(tmp_path, capsys):
   study, out = studies.load(PROCESS), tmp_path / 'run'
   flags = ['--preset=smoke', f'--out={out}']

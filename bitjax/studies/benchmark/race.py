@@ -20,7 +20,10 @@ from bitjax import scans
 from bitjax import sweeps
 from bitjax.studies import toy
 
-__all__ = ['problem', 'race']
+__all__ = ['MAX_BATCH', 'num_weights', 'problem', 'race']
+
+MAX_BATCH = 25_000  # Two batches are all synthetic examples.
+_PIXELS, _CLASSES = 28 * 28, 10
 
 
 def race(
@@ -42,6 +45,12 @@ def race(
       if turn:
         times[name].append(time.perf_counter() - start)
   return {name: float(np.median(spent)) for name, spent in times.items()}
+
+
+def num_weights(hidden: tuple[int, ...]) -> int:
+  """Returns the number of weights of the network that `problem` poses."""
+  sizes = (_PIXELS, *hidden, _CLASSES)
+  return sum(a * b for a, b in itertools.pairwise(sizes))
 
 
 def problem(

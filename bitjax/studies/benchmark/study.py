@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from bitjax import cli
 from bitjax import evidence
 from bitjax import sweeps
+from bitjax import types
 from bitjax.evidence import targets
 from bitjax.studies.benchmark import estimators
 from bitjax.studies.benchmark import networks
+from bitjax.studies.benchmark import race
 from bitjax.studies.benchmark import scans
 from bitjax.studies.benchmark import updates
 
@@ -30,17 +32,25 @@ if TYPE_CHECKING:
 
 __all__ = ['PRESETS', 'STUDY', 'TARGETS', 'Config', 'plot', 'run', 'verdicts']
 
+_MAX_ROWS = 46_340  # Of square matrices whose entries are numbered in int32.
+_MAX_WEIGHTS = 2**31 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Configuration of the study; each field is one flag."""
 
-  batch_size: int = cli.flag(8192, 'Examples in a batch.', minimum=1)
+  batch_size: int = cli.flag(
+    8192, 'Examples in a batch.', minimum=1, maximum=race.MAX_BATCH
+  )
   hidden: tuple[int, ...] = cli.flag(
-    (256, 256), 'Units of each hidden layer.', minimum=1
+    (256, 256), 'Units of each hidden layer.', minimum=1, longest=64
   )
   gemm: int = cli.flag(
-    4096, 'Size of the matrix product that stands for the peak.', minimum=1
+    4096,
+    'Size of the matrix product that stands for the peak.',
+    minimum=1,
+    maximum=_MAX_ROWS,
   )
   repeats: int = cli.flag(7, 'Turns of each contestant.', minimum=1)
   rates: int = cli.flag(10_000, 'Learning rates of a line scan.', minimum=1)
@@ -50,11 +60,18 @@ class Config:
     minimum=1,
   )
   weights: int = cli.flag(
-    4096, 'Rows and columns of the kernel that estimators see.', minimum=1
+    4096,
+    'Rows and columns of the kernel that estimators see.',
+    minimum=1,
+    maximum=_MAX_ROWS,
   )
   images: int = cli.flag(128, 'Images in a batch of the ResNet.', minimum=1)
   stages: tuple[int, ...] = cli.flag(
-    (3, 3, 3), 'Blocks of each stage of the ResNet.', minimum=1
+    (3, 3, 3),
+    'Blocks of each stage of the ResNet.',
+    minimum=1,
+    maximum=100,
+    longest=6,
   )
   thorough: bool = cli.flag(
     True, 'Also measure memory, flip descents, and how costs grow.'
@@ -62,6 +79,25 @@ class Config:
 
   def __post_init__(self):
     cli.check(self)
+    if self.timed_rates > self.rates:
+      raise types.BadInput(
+        f'timed_rates must be at most rates, {self.rates}; got '
+        f'{self.timed_rates}.'
+      )
+    num_weights = race.num_weights(self.hidden)
+    if num_weights > _MAX_WEIGHTS:
+      raise types.BadInput(
+        f'hidden gives the network {num_weights} weights; at most {_MAX_WEIGHTS} '
+        'can be numbered.'
+      )
+
+  def cost(self) -> cli.Cost:
+    """Returns what the largest contestants cost at least."""
+    toy = race.num_weights(self.hidden) + self.batch_size * max(self.hidden)
+    resnet = self.images * 32 * 32 * 16 * sum(self.stages)
+    estimators = 4 * self.weights**2
+    largest = max(toy, resnet, estimators, 2 * self.gemm**2, self.rates)
+    return cli.Cost(lanes=1, updates=self.repeats, numbers=largest)
 
 
 PRESETS = {
@@ -116,6 +152,7 @@ TARGETS = {
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Measures everything."""
   del sweep  # Timings are not resumed.
+  cli.admit(config, Config.cost)
   turns, network = config.repeats, (config.batch_size, config.hidden)
   few = max(turns // 2, 1)  # Some scans take many seconds.
   overheads = estimators.overheads(config.weights, turns)

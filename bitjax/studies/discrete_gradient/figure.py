@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.evidence import protocols
@@ -143,11 +145,9 @@ def panel(
       found = intervals.interval((start[read.batch] - loss).values)
       drawn.append((row + read.offset, found, _COLORS[arm], read))
   near = [found for _, found, _, read in drawn if read.protocol != 'all']
-  low, high = (
-    min(0.0, *(found.low for found in near)),
-    max(0.0, *(found.high for found in near)),
-  )
-  lowest = min(found.low for _, found, _, _ in drawn)
+  low, high = _span(near)
+  lowest, _ = _span([found for _, found, _, _ in drawn])
+  high = high if high > low else low + 1.0  # Nothing decreased at all.
   edge = max(low - 0.5 * (high - low), min(lowest, low) - 0.05 * (high - low))
   for y, found, color, read in drawn:
     if found.mean <= edge:
@@ -165,6 +165,13 @@ def panel(
   ax.axvline(0, color='black', linewidth=0.8)
   ax.set_yticks(range(len(rows)), [name for _, name, _ in rows], fontsize=6.5)
   ax.set_ylim(len(rows) - 0.5, -0.5)
+
+
+def _span(drawn):
+  """Returns the lowest and the highest end of intervals and 0; one seed has no ends."""
+  ends = [(found.low, found.high, found.mean) for found in drawn]
+  finite = np.ravel(ends)[np.isfinite(np.ravel(ends))]
+  return min([0.0, *finite]), max([0.0, *finite])
 
 
 class _Read(NamedTuple):

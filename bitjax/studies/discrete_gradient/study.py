@@ -31,6 +31,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from bitjax import cli
+from bitjax import data
 from bitjax import sweeps
 from bitjax.studies import toy
 from bitjax.studies.discrete_gradient import arms
@@ -45,12 +46,9 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Config):
+class Config(toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
-  networks: tuple[str, ...] = cli.flag(
-    ('binary',), 'The network whose signs flip.', choices=('binary',)
-  )
   more_balls: str | None = cli.flag(
     None, 'Further balls, as norm:radius, such as linf:0.002,flips:200.'
   )
@@ -70,12 +68,22 @@ class Config(toy.Config):
     (0.1, 0.3, 1.0),
     'Multi-step learning rates, as fractions of the one that reaches the edge.',
     exclusive_minimum=0,
+    maximum=toy.MAX_STEP,
+    unique=True,
   )
   layers: tuple[str, ...] = cli.flag(
-    ('first',), 'The first, or also all.', choices=tuple(searches.LAYERS)
+    ('first',),
+    'The first, or also all.',
+    choices=tuple(searches.LAYERS),
+    unique=True,
   )
   num_rounds: tuple[int, ...] = cli.flag(
-    (4,), 'Rounds, growing; STE makes as many steps.', minimum=1, unique=True
+    (4,),
+    'Rounds, growing; STE makes as many steps.',
+    minimum=1,
+    maximum=10_000,
+    unique=True,
+    longest=16,
   )
   round_rankings: tuple[str, ...] = cli.flag(
     ('per squared cost',),
@@ -100,7 +108,29 @@ class Config(toy.Config):
   def balls(self) -> tuple[str, ...]:
     """All balls, each as ``norm:radius``, the primary one first."""
     more = (self.more_balls or '').split(',')
-    return tuple(filter(None, [f'{self.norm}:{self.budget:g}', *more]))
+    radius = repr(float(self.budget)).removesuffix('.0')
+    return tuple(filter(None, [f'{self.norm}:{radius}', *map(str.strip, more)]))
+
+  def check_data(self, dataset: data.Dataset) -> None:
+    """Raises `BadInput` for flags that the data cannot serve."""
+    toy.check_trainable(self, dataset)
+    super().check_data(dataset)
+
+  def cost(self) -> cli.Cost:
+    """Returns what the arms cost at least: lanes, updates and results."""
+    cells = len(self.balls) * len(self.layers)
+    trials = cells * len(toy.STATES) * len(self.seeds)
+    steps = trials * len(self.optimizers) * len(self.step_sizes)
+    last = self.num_rounds[-1]
+    rounds = trials * len(self.round_signals) * len(searches.SPLITS)
+    scanned = len(searches.DIRECTIONS) * len(self.learning_rates)
+    return cli.Cost(
+      lanes=4 * trials + steps + rounds * len(self.num_rounds),
+      updates=steps * last
+      + rounds * sum(self.num_rounds)
+      + len(self.seeds) * self.train_steps,
+      numbers=2 * (trials * scanned + steps * (last + 1) + self.train_steps),
+    )
 
 
 _QUICK = {'seeds': tuple(range(10)), 'batch_size': (64, 256, 1024)}

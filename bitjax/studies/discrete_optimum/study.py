@@ -23,6 +23,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from bitjax import cli
+from bitjax import data
 from bitjax import evidence
 from bitjax import sweeps
 from bitjax.evidence import contrasts
@@ -40,21 +41,24 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'plot', 'run', 'verdicts']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Config):
+class Config(toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
   dataset: str = cli.flag('digits', toy.DATASET)
   batch_size: tuple[int, ...] = cli.flag(
-    (256,), 'Examples in A, which is searched.', minimum=1, unique=True
+    (256,), 'Examples in A, which is searched.', minimum=1, longest=1
   )
   hidden: tuple[int, ...] = cli.flag(
-    (4, 4), 'Units of each hidden layer; at most 20 weights.', minimum=1
-  )
-  networks: tuple[str, ...] = cli.flag(
-    ('binary',), 'The network whose signs flip.', choices=('binary',)
+    (4, 4),
+    'Units of each hidden layer; at most 20 weights between the first two.',
+    minimum=1,
+    longest=64,
   )
   budget: float = cli.flag(
-    1.0, 'Radius of the ball around the kernel.', exclusive_minimum=0
+    1.0,
+    'Radius of the ball around the kernel.',
+    minimum=toy.RADII[0],
+    maximum=toy.RADII[1],
   )
   seeds: tuple[int, ...] = cli.flag(
     tuple(range(40)), 'Seeds, each a network.', minimum=0, unique=True
@@ -72,6 +76,20 @@ class Config(toy.Config):
   def __post_init__(self):
     super().__post_init__()
     arms.check(self.hidden)
+
+  def check_data(self, dataset: data.Dataset) -> None:
+    """Raises `BadInput` for flags that the data cannot serve."""
+    toy.check_trainable(self, dataset)
+    super().check_data(dataset)
+
+  def cost(self) -> cli.Cost:
+    """Returns what the run costs at least: lanes, updates and results."""
+    lanes = len(toy.STATES) * len(self.seeds)
+    return cli.Cost(
+      lanes=lanes,
+      updates=len(self.seeds) * self.train_steps,
+      numbers=lanes * len(arms.ARMS) + 2 * self.train_steps,
+    )
 
 
 PRESETS = {

@@ -66,7 +66,8 @@ class Config(recipes.TrainConfig):
   rates: tuple[float, ...] = cli.flag(
     (0.3, 1.0, 3.0),
     'Factors on the learning rate, to choose from.',
-    exclusive_minimum=0,
+    minimum=recipes.FACTORS[0],
+    maximum=recipes.FACTORS[1],
     unique=True,
   )
 
@@ -74,6 +75,11 @@ class Config(recipes.TrainConfig):
     super().__post_init__()
     findings.check_arms(self.arms)
     self.check_one_bit(self.bits == (1,), ', '.join(map(str, self.bits)))
+
+  def num_trainings(self) -> int:
+    """Returns the number of networks that are trained."""
+    arms = len(self.bits) * len(self.arms)
+    return arms * len(self.rates) * len(self.seeds)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

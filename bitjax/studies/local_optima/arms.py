@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
-import math
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -105,17 +104,7 @@ def compare(
     ``perturbed_search`` and ``again_*``, after the second descent, by the number of
     perturbed weights. ``num_flips`` and ``certified`` are about the first descent, and
     ``additivity`` is the gain of pairs over the sum of their single gains.
-
-  Raises:
-    BadInput: if more weights are perturbed than the first layer has.
   """
-  units = (*problems.config.hidden, 10)[0]
-  size = math.prod(problems.dataset.images.shape[1:]) * units
-  if max(perturbed) > size:
-    raise types.BadInput(
-      f'perturbed must be at most {size}, the weights of the first layer; got '
-      f'{max(perturbed)}.'
-    )
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(_PER_LAYER, ('layer',))
   dims |= dict.fromkeys(_PER_PERTURBATION, ('perturbed',))
   lanes_of = {

@@ -28,7 +28,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from bitjax import cli
+from bitjax import data
 from bitjax import sweeps
+from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.local_optima import arms
 from bitjax.studies.local_optima import figure
@@ -46,13 +48,10 @@ class Config(toy.Config):
 
   dataset: str = cli.flag('digits', toy.DATASET)
   batch_size: tuple[int, ...] = cli.flag(
-    (800,), 'Examples in the training set A, and in B.', minimum=1, unique=True
+    (800,), 'Examples in the training set A, and in B.', minimum=1, longest=1
   )
   hidden: tuple[int, ...] = cli.flag(
-    (64, 64), 'Units of each hidden layer.', minimum=1
-  )
-  networks: tuple[str, ...] = cli.flag(
-    ('binary',), 'The network whose signs flip.', choices=('binary',)
+    (64, 64), 'Units of each hidden layer.', minimum=1, longest=64
   )
   estimators: tuple[str, ...] = cli.flag(
     arms.ESTIMATORS,
@@ -61,7 +60,10 @@ class Config(toy.Config):
     unique=True,
   )
   adam_rates: tuple[float, ...] = cli.flag(
-    (1e-3, 3e-3, 1e-2), 'Learning rates to choose from.', exclusive_minimum=0
+    (1e-3, 3e-3, 1e-2),
+    'Learning rates to choose from.',
+    exclusive_minimum=0,
+    unique=True,
   )
   train_steps: int = cli.flag(
     600, 'Updates (Adam, batches of 128 from A).', minimum=1
@@ -74,6 +76,28 @@ class Config(toy.Config):
   stream: int = cli.flag(
     1024, 'Examples whose gains are computed at a time.', minimum=1
   )
+
+  def check_data(self, dataset: data.Dataset) -> None:
+    """Raises `BadInput` for flags that the data cannot serve."""
+    size, most = self.weights(dataset)[0], max(self.perturbed)
+    if most > size:
+      raise types.BadInput(
+        f'perturbed must be at most {size}, the weights of the first layer; got '
+        f'{most}.'
+      )
+    super().check_data(dataset)
+
+  def cost(self) -> cli.Cost:
+    """Returns what the run costs at least: lanes, updates and results."""
+    networks = len(self.estimators) * len(self.seeds)
+    trainings = networks * (len(self.adam_rates) + 1)
+    results = 9 * (len(self.hidden) + 2) + 4 * len(self.perturbed)
+    return cli.Cost(
+      lanes=trainings,
+      updates=trainings * self.train_steps,
+      numbers=networks * results
+      + 2 * (self.train_steps + self.max_flips + 2 * self.num_pairs),
+    )
 
 
 PRESETS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +147,7 @@ def single(
     return outputs | {'reachable': flips / posed.kernel.size}
 
   static = {
-    'network': problems.config.networks,
+    'network': _networks(problems),
     'batch_size': problems.config.batch_size,
   }
   name = 'steepest' if steepest else 'single'
@@ -216,7 +216,7 @@ def multi(
   budget = problems.budget
   if norm is not None:
     budget = dataclasses.replace(budget, norm=norm)
-  static = {'network': problems.config.networks} | dict(static)
+  static = {'network': _networks(problems)} | dict(static)
   lanes = _seeds(problems) | dict(lanes)
   return Arm(name, fn, static, lanes, 'step', range(num_steps + 1))
 
@@ -236,7 +236,7 @@ def noisy(
     posed = problems.pose(network, seed, data)
     return toy.noisy_single_step(posed, problems.budget, points, noise)
 
-  static = {'network': problems.config.networks}
+  static = {'network': _networks(problems)}
   rates = np.geomspace(0.01, 1.0, num_rates)
   lanes = _seeds(problems) | {'noise': noise}
   return Arm('noisy', fn, static, lanes, 'control_rate', rates)
@@ -257,9 +257,13 @@ def restarts(
     posed = problems.pose(network, seed, data)
     return toy.restarts(posed, problems.budget, noise, points)
 
-  static = {'network': problems.config.networks}
+  static = {'network': _networks(problems)}
   lanes = _seeds(problems) | {'noise': noise}
   return Arm('restarts', fn, static, lanes, 'control_draw', range(num_draws))
+
+
+def _networks(problems):
+  return cast(Any, problems.config).networks
 
 
 def _seeds(problems):

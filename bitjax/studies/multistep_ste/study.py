@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bitjax import cli
 from bitjax import quantizers
@@ -44,7 +44,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Config):
+class Config(toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
   batch_size: tuple[int, ...] = cli.flag(
@@ -53,6 +53,18 @@ class Config(toy.Config):
     'to tell what the batch does.',
     minimum=1,
     unique=True,
+    longest=16,
+  )
+  networks: tuple[str, ...] = cli.flag(
+    ('full_precision', 'binary'),
+    'Networks: what is binary in them.',
+    choices=tuple(toy.NETWORKS),
+    unique=True,
+  )
+  anchor: str = cli.flag(
+    'start',
+    'Centre of the ball: the original kernel, or the noised start.',
+    choices=types.ANCHORS,
   )
   optimizers: tuple[str, ...] = cli.flag(
     ('sgd', 'sgdm', 'adam'),
@@ -80,6 +92,7 @@ class Config(toy.Config):
     (0.1, 0.3, 1.0),
     'Multi-step learning rates, as fractions of the one that reaches the edge.',
     exclusive_minimum=0,
+    maximum=toy.MAX_STEP,
     unique=True,
   )
   num_steps: int = cli.flag(5, 'Updates of the multi-step arms.', minimum=1)
@@ -90,6 +103,40 @@ class Config(toy.Config):
       raise types.BadInput(
         f'noise must list 0, the reference without noise; got {self.noise}.'
       )
+    if self.draws > 1 and len(self.noise) == 1:
+      raise types.BadInput(
+        f'draws={self.draws} needs a noise besides 0: all draws would be equal.'
+      )
+
+  @property
+  def ball(self) -> types.Budget:
+    """The ball in which all methods move."""
+    ball = super().ball
+    return dataclasses.replace(ball, anchor=cast(types.Anchor, self.anchor))
+
+  @property
+  def matched(self) -> int:
+    """Points of a control, which evaluates as many losses as a multi-step arm does."""
+    return len(self.step_sizes) * (2 * self.num_steps + 1)
+
+  def cost(self) -> cli.Cost:
+    """Returns what the arms cost at least: lanes, updates and results."""
+    trials = len(self.networks) * len(self.seeds)
+    sizes = trials * len(self.step_sizes)
+    several = sizes * len(self.optimizers) * len(self.noise) * self.draws
+    controls = 2 * trials * (len(self.noise) - 1)
+    scanned = trials * len(self.batch_size)
+    rates = len(self.learning_rates)
+    return cli.Cost(
+      lanes=several + sizes + controls + scanned,
+      updates=(several + sizes) * self.num_steps,
+      numbers=len(toy.REPORTED)
+      * (
+        (several + sizes) * (self.num_steps + 1)
+        + controls * self.matched
+        + scanned * rates
+      ),
+    )
 
 
 PRESETS = {
@@ -123,8 +170,6 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   draws = {'noise': noise, 'draw': range(config.draws)}
   size = {'step_size': config.step_sizes}
   multi = functools.partial(arms.multi, problems, config.num_steps)
-  # Controls spend as many evaluations of loss and gradient as a multi-step arm does.
-  matched = len(config.step_sizes) * (2 * config.num_steps + 1)
   study = [
     arms.single(problems, rates),
     multi('multi', {'optimizer': config.optimizers}, draws | size),
@@ -132,8 +177,8 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     multi('literal', {}, size, norm='linf'),
   ]
   if noisy := [value for value in noise if value > 0]:
-    study.append(arms.noisy(problems, noisy, matched))
-    study.append(arms.restarts(problems, noisy, matched))
+    study.append(arms.noisy(problems, noisy, config.matched))
+    study.append(arms.restarts(problems, noisy, config.matched))
   smaller = sorted(set(config.batch_size) - {max(config.batch_size)})
   if smaller:
     study.append(multi('batches', {'batch_size': smaller}, size))

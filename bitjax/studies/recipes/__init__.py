@@ -1,5 +1,6 @@
 """Flags, networks and quantizers that all studies of trainings share."""
 
+from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
 from bitjax.studies.recipes.config import TrainConfig
@@ -10,6 +11,7 @@ from bitjax.studies.recipes.zoo import build
 
 __all__ = [
   'ACTIVATIONS',
+  'FACTORS',
   'NETWORKS',
   'WEIGHTS',
   'NetworkConfig',

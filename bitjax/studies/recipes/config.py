@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 from bitjax import cli
@@ -13,10 +14,12 @@ from bitjax import training
 from bitjax import types
 from bitjax.studies.recipes import zoo
 
-__all__ = ['NetworkConfig', 'Parts', 'TrainConfig']
+__all__ = ['FACTORS', 'NetworkConfig', 'Parts', 'TrainConfig']
 
 
+FACTORS = (1e-6, 1e6)  # Of what a learning rate may be multiplied by.
 _RECIPE = training.Recipe()  # The flags have the same defaults.
+_MAX_STEPS = 2**31 - 1  # Steps are counted in int32.
 
 
 class Parts(NamedTuple):
@@ -91,7 +94,8 @@ class TrainConfig:
   quantizer_rate: float = cli.flag(
     _RECIPE.quantizer_rate,
     'Learning rate of the parameters of quantizers, as a multiple.',
-    exclusive_minimum=0,
+    minimum=FACTORS[0],
+    maximum=FACTORS[1],
   )
   quantizer_decay: float | None = cli.flag(
     _RECIPE.quantizer_decay,
@@ -125,6 +129,7 @@ class TrainConfig:
     _RECIPE.alpha,
     'The shares of mixup and cutmix are drawn from Beta(alpha, alpha).',
     exclusive_minimum=0,
+    maximum=1000,
   )
   smoothing: float = cli.flag(
     _RECIPE.smoothing, 'Label smoothing.', minimum=0, exclusive_maximum=1
@@ -177,8 +182,8 @@ class TrainConfig:
 
     Raises:
       BadInput: for missing or malformed files, for validation examples or a batch
-        that the data cannot supply, or for a batch that cannot be split evenly over
-        the mesh's devices.
+        that the data cannot supply, for more updates than can be counted, or for a
+        batch that cannot be split evenly over the mesh's devices.
     """
     whole, test = (
       data.load(self.dataset, split=split, data_dir=self.data_dir)
@@ -187,7 +192,7 @@ class TrainConfig:
     train, validation = data.split_validation(
       whole, self.validation_examples, 0
     )
-    training.Recipe(**self.recipe()).num_steps(len(train.labels))
+    self._check_length(len(train.labels))
     training.check_batch_split(self.batch_size, sweep.mesh)
     sweep.record(
       train_checksum=whole.checksum,
@@ -195,6 +200,29 @@ class TrainConfig:
       train_examples=len(train.labels),
     )
     return Parts(train, validation, test)
+
+  def num_trainings(self) -> int:
+    """Returns the number of networks that are trained."""
+    return len(self.seeds)
+
+  def _check_length(self, num_examples: int) -> None:
+    """Refuses a training that cannot be counted or kept; announces a long one."""
+    recipe = training.Recipe(**self.recipe())
+    num_steps = recipe.num_steps(num_examples)
+    if num_steps > _MAX_STEPS:
+      most = _MAX_STEPS // (num_examples // self.batch_size)
+      raise types.BadInput(
+        f'epochs must be at most {most} with these batches, for {_MAX_STEPS} '
+        f'updates; got {self.epochs:g}.'
+      )
+
+    def cost(config: TrainConfig) -> cli.Cost:
+      number = config.num_trainings()
+      curves = 4 * (math.ceil(config.epochs) + 1)  # Kept for every epoch.
+      steps = round(config.epochs * (num_examples // config.batch_size))
+      return cli.Cost(number, number * steps, number * curves)
+
+    cli.admit(self, cost)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,23 +26,39 @@ if TYPE_CHECKING:
 
 __all__ = ['PRESETS', 'STUDY', 'TARGETS', 'Config', 'plot', 'run', 'verdicts']
 
+_MAX_LANES = 2**24  # They are numbered in float32.
+_MAX_SEEDS = 1_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Configuration of the study; each field is one flag."""
 
   kills: int = cli.flag(50, 'Runs to kill.', minimum=1)
-  seeds: int = cli.flag(100, 'Seeds of the runs to kill.', minimum=1)
-  lanes: int = cli.flag(7000, 'Lanes of the sweep to time.', minimum=1)
+  seeds: int = cli.flag(
+    100, 'Seeds of the runs to kill.', minimum=1, maximum=_MAX_SEEDS
+  )
+  lanes: int = cli.flag(
+    7000, 'Lanes of the sweep to time.', minimum=1, maximum=_MAX_LANES
+  )
   steps: int = cli.flag(2000, 'Steps of each lane to time.', minimum=1)
-  block: int = cli.flag(100, 'Lanes in a file.', minimum=1)
+  block: int = cli.flag(100, 'Lanes in a file.', minimum=1, maximum=_MAX_LANES)
   large: int = cli.flag(
-    100_000, 'Lanes of the sweep whose memory is measured.', minimum=1
+    100_000,
+    'Lanes of the sweep whose memory is measured.',
+    minimum=timings.FEW_LANES,
   )
   turns: int = cli.flag(3, 'Turns of weak scaling.', minimum=1)
 
   def __post_init__(self):
     cli.check(self)
+
+  def cost(self) -> cli.Cost:
+    """Returns what the largest sweep costs at least."""
+    lanes = max(self.large, self.lanes, self.seeds)
+    updates = self.lanes * self.steps
+    numbers = max(timings.CURVE * self.large, self.steps, self.seeds)
+    return cli.Cost(lanes, updates, numbers)
 
 
 PRESETS = {
@@ -74,10 +90,11 @@ TARGETS = {
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Measures everything."""
   del sweep  # Timings are not resumed.
+  cli.admit(config, Config.cost)
   measured = {
     **timings.soak(config.kills, f'--seeds={config.seeds}', '--chunk=2'),
     **timings.overheads(config.lanes, config.steps, config.block),
-    **timings.memory(config.large, 1000),
+    **timings.memory(config.large, timings.FEW_LANES),
     **timings.weak_scaling(config.block, config.steps, config.turns),
   }
   seconds = measured.pop('sweep')

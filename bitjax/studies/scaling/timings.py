@@ -28,8 +28,16 @@ from bitjax import sweeps
 from bitjax.cli import results as results_lib
 from bitjax.sweeps import meshes
 
-__all__ = ['memory', 'overheads', 'soak', 'weak_scaling']
+FEW_LANES = (
+  1000  # Of the small sweep, with whose memory that of a large one compares.
+)
+CURVE = 64  # Numbers of a lane of these sweeps.
 
+__all__ = ['CURVE', 'FEW_LANES', 'memory', 'overheads', 'soak', 'weak_scaling']
+
+# Lanes of the small sweep whose memory is subtracted from that of the large one.
+FEW_LANES = 1000
+CURVE = 64  # Numbers of a lane of both.
 _ROOT = pathlib.Path(__file__).resolve().parents[3]
 _ONE_THREAD = ' --xla_cpu_multi_thread_eigen=false'
 
@@ -135,7 +143,7 @@ def _lane(steps: int):
 
 def _measure_memory(num_lanes: int, chunk: int) -> dict[str, float]:
   def lane(seed):
-    return {'curve': jnp.cos(seed + jnp.arange(64.0))}
+    return {'curve': jnp.cos(seed + jnp.arange(float(CURVE)))}
 
   def peak(lanes):
     with tempfile.TemporaryDirectory() as directory:

@@ -22,7 +22,10 @@ learning rates of `single_step` are an axis of its results, not lanes::
 """
 
 from bitjax.studies.toy.config import DATASET
+from bitjax.studies.toy.config import MAX_STEP
 from bitjax.studies.toy.config import NETWORKS
+from bitjax.studies.toy.config import RADII
+from bitjax.studies.toy.config import BallConfig
 from bitjax.studies.toy.config import Config
 from bitjax.studies.toy.config import Problems
 from bitjax.studies.toy.moves import OPTIMIZERS
@@ -40,6 +43,7 @@ from bitjax.studies.toy.problem import pose_problem
 from bitjax.studies.toy.problem import seed_keys
 from bitjax.studies.toy.states import STATES
 from bitjax.studies.toy.states import States
+from bitjax.studies.toy.training import check_trainable
 from bitjax.studies.toy.training import train
 from bitjax.studies.toy.training import trained
 from bitjax.studies.toy.variants import NORMAL
@@ -48,11 +52,14 @@ from bitjax.studies.toy.variants import Variant
 
 __all__ = [
   'DATASET',
+  'MAX_STEP',
   'NETWORKS',
   'NORMAL',
   'OPTIMIZERS',
+  'RADII',
   'REPORTED',
   'STATES',
+  'BallConfig',
   'Config',
   'Estimators',
   'Outputs',
@@ -61,6 +68,7 @@ __all__ = [
   'States',
   'Trial',
   'Variant',
+  'check_trainable',
   'cross_entropy',
   'draw_trials',
   'multi_step',

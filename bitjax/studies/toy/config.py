@@ -1,9 +1,15 @@
-"""The flags that all studies of the toy problem share, and the problems they pose."""
+"""The flags that all studies of the toy problem share, and the problems they pose.
+
+What flags alone can tell is checked when a configuration is made; what depends on the
+data is checked by `Config.open`, before a study computes or writes anything.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import math
 from typing import Any, cast
 
 import jax
@@ -16,7 +22,15 @@ from bitjax import sweeps
 from bitjax import types
 from bitjax.studies.toy import problem
 
-__all__ = ['DATASET', 'NETWORKS', 'Config', 'Problems']
+__all__ = [
+  'DATASET',
+  'MAX_STEP',
+  'NETWORKS',
+  'RADII',
+  'BallConfig',
+  'Config',
+  'Problems',
+]
 
 DATASET = (
   f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
@@ -29,10 +43,16 @@ NETWORKS = {
   'binary_weights': nn.binary_weights_mlp,
 }
 
+# The radii whose squares, of many weights and at many times the rate, are still normal
+# numbers in float32.
+RADII = (1e-12, 1e12)
+MAX_STEP = 1e6  # Times the learning rate that reaches the edge of the ball.
+_MAX_WEIGHTS = 2**31 - 1  # Moves are numbered in int32.
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """The flags for data, networks, ball and seeds; studies add fields of their own."""
+  """The flags for data, sizes and seeds; studies add fields of their own."""
 
   dataset: str = cli.flag('mnist5k', DATASET)
   data_dir: str | None = cli.flag(
@@ -53,30 +73,10 @@ class Config:
     'runs at the largest; others serve to tell what the batch does.',
     minimum=1,
     unique=True,
+    longest=16,
   )
   hidden: tuple[int, ...] = cli.flag(
-    (256, 256), 'Units of each hidden layer.', minimum=1
-  )
-  networks: tuple[str, ...] = cli.flag(
-    ('full_precision', 'binary'),
-    'Networks: what is binary in them.',
-    choices=tuple(NETWORKS),
-    unique=True,
-  )
-  budget: float = cli.flag(
-    0.1,
-    "Radius of the ball around the initial kernel, in the norm's unit.",
-    exclusive_minimum=0,
-  )
-  norm: str = cli.flag(
-    'l2',
-    'Norm of the ball; flips counts the signs that change.',
-    choices=types.NORMS,
-  )
-  anchor: str = cli.flag(
-    'start',
-    'Centre of the ball: the original kernel, or the noised start.',
-    choices=types.ANCHORS,
+    (256, 256), 'Units of each hidden layer.', minimum=1, longest=64
   )
   seeds: tuple[int, ...] = cli.flag(
     tuple(range(8)),
@@ -89,24 +89,75 @@ class Config:
     cli.check(self)
     data.check_name(self.dataset)
 
-  def open(self, sweep: sweeps.Sweep) -> Problems:
-    """Loads the data, checks that the batches fit, and records which data they are.
+  def cost(self) -> cli.Cost:
+    """Returns what the study's own arms cost at least: lanes, updates and results."""
+    return cli.Cost(lanes=len(self.seeds), updates=0, numbers=0)
 
-    Raises:
-      BadInput: for missing or malformed files, or batches that the data
-        cannot supply.
-    """
-    dataset = data.load(self.dataset, split=self.split, data_dir=self.data_dir)
+  def check_data(self, dataset: data.Dataset) -> None:
+    """Raises `BadInput` for flags that the data cannot serve; studies add checks."""
     for size in self.batch_size:
       data.check_batch_size(
         len(dataset.labels), size, augment=cast(data.Augment, self.augment)
       )
+    num_weights = sum(self.weights(dataset))
+    if num_weights > _MAX_WEIGHTS:
+      raise types.BadInput(
+        f'hidden gives the network {num_weights} weights; at most {_MAX_WEIGHTS} '
+        'can be numbered.'
+      )
+    cli.admit(self, lambda config: config.whole_cost(dataset))
+
+  def weights(self, dataset: data.Dataset) -> list[int]:
+    """Returns the number of weights of each layer."""
+    pixels = math.prod(dataset.images.shape[1:])
+    sizes = (pixels, *self.hidden, dataset.num_classes)
+    return [a * b for a, b in itertools.pairwise(sizes)]
+
+  def whole_cost(self, dataset: data.Dataset) -> cli.Cost:
+    """Returns the `cost` with what all seeds have drawn, and the arrays of one lane."""
+    num_weights, own = sum(self.weights(dataset)), self.cost()
+    pixels = math.prod(dataset.images.shape[1:])
+    drawn = num_weights + sum(2 * b * (pixels // 4) for b in self.batch_size)
+    lane = num_weights + max(self.batch_size) * max(self.hidden)
+    numbers = own.numbers + len(self.seeds) * drawn + lane
+    return dataclasses.replace(own, numbers=numbers)
+
+  def open(self, sweep: sweeps.Sweep) -> Problems:
+    """Loads the data, checks the flags against it, and records which data they are.
+
+    Raises:
+      BadInput: for missing or malformed files, or from `check_data`.
+    """
+    dataset = data.load(self.dataset, split=self.split, data_dir=self.data_dir)
+    self.check_data(dataset)
     sweep.record(
       data_checksum=dataset.checksum,
       data_examples=len(dataset.labels),
       independent_examples=self.augment == 'none',
     )
     return Problems(self, dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class BallConfig(Config):
+  """The flags of studies whose methods all move in one ball."""
+
+  budget: float = cli.flag(
+    0.1,
+    "Radius of the ball around the initial kernel, in the norm's unit.",
+    minimum=RADII[0],
+    maximum=RADII[1],
+  )
+  norm: str = cli.flag(
+    'l2',
+    'Norm of the ball; flips counts the signs that change.',
+    choices=types.NORMS,
+  )
+
+  @property
+  def ball(self) -> types.Budget:
+    """The ball in which all methods move."""
+    return types.Budget(self.budget, cast(types.Norm, self.norm))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,12 +174,8 @@ class Problems:
 
   @property
   def budget(self) -> types.Budget:
-    """The ball in which all methods move."""
-    return types.Budget(
-      self.config.budget,
-      cast(types.Norm, self.config.norm),
-      cast(types.Anchor, self.config.anchor),
-    )
+    """The ball of a study that has one, as `BallConfig` says."""
+    return cast(BallConfig, self.config).ball
 
   @property
   def layers(self) -> list[str]:

@@ -23,6 +23,7 @@ from bitjax import types
 from bitjax.studies.toy import moves
 from bitjax.studies.toy import problem
 from bitjax.studies.toy import states
+from bitjax.studies.toy.config import RADII
 from bitjax.studies.toy.config import Problems
 
 __all__ = [
@@ -70,18 +71,18 @@ def ball(name: str) -> types.Budget:
   """Returns the ball that is written ``norm:radius``.
 
   Raises:
-    BadInput: for another form, an unknown norm, or a radius that is not positive.
+    BadInput: for another form, an unknown norm, or a radius that is out of range.
   """
   norm, _, radius = name.partition(':')
   try:
     types.check_choice('norm', norm, types.NORMS)
     number = float(radius)
-    types.check_positive('radius', number)
+    types.check_range('radius', number, *RADII)
   except ValueError:
     norms = ', '.join(types.NORMS)
     raise types.BadInput(
       f'a ball is written norm:radius, as l2:0.1, with a norm of {norms} and a radius '
-      f'> 0; got {name!r}.'
+      f'from {RADII[0]:g} to {RADII[1]:g}; got {name!r}.'
     ) from None
   return types.Budget(number, cast(types.Norm, norm))
 
@@ -96,6 +97,10 @@ def check(
   """Raises `BadInput` for choices that the arms or the contrasts cannot use."""
   for name in balls:
     ball(name)
+    if balls.count(name) > 1:
+      raise types.BadInput(
+        f'the ball {name} is listed twice, by norm, budget and more_balls.'
+      )
   if layers[0] != 'first' or list(num_rounds) != sorted(set(num_rounds)):
     raise types.BadInput(
       "layers must begin with 'first', and num_rounds must grow; got "

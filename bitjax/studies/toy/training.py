@@ -19,9 +19,10 @@ from bitjax import lanes
 from bitjax import nn
 from bitjax import types
 from bitjax.studies.toy import problem as problem_lib
+from bitjax.studies.toy.config import Config
 from bitjax.studies.toy.config import Problems
 
-__all__ = ['train', 'trained']
+__all__ = ['check_trainable', 'train', 'trained']
 
 
 def train(
@@ -75,6 +76,19 @@ def train(
   return jax.lax.scan(step, start, (keys, progress))[0][0]
 
 
+def check_trainable(config: Config, dataset: data.Dataset) -> None:
+  """Raises `BadInput` if two batches leave nothing over, or were augmented."""
+  if config.augment != 'none':
+    raise types.BadInput(
+      'A network can only be trained on what two batches leave over; with '
+      f'--augment={config.augment} they may take everything.'
+    )
+  size = max(config.batch_size)
+  jax.eval_shape(
+    lambda: data.remainder(jax.random.key(0), len(dataset.labels), size)
+  )
+
+
 def trained(
   problems: Problems, network: str, num_steps: int, **options: Any
 ) -> types.PyTree:
@@ -95,11 +109,7 @@ def trained(
   variables = problems.arrays['trials'].variables
   if num_steps == 0:
     return variables
-  if problems.config.augment != 'none':
-    raise types.BadInput(
-      'A network can only be trained on what two batches leave over; with '
-      f'--augment={problems.config.augment} they may take everything.'
-    )
+  check_trainable(problems.config, problems.dataset)
   size = max(problems.config.batch_size)
   num_examples = len(problems.dataset.labels)
   fit = functools.partial(

@@ -45,7 +45,9 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 class Config(recipes.NetworkConfig):
   """Configuration of the study; each field is one flag."""
 
-  target: float = cli.flag(97.0, 'Test accuracy to compare with, in %.')
+  target: float = cli.flag(
+    97.0, 'Test accuracy to compare with, in %.', minimum=0, maximum=100
+  )
 
 
 _CIFAR = {'dataset': 'cifar10', 'validation_examples': 5000}

@@ -77,11 +77,6 @@ def compare(
     gradients that need no estimator; by layer, gradient statistics and what enters the
     activations.
   """
-  size = max(problems.config.batch_size)
-  if size % num_groups:
-    raise types.BadInput(
-      f'num_groups must divide the batch size, {size}; got {num_groups}.'
-    )
   networks = toy.States(problems, states, train_steps)
   fn = functools.partial(
     _lane,

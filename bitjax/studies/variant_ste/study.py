@@ -27,6 +27,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from bitjax import cli
+from bitjax import data
 from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import toy
@@ -42,23 +43,27 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Config):
+class Config(toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
-  networks: tuple[str, ...] = cli.flag(
-    ('binary',), 'The network: the only one with windows.', choices=('binary',)
+  batch_size: tuple[int, ...] = cli.flag(
+    (1024,), 'Examples in A, and in B.', minimum=1, longest=1
   )
   states: tuple[str, ...] = cli.flag(
     toy.STATES, 'Where the step begins.', choices=toy.STATES, unique=True
   )
   families: tuple[str, ...] = cli.flag(
-    families.NAMES, 'What is compared with nSTE.', choices=families.NAMES
+    families.NAMES,
+    'What is compared with nSTE.',
+    choices=families.NAMES,
+    unique=True,
   )
   half_widths: tuple[float, ...] = cli.flag(
     (0.05, 0.1, 0.25, 0.5, 2.0),
     'Half-widths of the windows, besides the normal 1.',
     exclusive_minimum=0,
     unique=True,
+    longest=64,
   )
   learning_rates: cli.Grid = cli.flag(
     cli.Grid('log:1e-3:1:40'),
@@ -89,6 +94,28 @@ class Config(toy.Config):
         f'half_widths must list 0.5 and families {families.WINDOWS[0]!r}, the '
         f'primary contrast; got {self.half_widths} and {self.families}.'
       )
+    size = max(self.batch_size)
+    if size % self.num_groups:
+      raise types.BadInput(
+        f'num_groups must divide the batch size, {size}; got {self.num_groups}.'
+      )
+
+  def check_data(self, dataset: data.Dataset) -> None:
+    """Raises `BadInput` for flags that the data cannot serve."""
+    if len(self.states) > 1:
+      toy.check_trainable(self, dataset)
+    super().check_data(dataset)
+
+  def cost(self) -> cli.Cost:
+    """Returns what the run costs at least: lanes, updates and results."""
+    lanes = len(self.states) * len(self.seeds)
+    steps = self.train_steps if len(self.states) > 1 else 0
+    rates = len(self.half_widths) * len(self.learning_rates)
+    return cli.Cost(
+      lanes=lanes,
+      updates=len(self.seeds) * steps,
+      numbers=lanes * rates * len(toy.REPORTED) + 2 * steps,
+    )
 
 
 _NOTE = {

@@ -3,12 +3,14 @@
 import itertools
 
 from matplotlib import figure
+from matplotlib import pyplot
 import numpy as np
 import pytest
 import xarray
 
 from bitjax.evidence import plots
 from bitjax.studies.discrete_gradient import balls
+from bitjax.studies.discrete_gradient import figure as page
 from bitjax.studies.discrete_gradient import findings
 from bitjax.studies.discrete_gradient import outcomes as reads
 from bitjax.studies.discrete_gradient import rounds
@@ -392,3 +394,13 @@ def test_seeds_that_diverged(table, as_if_not_run):
     if name.endswith(('_search', '_holdout', '_correlation'))
   ]
   as_if_not_run(findings.judge, table.results, losses)
+
+
+def test_one_seed_has_no_interval_and_is_drawn():
+  alone = Table(num_rounds=[4], batch_size=[64]).results.isel(seed=[0])
+  judged = list(findings.judge(alone))
+  assert judged and {v.num_seeds for v in judged} == {1}
+  assert {v.verdict for v in judged} <= {'inconclusive', 'inert'}
+  assert all('One seed: no interval' in v.caveat for v in judged)
+  with plots.style():
+    pyplot.close(page.page(alone))

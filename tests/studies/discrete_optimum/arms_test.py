@@ -6,6 +6,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray
 
 from bitjax import scans
 from bitjax import sweeps
@@ -87,3 +88,30 @@ def test_additive_bound_is_the_best_sum(view, norm, radius):
 def test_bad_input(hidden):
   with pytest.raises(types.BadInput, match='1 to 20 weights between them'):
     arms.check(hidden)
+
+
+@pytest.mark.parametrize('seeds', [1, 12])
+def test_one_seed_has_no_interval(seeds):
+  draw = np.random.default_rng(0)
+  where, shape = ('state', 'seed'), (2, seeds)
+  results = xarray.Dataset(
+    {
+      'loss': (where, np.ones(shape)),
+      'optimum': (where, np.full(shape, 0.5)),
+      'bound': (where, np.full(shape, 0.6)),
+      'decrease': (
+        (*where, 'arm'),
+        draw.uniform(0.1, 0.4, (*shape, len(arms.ARMS))),
+      ),
+    },
+    {'state': ['initialised', 'trained'], 'arm': list(arms.ARMS)},
+  )
+  bound, optimum, *_ = discrete_optimum.STUDY.verdicts(results)
+  assert bound.primary and not optimum.primary
+  np.testing.assert_allclose(bound.effect, 0.1)
+  if seeds > 1:
+    assert (bound.verdict, bound.num_seeds) == ('supported', seeds)
+    return
+  for found in (bound, optimum):
+    assert (found.verdict, found.num_seeds) == ('inconclusive', 1)
+    assert found.caveat == 'One seed: no interval.'

@@ -13,7 +13,7 @@ from bitjax.studies import dsq
     (['--arms=falling,fixed 0.3'], 'arms must be one of clipped identity'),
     (['--bits=0'], 'bits must be >= 1'),
     (['--bits=1,1'], 'bits lists 1 twice'),
-    (['--rates=0'], 'rates must be > 0'),
+    (['--rates=0'], 'rates must be >= 1e-06'),
     (['--batch_size=5000'], 'batch_size must be at most 1242'),
     (['--dataset=cifar10'], 'data_dir'),
     (['--optimizer=bop', '--bits=1,2'], 'bop needs weights of 1 bit; got 1, 2'),

@@ -99,3 +99,12 @@ def test_a_training_that_diverged_is_left_out():
 def test_seeds_that_diverged(as_if_not_run):
   results = compared(falling=0.02, learned=-0.01)
   as_if_not_run(findings.judge, results, ['validation_loss'])
+
+
+def test_one_seed_has_no_interval():
+  found = judged(compared(falling=0.02, seeds=1))
+  assert len(found) == 8
+  for one in found.values():
+    assert (one.verdict, one.num_seeds) == ('inconclusive', 1)
+    assert one.caveat.startswith('One seed: no interval.')
+  np.testing.assert_allclose(found['N13, 1 bit'].effect, 2, atol=0.1)

@@ -8,7 +8,6 @@ import pytest
 
 from bitjax import scans
 from bitjax import sweeps
-from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.local_optima import arms
 
@@ -82,20 +81,3 @@ def test_training_and_flips_lower_the_training_loss(problems):
     assert found['perturbed_search'][0] > descended
   losses = results['trained_search']
   assert losses[0] != losses[1]
-
-
-def test_more_perturbed_weights_than_there_are(problems):
-  with pytest.raises(
-    types.BadInput, match=r'perturbed .* at most 384.*got 385'
-  ):
-    arms.compare(
-      problems,
-      sweeps.Sweep(),
-      estimators=('normal',),
-      learning_rates=(1e-3,),
-      train_steps=1,
-      max_flips=1,
-      perturbed=(385,),
-      num_pairs=1,
-      stream=20,
-    )

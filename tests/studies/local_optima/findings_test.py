@@ -69,3 +69,8 @@ def test_verdicts_of_a_known_table():
   compared = {name for name in verdicts if name.startswith('N15 nearest')}
   compared |= {name for name in verdicts if name.startswith('N15 flips after')}
   assert {verdict.finding for verdict in alone} == set(verdicts) - compared
+  single = findings.judge(results.isel(seed=[0]))
+  assert {verdict.finding for verdict in single} == set(verdicts)
+  for verdict in single:
+    assert (verdict.verdict, verdict.num_seeds) == ('inconclusive', 1)
+    assert 'One seed: no interval' in verdict.caveat

@@ -6,12 +6,12 @@ import numpy as np
 from bitjax import descent
 from bitjax import sweeps
 from bitjax import types
-from bitjax.studies import toy
 from bitjax.studies.multistep_ste import arms
+from bitjax.studies.multistep_ste import study
 
 
 def test_losses_choose_by_protocol():
-  config = toy.Config(
+  config = study.Config(
     dataset='digits', batch_size=(16, 40), hidden=(8,), seeds=(5, 2)
   )
   problems = config.open(sweeps.Sweep())

@@ -124,3 +124,20 @@ def test_one_infinite_loss_makes_no_margin_infinite():
   )
   (found,) = findings.momentum(results, 'binary')
   assert found.verdict == 'contradicted'
+
+
+@pytest.mark.parametrize('finding', [findings.momentum, findings.batch])
+def test_one_seed_has_no_interval(finding):
+  alone = list(finding(table().isel(seed=[0]), 'binary'))
+  assert alone
+  for found in alone:
+    assert (found.verdict, found.num_seeds) == ('inconclusive', 1)
+    assert 'One seed: no interval' in found.caveat
+
+
+def test_a_network_that_does_not_move_has_no_margin():
+  still = table()
+  still = still.map(np.ones_like)
+  (found,) = findings.momentum(still, 'binary')
+  assert (found.verdict, found.effect) == ('inconclusive', 0)
+  assert 'nothing decreased' in found.caveat and found.num_seeds == SEEDS

@@ -14,7 +14,7 @@ BUDGET = types.Budget(0.1)
 
 @pytest.fixture(scope='module')
 def problems():
-  config = toy.Config(
+  config = toy.BallConfig(
     dataset='digits', batch_size=(16, 40), hidden=(8,), seeds=(5, 2)
   )
   sweep = sweeps.Sweep()

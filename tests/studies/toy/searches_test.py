@@ -19,7 +19,7 @@ RADIUS = 0.3
 
 @pytest.fixture(scope='module')
 def problems():
-  config = toy.Config(
+  config = toy.BallConfig(
     dataset='digits', batch_size=(40,), hidden=(8, 6), seeds=(5, 2, 3)
   )
   return config.open(sweeps.Sweep())

@@ -96,3 +96,10 @@ def test_seeds_that_diverged(as_if_not_run):
   results.attrs['target'] = 85.0
   as_if_not_run(findings.judge, results, ['test_loss'])
   as_if_not_run(findings.judge, results, ['clean_train_loss', 'test_loss'])
+
+
+def test_one_seed_has_no_interval():
+  alone = trained().isel(seed=[0]).assign_attrs(target=50.0)
+  for found in findings.judge(alone):
+    assert (found.verdict, found.num_seeds) == ('inconclusive', 1)
+    assert found.caveat.startswith('One seed: no interval.')

@@ -113,3 +113,19 @@ def test_simultaneous_intervals_are_wider():
 def test_seeds_that_diverged(as_if_not_run, monkeypatch):
   monkeypatch.setattr(findings, 'PRIMARY', 'same')
   as_if_not_run(findings.judge, table(), ['start_search'])
+
+
+def test_one_seed_has_no_interval():
+  alone, state = table().isel(seed=[0]), 'trained'
+  found = [
+    *findings.equivalent_decrease(alone, 'same', state),
+    *findings.any_variant(alone, state),
+    *findings.all_layers(alone, 'same', state),
+    *findings.nearest(alone, state),
+    *findings.replication(alone, 'better', state),
+  ]
+  assert len(found) == 8
+  for verdict in found:
+    assert (verdict.verdict, verdict.num_seeds) == ('inconclusive', 1)
+    assert 'One seed: no interval' in verdict.caveat
+  assert 'no other to tune on' in found[0].caveat
