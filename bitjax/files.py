@@ -14,9 +14,12 @@ import os
 import pathlib
 from typing import Any
 
+from bitjax import types
+
 __all__ = [
   'atomic',
   'cache_dir',
+  'expand',
   'is_partial',
   'read_json',
   'remove_partial',
@@ -50,6 +53,23 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
     raise
 
 
+def expand(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns the path that a user gave, with a leading ``~`` as the home directory.
+
+  Shells expand ``~`` at the beginning of an argument, but not in ``--out=~/run``.
+
+  Raises:
+    BadInput: for ``~NAME`` if there is no such user, and for ``~`` without a home.
+  """
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError:
+    raise types.BadInput(
+      f'{os.fspath(path)}: the home directory of {pathlib.Path(path).parts[0]} is '
+      'not known; write the directory in full.'
+    ) from None
+
+
 def cache_dir() -> pathlib.Path:
   """Returns ``~/.cache/bitjax``; raises ``RuntimeError`` if there is no home."""
   return pathlib.Path.home() / '.cache' / 'bitjax'
@@ -79,8 +99,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes ``value`` as indented JSON, atomically, keeping the order of its keys."""
-  text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-  write_text(path, text + '\n')
+  text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
+  # Arguments that are not UTF-8 hold lone surrogates, which JSON escapes like this.
+  write_bytes(path, text.encode(errors='backslashreplace'))
 
 
 def read_json(path: pathlib.Path) -> Any:

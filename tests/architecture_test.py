@@ -49,6 +49,7 @@ WORKSHOP = {'evidence', 'sweeps', 'cli'}
 ALSO = {
   ('tree', 'types'),
   ('lanes', 'types'),
+  ('files', 'types'),
 }
 SHARED_ROOMS = {'toy', 'recipes'}
 MAX_LINES = 400
