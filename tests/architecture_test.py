@@ -24,6 +24,7 @@ FLOORS = {
   'types': 0,
   'version': 0,
   'files': 0,
+  'process': 0,
   'tree': 0,
   'lanes': 0,
   'quantizers': 1,

@@ -10,6 +10,7 @@ import pytest
 import bitjax
 from bitjax import __main__ as command
 from bitjax import cli
+from bitjax import process
 from bitjax import studies
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -42,6 +43,7 @@ def test_an_unknown_study_is_one_line(name, words, capsys):
 
 
 def test_a_study_is_run_with_its_flags(monkeypatch, capsys):
+  monkeypatch.setattr(process, 'leave', sys.exit)
   with pytest.raises(SystemExit) as caught:
     command.main(['variant_ste', '--help'])
   assert caught.value.code == 0

@@ -36,7 +36,7 @@ def keep() -> pathlib.Path | None:
     return None
   given = settings.jax_compilation_cache_dir
   if given is not None:
-    return pathlib.Path(given)
+    return files.expand(given)
   try:
     directory = files.cache_dir() / 'programs' / (platform.node() or 'local')
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,14 +8,15 @@ other run is refused until the user names another directory or asks to replace t
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pathlib
 import shutil
 from typing import Any
 
 from bitjax import files
 from bitjax import types
 from bitjax.cli import lock
+from bitjax.cli import rehearsal
 from bitjax.sweeps import chunks
 from bitjax.sweeps import hosted
 from bitjax.sweeps import manifest
@@ -27,6 +28,7 @@ __all__ = ['RunDirectory']
 _FILES = (
   'results.nc',
   'results.csv',
+  'results.sha256',
   'verdicts.json',
   'figure.png',
   'figure.pdf',
@@ -59,7 +61,7 @@ class RunDirectory:
     settings: dict[str, Any] | None = None,
     overwrite: bool = False,
   ):
-    self.path = pathlib.Path(path)
+    self.path = files.expand(path)
     self._identity = {
       'study': study,
       'config': config,
@@ -102,13 +104,12 @@ class RunDirectory:
 
     Raises:
       BadInput: if another process runs there, or has run there since this object
-        was made.
+        was made; or if the directory does not take what a run writes.
     """
     if self._begun:
       return
     origin = provenance.collect()
-    self.path.mkdir(parents=True, exist_ok=True)
-    self.claim()
+    self._prepare()
     if self._read() != self.stored:
       self._lock.release()
       raise types.BadInput(
@@ -127,6 +128,26 @@ class RunDirectory:
       entry = self.identity(records) | self._settings | origin
     files.write_json(self.path / _CONFIG, entry)
     self.stored, self._overwrite = entry, False
+
+  def _prepare(self) -> None:
+    """Makes and claims the directory, and tries what will be written at the end."""
+    new = not self.path.exists()
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self.claim()
+      rehearsal.write(self.path)
+    except BaseException as error:
+      with contextlib.suppress(OSError):
+        self._lock.release()
+      if new:
+        with contextlib.suppress(OSError):
+          self.path.rmdir()
+      if isinstance(error, OSError):
+        raise types.BadInput(
+          f'{self.path} cannot hold a run: {error.strerror or error}; mend that, '
+          'or choose another --out.'
+        ) from error
+      raise
 
   def claim(self) -> None:
     """Locks the directory; raises `BadInput` if another process runs there."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -83,7 +82,7 @@ class Sweep:
     report: bool = False,
     run: Run | None = None,
   ):
-    self._directory = None if directory is None else pathlib.Path(directory)
+    self._directory = None if directory is None else files.expand(directory)
     self._chunk, self._width, self._mesh = chunk, width, mesh
     self._report, self._run = report, run
     self._records: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import sys
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from bitjax import cli
 from bitjax import files
+from bitjax import process
 from bitjax.cli import results as results_lib
 
 RUN = pathlib.Path('runs/sample_study/smoke')
@@ -23,6 +25,7 @@ FILES = {
   'figure.png',
   'results.csv',
   'results.nc',
+  'results.sha256',
   'verdicts.json',
 }
 
@@ -239,10 +242,10 @@ def test_an_interrupt_says_how_to_go_on(launch, capsys):
   assert signal.getsignal(signal.SIGTERM) == before
 
 
-def _until_chunks(process, folder, count):
+def _until_chunks(child, folder, count):
   end = time.monotonic() + 60
   while len(list(folder.glob('*.npz'))) < count:
-    assert process.poll() is None and time.monotonic() < end
+    assert child.poll() is None and time.monotonic() < end
     time.sleep(0.005)
 
 
@@ -251,11 +254,11 @@ def test_a_terminated_run_goes_on_bitwise(launch, start, tmp_path, capsys):
   assert launch(*command, '--out=whole') == 0
   assert 'descent: 480 lanes\n' in capsys.readouterr().err
   folder = tmp_path / 'cut' / 'chunks' / 'descent'
-  process = start(*command, '--out=cut')
-  _until_chunks(process, folder, 60)
-  process.send_signal(signal.SIGTERM)
-  _, err = process.communicate(timeout=60)
-  assert process.returncode == 143
+  child = start(*command, '--out=cut')
+  _until_chunks(child, folder, 60)
+  child.send_signal(signal.SIGTERM)
+  _, err = child.communicate(timeout=60)
+  assert child.returncode == 143
   assert err.endswith('interrupted; the same command goes on from here\n')
   done = len(list(folder.glob('*.npz')))
   assert 60 <= done < 480
@@ -288,6 +291,7 @@ def test_atomic_leaves_the_old_file_or_the_new(tmp_path):
 
 
 def test_main_exits(sample, monkeypatch, capsys):
+  monkeypatch.setattr(process, 'leave', sys.exit)
   monkeypatch.setattr('sys.argv', ['sample', '--budget=-1'])
   with pytest.raises(SystemExit) as caught:
     cli.main(sample.STUDY)
