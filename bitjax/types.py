@@ -32,6 +32,7 @@ __all__ = [
   'check_open_interval',
   'check_positive',
   'check_range',
+  'check_seed',
 ]
 
 Array: TypeAlias = jax.Array
@@ -131,6 +132,17 @@ def check_integer(name: str, value: Any, low: int) -> None:
     number = None
   if number is None or number < low:
     raise BadInput(f'{name} must be an integer >= {low}; got {value}.')
+
+
+def check_seed(name: str, value: Any) -> None:
+  """Raises `BadInput` unless ``value`` is an integer that every generator takes.
+
+  These are the integers of 32 bits, without a sign: `jax.random.key` drops the further
+  bits of larger ones, so that two of them would give the same numbers.
+  """
+  check_integer(name, value, 0)
+  if value >= 1 << 32:
+    raise BadInput(f'{name} must be < 2**32; got {value}.')
 
 
 def _check(name, value, holds, wanted):

@@ -52,6 +52,8 @@ ALSO = {
   ('lanes', 'types'),
   ('files', 'types'),
 }
+# What a command starts with.
+BINARIES = {'cli', 'process', 'studies'}
 SHARED_ROOMS = {'toy', 'recipes'}
 MAX_LINES = 400
 MAX_STUDY = 200  # A `study.py`.
@@ -158,7 +160,7 @@ def _binaries(home, use):
   parts = use.module.split('.')
   if parts[0] == 'experiments':
     return False
-  return parts[0] != 'bitjax' or _part(use.module) in ('cli', 'studies')
+  return parts[0] != 'bitjax' or _part(use.module) in BINARIES
 
 
 def _downwards(home, use):
@@ -457,7 +459,7 @@ class TestPlanted:
     ('rule', 'home', 'source'),
     [
       ('floors', Home('bitjax.types'), 'from bitjax import quantizers'),
-      ('floors', Home('bitjax.files'), 'from bitjax import types'),
+      ('floors', Home('bitjax.files'), 'from bitjax import lanes'),
       ('floors', Home('bitjax.quantizers._a'), 'from bitjax import data'),
       ('floors', Home('bitjax.transforms', True), 'import bitjax.quantizers'),
       ('floors', Home('bitjax.data.idx'), 'from bitjax import scans'),

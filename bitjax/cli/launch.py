@@ -167,7 +167,7 @@ def _results(study, argv, stack):
     path = directory.path / results_lib.ARCHIVE
     try:
       found = results_lib.load(directory.path)
-    except (OSError, results_lib.Damaged) as error:
+    except OSError as error:
       progress.say(
         f'{study.name}: {path} is damaged ({_line(error)}); made again'
       )

@@ -58,6 +58,8 @@ class Lock:
       try:
         taken = _take(descriptor, self._path, shared=False)
       except BaseException:
+        if not os.fstat(descriptor).st_size:  # It is new.
+          self._path.unlink(missing_ok=True)
         os.close(descriptor)
         raise
       # The previous holder may have removed the file in the meantime.

@@ -45,7 +45,7 @@ CHECKSUMS = 'results.sha256'
 _ROWS = 8192  # Rows of the CSV that are held in memory at a time.
 
 
-class Damaged(ValueError):
+class Damaged(OSError):
   """Raised for a file of results that is not as it was written."""
 
 

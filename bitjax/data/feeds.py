@@ -90,7 +90,7 @@ def device_feed(dataset: datasets.Dataset, batch_size: int, seed: int) -> Feed:
   Args:
     dataset: the data; images stay uint8.
     batch_size: number of examples in the batch of a step.
-    seed: seed of the orders, an integer >= 0.
+    seed: seed of the orders, an integer in [0, 2**32).
 
   Raises:
     BadInput: for a batch size that is not in [1, number of examples].
@@ -106,7 +106,7 @@ def device_feeds(
   Args:
     dataset: the data; images stay uint8.
     batch_size: number of examples in the batch of a step.
-    seeds: seeds of the orders, integers >= 0.
+    seeds: seeds of the orders, integers in [0, 2**32).
 
   Raises:
     BadInput: for a batch size that is not in [1, number of examples].
@@ -142,7 +142,7 @@ def host_feed(
     source: anything with ``len(source)`` and ``source[i] -> (image, label)``; all
       images are uint8 and of one shape [H, W, C]. Slices of a memory map will do.
     batch_size: number of examples in the batch of a step.
-    seed: seed of the orders, an integer >= 0; it gives the orders of
+    seed: seed of the orders, an integer in [0, 2**32); it gives the orders of
       :func:`device_feed`.
     num_threads: number of threads that read.
 
@@ -215,7 +215,7 @@ def _order(
 ) -> Callable[[int], np.ndarray]:
   """Returns a function from a step to the indices of its examples, int32 [B]."""
   types.check_integer('batch_size', batch_size, 1)
-  types.check_integer('seed', seed, 0)
+  types.check_seed('seed', seed)
   if batch_size > num_examples:
     raise types.BadInput(
       f'A batch of {batch_size} needs as many examples; the data has '

@@ -121,7 +121,7 @@ def coordinate_discrete_gradient(
     raise types.BadInput(f'num_sweeps must be >= 1; got {num_sweeps}.')
   if num_candidates is not None and num_candidates < 1:
     raise types.BadInput(f'num_candidates must be >= 1; got {num_candidates}.')
-  _discrete_round.check_signal(view, order, key, given)
+  _discrete_round.check_signal('order', view, order, key, given)
   rules = _discrete_round.Rules(order)
   found = _descend(
     view,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,11 +72,13 @@ def start() -> None:
   try:
     jax.local_devices()
   except (RuntimeError, AssertionError) as error:
-    asked = jax.config.read('jax_platforms')
+    settings: Any = jax.config  # Type checkers do not know its attributes.
+    asked = settings.jax_platforms
+    where = f' for JAX_PLATFORMS={asked}' if asked else ''
     reason = ' '.join(str(error).split())
     raise types.BadInput(
-      f'JAX finds no device for JAX_PLATFORMS={asked or ""}'
-      f'{reason and f" ({reason})"}; JAX_PLATFORMS=cpu runs on the CPU.'
+      f'JAX finds no device{where}{reason and f" ({reason})"}; JAX_PLATFORMS=cpu '
+      'runs on the CPU.'
     ) from error
 
 

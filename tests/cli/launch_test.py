@@ -118,6 +118,36 @@ def test_lost_results_are_made_from_chunks(launch, sample, capsys):
   assert (RUN / 'results.csv').read_bytes() == content
 
 
+def test_damaged_results_are_made_again(launch, capsys):
+  assert launch('--preset=smoke') == 0
+  before = {name: (RUN / name).read_bytes() for name in FILES - {'chunks'}}
+  for position in (8, len(before['results.nc']) // 2, -9):
+    content = bytearray(before['results.nc'])
+    content[position] ^= 4
+    (RUN / 'results.nc').write_bytes(content)
+    capsys.readouterr()
+    assert launch('--preset=smoke') == 0
+    err = capsys.readouterr().err
+    assert 'results.nc is damaged (its checksum differs); made again' in err
+    assert 'descent: 4 lanes, all done before' in err
+    for name in ('results.csv', 'verdicts.json'):
+      assert (RUN / name).read_bytes() == before[name]
+  (RUN / 'results.csv').write_bytes(before['results.csv'] + b'x')
+  assert launch('--preset=smoke', run=forbidden) == 0
+  assert 'results.csv is not as it was written; made' in capsys.readouterr().err
+  assert (RUN / 'results.csv').read_bytes() == before['results.csv']
+
+
+def test_a_run_without_checksums_says_so(launch, capsys):
+  assert launch('--preset=smoke') == 0
+  (RUN / 'results.sha256').unlink()
+  capsys.readouterr()
+  assert launch('--preset=smoke', run=forbidden) == 0
+  err = capsys.readouterr().err
+  assert 'has no checksum, so damage would go unnoticed' in err
+  assert err.count('\n') == 1
+
+
 def test_another_configuration_is_refused(launch, capsys):
   assert launch('--preset=smoke') == 0
   before = (RUN / 'results.csv').read_bytes()
