@@ -123,7 +123,7 @@ def _launch(study, argv, program) -> int:
     judged = list(study.verdicts(results))
     written = _conclude(directory, results, judged, study.plot)
   _print(verdicts_lib.text(judged) + '\n')
-  _print(''.join(f'{os.path.relpath(path)}\n' for path in written))
+  _print(''.join(f'{_relative(path)}\n' for path in written))
   return 0
 
 
@@ -252,7 +252,17 @@ def _program() -> str:
   spec = getattr(main_module, '__spec__', None)
   if spec is not None:
     return f'python -m {spec.name}'
-  return f'python {os.path.relpath(getattr(main_module, "__file__", "study"))}'
+  return f'python {_relative(getattr(main_module, "__file__", "study"))}'
+
+
+def _relative(path: str | os.PathLike[str]) -> str:
+  try:
+    return os.path.relpath(path)
+  except (
+    OSError,
+    ValueError,
+  ):  # The working directory has gone, or another drive.
+    return os.fspath(path)
 
 
 @contextlib.contextmanager

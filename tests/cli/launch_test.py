@@ -327,3 +327,10 @@ def test_main_exits(sample, monkeypatch, capsys):
     cli.main(sample.STUDY)
   assert caught.value.code == 2
   assert np.size(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_json_holds_arguments_that_are_not_utf8(tmp_path):
+  value = {'command': [os.fsdecode(b'--out=\xff'), 'γ "…"']}
+  files.write_json(tmp_path / 'a.json', value)
+  (tmp_path / 'a.json').read_text(encoding='utf-8')
+  assert files.read_json(tmp_path / 'a.json') == value

@@ -22,7 +22,7 @@ class Config:
 def run(config, sweep):
   sweep.record(name=config.name)
   progress.say('β × γ …')
-  return xarray.Dataset({'a': (('x',), [1.0])}, {'x': [config.name]})
+  return xarray.Dataset({'a': (('x',), [1.0])}, {'x': ['γ …']})
 
 
 def verdicts(results):
