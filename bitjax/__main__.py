@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(sys.argv[1:] if argv is None else list(argv))
   except BrokenPipeError:  # What reads the output has gone.
     process.leave(141)
+  except OSError as error:
+    print(f'bitjax: standard output: {error.strerror}', file=sys.stderr)
+    process.leave(2)
 
 
 def _run(argv: Sequence[str]) -> int:

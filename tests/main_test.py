@@ -1,5 +1,7 @@
 """The command ``bitjax``, and namespaces that are imported when they are used."""
 
+import errno
+import os
 import pathlib
 import subprocess
 import sys
@@ -61,6 +63,24 @@ def test_status(tmp_path, capsys):
   assert 'is not the directory of a run' in capsys.readouterr().err
   assert command.main(['status']) == 2
   assert 'usage: bitjax status DIRECTORY' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('number', 'status', 'said'),
+  [(errno.EPIPE, 141, ''), (errno.ENOSPC, 2, 'bitjax: standard output: No')],
+)
+def test_output_that_cannot_be_written(
+  monkeypatch, capsys, number, status, said
+):
+  def write(*_):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(process, 'leave', sys.exit)
+  monkeypatch.setattr(sys.stdout, 'write', write)
+  with pytest.raises(SystemExit) as caught:
+    command.main([])
+  assert caught.value.code == status
+  assert capsys.readouterr().err.startswith(said)
 
 
 def test_the_console_script_is_this_command():

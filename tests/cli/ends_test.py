@@ -15,6 +15,7 @@ import jax
 import pytest
 
 from bitjax import files
+from bitjax import process
 from bitjax import types
 from bitjax.cli import lock
 from bitjax.cli import rehearsal
@@ -204,7 +205,7 @@ class TestStreams:
       PYTHONCOERCECLOCALE='0',
     )
     args = [os.fsencode(arg) for arg in options.pop('args')]
-    for _ in range(2):
+    for _ in range(1 if argv else 2):  # A finished run is drawn again.
       done = subprocess.run(
         ['bash', '-c', f'"$@" {where}', '-', *args], cwd=tmp_path, **options
       )
@@ -228,6 +229,13 @@ class TestStreams:
     err = capsys.readouterr().err
     assert ('standard output: No space left' in err) == (status == 2)
     assert err.count('\n') == (status == 2)
+
+
+def test_an_interactive_interpreter_goes_on(monkeypatch):
+  monkeypatch.setattr(sys, 'ps1', '>>> ', raising=False)
+  with pytest.raises(SystemExit) as caught:
+    process.leave(3)
+  assert caught.value.code == 3
 
 
 SIGNALS = {'SIGINT': 130, 'SIGTERM': 143, 'SIGHUP': 129}
