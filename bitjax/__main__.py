@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import difflib
 import sys
 
+from bitjax import process
 from bitjax import studies
 
 __all__ = ['main']
@@ -25,9 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   Args:
     argv: arguments, without the name of the program; None for those of `sys.argv`.
   """
-  argv = sys.argv[1:] if argv is None else list(argv)
+  process.prepare()
+  try:
+    return _run(sys.argv[1:] if argv is None else list(argv))
+  except BrokenPipeError:  # What reads the output has gone.
+    process.leave(141)
+  except OSError as error:
+    print(f'bitjax: standard output: {error.strerror}', file=sys.stderr)
+    process.leave(2)
+
+
+def _run(argv: Sequence[str]) -> int:
   if not argv or argv[0] in _HELP:
-    print(_overview())
+    print(_overview(), flush=True)
     return 0
   from bitjax import cli  # Imports JAX, which takes a second.
 

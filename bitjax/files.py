@@ -118,7 +118,9 @@ def number(value: float | str | None) -> float:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes ``value`` as indented JSON, atomically, keeping the order of its keys."""
-  write_text(path, json_text(value, indent=2) + '\n')
+  text = json_text(value, indent=2) + '\n'
+  # Arguments that are not UTF-8 hold lone surrogates, which JSON escapes like this.
+  write_bytes(path, text.encode(errors='backslashreplace'))
 
 
 def read_json(path: pathlib.Path) -> Any:

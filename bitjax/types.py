@@ -35,6 +35,7 @@ __all__ = [
   'check_open_interval',
   'check_positive',
   'check_range',
+  'check_seed',
   'nan_where',
   'promoted',
 ]
@@ -206,14 +207,28 @@ def check_fraction(name: str, value: Any, *, arrays: bool = False) -> None:
 
 def check_integer(name: str, value: Any, low: int) -> None:
   """Raises `BadInput` unless ``value`` is an integer in [low, 2^31), as of an int32."""
+  if _integer(name, value, low) >= 1 << 31:
+    raise BadInput(f'{name} must be an integer below 2^31; got {value}.')
+
+
+def _integer(name: str, value: Any, low: int) -> int:
   try:
     number = None if isinstance(value, bool) else operator.index(value)
   except TypeError:
     number = None
   if number is None or number < low:
     raise BadInput(f'{name} must be an integer >= {low}; got {value!r}.')
-  if number >= 2**31:
-    raise BadInput(f'{name} must be an integer below 2^31; got {value}.')
+  return number
+
+
+def check_seed(name: str, value: Any) -> None:
+  """Raises `BadInput` unless ``value`` is an integer that every generator takes.
+
+  These are the integers of 32 bits, without a sign: `jax.random.key` drops the further
+  bits of larger ones, so that two of them would give the same numbers.
+  """
+  if _integer(name, value, 0) >= 1 << 32:
+    raise BadInput(f'{name} must be < 2**32; got {value}.')
 
 
 def check_axis(name: str, value: Any, *, optional: bool = True) -> None:

@@ -24,6 +24,7 @@ FLOORS = {
   'types': 0,
   'version': 0,
   'files': 0,
+  'process': 0,
   'tree': 0,
   'lanes': 0,
   'quantizers': 1,
@@ -52,6 +53,8 @@ ALSO = {
   ('lanes', 'types'),
   ('files', 'types'),
 }
+# What a command starts with.
+BINARIES = {'cli', 'process', 'studies'}
 SHARED_ROOMS = {'toy', 'recipes'}
 MAX_LINES = 400
 MAX_STUDY = 200  # A `study.py`.
@@ -158,7 +161,7 @@ def _binaries(home, use):
   parts = use.module.split('.')
   if parts[0] == 'experiments':
     return False
-  return parts[0] != 'bitjax' or _part(use.module) in ('cli', 'studies')
+  return parts[0] != 'bitjax' or _part(use.module) in BINARIES
 
 
 def _downwards(home, use):

@@ -1,5 +1,7 @@
 """The command ``bitjax``, and namespaces that are imported when they are used."""
 
+import errno
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 import bitjax
 from bitjax import __main__ as command
 from bitjax import cli
+from bitjax import process
 from bitjax import studies
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -42,6 +45,7 @@ def test_an_unknown_study_is_one_line(name, words, capsys):
 
 
 def test_a_study_is_run_with_its_flags(monkeypatch, capsys):
+  monkeypatch.setattr(process, 'leave', sys.exit)
   with pytest.raises(SystemExit) as caught:
     command.main(['variant_ste', '--help'])
   assert caught.value.code == 0
@@ -59,6 +63,24 @@ def test_status(tmp_path, capsys):
   assert 'is not the directory of a run' in capsys.readouterr().err
   assert command.main(['status']) == 2
   assert 'usage: bitjax status DIRECTORY' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('number', 'status', 'said'),
+  [(errno.EPIPE, 141, ''), (errno.ENOSPC, 2, 'bitjax: standard output: No')],
+)
+def test_output_that_cannot_be_written(
+  monkeypatch, capsys, number, status, said
+):
+  def write(*_):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(process, 'leave', sys.exit)
+  monkeypatch.setattr(sys.stdout, 'write', write)
+  with pytest.raises(SystemExit) as caught:
+    command.main([])
+  assert caught.value.code == status
+  assert capsys.readouterr().err.startswith(said)
 
 
 def test_the_console_script_is_this_command():

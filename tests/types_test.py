@@ -191,3 +191,17 @@ def test_message_shows_one_value_of_an_array():
     types.BadInput, match=r'^x must be > 0 and not NaN; got -2\.5 among 150\.$'
   ):
     types.check_positive('x', values, arrays=True)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 2**64, 1.0, True, 'a', None])
+def test_seeds_have_32_bits(seed):
+  with pytest.raises(types.BadInput, match=r'^seeds must be'):
+    types.check_seed('seeds', seed)
+
+
+def test_every_seed_gives_other_numbers():
+  seeds = [0, 1, 2**31, 2**32 - 1, np.uint32(7)]
+  for seed in seeds:
+    types.check_seed('seed', seed)
+  keys = {str(jax.random.key_data(jax.random.key(seed))) for seed in seeds}
+  assert len(keys) == len(seeds)

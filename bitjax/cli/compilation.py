@@ -36,7 +36,9 @@ def keep() -> pathlib.Path | None:
     return None
   given = settings.jax_compilation_cache_dir
   if given is not None:
-    return pathlib.Path(given)
+    directory = files.expand(given)
+    settings.update('jax_compilation_cache_dir', str(directory))
+    return directory
   try:
     directory = files.cache_dir() / 'programs' / (platform.node() or 'local')
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)

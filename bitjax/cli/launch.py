@@ -19,12 +19,14 @@ import traceback
 from typing import Any, NoReturn
 
 from bitjax import files
+from bitjax import process
 from bitjax import types
 from bitjax.cli import command
 from bitjax.cli import compilation
 from bitjax.cli import extras
 from bitjax.cli import flags
 from bitjax.cli import manual
+from bitjax.cli import rehearsal
 from bitjax.cli import results as results_lib
 from bitjax.cli import rundir
 from bitjax.cli.study import Study
@@ -40,14 +42,19 @@ __all__ = ['launch', 'main']
 
 BAD_INPUT = 2
 _SIGNALLED = 128  # Shells add the signal's number to this.
+_SIGPIPE = 13  # Windows has no such signal.
 
 # Attributes of results: chunks of other code in them, and code that has changed since.
 _MARK = 'other_code'
 _CHANGED = 'code_has_changed'
 
 
-class _Terminated(KeyboardInterrupt):
-  """Raised on SIGTERM, which batch systems send before they kill a process."""
+class _Signalled(KeyboardInterrupt):
+  """Raised on a signal that asks the process to end."""
+
+  def __init__(self, number: int = signal.SIGINT):
+    super().__init__(number)
+    self.number = number
 
 
 def main(
@@ -56,16 +63,15 @@ def main(
   *,
   program: str | None = None,
 ) -> NoReturn:
-  """Runs a study and exits; the arguments are those of `launch`."""
+  """Runs a study and ends the process; the arguments are those of `launch`."""
+  process.prepare()
   try:
     status = launch(study, argv, program=program)
   except Exception:
-    if job.count() > 1:
+    with contextlib.suppress(OSError):
       traceback.print_exc()
-    job.leave(1)
-    raise
+    status = 1
   job.leave(status)
-  sys.exit(status)
 
 
 def launch(
@@ -88,37 +94,43 @@ def launch(
 
   Returns:
     The exit status: 0; 1 if another process of the job stopped; 2 for bad input and
-      errors of the file system; 130 for an interrupt and 143 for a termination.
+      errors of the file system; 128 plus the number of the signal for an interrupt
+      (130), a termination (143), a terminal that is closed (129) and a reader of
+      the output that has gone (141).
   """
   argv = sys.argv[1:] if argv is None else list(argv)
-  if command.wants_help(argv):
-    print(manual.page(study, program or _program()), end='')
-    return 0
   try:
-    with _sigterm(), contextlib.ExitStack() as stack:
-      try:
-        directory, results = _results(study, argv, stack)
-      except (types.BadInput, OSError) as error:
-        return _complain(study, error)
-      except job.Lost as error:
-        _complain(study, error)
-        return 1
-      if job.index():  # Only process 0 judges and draws.
-        return 0
-      judged = _marked(study.verdicts(results), results)
-      try:
-        written = _conclude(directory, results, judged, study.plot)
-      except OSError as error:
-        return _complain(study, error)
+    with _signals():
+      return _launch(study, argv, program)
+  except BrokenPipeError:
+    return _SIGNALLED + _SIGPIPE
+  except (types.BadInput, OSError) as error:
+    return _complain(study, error, BAD_INPUT)
+  except job.Lost as error:
+    return _complain(study, error, 1)
   except KeyboardInterrupt as interrupt:
     again = 'the same command'
     if any(argument.startswith('--overwrite') for argument in argv):
       again += ' without --overwrite'
-    progress.say(f'{study.name}: interrupted; {again} goes on from here')
-    terminated = isinstance(interrupt, _Terminated)
-    return _SIGNALLED + (signal.SIGTERM if terminated else signal.SIGINT)
-  print(verdicts_lib.text(judged))
-  print('\n'.join(os.path.relpath(path) for path in written))
+    number = getattr(interrupt, 'number', signal.SIGINT)
+    # The terminal may have been closed.
+    with contextlib.suppress(OSError):
+      progress.say(f'{study.name}: interrupted; {again} goes on from here')
+    return _SIGNALLED + number
+
+
+def _launch(study, argv, program) -> int:
+  if command.wants_help(argv):
+    _print(manual.page(study, program or _program()))
+    return 0
+  with contextlib.ExitStack() as stack:
+    directory, results = _results(study, argv, stack)
+    if job.index():  # Only process 0 judges and draws.
+      return 0
+    judged = _marked(study.verdicts(results), results)
+    written = _conclude(directory, results, judged, study.plot)
+  _print(verdicts_lib.text(judged) + '\n')
+  _print(''.join(f'{_relative(path)}\n' for path in written))
   return 0
 
 
@@ -131,9 +143,10 @@ def _results(study, argv, stack):
   job.join(
     request.coordinator_address, request.num_processes, request.process_id
   )
-  # JAX's runtime handles SIGTERM too, so our handler has to be set again.
-  if job.count() > 1:
-    stack.enter_context(_sigterm())
+  if request.coordinator_address is not None:
+    meshes.start()
+    # JAX's runtime handles SIGTERM too, so our handler has to be set again.
+    stack.enter_context(_signals())
   out = request.out or os.path.join('runs', study.name, request.preset or 'run')
   settings = {
     'preset': request.preset,
@@ -151,16 +164,25 @@ def _results(study, argv, stack):
     overwrite=request.overwrite,
   )
   stack.callback(directory.close)
+  if not job.index():
+    rehearsal.draw()
   if directory.complete:
     if not job.index():
       directory.claim()
+    path = directory.path / results_lib.ARCHIVE
     try:
-      return directory.path, _read_again(study, directory)
-    except (OSError, ValueError) as error:
-      path = directory.path / 'results.nc'
+      found = _read_again(study, directory)
+    except OSError as error:
       progress.say(
         f'{study.name}: {path} is damaged ({_line(error)}); made again'
       )
+    else:
+      if results_lib.sound(results_lib.ARCHIVE, directory.path) is None:
+        progress.say(
+          f'{study.name}: {path} has no checksum, so damage would go unnoticed; '
+          'remove it to make it again'
+        )
+      return directory.path, found
   if request.compilation_cache:
     compilation.keep()
   sweep = sweep_lib.Sweep(
@@ -229,10 +251,15 @@ def _marked(judged, results) -> list[verdicts_lib.Verdict]:
 def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
   """Writes verdicts and figure, and returns the paths of all files for readers."""
   files.remove_partial(directory)
-  table = directory / 'results.csv'
-  if not table.is_file():
+  archive, table = (
+    directory / name for name in (results_lib.ARCHIVE, results_lib.TABLE)
+  )
+  lost = not table.is_file()
+  if lost or results_lib.sound(results_lib.TABLE, directory) is False:
+    if not lost:
+      progress.say(f'{table} is not as it was written; made again')
     results_lib.save(results, directory)
-  written = [directory / 'config.json', directory / 'results.nc', table]
+  written = [directory / 'config.json', archive, table]
   written.append(results_lib.save_verdicts(judged, directory))
   with plots.style():
     drawn = plot(results)
@@ -244,9 +271,20 @@ def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
         sys.modules['matplotlib.pyplot'].close(drawn)
 
 
-def _complain(study: Study[Any], error: Exception) -> int:
-  print(f'{study.name}: {_line(error)}', file=sys.stderr)
-  return BAD_INPUT
+def _complain(study: Study[Any], error: Exception, status: int) -> int:
+  with contextlib.suppress(OSError):  # Nobody may be listening.
+    print(f'{study.name}: {_line(error)}', file=sys.stderr)
+  return status
+
+
+def _print(text: str) -> None:
+  """Writes to standard output at once, so that what fails, fails here."""
+  try:
+    print(text, end='', flush=True)
+  except BrokenPipeError:
+    raise
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, 'standard output') from error
 
 
 def _line(error: Exception) -> str:
@@ -264,21 +302,46 @@ def _program() -> str:
   spec = getattr(main_module, '__spec__', None)
   if spec is not None:
     return f'python -m {spec.name}'
-  return f'python {os.path.relpath(getattr(main_module, "__file__", "study"))}'
+  return f'python {_relative(getattr(main_module, "__file__", "study"))}'
+
+
+def _relative(path: str | os.PathLike[str]) -> str:
+  try:
+    return os.path.relpath(path)
+  except (
+    OSError,
+    ValueError,
+  ):  # The working directory has gone, or another drive.
+    return os.fspath(path)
 
 
 @contextlib.contextmanager
-def _sigterm() -> Iterator[None]:
-  """Turns SIGTERM into an exception, if this is the main thread."""
+def _signals() -> Iterator[None]:
+  """Turns the signals that end a process into an exception, in the main thread.
+
+  A second signal ends the process at once.
+  """
   if threading.current_thread() is not threading.main_thread():
     yield
     return
+  raised = False
 
-  def stop(signum, frame):
-    raise _Terminated
+  def stop(number, frame):
+    nonlocal raised
+    if raised:
+      process.leave(_SIGNALLED + number)
+    raised = True
+    raise _Signalled(number)
 
-  before = signal.signal(signal.SIGTERM, stop)
+  before = {}
+  for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
+    number = getattr(signal, name, None)
+    # nohup and background jobs of scripts ignore signals; they keep doing so.
+    if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+      before[number] = signal.signal(number, stop)
   try:
     yield
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      # None is a handler that Python has not set.
+      signal.signal(number, handler or signal.SIG_DFL)

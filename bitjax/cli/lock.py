@@ -1,12 +1,18 @@
 """The lock that keeps a second process out of a run directory.
 
 The kernel holds the lock (``flock``) and drops it when the process ends, however it
-ends, so the lock file of a killed run is no obstacle. On file systems without such
-locks, the process and the host named in the file decide.
+ends, so the lock file of a killed run is no obstacle.
+
+Some network file systems have no such locks. There the record in the file decides, which
+names a process and its host: whoever finds no live one writes its own, waits, and has
+the lock if its record is still there (Fischer's algorithm: of several that begin at
+once, the last to write stays). Processes of other hosts count as alive, so that what a
+run that was killed there has left must be removed by hand, as the message says.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -27,6 +33,8 @@ NAME = 'run.lock'
 # Attempts, 0.1 seconds apart, until a lock counts as taken: another process may hold it
 # for a moment to look (`holder`), or the child of a dead one may not have released it.
 _ATTEMPTS = 10
+_SETTLE = 0.5  # Seconds between writing a record and looking whether it stands.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Lock:
@@ -41,16 +49,22 @@ class Lock:
 
     Raises:
       BadInput: if another process holds it.
+      OSError: if there can be no lock.
     """
     if self._descriptor is not None:
       return
     for attempt in range(_ATTEMPTS):
       descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-      taken = _take(descriptor, self._path, shared=False)
+      try:
+        taken = _take(descriptor, self._path, shared=False)
+      except BaseException:
+        if not os.fstat(descriptor).st_size:  # It is new.
+          self._path.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
       # The previous holder may have removed the file in the meantime.
       if taken and _same(descriptor, self._path):
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(_myself()).encode())
+        _sign(descriptor)
         self._descriptor = descriptor
         return
       os.close(descriptor)
@@ -74,8 +88,10 @@ def holder(directory: pathlib.Path) -> dict[str, Any] | None:
       descriptor = os.open(path, os.O_RDONLY)
     except OSError:
       return None
-    free = _take(descriptor, path, shared=True)
-    os.close(descriptor)
+    try:
+      free = _take(descriptor, path, shared=True)
+    finally:
+      os.close(descriptor)
     if free:
       return None
     if attempt < _ATTEMPTS - 1:
@@ -101,9 +117,23 @@ def _take(descriptor: int, path: pathlib.Path, *, shared: bool) -> bool:
       return True
     except BlockingIOError:
       return False
-    except OSError:  # The file system has no locks.
-      pass
-  return not _alive(_read(path))
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+  if _alive(_read(path)):
+    return False
+  if shared:
+    return True
+  _sign(descriptor)
+  time.sleep(_SETTLE)
+  return _read(path) == _myself()
+
+
+def _sign(descriptor: int) -> None:
+  """Writes which process this is into an open lock file."""
+  os.ftruncate(descriptor, 0)
+  os.lseek(descriptor, 0, os.SEEK_SET)
+  os.write(descriptor, json.dumps(_myself()).encode())
 
 
 def _alive(who: dict[str, Any]) -> bool:

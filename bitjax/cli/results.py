@@ -1,9 +1,16 @@
-"""Files of a finished run: all numbers as netCDF and CSV, verdicts, and figures."""
+"""Files of a finished run: all numbers as netCDF and CSV, verdicts, and figures.
+
+``results.sha256`` holds the checksums of the numbers' files, as ``sha256sum`` writes and
+checks them. It is written before ``results.nc``, which marks a run as complete and is
+therefore never without a checksum, whatever kills the process.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 import csv
+import hashlib
+import io
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -17,9 +24,29 @@ if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-__all__ = ['load', 'save', 'save_figure', 'save_verdicts']
+__all__ = [
+  'ARCHIVE',
+  'CHECKSUMS',
+  'TABLE',
+  'Damaged',
+  'draw',
+  'load',
+  'pack',
+  'save',
+  'save_figure',
+  'save_verdicts',
+  'sound',
+  'unpack',
+]
 
+ARCHIVE = 'results.nc'
+TABLE = 'results.csv'
+CHECKSUMS = 'results.sha256'
 _ROWS = 8192  # Rows of the CSV that are held in memory at a time.
+
+
+class Damaged(OSError):
+  """Raised for a file of results that is not as it was written."""
 
 
 def save(
@@ -28,17 +55,23 @@ def save(
   """Writes ``results.csv``, then ``results.nc``, which marks a run as complete.
 
   Returns:
-    The paths of both.
+    The paths of ``results.nc`` and ``results.csv``.
   """
-  directory = pathlib.Path(directory)
-  table, archive = directory / 'results.csv', directory / 'results.nc'
+  directory = files.expand(directory)
+  archive, table = directory / ARCHIVE, directory / TABLE
+  content = pack(results)
   with (
     files.atomic(table) as temporary,
     open(temporary, 'w', newline='', encoding='utf-8') as file,
   ):
     csv.writer(file, lineterminator='\n').writerows(_rows(results))
-  with files.atomic(archive) as temporary:
-    results.to_netcdf(temporary, engine='h5netcdf')
+  found = {
+    ARCHIVE: hashlib.sha256(content).hexdigest(),
+    TABLE: _checksum(table),
+  }
+  lines = [f'{checksum}  {name}\n' for name, checksum in found.items()]
+  files.write_text(directory / CHECKSUMS, ''.join(lines))
+  files.write_bytes(archive, content)
   return [archive, table]
 
 
@@ -46,24 +79,78 @@ def load(directory: str | os.PathLike[str]) -> xarray.Dataset:
   """Reads ``results.nc`` as it was saved.
 
   Raises:
-    OSError: if it is missing or damaged.
+    OSError: if it is missing or cannot be read.
+    Damaged: if its checksum differs, or it is no netCDF.
   """
+  directory = files.expand(directory)
+  content = (directory / ARCHIVE).read_bytes()
+  wanted = _checksums(directory).get(ARCHIVE)
+  if wanted not in (None, hashlib.sha256(content).hexdigest()):
+    raise Damaged('its checksum differs')
+  try:
+    return unpack(content)
+  except Exception as error:  # Reading a damaged file can raise anything.
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    raise Damaged(reason) from error
+
+
+def sound(name: str, directory: pathlib.Path) -> bool | None:
+  """Returns whether a file has its checksum; None if it never had one.
+
+  Args:
+    name: `ARCHIVE` or `TABLE`.
+    directory: directory of the run.
+  """
+  wanted = _checksums(directory).get(name)
+  return None if wanted is None else wanted == _checksum(directory / name)
+
+
+def pack(results: xarray.Dataset) -> bytes:
+  """Returns a dataset as netCDF, made in memory.
+
+  HDF5 would lock a file on the disk, which not all file systems allow.
+  """
+  buffer = io.BytesIO()
+  results.to_netcdf(buffer, engine='h5netcdf')
+  return buffer.getvalue()
+
+
+def unpack(content: bytes) -> xarray.Dataset:
+  """Returns the dataset that `pack` made into netCDF."""
   import xarray
 
   # xarray would decode numbers with an attribute `units = 'seconds'` as durations.
   return xarray.load_dataset(
-    pathlib.Path(directory) / 'results.nc',
+    io.BytesIO(content),
     engine='h5netcdf',
     decode_times=False,
     decode_timedelta=False,
   )
 
 
+def _checksums(directory: pathlib.Path) -> dict[str, str]:
+  """Returns file -> checksum; runs of older versions have none."""
+  try:
+    lines = (directory / CHECKSUMS).read_bytes().decode(errors='replace')
+  except FileNotFoundError:
+    return {}
+  found = dict.fromkeys((ARCHIVE, TABLE), '')  # What is damaged fits no file.
+  for line in lines.splitlines():
+    checksum, _, name = line.partition('  ')
+    found[name] = checksum
+  return found
+
+
+def _checksum(path: pathlib.Path) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
 def save_verdicts(
   verdicts: Sequence[verdicts_lib.Verdict], directory: str | os.PathLike[str]
 ) -> pathlib.Path:
   """Writes ``verdicts.json``."""
-  path = pathlib.Path(directory) / 'verdicts.json'
+  path = files.expand(directory) / 'verdicts.json'
   files.write_json(path, [verdict.to_json() for verdict in verdicts])
   return path
 
@@ -72,22 +159,28 @@ def save_figure(
   drawn: figure.Figure, directory: str | os.PathLike[str]
 ) -> list[pathlib.Path]:
   """Writes ``figure.png`` (200 dpi) and ``figure.pdf`` (fonts embedded)."""
+  paths = []
+  for kind, content in draw(drawn).items():
+    paths.append(files.expand(directory) / f'figure.{kind}')
+    files.write_bytes(paths[-1], content)
+  return paths
+
+
+def draw(drawn: figure.Figure) -> dict[str, bytes]:
+  """Returns the contents of a figure's files, by kind."""
   import matplotlib
 
-  paths = []
   metadata: dict[str, dict[str, Any]] = {
     'png': {},
     'pdf': {'CreationDate': None},
   }
+  contents = {}
   for kind, entries in metadata.items():
-    path = pathlib.Path(directory) / f'figure.{kind}'
-    with (
-      files.atomic(path) as temporary,
-      matplotlib.rc_context({'pdf.fonttype': 42}),
-    ):
-      drawn.savefig(temporary, format=kind, dpi=200, metadata=entries)
-    paths.append(path)
-  return paths
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({'pdf.fonttype': 42}):
+      drawn.savefig(buffer, format=kind, dpi=200, metadata=entries)
+    contents[kind] = buffer.getvalue()
+  return contents
 
 
 def _rows(results: xarray.Dataset) -> Iterator[tuple[str, ...]]:

@@ -9,14 +9,15 @@ The file also holds the code from which finished results came.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pathlib
 import shutil
 from typing import Any
 
 from bitjax import files
 from bitjax import types
 from bitjax.cli import lock
+from bitjax.cli import rehearsal
 from bitjax.sweeps import chunks
 from bitjax.sweeps import code as code_lib
 from bitjax.sweeps import hosted
@@ -30,6 +31,7 @@ __all__ = ['RunDirectory']
 _FILES = (
   'results.nc',
   'results.csv',
+  'results.sha256',
   'verdicts.json',
   'figure.png',
   'figure.pdf',
@@ -64,7 +66,7 @@ class RunDirectory:
     settings: dict[str, Any] | None = None,
     overwrite: bool = False,
   ):
-    self.path = pathlib.Path(path)
+    self.path = files.expand(path)
     self._identity = {
       'study': study,
       'config': config,
@@ -108,13 +110,12 @@ class RunDirectory:
 
     Raises:
       BadInput: if another process runs there, or has run there since this object
-        was made.
+        was made; or if the directory does not take what a run writes.
     """
     if self._begun:
       return
     origin = provenance.collect()
-    self.path.mkdir(parents=True, exist_ok=True)
-    self.claim()
+    self._prepare()
     if self._read() != self.stored:
       self._lock.release()
       raise types.BadInput(
@@ -138,6 +139,26 @@ class RunDirectory:
     """Records the code from which the results came, once they are complete."""
     assert self.stored is not None
     self._write(self.stored | {'code': self.code.record()})
+
+  def _prepare(self) -> None:
+    """Makes and claims the directory, and tries what will be written at the end."""
+    new = not self.path.exists()
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self.claim()
+      rehearsal.write(self.path)
+    except BaseException as error:
+      with contextlib.suppress(OSError):
+        self._lock.release()
+      if new:
+        with contextlib.suppress(OSError):
+          self.path.rmdir()
+      if isinstance(error, OSError):
+        raise types.BadInput(
+          f'{self.path} cannot hold a run: {error.strerror or error}; mend that, '
+          'or choose another --out.'
+        ) from error
+      raise
 
   def claim(self) -> None:
     """Locks the directory; raises `BadInput` if another process runs there."""

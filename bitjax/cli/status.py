@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
+from bitjax import files
 from bitjax import types
 from bitjax.cli import lock
 from bitjax.sweeps import chunks
@@ -88,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if asked else 2
   try:
     for name in directories:
-      print('\n'.join(describe(pathlib.Path(name))))
+      print('\n'.join(describe(files.expand(name))), flush=True)
+  except BrokenPipeError:
+    raise
   except (types.BadInput, OSError) as error:
     print(f'bitjax status: {error}', file=sys.stderr)
     return 2

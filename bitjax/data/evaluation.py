@@ -25,18 +25,18 @@ def split_validation(
   Args:
     dataset: the training set.
     size: number of examples in the validation part.
-    seed: an integer >= 0.
+    seed: an integer in [0, 2**32).
 
   Returns:
     The data sets ``(train, validation)``; the ``split`` of the second is
     ``'validation'``.
 
   Raises:
-    BadInput: for a size that leaves a part without examples, or a negative seed.
+    BadInput: for a size that leaves a part without examples, or a seed outside 0, ..., 2**32 - 1.
   """
   total = len(dataset.labels)
   types.check_integer('size', size, 1)
-  types.check_integer('seed', seed, 0)
+  types.check_seed('seed', seed)
   if size >= total:
     raise types.BadInput(
       f'A validation part of {size} leaves nothing to train on; the data has '

@@ -90,11 +90,13 @@ def device_feed(dataset: datasets.Dataset, batch_size: int, seed: int) -> Feed:
   Args:
     dataset: the data; images stay uint8.
     batch_size: number of examples in the batch of a step.
-    seed: seed of the orders, an integer >= 0.
+    seed: seed of the orders, an integer in [0, 2**32).
 
   Raises:
-    BadInput: for a batch size that is not in [1, number of examples].
+    BadInput: for a batch size that is not in [1, number of examples], or a seed that
+      is not in [0, 2**32).
   """
+  types.check_seed('seed', seed)
   return device_feeds(dataset, batch_size, [seed])[0]
 
 
@@ -106,11 +108,14 @@ def device_feeds(
   Args:
     dataset: the data; images stay uint8.
     batch_size: number of examples in the batch of a step.
-    seeds: seeds of the orders, integers >= 0.
+    seeds: seeds of the orders, integers in [0, 2**32).
 
   Raises:
-    BadInput: for a batch size that is not in [1, number of examples].
+    BadInput: for a batch size that is not in [1, number of examples], or a seed that
+      is not in [0, 2**32).
   """
+  for seed in seeds:
+    types.check_seed('seeds', seed)
   size = len(dataset.labels)
   orders = [_order(size, batch_size, seed) for seed in seeds]
   arrays = batches.Batch(
@@ -142,7 +147,7 @@ def host_feed(
     source: anything with ``len(source)`` and ``source[i] -> (image, label)``; all
       images are uint8 and of one shape [H, W, C]. Slices of a memory map will do.
     batch_size: number of examples in the batch of a step.
-    seed: seed of the orders, an integer >= 0; it gives the orders of
+    seed: seed of the orders, an integer in [0, 2**32); it gives the orders of
       :func:`device_feed`.
     num_threads: number of threads that read.
 
@@ -160,6 +165,7 @@ def host_feed(
     raise reading.missing_package('host_feed', 'grain') from error
   types.check_integer('num_threads', num_threads, 1)
   size = len(source)
+  types.check_seed('seed', seed)
   order = _order(size, batch_size, seed)
   shape = np.shape(source[0][0])
 
@@ -215,7 +221,6 @@ def _order(
 ) -> Callable[[int], np.ndarray]:
   """Returns a function from a step to the indices of its examples, int32 [B]."""
   types.check_integer('batch_size', batch_size, 1)
-  types.check_integer('seed', seed, 0)
   if batch_size > num_examples:
     raise types.BadInput(
       f'A batch of {batch_size} needs as many examples; the data has '

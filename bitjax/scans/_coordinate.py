@@ -122,7 +122,7 @@ def coordinate_discrete_gradient(
   types.check_integer('num_sweeps', num_sweeps, 1)
   if num_candidates is not None:
     types.check_integer('num_candidates', num_candidates, 1)
-  _discrete_round.check_signal(view, order, key, given)
+  _discrete_round.check_signal('order', view, order, key, given)
   rules = _discrete_round.Rules(order)
   found = _descend(
     view,

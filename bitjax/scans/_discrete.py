@@ -266,7 +266,7 @@ def _start(view, holdout, budget, rules, rank_by, key, given, step):
   _flips.check_options(step=step, chunk=rules.chunk)
   types.check_positive('budget.radius', budget.radius)
   _view.check_filled(view, *([] if holdout is None else [holdout]))
-  _discrete_round.check_signal(view, rules.signal, key, given)
+  _discrete_round.check_signal('signal', view, rules.signal, key, given)
   power = _discrete_round.ranking_power(rank_by)
   walk = _walk(view, holdout, budget, power, key, given, step, rules=rules)
   types.check_finite('The loss', walk.search[0])

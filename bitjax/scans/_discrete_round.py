@@ -214,19 +214,24 @@ def num_moves(view: _view.LayerView, step: types.Scalar | None) -> int:
 
 
 def check_signal(
+  name: str,
   view: _view.LayerView,
   signal: str,
   key: types.Array | None,
   given: types.Array | None,
 ) -> None:
-  """Raises `BadInput` for a missing key or an array of a wrong shape."""
+  """Checks an argument called ``name`` that says what ranks the moves.
+
+  Raises:
+    BadInput: for a missing key or an array of a wrong shape.
+  """
   if signal == 'random' and key is None:
-    raise types.BadInput("The signal 'random' needs a key; got None.")
+    raise types.BadInput(f"{name} 'random' needs a key; got None.")
   if given is not None:
     single = view.kernel.shape
     if given.shape not in (single, (1, *single), (2, *single)):
       raise types.BadInput(
-        'signal must have an entry for each move, shape '
+        f'{name} must have an entry for each move, shape '
         f'{("moves", *single)}; got {given.shape}.'
       )
 

@@ -17,6 +17,7 @@ import numpy as np
 from bitjax.sweeps import compute
 from bitjax.sweeps import plan as plan_lib
 from bitjax.sweeps import progress
+from bitjax.sweeps import table as table_lib
 
 __all__ = ['FOLDER', 'HostTask']
 
@@ -97,6 +98,10 @@ def _checked(name: str, outputs: Any, size: int) -> dict[str, np.ndarray]:
       f'name -> array; got {type(outputs).__name__}.'
     )
   found = {key: np.asarray(value) for key, value in outputs.items()}
+  found = {
+    key: value.astype(table_lib.stored(value.dtype), copy=False)
+    for key, value in found.items()
+  }
   for key, value in found.items():
     if value.dtype.kind not in 'biuf' or value.shape[:1] != (size,):
       raise TypeError(

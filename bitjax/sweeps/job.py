@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 import contextlib
 import json
-import os
-import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
+from bitjax import process
 from bitjax import types
+from bitjax.sweeps import meeting
 
 __all__ = ['Lost', 'count', 'decide', 'index', 'join', 'leave']
 
@@ -63,7 +63,7 @@ def join(
       ) from error
     return
   host, _, port = coordinator.rpartition(':')
-  if not host or not port.isdigit():
+  if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
     raise types.BadInput(
       f"coordinator_address must be HOST:PORT or 'auto'; got {coordinator!r}."
     )
@@ -76,6 +76,7 @@ def join(
       'num_processes must be >= 1 and process_id from 0 to num_processes - 1; '
       f'got {num_processes} and {process_id}.'
     )
+  meeting.meet(coordinator, num_processes, process_id)
   try:
     jax.distributed.initialize(
       coordinator,
@@ -86,7 +87,7 @@ def join(
   except RuntimeError as error:
     raise types.BadInput(
       f'the job at {coordinator} did not form: {error}'
-    ) from (error)
+    ) from error
 
 
 def index() -> int:
@@ -130,21 +131,20 @@ def decide(choose: Callable[[], Any]) -> Any:
   return said['value']
 
 
-def leave(status: int) -> None:
-  """Ends a failing process of a job, after a short wait for the others to end too.
+def leave(status: int) -> NoReturn:
+  """Ends a process, and its part in a job.
 
-  An ordinary exit would wait until the others are done, but they may be waiting for
-  this one's chunks. With status 0 or without a job, the function only returns.
+  A process that has failed waits only shortly for the others: an ordinary end of a job
+  waits until all are done, but they may be waiting for this one's chunks.
   """
-  if status and count() > 1:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    timer = threading.Timer(_GRACE, os._exit, [status])
-    timer.daemon = True
-    timer.start()
+  if jax.distributed.is_initialized():
+    if status:
+      timer = threading.Timer(_GRACE, process.leave, [status])
+      timer.daemon = True
+      timer.start()
     with contextlib.suppress(RuntimeError):
       jax.distributed.shutdown()
-    os._exit(status)
+  process.leave(status)
 
 
 def _tell(message: Any) -> Any:

@@ -11,13 +11,14 @@ import contextlib
 import math
 import os
 import re
+from typing import Any
 
 import jax
 import numpy as np
 
 from bitjax import types
 
-__all__ = ['AUTO', 'AXES', 'make', 'parse', 'split_cpu']
+__all__ = ['AUTO', 'AXES', 'make', 'parse', 'split_cpu', 'start']
 
 AUTO = 'auto'
 AXES = ('lanes', 'batch')
@@ -65,6 +66,25 @@ def split_cpu(spec: str) -> None:
     jax.config.update('jax_num_cpu_devices', wanted)
 
 
+def start() -> None:
+  """Starts JAX's backends.
+
+  Raises:
+    BadInput: if JAX finds no device of the platforms that it was told to use.
+  """
+  try:
+    jax.local_devices()
+  except (RuntimeError, AssertionError) as error:
+    settings: Any = jax.config  # Type checkers do not know its attributes.
+    asked = settings.jax_platforms
+    where = f' for JAX_PLATFORMS={asked}' if asked else ''
+    reason = ' '.join(str(error).split())
+    raise types.BadInput(
+      f'JAX finds no device{where}{reason and f" ({reason})"}; JAX_PLATFORMS=cpu '
+      'runs on the CPU.'
+    ) from error
+
+
 def make(spec: str) -> jax.sharding.Mesh | None:
   """Makes the mesh of this process's devices.
 
@@ -76,10 +96,11 @@ def make(spec: str) -> jax.sharding.Mesh | None:
     The mesh, with axes `lanes` and `batch`; None for a single device.
 
   Raises:
-    BadInput: for more devices than there are, or if they cannot be divided among
-      the processes.
+    BadInput: for more devices than there are, if they cannot be divided among the
+      processes, or if there is none.
   """
   sizes = parse(spec)
+  start()
   local, processes = jax.local_devices(), jax.process_count()
   if sizes is None:
     sizes = {'lanes': len(local) * processes, 'batch': 1}

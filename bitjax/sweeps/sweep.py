@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -68,7 +67,7 @@ class Sweep:
     run: run_lib.Run | None = None,
     accept_other_code: bool = False,
   ):
-    self._directory = None if directory is None else pathlib.Path(directory)
+    self._directory = None if directory is None else files.expand(directory)
     self._chunk, self._width, self._mesh = chunk, width, mesh
     self._report, self._run = report, run
     self._code = code_lib.Code() if run is None else run.code

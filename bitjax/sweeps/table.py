@@ -14,7 +14,7 @@ from bitjax.sweeps import plan
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['Table', 'Template', 'host', 'template_of']
+__all__ = ['Table', 'Template', 'host', 'stored', 'template_of']
 
 # Output name -> (shape of one lane's value, dtype).
 Template = dict[str, tuple[tuple[int, ...], np.dtype]]
@@ -46,9 +46,11 @@ class Table:
     """Allocates arrays for the outputs, and checks that their axes are named.
 
     Raises:
-      BadInput: naming the output and the axes that it needs.
+      BadInput: naming the output and the axes that it needs, or what netCDF cannot
+        hold.
     """
     _check_dims(self._plan, template, self._dims, self._coords)
+    _check_stored(self._plan, template, self._dims, self._coords)
     lead = (len(self._plan.combinations), self._plan.num_lanes)
     self.template = template
     self._arrays = {
@@ -106,7 +108,7 @@ def template_of(outputs: Any) -> Template:
     )
     if not real:
       raise TypeError(f'output {name!r} must be an array of real numbers.')
-    template[name] = (leaf.shape[1:], _stored(leaf.dtype))
+    template[name] = (leaf.shape[1:], stored(leaf.dtype))
   return template
 
 
@@ -121,12 +123,16 @@ def host(
   }
 
 
-def _stored(dtype: Any) -> np.dtype:
-  # netCDF has neither 16-bit nor 8-bit floats.
-  floating = jax.numpy.issubdtype(dtype, jax.numpy.floating)
-  if floating and np.dtype(dtype).itemsize < 4:
+def stored(dtype: Any) -> np.dtype:
+  """Returns the dtype in which netCDF, with no floats below 32 bits, keeps another."""
+  dtype = np.dtype(dtype)
+  if jax.numpy.issubdtype(dtype, jax.numpy.floating) and dtype.itemsize < 4:
     return np.dtype(np.float32)
-  return np.dtype(dtype)
+  # NumPy knows no kind for JAX's integers of fewer than 8 bits.
+  if dtype.kind not in 'iu' and jax.numpy.issubdtype(dtype, jax.numpy.integer):
+    signed = jax.numpy.issubdtype(dtype, jax.numpy.signedinteger)
+    return np.dtype(np.int8 if signed else np.uint8)
+  return dtype
 
 
 def _check_dims(sweep, template, dims, coords) -> None:
@@ -159,3 +165,29 @@ def _check_dims(sweep, template, dims, coords) -> None:
   both = set(sweep.dims) & set(template)
   if both:
     raise types.BadInput(f'{sorted(both)[0]!r} is both an axis and an output.')
+
+
+def _check_stored(sweep, template, dims, coords) -> None:
+  """Raises `BadInput` for names and labels that could not be saved at the end."""
+  own = {axis for name in template for axis in dims.get(name, ())}
+  for name in [*sweep.dims, *template, *sorted(own)]:
+    if not name or '/' in name or not name.isprintable():
+      raise types.BadInput(
+        f'the sweep {sweep.name!r} has an axis or output named {name!r}; netCDF '
+        "needs printable names without '/'."
+      )
+  for axis, values in {**sweep.static, **coords}.items():
+    labels = np.asarray(values)
+    fits = labels.dtype.kind in 'biufU' and stored(labels.dtype) == labels.dtype
+    if not fits or not all(map(_is_text, labels.ravel().tolist())):
+      raise types.BadInput(
+        f'the labels of the axis {axis!r} must be numbers of at least 32 bits, or '
+        f'texts; got {labels.dtype} {labels.ravel()[:3].tolist()}.'
+      )
+
+
+def _is_text(label: Any) -> bool:
+  """Returns whether a label, if it is a text, has UTF-8."""
+  return not isinstance(label, str) or not any(
+    '\ud800' <= character <= '\udfff' for character in label
+  )

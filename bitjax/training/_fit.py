@@ -97,7 +97,8 @@ def fit(
   Args:
     phases: one phase, or several in the order of their ends.
     feeds: one feed for each seed, all of one data set and batch size.
-    seeds: seeds of initialisation and of everything that training draws.
+    seeds: seeds of initialisation and of everything that training draws, integers
+      in [0, 2**32).
     validation: batches to evaluate at the end of every period, as
       `data.padded_batches` makes them; they also choose the best checkpoint. None
       to measure only the training loss and accuracy.
@@ -374,6 +375,8 @@ def _check(phases, feeds, seeds, rates, chunk, period):
     raise types.BadInput(
       f'there must be one feed for each seed; got {len(feeds)} and {len(seeds)}.'
     )
+  for seed in seeds:
+    types.check_seed('seeds', seed)
   if len({(feed.num_examples, feed.batch_size) for feed in feeds}) > 1:
     raise types.BadInput('feeds must be of one data set and one batch size.')
   if rates is not None and len(rates) != len(seeds):

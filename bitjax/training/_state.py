@@ -116,7 +116,8 @@ def create(
   Args:
     model: called as ``model.apply(variables, images, train=..., progress=...)``.
     tx: the optimiser.
-    seeds: seeds of initialisation and of everything that training draws.
+    seeds: seeds of initialisation and of everything that training draws, integers
+      in [0, 2**32).
     images: float32 [examples, ...], as the model sees them; the ranges of learned
       quantizers are initialised from them and the weights.
     variables: variables that every seed starts from: those of a network with the same
@@ -130,6 +131,8 @@ def create(
       ``variables`` that do not fit the model, naming the first leaf that does not.
   """
 
+  for seed in seeds:
+    types.check_seed('seeds', seed)
   if variables is not None:
     check_fits(model, variables, images)
   keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))

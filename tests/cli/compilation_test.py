@@ -64,6 +64,9 @@ def test_a_program_is_found_there_again(home):
 def test_a_choice_of_the_users_stands(home):
   jax.config.update('jax_compilation_cache_dir', str(home / 'mine'))
   assert compilation.keep() == home / 'mine'
+  jax.config.update('jax_compilation_cache_dir', '~/ours')
+  assert compilation.keep() == home / 'ours'
+  assert jax.config.jax_compilation_cache_dir == str(home / 'ours')
   jax.config.update('jax_compilation_cache_dir', None)
   jax.config.update('jax_enable_compilation_cache', False)
   assert compilation.keep() is None

@@ -177,6 +177,7 @@ class TestLock:
 
     monkeypatch.setattr(lock.fcntl, 'flock', flock)
     monkeypatch.setattr(lock, '_ATTEMPTS', 1)
+    monkeypatch.setattr(lock, '_SETTLE', 0.01)
     record = json.dumps({'pid': pid, 'host': host})
     (tmp_path / lock.NAME).write_text(record)
     if taken:

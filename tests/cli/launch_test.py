@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import sys
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from bitjax import cli
 from bitjax import files
+from bitjax import process
 from bitjax.cli import results as results_lib
 
 RUN = pathlib.Path('runs/sample_study/smoke')
@@ -23,6 +25,7 @@ FILES = {
   'figure.png',
   'results.csv',
   'results.nc',
+  'results.sha256',
   'verdicts.json',
 }
 
@@ -115,6 +118,36 @@ def test_lost_results_are_made_from_chunks(launch, sample, capsys):
   assert 'results.nc is damaged' in err
   assert 'descent: 4 lanes, all done before' in err
   assert (RUN / 'results.csv').read_bytes() == content
+
+
+def test_damaged_results_are_made_again(launch, capsys):
+  assert launch('--preset=smoke') == 0
+  before = {name: (RUN / name).read_bytes() for name in FILES - {'chunks'}}
+  for position in (8, len(before['results.nc']) // 2, -9):
+    content = bytearray(before['results.nc'])
+    content[position] ^= 4
+    (RUN / 'results.nc').write_bytes(content)
+    capsys.readouterr()
+    assert launch('--preset=smoke') == 0
+    err = capsys.readouterr().err
+    assert 'results.nc is damaged (its checksum differs); made again' in err
+    assert 'descent: 4 lanes, all done before' in err
+    for name in ('results.csv', 'verdicts.json'):
+      assert (RUN / name).read_bytes() == before[name]
+  (RUN / 'results.csv').write_bytes(before['results.csv'] + b'x')
+  assert launch('--preset=smoke', run=forbidden) == 0
+  assert 'results.csv is not as it was written; made' in capsys.readouterr().err
+  assert (RUN / 'results.csv').read_bytes() == before['results.csv']
+
+
+def test_a_run_without_checksums_says_so(launch, capsys):
+  assert launch('--preset=smoke') == 0
+  (RUN / 'results.sha256').unlink()
+  capsys.readouterr()
+  assert launch('--preset=smoke', run=forbidden) == 0
+  err = capsys.readouterr().err
+  assert 'has no checksum, so damage would go unnoticed' in err
+  assert err.count('\n') == 1
 
 
 def test_another_configuration_is_refused(launch, capsys):
@@ -241,10 +274,10 @@ def test_an_interrupt_says_how_to_go_on(launch, capsys):
   assert signal.getsignal(signal.SIGTERM) == before
 
 
-def _until_chunks(process, folder, count):
+def _until_chunks(child, folder, count):
   end = time.monotonic() + 60
   while len(list(folder.glob('*.npz'))) < count:
-    assert process.poll() is None and time.monotonic() < end
+    assert child.poll() is None and time.monotonic() < end
     time.sleep(0.005)
 
 
@@ -253,11 +286,11 @@ def test_a_terminated_run_goes_on_bitwise(launch, start, tmp_path, capsys):
   assert launch(*command, '--out=whole') == 0
   assert 'descent: 480 lanes\n' in capsys.readouterr().err
   folder = tmp_path / 'cut' / 'chunks' / 'descent'
-  process = start(*command, '--out=cut')
-  _until_chunks(process, folder, 60)
-  process.send_signal(signal.SIGTERM)
-  _, err = process.communicate(timeout=60)
-  assert process.returncode == 143
+  child = start(*command, '--out=cut')
+  _until_chunks(child, folder, 60)
+  child.send_signal(signal.SIGTERM)
+  _, err = child.communicate(timeout=60)
+  assert child.returncode == 143
   assert err.endswith('interrupted; the same command goes on from here\n')
   done = len(list(folder.glob('*.npz')))
   assert 60 <= done < 480
@@ -290,8 +323,16 @@ def test_atomic_leaves_the_old_file_or_the_new(tmp_path):
 
 
 def test_main_exits(sample, monkeypatch, capsys):
+  monkeypatch.setattr(process, 'leave', sys.exit)
   monkeypatch.setattr('sys.argv', ['sample', '--budget=-1'])
   with pytest.raises(SystemExit) as caught:
     cli.main(sample.STUDY)
   assert caught.value.code == 2
   assert np.size(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_json_holds_arguments_that_are_not_utf8(tmp_path):
+  value = {'command': [os.fsdecode(b'--out=\xff'), 'γ "…"']}
+  files.write_json(tmp_path / 'a.json', value)
+  (tmp_path / 'a.json').read_text(encoding='utf-8')
+  assert files.read_json(tmp_path / 'a.json') == value

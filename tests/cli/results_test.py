@@ -1,6 +1,9 @@
 """Files of results: every number comes back, and CSV is the same every time."""
 
+import contextlib
 import csv
+import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -87,6 +90,72 @@ def test_figures_embed_their_fonts(tmp_path):
   assert b'/Type0' in content and b'/Type3' not in content
   again = cli.results.save_figure(drawn, tmp_path)
   assert again[1].read_bytes() == content
+
+
+def test_checksums_are_those_of_sha256sum(dataset, tmp_path):
+  cli.results.save(dataset, tmp_path)
+  checked = ['sha256sum', '--check', '--strict', cli.results.CHECKSUMS]
+  done = subprocess.run(checked, cwd=tmp_path, capture_output=True, text=True)
+  assert done.stdout == 'results.nc: OK\nresults.csv: OK\n'
+
+
+def test_every_damaged_byte_is_found(dataset, tmp_path):
+  archive, table = cli.results.save(dataset, tmp_path)
+  whole = archive.read_bytes()
+  for position in range(0, len(whole), len(whole) // 200):
+    flipped = bytearray(whole)
+    flipped[position] ^= 1 << position % 8
+    archive.write_bytes(flipped)
+    with pytest.raises(cli.results.Damaged, match='checksum'):
+      cli.results.load(tmp_path)
+  for content in (b'', whole[:-1], whole[: len(whole) // 2], whole + b'x'):
+    archive.write_bytes(content)
+    with pytest.raises(cli.results.Damaged):
+      cli.results.load(tmp_path)
+  archive.write_bytes(whole)
+  assert cli.results.load(tmp_path).identical(dataset)
+  assert cli.results.sound('results.csv', tmp_path) is True
+  table.write_bytes(table.read_bytes().replace(b'0.1', b'0.2', 1))
+  assert cli.results.sound('results.csv', tmp_path) is False
+
+
+@pytest.mark.parametrize(
+  'damage', [lambda text: b'', lambda text: text[:40], lambda text: b'\xff\n']
+)
+def test_damaged_checksums_fit_nothing(dataset, tmp_path, damage):
+  cli.results.save(dataset, tmp_path)
+  checksums = tmp_path / cli.results.CHECKSUMS
+  checksums.write_bytes(damage(checksums.read_bytes()))
+  with pytest.raises(cli.results.Damaged, match='checksum'):
+    cli.results.load(tmp_path)
+  checksums.unlink()  # As in runs that were made before there were checksums.
+  assert cli.results.load(tmp_path).identical(dataset)
+  assert cli.results.sound('results.nc', tmp_path) is None
+
+
+def test_results_never_lack_their_checksum(dataset, tmp_path, monkeypatch):
+  """Whatever write is the last one: sound results, or none that pass for sound."""
+  cli.results.save(dataset, tmp_path)
+  before = cli.results.load(tmp_path)
+  replace = os.replace
+  for last in range(4):
+    turns = iter(range(4))
+
+    def stop(source, target, last=last, turns=turns):
+      if next(turns) == last:
+        raise KeyboardInterrupt
+      replace(source, target)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+      patch.setattr(os, 'replace', stop)
+      cli.results.save(dataset + 1, tmp_path)
+    try:
+      found = cli.results.load(tmp_path)
+    except cli.results.Damaged:
+      assert last == 2  # The checksums are new, the results are old.
+    else:
+      xarray.testing.assert_equal(found, before if last < 2 else dataset + 1)
+    cli.results.save(dataset, tmp_path)
 
 
 def test_damaged_results_are_an_os_error(tmp_path):

@@ -202,6 +202,7 @@ def test_a_bad_example_is_named_and_the_feed_goes_on(kind):
     (0, 0, 'batch_size must be an integer >= 1; got 0'),
     (2.0, 0, 'batch_size must be an integer >= 1; got 2.0'),
     (8, -1, 'seed must be an integer >= 0; got -1'),
+    (8, 2**32, r'seed must be < 2\*\*32; got 4294967296'),
   ],
 )
 def test_bad_sizes_are_one_line(make, batch_size, seed, pattern):
@@ -210,6 +211,11 @@ def test_bad_sizes_are_one_line(make, batch_size, seed, pattern):
   with pytest.raises(types.BadInput, match=pattern) as error:
     make(DATASET if make is data.device_feed else Source(), batch_size, seed)
   assert '\n' not in str(error.value)
+
+
+def test_bad_seeds_are_found_before_any_feed():
+  with pytest.raises(types.BadInput, match=r'^seeds must be < 2\*\*32; got'):
+    data.device_feeds(DATASET, 8, [0, 2**32])
 
 
 def test_bad_steps_threads_and_a_missing_package(device, monkeypatch):

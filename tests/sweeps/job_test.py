@@ -105,6 +105,8 @@ class TestProcesses:
     (('auto', None, 1), 'process_id needs coordinator_address'),
     (('localhost', 2, 0), "must be HOST:PORT or 'auto'"),
     (('localhost:x', 2, 0), "must be HOST:PORT or 'auto'"),
+    (('localhost:0', 2, 0), "must be HOST:PORT or 'auto'"),
+    (('localhost:65536', 2, 0), "must be HOST:PORT or 'auto'"),
     (('localhost:1', 2, None), 'needs num_processes and process_id'),
     (('localhost:1', 2, 2), 'process_id from 0 to num_processes - 1'),
     (('localhost:1', 0, 0), 'num_processes must be >= 1'),

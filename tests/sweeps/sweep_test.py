@@ -14,6 +14,7 @@ import xarray
 
 from bitjax import sweeps
 from bitjax import types
+from bitjax.cli import results
 
 STATIC = {'kind': ('sin', 'cos')}
 POWERS = {'power': (1, 2)}
@@ -329,3 +330,55 @@ def test_outputs_are_the_same_everywhere():
     sweeps.Sweep()(
       fn, name='h', static={'kind': ('a', 'b')}, lanes={'seed': [0]}
     )
+
+
+@pytest.mark.parametrize(
+  ('name', 'axis', 'labels', 'words'),
+  [
+    ('a/b', 'x', [1, 2], "output named 'a/b'"),
+    ('', 'x', [1, 2], "output named ''"),
+    ('a', 'x/y', [1, 2], "output named 'x/y'"),
+    ('a', 'x', ['a', None], "labels of the axis 'x' must be numbers"),
+    ('a', 'x', ['a', '\udcff'], "labels of the axis 'x' must be numbers"),
+    (
+      'a',
+      'x',
+      np.ones(2, np.float16),
+      "labels of the axis 'x' must be numbers",
+    ),
+  ],
+)
+def test_what_cannot_be_saved_is_refused_first(
+  tmp_path, name, axis, labels, words
+):
+  def fn(seed):
+    return {name: jnp.stack([seed, seed])}
+
+  with pytest.raises(types.BadInput, match=words):
+    sweeps.Sweep(tmp_path)(
+      fn,
+      name='s',
+      lanes={'seed': np.arange(2)},
+      dims={name: (axis,)},
+      coords={axis: labels},
+    )
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'kept'),
+  [('int4', 'int8'), ('uint2', 'uint8'), ('bfloat16', 'float32')],
+)
+def test_small_dtypes_are_kept_in_larger_ones(tmp_path, dtype, kept):
+  def fn(seed):
+    return {'a': seed.astype(dtype)}
+
+  def hosted(folder, report, mesh, seed):
+    return {'a': np.asarray(seed).astype(jnp.dtype(dtype))}
+
+  for call in (sweeps.Sweep(tmp_path), sweeps.Sweep().hosted):
+    function = fn if isinstance(call, sweeps.Sweep) else hosted
+    found = call(function, name='s', lanes={'seed': np.arange(2)})
+    assert found.a.dtype == kept and found.a.values.tolist() == [0, 1]
+    results.save(found, tmp_path)
+    assert results.load(tmp_path).identical(found)

@@ -8,6 +8,7 @@ import pytest
 
 from bitjax import data
 from bitjax import training
+from bitjax import types
 
 
 def loop(tiny, model, seed):
@@ -109,6 +110,17 @@ def test_chunks_do_not_matter(tiny, task, whole, same, chunk):
   again = tiny.train(task, chunk=chunk)
   assert same(again.state, fitted.state)
   assert same(again.history, fitted.history)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 2**64])
+def test_seeds_are_checked_before_anything_is_trained(tiny, task, seed):
+  feeds = data.device_feeds(tiny.dataset(), tiny.BATCH, [3, 4])
+  phase = training.Phase(task, tiny.STEPS)
+  with pytest.raises(types.BadInput, match=r'^seeds must be'):
+    training.fit(phase, feeds, [3, seed])
+  model, images = tiny.Net(), tiny.prepare(tiny.dataset().images[:2])
+  with pytest.raises(types.BadInput, match=r'^seeds must be'):
+    training.create(model, training.optimizer('adam', 0.1), [3, seed], images)
 
 
 def test_a_feed_from_the_host_gives_the_same(tiny, task, whole, same):
