@@ -272,13 +272,14 @@ def _train_row(task, state):
   totals = state.totals
   steps = jnp.maximum(totals.steps, 1)
   row: dict[str, Any] = {
-    'train_loss': totals.loss / steps,
+    'train_loss': totals.loss / steps.astype(jnp.float32),
     'train_accuracy': totals.correct / jnp.maximum(totals.examples, 1),
     'progress': jnp.full(steps.shape, task.progress(state.step[0] - 1)),
   }
   sizes = {k: v[0].size for k, v in _state.kernels(state.params).items()}
   for layer, flips in totals.flips.items():
-    row[f'flip_ratio/{layer}'] = flips / (steps * sizes[layer])
+    weights = (steps * sizes[layer]).astype(jnp.float32)
+    row[f'flip_ratio/{layer}'] = flips / weights
   return row
 
 
