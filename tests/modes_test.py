@@ -11,8 +11,8 @@ import contextlib
 import functools
 import types as python_types
 
+from flax import linen
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -72,14 +72,19 @@ TRACED = {
     ('training fit', 'training bop', 'sweep', 'nn reports')
   )
 }
-FAST = [
+# Cells of the fast suite: those that are only traced, and those that are run.
+QUICKLY_TRACED = [
   ('x64', 'scans multi_step'),
   ('x64', 'batches'),
-  ('strict promotion', 'transforms normalize'),
-  ('disable_jit', 'measures'),
-  ('debug_nans, disable_jit', 'transforms clip_latent'),
-  ('rbg', 'augmentation'),
-  ('rank promotion raises', 'tree'),
+  ('x64', 'measures'),
+  ('strict promotion', 'bfloat16 transforms limit_flips'),
+  ('strict promotion', 'training parts'),
+  ('strict promotion', 'nn fp mlp'),
+]
+FAST = [
+  ('debug_nans, disable_jit', 'bfloat16 transforms clip_latent'),
+  ('disable_jit', 'transforms bop'),
+  ('rbg', 'batches'),
 ]
 
 
@@ -148,6 +153,14 @@ def test_every_computation_is_the_same_in_every_mode(mode, name):
   run(mode, name)
 
 
+@pytest.mark.parametrize(('mode', 'name'), QUICKLY_TRACED)
+def test_some_programs_have_the_same_dtypes_in_some_modes(mode, name):
+  with as_users_have_it():
+    want = traced(name, surface.Given())
+    with MODES[mode]():
+      check_dtypes(name, traced(name, surface.Given()), want)
+
+
 @pytest.mark.parametrize(('mode', 'name'), FAST)
 def test_some_computations_are_the_same_in_some_modes(mode, name):
   run(mode, name)
@@ -209,20 +222,32 @@ def test_scans_multiply_in_full_precision_whatever_the_default(name):
     assert 'Precision.HIGHEST' in options or 'precision=HIGHEST' in options
 
 
+class Wide(linen.Module):
+  """A binary layer between two others, all with float64 parameters."""
+
+  @linen.compact
+  def __call__(self, images, *, train=False, progress=1.0):
+    del train
+    x = images.reshape(images.shape[0], -1).astype(np.float64)
+    x = nn.QuantDense(5, param_dtype=np.float64, name='Dense_0')(x)
+    x = nn.QuantDense(
+      4,
+      kernel_quantizer=tiny.SIGN,
+      input_quantizer=tiny.SOFT,
+      scaling='mean_abs',
+      param_dtype=np.float64,
+      name='Block_0',
+    )(x, progress=progress)
+    return nn.QuantDense(3, param_dtype=np.float64, name='Dense_1')(x)
+
+
 @pytest.mark.slow
 def test_a_float64_network_is_trained_in_float64():
-  with jax.enable_x64(True):
-    task = tiny.task(Wide())
-    fitted = tiny.train(task, until=2, scored=False)
-  for path, leaf in flat(fitted.state.params).items():
-    assert leaf.dtype == jnp.float64, path
-
-
-class Wide(tiny.Net):
-  """The tiny network with float64 parameters, as `param_dtype` makes them."""
-
-  def param(self, name, init, *args, **kwargs):
-    return super().param(name, init, *args, **kwargs)
+  with as_users_have_it(), jax.enable_x64(True):
+    task = tiny.task(Wide(), average=0.9)
+    state = tiny.train(task, until=2).state
+    for path, leaf in flat((state.params, state.average)).items():
+      assert leaf.dtype == np.float64, path
 
 
 NAMESPACES = {

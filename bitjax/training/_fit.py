@@ -280,12 +280,12 @@ def _train_row(task, state):
   totals = state.totals
   steps = jnp.maximum(totals.steps, 1)
   row: dict[str, Any] = {
-    'train_loss': totals.loss / steps,
-    'train_accuracy': totals.accuracy / steps,
+    'train_loss': totals.loss / steps.astype(jnp.float32),
+    'train_accuracy': totals.accuracy / steps.astype(jnp.float32),
     'progress': jnp.full(steps.shape, task.progress(state.step[0] - 1)),
   }
   for layer, ratio in totals.flip_ratio.items():
-    row[f'flip_ratio/{layer}'] = ratio / steps
+    row[f'flip_ratio/{layer}'] = ratio / steps.astype(jnp.float32)
   return row
 
 
