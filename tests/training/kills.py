@@ -5,8 +5,8 @@ operation on a file below its folder (an opening to write, a renaming, a deletio
 new folder), at which it is killed; a file that it was about to write is left half
 written. Then another process trains to the end. It prints as JSON the operations of an
 uninterrupted training, and for each n whether the process was killed and whether the
-end was as if it had not been. ``python kills.py FOLDER few`` takes three numbers only:
-within the writing, the naming and the deletion of a checkpoint.
+end was as if it had not been. ``python kills.py FOLDER few`` takes two numbers only:
+within the naming and the deletion of a checkpoint.
 
 The updates are arithmetic in NumPy, so that thousands of them cost nothing; log and
 checkpoints are those of `fit`, in its order.
@@ -154,12 +154,10 @@ def _again(folder):
 
 
 def _few(operations):
-  """Returns operations within the writing, naming and deletion of a checkpoint."""
-  last = f'/checkpoints/.{STEPS - 1}.new.'
+  """Returns operations within the naming and the deletion of a checkpoint."""
   return [
     max(n for n, each in enumerate(operations) if kind(*each))
     for kind in (
-      lambda event, path: event == 'open' and last in path,
       lambda event, path: event == 'os.rename' and path.endswith('.partial'),
       lambda event, path: event == 'os.remove' and '.old.' in path,
     )

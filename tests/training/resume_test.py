@@ -86,7 +86,7 @@ def test_killed_at_any_operation_on_a_file(tmp_path, few):
   )
   assert not done.returncode, done.stderr
   found = json.loads(done.stdout)
-  number = 3 if few else len(found['operations'])
+  number = 2 if few else len(found['operations'])
   assert len(found['ends']) == number
   assert all(end == [True, True] for end in found['ends'].values()), found
   assert {'open', 'os.rename', 'os.remove', 'os.rmdir', 'os.mkdir'} == {
