@@ -174,7 +174,7 @@ def test_reliability_compares_both_batches(problems):
   [
     (('l2',), ('first',), (1,), 'written norm:radius'),
     (('l3:1',), ('first',), (1,), "linf.*got 'l3:1'"),
-    (('l2:0',), ('first',), (1,), "radius > 0; got 'l2:0'"),
+    (('l2:0',), ('first',), (1,), r"to 1e\+12; got 'l2:0'"),
     (('l2:1',), ('all',), (1,), "begin with 'first'"),
     (('l2:1',), ('first',), (4, 2), 'num_rounds must grow'),
   ],
