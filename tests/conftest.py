@@ -8,11 +8,13 @@ processes of the suite find them too. ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps n
 
 import os
 import platform
+import sys
 
 import jax
 import pytest
 
 from bitjax import files
+from bitjax import process
 
 
 def _keep_programs():
@@ -41,6 +43,12 @@ def pytest_runtest_setup(item):
   """Chooses how programs are compiled, before any fixture compiles one."""
   optimised = item.get_closest_marker('optimised') is not None
   jax.config.update('jax_disable_most_optimizations', not optimised)
+
+
+@pytest.fixture(autouse=True)
+def alive(monkeypatch):
+  """A command that ends in this process must not end the tests with it."""
+  monkeypatch.setattr(process, 'leave', sys.exit)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ import pytest
 import bitjax
 from bitjax import __main__ as command
 from bitjax import cli
-from bitjax import process
 from bitjax import studies
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -44,8 +43,7 @@ def test_an_unknown_study_is_one_line(name, words, capsys):
   assert f'there is no study {name!r}; ' in err and words in err
 
 
-def test_a_study_is_run_with_its_flags(monkeypatch, capsys):
-  monkeypatch.setattr(process, 'leave', sys.exit)
+def test_a_study_is_run_with_its_flags(capsys):
   with pytest.raises(SystemExit) as caught:
     command.main(['variant_ste', '--help'])
   assert caught.value.code == 0
@@ -75,7 +73,6 @@ def test_output_that_cannot_be_written(
   def write(*_):
     raise OSError(number, os.strerror(number))
 
-  monkeypatch.setattr(process, 'leave', sys.exit)
   monkeypatch.setattr(sys.stdout, 'write', write)
   with pytest.raises(SystemExit) as caught:
     command.main([])

@@ -36,7 +36,7 @@ def draw() -> bytes:
     with plots.style():
       from matplotlib import figure
 
-      drawn = figure.Figure()
+      drawn = figure.Figure(figsize=(1, 1))
       drawn.subplots().set_title(f'{_TEXT}, $\\alpha$')
       return b''.join(results.draw(drawn).values())
   except Exception as error:  # A broken installation can raise anything.

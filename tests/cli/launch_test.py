@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import signal
-import sys
 import time
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 
 from bitjax import cli
 from bitjax import files
-from bitjax import process
 from bitjax.cli import results as results_lib
 
 RUN = pathlib.Path('runs/sample_study/smoke')
@@ -323,7 +321,6 @@ def test_atomic_leaves_the_old_file_or_the_new(tmp_path):
 
 
 def test_main_exits(sample, monkeypatch, capsys):
-  monkeypatch.setattr(process, 'leave', sys.exit)
   monkeypatch.setattr('sys.argv', ['sample', '--budget=-1'])
   with pytest.raises(SystemExit) as caught:
     cli.main(sample.STUDY)

@@ -31,6 +31,7 @@ import warnings
 from bitjax import cli
 from bitjax import files
 from bitjax.cli import lock
+from bitjax.cli import rehearsal
 from bitjax.studies.scaling import workload
 from bitjax.sweeps import chunks
 
@@ -62,6 +63,7 @@ def soak(
   """
   for module in ('h5netcdf', 'matplotlib.backends.backend_agg', 'xarray'):
     importlib.import_module(module)  # Every run then inherits them.
+  rehearsal.draw()  # And that figures can be drawn.
   draw = random.Random(seed)
   whole, cut = directory / 'whole', directory / 'cut'
   begun = time.monotonic()
