@@ -201,18 +201,20 @@ def variances(
 
 def _verdict(finding, claim, verdict, found, info, num_seeds):
   info = dict(info)
-  lost: dict[str, float] = {}
-  untuned = info.get('protocol', '').startswith('deployable') and found.dropped
-  if num_seeds > 1 or (found.dropped and not untuned):
+  details = dict(info.pop('details', {}))
+  if num_seeds == 1:
+    if verdict != 'inert':
+      verdict = 'inconclusive'
+    why = ''
+    if not np.isfinite(found.mean):
+      tuned = info.get('protocol', '').startswith('deployable')
+      why = ', and no other to tune on' if tuned else ', and it diverged'
+    _add_caveat(info, f'One seed: no interval{why}.')
+  else:
     verdict, info['caveat'], lost = divergence.account(
       verdict, found, info.get('caveat', '')
     )
-  if num_seeds == 1:
-    if verdict not in ('inert', divergence.DIVERGED) or untuned:
-      verdict = 'inconclusive'
-    tuned = ', and no other to tune on' if untuned else ''
-    _add_caveat(info, f'One seed: no interval{tuned}.')
-  details = dict(info.pop('details', {})) | lost
+    details |= lost
   return verdicts.Verdict(
     finding=finding,
     claim=claim,

@@ -81,7 +81,9 @@ def from_rule(rule: Any, bits: int | None) -> Quantizer:
 def _init(rule, key, x):
   del key  # No rule of this package has a random initialisation.
   x = _channels.check_floating(x)
-  types.check_finite('x, from which parameters are initialised,', x)
+  types.check_finite(
+    'x, from which parameters are initialised,', x, arrays=True
+  )
   return rule.init(x)
 
 

@@ -145,7 +145,7 @@ def test_a_run_without_checksums_says_so(launch, capsys):
   assert launch('--preset=smoke', run=forbidden) == 0
   err = capsys.readouterr().err
   assert 'has no checksum, so damage would go unnoticed' in err
-  assert err.count('\n') == 1
+  assert err.count('\n') == 2 and 'read from the run of' in err
 
 
 def test_another_configuration_is_refused(launch, capsys):

@@ -124,10 +124,14 @@ def test_one_seed_has_no_interval(value):
     assert 'diverged' not in found.details
 
 
-@pytest.mark.parametrize('margin', [0.0, np.nan])
-def test_without_a_margin_nothing_is_equivalent(margin):
+def test_a_margin_of_what_diverged():
+  found = contrasts.equivalent('N1', 'claim.', NOISE, np.nan, **INFO)
+  assert found.verdict == 'inconclusive: diverged'
+
+
+def test_without_a_margin_nothing_is_equivalent():
   found = contrasts.equivalent(
-    'N1', 'claim.', 0 * NOISE, margin, caveat='More.', **INFO
+    'N1', 'claim.', 0 * NOISE, 0.0, caveat='More.', **INFO
   )
   assert (found.verdict, found.num_seeds, found.effect) == (
     'inconclusive',

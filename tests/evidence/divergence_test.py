@@ -73,11 +73,12 @@ def test_two_seeds_of_which_one_diverged():
 
 def test_too_few_seeds_did_not_diverge():
   found = contrasts.difference('N1', 'c.', [5.0], **INFO)
-  assert found.verdict == 'inconclusive' and not found.caveat
+  assert found.verdict == 'inconclusive'
+  assert found.caveat == 'One seed: no interval.'
   alone = contrasts.difference(
     'N1', 'c.', [np.nan], unit='nats', protocol='deployable, B'
   )
-  assert alone.verdict == 'inconclusive' and 'tuned on' in alone.caveat
+  assert alone.verdict == 'inconclusive' and 'to tune on' in alone.caveat
 
 
 def test_a_margin_whose_samples_diverged():
