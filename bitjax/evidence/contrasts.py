@@ -172,7 +172,8 @@ def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
     cells, table, intervals.simultaneous(table), strict=True
   ):
     known = samples[np.isfinite(samples)]
-    verdict = intervals.judge(found) if known.any() else 'inert'
+    inert = known.size > 0 and not known.any()
+    verdict = 'inert' if inert else intervals.judge(found)
     own = {'details': cell.details, 'caveat': caveat} | info
     judged.append(
       _verdict(cell.finding, cell.claim, verdict, found, own, len(samples))
