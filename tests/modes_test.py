@@ -265,6 +265,8 @@ NAMESPACES = {
 # Exports that compute nothing with arrays, or that other computations go through.
 PLUMBING = {
   'data.check_batch_size',
+  'data.check_name',
+  'data.from_arrays',
   'data.load',
   'data.host_feed',  # Its thread reads outside of any mode.
   'lanes.default_width',
@@ -276,6 +278,7 @@ PLUMBING = {
   'nn.resnet20',
   'nn.resnet32',
   'nn.training_progress',
+  'nn.warn_silent',
   'nn.vgg_small',
   'quantizers.at_progress',
   'quantizers.attach',

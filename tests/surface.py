@@ -142,7 +142,12 @@ def _(given):
   return found
 
 
-@case('quantizers by other means', 'quantizers.bind', 'quantizers.staircase')
+@case(
+  'quantizers by other means',
+  'quantizers.bind',
+  'quantizers.freeze_scale',
+  'quantizers.staircase',
+)
 def _(given):
   x = given.floats(X)
   lsq = quantizers.lsq(2)
@@ -153,6 +158,9 @@ def _(given):
   return {
     'bind': bound(x),
     'staircase': quantizers.staircase(SIGN)(x),
+    'frozen': quantizers.freeze_scale(
+      quantizers.scaled(SIGN, quantizers.mean_abs()), x
+    )(x),
     'at_progress': quantizers.at_progress(
       quantizers.attach(quantizers.sign(), quantizers.error_decay()), 0.5
     )(x),
@@ -255,8 +263,11 @@ def _(given):
   'tree.label',
   'tree.mask_by_name',
   'tree.norm',
+  'tree.centred',
   'tree.power_of_two',
+  'tree.share',
   'tree.total',
+  'tree.whole',
 )
 def _(given):
   params, updates = given.floats((PARAMS, UPDATES))
@@ -267,6 +278,9 @@ def _(given):
     'count': tree.count(jax.tree.map(lambda x: x > 0, params)),
     'total': tree.total(positive, 1.0),
     'power': tree.power_of_two(params['b'][0]),
+    'share': tree.share(jax.tree.map(lambda x: x > 0, params)),
+    'whole': [tree.whole(x, 7) for x in (2.5, params['b'][0])],
+    'centred': tree.centred(params['a'], 0),
     'gradient': jax.grad(lambda p: tree.norm(p, 'l2'))(params),
   }
 
@@ -660,7 +674,7 @@ for NAME in MODELS:
   )
 
 
-@case('nn init', 'nn.complete', draws=True)
+@case('nn init', 'nn.complete', 'nn.init_quietly', draws=True)
 def _(given):
   model = MODELS['react']()
   images = given.floats(RNG_IMAGES / np.float32(128) - 1)
@@ -668,7 +682,9 @@ def _(given):
     {'params': given.key(0), 'quantizer': given.key(1)}, images
   )
   plain = jax.tree.map(lambda x: x, dict(variables))
-  return variables, nn.complete(model, plain, given.key(2), images)
+  completed = nn.complete(model, plain, given.key(2), images)
+  keys = {'params': given.key(0), 'quantizer': given.key(1)}
+  return variables, completed, nn.init_quietly(model, keys, images)
 
 
 @case('nn reports', 'nn.summary', 'nn.gradient_passing')

@@ -209,8 +209,11 @@ def _results(study, argv, stack):
 
 def _code(study: Study[Any]) -> code_lib.Code:
   """Returns the code that counts: all but what judges and draws finished numbers."""
-  home = study.run.__module__
-  aside = {study.verdicts.__module__, study.plot.__module__} - {home}
+  home, *aside = (
+    getattr(function, '__module__', '')
+    for function in (study.run, study.verdicts, study.plot)
+  )
+  aside = set(aside) - {home}
   return code_lib.Code(aside, script=home == '__main__')
 
 
