@@ -124,25 +124,26 @@ for KIND in sorted({kind for _, kind in everything.FACTORIES.values()}):
   )(functools.partial(quantized, KIND))
 
 
-@case('low-precision quantizers')
+@case('bfloat16 quantizers', draws=True, widens=False)
 def _(given):
+  x, g = jnp.asarray(X, jnp.bfloat16), jnp.asarray(G, jnp.bfloat16)
   found = {}
-  for name in (
-    'sign',
-    'uniform',
-    'scaled 1',
-    'lsq',
-    'dorefa_weights',
-    'identity',
-  ):
-    x, g = jnp.asarray(X, jnp.bfloat16), jnp.asarray(G, jnp.bfloat16)
-    found[name] = everything.pull_back(
-      everything.SUBJECTS[name], x, g, given.key(1), 1.0
-    )
+  for name, subject in everything.FIRST.items():
+    run = jax.jit(functools.partial(everything.pull_back, subject))
+    try:
+      found[name] = run(x, g, given.key(1), 0.5)
+    except Exception as error:
+      error.add_note(f'This was {name}.')
+      raise
   return found
 
 
-@case('quantizers by other means', 'quantizers.bind', 'quantizers.staircase')
+@case(
+  'quantizers by other means',
+  'quantizers.bind',
+  'quantizers.freeze_scale',
+  'quantizers.staircase',
+)
 def _(given):
   x = given.floats(X)
   lsq = quantizers.lsq(2)
@@ -152,6 +153,7 @@ def _(given):
   )
   return {
     'bind': bound(x),
+    'frozen': quantizers.freeze_scale(CALIBRATED, x)(x / 2),
     'staircase': quantizers.staircase(SIGN)(x),
     'at_progress': quantizers.at_progress(
       quantizers.attach(quantizers.sign(), quantizers.error_decay()), 0.5
@@ -227,7 +229,7 @@ for NAME in TRANSFORMS:
   case(f'transforms {NAME}', f'transforms.{NAME}', narrow=('ratio',))(
     functools.partial(transformed, NAME, _floats)
   )
-  case(f'bfloat16 transforms {NAME}')(
+  case(f'bfloat16 transforms {NAME}', widens=False)(
     functools.partial(transformed, NAME, _bfloat16)
   )
 
@@ -250,13 +252,17 @@ def _(given):
 
 @case(
   'tree',
+  'tree.centred',
   'tree.count',
   'tree.flips',
   'tree.label',
   'tree.mask_by_name',
   'tree.norm',
   'tree.power_of_two',
+  'tree.share',
   'tree.total',
+  'tree.whole',
+  narrow=('share',),
 )
 def _(given):
   params, updates = given.floats((PARAMS, UPDATES))
@@ -265,6 +271,9 @@ def _(given):
     **{n: tree.norm(params, n, updates) for n in BUDGETS},
     'flips': tree.flips(params, updates),
     'count': tree.count(jax.tree.map(lambda x: x > 0, params)),
+    'centred': tree.centred(params['a'], axis=0),
+    'share': tree.share(jax.tree.map(lambda x: x > 0, params)),
+    'whole': tree.whole(updates['b'][0] + 3, 7),
     'total': tree.total(positive, 1.0),
     'power': tree.power_of_two(params['b'][0]),
     'gradient': jax.grad(lambda p: tree.norm(p, 'l2'))(params),
@@ -279,6 +288,7 @@ KERNEL = (RNG.integers(-64, 65, size=(5, 4)) / 256).astype(np.float32)
 MATRIX = RNG.integers(-2, 3, size=(4, 3)).astype(np.float32)
 STEEP = RNG.integers(-8, 9, size=(5, 4)).astype(np.float32)
 RATES = np.linspace(0, 0.5, 5).astype(np.float32)
+CALIBRATED = quantizers.calibrated(SIGN, quantizers.mean_abs())
 GRID = quantizers.attach(
   quantizers.uniform(2, step=0.25), quantizers.identity()
 )
@@ -319,6 +329,7 @@ def _tail(matrix, x):
   'scans.merge_gains',
   'scans.flip_certificate',
   'scans.stream_gains',
+  narrow=('improving', 'significant', 'mirrored', 'random_holds'),
 )
 def _(given):
   view, grid = view_of(given), view_of(given, quantizer=GRID, kind='relu')
@@ -341,7 +352,9 @@ def _(given):
   found['some'] = scans.flip_gains(view, coordinates=np.int32([0, 3, 7]))
   found['moves'] = scans.moves(grid)
   found['merged'] = scans.merge_gains(found['auto'], found['auto'])
-  found['certificate'] = scans.flip_certificate(found['auto'], found['sign'])
+  found['certificate'] = scans.flip_certificate(
+    found['auto'], found['sign'], num_errors=0.0
+  )
   found['streamed'] = scans.stream_gains(
     lambda x, y: dataclasses.replace(view, inputs=x, labels=y),
     view.inputs,
@@ -559,6 +572,7 @@ def _(given):
   'measures.ranked',
   'measures.ranks',
   'measures.split_half',
+  narrow=('shares', 'sparsity'),
 )
 def _(given):
   a, b = given.floats((X, G))
@@ -655,12 +669,10 @@ def network(name, given):
 
 
 for NAME in MODELS:
-  case(f'nn {NAME}', 'nn.deploy', 'nn.MLP', 'nn.ResNet')(
-    functools.partial(network, NAME)
-  )
+  case(f'nn {NAME}', 'nn.deploy')(functools.partial(network, NAME))
 
 
-@case('nn init', 'nn.complete', draws=True)
+@case('nn init', 'nn.complete', 'nn.init_quietly', draws=True, widens=False)
 def _(given):
   model = MODELS['react']()
   images = given.floats(RNG_IMAGES / np.float32(128) - 1)
@@ -668,7 +680,8 @@ def _(given):
     {'params': given.key(0), 'quantizer': given.key(1)}, images
   )
   plain = jax.tree.map(lambda x: x, dict(variables))
-  return variables, nn.complete(model, plain, given.key(2), images)
+  quietly = nn.init_quietly(MODELS['fp mlp'](), given.key(3), images)
+  return variables, nn.complete(model, plain, given.key(2), images), quietly
 
 
 @case('nn reports', 'nn.summary', 'nn.gradient_passing')
@@ -677,7 +690,7 @@ def _(given):
   images = given.floats(RNG_IMAGES / np.float32(128) - 1)
   variables = given.floats(filled(model, images))
   passing = nn.gradient_passing(model, variables, images, LABELS[:4])
-  assert str(nn.summary(model, variables, images))
+  assert str(nn.summary(model, images))
   return [
     [getattr(layer, f) for f in ('input_mean', 'saturated', 'kernel_mass')]
     for layer in passing.layers
@@ -691,8 +704,8 @@ def _(given):
   'training fit',
   'training.fit',
   'training.create',
-  'training.evaluator',
   draws=True,
+  widens=False,
 )
 def _(given):
   del given
@@ -718,11 +731,10 @@ def _(given):
     strict=True,
   ):
     np.testing.assert_array_equal(a, b)
-  state = whole.state._replace(key=jax.random.key_data(whole.state.key))
-  return state, whole.history, loaded
+  return whole.state._replace(key=()), whole.history, loaded
 
 
-@case('training bop', 'training.optimizer', draws=True)
+@case('training bop', 'training.optimizer', draws=True, widens=False)
 def _(given):
   del given
   made = tiny.task(
@@ -737,6 +749,7 @@ def _(given):
   'training.divergence',
   'training.learning_rate',
   'training.progress',
+  narrow=('rates', 'progress'),
 )
 def _(given):
   logits, other = given.floats((X, G))
@@ -758,7 +771,13 @@ def _(given):
 
 
 @case(
-  'lanes', 'lanes.each', 'lanes.grid', 'lanes.keys', 'lanes.product', draws=True
+  'lanes',
+  'lanes.each',
+  'lanes.grid',
+  'lanes.keys',
+  'lanes.product',
+  draws=True,
+  widens=False,
 )
 def _(given):
   def fn(rate, seed, batch):
@@ -775,7 +794,7 @@ def _(given):
   ]
 
 
-@case('sweep', 'sweeps.Sweep')
+@case('sweep')
 def _(given):
   def fn(kind, seed, rate, batch):
     wave = {'sin': jnp.sin, 'cos': jnp.cos}[kind]
@@ -804,6 +823,7 @@ TARGETS = np.eye(6, dtype=np.float32)
   'data.random_crop',
   'data.random_flip',
   'data.standard',
+  widens=False,
   draws=True,
 )
 def _(given):
@@ -837,6 +857,7 @@ def _(given):
   'data.channel_statistics',
   'data.split_validation',
   'data.smooth',
+  widens=False,
 )
 def _(given):
   part = tiny.dataset()
