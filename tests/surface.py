@@ -98,20 +98,29 @@ X = RNG.normal(size=(8, 4)).astype(np.float32)
 G = RNG.normal(size=(8, 4)).astype(np.float32)
 
 
-def quantized(kind, given):
+def quantized(subjects, x, g, given):
+  """Returns value and gradients of each subject, each in a program of its own."""
   found = {}
-  for name, subject in everything.SUBJECTS.items():
-    factory = name.rsplit(' ', 1)[0] if name not in everything.FIRST else name
-    if everything.FACTORIES[factory][1] != kind:
-      continue
-    x, g = given.floats((X, G))
+  for name, subject in subjects.items():
+    learned = isinstance(subject, quantizers.Quantizer)
+    draws = not learned and quantizers.is_random(subject)
     run = jax.jit(functools.partial(everything.pull_back, subject))
     try:
-      found[name] = run(x, g, given.key(1), 0.5)
+      found[name] = run(x, g, given.key(1) if draws else None, 0.5)
     except Exception as error:
       error.add_note(f'This was {name}.')
       raise
   return found
+
+
+def of_kind(kind, given):
+  names = {n for n, (_, k) in everything.FACTORIES.items() if k == kind}
+  subjects = {
+    name: subject
+    for name, subject in everything.SUBJECTS.items()
+    if name in names or name.rsplit(' ', 1)[0] in names
+  }
+  return quantized(subjects, *given.floats((X, G)), given)
 
 
 for KIND in sorted({kind for _, kind in everything.FACTORIES.values()}):
@@ -121,21 +130,13 @@ for KIND in sorted({kind for _, kind in everything.FACTORIES.values()}):
       f'quantizers.{n}' for n, f in everything.FACTORIES.items() if f[1] == KIND
     ),
     draws=KIND in ('Quantize', 'Staircase'),
-  )(functools.partial(quantized, KIND))
+  )(functools.partial(of_kind, KIND))
 
 
 @case('bfloat16 quantizers', draws=True, widens=False)
 def _(given):
-  x, g = jnp.asarray(X, jnp.bfloat16), jnp.asarray(G, jnp.bfloat16)
-  found = {}
-  for name, subject in everything.FIRST.items():
-    run = jax.jit(functools.partial(everything.pull_back, subject))
-    try:
-      found[name] = run(x, g, given.key(1), 0.5)
-    except Exception as error:
-      error.add_note(f'This was {name}.')
-      raise
-  return found
+  x, g = (jnp.asarray(a, jnp.bfloat16) for a in (X, G))
+  return quantized(everything.FIRST, x, g, given)
 
 
 @case(
@@ -143,6 +144,7 @@ def _(given):
   'quantizers.bind',
   'quantizers.freeze_scale',
   'quantizers.staircase',
+  draws=True,
 )
 def _(given):
   x = given.floats(X)

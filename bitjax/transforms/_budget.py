@@ -131,7 +131,11 @@ def project_budget(
     ]
     sides = centres
     if norm == 'flips':  # Rounding may pass the target, but never zero.
-      sides = [jnp.where(a < 0, -jnp.inf, jnp.inf) for a in centres]
+      largest = [jnp.finfo(a.dtype).max for a in centres]
+      sides = [
+        jnp.where(a < 0, -most, most).astype(a.dtype)
+        for a, most in zip(centres, largest, strict=True)
+      ]
 
     def limit(budget):
       targets = _project.project_leaves(points, centres, budget)
