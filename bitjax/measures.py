@@ -139,7 +139,7 @@ def correlation(a: types.Array, b: types.Array) -> types.Array:
     b: array of the same shape.
   """
   a, b = (jnp.asarray(x) for x in (a, b))
-  dtype = jnp.result_type(a, b, jnp.float32)
+  dtype = types.promoted(a, b, jnp.float32)
   a, b = (tree.centred(x.astype(dtype))[0] for x in (a, b))
   return _cosine(a - jnp.mean(a), b - jnp.mean(b))
 

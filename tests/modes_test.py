@@ -2,9 +2,9 @@
 
 A mode changes what JAX does, not what is computed: every computation of `surface`
 gives the same numbers, to rounding, and the same dtypes as in the default mode; where
-random bits are made in another way, the same shapes and dtypes. The whole matrix is
-``slow``; the fast suite traces the surface under strict promotion and in 64 bits,
-which needs no compilation, and runs a few representative cells.
+random bits are made in another way, the same shapes and dtypes. Modes that only object
+to programs, such as strict promotion, mostly leave them as they are; such a cell
+needs no compilation. The whole matrix is ``slow``; the fast suite has a few of its cells.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import types as python_types
 
 from flax import linen
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -39,39 +40,37 @@ def eager_nans():
 
 WIDE = surface.Given(np.float64)
 RAW = surface.Given(key=jax.random.PRNGKey)
-DRAWN = ('rbg', 'unsafe_rbg', 'threefry not partitionable')
-# Mode -> a context manager. Infinities are sentinels of scans and transforms, so that
-# jax_debug_infs holds for compiled functions, not op by op.
-MODES = {
-  'x64': functools.partial(jax.enable_x64, True),
+# Mode -> a context manager. These modes only object to programs.
+OBJECTING = {
   'strict promotion': functools.partial(jax.numpy_dtype_promotion, 'strict'),
   'rank promotion raises': functools.partial(jax.numpy_rank_promotion, 'raise'),
-  'debug_nans': functools.partial(jax.debug_nans, True),
-  'debug_infs': functools.partial(jax.debug_infs, True),
-  'disable_jit': jax.disable_jit,
-  'debug_nans, disable_jit': eager_nans,
-  'debug_key_reuse': functools.partial(jax.debug_key_reuse, True),
   'checking_leaks': jax.checking_leaks,
+}
+# These change the programs that draw.
+DRAWING = {
   'rbg': functools.partial(jax.default_prng_impl, 'rbg'),
   'unsafe_rbg': functools.partial(jax.default_prng_impl, 'unsafe_rbg'),
   'threefry not partitionable': functools.partial(
     jax.threefry_partitionable, False
   ),
+}
+# Infinities are sentinels of scans and transforms, so jax_debug_infs holds for compiled
+# functions, not op by op.
+MODES = {
+  'x64': functools.partial(jax.enable_x64, True),
+  'debug_nans': functools.partial(jax.debug_nans, True),
+  'debug_infs': functools.partial(jax.debug_infs, True),
+  'disable_jit': jax.disable_jit,
+  'debug_nans, disable_jit': eager_nans,
   'softmax without custom_jvp': functools.partial(
     jax.softmax_custom_jvp, False
   ),
-  'low matmul precision': functools.partial(
-    jax.default_matmul_precision, 'bfloat16'
-  ),
+  **OBJECTING,
+  **DRAWING,
 }
-# Traced without compilation; the others run, in the real modes of `MODES`.
-TRACED = {
-  name: case
-  for name, case in surface.CASES.items()
-  if not name.startswith(
-    ('training fit', 'training bop', 'sweep', 'nn reports')
-  )
-}
+# These work with values between programs, so they cannot be traced as a whole.
+UNTRACEABLE = ('training fit', 'training bop', 'sweep', 'nn reports')
+TRACED = [name for name in surface.CASES if name not in UNTRACEABLE]
 # Cells of the fast suite: those that are only traced, and those that are run.
 QUICKLY_TRACED = [
   ('x64', 'scans multi_step'),
@@ -82,8 +81,7 @@ QUICKLY_TRACED = [
   ('strict promotion', 'nn fp mlp'),
 ]
 FAST = [
-  ('debug_nans, disable_jit', 'bfloat16 transforms clip_latent'),
-  ('disable_jit', 'transforms bop'),
+  ('debug_nans, disable_jit', 'transforms bop'),
   ('rbg', 'batches'),
 ]
 
@@ -99,6 +97,16 @@ def as_users_have_it():
 def reference(name):
   with as_users_have_it():
     return computed(name, surface.Given())
+
+
+@functools.cache
+def program(name, mode=None):
+  """Returns the program of a computation as text."""
+  how = MODES[mode] if mode else contextlib.nullcontext
+  with as_users_have_it(), how():
+    return str(
+      jax.make_jaxpr(lambda: surface.CASES[name].run(surface.Given()))()
+    )
 
 
 def computed(name, given):
@@ -129,26 +137,33 @@ def check_dtypes(name, got, want, wide=False):
 def check_values(got, want):
   want = flat(want)
   for path, leaf in flat(got).items():
-    if leaf.dtype == want[path].dtype == bool or leaf.dtype.kind in 'iu':
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
       np.testing.assert_array_equal(leaf, want[path], path)
-    else:
-      a, b = (np.float64(x) for x in (leaf, want[path]))
-      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=path)
+      continue
+    # A compiler may keep float32 where op by op every number is rounded to 16 bits.
+    narrow = leaf.dtype.itemsize == 2
+    rtol = 8 * float(jnp.finfo(leaf.dtype).eps) if narrow else 1e-4
+    a, b = (np.float64(x) for x in (leaf, want[path]))
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 10, err_msg=path)
 
 
 def run(mode, name):
   """Runs a cell of the matrix."""
+  draws = surface.CASES[name].draws
+  same_program = mode in OBJECTING or (mode in DRAWING and not draws)
+  if same_program and name in TRACED and program(name, mode) == program(name):
+    return
   want = reference(name)
   with as_users_have_it(), MODES[mode]():
     got = computed(name, surface.Given())
   check_dtypes(name, got, want)
-  if not (surface.CASES[name].draws and mode in DRAWN):
+  if not (draws and mode in DRAWING):
     check_values(got, want)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', surface.CASES)
 @pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('name', surface.CASES)
 def test_every_computation_is_the_same_in_every_mode(mode, name):
   run(mode, name)
 
@@ -189,20 +204,6 @@ def test_raw_keys_draw_as_typed_keys(name):
     got = computed(name, RAW)
   check_dtypes(name, got, want)
   check_values(got, want)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', TRACED)
-def test_strict_promotion_makes_the_same_program(name):
-  def program():
-    return str(
-      jax.make_jaxpr(lambda: surface.CASES[name].run(surface.Given()))()
-    )
-
-  with as_users_have_it():
-    want = program()
-    with jax.numpy_dtype_promotion('strict'):
-      assert program() == want
 
 
 SCANS = [name for name in TRACED if name.startswith('scans')]
@@ -278,8 +279,8 @@ PLUMBING = {
   'nn.resnet20',
   'nn.resnet32',
   'nn.training_progress',
-  'nn.warn_silent',
   'nn.vgg_small',
+  'nn.warn_silent',
   'quantizers.at_progress',
   'quantizers.attach',
   'quantizers.ewgs_delta',
@@ -293,7 +294,6 @@ PLUMBING = {
   'training.layout',
   'training.load_variables',
   'training.outcome',
-  'training.statistician',
   'training.switch',
   'training.variables_of',
 }
@@ -308,3 +308,4 @@ def test_every_function_is_in_a_computation():
     if isinstance(getattr(module, name), python_types.FunctionType)
   }
   assert exported - about - PLUMBING == set()
+  assert exported >= PLUMBING

@@ -98,20 +98,29 @@ X = RNG.normal(size=(8, 4)).astype(np.float32)
 G = RNG.normal(size=(8, 4)).astype(np.float32)
 
 
-def quantized(kind, given):
+def quantized(subjects, x, g, given):
+  """Returns value and gradients of each subject, each in a program of its own."""
   found = {}
-  for name, subject in everything.SUBJECTS.items():
-    factory = name.rsplit(' ', 1)[0] if name not in everything.FIRST else name
-    if everything.FACTORIES[factory][1] != kind:
-      continue
-    x, g = given.floats((X, G))
+  for name, subject in subjects.items():
+    learned = isinstance(subject, quantizers.Quantizer)
+    draws = not learned and quantizers.is_random(subject)
     run = jax.jit(functools.partial(everything.pull_back, subject))
     try:
-      found[name] = run(x, g, given.key(1), 0.5)
+      found[name] = run(x, g, given.key(1) if draws else None, 0.5)
     except Exception as error:
       error.add_note(f'This was {name}.')
       raise
   return found
+
+
+def of_kind(kind, given):
+  names = {n for n, (_, k) in everything.FACTORIES.items() if k == kind}
+  subjects = {
+    name: subject
+    for name, subject in everything.SUBJECTS.items()
+    if name in names or name.rsplit(' ', 1)[0] in names
+  }
+  return quantized(subjects, *given.floats((X, G)), given)
 
 
 for KIND in sorted({kind for _, kind in everything.FACTORIES.values()}):
@@ -121,25 +130,13 @@ for KIND in sorted({kind for _, kind in everything.FACTORIES.values()}):
       f'quantizers.{n}' for n, f in everything.FACTORIES.items() if f[1] == KIND
     ),
     draws=KIND in ('Quantize', 'Staircase'),
-  )(functools.partial(quantized, KIND))
+  )(functools.partial(of_kind, KIND))
 
 
-@case('low-precision quantizers')
+@case('bfloat16 quantizers', draws=True, widens=False)
 def _(given):
-  found = {}
-  for name in (
-    'sign',
-    'uniform',
-    'scaled 1',
-    'lsq',
-    'dorefa_weights',
-    'identity',
-  ):
-    x, g = jnp.asarray(X, jnp.bfloat16), jnp.asarray(G, jnp.bfloat16)
-    found[name] = everything.pull_back(
-      everything.SUBJECTS[name], x, g, given.key(1), 1.0
-    )
-  return found
+  x, g = (jnp.asarray(a, jnp.bfloat16) for a in (X, G))
+  return quantized(everything.FIRST, x, g, given)
 
 
 @case(
@@ -147,6 +144,7 @@ def _(given):
   'quantizers.bind',
   'quantizers.freeze_scale',
   'quantizers.staircase',
+  draws=True,
 )
 def _(given):
   x = given.floats(X)
@@ -157,10 +155,8 @@ def _(given):
   )
   return {
     'bind': bound(x),
+    'frozen': quantizers.freeze_scale(CALIBRATED, x)(x / 2),
     'staircase': quantizers.staircase(SIGN)(x),
-    'frozen': quantizers.freeze_scale(
-      quantizers.scaled(SIGN, quantizers.mean_abs()), x
-    )(x),
     'at_progress': quantizers.at_progress(
       quantizers.attach(quantizers.sign(), quantizers.error_decay()), 0.5
     )(x),
@@ -235,7 +231,7 @@ for NAME in TRANSFORMS:
   case(f'transforms {NAME}', f'transforms.{NAME}', narrow=('ratio',))(
     functools.partial(transformed, NAME, _floats)
   )
-  case(f'bfloat16 transforms {NAME}')(
+  case(f'bfloat16 transforms {NAME}', widens=False)(
     functools.partial(transformed, NAME, _bfloat16)
   )
 
@@ -258,16 +254,17 @@ def _(given):
 
 @case(
   'tree',
+  'tree.centred',
   'tree.count',
   'tree.flips',
   'tree.label',
   'tree.mask_by_name',
   'tree.norm',
-  'tree.centred',
   'tree.power_of_two',
   'tree.share',
   'tree.total',
   'tree.whole',
+  narrow=('share',),
 )
 def _(given):
   params, updates = given.floats((PARAMS, UPDATES))
@@ -276,11 +273,11 @@ def _(given):
     **{n: tree.norm(params, n, updates) for n in BUDGETS},
     'flips': tree.flips(params, updates),
     'count': tree.count(jax.tree.map(lambda x: x > 0, params)),
+    'centred': tree.centred(params['a'], axis=0),
+    'share': tree.share(jax.tree.map(lambda x: x > 0, params)),
+    'whole': tree.whole(updates['b'][0] + 3, 7),
     'total': tree.total(positive, 1.0),
     'power': tree.power_of_two(params['b'][0]),
-    'share': tree.share(jax.tree.map(lambda x: x > 0, params)),
-    'whole': [tree.whole(x, 7) for x in (2.5, params['b'][0])],
-    'centred': tree.centred(params['a'], 0),
     'gradient': jax.grad(lambda p: tree.norm(p, 'l2'))(params),
   }
 
@@ -293,6 +290,7 @@ KERNEL = (RNG.integers(-64, 65, size=(5, 4)) / 256).astype(np.float32)
 MATRIX = RNG.integers(-2, 3, size=(4, 3)).astype(np.float32)
 STEEP = RNG.integers(-8, 9, size=(5, 4)).astype(np.float32)
 RATES = np.linspace(0, 0.5, 5).astype(np.float32)
+CALIBRATED = quantizers.calibrated(SIGN, quantizers.mean_abs())
 GRID = quantizers.attach(
   quantizers.uniform(2, step=0.25), quantizers.identity()
 )
@@ -333,6 +331,7 @@ def _tail(matrix, x):
   'scans.merge_gains',
   'scans.flip_certificate',
   'scans.stream_gains',
+  narrow=('improving', 'significant', 'mirrored', 'random_holds'),
 )
 def _(given):
   view, grid = view_of(given), view_of(given, quantizer=GRID, kind='relu')
@@ -355,7 +354,9 @@ def _(given):
   found['some'] = scans.flip_gains(view, coordinates=np.int32([0, 3, 7]))
   found['moves'] = scans.moves(grid)
   found['merged'] = scans.merge_gains(found['auto'], found['auto'])
-  found['certificate'] = scans.flip_certificate(found['auto'], found['sign'])
+  found['certificate'] = scans.flip_certificate(
+    found['auto'], found['sign'], num_errors=0.0
+  )
   found['streamed'] = scans.stream_gains(
     lambda x, y: dataclasses.replace(view, inputs=x, labels=y),
     view.inputs,
@@ -573,6 +574,7 @@ def _(given):
   'measures.ranked',
   'measures.ranks',
   'measures.split_half',
+  narrow=('shares', 'sparsity'),
 )
 def _(given):
   a, b = given.floats((X, G))
@@ -669,12 +671,10 @@ def network(name, given):
 
 
 for NAME in MODELS:
-  case(f'nn {NAME}', 'nn.deploy', 'nn.MLP', 'nn.ResNet')(
-    functools.partial(network, NAME)
-  )
+  case(f'nn {NAME}', 'nn.deploy')(functools.partial(network, NAME))
 
 
-@case('nn init', 'nn.complete', 'nn.init_quietly', draws=True)
+@case('nn init', 'nn.complete', 'nn.init_quietly', draws=True, widens=False)
 def _(given):
   model = MODELS['react']()
   images = given.floats(RNG_IMAGES / np.float32(128) - 1)
@@ -682,9 +682,8 @@ def _(given):
     {'params': given.key(0), 'quantizer': given.key(1)}, images
   )
   plain = jax.tree.map(lambda x: x, dict(variables))
-  completed = nn.complete(model, plain, given.key(2), images)
-  keys = {'params': given.key(0), 'quantizer': given.key(1)}
-  return variables, completed, nn.init_quietly(model, keys, images)
+  quietly = nn.init_quietly(MODELS['fp mlp'](), given.key(3), images)
+  return variables, nn.complete(model, plain, given.key(2), images), quietly
 
 
 @case('nn reports', 'nn.summary', 'nn.gradient_passing')
@@ -693,7 +692,7 @@ def _(given):
   images = given.floats(RNG_IMAGES / np.float32(128) - 1)
   variables = given.floats(filled(model, images))
   passing = nn.gradient_passing(model, variables, images, LABELS[:4])
-  assert str(nn.summary(model, variables, images))
+  assert str(nn.summary(model, images))
   return [
     [getattr(layer, f) for f in ('input_mean', 'saturated', 'kernel_mass')]
     for layer in passing.layers
@@ -707,8 +706,8 @@ def _(given):
   'training fit',
   'training.fit',
   'training.create',
-  'training.evaluator',
   draws=True,
+  widens=False,
 )
 def _(given):
   del given
@@ -734,11 +733,10 @@ def _(given):
     strict=True,
   ):
     np.testing.assert_array_equal(a, b)
-  state = whole.state._replace(key=jax.random.key_data(whole.state.key))
-  return state, whole.history, loaded
+  return whole.state._replace(key=()), whole.history, loaded
 
 
-@case('training bop', 'training.optimizer', draws=True)
+@case('training bop', 'training.optimizer', draws=True, widens=False)
 def _(given):
   del given
   made = tiny.task(
@@ -753,6 +751,7 @@ def _(given):
   'training.divergence',
   'training.learning_rate',
   'training.progress',
+  narrow=('rates', 'progress'),
 )
 def _(given):
   logits, other = given.floats((X, G))
@@ -774,7 +773,13 @@ def _(given):
 
 
 @case(
-  'lanes', 'lanes.each', 'lanes.grid', 'lanes.keys', 'lanes.product', draws=True
+  'lanes',
+  'lanes.each',
+  'lanes.grid',
+  'lanes.keys',
+  'lanes.product',
+  draws=True,
+  widens=False,
 )
 def _(given):
   def fn(rate, seed, batch):
@@ -791,7 +796,7 @@ def _(given):
   ]
 
 
-@case('sweep', 'sweeps.Sweep')
+@case('sweep')
 def _(given):
   def fn(kind, seed, rate, batch):
     wave = {'sin': jnp.sin, 'cos': jnp.cos}[kind]
@@ -820,6 +825,7 @@ TARGETS = np.eye(6, dtype=np.float32)
   'data.random_crop',
   'data.random_flip',
   'data.standard',
+  widens=False,
   draws=True,
 )
 def _(given):
@@ -853,6 +859,7 @@ def _(given):
   'data.channel_statistics',
   'data.split_validation',
   'data.smooth',
+  widens=False,
 )
 def _(given):
   part = tiny.dataset()

@@ -123,6 +123,7 @@ class BatchNorm(nn.Module):
     epsilon: added to the variance.
     axis_name: the mapped axis over which examples are split, as in
       ``flax.linen.BatchNorm``; None for none.
+    param_dtype: dtype of parameters and running statistics.
 
   References:
     Ioffe and Szegedy, 2015, algorithm 1 (https://arxiv.org/abs/1502.03167).
@@ -131,6 +132,7 @@ class BatchNorm(nn.Module):
   momentum: float = 0.9
   epsilon: float = 1e-5
   axis_name: str | None = None
+  param_dtype: Any = jnp.float32
 
   def __post_init__(self):
     _binding.check_fields(self)
@@ -146,10 +148,11 @@ class BatchNorm(nn.Module):
         the running ones (`scans.Affine`).
     """
     shape = (num_features,)
-    scale = self.param('scale', nn.initializers.ones, shape)
-    bias = self.param('bias', nn.initializers.zeros, shape)
-    mean = self.variable('batch_stats', 'mean', jnp.zeros, shape).value
-    var = self.variable('batch_stats', 'var', jnp.ones, shape).value
+    dtype = self.param_dtype
+    scale = self.param('scale', nn.initializers.ones, shape, dtype)
+    bias = self.param('bias', nn.initializers.zeros, shape, dtype)
+    mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, dtype).value
+    var = self.variable('batch_stats', 'var', jnp.ones, shape, dtype).value
     if train:
       over = None if self.is_initializing() else self.axis_name
       return scans.BatchNorm(scale, bias, self.epsilon, over)
@@ -163,7 +166,8 @@ class BatchNorm(nn.Module):
     names = ('mean', 'var')
     for name, batch_value in zip(names, stage.moments(x), strict=True):
       old = self.get_variable('batch_stats', name)
-      new = self.momentum * old + (1 - self.momentum) * batch_value
+      new = ((1 - self.momentum) * batch_value).astype(old.dtype)
+      new = self.momentum * old + new
       self.put_variable('batch_stats', name, new)
 
   def __call__(self, x: types.Array, *, train: bool = False) -> types.Array:

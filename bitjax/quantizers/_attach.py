@@ -178,20 +178,26 @@ def _given(staircase, given, x):
   return staircase(x, **given)
 
 
+def _applied(rule, *args):
+  """Calls a rule, which may mix float32 and 16 bits, under strict promotion too."""
+  with jax.numpy_dtype_promotion('standard'):
+    return rule(*args)
+
+
 @jax.custom_vjp
 def _straight_through(x, staircase, estimator, progress):
   del estimator, progress  # Only the backward pass uses them.
-  return staircase(x)
+  return _applied(staircase, x)
 
 
 def _forward(x, staircase, estimator, progress):
-  x_q = staircase(x)
+  x_q = _applied(staircase, x)
   return x_q, (x, x_q, estimator, progress)
 
 
 def _backward(residuals, g):
   x, x_q, estimator, progress = residuals
-  x_bar = estimator(g, x, x_q, progress)
+  x_bar = _applied(estimator, g, x, x_q, progress)
   return x_bar.astype(x.dtype), None, None, None
 
 

@@ -105,7 +105,8 @@ def evaluator(
   def evaluate(variables, batches):
     if axis is not None:
       batches = jax.tree.map(lambda leaf: _even(leaf, parts), batches)
-    loss, correct, number = total(variables, batches)
+    loss, *counts = total(variables, batches)
+    correct, number = (count.astype(loss.dtype) for count in counts)
     diverged = ~(jnp.isfinite(loss) & _state.finite(variables))
     return Scores(
       types.nan_where(diverged, loss / number),

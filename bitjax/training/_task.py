@@ -175,11 +175,14 @@ class Task:
       return state.average
     t = state.step.astype(jnp.float32)
     decay = jnp.minimum(self.average, (1 + t) / (10 + t))
-    return jax.tree.map(
-      lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype),
-      state.average,
-      {'params': params, **collections},
-    )
+
+    def blend(old, new):
+      dtype = types.promoted(decay, old)
+      wide_old, wide_new = old.astype(dtype), new.astype(dtype)
+      rate = decay.astype(dtype)
+      return (rate * wide_old + (1 - rate) * wide_new).astype(old.dtype)
+
+    return jax.tree.map(blend, state.average, {'params': params, **collections})
 
   def _totals(self, state, params, loss, correct, targets):
     before, after = (_state.kernels(p) for p in (state.params, params))

@@ -176,7 +176,11 @@ def _limit(leaves, proposed, centres, budget):
   points = [_leaves.apply(p, u) for p, u in zip(leaves, proposed, strict=True)]
   sides = centres
   if budget.norm == 'flips':  # Rounding may pass the target, but never zero.
-    sides = [jnp.where(a < 0, -jnp.inf, jnp.inf) for a in centres]
+    largest = [jnp.finfo(a.dtype).max for a in centres]
+    sides = [
+      jnp.where(a < 0, -most, most).astype(a.dtype)
+      for a, most in zip(centres, largest, strict=True)
+    ]
 
   def limit(budget):
     targets = _project.project_leaves(points, centres, budget)

@@ -143,7 +143,8 @@ def _lane(steps: int):
 
 def _measure_memory(num_lanes: int, chunk: int) -> dict[str, float]:
   def lane(seed):
-    return {'curve': jnp.cos(seed + jnp.arange(float(CURVE)))}
+    places = jnp.arange(CURVE, dtype=jnp.float32)
+    return {'curve': jnp.cos(jnp.float32(seed) + places)}
 
   def peak(lanes):
     with tempfile.TemporaryDirectory() as directory:

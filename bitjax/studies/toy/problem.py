@@ -59,8 +59,8 @@ class Problem:
     """
     sound = jnp.isfinite(kernel).all()
     return {
-      'search': jnp.where(sound, self.search.loss(kernel), jnp.nan),
-      'holdout': jnp.where(sound, self.holdout.loss(kernel), jnp.nan),
+      'search': types.nan_where(~sound, self.search.loss(kernel)),
+      'holdout': types.nan_where(~sound, self.holdout.loss(kernel)),
     }
 
 
