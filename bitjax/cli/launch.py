@@ -305,7 +305,8 @@ def _program() -> str:
   spec = getattr(main_module, '__spec__', None)
   if spec is not None:
     return f'python -m {spec.name}'
-  return f'python {_relative(getattr(main_module, "__file__", "study"))}'
+  file = getattr(main_module, '__file__', None) or 'study'
+  return f'python {_relative(file)}'
 
 
 def _relative(path: str | os.PathLike[str]) -> str:
