@@ -33,4 +33,5 @@ python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = 'hide'
 myst_heading_anchors = 3
 napoleon_google_docstring = True
+napoleon_attr_annotations = False  # The signature has them, as written.
 napoleon_use_ivar = True  # Else fields of named tuples are described twice.

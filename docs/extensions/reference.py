@@ -46,7 +46,9 @@ def _described(module, name):
   if inspect.isclass(value) and issubclass(value, Exception):
     return [f'.. autoexception:: {name}', '']
   if inspect.isclass(value):
-    return [f'.. autoclass:: {name}', '   :members:', '']
+    fields = ', '.join(getattr(value, '__annotations__', ()))
+    excluded = [f'   :exclude-members: {fields}'] if fields else []
+    return [f'.. autoclass:: {name}', '   :members:', *excluded, '']
   if inspect.isroutine(value) or hasattr(value, '__wrapped__'):
     return [f'.. autofunction:: {name}', '']
   return [f'.. py:data:: {name}', '', f'   {_alias(module, name, value)}', '']
