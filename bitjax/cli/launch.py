@@ -88,7 +88,7 @@ def launch(
 
   Args:
     study: what to run.
-    argv: arguments, without the name of the program; None for those of `sys.argv`.
+    argv: arguments, without the name of the program; None for those of ``sys.argv``.
     program: the command that runs the study, for the manual page; None for the one
       that started this process.
 
