@@ -32,6 +32,7 @@ from bitjax import types
 from bitjax.scans import _flip_sums
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
+from bitjax.scans import _paths
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipDescent', 'flip_descent']
@@ -99,15 +100,16 @@ def flip_descent(
       'A descent by flips needs a quantised kernel; this one is not.'
     )
   _view.check_filled(view)
-  reason = _flip_sums.obstacle(view)
-  if path == 'incremental' and reason is not None:
-    raise types.BadInput(
-      f'path {path!r} does not apply to this view: {reason}.'
-    )
-  incremental = reason is None and path != 'recompute'
+  incremental = choose(view, path).path == 'incremental'
   found = _descend(view, tolerance, max_flips, incremental)
   types.check_finite('The loss', found.losses[0])
   return found
+
+
+def choose(view: _view.LayerView, path: str = 'auto') -> _paths.Choice:
+  """Returns the path to take, and raises if a requested one does not apply."""
+  obstacles = {'incremental': _flip_sums.obstacle(view), 'recompute': None}
+  return _paths.choose(path, obstacles)
 
 
 class _Record(NamedTuple):

@@ -26,6 +26,7 @@ from bitjax import types
 from bitjax.scans import _line_affine
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _line_steps
+from bitjax.scans import _paths
 from bitjax.scans import _split
 from bitjax.scans import _view
 
@@ -181,7 +182,7 @@ def line_scan(
         f'{len(start.views)}.'
       )
     valid &= learning_rates >= 0
-  path = _choose(path, views, constrain, learning_rates.size)
+  path = choose(path, views, constrain, learning_rates.size).path
   dtype = types.promoted(jnp.float32, views[0].kernel, direction)
   rates = jnp.where(valid, learning_rates, 0).astype(dtype)
   order = jnp.argsort(rates)
@@ -237,7 +238,12 @@ def as_views(
   ]
 
 
-def _choose(path, views, constrain, num_rates):
+def choose(
+  path: str,
+  views: list[_view.LayerView],
+  constrain: Callable[[types.Array], types.Array] | None,
+  num_rates: int,
+) -> _paths.Choice:
   """Returns the path to take, and raises if a requested one does not apply."""
   obstacles = {
     'steps': steps_obstacle(views),
@@ -247,16 +253,12 @@ def _choose(path, views, constrain, num_rates):
   if constrain is not None:
     bent = 'constrain bends the line'
     obstacles |= {'steps': bent, 'affine': bent}
-  if path == 'auto':
-    if num_rates < _FEW_RATES:
-      return 'brute_force'
-    return next(name for name, obstacle in obstacles.items() if not obstacle)
-  if obstacles[path]:
-    raise types.BadInput(
-      f'path={path!r} does not apply: {obstacles[path]}. Use one of '
-      f'{", ".join(n for n, obstacle in obstacles.items() if not obstacle)}.'
+  unwise = {}
+  if num_rates < _FEW_RATES:
+    unwise = dict.fromkeys(
+      ('steps', 'affine'), f'there are fewer than {_FEW_RATES} rates'
     )
-  return path
+  return _paths.choose(path, obstacles, unwise)
 
 
 def _common_obstacle(view):
