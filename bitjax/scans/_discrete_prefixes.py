@@ -26,6 +26,7 @@ from bitjax.scans import _flips_moves
 from bitjax.scans import _line
 from bitjax.scans import _paths
 from bitjax.scans import _prefix_losses
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'PrefixScan', 'prefix_scan']
@@ -55,6 +56,14 @@ class PrefixScan:
   holdout: types.Array | None
   best: types.Array
   path: str = dataclasses.field(metadata={'static': True})
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path=self.path,
+      prefixes=self.num_moves,
+      best=_text.reduce(np.nanmin, self.search),
+    )
 
   def decreases(self) -> tuple[types.Array, types.Array | None]:
     """Returns how far the best prefix lowers both losses below those of no move.

@@ -27,12 +27,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
 from bitjax.scans import _flip_sums
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
 from bitjax.scans import _paths
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipDescent', 'flip_descent']
@@ -65,6 +67,17 @@ class FlipDescent:
   certified: types.Array
   best: types.Array
   path: str = dataclasses.field(metadata={'static': True})
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path=self.path,
+      weights=self.displacement,
+      num_flips=self.num_flips,
+      certified=self.certified,
+      loss=_text.reduce(np.min, self.losses),
+      best=self.best,
+    )
 
 
 def flip_descent(

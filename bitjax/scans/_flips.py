@@ -37,6 +37,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
 from bitjax.scans import _flips_brute_force
@@ -45,6 +46,7 @@ from bitjax.scans import _flips_rank_one
 from bitjax.scans import _flips_sign
 from bitjax.scans import _network
 from bitjax.scans import _paths
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
@@ -78,6 +80,17 @@ class FlipGains:
   near_ties: types.Array | None
   num_examples: int = dataclasses.field(metadata={'static': True})
   path: str = dataclasses.field(metadata={'static': True})
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path=self.path,
+      moves=self.gains,
+      num_examples=self.num_examples,
+      loss=self.loss,
+      best=_text.reduce(np.max, self.gains),
+      near_ties=_text.reduce(np.sum, self.near_ties),
+    )
 
   def standard_errors(self) -> types.Array:
     r"""Returns the standard error of each gain as an estimate of its expectation.

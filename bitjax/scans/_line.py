@@ -20,6 +20,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import lanes
 from bitjax import types
@@ -28,6 +29,7 @@ from bitjax.scans import _line_breakpoints
 from bitjax.scans import _line_steps
 from bitjax.scans import _paths
 from bitjax.scans import _split
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'LineScan', 'LineStart', 'line_scan', 'line_start']
@@ -56,6 +58,15 @@ class LineScan:
   losses: types.Array
   uncertain: types.Array
   path: str = dataclasses.field(metadata={'static': True})
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path=self.path,
+      rates=self.learning_rates,
+      best=_text.reduce(np.nanmin, self.losses),
+      uncertain=_text.reduce(np.sum, self.uncertain),
+    )
 
   def best(self) -> tuple[types.Array, types.Array, types.Array]:
     """Returns index, learning rate and value of the lowest loss; NaN never wins.
