@@ -116,6 +116,7 @@ def network_view(
     )
   _check_batch(inputs, labels)
   stages = _apply(model, variables, inputs, method='stages', **kwargs)
+  stages = cast(dict[str, scans.Stage], stages)
   return scans.network_view(_mlp.flatten(inputs), labels, list(stages.values()))
 
 
