@@ -7,9 +7,10 @@ one: radius, norm, and the point it is anchored at.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 import dataclasses
 import operator
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +26,13 @@ __all__ = [
   'Norm',
   'PyTree',
   'Scalar',
+  'Staged',
   'check_axis',
   'check_choice',
   'check_finite',
   'check_fraction',
   'check_integer',
+  'check_labels',
   'check_non_negative',
   'check_number',
   'check_open_interval',
@@ -49,6 +52,25 @@ Anchor: TypeAlias = Literal['start', 'noised']
 
 NORMS: tuple[str, ...] = get_args(Norm)
 ANCHORS: tuple[str, ...] = get_args(Anchor)
+
+
+class Staged(Protocol):
+  """A network that says what it computes, as named stages in order.
+
+  Exact scans look into such a network. Its output must be that of its stages, applied
+  one after another to its inputs; nobody checks that.
+  """
+
+  def stages(
+    self, inputs: Array, **kwargs: Any
+  ) -> Mapping[str, Callable[[Array], Array]]:
+    """Returns the stages, such as those of `bitjax.scans`, by name and in order.
+
+    Args:
+      inputs: a batch; only its shape and dtype matter.
+      **kwargs: keywords of the network's call, such as ``progress`` or ``train``.
+    """
+    ...
 
 
 class BadInput(ValueError):
@@ -219,6 +241,24 @@ def _integer(name: str, value: Any, low: int) -> int:
   if number is None or number < low:
     raise BadInput(f'{name} must be an integer >= {low}; got {value!r}.')
   return number
+
+
+def check_labels(name: str, value: Any, num_examples: int) -> None:
+  """Raises `BadInput` unless ``value`` holds one integer class for each example."""
+  shape = np.shape(value)
+  wanted = f'{name} must be integers, one class for each example'
+  if len(shape) == 2 and shape[0] == num_examples:
+    raise BadInput(
+      f'{wanted}; got shape {shape}. Of one-hot {name}, pass '
+      f'{name}.argmax(axis=1).'
+    )
+  if shape != (num_examples,):
+    raise BadInput(
+      f'{wanted}: inputs and {name} must hold the same number of examples; got '
+      f'{num_examples} examples and {name} of shape {shape}.'
+    )
+  if not jax.numpy.issubdtype(value.dtype, jax.numpy.integer):
+    raise BadInput(f'{wanted}; got the dtype {value.dtype}.')
 
 
 def check_seed(name: str, value: Any) -> None:

@@ -179,6 +179,7 @@ LEFT = {
   # Results and stages: made by the library, with arrays in place of numbers.
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
   *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
+  *('Plan', 'PlannedScan'),
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
   *('outcome', 'fit', 'load_variables', 'create', 'evaluator', 'layout'),

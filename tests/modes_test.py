@@ -287,6 +287,7 @@ PLUMBING = {
   'quantizers.initial_state',
   'quantizers.is_random',
   'quantizers.is_stateful',
+  'scans.plan',
   'training.check_batch_split',
   'training.check_fits',
   'training.describe',

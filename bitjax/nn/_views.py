@@ -1,10 +1,14 @@
-"""Views of a model's layers: transparent for an `MLP`, opaque for other models.
+"""Views of a model's layers: transparent if the model offers its stages.
 
-An `MLP` is viewed stage by stage (see `MLP.stages`). In any other linen model the
-layer is intercepted: its inputs become the view's inputs, and the rest of the model,
-with the layer's output replaced, becomes the view's tail. XLA drops the computations
-that precede the layer, since nothing depends on them any more. A `QuantDense` or
-`QuantConv` in such a model provides the view's quantizer and scales.
+A model with a method ``stages`` (`bitjax.types.Staged`), such as an `MLP`, is viewed
+stage by stage. In any other linen model the layer is intercepted: its inputs become
+the view's inputs, and the rest of the model, with the layer's output replaced, becomes
+the view's tail. XLA drops the computations that precede the layer, since nothing
+depends on them any more. A `QuantDense` or `QuantConv` in such a model provides the
+view's quantizer and scales.
+
+The model may update variables in its call, as a BatchNorm with ``train=True`` does:
+updates are made and forgotten.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, cast
 
+from flax import core
+from flax import errors
 from flax import linen as nn
 import jax
 
@@ -24,6 +30,11 @@ from bitjax.nn import _layers
 from bitjax.nn import _mlp
 
 __all__ = ['layer_view', 'network_view']
+
+# A layer's inputs leave the model through a collection, as they may be traced inside
+# it (`nn.remat`, `nn.jit`).
+_SEEN = 'layer_view'
+_UPDATED = core.DenyList(('params', 'intermediates', _binding.QUANTIZED))
 
 
 def layer_view(
@@ -39,28 +50,34 @@ def layer_view(
   """Returns a model as one of its layers sees it.
 
   Args:
-    model: an `MLP`, or any linen model that maps inputs to logits.
+    model: any linen model that maps inputs to logits. If it has a method ``stages``
+      (see `types.Staged`), as an `MLP` has, its stages are applied to the inputs,
+      flattened to [examples, fan_in].
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
     layer: the layer's name, with slashes between the names of nested modules;
       '' for a model that is a layer itself.
     quantizer: for layers of other libraries, the quantizer that the view applies to
-      the kernel before the layer does; None for none. An `MLP`, `QuantDense` and
+      the kernel before the layer does; None for none. Stages, `QuantDense` and
       `QuantConv` have their own.
     **kwargs: passed to the model's call, such as ``progress`` or ``train``.
 
   Returns:
-    A `scans.LayerView`; its tail is opaque unless the model is an `MLP`.
+    A `scans.LayerView`; its tail is opaque unless the model offers its stages.
 
   Raises:
-    BadInput: if the model has no layer of that name with a kernel, or calls it
-      more than once, or if inputs and labels differ in number.
+    BadInput: if the model has no layer of that name with a kernel, calls it more than
+      once, or inside `nn.scan` or `nn.vmap`; if it draws random numbers; if labels are
+      not one class for each example.
   """
   _check_batch(inputs, labels)
-  if isinstance(model, _mlp.MLP):
+  if _is_staged(model):
     if quantizer is not None:
-      raise types.BadInput('An MLP brings its own kernel quantizer; pass none.')
+      raise types.BadInput(
+        f"The stages of {type(model).__name__} bring the kernel's quantizer; "
+        'pass none.'
+      )
     return _transparent(model, variables, inputs, labels, layer, kwargs)
   return _intercepted(
     model, variables, inputs, labels, layer, quantizer, kwargs
@@ -68,7 +85,7 @@ def layer_view(
 
 
 def network_view(
-  model: _mlp.MLP,
+  model: nn.Module,
   variables: types.PyTree,
   inputs: types.Array,
   labels: types.Array,
@@ -77,7 +94,8 @@ def network_view(
   """Returns a network viewed as one layer, so that all its weights can move.
 
   Args:
-    model: an `MLP`; other models can be viewed one layer at a time only.
+    model: an `MLP`, or another model that offers its stages (`types.Staged`); any
+      other can be viewed one layer at a time only.
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
@@ -88,32 +106,45 @@ def network_view(
     ``view.product.split`` splits such a vector into kernels.
 
   Raises:
-    BadInput: for another kind of model, if inputs and labels differ in number,
-      or if `scans.network_view` raises it.
+    BadInput: for a model without stages, if labels are not one class for each
+      example, or if `scans.network_view` raises it.
   """
-  if not isinstance(model, _mlp.MLP):
+  if not _is_staged(model):
     raise types.BadInput(
-      f'network_view needs an MLP; got {type(model).__name__}. Look at its '
-      'layers one by one (layer_view).'
+      'network_view needs an MLP, or a model with a method stages; got '
+      f'{type(model).__name__}. Look at its layers one by one (layer_view).'
     )
   _check_batch(inputs, labels)
-  stages = model.apply(variables, inputs, method='stages', **kwargs)
+  stages = _apply(model, variables, inputs, method='stages', **kwargs)
   stages = cast(dict[str, scans.Stage], stages)
   return scans.network_view(_mlp.flatten(inputs), labels, list(stages.values()))
 
 
+def _is_staged(model):
+  # A field may be called stages as well, as that of a `ResNet` is.
+  return callable(getattr(model, 'stages', None))
+
+
 def _check_batch(inputs, labels):
-  if inputs.shape[0] != labels.shape[0] or labels.ndim != 1:
+  types.check_labels('labels', labels, inputs.shape[0])
+
+
+def _apply(module, variables, *args, seen=None, **kwargs):
+  """Calls a module and forgets its updates; returns collection ``seen`` too, if any."""
+  try:
+    output, updates = module.apply(variables, *args, mutable=_UPDATED, **kwargs)
+  except errors.InvalidRngError as error:
     raise types.BadInput(
-      'inputs and labels must hold the same number of examples; got shapes '
-      f'{inputs.shape} and {labels.shape}.'
-    )
+      'A view needs a model that draws no random numbers in its call; switch them '
+      f'off, as by deterministic=True or train=False ({error}).'
+    ) from None
+  return output if seen is None else (output, updates.get(seen, {}))
 
 
 def _transparent(model, variables, inputs, labels, layer, kwargs):
-  stages = model.apply(variables, inputs, method='stages', **kwargs)
+  stages = _apply(model, variables, inputs, method='stages', **kwargs)
   names = list(stages)
-  _check_layer(layer, [n for n in names if n.startswith('Dense_')])
+  _check_layer(layer, [n for n in names if isinstance(stages[n], scans.Dense)])
   index = names.index(layer)
   x = _mlp.flatten(inputs)
   for name in names[:index]:
@@ -136,22 +167,30 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
   calls = []
 
   def record(next_fun, args, call_kwargs, context):
-    output = next_fun(*args, **call_kwargs)
-    if context.module.path == path and context.method_name == '__call__':
-      calls.append(
-        (context.module.clone(parent=None, name=None), args, call_kwargs)
-      )
-    return output
+    module = context.module
+    if module.path == path and context.method_name == '__call__':
+      layer_inputs, *rest = args
+      module.sow(_SEEN, 'inputs', layer_inputs)
+      alone = module.clone(parent=None, name=None)
+      calls.append((alone, rest, call_kwargs))
+    return next_fun(*args, **call_kwargs)
 
   with nn.intercept_methods(record):
-    model.apply(variables, inputs, **kwargs)
+    _, seen = _apply(model, variables, inputs, seen=_SEEN, **kwargs)
   _check_layer(layer, _kernel_paths(variables))
+  seen = _descend(seen, path)
+  if calls and seen is None:
+    raise types.BadInput(
+      f'Layer {layer!r} is called inside nn.scan, nn.vmap or the like, where it '
+      'stands for many layers; a view needs a layer of its own.'
+    )
   if len(calls) != 1:
     raise types.BadInput(
       f'Layer {layer!r} must be called once by the model; it was called '
       f'{len(calls)} times.'
     )
-  ((module, (layer_inputs, *rest), call_kwargs),) = calls
+  ((module, rest, call_kwargs),) = calls
+  (layer_inputs,) = seen['inputs']
   ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
   if rest or (call_kwargs and not ours):
     raise types.BadInput(f'Layer {layer!r} must take its inputs only.')
@@ -210,7 +249,7 @@ class _Product:
   def __call__(self, inputs: types.Array, kernel: types.Array) -> types.Array:
     params = {**self.variables['params'], 'kernel': kernel}
     variables = {**self.variables, 'params': params}
-    return cast(types.Array, self.module.apply(variables, inputs))
+    return cast(types.Array, _apply(self.module, variables, inputs))
 
 
 @jax.tree_util.register_dataclass
@@ -233,8 +272,8 @@ class _Rest:
       return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(replace):
-      output = self.model.apply(
-        self.variables, self.inputs, **dict(self.kwargs)
+      output = _apply(
+        self.model, self.variables, self.inputs, **dict(self.kwargs)
       )
     return cast(types.Array, output)
 

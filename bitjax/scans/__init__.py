@@ -38,6 +38,9 @@ from bitjax.scans._line_profile import LineProfile
 from bitjax.scans._line_profile import line_profile
 from bitjax.scans._network import Network
 from bitjax.scans._network import network_view
+from bitjax.scans._plan import Plan
+from bitjax.scans._plan import PlannedScan
+from bitjax.scans._plan import plan
 from bitjax.scans._view import Activation
 from bitjax.scans._view import Affine
 from bitjax.scans._view import BatchNorm
@@ -67,6 +70,8 @@ __all__ = [
   'Opaque',
   'Optimum',
   'PairGains',
+  'Plan',
+  'PlannedScan',
   'PrefixScan',
   'Stage',
   'brute_force_gains',
@@ -85,6 +90,7 @@ __all__ = [
   'multi_step_discrete_gradient',
   'network_view',
   'pair_gains',
+  'plan',
   'prefix_scan',
   'stream_gains',
 ]

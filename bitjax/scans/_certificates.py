@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from bitjax import tree
 from bitjax import types
 from bitjax.scans import _flips
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['Certificate', 'flip_certificate', 'merge_gains', 'stream_gains']
@@ -57,6 +58,9 @@ class Certificate(NamedTuple):
   random_holds: types.Array | None
   mean_holdout: types.Array | None
   random_mean_holdout: types.Array | None
+
+  def __repr__(self) -> str:
+    return _text.describe(self, **self._asdict())
 
 
 def flip_certificate(

@@ -25,6 +25,7 @@ from bitjax.scans import _coordinate_losses
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
 from bitjax.scans import _flips
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['CoordinateDescent', 'coordinate_discrete_gradient']
@@ -60,6 +61,17 @@ class CoordinateDescent(NamedTuple):
   accepted: types.Array
   loss_evaluations: types.Array
   gradient_evaluations: types.Array
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      weights=self.displacement,
+      num_moves=self.num_moves,
+      used=self.used,
+      loss=self.loss,
+      decrease_search=self.decrease_search,
+      decrease_holdout=self.decrease_holdout,
+    )
 
 
 def coordinate_discrete_gradient(

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.scans import _flips_rank_one
+from bitjax.scans import _paths
 from bitjax.scans import _split
 from bitjax.scans import _view
 
@@ -46,9 +47,18 @@ class Move(NamedTuple):
   allowed: types.Array
 
 
+def choose(view: _view.LayerView) -> _paths.Choice:
+  """Returns whether moves are tried incrementally or by forward passes."""
+  obstacles = {
+    'incremental': _flips_rank_one.obstacle(view),
+    'forward_passes': None,
+  }
+  return _paths.choose('auto', obstacles)
+
+
 def begin(view: _view.LayerView) -> Incremental | Generic:
   """Returns a view's state before any move, `Incremental` if it has no obstacle."""
-  if _flips_rank_one.obstacle(view) is not None:
+  if choose(view).path == 'forward_passes':
     return Generic(view, view.kernel, view.loss(view.kernel))
   parts = _split.split(view)
   products = parts.products(parts.inputs)

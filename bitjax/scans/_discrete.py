@@ -26,12 +26,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = [
@@ -71,6 +73,17 @@ class DiscreteStep(NamedTuple):
   loss_evaluations: types.Array
   gradient_evaluations: types.Array
 
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      weights=self.displacement,
+      num_moves=self.num_moves,
+      used=self.used,
+      loss=self.loss,
+      decrease_search=self.decrease_search,
+      decrease_holdout=self.decrease_holdout,
+    )
+
 
 class DiscretePath(NamedTuple):
   """The result of `multi_step_discrete_gradient`.
@@ -103,6 +116,15 @@ class DiscretePath(NamedTuple):
   predicted: types.Array
   loss_evaluations: types.Array
   gradient_evaluations: types.Array
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      weights=self.displacement,
+      num_moves=_text.reduce(np.sum, self.num_moves),
+      rounds=self.num_moves,
+      best=_text.reduce(np.min, self.search),
+    )
 
 
 def discrete_gradient(

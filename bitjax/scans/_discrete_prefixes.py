@@ -24,7 +24,9 @@ from bitjax import types
 from bitjax.scans import _discrete
 from bitjax.scans import _flips_moves
 from bitjax.scans import _line
+from bitjax.scans import _paths
 from bitjax.scans import _prefix_losses
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'PrefixScan', 'prefix_scan']
@@ -54,6 +56,14 @@ class PrefixScan:
   holdout: types.Array | None
   best: types.Array
   path: str = dataclasses.field(metadata={'static': True})
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path=self.path,
+      prefixes=self.num_moves,
+      best=_text.reduce(np.nanmin, self.search),
+    )
 
   def decreases(self) -> tuple[types.Array, types.Array | None]:
     """Returns how far the best prefix lowers both losses below those of no move.
@@ -111,7 +121,7 @@ def prefix_scan(
     types.check_integer('prefixes', number, 0)
   views = [view] if holdout is None else [view, holdout]
   _view.check_filled(*views)
-  path = _choose(path, views, len(prefixes))
+  path = choose(path, views, len(prefixes)).path
   counts = jnp.minimum(jnp.asarray(prefixes, jnp.int32), step.num_moves)
   if path == 'steps':
     losses = _along_a_line(views, step, counts)
@@ -132,20 +142,19 @@ def prefix_scan(
   )
 
 
-def _choose(path, views, num_prefixes):
+def choose(
+  path: str, views: list[_view.LayerView], num_prefixes: int
+) -> _paths.Choice:
   """Returns the path to take, and raises if a requested one does not apply."""
   obstacle = next(filter(None, map(_prefix_losses.obstacle, views)), None)
   steps = _line.steps_obstacle(views)
   if not _flips_moves.is_sign(views[0]):
     steps = 'its kernel is not one of signs'
   obstacles = {'steps': steps, 'incremental': obstacle, 'brute_force': None}
-  if path == 'auto':
-    first = ['steps'] if num_prefixes > _FEW else []
-    order = [*first, 'incremental', 'brute_force']
-    return next(name for name in order if obstacles[name] is None)
-  if obstacles[path] is not None:
-    raise types.BadInput(f'path {path!r} does not apply: {obstacles[path]}.')
-  return path
+  unwise = {}
+  if num_prefixes <= _FEW:
+    unwise = {'steps': f'there are no more than {_FEW} prefixes'}
+  return _paths.choose(path, obstacles, unwise)
 
 
 def _along_a_line(views, step, counts):

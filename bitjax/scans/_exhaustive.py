@@ -17,6 +17,7 @@ from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['MAX_POINTS', 'Optimum', 'exhaustive']
@@ -39,6 +40,15 @@ class Optimum(NamedTuple):
   loss: types.Array
   decrease: types.Array
   num_points: types.Array
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      weights=self.displacement,
+      num_points=self.num_points,
+      loss=self.loss,
+      decrease=self.decrease,
+    )
 
 
 def exhaustive(

@@ -27,11 +27,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
 from bitjax.scans import _flip_sums
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
+from bitjax.scans import _paths
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipDescent', 'flip_descent']
@@ -64,6 +67,17 @@ class FlipDescent:
   certified: types.Array
   best: types.Array
   path: str = dataclasses.field(metadata={'static': True})
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path=self.path,
+      weights=self.displacement,
+      num_flips=self.num_flips,
+      certified=self.certified,
+      loss=_text.reduce(np.min, self.losses),
+      best=self.best,
+    )
 
 
 def flip_descent(
@@ -99,15 +113,16 @@ def flip_descent(
       'A descent by flips needs a quantised kernel; this one is not.'
     )
   _view.check_filled(view)
-  reason = _flip_sums.obstacle(view)
-  if path == 'incremental' and reason is not None:
-    raise types.BadInput(
-      f'path {path!r} does not apply to this view: {reason}.'
-    )
-  incremental = reason is None and path != 'recompute'
+  incremental = choose(view, path).path == 'incremental'
   found = _descend(view, tolerance, max_flips, incremental)
   types.check_finite('The loss', found.losses[0])
   return found
+
+
+def choose(view: _view.LayerView, path: str = 'auto') -> _paths.Choice:
+  """Returns the path to take, and raises if a requested one does not apply."""
+  obstacles = {'incremental': _flip_sums.obstacle(view), 'recompute': None}
+  return _paths.choose(path, obstacles)
 
 
 class _Record(NamedTuple):

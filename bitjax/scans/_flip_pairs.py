@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _flips_moves
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PairGains', 'pair_gains']
@@ -36,6 +38,14 @@ class PairGains(NamedTuple):
   second: types.Array
   together: types.Array
   separately: types.Array
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path='brute_force',
+      pairs=self.first,
+      best=_text.reduce(np.nanmax, self.together),
+    )
 
   @property
   def interaction(self) -> types.Array:

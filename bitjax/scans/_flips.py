@@ -37,6 +37,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
 from bitjax.scans import _flips_brute_force
@@ -44,6 +45,8 @@ from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_rank_one
 from bitjax.scans import _flips_sign
 from bitjax.scans import _network
+from bitjax.scans import _paths
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
@@ -77,6 +80,17 @@ class FlipGains:
   near_ties: types.Array | None
   num_examples: int = dataclasses.field(metadata={'static': True})
   path: str = dataclasses.field(metadata={'static': True})
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path=self.path,
+      moves=self.gains,
+      num_examples=self.num_examples,
+      loss=self.loss,
+      best=_text.reduce(np.max, self.gains),
+      near_ties=_text.reduce(np.sum, self.near_ties),
+    )
 
   def standard_errors(self) -> types.Array:
     r"""Returns the standard error of each gain as an estimate of its expectation.
@@ -129,7 +143,7 @@ def flip_gains(
   types.check_choice('path', path, PATHS)
   check_options(step=step, chunk=chunk)
   _view.check_filled(view)
-  path = _choose(view, path, coordinates)
+  path = choose(view, path, coordinates).path
   if path == 'layers':
     return _by_layer(view, step=step, chunk=chunk, near_ties=count_near_ties)
   gains = _flip_gains(view, step, coordinates, path, chunk, count_near_ties)
@@ -191,28 +205,23 @@ def check_options(
     types.check_integer('chunk', chunk, 1)
 
 
-def _choose(view, path, coordinates):
+def choose(
+  view: _view.LayerView,
+  path: str = 'auto',
+  coordinates: types.Array | None = None,
+) -> _paths.Choice:
   """Returns the requested path, which must apply, or the first that applies."""
+  whole = isinstance(view.product, _network.Network)
+  obstacles: dict[str, str | None] = {}
+  if whole or path == 'layers':
+    obstacles['layers'] = None if whole else 'it is not that of a whole network'
+  obstacles['sign'] = _flips_sign.obstacle(view)
+  obstacles['rank_one'] = _flips_rank_one.obstacle(view)
   if coordinates is not None:
     obstacles = dict.fromkeys(
-      ('layers', 'sign', 'rank_one'),
-      'it computes all moves, not those of coordinates',
+      obstacles, 'it computes all moves, not those of coordinates'
     )
-  else:
-    whole = isinstance(view.product, _network.Network)
-    obstacles = {
-      'layers': None if whole else 'it is not that of a whole network',
-      'sign': _flips_sign.obstacle(view),
-      'rank_one': _flips_rank_one.obstacle(view),
-    }
-  if path == 'auto':
-    fast = [name for name, reason in obstacles.items() if reason is None]
-    return fast[0] if fast else 'brute_force'
-  if obstacles.get(path) is not None:
-    raise types.BadInput(
-      f'path {path!r} does not apply to this view: {obstacles[path]}.'
-    )
-  return path
+  return _paths.choose(path, obstacles | {'brute_force': None})
 
 
 def _by_layer(view, *, step, chunk, near_ties):

@@ -20,13 +20,16 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _line_affine
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _line_steps
+from bitjax.scans import _paths
 from bitjax.scans import _split
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['PATHS', 'LineScan', 'LineStart', 'line_scan', 'line_start']
@@ -55,6 +58,15 @@ class LineScan:
   losses: types.Array
   uncertain: types.Array
   path: str = dataclasses.field(metadata={'static': True})
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      path=self.path,
+      rates=self.learning_rates,
+      best=_text.reduce(np.nanmin, self.losses),
+      uncertain=_text.reduce(np.sum, self.uncertain),
+    )
 
   def best(self) -> tuple[types.Array, types.Array, types.Array]:
     """Returns index, learning rate and value of the lowest loss; NaN never wins.
@@ -181,7 +193,7 @@ def line_scan(
         f'{len(start.views)}.'
       )
     valid &= learning_rates >= 0
-  path = _choose(path, views, constrain, learning_rates.size)
+  path = choose(path, views, constrain, learning_rates.size).path
   dtype = types.promoted(jnp.float32, views[0].kernel, direction)
   rates = jnp.where(valid, learning_rates, 0).astype(dtype)
   order = jnp.argsort(rates)
@@ -237,7 +249,12 @@ def as_views(
   ]
 
 
-def _choose(path, views, constrain, num_rates):
+def choose(
+  path: str,
+  views: list[_view.LayerView],
+  constrain: Callable[[types.Array], types.Array] | None,
+  num_rates: int,
+) -> _paths.Choice:
   """Returns the path to take, and raises if a requested one does not apply."""
   obstacles = {
     'steps': steps_obstacle(views),
@@ -247,16 +264,12 @@ def _choose(path, views, constrain, num_rates):
   if constrain is not None:
     bent = 'constrain bends the line'
     obstacles |= {'steps': bent, 'affine': bent}
-  if path == 'auto':
-    if num_rates < _FEW_RATES:
-      return 'brute_force'
-    return next(name for name, obstacle in obstacles.items() if not obstacle)
-  if obstacles[path]:
-    raise types.BadInput(
-      f'path={path!r} does not apply: {obstacles[path]}. Use one of '
-      f'{", ".join(n for n, obstacle in obstacles.items() if not obstacle)}.'
+  unwise = {}
+  if num_rates < _FEW_RATES:
+    unwise = dict.fromkeys(
+      ('steps', 'affine'), f'there are fewer than {_FEW_RATES} rates'
     )
-  return path
+  return _paths.choose(path, obstacles, unwise)
 
 
 def _common_obstacle(view):

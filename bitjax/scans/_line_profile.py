@@ -13,11 +13,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
 from bitjax.scans import _line
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _line_steps
+from bitjax.scans import _text
 from bitjax.scans import _view
 
 __all__ = ['LineProfile', 'line_profile']
@@ -46,6 +48,16 @@ class LineProfile:
   high: types.Array
   num_breakpoints: types.Array
   uncertain: types.Array
+
+  def __repr__(self) -> str:
+    return _text.describe(
+      self,
+      low=self.low,
+      high=self.high,
+      num_breakpoints=self.num_breakpoints,
+      best=_text.reduce(np.nanmin, self.losses),
+      uncertain=_text.reduce(np.sum, self.uncertain),
+    )
 
   def at(self, learning_rates: types.Array) -> types.Array:
     """Returns the losses at rates within [low, high]; NaN outside."""

@@ -269,3 +269,146 @@ def test_call_keywords_stay_static():
   )
   got = jax.jit(lambda view: view.logits(view.kernel))(view)
   close(got, Switched().apply(variables, IMAGES, train=True))
+
+
+class Remat(linen.Module):
+  """Layers that are computed again in the backward pass."""
+
+  lift: object = linen.remat
+
+  @linen.compact
+  def __call__(self, x):
+    x = self.lift(linen.Dense)(6, name='lifted')(x.reshape((x.shape[0], -1)))
+    return linen.Dense(CLASSES, name='head')(linen.relu(x))
+
+
+@pytest.mark.parametrize('lift', [linen.remat, linen.jit])
+@pytest.mark.parametrize('layer', ['lifted', 'head'])
+def test_lifted_layers_are_viewed_like_others(lift, layer):
+  model = Remat(lift)
+  variables = random_variables(model)
+  view = nn.layer_view(model, variables, IMAGES, LABELS, layer)
+  for kernel in (view.kernel, -0.5 * view.kernel):
+    moved = with_kernel(variables, layer, kernel)
+    logits = model.apply(moved, IMAGES)
+    close(view.logits(kernel), logits)
+  gradient = jax.grad(view.loss)(view.kernel)
+  assert np.abs(gradient).max() > 1e-3
+
+
+class Scanned(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    def body(layer, x, _):
+      return layer(x), None
+
+    scan = linen.scan(
+      body, variable_axes={'params': 0}, split_rngs={'params': True}, length=2
+    )
+    x, _ = scan(linen.Dense(48, name='many'), x.reshape((x.shape[0], -1)), None)
+    return linen.Dense(CLASSES, name='head')(x)
+
+
+def test_layers_inside_a_scan_are_refused():
+  variables = random_variables(Scanned())
+  with pytest.raises(types.BadInput, match=r"'many' is called inside nn\.scan"):
+    nn.layer_view(Scanned(), variables, IMAGES, LABELS, 'many')
+  view = nn.layer_view(Scanned(), variables, IMAGES, LABELS, 'head')
+  close(view.logits(view.kernel), Scanned().apply(variables, IMAGES))
+
+
+class Training(linen.Module):
+  """A model as it is trained: with batch statistics, and with dropout."""
+
+  rate: float = 0.0
+
+  @linen.compact
+  def __call__(self, x, train=False):
+    x = linen.Dense(6)(x.reshape((x.shape[0], -1)))
+    x = linen.BatchNorm(use_running_average=not train)(x)
+    x = linen.Dropout(self.rate, deterministic=not train)(linen.relu(x))
+    return linen.Dense(CLASSES)(x)
+
+
+@pytest.mark.parametrize('layer', ['Dense_0', 'Dense_1'])
+def test_statistics_of_the_batch_are_used_and_their_updates_forgotten(layer):
+  model = Training()
+  variables = random_variables(model)
+  before = jax.tree.map(np.array, variables)
+  view = nn.layer_view(model, variables, IMAGES, LABELS, layer, train=True)
+  kernel = 0.5 * view.kernel
+  moved = with_kernel(variables, layer, kernel)
+  want, _ = model.apply(moved, IMAGES, train=True, mutable=['batch_stats'])
+  close(view.logits(kernel), want)
+  jax.tree.map(np.testing.assert_array_equal, variables, before)
+
+
+def test_random_models_are_refused():
+  model = Training(0.5)
+  variables = random_variables(model)
+  with pytest.raises(types.BadInput, match='draws no random numbers'):
+    nn.layer_view(model, variables, IMAGES, LABELS, 'Dense_0', train=True)
+
+
+@pytest.mark.parametrize(
+  ('labels', 'message'),
+  [
+    (np.eye(CLASSES)[LABELS], r'one-hot labels, pass labels\.argmax\(axis=1\)'),
+    (LABELS.astype(np.float32), 'must be integers.* got the dtype float32'),
+    (LABELS[:, None, None], 'same number of examples'),
+  ],
+)
+@pytest.mark.parametrize('model', [Plain(), nn.MLP(hidden=(3,), num_classes=3)])
+def test_labels_are_classes(labels, message, model):
+  variables = random_variables(model)
+  with pytest.raises(types.BadInput, match=message):
+    nn.layer_view(model, variables, IMAGES, labels, 'Dense_0')
+
+
+class Staged(linen.Module):
+  """Another library's network that offers its stages."""
+
+  def setup(self):
+    self.first = nn.QuantDense(6, kernel_quantizer=sign_ste())
+    self.last = nn.QuantDense(CLASSES)
+
+  def stages(self, inputs):
+    del inputs
+    return {
+      'first': self.first.stage(48),
+      'relu': scans.Activation('relu'),
+      'last': self.last.stage(6),
+    }
+
+  def __call__(self, x):
+    x = x.reshape((x.shape[0], -1))
+    for stage in self.stages(x).values():
+      x = stage(x)
+    return x
+
+
+def test_models_with_stages_are_transparent():
+  variables = random_variables(Staged())
+  view = nn.layer_view(Staged(), variables, IMAGES, LABELS, 'first')
+  assert [type(stage) for stage in view.tail] == [scans.Activation, scans.Dense]
+  close(view.logits(view.kernel), Staged().apply(variables, IMAGES))
+  fast = scans.flip_gains(view)
+  assert fast.path == 'rank_one'
+  slow = scans.flip_gains(view, path='brute_force')
+  np.testing.assert_allclose(fast.gains, slow.gains, rtol=0, atol=1e-6)
+  with pytest.raises(types.BadInput, match=r"it has 'first', 'last'"):
+    nn.layer_view(Staged(), variables, IMAGES, LABELS, 'relu')
+  with pytest.raises(types.BadInput, match='Staged bring'):
+    nn.layer_view(
+      Staged(), variables, IMAGES, LABELS, 'first', quantizer=sign_ste()
+    )
+
+
+def test_a_whole_network_of_stages_is_viewed():
+  class Plain(Staged):
+    def setup(self):
+      self.first, self.last = nn.QuantDense(6), nn.QuantDense(CLASSES)
+
+  variables = random_variables(Plain())
+  view = nn.network_view(Plain(), variables, IMAGES, LABELS)
+  close(view.logits(view.kernel), Plain().apply(variables, IMAGES))

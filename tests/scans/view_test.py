@@ -285,7 +285,7 @@ class TestPytree:
     with pytest.raises(types.BadInput, match="has no layer 'activation_0'"):
       nn.layer_view(model, variables, INPUTS, LABELS, 'activation_0')
     with pytest.raises(
-      types.BadInput, match=r'got shapes \(9, 4, 3\) and \(8,\)'
+      types.BadInput, match=r'got 9 examples and labels of shape \(8,\)'
     ):
       nn.layer_view(model, variables, INPUTS, LABELS[:-1], 'Dense_0')
     with pytest.raises(types.BadInput, match='same number of examples'):
