@@ -125,7 +125,7 @@ class Bar(Silent):
 
       @property
       def format_dict(self):
-        return _fitted(super().format_dict, self.format_meter, columns())
+        return _fitted(dict(super().format_dict), self.format_meter, columns())
 
     self._name = name
     self._bar = Fitted(
