@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import difflib
+import shutil
 import sys
+import textwrap
 
 from bitjax import process
 from bitjax import studies
@@ -23,15 +25,18 @@ _COMMANDS = {'publish': 'published', 'findings': 'findings'}
 _HELP = ('-h', '-help', '--help')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(
+  argv: Sequence[str] | None = None, *, program: str = 'bitjax {}'
+) -> int:
   """Runs one command and returns its exit status; a study exits by itself.
 
   Args:
     argv: arguments, without the name of the program; None for those of `sys.argv`.
+    program: the command that runs a study, with ``{}`` for the study's name.
   """
   process.prepare()
   try:
-    return _run(sys.argv[1:] if argv is None else list(argv))
+    return _run(sys.argv[1:] if argv is None else list(argv), program)
   except BrokenPipeError:  # What reads the output has gone.
     process.leave(141)
   except OSError as error:
@@ -39,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     process.leave(2)
 
 
-def _run(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str], program: str) -> int:
   if not argv or argv[0] in _HELP:
-    print(_overview(), flush=True)
+    print(_overview(program), flush=True)
     return 0
   from bitjax import cli  # Imports JAX, which takes a second.
 
@@ -60,20 +65,30 @@ def _run(argv: Sequence[str]) -> int:
     )
     print(f'bitjax: there is no study {name!r}; {way}', file=sys.stderr)
     return 2
-  cli.main(studies.load(name), rest, program=f'bitjax {name}')
+  cli.main(studies.load(name), rest, program=program.format(name))
 
 
-def _overview() -> str:
-  width = max(map(len, studies.NAMES))
+def _overview(program: str) -> str:
+  indent = 4 + max(map(len, studies.NAMES))
+  # A name and 30 columns of its question stay readable side by side.
+  columns = max(indent + 30, min(100, shutil.get_terminal_size().columns))
   rows = [
-    f'  {name:<{width}}  {studies.question(name)}' for name in studies.NAMES
+    textwrap.fill(
+      studies.question(name),
+      columns,
+      initial_indent=f'  {name:<{indent - 2}}',
+      subsequent_indent=' ' * indent,
+      break_on_hyphens=False,
+    )
+    for name in studies.NAMES
   ]
+  study = program.format('STUDY')
   return '\n'.join(
     [
       'Runs the studies of bitjax.',
       '',
-      'usage: bitjax STUDY [--preset=NAME] [--flag=value ...]',
-      '       bitjax STUDY --help',
+      f'usage: {study} [--preset=NAME] [--flag=value ...]',
+      f'       {study} --help',
       '       bitjax status DIRECTORY...',
       '       bitjax publish DIRECTORY...',
       '       bitjax findings',

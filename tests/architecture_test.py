@@ -55,6 +55,7 @@ ALSO = {
 }
 # What a command starts with.
 BINARIES = {'cli', 'commands', 'process', 'studies'}
+LISTING = ['bitjax', '__main__']
 SHARED_ROOMS = {'toy', 'recipes'}
 MAX_LINES = 400
 MAX_STUDY = 200  # A `study.py`.
@@ -161,6 +162,9 @@ def _binaries(home, use):
   parts = use.module.split('.')
   if parts[0] == 'experiments':
     return False
+  # `python -m experiments` lists what stands beside it.
+  if home.module == 'experiments.__main__' and parts[:2] == LISTING:
+    return True
   return parts[0] != 'bitjax' or _part(use.module) in BINARIES
 
 
@@ -369,6 +373,7 @@ class TestStudies:
 
   def test_binaries(self):
     binaries = {path.stem for path in (ROOT / 'experiments').glob('*.py')}
+    binaries -= {'__main__'}
     assert strays(binaries) == NOTHING, 'experiments/<name>.py'
 
   def test_pages(self):

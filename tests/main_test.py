@@ -17,15 +17,27 @@ from bitjax import studies
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.mark.parametrize('columns', [40, 80, 200])
 @pytest.mark.parametrize('argv', [[], ['--help'], ['-h']])
-def test_the_overview_names_every_study_and_its_question(argv, capsys):
+def test_the_overview_names_every_study_and_its_question(
+  argv, columns, capsys, monkeypatch
+):
+  monkeypatch.setenv('COLUMNS', str(columns))
   assert command.main(argv) == 0
-  lines = capsys.readouterr().out.splitlines()
+  out = capsys.readouterr().out
+  listed = out.partition('studies:\n')[2]
+  told = [f'{name} {studies.question(name)}' for name in studies.NAMES]
+  assert ' '.join(listed.split()) == ' '.join(told)
+  assert max(map(len, listed.splitlines())) <= max(columns, 51)
+
+
+def test_the_folder_of_programs_lists_them():
+  run = (sys.executable, '-m', 'experiments')
+  done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+  assert (done.returncode, done.stderr) == (0, '')
+  assert 'usage: python -m experiments.STUDY [--preset' in done.stdout
   for name in studies.NAMES:
-    assert any(
-      line.split()[:1] == [name] and line.endswith(studies.question(name))
-      for line in lines
-    )
+    assert f'\n  {name} ' in done.stdout
 
 
 @pytest.mark.parametrize(

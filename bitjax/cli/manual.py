@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
+import re
 import shutil
 import textwrap
 from typing import Any
@@ -13,6 +16,10 @@ from bitjax.cli.study import Study
 
 __all__ = ['page']
 
+_WIDEST = 100  # Longer lines are hard to read.
+# What line breaks belong to: indented text (code, continued items), lists, tables, rules.
+_FIXED = re.compile(r'\s|[-*+•] |\d+[.)] |\||[-=~+|: ]+$|>>>|.*\S( {3,}|\t)\S')
+
 
 def page(study: Study[Any], program: str) -> str:
   """Returns the manual page of a study.
@@ -22,7 +29,7 @@ def page(study: Study[Any], program: str) -> str:
     program: the command that runs it, such as 'bitjax multistep_ste'.
   """
   fields = flags.fields(study.config)
-  width = max(40, min(80, shutil.get_terminal_size().columns))
+  width = max(40, min(_WIDEST, shutil.get_terminal_size().columns))
   kind = {field.name: field.kind for field in fields}
   preset = study.default_preset
   blocks = [f'{study.name}\n\n{_prose(study.doc, width)}'.rstrip()]
@@ -123,9 +130,19 @@ def _wrap(text: str, width: int, indent: int) -> str:
 
 
 def _prose(docstring: str, width: int) -> str:
-  """Keeps the docstring's lines, and wraps only those that are too long."""
-  lines = []
-  for line in docstring.strip().splitlines():
-    indent = len(line) - len(line.lstrip())
-    lines.append(line if len(line) <= width else _wrap(line, width, indent))
-  return '\n'.join(lines)
+  """Fills the docstring's paragraphs, and keeps the lines of everything else."""
+  lines = inspect.cleandoc(docstring).splitlines()
+  fences = itertools.accumulate(line.startswith('```') for line in lines)
+  blocks = []
+  for fixed, block in itertools.groupby(
+    zip(lines, fences, strict=True),
+    lambda pair: (
+      pair[1] % 2 == 1
+      or not pair[0]
+      or pair[0].startswith('```')
+      or _FIXED.match(pair[0]) is not None
+    ),
+  ):
+    text = [line for line, _ in block]
+    blocks += text if fixed else [_wrap(' '.join(text), width, 0)]
+  return '\n'.join(blocks)

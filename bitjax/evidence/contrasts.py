@@ -42,7 +42,13 @@ def log_ratio(above: Any, below: Any) -> Any:
 
 
 def difference(
-  finding: str, claim: str, samples: Any, *, direction: int = 1, **info: Any
+  finding: str,
+  claim: str,
+  samples: Any,
+  *,
+  direction: int = 1,
+  bounds: tuple[float, float] | None = None,
+  **info: Any,
 ) -> verdicts.Verdict:
   """Judges the claim that a paired effect is positive (or negative).
 
@@ -51,9 +57,10 @@ def difference(
     claim: the claim in one sentence.
     samples: paired differences, [seeds] or [seeds, draws].
     direction: +1 if the claim is that they are positive, -1 if negative.
+    bounds: the smallest and the largest possible difference, if there are such.
     **info: further fields of `Verdict`.
   """
-  found = intervals.interval(samples)
+  found = intervals.interval(samples, bounds=bounds)
   verdict = intervals.judge(found, direction=direction)
   return _verdict(finding, claim, verdict, found, info, len(samples))
 
@@ -97,6 +104,8 @@ def any_arm(
   finding: str,
   claim: str,
   arms: Mapping[str, Any],
+  *,
+  bounds: tuple[float, float] | None = None,
   **info: Any,
 ) -> verdicts.Verdict:
   """Judges the claim that at least one of several arms has a positive effect.
@@ -109,9 +118,10 @@ def any_arm(
     finding: label of the finding.
     claim: the claim in one sentence.
     arms: name -> paired differences, [seeds].
+    bounds: the smallest and the largest possible difference, if there are such.
     **info: further fields of `Verdict`.
   """
-  found = intervals.simultaneous(list(arms.values()))
+  found = intervals.simultaneous(list(arms.values()), bounds=bounds)
   judged = [intervals.judge(arm) for arm in found]
   if 'supported' in judged:
     verdict = 'supported'
@@ -150,13 +160,19 @@ class Cell(NamedTuple):
   details: Mapping[str, Any] = {}
 
 
-def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
+def family(
+  cells: Sequence[Cell],
+  *,
+  bounds: tuple[float, float] | None = None,
+  **info: Any,
+) -> list[verdicts.Verdict]:
   """Judges all claims of a table, with intervals that hold for all at once (max-t).
 
   If an effect is 0 for every seed, its verdict is ``'inert'``.
 
   Args:
     cells: the claims; all have samples of the same seeds.
+    bounds: the smallest and the largest possible effect, if there are such.
     **info: further fields of `Verdict`, the same for all.
 
   Returns:
@@ -169,7 +185,7 @@ def family(cells: Sequence[Cell], **info: Any) -> list[verdicts.Verdict]:
   caveat = f'Simultaneous with {others} other claims.' if others else ''
   judged = []
   for cell, samples, found in zip(
-    cells, table, intervals.simultaneous(table), strict=True
+    cells, table, intervals.simultaneous(table, bounds=bounds), strict=True
   ):
     known = samples[np.isfinite(samples)]
     inert = known.size > 0 and not known.any()

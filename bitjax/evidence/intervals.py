@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from bitjax.evidence import bounds as bounds_lib
+
 __all__ = [
   'Equivalence',
   'Interval',
@@ -43,7 +45,6 @@ __all__ = [
 ]
 
 SMALL = 7
-_ROUNDING = 1e-5  # Relative to the largest cluster mean: results are float32.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +92,7 @@ def interval(
   level: float = 0.95,
   num_resamples: int = 10_000,
   seed: int = 0,
+  bounds: tuple[float, float] | None = None,
 ) -> Interval:
   """Returns the mean over clusters with its expanded percentile interval.
 
@@ -101,10 +103,16 @@ def interval(
     level: nominal coverage.
     num_resamples: number of bootstrap resamples.
     seed: seed of the resampling; the same seed gives the same interval.
+    bounds: the smallest and the largest value of a sample, if there are such.
 
   Returns:
     The interval; it is infinite for fewer than two clusters.
   """
+  options = {'level': level, 'num_resamples': num_resamples, 'seed': seed}
+  return bounds_lib.within(_interval(samples, **options), bounds)
+
+
+def _interval(samples, *, level, num_resamples, seed) -> Interval:
   means, dropped = _clusters(samples)
   num, total = len(means), np.size(samples)
   if num < 2:
@@ -124,7 +132,7 @@ def interval(
   ends = mean + np.array([low, high])
   # If samples are counts (correct predictions, say), an end may differ from zero only
   # by rounding; make it zero.
-  ends[np.abs(ends) <= _ROUNDING * np.abs(means).max()] = 0.0
+  ends[np.abs(ends) <= bounds_lib.ROUNDING * np.abs(means).max()] = 0.0
   return Interval(mean, float(ends[0]), float(ends[1]), num, dropped, total)
 
 
@@ -205,6 +213,7 @@ def simultaneous(
   level: float = 0.95,
   num_resamples: int = 10_000,
   seed: int = 0,
+  bounds: tuple[float, float] | None = None,
 ) -> list[Interval]:
   """Returns intervals that hold for all arms at once (max-t bootstrap).
 
@@ -218,6 +227,7 @@ def simultaneous(
     level: probability that all intervals hold.
     num_resamples: number of bootstrap resamples.
     seed: seed of the resampling.
+    bounds: the smallest and the largest possible difference, as in `interval`.
   """
   values = np.asarray(differences, float)
   if values.ndim != 2:
@@ -244,12 +254,13 @@ def simultaneous(
   scale = centred.std(axis=1, ddof=1) / math.sqrt(num)
   # With two clusters the critical value is infinite, and infinity * 0 is NaN.
   half = np.where(scale == 0, 0, critical * np.where(scale == 0, 1, scale))
-  return [
+  found = (
     Interval(
       float(mean), float(mean - h), float(mean + h), num, dropped, usable.size
     )
     for mean, h in zip(means, half, strict=True)
-  ]
+  )
+  return [bounds_lib.within(interval, bounds) for interval in found]
 
 
 def log_variance_ratio(

@@ -144,6 +144,7 @@ def band(
   label: str | None = None,
   marker: str | None = None,
   level: float = 0.95,
+  bounds: tuple[float, float] | None = None,
 ) -> list[intervals.Interval]:
   """Draws a curve of means with a band of their intervals.
 
@@ -157,6 +158,7 @@ def band(
     label: label in the legend.
     marker: marker at the points, if any.
     level: nominal coverage of the band.
+    bounds: the smallest and the largest possible value, if there are such.
 
   Returns:
     The intervals that were drawn.
@@ -165,7 +167,7 @@ def band(
     ValueError: if the numbers of samples and points differ.
   """
   x = np.asarray(x)
-  drawn = _intervals(samples, level)
+  drawn = _intervals(samples, level, bounds)
   if len(drawn) != len(x):
     raise ValueError(f'{len(x)} points, but samples for {len(drawn)}.')
   mean = np.array([found.mean for found in drawn])
@@ -196,10 +198,12 @@ def log_axis(ax: axes_lib.Axes) -> None:
   ax.set_xticks([], minor=True)
 
 
-def _intervals(samples: Any, level: float) -> list[intervals.Interval]:
+def _intervals(
+  samples: Any, level: float, bounds: tuple[float, float] | None
+) -> list[intervals.Interval]:
   return [
     found
     if isinstance(found, intervals.Interval)
-    else intervals.interval(found, level=level)
+    else intervals.interval(found, level=level, bounds=bounds)
     for found in samples
   ]

@@ -1,11 +1,16 @@
-"""Reports the progress of a sweep: a bar on a terminal, plain lines elsewhere."""
+"""Reports the progress of a sweep: a bar on a terminal, plain lines elsewhere.
+
+A bar remains a bar: on a narrow terminal the label is cut in the middle, and some of the
+numbers are left out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import shutil
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = ['Bar', 'Lines', 'Silent', 'Work', 'duration', 'reporter', 'say']
 
@@ -82,8 +87,27 @@ class Lines(Silent):
     print(f'{self._name}: {text}', file=self._stream, flush=True)
 
 
+# What stands behind the bar: the first that leaves room for the bar and a label.
+_NUMBERS = (
+  ' {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]',
+  ' {n_fmt}/{total_fmt} [{remaining} left]',
+  ' {remaining} left',
+)
+_BAR = 10  # The fewest columns of a bar that shows anything.
+_LABEL = 12  # The fewest columns of a label that tells lanes apart.
+
+
 class Bar(Silent):
-  """Reports with a bar, which shows the rate and the remaining time."""
+  """Reports with a bar, which shows the rate and the remaining time.
+
+  Args:
+    name: the sweep's name.
+    total: number of its lanes.
+    done: number of lanes that were done before.
+    stream: where to write.
+    unit: what is counted, in the plural.
+    columns: returns the width of the terminal.
+  """
 
   def __init__(
     self,
@@ -92,23 +116,30 @@ class Bar(Silent):
     done: int,
     stream: TextIO,
     unit: str = 'lanes',
+    columns: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
   ):
     import tqdm
 
+    class Fitted(tqdm.tqdm):
+      """A bar that decides at every drawing what has room beside it."""
+
+      @property
+      def format_dict(self):
+        return _fitted(dict(super().format_dict), self.format_meter, columns())
+
     self._name = name
-    self._bar = tqdm.tqdm(
+    self._bar = Fitted(
       desc=name,
       total=total,
       initial=done,
       unit=f' {unit}' if unit != 'lanes' else 'lane',
       file=stream,
-      dynamic_ncols=True,
       smoothing=0.1,
     )
 
   def compiling(self, label: str) -> None:
     """Writes in front of the bar that a program is being compiled."""
-    self._describe(f'{label}, compiling' if label else 'compiling')
+    self._describe(f'compiling {label}' if label else 'compiling')
 
   def advance(self, count: int, label: str) -> None:
     """Moves the bar forward by ``count``."""
@@ -124,6 +155,32 @@ class Bar(Silent):
     self._bar.set_description(text)
 
 
+def _fitted(
+  facts: dict[str, Any], render: Callable[..., str], columns: int
+) -> dict[str, Any]:
+  """Returns what tqdm draws from, with a label and numbers that leave the bar room."""
+  width = 0
+  for numbers in _NUMBERS:
+    shown = render(**facts | {'prefix': '', 'bar_format': numbers})
+    width = len(shown) + len(': 100%||') + _BAR
+    if columns - width >= _LABEL:
+      break
+  label = (facts['prefix'] or '').removesuffix(': ')
+  return facts | {
+    'prefix': _shortened(label, max(columns - width, 1)),
+    'ncols': columns,
+    'bar_format': '{desc}: {percentage:3.0f}%|{bar}|' + numbers,
+  }
+
+
+def _shortened(text: str, columns: int) -> str:
+  """Cuts a text in the middle: its beginning and its end both tell lanes apart."""
+  if len(text) <= columns:
+    return text
+  left = columns // 2
+  return f'{text[:left]}…{text[len(text) - (columns - left - 1) :]}'
+
+
 class Work(Silent):
   """Reports a lane's own work, such as the images that a network is trained on.
 
@@ -135,6 +192,10 @@ class Work(Silent):
   def __init__(self, name: str, report: bool):
     self._name, self._report = name, report
     self._inner = Silent()
+
+  def compiling(self, label: str) -> None:
+    """Reports that a program is being compiled, or that ``label`` begins."""
+    self._inner.compiling(label)
 
   def begin(self, total: int, done: int, unit: str) -> None:
     """Starts the report: ``total`` units in all, of which ``done`` were done before.

@@ -229,3 +229,36 @@ def test_shapes_are_checked(samples):
     evidence.log_variance_ratio(samples, samples)
   with pytest.raises(ValueError, match='arms'):
     evidence.simultaneous(np.zeros(3))
+
+
+@pytest.mark.parametrize('num', [2, 3, 6, 12])
+def test_intervals_of_bounded_samples_stay_within_and_lose_no_coverage(num):
+  rng = np.random.default_rng(num)
+  # Correlations near 0.6, whose mean is known from many of them.
+  draws = np.tanh(0.7 + 0.6 * rng.standard_normal((200, num)))
+  truth = np.tanh(0.7 + 0.6 * rng.standard_normal(200_000)).mean()
+  covered = []
+  for samples in draws:
+    free = intervals.interval(samples)
+    kept = intervals.interval(samples, bounds=(-1, 1))
+    assert -1 <= kept.low <= kept.mean <= kept.high <= 1
+    assert (kept.low, kept.high) == (max(free.low, -1), min(free.high, 1))
+    covered.append([found.low <= truth <= found.high for found in (free, kept)])
+  assert np.array_equal(*np.transpose(covered))
+  assert np.mean(covered) > 0.87
+
+
+def test_bounds_keep_a_single_cluster_unknown_and_refuse_other_samples():
+  alone = intervals.interval([0.5], bounds=(0, 1))
+  assert (alone.low, alone.high) == (-np.inf, np.inf)
+  with pytest.raises(ValueError, match='samples must lie within'):
+    intervals.interval([40.0, 60.0], bounds=(0, 1))
+
+
+def test_simultaneous_intervals_stay_within_bounds():
+  rows = [[0.9, 0.2, -0.7], [0.1, 0.2, 0.3]]
+  free = intervals.simultaneous(rows)
+  kept = intervals.simultaneous(rows, bounds=(-1, 1))
+  assert max(found.high for found in free) > 1
+  for a, b in zip(free, kept, strict=True):
+    assert (b.low, b.high) == (max(a.low, -1), min(a.high, 1))

@@ -4,17 +4,22 @@ The studies really run, from flags to the first thing that they would compute, w
 these tests replace.
 """
 
+import re
+
 import jax
 import numpy as np
 import pytest
 
 from bitjax import cli
+from bitjax import data
 from bitjax import studies
 from bitjax import training
 from bitjax import types
 from bitjax.cli import command
 from bitjax.cli import flags
+from bitjax.data import layouts
 from bitjax.studies import estimator_gallery
+from bitjax.studies import toy
 from bitjax.studies.benchmark import estimators
 from bitjax.studies.scaling import timings
 from bitjax.studies.toy import problem
@@ -186,3 +191,25 @@ CROSSED = {
 def test_flags_that_do_not_go_together(name, refused):
   for argv, words in CROSSED[name].items():
     refused(studies.load(name), ['--preset=smoke', *argv], words)
+
+
+@pytest.mark.parametrize('name', studies.NAMES)
+def test_hints_about_data_are_true(name):
+  study = studies.load(name)
+  if 'dataset' not in {field.name for field in flags.fields(study.config)}:
+    return
+  # The docstring speaks of data without files only where its first command uses them.
+  used = command.parse(study, []).config.dataset
+  free = {name for name in data.DATASETS if name not in layouts.FILES}
+  assert set(re.findall(r'\w+', study.doc)) & free <= {used}
+  field = next(f for f in flags.fields(study.config) if f.name == 'dataset')
+  told = re.findall(r'\w+', field.limits.help.partition('y_test.')[2])
+  assert used in free and used in told
+
+
+def test_the_data_sets_without_files_are_all_told():
+  free = {name for name in data.DATASETS if name not in layouts.FILES}
+  assert free <= set(re.findall(r'\w+', toy.DATASET.partition('y_test.')[2]))
+  with pytest.raises(types.BadInput) as caught:
+    data.load('cifar10')
+  assert free <= set(re.findall(r'\w+', str(caught.value)))

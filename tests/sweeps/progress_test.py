@@ -30,14 +30,44 @@ def test_progress_lines():
 
 def test_progress_bar():
   stream = io.StringIO()
-  bar = progress.Bar('multistep', 10, 4, stream)
+  bar = progress.Bar('multistep', 10, 4, stream, columns=lambda: 100)
   bar.compiling('kind=a')
   bar.advance(3, 'kind=a')
   bar.advance(3, '')
   bar.close()
   text = stream.getvalue()
-  assert 'multistep (kind=a, compiling)' in text
+  assert 'multistep (compiling kind=a)' in text
   assert '10/10' in text and 'lane/s' in text
+
+
+@pytest.mark.parametrize('columns', [40, 60, 80, 120])
+@pytest.mark.parametrize('unit', ['lanes', 'images'])
+def test_a_bar_stays_a_bar_whatever_its_label(columns, unit):
+  stream = io.StringIO()
+  name, label = 'discrete_gradient_rounds', 'network=binary, noise=0.5'
+  bar = progress.Bar(
+    name, 1_234_567, 0, stream, unit=unit, columns=lambda: columns
+  )
+  bar.compiling(label)
+  for _ in range(5):
+    bar.advance(246_913, label)
+  bar.close()
+  drawn = [line for line in stream.getvalue().splitlines() if line.strip()]
+  assert max(map(len, drawn)) <= columns
+  for line in drawn:
+    shown, bar_shown = line.split('|')[:2]
+    assert len(bar_shown) >= 10
+    text, _, percent = shown.rpartition(': ')
+    assert percent.strip().endswith('%')
+    start, cut, end = text.partition('…')
+    assert any(
+      whole.startswith(start)
+      and whole.endswith(end)
+      and (cut or whole == start)
+      for whole in (name, f'{name} (compiling {label})', f'{name} ({label})')
+    )
+    assert len(start) >= 5
+  assert '100%' in drawn[-1]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,9 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   colors = (plots.BLUE, plots.RED, plots.ORANGE)
   for pair, color in zip(found.pair.values.tolist(), colors, strict=True):
     rows = found.sel(pair=pair).transpose('batch_size', 'seed').values
-    plots.band(ax, sizes, rows, color=color, marker='o', label=pair)
+    plots.band(
+      ax, sizes, rows, color=color, marker='o', label=pair, bounds=(-1, 1)
+    )
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)
   ax.set_xticks(sizes, [f'{size}' for size in sizes])

@@ -202,7 +202,11 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
   found = results['reliability_correlation'].sel(state=state)
   sizes = found.batch_size.values.tolist()
   exact, linear, across = (found.sel(pair=pair) for pair in searches.PAIRS)
-  info: dict[str, Any] = {'protocol': 'A, B', 'unit': 'correlation over moves'}
+  info: dict[str, Any] = {
+    'protocol': 'A, B',
+    'unit': 'correlation over moves',
+    'bounds': (-2, 2),
+  }
   if len(sizes) > 1:
     yield contrasts.difference(
       'N3 reliability, data',

@@ -264,7 +264,7 @@ def reversals(
           )
         )
   yield from contrasts.family(
-    cells, protocol='all moves, A', unit='share of all moves'
+    cells, protocol='all moves, A', unit='share of all moves', bounds=(-1, 1)
   )
 
 

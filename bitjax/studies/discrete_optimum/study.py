@@ -134,6 +134,7 @@ def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
         },
         protocol='A',
         unit='share of the networks, less 0.9',
+        bounds=(-0.9, 0.1),
       )
     )
     share = at.decrease / divergence.finite_mean(at.optimum)

@@ -49,7 +49,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
         plots.whisker(
           ax,
           position + offset,
-          intervals.interval(row),
+          intervals.interval(row, bounds=(0, 100)),
           color=color,
           marker=marker,
           label=None if position else label,

@@ -88,6 +88,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
       'unit': 'points of test accuracy',
       'protocol': f'deployable, last epoch, {bits} bit',
       'caveat': _CAVEAT,
+      'bounds': (-100, 100),
     }
     for finding, arm, against, claim in _CLAIMS:
       if arm in known and against in known:

@@ -54,7 +54,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
     (-0.27, -0.09, 0.09, 0.27), _SHARES, strict=True
   ):
     share = results[name].sel(layer='all')
-    _rows(axes[2], share, offset, label, marker, color)
+    _rows(axes[2], share, offset, label, marker, color, (0, 1))
   axes[2].set_xlim(0, 1)
   axes[2].set_xlabel('share of flips, all layers')
   axes[0].set_yticks(range(len(names)), names)
@@ -72,9 +72,10 @@ def _rows(
   label: str,
   marker: str,
   color: str,
+  bounds: tuple[float, float] | None = None,
 ) -> None:
   for position, row in enumerate(values.transpose('estimator', 'seed').values):
-    band = intervals.interval(row)
+    band = intervals.interval(row, bounds=bounds)
     plots.whisker(
       ax,
       position + offset,

@@ -85,6 +85,7 @@ def optimum(results: xarray.Dataset, estimator: str) -> Verdicts:
     },
     protocol=INFO['protocol'],
     unit='share of all flips',
+    bounds=(-1, 1),
   )
   for kind in ('holds', 'significant_holds'):
     chosen = 'improve' if kind == 'holds' else 'significantly improve'
@@ -100,6 +101,7 @@ def optimum(results: xarray.Dataset, estimator: str) -> Verdicts:
       },
       protocol=INFO['protocol'],
       unit='share of these flips',
+      bounds=(-1, 1),
     )
   yield contrasts.difference(
     'N15 additivity',
@@ -132,6 +134,7 @@ def nearest(results: xarray.Dataset) -> Verdicts:
     details=shares,
     protocol=INFO['protocol'],
     unit='share of all flips',
+    bounds=(-1, 1),
   )
   for batch, name in NAMES.items():
     losses = results[f'descended_{batch}']

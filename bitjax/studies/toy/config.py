@@ -34,7 +34,8 @@ __all__ = [
 
 DATASET = (
   f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
-  'x_train, y_train, x_test and y_test. mnist5k, digits and synthetic need no files.'
+  'x_train, y_train, x_test and y_test. mnist5k, digits, digits32 and synthetic '
+  'need no files.'
 )
 
 NETWORKS = {

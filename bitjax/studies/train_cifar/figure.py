@@ -47,15 +47,13 @@ def page(results: xarray.Dataset) -> figure.Figure:
       linestyle=line,
       label=label,
       marker=marker,
+      bounds=(0, 100),
     )
   test = 100 * float(results.test_accuracy.mean())
   ax.plot(
     epochs[-1], test, 's', color=plots.RED, label=f'test, once: {test:.1f} %'
   )
   ax.set_ylabel('accuracy (%)')
-  # Confidence intervals of few seeds can extend beyond 0 and 100 %.
-  low, high = ax.get_ylim()
-  ax.set_ylim(max(low, 0), min(high, 100))
   ax.legend(loc='lower right')
   layers = results.layer.values.tolist()
   colors = pyplot.get_cmap('viridis')(np.linspace(0, 0.92, len(layers)))

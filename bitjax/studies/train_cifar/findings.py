@@ -38,6 +38,7 @@ def reaches(
     f'The test accuracy of the last weights reaches {target:g} %.',
     (accuracy - target).values,
     unit='points above it',
+    bounds=(-float(target), 100 - float(target)),
     protocol='last epoch, test set looked at once',
     primary=primary,
     caveat='Published numbers are often those of the best epoch on the test set.',
@@ -58,6 +59,7 @@ def generalisation(results: xarray.Dataset) -> verdicts.Verdict:
     'augmentation, than on test images.',
     100 * gap.values,
     unit='points',
+    bounds=(-100, 100),
     protocol='last epoch',
     caveat='A training that is cut short has not overfitted yet.',
     details={

@@ -14,7 +14,7 @@ goes on from its last checkpoint. Published test accuracies of the presets, in %
 
 Ten epochs (the presets short_*, see docs/studies/train_cifar.md) take 40
 minutes of processor time, or 20 minutes on two cores with --mesh=batch:2. The
-first command needs no files (digits, W1A1, above 97 % in 3 minutes):
+first command needs no files (digits32, W1A1, above 97 % in 3 minutes):
 
   bitjax train_cifar
   bitjax train_cifar --preset=short_w1a1 --data_dir=DIR

@@ -104,7 +104,7 @@ def affected(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     if indices:
       plots.band(
         ax, _DODGE[family] * results.setting.values[indices], 100 * samples,
-        color=color, marker=marker, linestyle=style,
+        color=color, marker=marker, linestyle=style, bounds=(0, 100),
       )  # fmt: skip
   _half_widths(ax, results)
   ax.set_ylim(-5, 105)

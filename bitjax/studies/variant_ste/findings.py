@@ -191,6 +191,7 @@ def nearest(results: xarray.Dataset, state: str) -> Verdicts:
       'the loss on B.',
       [_rank_correlation(a, b) for a, b in rows],
       unit='rank correlation over variants',
+      bounds=(-1, 1),
       protocol='deployable, B',
       details={
         f'cosine of {names[index]}': means.values[index]
@@ -224,6 +225,7 @@ def replication(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
     'from A to B.',
     found.sel(variant=variant) - found.sel(variant='normal'),
     unit='correlation of the gradients on A and B',
+    bounds=(-2, 2),
     protocol='A, B',
     details=details,
   )
