@@ -19,6 +19,7 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _calls
 from bitjax.nn import _conv
 from bitjax.nn import _layers
 from bitjax.nn import _mlp
@@ -48,7 +49,8 @@ def layer_view(
     quantizer: for layers of other libraries, the quantizer that the view applies to
       the kernel before the layer does; None for none. An `MLP`, `QuantDense` and
       `QuantConv` have their own.
-    **kwargs: passed to the model's call, such as ``progress`` or ``train``.
+    **kwargs: passed to the model's call, such as ``progress`` or ``train``, which
+      models without these go without.
 
   Returns:
     A `scans.LayerView`; its tail is opaque unless the model is an `MLP`.
@@ -58,6 +60,7 @@ def layer_view(
       more than once, or if inputs and labels differ in number.
   """
   _check_batch(inputs, labels)
+  kwargs = _calls.call_options(model, **kwargs)
   if isinstance(model, _mlp.MLP):
     if quantizer is not None:
       raise types.BadInput('An MLP brings its own kernel quantizer; pass none.')
