@@ -19,7 +19,7 @@ from bitjax.cli import numerals
 
 __all__ = ['imported', 'is_import', 'split']
 
-_FORM = "MODULE:NAME or MODULE:NAME(ARGUMENTS), as in mine:triangle(0.5)"
+_FORM = 'MODULE:NAME or MODULE:NAME(ARGUMENTS), as in mine:triangle(0.5)'
 _OPEN, _CLOSE = '([{', ')]}'
 
 

@@ -319,6 +319,11 @@ class NetworkConfig(TrainConfig):
     own = {'binary': binary, 'frozen': self.frozen, 'quantizer_decay': decay}
     return super().recipe() | own
 
+  def own(self) -> str:
+    """Names the user's own estimators, as in ``'weights m:f(1)'``; empty if none."""
+    chosen = {'weights': self.weights, 'activations': self.activations}
+    return ', '.join(f'{k} {v}' for k, v in chosen.items() if ':' in v)
+
   def stages(self, num_classes: int) -> list[tuple[float, Any]]:
     """Lists the stages of the training for `Recipe.phases`: (where it ends, network).
 
