@@ -17,7 +17,7 @@ as 0: accelerators, and XLA on a CPU, flush them.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import math
@@ -52,6 +52,7 @@ class Limits:
   nonempty: bool = True
   unique: bool = False
   longest: int | None = None
+  own: Callable[[str], Any] | None = None
 
   def ends(self) -> list[tuple[str, float]]:
     """Lists the ends of the range: ``'>='``, ``'>'``, ``'<='`` or ``'<'``, and where."""
@@ -86,6 +87,7 @@ def flag(
   nonempty: bool = True,
   unique: bool = False,
   longest: int | None = None,
+  own: Callable[[str], Any] | None = None,
 ) -> Any:
   """Declares a field of a configuration, and with it a command-line flag.
 
@@ -103,6 +105,8 @@ def flag(
     nonempty: whether a list, grid or string must not be empty.
     unique: whether a list may name each value only once; a grid always does.
     longest: the most values of a list.
+    own: makes something of the user's own from a text like ``module:factory(1)``, or
+      raises `BadInput`; such texts, with a colon, are valid besides ``choices``.
 
   Returns:
     A ``dataclasses.field``.
@@ -117,6 +121,7 @@ def flag(
     nonempty=nonempty,
     unique=unique,
     longest=longest,
+    own=own,
   )
   return dataclasses.field(default=default, metadata={_KEY: limits})
 
@@ -197,12 +202,24 @@ def check_value(field: Field, value: Any) -> None:
   for element in elements:
     if kind.number is not None:
       _check_number(name, kind.number, limits, element)
-    if limits.choices is not None and element not in limits.choices:
-      valid = ', '.join(str(choice) for choice in limits.choices)
+    choices = limits.choices
+    if limits.own is not None and (choices is None or ':' in element):
+      _check_own(name, limits.own, element)
+      continue
+    if choices is not None and element not in choices:
+      valid = ', '.join(str(choice) for choice in choices)
+      valid += ' or MODULE:FACTORY(ARGUMENTS)' if limits.own else ''
       got = numerals.shown(element)
       raise types.BadInput(f'{name} must be one of {valid}; got {got}.')
   if limits.unique or kind.placeholder == 'GRID':
     _check_unique(name, kind, elements)
+
+
+def _check_own(name: str, make: Callable[[str], Any], text: str) -> None:
+  try:
+    make(text)
+  except types.BadInput as error:
+    raise types.BadInput(f'{name}: {error}') from error
 
 
 def _check_unique(name: str, kind: kinds.Kind, elements: Sequence[Any]) -> None:

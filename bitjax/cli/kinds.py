@@ -174,10 +174,28 @@ def _listed(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 def _parts(text: str) -> list[str]:
   if not text.strip():
     return []
-  parts = [part.strip() for part in text.split(',')]
+  parts = [part.strip() for part in _split(text)]
   if '' in parts:
     raise types.BadInput(f'the list {numerals.shown(text)} has an empty entry')
   return parts
+
+
+def _split(text: str) -> list[str]:
+  """Splits at commas that are in no brackets and no quotes, as in ``'a,m:f(1,2)'``."""
+  parts, start, depth, quote = [], 0, 0, ''
+  for index, letter in enumerate(text):
+    if quote:
+      quote = '' if letter == quote else quote
+    elif letter in '\'"' and depth:
+      quote = letter
+    elif letter in '([{':
+      depth += 1
+    elif letter in ')]}':
+      depth -= 1
+    elif letter == ',' and depth <= 0:
+      parts.append(text[start:index])
+      start = index + 1
+  return [*parts, text[start:]]
 
 
 def _optional(kind: Kind) -> Kind:

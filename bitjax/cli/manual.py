@@ -101,6 +101,8 @@ def _range(field: flags.Field) -> list[str]:
   facts = []
   if limits.choices is not None:
     facts.append('one of ' + ', '.join(map(str, limits.choices)))
+  if limits.own is not None:
+    facts.append('or your own: MODULE:FACTORY(ARGUMENTS)')
   facts += [f'{sign} {flags.plain(limit)}' for sign, limit in limits.ends()]
   if limits.longest is not None:
     facts.append(

@@ -1,5 +1,6 @@
 """Quantized layers and networks in flax.linen, and tools to inspect each layer."""
 
+from bitjax.nn._calls import call_options
 from bitjax.nn._complete import complete
 from bitjax.nn._conv import QuantConv
 from bitjax.nn._deploy import deploy
@@ -47,6 +48,7 @@ __all__ = [
   'Summary',
   'binary_mlp',
   'binary_weights_mlp',
+  'call_options',
   'complete',
   'deploy',
   'full_precision_mlp',

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _calls
 from bitjax.nn import _silence
 
 __all__ = ['complete']
@@ -52,7 +53,8 @@ def complete(
     names: the names of the model's layers that have another one in the checkpoint,
       as in ``{'QuantDense_0': 'Dense_0', 'Dense_0': 'Dense_1'}``; with slashes
       between those of nested modules. None if all names are the same.
-    **kwargs: keyword arguments of the model's call.
+    **kwargs: keyword arguments of the model's call; a model without ``train`` or
+      ``progress`` is called without.
 
   Returns:
     All variables of the model.
@@ -63,6 +65,7 @@ def complete(
       not have, or of another shape, and for names that neither of them has. It says
       which names would fit, if only one choice does.
   """
+  kwargs = _calls.call_options(model, **kwargs)
   old = traverse_util.flatten_dict(core.unfreeze(variables))
   rngs = {'params': key, _binding.RNG: jax.random.fold_in(key, 1)}
   wanted = _wanted(model, rngs, args, kwargs)

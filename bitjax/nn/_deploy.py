@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _calls
 
 __all__ = ['deploy']
 
@@ -50,7 +51,10 @@ def deploy(
       'variables must hold latent kernels; these are deployed already.'
     )
   _, seen = model.apply(
-    variables, *args, mutable=[_binding.QUANTIZED], **kwargs
+    variables,
+    *args,
+    mutable=[_binding.QUANTIZED],
+    **_calls.call_options(model, **kwargs),
   )
   kernels = traverse_util.flatten_dict(
     core.unfreeze(seen).get(_binding.QUANTIZED, {})

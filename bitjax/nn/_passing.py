@@ -33,6 +33,7 @@ from bitjax import tree
 from bitjax import types
 from bitjax.nn import _binding
 from bitjax.nn import _blocks
+from bitjax.nn import _calls
 from bitjax.nn import _conv
 from bitjax.nn import _layers
 from bitjax.nn import _tables
@@ -150,6 +151,7 @@ def gradient_passing(
       'labels must be integers, one for each image; got shapes '
       f'{labels.shape} and {images.shape}.'
     )
+  kwargs = _calls.call_options(model, **kwargs)
   kinds: dict[str, str] = {}  # Kind of each layer; filled by the trace.
 
   def loss(taps, variables, images, labels, rngs):

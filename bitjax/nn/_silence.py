@@ -34,6 +34,7 @@ import numpy as np
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.nn import _calls
 
 __all__ = [
   'SilentLayerWarning',
@@ -124,7 +125,8 @@ def init_quietly(
     for its kernel, inputs and output.
   """
   with _in_mode('quiet'):
-    variables: Any = dict(model.init(rngs, *args, **kwargs))
+    given = _calls.call_options(model, **kwargs)
+    variables: Any = dict(model.init(rngs, *args, **given))
   flat: dict[Any, Any] = traverse_util.flatten_dict(
     variables.pop(_COLLECTION, {})
   )

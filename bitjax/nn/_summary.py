@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.nn import _bits
+from bitjax.nn import _calls
 from bitjax.nn import _tables
 from bitjax.nn import _trace
 
@@ -188,6 +189,7 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
     Liu et al., Bi-Real net, 2018, the count of OPs
     (https://arxiv.org/abs/1808.00278).
   """
+  kwargs = _calls.call_options(model, **kwargs)
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs
   )

@@ -25,6 +25,7 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _calls
 from bitjax.nn import _conv
 from bitjax.nn import _layers
 from bitjax.nn import _mlp
@@ -61,7 +62,8 @@ def layer_view(
     quantizer: for layers of other libraries, the quantizer that the view applies to
       the kernel before the layer does; None for none. Stages, `QuantDense` and
       `QuantConv` have their own.
-    **kwargs: passed to the model's call, such as ``progress`` or ``train``.
+    **kwargs: passed to the model's call, such as ``progress`` or ``train``, which
+      models without these go without.
 
   Returns:
     A `scans.LayerView`; its tail is opaque unless the model offers its stages.
@@ -72,6 +74,7 @@ def layer_view(
       not one class for each example.
   """
   _check_batch(inputs, labels)
+  kwargs = _calls.call_options(model, **kwargs)
   if _is_staged(model):
     if quantizer is not None:
       raise types.BadInput(

@@ -42,6 +42,7 @@ from bitjax.quantizers._learned import bind
 from bitjax.quantizers._learned_dsq import DSQ_LEVELS
 from bitjax.quantizers._learned_dsq import learned_dsq
 from bitjax.quantizers._lsq import lsq
+from bitjax.quantizers._named import named
 from bitjax.quantizers._pact import pact
 from bitjax.quantizers._react import rprelu
 from bitjax.quantizers._react import rsign
@@ -110,6 +111,7 @@ __all__ = [
   'magnitude_aware',
   'max_abs',
   'mean_abs',
+  'named',
   'pact',
   'parq',
   'polynomial',

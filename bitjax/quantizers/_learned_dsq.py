@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
@@ -27,7 +29,7 @@ def learned_dsq(
   *,
   alpha: types.Scalar = 0.2,
   alpha_end: types.Scalar | None = None,
-  step: str = 'tanh',
+  step: str | _attach.Estimator = 'tanh',
   level: str = 'soft',
 ) -> _learned.Quantizer:
   r"""Returns DSQ with learned range and softness: hard steps forward, soft backward.
@@ -72,7 +74,10 @@ def learned_dsq(
     alpha_end: if given, alpha is not learned: it goes from ``alpha`` to
       ``alpha_end`` by equal factors as progress goes from 0 to 1. If both are
       equal, alpha is fixed.
-    step: ``'tanh'``, as in the paper, or ``'hardtanh'``.
+    step: ``'tanh'``, as in the paper, or ``'hardtanh'``; or an estimator, which is
+      told where in its interval x is, from -1 to 1, and stands for the sign's
+      derivative there: ``window()`` gives the clipped identity. Then there is no
+      alpha, and the level in the gradients is the hard one.
     level: the level in the gradients of l and u, ``'soft'``, as in the paper, or
       ``'hard'``.
 
@@ -93,8 +98,12 @@ def learned_dsq(
   types.check_open_interval('alpha', alpha, 0.0, 1.0)
   if alpha_end is not None:
     types.check_open_interval('alpha_end', alpha_end, 0.0, 1.0)
-  types.check_choice('step', step, _soft.SOFT_STEPS)
   types.check_choice('level', level, DSQ_LEVELS)
+  if callable(step):
+    step = _callables.as_pytree('step', step, ('g', 'x', 'x_q', 'progress'))
+    rule: Any = _OwnSteps(alpha, alpha, 2**bits - 1, 'own', 'hard', step)
+    return _learned.from_rule(rule, bits)
+  types.check_choice('step', step, _soft.SOFT_STEPS)
   rule = _DSQ(alpha, alpha_end, 2**bits - 1, step, level)
   return _learned.from_rule(rule, bits)
 
@@ -147,13 +156,7 @@ class _DSQ:
     position = (safe - lower) / width
     interval = jnp.clip(jnp.floor(position), 0, self.intervals - 1)
     interval = jax.lax.stop_gradient(interval)
-    steep = jnp.log(2 / alpha - 1) * (position - interval - 0.5)
-    if self.step == 'tanh':
-      soft = jnp.tanh(steep) / (1 - alpha)
-    else:
-      soft = jnp.clip(steep / (1 - alpha), -1, 1)
-    hard = _attach.attach(_staircases.sign(), _estimators.identity())(soft)
-    sign = soft if self.level == 'soft' else hard
+    sign, hard = self.signs(position - interval - 0.5, alpha, progress)
     backward = lower + width * (interval + (sign + 1) / 2)
     code = interval + (hard + 1) / 2
     # The highest level is u itself, not u up to rounding.
@@ -163,6 +166,31 @@ class _DSQ:
     y = _attach.attach(forward, _estimators.identity())(backward)
     outer = jnp.where(x > upper, upper, jnp.where(x < lower, lower, x))
     return jnp.where(inside, y, outer)
+
+  def signs(self, position, alpha, progress):
+    """Returns the sign in the backward and in the forward pass, from -1/2 to 1/2."""
+    del progress
+    steep = jnp.log(2 / alpha - 1) * position
+    if self.step == 'tanh':
+      soft = jnp.tanh(steep) / (1 - alpha)
+    else:
+      soft = jnp.clip(steep / (1 - alpha), -1, 1)
+    hard = _attach.attach(_staircases.sign(), _estimators.identity())(soft)
+    return (soft if self.level == 'soft' else hard), hard
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _OwnSteps(_DSQ):
+  """The same with an estimator in the place of the soft step."""
+
+  estimator: Any = None
+
+  def signs(self, position, alpha, progress):
+    del alpha
+    quantize = _attach.attach(_staircases.sign(), self.estimator)
+    hard = quantize(2 * position, progress=progress)
+    return hard, hard
 
 
 def _first(y, soft):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from bitjax import measures
+from bitjax import nn as networks
 from bitjax import tree
 from bitjax import types
 from bitjax.training import _state
@@ -70,8 +71,7 @@ def evaluator(
         logits: Any = task.model.apply(
           variables,
           task.prepare(images),
-          train=False,
-          progress=1.0,
+          **networks.call_options(task.model, train=False, progress=1.0),
           # Random quantizers draw here as well, from a fixed key, so that
           # evaluation is repeatable.
           rngs={'quantizer': jax.random.key(0)},
@@ -164,7 +164,7 @@ def statistician(
           task.prepare(batch.inputs),
           targets,
           key,
-          task.progress(state.step),
+          task.progress_at(state.step),
           teacher_variables,
         )[0]
         return _state.kernels(found)

@@ -53,7 +53,7 @@ class Phase:
 
   Attributes:
     task: the network and how it is trained. Schedules count all updates, from the
-      beginning of the first phase.
+      beginning of the first phase; the default progress ends with the last one.
     until: number of updates after which it ends, counted likewise.
   """
 
@@ -136,6 +136,7 @@ def fit(
   _check(phases, feeds, seeds, rates, chunk, period)
   _check_probe(probe)
   _task.check_batch_split(feeds[0].batch_size, mesh)
+  phases = [Phase(p.task.lasting(phases[-1].until), p.until) for p in phases]
   period = period or feeds[0].steps_per_epoch
   images = _first_images(phases[0].task, feeds[0])
   folder = None if folder is None else files.expand(folder)
@@ -282,7 +283,7 @@ def _train_row(task, state):
   row: dict[str, Any] = {
     'train_loss': totals.loss / steps.astype(jnp.float32),
     'train_accuracy': totals.accuracy / steps.astype(jnp.float32),
-    'progress': jnp.full(steps.shape, task.progress(state.step[0] - 1)),
+    'progress': jnp.full(steps.shape, task.progress_at(state.step[0] - 1)),
   }
   for layer, ratio in totals.flip_ratio.items():
     row[f'flip_ratio/{layer}'] = ratio / steps.astype(jnp.float32)

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bitjax import nn as networks
 from bitjax import types
 
 __all__ = ['Distillation', 'cross_entropy', 'divergence', 'num_correct']
@@ -33,7 +34,8 @@ class Distillation:
   """A teacher whose logits the network learns in addition to the labels.
 
   Attributes:
-    model: the teacher; called with ``train=False`` on the augmented images.
+    model: the teacher; called with ``train=False``, if it takes that, on the
+      augmented images.
     variables: its variables, without an axis of seeds.
     weight: lambda in [0, 1], the weight of the teacher's part of the loss.
     temperature: T > 0, by which both networks' logits are divided.
@@ -55,7 +57,8 @@ class Distillation:
     self, variables: types.PyTree, images: types.Array, logits: types.Array
   ) -> types.Array:
     """Returns the divergence of logits [N, classes] from the teacher's, in nats."""
-    teacher_logits: Any = self.model.apply(variables, images, train=False)
+    options = networks.call_options(self.model, train=False)
+    teacher_logits: Any = self.model.apply(variables, images, **options)
     teacher_logits = jax.lax.stop_gradient(teacher_logits)
     return divergence(logits, teacher_logits, self.temperature)
 

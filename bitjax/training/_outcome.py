@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitjax import data
+from bitjax import nn as networks
 from bitjax import types
 from bitjax.training import _evaluation
 from bitjax.training import _fit
@@ -63,7 +64,7 @@ def layout(
     lambda key: task.model.init(
       {'params': key, 'quantizer': key},
       task.prepare(jnp.asarray(train.images[:1])),
-      train=False,
+      **networks.call_options(task.model, train=False),
     ),
     jax.eval_shape(lambda: jax.random.key(0)),
   )['params']

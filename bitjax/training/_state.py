@@ -189,10 +189,11 @@ def check_fits(
     BadInput: naming the first leaf that does not fit.
   """
   key = jax.eval_shape(lambda: jax.random.key(0))
+  options = networks.call_options(model, train=False)
   wanted = _described(
     jax.eval_shape(
       lambda key: model.init(
-        {'params': key, 'quantizer': key}, images, train=False
+        {'params': key, 'quantizer': key}, images, **options
       ),
       key,
     )
@@ -313,9 +314,10 @@ def _begin(tx, key, variables, average):
 def _completed(model, variables, key, images):
   """Returns the model's variables: those given, and new ones where some are missing."""
   keys = jax.random.split(key)
+  options = networks.call_options(model, train=False)
   wanted = jax.eval_shape(
     lambda: model.init(
-      {'params': keys[0], 'quantizer': keys[1]}, images, train=False
+      {'params': keys[0], 'quantizer': keys[1]}, images, **options
     )
   )
   found = networks.complete(

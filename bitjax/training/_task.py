@@ -8,6 +8,7 @@ only on its number and the network's key.
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -20,9 +21,11 @@ import jax.numpy as jnp
 import optax
 
 from bitjax import data
+from bitjax import nn as networks
 from bitjax import tree
 from bitjax import types
 from bitjax.training import _losses
+from bitjax.training import _schedules
 from bitjax.training import _state
 
 __all__ = ['Task', 'batch_split', 'check_batch_split', 'loop']
@@ -33,20 +36,25 @@ class Task:
   """A network and how it is trained: everything except data and state.
 
   Attributes:
-    model: called as ``model.apply(variables, images, train=..., progress=...)``.
+    model: called as ``model.apply(variables, images, train=..., progress=...)``, or
+      without those of the two that its ``__call__`` does not take. If it takes no
+      ``progress``, its quantized layers get it all the same.
     tx: the optimiser.
     num_classes: number of classes of the labels.
     prepare: images as stored -> images as the model sees them, for evaluation.
     augment: (key, images as stored, targets) -> (images as the model sees them,
       targets), for training; None for ``prepare``.
-    progress: step -> progress in [0, 1].
+    progress: step -> progress in [0, 1]. None for one that grows evenly from 0 at the
+      first update to 1 at the last, counted over all phases of `fit`; a task that is
+      used without `fit` needs a schedule.
     smoothing: label smoothing, in [0, 1).
     distillation: a teacher; None for none.
     average: decay of the moving average of all variables, in (0, 1); None for
       none. At update t it is ``min(average, (1 + t) / (10 + t))``, smaller at first.
 
   Raises:
-    BadInput: for a ``smoothing`` or an ``average`` out of range.
+    BadInput: for a ``smoothing`` or an ``average`` out of range, and for a model with
+      a list among its fields.
   """
 
   model: nn.Module
@@ -54,16 +62,44 @@ class Task:
   num_classes: int
   prepare: Callable[[types.Array], types.Array]
   augment: data.Augmentation | None = None
-  progress: Callable[[types.Array], types.Scalar] = lambda step: 1.0
+  progress: Callable[[types.Array], types.Scalar] | None = None
   smoothing: float = 0.0
   distillation: _losses.Distillation | None = None
   average: float | None = None
 
   def __post_init__(self):
+    try:
+      hash(self.model)
+    except TypeError:
+      raise types.BadInput(
+        'model must have fields that can be hashed, such as tuples instead of lists '
+        f'(nn.Sequential((...))); got a {type(self.model).__name__}.'
+      ) from None
     types.check_integer('num_classes', self.num_classes, 1)
     types.check_fraction('smoothing', self.smoothing)
     if self.average is not None:
       types.check_open_interval('average', self.average, 0.0, 1.0)
+
+  def lasting(self, num_steps: int) -> Task:
+    """Returns the task of a training of so many updates: one that has a ``progress``.
+
+    Args:
+      num_steps: number of updates, for the default of ``progress``.
+
+    Returns:
+      This task if it has a ``progress``; the same task for the same number, so that
+      trainings one after another share a program.
+    """
+    return self if self.progress is not None else _lasting(self, num_steps)
+
+  def progress_at(self, step: types.Array) -> types.Scalar:
+    """Returns the progress at an update; raises `BadInput` if its length is unknown."""
+    if self.progress is None:
+      raise types.BadInput(
+        'progress must be a schedule where fit does not tell how long the training '
+        "is; pass progress=training.progress('linear', num_steps)."
+      )
+    return self.progress(step)
 
   def objective(
     self,
@@ -80,17 +116,25 @@ class Task:
 
     If the examples are split over an axis of devices, the loss is that of this
     device's examples, normalised with the statistics of all examples. Guesses are
-    weighted by their target probabilities.
+    weighted by their target probabilities. Random quantizers draw from ``key``,
+    dropout from a key derived from it, which differs between devices.
     """
     model = self.model if axis is None else self.model.clone(axis_name=axis)
-    found: Any = model.apply(
-      {'params': params, **collections},
-      images,
-      train=True,
-      progress=progress,
-      mutable=list(collections),
-      rngs={'quantizer': key},
-    )
+    options = networks.call_options(model, train=True, progress=progress)
+    dropout = jax.random.fold_in(key, 1)
+    if axis is not None:
+      dropout = jax.random.fold_in(dropout, jax.lax.axis_index(axis))
+    layers = contextlib.nullcontext()
+    if 'progress' not in options:
+      layers = networks.training_progress(progress)
+    with layers:
+      found: Any = model.apply(
+        {'params': params, **collections},
+        images,
+        mutable=list(collections),
+        rngs={'quantizer': key, 'dropout': dropout},
+        **options,
+      )
     logits, moved = found
     loss = _losses.cross_entropy(logits, targets)
     if self.distillation is not None:
@@ -123,7 +167,7 @@ class Task:
       images = self.prepare(batch.inputs)
     else:
       images, targets = self.augment(keys[0], batch.inputs, targets)
-    progress = self.progress(state.step)
+    progress = self.progress_at(state.step)
     differentiate = functools.partial(self._differentiate, axis=axis)
     if axis is not None:
       parts = (jax.P(),) * 2 + (jax.P(axis),) * 2 + (jax.P(),) * 3
@@ -198,6 +242,12 @@ class Task:
       old.accuracy + (correct / targets.shape[0]).astype(old.accuracy.dtype),
       ratios,
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _lasting(task, num_steps):
+  progress = _schedules.progress('linear', num_steps)
+  return dataclasses.replace(task, progress=progress)
 
 
 def batch_split(mesh: jax.sharding.Mesh | None) -> tuple[str | None, int]:

@@ -441,7 +441,7 @@ EXPORTED = {
   make
   for make in map(quantizers.__dict__.get, quantizers.__all__)
   if inspect.isfunction(make)
-  and make.__annotations__['return'].endswith('.Estimator')
+  and make.__annotations__.get('return', '').endswith('.Estimator')
 }
 
 

@@ -104,7 +104,7 @@ def factories():
   for name in set(quantizers.__all__) - PLUMBING:
     make = getattr(quantizers, name)
     if inspect.isfunction(make):
-      kind = make.__annotations__['return'].split('.')[-1]
+      kind = make.__annotations__.get('return', '').split('.')[-1]
       if kind in AS_QUANTIZER:
         found[name] = make, kind
   return dict(sorted(found.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +76,9 @@ def _flips(ax, results, arms):
   ratio = results.flip_ratio.mean(('rate', 'seed', 'layer'))
   colors = [plots.GREY, plots.CYAN, plots.BLUE, plots.DARK_BLUE]
   colors += [plots.ORANGE, plots.RED, plots.TEAL]
-  for arm, color, line in zip(arms, colors, _LINES, strict=False):
+  for arm, color, line in zip(
+    arms, itertools.cycle(colors), itertools.cycle(_LINES)
+  ):
     ax.plot(
       epochs,
       ratio.sel(arm=arm).values,

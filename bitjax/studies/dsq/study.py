@@ -59,8 +59,9 @@ class Config(recipes.TrainConfig):
   )
   arms: tuple[str, ...] = cli.flag(
     tuple(findings.ARMS),
-    'Gradients.',
+    'Gradients; an estimator of your own sees each step as that of a sign.',
     choices=tuple(findings.ARMS),
+    own=quantizers.named,
     unique=True,
   )
   rates: tuple[float, ...] = cli.flag(
@@ -111,7 +112,8 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
 
   def phases_of(bits, arm):
     # The published results have the ends of the range learn by the hard level.
-    quantizer = quantizers.learned_dsq(bits, level='hard', **findings.ARMS[arm])
+    options = findings.ARMS.get(arm) or {'step': quantizers.named(arm)}
+    quantizer = quantizers.learned_dsq(bits, level='hard', **options)
     model = network.make(
       num_classes=parts.train.num_classes,
       kernel_quantizer=quantizer,

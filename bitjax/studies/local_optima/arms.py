@@ -88,7 +88,8 @@ def compare(
   Args:
     problems: the toy problems of all seeds; the largest batch is the training set.
     sweep: runs the sweeps.
-    estimators: some of `ESTIMATORS`.
+    estimators: some of `ESTIMATORS`, or names for `quantizers.named`, whose
+      estimators act on the activations.
     learning_rates: the learning rates of Adam to choose from.
     train_steps: number of updates; annealed estimators go from progress 0 to 1.
     max_flips: the most flips of a descent.
@@ -170,10 +171,14 @@ def _fit(problems, estimators, estimator, learning_rate, trial, *, train_steps):
       anneal=True,
     )
 
-  variants = [
-    toy.Variant(name, 0, **_VARIANTS[name]).estimators for name in estimators
-  ]
+  variants = [_variant(name).estimators for name in estimators]
   return dispatch.switch(fit, variants)(estimator)
+
+
+def _variant(name):
+  if name in _VARIANTS:
+    return toy.Variant(name, 0, **_VARIANTS[name])
+  return toy.Variant(name, 0, activation=quantizers.named(name))
 
 
 def _keys(trial):

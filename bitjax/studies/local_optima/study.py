@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import cli
 from bitjax import data
+from bitjax import quantizers
 from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import toy
@@ -57,6 +58,7 @@ class Config(toy.Config):
     arms.ESTIMATORS,
     'What trains; contrasts are with the first.',
     choices=arms.ESTIMATORS,
+    own=quantizers.named,
     unique=True,
   )
   adam_rates: tuple[float, ...] = cli.flag(

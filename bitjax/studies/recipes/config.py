@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from bitjax import cli
 from bitjax import data
 from bitjax import nn
+from bitjax import quantizers
 from bitjax import sweeps
 from bitjax import training
 from bitjax import types
@@ -240,13 +241,17 @@ class NetworkConfig(TrainConfig):
   )
   weights: str = cli.flag(
     'none',
-    'Quantizer of the kernels, first and last layer left alone.',
+    'Quantizer of the kernels, first and last layer left alone; an estimator of your '
+    'own is that of a scaled sign.',
     choices=tuple(zoo.WEIGHTS),
+    own=quantizers.named,
   )
   activations: str = cli.flag(
     'none',
-    'Quantizer of the inputs of quantized layers.',
+    'Quantizer of the inputs of quantized layers; an estimator of your own is that '
+    'of a sign.',
     choices=tuple(zoo.ACTIVATIONS),
+    own=quantizers.named,
   )
   half_width: float = cli.flag(
     1.0,
@@ -296,7 +301,7 @@ class NetworkConfig(TrainConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    one_bit = zoo.WEIGHTS[self.weights].bits == 1
+    one_bit = zoo.weights_of(self.weights).bits == 1
     self.check_one_bit(one_bit, self.weights)
     if self.staged and 'none' in (self.weights, self.activations):
       raise types.BadInput(
@@ -313,6 +318,11 @@ class NetworkConfig(TrainConfig):
       decay = self.weight_decay
     own = {'binary': binary, 'frozen': self.frozen, 'quantizer_decay': decay}
     return super().recipe() | own
+
+  def own(self) -> str:
+    """Names the user's own estimators, as in ``'weights m:f(1)'``; empty if none."""
+    chosen = {'weights': self.weights, 'activations': self.activations}
+    return ', '.join(f'{k} {v}' for k, v in chosen.items() if ':' in v)
 
   def stages(self, num_classes: int) -> list[tuple[float, Any]]:
     """Lists the stages of the training for `Recipe.phases`: (where it ends, network).

@@ -17,6 +17,7 @@ __all__ = [
   'Network',
   'Weights',
   'build',
+  'weights_of',
 ]
 
 
@@ -114,6 +115,25 @@ ACTIVATIONS = {
 }
 
 
+def weights_of(name: str) -> Weights:
+  """Returns the weights of a name in `WEIGHTS`, or those of somebody's own estimator.
+
+  Weights of one's own are signs times their mean magnitude.
+
+  Args:
+    name: a name in `WEIGHTS`, or one for `quantizers.named`.
+  """
+  if name in WEIGHTS:
+    return WEIGHTS[name]
+  return Weights(_sign(quantizers.named(name)), _MEAN, 1)
+
+
+def _activations_of(name):
+  if name in ACTIVATIONS:
+    return ACTIVATIONS[name]
+  return _sign(quantizers.named(name))
+
+
 def build(
   network: str,
   variant: str,
@@ -130,8 +150,8 @@ def build(
   Args:
     network: a name in `NETWORKS`.
     variant: one of `nn.RESNET_VARIANTS`; VGG has the plain one only.
-    weights: a name in `WEIGHTS`.
-    activations: a name in `ACTIVATIONS`.
+    weights: a name in `WEIGHTS`, or one for `quantizers.named`.
+    activations: a name in `ACTIVATIONS`, or one for `quantizers.named`.
     num_classes: outputs of the classifier.
     init_name: initialisation of the kernels, as for `bitjax.nn.ResNet`.
     last_init_name: initialisation of the classifier's kernel; None for the same.
@@ -146,11 +166,13 @@ def build(
     ('weights', weights, WEIGHTS),
     ('activations', activations, ACTIVATIONS),
   ):
-    types.check_choice(name, value, tuple(known))
+    if ':' not in value or name in ('network', 'variant'):
+      types.check_choice(name, value, tuple(known))
+  chosen = weights_of(weights)
   options: dict[str, Any] = {
-    'kernel_quantizer': WEIGHTS[weights].quantizer,
-    'scaling': WEIGHTS[weights].scaling,
-    'input_quantizer': ACTIVATIONS[activations],
+    'kernel_quantizer': chosen.quantizer,
+    'scaling': chosen.scaling,
+    'input_quantizer': _activations_of(activations),
     'num_classes': num_classes,
     'init_name': init_name,
     'last_init_name': last_init_name,

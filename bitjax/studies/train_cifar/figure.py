@@ -34,6 +34,8 @@ def page(results: xarray.Dataset) -> figure.Figure:
   from matplotlib import pyplot
 
   fig, axes = pyplot.subplots(2, 2, figsize=(6.75, 4.6), sharex=True)
+  if results.attrs.get('own'):
+    fig.suptitle(results.own, fontsize=8)
   epochs = results.epoch.values
   marker = 'o' if epochs.size < 4 else None
   ax = axes[0, 0]

@@ -33,9 +33,10 @@ def reaches(
 ) -> verdicts.Verdict:
   """Judges whether the test accuracy of the last weights reaches ``target`` %."""
   accuracy = 100 * results.test_accuracy
+  own = f' ({results.own})' if results.attrs.get('own') else ''
   return contrasts.difference(
     'accuracy',
-    f'The test accuracy of the last weights reaches {target:g} %.',
+    f'The test accuracy of the last weights reaches {target:g} %{own}.',
     (accuracy - target).values,
     unit='points above it',
     bounds=(-float(target), 100 - float(target)),

@@ -133,7 +133,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   results = sweep.hosted(
     train, name='train', lanes={'seed': config.seeds}, dims=dims, coords=coords
   )
-  return results.assign_attrs(target=config.target)
+  return results.assign_attrs(target=config.target, own=config.own())
 
 
 STUDY = cli.Study(

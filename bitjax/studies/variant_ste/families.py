@@ -39,7 +39,10 @@ NAMES = (
 
 
 def variants(
-  families: Sequence[str], half_widths: Sequence[float], num_examples: int
+  families: Sequence[str],
+  half_widths: Sequence[float],
+  num_examples: int,
+  own: Sequence[str] = (),
 ) -> list[toy.Variant]:
   """Lists the normal STE, then every setting of the given families.
 
@@ -48,6 +51,8 @@ def variants(
     half_widths: of the windows; on the activations, 1 is the normal STE.
     num_examples: number of examples over which a loss is averaged, for the clip of
       per-example gradients.
+    own: names for `quantizers.named` of further estimators of the activations, at
+      progress 1.
   """
   found = [toy.NORMAL]
 
@@ -83,4 +88,6 @@ def variants(
     add('DSQ', alpha, activation=quantizers.dsq(alpha))
   for delta in (0.1, 1.0):
     add('EWGS', delta, activation=quantizers.ewgs(delta))
+  for name in own:
+    found.append(toy.Variant(name, 0, activation=quantizers.named(name)))
   return found

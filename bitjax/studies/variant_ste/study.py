@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from bitjax import cli
 from bitjax import data
+from bitjax import quantizers
 from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import toy
@@ -56,6 +57,13 @@ class Config(toy.BallConfig):
     families.NAMES,
     'What is compared with nSTE.',
     choices=families.NAMES,
+    unique=True,
+  )
+  estimators: tuple[str, ...] = cli.flag(
+    (),
+    'Estimators of your own for the activations, compared as well, at progress 1.',
+    own=quantizers.named,
+    nonempty=False,
     unique=True,
   )
   half_widths: tuple[float, ...] = cli.flag(
@@ -154,7 +162,10 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     config.open(sweep),
     sweep,
     families.variants(
-      config.families, config.half_widths, size // config.num_groups
+      config.families,
+      config.half_widths,
+      size // config.num_groups,
+      config.estimators,
     ),
     config.learning_rates.values,
     everywhere=(

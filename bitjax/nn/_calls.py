@@ -1,0 +1,52 @@
+"""Calls models with those of ``train`` and ``progress`` that they take.
+
+Not every network has batch statistics or an annealed quantizer, so that the ``__call__``
+of somebody's own model may lack either keyword.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from flax import linen as nn
+
+__all__ = ['call_options']
+
+_OPTIONAL = ('train', 'progress')
+
+
+def call_options(model: nn.Module, **options: Any) -> dict[str, Any]:
+  """Returns keyword arguments for a model's call, without those that it cannot take.
+
+  Only ``train`` and ``progress`` may be left out; a model without them is called
+  without. A ``flax.linen.Sequential`` hands its keywords to its first layer alone:
+  it gets ``train`` if that layer takes it, and no ``progress``, which
+  `training_progress` passes to all layers.
+
+  Args:
+    model: a linen model.
+    **options: the arguments.
+  """
+  return {
+    name: value
+    for name, value in options.items()
+    if name not in _OPTIONAL or _takes(model, name)
+  }
+
+
+def _takes(model: Any, name: str) -> bool:
+  if isinstance(model, nn.Sequential):
+    return name == 'train' and any(
+      _takes(layer, name) for layer in model.layers[:1]
+    )
+  call = type(model).__call__ if isinstance(model, nn.Module) else model
+  try:
+    parameters = inspect.signature(call).parameters.values()
+  except (TypeError, ValueError):  # Some builtins have no signature.
+    return False
+  return any(
+    p.kind is p.VAR_KEYWORD
+    or (p.name == name and p.kind is not p.POSITIONAL_ONLY)
+    for p in parameters
+  )

@@ -1,0 +1,163 @@
+"""Makes somebody's own estimator from its name, as a command line gives it.
+
+The name is ``module:factory(arguments)``. The module is imported, from the current
+directory too; the arguments are literals, which are read and never evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.quantizers import _callables
+
+__all__ = ['named']
+
+_FORM = 'MODULE:FACTORY(ARGUMENTS), as in my_module:triangle(0.5)'
+
+
+def named(text: str) -> Any:
+  """Returns the estimator of a name like ``my_module:triangle(0.5)``.
+
+  Arguments are numbers, strings, booleans, None and tuples of them, by position or by
+  keyword. Without parentheses, ``my_module:rule`` is the estimator itself. The module
+  is looked for on Python's path, then in the current directory, which stays on the
+  path.
+
+  Args:
+    text: the name.
+
+  Returns:
+    An `Estimator`, a callable pytree.
+
+  Raises:
+    BadInput: in one line, for another form, a module that is absent or fails, a name
+      that it lacks, arguments that do not fit, and what is no estimator: its answer
+      must have the shape of ``x``, and its hyperparameters must be numbers.
+  """
+  module, attribute, call = _parsed(text)
+  found = _imported(text, module)
+  for part in attribute:
+    if not hasattr(found, part):
+      raise types.BadInput(f'{text!r}: {module} has no {".".join(attribute)}.')
+    found = getattr(found, part)
+  if call is not None:
+    found = _called(text, found, *call)
+  return _checked(text, found)
+
+
+def _parsed(text):
+  """Returns module, names of the attribute, and arguments; None without a call."""
+  module, colon, rest = text.partition(':')
+  wrong = types.BadInput(f'{text!r} must have the form {_FORM}.')
+  names = module.strip().split('.')
+  if not colon or not all(map(str.isidentifier, names)):
+    raise wrong
+  try:
+    node = ast.parse(rest.strip(), mode='eval').body
+  except (SyntaxError, ValueError, MemoryError, RecursionError):
+    raise wrong from None
+  call = None
+  if isinstance(node, ast.Call):
+    named = [(keyword.arg, keyword.value) for keyword in node.keywords]
+    try:
+      args = [ast.literal_eval(arg) for arg in node.args]
+      kwargs = {name: ast.literal_eval(value) for name, value in named}
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+      args, kwargs = [{}], {}
+    if None in kwargs or not all(map(_plain, (*args, *kwargs.values()))):
+      raise types.BadInput(
+        f'{text!r}: arguments must be numbers, strings, booleans, None or tuples of '
+        'them.'
+      )
+    call, node = (args, kwargs), node.func
+  attribute: list[str] = []
+  while isinstance(node, ast.Attribute):
+    attribute.insert(0, node.attr)
+    node = node.value
+  if not isinstance(node, ast.Name):
+    raise wrong
+  return module.strip(), [node.id, *attribute], call
+
+
+def _plain(value):
+  if isinstance(value, tuple):
+    return all(map(_plain, value))
+  return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _imported(text, module):
+  here = os.getcwd()
+  if here not in sys.path and '' not in sys.path:
+    sys.path.append(here)
+  importlib.invalidate_caches()
+  try:
+    return importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    # A module that the named one imports may be what is absent.
+    lacking = error.name or module
+    where = f'; looked in {here} too' if module.startswith(lacking) else ''
+    raise types.BadInput(
+      f'{text!r}: there is no module {lacking}{where}.'
+    ) from None
+  except Exception as error:  # Whatever somebody's own module raises.
+    raise types.BadInput(
+      f'{text!r}: importing {module} failed: {_line(error)}.'
+    ) from error
+
+
+def _called(text, factory, args, kwargs):
+  if not callable(factory):
+    raise types.BadInput(
+      f'{text!r}: a factory of estimators is needed; got {_kind(factory)}.'
+    )
+  try:
+    return factory(*args, **kwargs)
+  except Exception as error:  # Arguments that do not fit, whatever says so.
+    raise types.BadInput(f'{text!r}: {_line(error)}.') from error
+
+
+def _checked(text, estimator):
+  """Returns an estimator as a pytree, if it answers with the shape of ``x``."""
+  estimator: Any = _callables.as_pytree(
+    repr(text), estimator, ('g', 'x', 'x_q', 'progress')
+  )
+  for leaf in jax.tree.leaves(estimator):
+    if not isinstance(leaf, (bool, int, float)) and not hasattr(leaf, 'dtype'):
+      raise types.BadInput(
+        f'{text!r}: hyperparameters must be numbers; got {leaf!r}.'
+      )
+  # A kernel of a layer: an estimator of weights may need the axis of units.
+  x = jax.ShapeDtypeStruct((3, 2), jnp.float32)
+  progress = jax.ShapeDtypeStruct((), jnp.float32)
+  try:
+    found = jax.eval_shape(estimator, x, x, x, progress)
+  except Exception as error:  # Whatever somebody's own rule raises.
+    raise types.BadInput(
+      f'{text!r}: an estimator (g, x, x_q, progress) is needed; its call failed: '
+      f'{_line(error)}.'
+    ) from error
+  if getattr(found, 'shape', None) != x.shape:
+    got = getattr(found, 'shape', None)
+    got = _kind(found) if got is None else f'shape {got}'
+    raise types.BadInput(
+      f'{text!r}: an estimator must return an array of the shape of x; for '
+      f'{x.shape} it returns {got}.'
+    )
+  return estimator
+
+
+def _kind(value):
+  return f'an object of type {type(value).__name__}'
+
+
+def _line(error):
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0].rstrip('.')
