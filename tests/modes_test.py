@@ -272,6 +272,7 @@ PLUMBING = {
   'data.host_feed',  # Its thread reads outside of any mode.
   'lanes.default_width',
   'nn.binary_mlp',
+  'nn.call_options',
   'nn.binary_weights_mlp',
   'nn.full_precision_mlp',
   'nn.plain_convolutions',
@@ -287,6 +288,7 @@ PLUMBING = {
   'quantizers.initial_state',
   'quantizers.is_random',
   'quantizers.is_stateful',
+  'quantizers.named',
   'scans.plan',
   'training.check_batch_split',
   'training.check_fits',
