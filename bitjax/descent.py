@@ -219,13 +219,15 @@ def reach(
 
 
 def _rth_breakpoint(params, direction, count):
-  ratios = jax.tree.map(
-    lambda w, d: jnp.ravel(jnp.where(w * d > 0, w / d, jnp.inf)),
-    params,
-    direction,
-  )
+  def breakpoint(w, d):
+    ratio = w / jnp.where(w * d > 0, d, 1)
+    # The largest float stands for none, since jax_debug_infs finds infinities.
+    none = jnp.finfo(ratio.dtype).max
+    return jnp.ravel(jnp.where(w * d > 0, jnp.minimum(ratio, none), none))
+
+  ratios = jax.tree.map(breakpoint, params, direction)
   ranked = jnp.sort(jnp.concatenate(jax.tree.leaves(ratios)))
-  num_finite = jnp.sum(jnp.isfinite(ranked))
+  num_finite = tree.count(ranked < jnp.finfo(ranked.dtype).max)
   rank = tree.whole(count, num_finite)
   return jnp.where(rank > 0, ranked[jnp.maximum(rank - 1, 0)], 0)
 

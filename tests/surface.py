@@ -693,10 +693,16 @@ def _(given):
   variables = given.floats(filled(model, images))
   passing = nn.gradient_passing(model, variables, images, LABELS[:4])
   assert str(nn.summary(model, images))
-  return [
-    [getattr(layer, f) for f in ('input_mean', 'saturated', 'kernel_mass')]
-    for layer in passing.layers
-  ], passing.loss
+  view = nn.layer_view(model, variables, images, LABELS[:4], 'Block_0/Conv_0')
+  found = jax.jit(jax.value_and_grad(view.loss))(view.kernel)
+  return (
+    found,
+    [
+      [getattr(layer, f) for f in ('input_mean', 'saturated', 'kernel_mass')]
+      for layer in passing.layers
+    ],
+    passing.loss,
+  )
 
 
 # Training.

@@ -236,15 +236,14 @@ def _owners(variables, calls):
 
 
 def _row(path, call, variables, num_examples):
-  quantizer = getattr(call.module, 'kernel_quantizer', None)
   parameters: Counter = Counter()
   statistics: Counter = Counter()
   weight_bits = 32
   for collection, name, leaf in variables:
     bits = 8 * jnp.dtype(leaf.dtype).itemsize
     if name.endswith('kernel') and collection == 'params':
-      if quantizer is not None:
-        bits = _quantizer_bits(path, quantizer)
+      if call.kernel_quantizer is not None:
+        bits = _quantizer_bits(path, call.kernel_quantizer)
       weight_bits = bits
     counts = parameters if collection == 'params' else statistics
     counts[bits] += math.prod(leaf.shape)

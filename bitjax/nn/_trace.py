@@ -36,7 +36,7 @@ class Call:
 
   Attributes:
     kind: the name of its class.
-    module: the module; None for a stage.
+    kernel_quantizer: the module's field of this name; None without.
     output_shape: shape of its first output, with the axis of examples.
     input_bits: bits of its first input; None if that is floating and was not
       quantized.
@@ -45,7 +45,7 @@ class Call:
   """
 
   kind: str
-  module: Any
+  kernel_quantizer: Any
   output_shape: tuple[int, ...] | None = None
   input_bits: int | None = None
   float_bits: int = 32
@@ -68,9 +68,11 @@ def trace(
 
   def apply(variables, key, inputs):
     with nn.intercept_methods(recorder):
-      return model.apply(
+      output = model.apply(
         variables, *inputs, rngs={'params': key}, mutable=True, **kwargs
       )
+    recorder.forget()  # No tracer may outlive the trace.
+    return output
 
   jaxpr = jax.make_jaxpr(apply)(variables, key, inputs)
   for scope, macs in _count(jaxpr.jaxpr, None, 1).items():
@@ -90,7 +92,8 @@ class _Recorder:
 
   def __call__(self, next_fun, args, kwargs, context):
     module, method = context.module, context.method_name
-    call = self._call(module.path, type(module).__name__, module)
+    quantizer = getattr(module, 'kernel_quantizer', None)
+    call = self._call(module.path, type(module).__name__, quantizer)
     run = functools.partial(next_fun, *args, **kwargs)
     if method == 'stages':
       with jax.named_scope(_scope(module.path)):
@@ -118,8 +121,8 @@ class _Recorder:
       self._record_bits(output, _bits.quantizer_bits(stage.quantizer))
     return output
 
-  def _call(self, path, kind, module):
-    return self.calls.setdefault(path, Call(kind, module))
+  def _call(self, path, kind, kernel_quantizer):
+    return self.calls.setdefault(path, Call(kind, kernel_quantizer))
 
   def _watch(self, call, path, args, run, quantizer):
     arrays = [x for x in jax.tree.leaves(args) if hasattr(x, 'dtype')]
@@ -135,6 +138,10 @@ class _Recorder:
     if shapes and call.output_shape is None:
       call.output_shape = shapes[0]
     return output
+
+  def forget(self) -> None:
+    """Drops the quantized values."""
+    self._quantized.clear()
 
   def _record_bits(self, value, bits):
     self._quantized[id(value)] = (value, bits)

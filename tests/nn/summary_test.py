@@ -68,6 +68,10 @@ class TestMLP:
     assert got.total.int8_memory == 268_800
     assert got.total.operations == got.total.flops == 268_800
 
+  def test_no_tracer_outlives_the_trace(self):
+    with jax.checking_leaks():
+      nn.summary(nn.binary_mlp(hidden=(3,)), IMAGES)
+
   def test_floating_inputs_have_their_bits(self):
     images = jax.ShapeDtypeStruct((1, 784), 'float32')
     got = nn.summary(nn.binary_mlp(), images)
