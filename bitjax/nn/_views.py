@@ -70,7 +70,7 @@ def layer_view(
 
   Raises:
     BadInput: if the model has no layer of that name with a kernel, calls it more than
-      once, or inside `nn.scan` or `nn.vmap`; if it draws random numbers; if labels are
+      once, or inside ``nn.scan`` or ``nn.vmap``; if it draws random numbers; if labels are
       not one class for each example.
   """
   _check_batch(inputs, labels)
