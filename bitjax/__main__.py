@@ -4,6 +4,8 @@ bitjax                        lists the studies
 bitjax STUDY --help           prints the manual page of a study
 bitjax STUDY [--flag=value]   runs a study
 bitjax status DIR...          says how far runs are
+bitjax publish DIR...         writes the verdicts of finished runs for the documents
+bitjax findings               prints the page of findings, made from what is published
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from bitjax import studies
 
 __all__ = ['main']
 
+_COMMANDS = {'publish': 'published', 'findings': 'findings'}
 _HELP = ('-h', '-help', '--help')
 
 
@@ -45,8 +48,13 @@ def _run(argv: Sequence[str]) -> int:
   name, *rest = argv
   if name == 'status':
     return cli.status.main(rest)
+  if name in _COMMANDS:
+    from bitjax import commands
+
+    return getattr(commands, _COMMANDS[name]).main(rest)
   if name not in studies.NAMES:
-    close = difflib.get_close_matches(name, (*studies.NAMES, 'status'), n=1)
+    names = (*studies.NAMES, 'status', *_COMMANDS)
+    close = difflib.get_close_matches(name, names, n=1)
     way = (
       f'did you mean {close[0]}?' if close else '"bitjax" lists the studies.'
     )
@@ -67,6 +75,8 @@ def _overview() -> str:
       'usage: bitjax STUDY [--preset=NAME] [--flag=value ...]',
       '       bitjax STUDY --help',
       '       bitjax status DIRECTORY...',
+      '       bitjax publish DIRECTORY...',
+      '       bitjax findings',
       '',
       'studies:',
       *rows,

@@ -124,7 +124,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """Reads a JSON file, old ones with bare NaN too; raises `OSError` or `ValueError`."""
+  """Reads a JSON file, old ones with bare NaN too; raises ``OSError`` or ``ValueError``."""
   return json.loads(path.read_text(encoding='utf-8'))
 
 

@@ -112,7 +112,7 @@ def each(
     lanes: each lane's arguments, arrays of shape [lanes, ...].
     width: number of lanes vectorised at a time on each device; None for
       `default_width`. If the width does not divide the number of lanes, the last lane
-      is repeated and the copies are dropped again, so that `fn` is traced once.
+      is repeated and the copies are dropped again, so that ``fn`` is traced once.
     shared: inputs that all lanes have in common. On a mesh, arrays that ``fn`` uses
       must be passed here, not closed over. They are replicated over the mesh's axis
       'lanes', and keep the sharding that they have over other axes: a batch that is

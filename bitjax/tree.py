@@ -270,6 +270,10 @@ def mask_by_name(
       a leaf in a sequence is its index, such as ``'0'``.
     names: one name or several.
 
+  Returns:
+    The tree of bools; for a callable tree (a model of Equinox), a function that returns
+    it, because optax would call the tree.
+
   Raises:
     BadInput: if no leaf matches.
   """
@@ -283,7 +287,7 @@ def mask_by_name(
       f'no leaf is named {", ".join(sorted(wanted))}; '
       f'the tree has {", ".join(sorted(present)) or "no leaves"}.'
     )
-  return jax.tree.map(lambda name: name in wanted, found)
+  return _uncalled(jax.tree.map(lambda name: name in wanted, found))
 
 
 def label(
@@ -308,6 +312,10 @@ def label(
     match: the label of leaves that satisfy the predicate.
     rest: the label of the others.
 
+  Returns:
+    The tree of labels; for a callable tree (a model of Equinox), a function that returns
+    it, because optax would call the tree.
+
   Raises:
     BadInput: if no leaf satisfies the predicate.
   """
@@ -320,4 +328,8 @@ def label(
     raise types.BadInput(
       f'no leaf satisfies the predicate for {match!r}; the tree has {present}.'
     )
-  return labels
+  return _uncalled(labels)
+
+
+def _uncalled(tree: types.PyTree) -> types.PyTree:
+  return (lambda _: tree) if callable(tree) else tree

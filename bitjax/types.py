@@ -55,7 +55,7 @@ class BadInput(ValueError):
   """An argument, a flag or a file is wrong, and the caller can correct it.
 
   Its message names what is wrong and what would be right. Commands print it as one
-  line; every other exception, a plain `ValueError` included, is a defect of the
+  line; every other exception, a plain ``ValueError`` included, is a defect of the
   program and keeps its traceback.
   """
 
@@ -224,7 +224,7 @@ def _integer(name: str, value: Any, low: int) -> int:
 def check_seed(name: str, value: Any) -> None:
   """Raises `BadInput` unless ``value`` is an integer that every generator takes.
 
-  These are the integers of 32 bits, without a sign: `jax.random.key` drops the further
+  These are the integers of 32 bits, without a sign: ``jax.random.key`` drops the further
   bits of larger ones, so that two of them would give the same numbers.
   """
   if _integer(name, value, 0) >= 1 << 32:

@@ -39,6 +39,7 @@ FLOORS = {
   'sweeps': 1,
   'cli': 2,
   'studies': 5,
+  'commands': 6,
   '__main__': 7,
 }
 SCIENCE = {
@@ -51,10 +52,9 @@ ALSO = {
   ('files', 'types'),
   ('tree', 'types'),
   ('lanes', 'types'),
-  ('files', 'types'),
 }
 # What a command starts with.
-BINARIES = {'cli', 'process', 'studies'}
+BINARIES = {'cli', 'commands', 'process', 'studies'}
 SHARED_ROOMS = {'toy', 'recipes'}
 MAX_LINES = 400
 MAX_STUDY = 200  # A `study.py`.

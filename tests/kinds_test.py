@@ -140,6 +140,12 @@ GIVEN = {
 ALSO = {
   'channel_statistics': {'images': IMAGES},
   'check_batch_size': {'batch_size': 1},
+  'from_arrays': {
+    'train_images': IMAGES + np.arange(4, dtype=np.uint8)[:, None, None, None],
+    'train_labels': np.arange(4) % 2,
+    'test_images': IMAGES + np.arange(4, dtype=np.uint8)[:, None, None, None],
+    'test_labels': np.arange(4) % 2,
+  },
   'Dataset': {'images': IMAGES, 'name': 'd'},
   'progress': {'kind': 'linear'},
   'search_and_holdout': {'images': IMAGES},

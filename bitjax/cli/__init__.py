@@ -1,6 +1,6 @@
 """Makes a command of a study: its flags, run directory, manual page and status.
 
-A study is a value, `Study(name, doc, Config, PRESETS, run, verdicts, plot)`, and a
+A study is a value, ``Study(name, doc, Config, PRESETS, run, verdicts, plot)``, and a
 program that runs one from the command line ends with
 
   if __name__ == '__main__':

@@ -105,7 +105,7 @@ def flag(
     longest: the most values of a list.
 
   Returns:
-    A `dataclasses.field`.
+    A ``dataclasses.field``.
   """
   limits = Limits(
     help=help,

@@ -88,7 +88,7 @@ def launch(
 
   Args:
     study: what to run.
-    argv: arguments, without the name of the program; None for those of `sys.argv`.
+    argv: arguments, without the name of the program; None for those of ``sys.argv``.
     program: the command that runs the study, for the manual page; None for the one
       that started this process.
 
@@ -209,8 +209,11 @@ def _results(study, argv, stack):
 
 def _code(study: Study[Any]) -> code_lib.Code:
   """Returns the code that counts: all but what judges and draws finished numbers."""
-  home = study.run.__module__
-  aside = {study.verdicts.__module__, study.plot.__module__} - {home}
+  home, *aside = (
+    getattr(function, '__module__', '')
+    for function in (study.run, study.verdicts, study.plot)
+  )
+  aside = set(aside) - {home}
   return code_lib.Code(aside, script=home == '__main__')
 
 
@@ -302,7 +305,8 @@ def _program() -> str:
   spec = getattr(main_module, '__spec__', None)
   if spec is not None:
     return f'python -m {spec.name}'
-  return f'python {_relative(getattr(main_module, "__file__", "study"))}'
+  file = getattr(main_module, '__file__', None) or 'study'
+  return f'python {_relative(file)}'
 
 
 def _relative(path: str | os.PathLike[str]) -> str:

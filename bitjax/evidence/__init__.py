@@ -1,7 +1,7 @@
 """Statistical evidence: from paired samples to intervals, verdicts and figures.
 
 The package does not depend on the rest of bitjax: samples are arrays and results are
-labelled `xarray` datasets, whatever they are about.
+labelled ``xarray`` datasets, whatever they are about.
 """
 
 from bitjax.evidence import divergence

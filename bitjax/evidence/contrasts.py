@@ -32,7 +32,7 @@ def log_ratio(above: Any, below: Any) -> Any:
   """Returns the effect ``log(above / below)``, positive where ``below`` is lower.
 
   Args:
-    above: positive numbers, such as losses by seed; an `xarray.DataArray` or an array.
+    above: positive numbers, such as losses by seed; an ``xarray.DataArray`` or an array.
     below: numbers to compare them with, of a shape that broadcasts.
 
   Returns:

@@ -10,7 +10,7 @@ bootstrap is too narrow for small n for two reasons: it omits the factor
 in place of t quantiles. The expanded interval takes the percentiles
 :math:`\alpha'/2` and :math:`1-\alpha'/2` with
 :math:`\alpha'/2 = \Phi\bigl(-\sqrt{n/(n-1)}\;t_{1-\alpha/2,\,n-1}\bigr)` instead.
-Below `SMALL` clusters no percentile is wide enough (a resampled mean never leaves
+Below ``SMALL`` clusters no percentile is wide enough (a resampled mean never leaves
 the samples' range, which covers with probability :math:`1-2^{1-n}` at most), so
 the t interval takes its place.
 
@@ -268,7 +268,7 @@ def log_variance_ratio(
 
   For samples of shape [clusters] the variance is taken over clusters, and the result
   is the expanded percentile interval of the resampled log-ratios. Samples of equal
-  length are resampled together. The interval is infinite below `SMALL` clusters,
+  length are resampled together. The interval is infinite below ``SMALL`` clusters,
   which tell next to nothing about a variance.
 
   Args:

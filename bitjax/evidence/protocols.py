@@ -39,7 +39,7 @@ def select_arm(
 def select(
   outcomes: xarray.Dataset, over: Sequence[str], protocol: str
 ) -> xarray.Dataset:
-  """Picks settings by the protocol of the given name, `oracle` or `deployable`."""
+  """Picks settings by the protocol of the given name, ``oracle`` or ``deployable``."""
   return {'oracle': oracle, 'deployable': deployable}[protocol](outcomes, over)
 
 

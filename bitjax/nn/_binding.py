@@ -144,6 +144,8 @@ def check_fields(module: nn.Module) -> None:
     types.check_range('momentum', fields['momentum'], 0.0, 1.0)
   if 'epsilon' in fields:
     types.check_positive('epsilon', fields['epsilon'], finite=True)
+  if 'pad_values' in fields:
+    types.check_finite('pad_values', fields['pad_values'])
   if 'input_scale' in fields:
     types.check_positive('input_scale', fields['input_scale'], finite=True)
 

@@ -121,7 +121,7 @@ def reste(
     m^{1/o} / m & |x| \le m \\
     \tfrac1o |x|^{(1 - o) / o} & m < |x| \le t \\
     0 & |x| > t \end{cases}, \qquad
-    o = 1 + (1 - \cos(\pi p / 2)) (o_{end} - 1)
+    o = 1 + (1 - \cos(\pi p / 2)) (o_{\mathrm{end}} - 1)
 
   where p is the progress. At progress 0 it equals ``window(t)``. The power is
   :math:`|x|^{1/o}` with the sign of x; its derivative is infinite at 0, so the

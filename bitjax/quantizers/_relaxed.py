@@ -4,7 +4,7 @@ The proximal family keeps latent weights y and evaluates the network at weights 
 lie between y and their levels, and ever nearer to the levels:
 
 .. math:: w = \mathrm{prox}_{\lambda R}(y)
-  = \arg\min_w \tfrac12 (w - y)^2 + \lambda R(w)
+  = \mathrm{arg} \, \min_w \tfrac12 (w - y)^2 + \lambda R(w)
 
 with a regulariser R that is 0 at the levels. Here such a map is a forward pass that
 takes the progress. With `identity` as the estimator it is the published method; any

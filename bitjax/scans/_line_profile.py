@@ -57,7 +57,7 @@ class LineProfile:
   def best(self) -> tuple[types.Array, types.Array, types.Array]:
     """Returns first rate, end and loss of the best interval; NaN never wins.
 
-    The end is the first rate with another loss, or `high` if there is none. Each is
+    The end is the first rate with another loss, or ``high`` if there is none. Each is
     a scalar, or [views].
     """
     index, loss = _line.lowest(self.losses)

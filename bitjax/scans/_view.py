@@ -278,7 +278,7 @@ class LayerView:
     """Whether an example's loss depends on the other examples of the batch.
 
     An opaque stage counts as coupling, because nothing is known about it. If the
-    product lists its own `stages`, as a `Network` does, they are examined as well.
+    product lists its own ``stages``, as a `Network` does, they are examined as well.
     """
     stages = (*getattr(self.product, 'stages', ()), *self.tail)
     return any(isinstance(stage, (BatchNorm, Opaque)) for stage in stages)

@@ -94,8 +94,11 @@ class Code:
     return found
 
   def _counts(self, name: str) -> bool:
-    if name == '__main__':
-      return self._script
+    if name in (
+      '__main__',
+      '__mp_main__',
+    ):  # The second is an alias of the first.
+      return self._script and name == '__main__'
     return not any(
       name == aside or name.startswith(aside + '.') for aside in self._aside
     )

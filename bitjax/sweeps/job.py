@@ -63,7 +63,8 @@ def join(
       ) from error
     return
   host, _, port = coordinator.rpartition(':')
-  if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+  digits = port.isascii() and port.isdigit()
+  if not host or not digits or not 0 < int(port) < 1 << 16:
     raise types.BadInput(
       f"coordinator_address must be HOST:PORT or 'auto'; got {coordinator!r}."
     )

@@ -50,8 +50,8 @@ class Sweep:
     mesh: devices to use, with an axis 'lanes' and perhaps an axis 'batch'; None
       for a single one.
     report: whether to show progress on standard error.
-    run: the run that owns the directory; `check` is called before anything is read,
-      and `begin` before anything is computed.
+    run: the run that owns the directory; ``check`` is called before anything is read,
+      and ``begin`` before anything is computed.
     accept_other_code: whether to go on with chunks that other code computed;
       `other_code` then says which.
   """
@@ -182,7 +182,7 @@ class Sweep:
 
     ``fn(folder=..., report=..., mesh=..., **static, **lanes)`` may train a network
     for hours. Each call receives a folder of its own, in which it may keep what it
-    needs to resume (None without a directory); a `progress.Work` to report to; the
+    needs to resume (None without a directory); a ``progress.Work`` to report to; the
     devices; each static value; and, for each lane axis, a NumPy array with the values
     of the lanes of one chunk.
 
@@ -195,7 +195,7 @@ class Sweep:
       dims: names of each output's further axes.
       coords: labels along those axes.
       chunk: this sweep's default of the flag ``--chunk``, the most lanes in one call
-        of ``fn``; None for 1 on a CPU and `DEFAULT_CHUNK` on an accelerator.
+        of ``fn``; None for 1 on a CPU and ``DEFAULT_CHUNK`` on an accelerator.
 
     Returns:
       A dataset with axes (static, lanes, own), as calling the sweep returns it.

@@ -62,7 +62,7 @@ class Log:
 
     Args:
       step: number of updates made.
-      digest: the `digest` of these rows when they were written; None if unknown.
+      digest: the ``digest`` of these rows when they were written; None if unknown.
 
     Raises:
       BadInput: if the rows have another digest; the files then stay as they are.

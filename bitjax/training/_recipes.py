@@ -92,6 +92,10 @@ class Recipe:
     types.check_range('momentum', self.momentum, 0.0, 1.0 - 1e-12)
     types.check_non_negative('weight_decay', self.weight_decay, finite=True)
     types.check_positive('quantizer_rate', self.quantizer_rate, finite=True)
+    if self.quantizer_decay is not None:
+      types.check_non_negative(
+        'quantizer_decay', self.quantizer_decay, finite=True
+      )
     if self.clip_latent is not None:
       types.check_positive('clip_latent', self.clip_latent)
     types.check_fraction('smoothing', self.smoothing)

@@ -36,7 +36,7 @@ def learning_rate(
   :math:`\tfrac12 \eta (1 + \cos \pi t)` for ``'cosine'`` and :math:`\eta (1 - t)`
   for ``'linear'``; ``'step'`` multiplies it by ``factor`` at each milestone;
   ``'constant'`` keeps it. The warm-up rises linearly and begins at
-  :math:`\eta / (warmup + 1)`, so that every update has an effect.
+  :math:`\eta / (\mathrm{warmup} + 1)`, so that every update has an effect.
 
   Args:
     kind: one of `SCHEDULES`.

@@ -38,7 +38,7 @@ class Task:
     num_classes: number of classes of the labels.
     prepare: images as stored -> images as the model sees them, for evaluation.
     augment: (key, images as stored, targets) -> (images as the model sees them,
-      targets), for training; None for `prepare`.
+      targets), for training; None for ``prepare``.
     progress: step -> progress in [0, 1].
     smoothing: label smoothing, in [0, 1).
     distillation: a teacher; None for none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import optax
 from bitjax import types
 from bitjax.transforms import _leaves
 from bitjax.transforms import _project
+from bitjax.transforms import _radii
 from bitjax.transforms import _rounding
 
 __all__ = ['ProjectBudgetState', 'project_budget']
@@ -20,18 +22,24 @@ class ProjectBudgetState(NamedTuple):
   """State of `project_budget`."""
 
   anchor: optax.Params  # Structure, shapes and dtypes as params: the centre.
+  count: (
+    types.Array
+  )  # shape=(), int32: number of updates so far, for schedules.
 
 
 def project_budget(
-  radius: types.Scalar,
+  radius: _radii.Radius | types.PyTree,
   norm: types.Norm = 'l2',
   *,
   anchor: optax.Params | None = None,
+  relative: bool = False,
+  labels: types.PyTree | Callable[[optax.Params], types.PyTree] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Keeps the parameters in a ball around those that ``init`` was given.
 
   An update that would leave the ball is replaced by the one that leads to the
-  nearest point of the ball, over the whole tree (see `bitjax.transforms.project`):
+  nearest point of the ball (see `bitjax.transforms.project`). With a single radius the
+  ball spans the whole tree; with a tree of radii there is one ball for each:
 
   .. math:: u \leftarrow P(w + u) - w.
 
@@ -66,15 +74,25 @@ def project_budget(
   Args:
     radius: radius of the ball, in the units of the parameters; for ``flips`` a
       number of sign changes, rounded down. May be traced, and swept by ``vmap``.
-      ``optax.inject_hyperparams(project_budget)(radius=schedule, norm='l2')``
-      works as it is (strings are static) and rounds the radius to the dtype of
-      the parameters. If a shrinking radius leaves the parameters outside the ball,
-      the guarantee is that for parameters outside.
+
+      A *schedule*, a function of the number of updates so far, gives each update its
+      own radius. If a shrinking radius leaves the parameters outside the ball, the
+      guarantee is that for parameters outside.
+
+      A *tree* of radii, a prefix of the parameters, gives a ball to each of its
+      leaves: ``{'Dense_0': 0.1, 'Dense_1': 0.5}`` has one for each of two layers, a
+      tree like the parameters one for each leaf, and None leaves what is below it
+      free. With ``labels`` it is a dictionary, label -> radius.
     norm: ``'l2'``, ``'linf'``, ``'l1'`` or ``'flips'``.
     anchor: the centre, if it is not what ``init`` sees (say the original
       parameters, where training starts from noised ones). Leaves are found by
       their path and converted to the parameters' dtype, so inside
       ``optax.masked`` a tree of all parameters works as well.
+    relative: whether a radius is a multiple of the norm of the ball's centre (of the
+      anchor's leaves in that ball); for ``flips``, of the number of entries. A
+      centre of zeros then allows no move.
+    labels: a tree of labels, as of `bitjax.tree.label`, or a function ``params ->
+      labels``; leaves of one label share a ball.
 
   Returns:
     A transform whose ``update`` needs ``params``. An update keeps its dtype, or has
@@ -83,8 +101,9 @@ def project_budget(
 
   Raises:
     BadInput: for an unknown norm, for a radius that is no number or is concrete and
-      negative or NaN, for parameters that are not floating, an anchor that lacks a leaf or
-      has one of another shape, and for an ``update`` without ``params``.
+      negative or NaN, for radii or labels that do not fit the parameters, for parameters
+      that are not floating, an anchor that lacks a leaf or has one of another shape, and
+      for an ``update`` without ``params``.
 
   Examples:
     >>> import jax.numpy as jnp
@@ -98,23 +117,32 @@ def project_budget(
     >>> print(optax.apply_updates(params, updates))
     [1.5  1.75]
 
+    A tenth of each layer's norm:
+
+    >>> params = {'a': jnp.array([3.0, 4.0]), 'b': jnp.array([1.0])}
+    >>> tx = transforms.project_budget({'a': 0.1, 'b': 0.1}, relative=True)
+    >>> updates, _ = tx.update({'a': -params['a'], 'b': params['b']}, tx.init(params), params)
+    >>> print(updates['a'].round(3), updates['b'].round(3))
+    [-0.3 -0.4] [0.1]
+
   References:
     Levitin and Polyak, Constrained minimization methods, 1966 (projected
     gradients).
   """
-  types.check_non_negative('radius', radius)
-  budget = types.Budget(radius, norm)
+  types.check_choice('norm', norm, types.NORMS)
+  _radii.check(radius, labels)
 
   def init(params: optax.Params) -> ProjectBudgetState:
     leaves, treedef = jax.tree.flatten(params)
     centres = leaves if anchor is None else _pick(anchor, params)
     _project.check_leaves(leaves, centres)
+    _radii.balls(radius, labels, params)
     # Copy the leaves: a caller may donate both the parameters and this state.
     copies = [
       jnp.array(centre, jnp.result_type(leaf), copy=True)
       for leaf, centre in zip(leaves, centres, strict=True)
     ]
-    return ProjectBudgetState(anchor=treedef.unflatten(copies))
+    return ProjectBudgetState(treedef.unflatten(copies), jnp.int32(0))
 
   def update(
     updates: optax.Updates,
@@ -126,29 +154,44 @@ def project_budget(
     treedef, proposed, leaves = _leaves.pair(updates, params)
     centres = treedef.flatten_up_to(state.anchor)
     _project.check_leaves(leaves, centres)
-    points = [
-      _leaves.apply(p, u) for p, u in zip(leaves, proposed, strict=True)
+    # Leaves that are in no ball are free.
+    limited = [
+      u.astype(types.promoted(p, u))
+      for p, u in zip(leaves, proposed, strict=True)
     ]
-    sides = centres
-    if norm == 'flips':  # Rounding may pass the target, but never zero.
-      largest = [jnp.finfo(a.dtype).max for a in centres]
-      sides = [
-        jnp.where(a < 0, -most, most).astype(a.dtype)
-        for a, most in zip(centres, largest, strict=True)
-      ]
-
-    def limit(budget):
-      targets = _project.project_leaves(points, centres, budget)
-      parts = zip(leaves, proposed, points, targets, sides, strict=True)
-      return [_rounding.reach(*part) for part in parts]
-
-    limited = limit(budget)
-    narrow = any(jnp.finfo(leaf.dtype).bits < 32 for leaf in leaves)
-    if norm == 'l1' and narrow:
-      limited = _stay_inside(leaves, centres, budget, limited, limit)
-    return treedef.unflatten(limited), state
+    for ball in _radii.balls(radius, labels, state.anchor):
+      around = ball.pick(centres)
+      budget = ball.at(state.count, norm, around, relative)
+      inside = _limit(ball.pick(leaves), ball.pick(proposed), around, budget)
+      for i, update in zip(ball.leaves, inside, strict=True):
+        limited[i] = update
+    count = jnp.asarray(optax.safe_increment(state.count))
+    return treedef.unflatten(limited), ProjectBudgetState(state.anchor, count)
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _limit(leaves, proposed, centres, budget):
+  """Returns the updates that keep leaves in one ball."""
+  points = [_leaves.apply(p, u) for p, u in zip(leaves, proposed, strict=True)]
+  sides = centres
+  if budget.norm == 'flips':  # Rounding may pass the target, but never zero.
+    largest = [jnp.finfo(a.dtype).max for a in centres]
+    sides = [
+      jnp.where(a < 0, -most, most).astype(a.dtype)
+      for a, most in zip(centres, largest, strict=True)
+    ]
+
+  def limit(budget):
+    targets = _project.project_leaves(points, centres, budget)
+    parts = zip(leaves, proposed, points, targets, sides, strict=True)
+    return [_rounding.reach(*part) for part in parts]
+
+  limited = limit(budget)
+  narrow = any(jnp.finfo(leaf.dtype).bits < 32 for leaf in leaves)
+  if budget.norm == 'l1' and narrow:
+    limited = _stay_inside(leaves, centres, budget, limited, limit)
+  return limited
 
 
 def _stay_inside(leaves, centres, budget, limited, limit):

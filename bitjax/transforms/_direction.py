@@ -2,7 +2,7 @@ r"""Gradients divided by a norm, and the directions of steepest descent.
 
 The direction of steepest descent in a norm is :math:`-\Delta`, where
 
-.. math:: \Delta = \arg\max \{ \langle g, v \rangle : \|v\| \le 1 \}
+.. math:: \Delta = \mathrm{arg} \, \max \{ \langle g, v \rangle : \|v\| \le 1 \}
 
 is the unit vector of that norm along which the loss rises fastest. A step along
 :math:`-\Delta` is the best first-order guess at the best point of the ball that
@@ -68,7 +68,7 @@ def steepest(norm: types.Norm = 'l2') -> optax.GradientTransformation:
 
   .. math::
     \ell_2:\; g / \|g\|_2, \qquad \ell_\infty:\; \mathrm{sign}(g), \qquad
-    \ell_1:\; \mathrm{sign}(g_j)\, e_j,\quad j = \arg\max_i |g_i|
+    \ell_1:\; \mathrm{sign}(g_j)\, e_j,\quad j = \mathrm{arg} \, \max_i |g_i|
 
   with sign(0) = 0 and, at a tie, the first j in the order of flattening. As
   elsewhere in optax, the result has the sign of the gradient, and a negative

@@ -813,7 +813,7 @@ X = np.ones((4, 3), np.float32)
       'level must be one of soft, hard',
     ),
     (lambda: quantizers.pact(2, alpha=-1.0), 'alpha must be > 0'),
-    (lambda: quantizers.pact(2, alpha=np.inf), 'alpha must be finite'),
+    (lambda: quantizers.pact(2, alpha=np.inf), 'alpha must be > 0 and finite'),
     (
       lambda: quantizers.lsq(2).init(None, np.float32([0, np.nan])),
       'x, from which parameters are initialised, must be finite; got nan',

@@ -191,7 +191,9 @@ class TestRooms:
     def rooms(radius, rounds):
       budget = types.Budget(radius, norm)
       return jax.vmap(
-        lambda k: _discrete_costs.allowance(budget, split, len(rounds), k)
+        lambda k: _discrete_costs.allowance(
+          budget, split, len(rounds), k, jnp.float32
+        )
       )(rounds)
 
     for number in (1, 2, 3, 5, 7, 10, 13, 49, 1000):

@@ -88,7 +88,9 @@ def test_what_counts(module):
 
 def test_the_script_counts_if_it_is_the_users(module, monkeypatch):
   monkeypatch.setitem(sys.modules, '__main__', module(SOURCE))
+  monkeypatch.setitem(sys.modules, '__mp_main__', sys.modules['__main__'])
   assert '__main__' in code.Code().sources()
+  assert '__mp_main__' not in code.Code().sources()
   assert '__main__' not in code.Code(script=False).sources()
 
 

@@ -129,7 +129,10 @@ class TestFolders:
     assert (tmp_path / 'x' / 'history.jsonl').is_file()
     training.load_variables('~/x')
     self.refused(
-      tiny, task, '~nobody-of-that-name/x', 'home directory is not known'
+      tiny,
+      task,
+      '~nobody-of-that-name/x',
+      'the home directory of ~nobody-of-that-name is not known',
     )
 
   def test_files(self, tiny, task, tmp_path):

@@ -62,7 +62,7 @@ def _start():
     {},
     {},
     None,
-    training.Totals(np.zeros(1, np.int32), zero, zero, zero, {}),
+    training.Totals(np.zeros(1, np.int32), zero, zero, {}),
   )
 
 

@@ -163,7 +163,7 @@ def test_a_checkpoint_of_a_later_phase(tiny, phases, staged):
     tiny.train(phases[:1], staged[1])
 
 
-@pytest.mark.parametrize('ends', [[], [5, 5], [6, 5], [0, 5]])
+@pytest.mark.parametrize('ends', [[], [5, 5], [6, 5]])
 def test_ends_that_do_not_grow(tiny, task, ends):
   with pytest.raises(types.BadInput, match='phases must end later and later'):
     tiny.train([training.Phase(task, end) for end in ends])

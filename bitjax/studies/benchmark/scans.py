@@ -227,11 +227,15 @@ def report_memory(
       jax.block_until_ready(scans.flip_gains(view, step=step))
   else:
     rates = jnp.linspace(*RANGE, num_rates)
-    for network, norm in _LINES.values():
-      view, direction = _line(batch_size, hidden, network, norm)
+    lines = [
+      _line(batch_size, hidden, network, norm)
+      for network, norm in _LINES.values()
+    ]
+    for view, direction in lines:
       jax.block_until_ready(_scan(view, direction, rates))
     # The last case, by brute force: the compiler tells what all of it would hold,
     # and only a part of it runs.
+    view, direction = lines[-1]
     whole = _scan.lower(view, direction, rates, 'brute_force').compile()
     analysis: Any = whole.memory_analysis()
     needed = analysis.argument_size_in_bytes + analysis.output_size_in_bytes

@@ -1,0 +1,288 @@
+"""The page of findings: what each item of the note asks, and what the studies answer.
+
+It is made from published verdicts (see `published`) alone: `bitjax findings` prints it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import sys
+from typing import NamedTuple
+
+from bitjax import evidence
+from bitjax import types
+from bitjax.commands import published
+
+__all__ = ['ITEMS', 'Item', 'main', 'page']
+
+_USAGE = f'usage: bitjax findings [FOLDER]   (default: {published.FOLDER})'
+
+
+class Item(NamedTuple):
+  """An item of the note.
+
+  Attributes:
+    label: its label, ``'N1'`` to ``'N20'``.
+    question: what it asks, in one sentence that needs no other.
+    study: the study that answers it; '' if there is none yet.
+    finding: label of the verdict that answers it; '' if no verdict is needed.
+    where: how the verdict's claim begins, if several have the label.
+    yes: the answer if the verdict is 'supported', or if none is needed.
+    no: the answer if it is 'contradicted'.
+  """
+
+  label: str
+  question: str
+  study: str = ''
+  finding: str = ''
+  where: str = ''
+  yes: str = ''
+  no: str = ''
+
+
+ITEMS = (
+  Item(
+    'N1',
+    'Is a budget of weight flips better spent in several rounds, all flips being '
+    'scored again before each, than in one?',
+    'discrete_gradient',
+    'N1 rounds',
+    'l2:0.1, first layer, initialised',
+    'Yes: several rounds reach a lower loss on the searched batch.',
+    'No: several rounds reach a higher loss on the searched batch.',
+  ),
+  Item(
+    'N2',
+    'Do all methods move the same layer inside the same ball?',
+    'discrete_gradient',
+    yes='Yes: one layer is scanned, and every method is held to one ball.',
+  ),
+  Item(
+    'N3',
+    'Is the discrete gradient (every single flip tried, the best taken) a bound on '
+    'what one step of the straight-through estimator (STE) can reach?',
+    'discrete_gradient',
+    'N3 bound',
+    'l2:0.1, first layer, initialised',
+    'Yes: no step of STE reaches a lower loss on the batch that both search.',
+    'No: one step of STE reaches a lower loss, even on the batch that both search.',
+  ),
+  Item(
+    'N4',
+    'Do a full-precision and a binary network behave alike?',
+    'multistep_ste',
+    'N9 interaction',
+    '',
+    'Yes: full precision gains as much from several steps as binary does.',
+    'No: binary gains more from several steps than full precision does.',
+  ),
+  Item(
+    'N5',
+    'What is the best that one step can do, over 10 000 learning rates?',
+    'multistep_ste',
+    yes='A scan of all rates at once, exact for a binary layer, says it.',
+  ),
+  Item(
+    'N6',
+    'Do several steps, each clipped weight by weight, beat one normalised step?',
+    'multistep_ste',
+    'N6',
+    'binary',
+    'Yes, but by the larger ball that they move in.',
+    'No.',
+  ),
+  Item(
+    'N7',
+    'Does noise on the start lower the loss that several steps reach?',
+    'multistep_ste',
+    'N9 noise, mean',
+    'binary',
+    'Yes, on average over the draws.',
+    'No: on average it raises the loss.',
+  ),
+  Item(
+    'N8',
+    'Do several steps of STE beat one step at the best scanned rate, in one ball?',
+    'multistep_ste',
+    'N8',
+    'binary',
+    'Yes: several steps reach a lower loss on data that neither has seen.',
+    'No: one scanned step reaches a lower loss on data that neither has seen.',
+  ),
+  Item(
+    'N9',
+    'Are SGD with and without momentum equally good in the ball?',
+    'multistep_ste',
+    'N9 momentum',
+    'binary',
+    'Yes, within the margin.',
+    'No, they differ by more than the margin.',
+  ),
+  Item(
+    'N10',
+    'Does the variance over seeds fall with a larger batch?',
+    'multistep_ste',
+    'N10 batch, variance',
+    'binary',
+    'Yes.',
+    'No, it rises.',
+  ),
+  Item(
+    'N11',
+    'Is one step of STE as good with the narrow window 0.5 as with the usual 1?',
+    'variant_ste',
+    'N11',
+    'initialised, first layer',
+    'Yes, within the margin.',
+    'No: the two differ by more than the margin.',
+  ),
+  Item(
+    'N12',
+    'Does a narrower window make the gradient more alike from batch to batch?',
+    'variant_ste',
+    'N12',
+    'initialised, first layer',
+    'Yes.',
+    'No: it becomes less alike.',
+  ),
+  Item(
+    'N13',
+    'Does a soft staircase that hardens during training (DSQ) train better than a '
+    'fixed one?',
+    'dsq',
+    'N13, 2 bits',
+    '',
+    'Yes.',
+    'No, it trains worse.',
+  ),
+  Item(
+    'N14',
+    'Do more bits, in each unit or as width, make low-bit networks easier to train?',
+  ),
+  Item(
+    'N15',
+    'Does training end where single flips of weights still improve the network?',
+    'local_optima',
+    'N15 descent, held-out',
+    'normal',
+    'Yes: flips chosen on the training loss improve the held-out loss as well.',
+    'No: flips chosen on the training loss raise the held-out loss.',
+  ),
+  Item(
+    'N16',
+    'Do random flips, followed by a new descent, lead to better networks?',
+    'local_optima',
+    'N16 escape, held-out, 64 flips',
+    'normal',
+    'Yes, on held-out data too.',
+    'No, they lead to worse ones.',
+  ),
+  Item('N17', 'Do the costs hold on hardware, or in a simulation of it?'),
+  Item('N18', 'Does a ResNet train better with a narrower fixed window?'),
+  Item(
+    'N19',
+    'Is a pretrained network better than one from scratch, with mixup too?',
+  ),
+  Item('N20', 'Which parts of super-resolution networks do not suit low bits?'),
+)
+
+_HEAD = """# Findings: what the studies answer
+
+The questions are those of a lab's note of 2021, N1 to N20, in our words. *Small* is a run of
+minutes, *large* has the note's sizes. An effect is shown with its 95 % interval and the number
+of seeds; what it is an effect of, and what else was found, is on the study's page.
+[The words are explained here](glossary.md).
+
+| | question | answer | small | large |
+|---|---|---|---|---|
+"""
+
+_FOOT = """
+## Where the numbers come from
+
+This page is made from `docs/results/` by `bitjax findings`; a test holds it to them. A run is
+published by `bitjax publish DIRECTORY`, which refuses code that is not committed.
+
+| command | begun | commit |
+|---|---|---|
+"""
+
+
+def page(runs: Iterable[published.Published]) -> str:
+  """Returns the page, in Markdown."""
+  runs = list(runs)
+  rows = [_row(item, runs) for item in ITEMS]
+  origins = [
+    f'| `{run.command}` | {run.started[:10]} | `{run.commit[:10]}` |'
+    for run in runs
+  ]
+  if not origins:
+    origins = ['| none is published yet | | |']
+  return _HEAD + '\n'.join(rows) + '\n' + _FOOT + '\n'.join(origins) + '\n'
+
+
+def main(argv: Sequence[str]) -> int:
+  """Prints the page; returns the exit status."""
+  if len(argv) > 1 or any(part.startswith('-') for part in argv):
+    asked = list(argv) in (['--help'], ['-h'])
+    print(_USAGE, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+  try:
+    print(page(published.load(*argv)), end='')
+  except (types.BadInput, OSError) as error:
+    print(f'bitjax findings: {error}', file=sys.stderr)
+    return 2
+  return 0
+
+
+def _row(item: Item, runs: Sequence[published.Published]) -> str:
+  found = {
+    size: _verdict(item, [run for run in runs if run.preset in presets])
+    for size, presets in (('small', ('quick',)), ('large', ('note', 'full')))
+  }
+  largest = found['large'] or found['small']
+  link = f' [More](studies/{item.study}.md).' if item.study else ''
+  cells = [
+    item.label,
+    item.question,
+    _answer(item, largest) + link,
+    *(_cell(verdict) for verdict in found.values()),
+  ]
+  return f'| {" | ".join(cells)} |'
+
+
+def _verdict(item, runs) -> evidence.Verdict | None:
+  return next(
+    (
+      verdict
+      for run in runs
+      if run.study == item.study
+      for verdict in run.verdicts
+      if item.finding == verdict.finding
+      and verdict.claim.startswith(item.where)
+    ),
+    None,
+  )
+
+
+def _answer(item: Item, verdict: evidence.Verdict | None) -> str:
+  if not item.finding:
+    return item.yes or 'Not studied yet.'
+  if verdict is None:
+    return 'No run is published yet.'
+  answers = {
+    'supported': item.yes,
+    'contradicted': item.no,
+    'inert': 'What was varied had no effect at all.',
+  }
+  return answers.get(verdict.verdict, 'Not settled: the interval holds both.')
+
+
+def _cell(verdict: evidence.Verdict | None) -> str:
+  if verdict is None:
+    return '–'
+  unit = f' {verdict.unit}' if verdict.unit else ''
+  return (
+    f'{verdict.effect:.2g} [{verdict.low:.2g}, {verdict.high:.2g}]{unit}, '
+    f'{verdict.num_seeds} seeds: {verdict.verdict}'
+  )
