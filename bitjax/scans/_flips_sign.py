@@ -271,7 +271,7 @@ def _noise(parts, stages, edge, reach):
   shifts = 2 * roundoff * shifts
 
   def sizes(x):
-    total = jnp.abs(x) @ jnp.abs(parts.weights)
+    total = _split.product(jnp.abs(x), jnp.abs(parts.weights))
     return total + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
 
   ulp = _granularity(parts.inputs) * jnp.minimum(

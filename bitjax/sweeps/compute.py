@@ -96,6 +96,11 @@ class Task:
     return self._programs[combination]
 
   def _trace(self, block, lanes, shared, mesh) -> jax.stages.Traced:
+    if getattr(jax.config, 'jax_disable_jit'):  # noqa: B009 - no stub has it.
+      raise types.BadInput(
+        'jax_disable_jit must be off for a sweep, which keeps what its compiled '
+        'program computes; call the function itself to debug one lane.'
+      )
     combination = self.plan.combinations[block.combination]
     each = functools.partial(
       lanes_lib.each,
