@@ -101,8 +101,8 @@ class TestPadding:
     ],
   )
   def test_bad_input(self, options, message):
-    layer = nn.QuantConv(2, (3, 3), **options)
     with pytest.raises(types.BadInput, match=message):
+      layer = nn.QuantConv(2, (3, 3), **options)
       jax.eval_shape(layer.init, KEY, IMAGES)
 
 

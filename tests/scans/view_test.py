@@ -288,10 +288,10 @@ class TestPytree:
       types.BadInput, match=r'got 9 examples and labels of shape \(8,\)'
     ):
       nn.layer_view(model, variables, INPUTS, LABELS[:-1], 'Dense_0')
-    with pytest.raises(types.BadInput, match='same number of examples'):
+    with pytest.raises(types.BadInput, match='labels must be integers'):
       nn.layer_view(model, variables, INPUTS, np.eye(9), 'Dense_0')
     quantizer = quantizers.attach(quantizers.sign(), quantizers.identity())
-    with pytest.raises(types.BadInput, match='brings its own'):
+    with pytest.raises(types.BadInput, match="bring the kernel's quantizer"):
       nn.layer_view(
         model, variables, INPUTS, LABELS, 'Dense_0', quantizer=quantizer
       )
