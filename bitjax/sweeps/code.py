@@ -24,7 +24,6 @@ import json
 import pathlib
 import sys
 import sysconfig
-import types as python_types
 from typing import Any
 
 import jax
@@ -59,10 +58,11 @@ class Code:
   def sources(self) -> dict[str, list[str]]:
     """Returns module -> digests of its file and of its syntax tree."""
     for name, module in list(sys.modules.items()):
-      if name not in self._seen and self._counts(name):
-        path = _source(module)
-        if path is not None:
-          self._seen[name] = _digests(path)
+      if name in self._seen:
+        continue
+      path = _source(getattr(module, '__file__', None))
+      if path is not None and self._counts(name):
+        self._seen[name] = _digests(path)
     return dict(sorted(self._seen.items()))
 
   def record(self) -> dict[str, Any]:
@@ -125,9 +125,9 @@ def identify(record: Mapping[str, Any]) -> str:
   return _short(content.encode())[:10]
 
 
-def _source(module: python_types.ModuleType) -> pathlib.Path | None:
-  """Returns the file of a module whose source counts, None for any other module."""
-  file = getattr(module, '__file__', None)
+@functools.cache
+def _source(file: str | None) -> pathlib.Path | None:
+  """Returns a module's file if its source counts, None for any other module."""
   if not file or not file.endswith('.py'):
     return None
   path = pathlib.Path(file).absolute()

@@ -62,6 +62,9 @@ class Task:
   table: table_lib.Table
   store: chunks.Store | None
   origin: origin_lib.Origin
+  _programs: dict[int, str] = dataclasses.field(
+    default_factory=dict, init=False
+  )
 
   @property
   def num_devices(self) -> int:
@@ -75,10 +78,6 @@ class Task:
   def agrees(self, block: plan_lib.Block, code: Any) -> bool:
     """Returns whether the code that computed a chunk would compute the same now."""
     return code == self._program(block.combination)
-
-  @functools.cached_property
-  def _programs(self) -> dict[int, str]:
-    return {}
 
   def _program(
     self, combination: int, lowered: jax.stages.Lowered | None = None
