@@ -123,7 +123,7 @@ def fit(
     and ``train_accuracy`` (means over the period's updates, of augmented images),
     ``validation_loss`` and ``validation_accuracy`` (of the moving average if there is
     one) and ``progress``. By layer, as in ``flip_ratio/Conv_0``, it holds the share of
-    latent weights whose sign an update changes, and `STATISTICS`. All of these are
+    latent weights whose sign an update changes, and `STATISTICS`. All but progress are
     NaN for a network whose variables or mean loss are not finite: it diverged.
 
   Raises:
@@ -370,7 +370,7 @@ def _restore(checkpoints, phases, begin, images, settings):
 
 def _check(phases, feeds, seeds, rates, chunk, period):
   ends = [phase.until for phase in phases]
-  if not ends or ends != sorted(set(ends)) or ends[0] < 1:
+  if not ends or ends != sorted(set(ends)):
     raise types.BadInput(f'phases must end later and later; got {ends}.')
   if len(feeds) != len(seeds) or not feeds:
     raise types.BadInput(
