@@ -8,6 +8,7 @@ one: radius, norm, and the point it is anchored at.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import operator
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -27,6 +28,7 @@ __all__ = [
   'PyTree',
   'Scalar',
   'Staged',
+  'as_optax',
   'check_axis',
   'check_choice',
   'check_finite',
@@ -308,3 +310,8 @@ def _check(name, value, holds, wanted, arrays=False):
   if wrong.size:
     among = f' among {numbers.size}' if numbers.ndim else ''
     raise BadInput(f'{name} must be {wanted}; got {wrong[0]}{among}.')
+
+
+def as_optax() -> contextlib.AbstractContextManager[None]:
+  """Lets dtypes promote as optax relies on, inside ``with``, under any setting."""
+  return jax.numpy_dtype_promotion('standard')

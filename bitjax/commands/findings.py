@@ -73,8 +73,8 @@ ITEMS = (
     'multistep_ste',
     'N9 interaction',
     '',
-    'Yes: full precision gains as much from several steps as binary does.',
-    'No: binary gains more from several steps than full precision does.',
+    'Yes: both gain as much from several steps, within the margin.',
+    'No: their gains from several steps differ by more than the margin.',
   ),
   Item(
     'N5',
@@ -150,7 +150,7 @@ ITEMS = (
     'Does a soft staircase that hardens during training (DSQ) train better than a '
     'fixed one?',
     'dsq',
-    'N13, 2 bits',
+    'N13, 1 bit',
     '',
     'Yes.',
     'No, it trains worse.',

@@ -1,11 +1,11 @@
 """The training loop: chunks of jitted updates, and all other work between them.
 
-The host's loop launches chunks of jitted updates. After each chunk it saves a
-checkpoint, so that a killed training loses at most the chunk in flight and resumes to
-the same result, bit for bit. At the end of every period, an epoch by default, it
-evaluates, describes the layers and writes a row of the log. A training has one phase
-or several: each has its own quantizers (activations may be quantized first, weights
-later), and takes over the weights and the optimiser's state from the one before.
+After each chunk it saves a checkpoint, so that a killed training loses at most the
+chunk in flight and resumes to the same result, bit for bit. At the end of every
+period, an epoch by default, it evaluates, describes the layers and writes a row of the
+log. A training has one phase or several: each has its own quantizers (activations may
+be quantized first, weights later), and takes over the weights and the optimiser's state
+from the one before.
 """
 
 from __future__ import annotations
@@ -244,12 +244,13 @@ def _run(
         scores = evaluate(chosen, validation)
         row['validation_loss'] = scores.loss
         row['validation_accuracy'] = scores.accuracy
-        # Earlier phases have other quantizers, so none of their states is the best.
-        accuracy = float(jnp.mean(scores.accuracy)) if last else None
       if probe is not None:
         for name, layers in describe(state, probe, teacher_variables).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
       row = _without_diverged(row, state)
+      # Earlier phases have other quantizers, so none of their states is the best.
+      if last and validation is not None:
+        accuracy = float(np.mean(row['validation_accuracy']))
       log.add(stop, row)
       label = _label(stop, feeds[0].steps_per_epoch, row)
       state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))

@@ -151,6 +151,30 @@ def test_event_files(tmp_path):
   assert log.history()['step'].size == 2
 
 
+def test_event_files_show_the_mean_of_finite_numbers(tmp_path):
+  log = training.Log(tmp_path, tensorboard=True)
+  seen = []
+  log._writer.add_scalar = lambda *given: seen.append(given)
+  log.add(5, {'loss': [float('nan'), 1.0, 2.0], 'gone': [float('nan')]})
+  log.close()
+  assert seen == [('loss', 1.5, 5)]
+
+
+def test_a_log_that_is_whole_is_not_written_again(tmp_path, monkeypatch):
+  """So a finished training can be read where nothing can be written."""
+  log = filled(tmp_path)
+
+  def refuse(path, text):
+    raise PermissionError(path)
+
+  monkeypatch.setattr('bitjax.files.write_text', refuse)
+  again = training.Log(tmp_path)
+  again.resume(10, log.digest)
+  assert again.digest == log.digest and len(again.rows) == 2
+  with pytest.raises(PermissionError):
+    again.resume(5)
+
+
 def test_event_files_that_cannot_be_written(tmp_path, monkeypatch):
   with pytest.raises(types.BadInput, match='tensorboard needs a folder'):
     training.Log(tensorboard=True)

@@ -36,6 +36,12 @@ def test_number_of_updates(epochs, num, steps):
   assert recipe(epochs=epochs).num_steps(num) == steps
 
 
+def test_more_updates_than_can_be_counted():
+  made = recipe(epochs=2.0**31)
+  with pytest.raises(bitjax_types.BadInput, match='at most 1073741823 with'):
+    made.num_steps(16)
+
+
 def test_phases(tiny):
   made = recipe(
     epochs=5.0, warmup=0.2, smoothing=0.1, average=0.9, progress='cosine'
@@ -157,6 +163,14 @@ def test_mixed_targets_and_smoothing_reach_the_loss(tiny):
     ({'alpha': -1.0}, 'alpha must be > 0'),
     ({'warmup': 1.0}, r'warmup must be in \[0, 1\); got 1.0'),
     ({'warmup': -0.1}, r'warmup must be in \[0, 1\); got -0.1'),
+    ({'optimizer': 'lamb'}, 'optimizer must be one of sgd, adam, adamw, bop'),
+    ({'schedule': 'poly'}, 'schedule must be one of cosine, step, linear'),
+    ({'progress': 'slow'}, 'progress must be one of linear, cosine, hard'),
+    ({'smoothing': 1.0}, r'smoothing must be in \[0, 1\)'),
+    ({'momentum': 1.0}, 'momentum must be'),
+    ({'quantizer_decay': -1.0}, 'quantizer_decay must be >= 0'),
+    ({'clip_latent': 1.0, 'binary': ()}, 'binary must name the binary layers'),
+    ({'frozen': ('(',)}, 'is no regular expression'),
     ({'border': 'white'}, "border must be one of black, mean; got 'white'"),
     ({'offsets': 'pixel'}, 'offsets must be one of image, batch'),
     ({'augmentation': ('zoom',)}, 'augmentation must be one of crop, flip'),
@@ -171,10 +185,6 @@ def test_bad_recipes(options, message):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'optimizer': 'lamb'}, 'must be one of sgd, adam, adamw, bop'),
-    ({'schedule': 'poly'}, 'must be one of cosine, step, linear, constant'),
-    ({'progress': 'slow'}, 'must be one of linear, cosine, hard'),
-    ({'smoothing': 1.0}, r'smoothing must be in \[0, 1\)'),
     ({'batch_size': 22}, 'batch_size must be at most 21, the examples'),
   ],
 )

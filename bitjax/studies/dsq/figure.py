@@ -76,9 +76,11 @@ def _flips(ax, results, arms):
   ratio = results.flip_ratio.mean(('rate', 'seed', 'layer'))
   colors = [plots.GREY, plots.CYAN, plots.BLUE, plots.DARK_BLUE]
   colors += [plots.ORANGE, plots.RED, plots.TEAL]
-  for arm, color, line in zip(
-    arms, itertools.cycle(colors), itertools.cycle(_LINES)
-  ):
+  # Arms of one's own come after the seven and have lines of their own.
+  more = itertools.cycle(itertools.product(_MORE_LINES, colors))
+  styles = [*zip(_LINES, colors, strict=True)]
+  styles += itertools.islice(more, max(len(arms) - len(styles), 0))
+  for arm, (line, color) in zip(arms, styles, strict=False):
     ax.plot(
       epochs,
       ratio.sel(arm=arm).values,
@@ -96,3 +98,4 @@ def _flips(ax, results, arms):
 
 
 _LINES = ('-', '-', '-', '-', '--', '--', ':')
+_MORE_LINES = ('-.', (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))

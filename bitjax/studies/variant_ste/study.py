@@ -170,7 +170,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     config.learning_rates.values,
     everywhere=(
       'normal',
-      findings.PRIMARY,
+      arms.PRIMARY,
       'window on weights 0.05',
       'Bi-Real',
     ),
