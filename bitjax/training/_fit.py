@@ -248,8 +248,7 @@ def _run(
         for name, layers in describe(state, probe, teacher_variables).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
       row = _without_diverged(row, state)
-      # Earlier phases have other quantizers, so none of their states is the best.
-      if last and validation is not None:
+      if last and validation is not None:  # Others have other quantizers.
         accuracy = float(np.mean(row['validation_accuracy']))
       log.add(stop, row)
       label = _label(stop, feeds[0].steps_per_epoch, row)

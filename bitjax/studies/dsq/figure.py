@@ -77,9 +77,10 @@ def _flips(ax, results, arms):
   colors = [plots.GREY, plots.CYAN, plots.BLUE, plots.DARK_BLUE]
   colors += [plots.ORANGE, plots.RED, plots.TEAL]
   # Arms of one's own come after the seven and have lines of their own.
-  more = itertools.cycle(itertools.product(_MORE_LINES, colors))
-  styles = [*zip(_LINES, colors, strict=True)]
-  styles += itertools.islice(more, max(len(arms) - len(styles), 0))
+  styles = itertools.chain(
+    zip(_LINES, colors, strict=True),
+    itertools.cycle(itertools.product(_MORE_LINES, colors)),
+  )
   for arm, (line, color) in zip(arms, styles, strict=False):
     ax.plot(
       epochs,

@@ -39,9 +39,7 @@ class TrainConfig:
 
   dataset: str = cli.flag(
     'digits32',
-    f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
-    'x_train, y_train, x_test and y_test. digits32 (real digits of the shape of '
-    'CIFAR) and digits need no files.',
+    data.DESCRIPTION,
   )
   data_dir: str | None = cli.flag(
     None, 'Folder that holds the files of CIFAR or MNIST.'

@@ -43,7 +43,7 @@ PRIMARY = 'window on activations 0.5'  # The variant of the primary contrast.
 
 
 def compare(
-  problems: toy.Problems,
+  problems: toy.Problems[toy.BallConfig],
   sweep: sweeps.Sweep,
   variants: Sequence[toy.Variant],
   rates: Sequence[float],
