@@ -248,7 +248,7 @@ def _run(
         for name, layers in describe(state, probe, teacher_variables).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
       row = _without_diverged(row, state)
-      if last and validation is not None:  # Others have other quantizers.
+      if last and validation is not None:  # Earlier phases quantize otherwise.
         accuracy = float(np.mean(row['validation_accuracy']))
       log.add(stop, row)
       label = _label(stop, feeds[0].steps_per_epoch, row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -98,5 +98,5 @@ def _flips(ax, results, arms):
   ax.legend(fontsize=6)
 
 
-_LINES = ('-', '-', '-', '-', '--', '--', ':')
-_MORE_LINES = ('-.', (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))
+_LINES: tuple[Any, ...] = ('-', '-', '-', '-', '--', '--', ':')
+_MORE_LINES: tuple[Any, ...] = ('-.', (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))
