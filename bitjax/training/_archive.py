@@ -68,7 +68,7 @@ def write(
   _orbax().save(aside, dict(arrays))
   inside = sorted(aside.rglob('*'))
   sums = {
-    each.relative_to(aside).as_posix(): _checksum(each)
+    each.relative_to(aside).as_posix(): files.checksum(each)
     for each in inside
     if each.is_file()
   }
@@ -107,7 +107,7 @@ def facts(path: pathlib.Path) -> dict[str, Any]:
     )
   for name, wanted in sums.items():
     try:
-      found = _checksum(path / name)
+      found = files.checksum(path / name)
     except OSError as error:
       reason = error.strerror or 'it cannot be read'
       raise Damaged(f'{path / name} is damaged ({reason})') from error
@@ -126,7 +126,7 @@ def load(path: pathlib.Path) -> dict[str, np.ndarray]:
     found = _orbax().load(path)
     return {name: np.asarray(leaf) for name, leaf in found.items()}
   except Exception as error:  # Orbax promises no kind.
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    reason = types.one_line(error)[:200]
     raise Damaged(f'{path} is damaged ({reason})') from error
 
 
@@ -174,11 +174,6 @@ def _erase(path):
     shutil.rmtree(path, ignore_errors=True)
   else:
     path.unlink(missing_ok=True)
-
-
-def _checksum(path):
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _digest(entry):

@@ -297,7 +297,7 @@ def _finite(arrays):
 
 
 def _unusable(folder, error):
-  reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+  reason = getattr(error, 'strerror', None) or types.one_line(error)
   return types.BadInput(
     f'folder: {folder} cannot hold checkpoints ({reason}); name another.'
   )
