@@ -1,4 +1,4 @@
-"""Calls models with those of ``train`` and ``progress`` that they take.
+"""Calls models with the keywords that they take, and so that they can be intercepted.
 
 Not every network has batch statistics or an annealed quantizer, so that the ``__call__``
 of somebody's own model may lack either keyword.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from flax import core
 from flax import linen as nn
 
-__all__ = ['call_options']
+__all__ = ['call_options', 'mutable_but']
 
 _OPTIONAL = ('train', 'progress')
 
@@ -33,6 +34,30 @@ def call_options(model: nn.Module, **options: Any) -> dict[str, Any]:
     for name, value in options.items()
     if name not in _OPTIONAL or _takes(model, name)
   }
+
+
+def mutable_but(*names: str) -> core.DenyList:
+  """Returns a filter ``mutable`` for calls inside `flax.linen.intercept_methods`.
+
+  It makes all collections mutable but these. ``nn.jit`` keeps the program of a class or
+  method for all modules with equal fields and an equal filter. An interceptor would not
+  run where such a program is used again, or its values would be those of another call.
+  No two uses of this filter are equal, so that every call is traced.
+
+  Args:
+    *names: names of the collections that stay as they are.
+  """
+  return core.DenyList(_Unequal(names))
+
+
+class _Unequal(tuple):
+  """Names of collections, which each copy (by flax, for its key) makes unlike others."""
+
+  __slots__ = ()
+
+  def __iter__(self):
+    yield from super().__iter__()
+    yield object()
 
 
 def _takes(model: Any, name: str) -> bool:

@@ -73,8 +73,10 @@ def check(
 ) -> None:
   """Warns of a silent layer, once, if the model is being initialised.
 
-  In a jitted or vmapped initialisation the host is called back, once for each layer and
-  program; `init_quietly` does without. ``apply`` is not looked at, and nothing is
+  Of the layers of an `MLP`, which applies stages, only the kernels are looked at.
+
+  In a jitted or vmapped initialisation the host is called back at each run, and warns
+  the first time for each layer and program; `init_quietly` does without. ``apply`` is not looked at, and nothing is
   computed for shapes alone (``jax.eval_shape``).
 
   Args:
@@ -126,6 +128,9 @@ def init_quietly(
   """
   with _in_mode('quiet'):
     given = _calls.call_options(model, **kwargs)
+    # Programs that ``nn.jit`` kept would warn, and return nothing.
+    mutable = _calls.mutable_but('intermediates')
+    given = {'mutable': mutable, **given}
     variables: Any = dict(model.init(rngs, *args, **given))
   flat: dict[Any, Any] = traverse_util.flatten_dict(
     variables.pop(_COLLECTION, {})

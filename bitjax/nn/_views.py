@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, cast
 
-from flax import core
 from flax import errors
 from flax import linen as nn
 import jax
@@ -35,7 +34,6 @@ __all__ = ['layer_view', 'network_view']
 # A layer's inputs leave the model through a collection, as they may be traced inside
 # it (`nn.remat`, `nn.jit`).
 _SEEN = 'layer_view'
-_UPDATED = core.DenyList(('params', 'intermediates', _binding.QUANTIZED))
 
 
 def layer_view(
@@ -135,7 +133,8 @@ def _check_batch(inputs, labels):
 def _apply(module, variables, *args, seen=None, **kwargs):
   """Calls a module and forgets its updates; returns collection ``seen`` too, if any."""
   try:
-    output, updates = module.apply(variables, *args, mutable=_UPDATED, **kwargs)
+    mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
+    output, updates = module.apply(variables, *args, mutable=mutable, **kwargs)
   except errors.InvalidRngError as error:
     raise types.BadInput(
       'A view needs a model that draws no random numbers in its call; switch them '
@@ -269,14 +268,23 @@ class _Rest:
   inputs: types.Array
 
   def __call__(self, z: types.Array) -> types.Array:
+    replaced = False
+
     def replace(next_fun, args, kwargs, context):
+      nonlocal replaced
       if context.module.path == self.path and context.method_name == '__call__':
+        replaced = True
         return z
       return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(replace):
       output = _apply(
         self.model, self.variables, self.inputs, **dict(self.kwargs)
+      )
+    if not replaced:
+      raise types.BadInput(
+        f'Layer {"/".join(self.path)!r} must be called by the model each time; it '
+        'was called when it was viewed, and is not now.'
       )
     return cast(types.Array, output)
 
