@@ -383,6 +383,21 @@ def _(given):
   return found
 
 
+@case('scans mixed dtypes')
+def _(given):
+  # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.
+  view = view_of(given)
+  view = dataclasses.replace(view, kernel=view.kernel.astype(jnp.bfloat16))
+  integers = dataclasses.replace(view, inputs=jnp.asarray(INPUTS, jnp.int32))
+  found = {
+    path: scans.flip_gains(view, path=path)
+    for path in ('sign', 'rank_one', 'brute_force')
+  }
+  found['integers'] = scans.flip_gains(integers, path='rank_one')
+  found['losses'] = scans.flip_descent(view, 2).losses
+  return found
+
+
 @case('scans brute_force_gains', 'scans.brute_force_gains')
 def _(given):
   view = view_of(given)

@@ -17,7 +17,9 @@ __all__ = ['call_options', 'mutable_but']
 _OPTIONAL = ('train', 'progress')
 
 
-def call_options(model: nn.Module, **options: Any) -> dict[str, Any]:
+def call_options(
+  model: nn.Module, method: str = '__call__', /, **options: Any
+) -> dict[str, Any]:
   """Returns keyword arguments for a model's call, without those that it cannot take.
 
   Only ``train`` and ``progress`` may be left out; a model without them is called
@@ -27,12 +29,13 @@ def call_options(model: nn.Module, **options: Any) -> dict[str, Any]:
 
   Args:
     model: a linen model.
+    method: name of the method that is called.
     **options: the arguments.
   """
   return {
     name: value
     for name, value in options.items()
-    if name not in _OPTIONAL or _takes(model, name)
+    if name not in _OPTIONAL or _takes(model, method, name)
   }
 
 
@@ -60,12 +63,12 @@ class _Unequal(tuple):
     yield object()
 
 
-def _takes(model: Any, name: str) -> bool:
+def _takes(model: Any, method: str, name: str) -> bool:
   if isinstance(model, nn.Sequential):
     return name == 'train' and any(
-      _takes(layer, name) for layer in model.layers[:1]
+      _takes(layer, method, name) for layer in model.layers[:1]
     )
-  call = type(model).__call__ if isinstance(model, nn.Module) else model
+  call = getattr(type(model), method) if isinstance(model, nn.Module) else model
   try:
     parameters = inspect.signature(call).parameters.values()
   except (TypeError, ValueError):  # Some builtins have no signature.

@@ -14,6 +14,7 @@ updates are made and forgotten.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any, cast
 
 from flax import errors
@@ -60,8 +61,8 @@ def layer_view(
     quantizer: for layers of other libraries, the quantizer that the view applies to
       the kernel before the layer does; None for none. Stages, `QuantDense` and
       `QuantConv` have their own.
-    **kwargs: passed to the model's call, such as ``progress`` or ``train``, which
-      models without these go without.
+    **kwargs: passed to the model's call or its ``stages``, such as ``progress`` or
+      ``train``, which models without these go without.
 
   Returns:
     A `scans.LayerView`; its tail is opaque unless the model offers its stages.
@@ -72,7 +73,6 @@ def layer_view(
       not one class for each example.
   """
   _check_batch(inputs, labels)
-  kwargs = _calls.call_options(model, **kwargs)
   if _is_staged(model):
     if quantizer is not None:
       raise types.BadInput(
@@ -80,6 +80,7 @@ def layer_view(
         'pass none.'
       )
     return _transparent(model, variables, inputs, labels, layer, kwargs)
+  kwargs = _calls.call_options(model, **kwargs)
   return _intercepted(
     model, variables, inputs, labels, layer, quantizer, kwargs
   )
@@ -100,7 +101,8 @@ def network_view(
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
-    **kwargs: passed to the model's call, such as ``progress`` or ``train``.
+    **kwargs: passed to ``stages``, such as ``progress`` or ``train``, which models
+      without these go without.
 
   Returns:
     A `scans.LayerView` whose kernel, [weights], joins the kernels of all layers;
@@ -116,14 +118,14 @@ def network_view(
       f'{type(model).__name__}. Look at its layers one by one (layer_view).'
     )
   _check_batch(inputs, labels)
-  stages = _apply(model, variables, inputs, method='stages', **kwargs)
-  stages = cast(dict[str, scans.Stage], stages)
+  stages = _stages(model, variables, inputs, kwargs)
   return scans.network_view(_mlp.flatten(inputs), labels, list(stages.values()))
 
 
 def _is_staged(model):
   # A field may be called stages as well, as that of a `ResNet` is.
-  return callable(getattr(model, 'stages', None))
+  stages = getattr(type(model), 'stages', None)
+  return inspect.isfunction(stages) and 'stages' not in vars(model)
 
 
 def _check_batch(inputs, labels):
@@ -143,8 +145,14 @@ def _apply(module, variables, *args, seen=None, **kwargs):
   return output if seen is None else (output, updates.get(seen, {}))
 
 
-def _transparent(model, variables, inputs, labels, layer, kwargs):
+def _stages(model, variables, inputs, kwargs) -> dict[str, scans.Stage]:
+  kwargs = _calls.call_options(model, 'stages', **kwargs)
   stages = _apply(model, variables, inputs, method='stages', **kwargs)
+  return cast(dict[str, scans.Stage], stages)
+
+
+def _transparent(model, variables, inputs, labels, layer, kwargs):
+  stages = _stages(model, variables, inputs, kwargs)
   names = list(stages)
   _check_layer(layer, [n for n in names if isinstance(stages[n], scans.Dense)])
   index = names.index(layer)
