@@ -348,7 +348,10 @@ def _tail(matrix, x):
   'scans.merge_gains',
   'scans.flip_certificate',
   'scans.stream_gains',
-  narrow=('improving', 'significant', 'mirrored', 'random_holds'),
+  narrow=(
+    *('improving', 'significant', 'mirrored'),
+    *('holds', 'significant_holds', 'random_holds'),
+  ),
 )
 def _(given):
   view, grid = view_of(given), view_of(given, quantizer=GRID, kind='relu')

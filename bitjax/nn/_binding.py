@@ -23,6 +23,7 @@ __all__ = [
   'AnyQuantizer',
   'as_dtype',
   'bind_layer',
+  'check_counts',
   'check_fields',
 ]
 
@@ -35,11 +36,10 @@ STATE, QUANTIZED, DEPLOYED = 'quantizer_state', 'quantized', 'deployed'
 RNG = 'quantizer'  # Name of the random keys in flax's `rngs`.
 
 _OPTIONAL = ('strides', 'input_dilation', 'kernel_dilation')
-# Fields of layers and networks that hold positive integers, alone or in tuples.
-_COUNTS = (
-  *('features', 'hidden', 'num_classes', 'stages', 'widths'),
-  *('kernel_size', 'feature_group_count', *_OPTIONAL),
-)
+# Fields of layers and networks: a positive integer, a tuple of them, and either.
+_COUNTS = ('features', 'num_classes', 'feature_group_count')
+_TUPLES = ('hidden', 'widths')
+_SIZES = ('kernel_size', *_OPTIONAL)
 _QUANTIZERS = ('kernel_quantizer', 'input_quantizer', 'activation_quantizer')
 
 AnyQuantizer: TypeAlias = quantizers.Quantize | quantizers.Quantizer | None
@@ -135,9 +135,15 @@ def check_fields(module: nn.Module) -> None:
   """
   fields = {name: getattr(module, name) for name in module.__dataclass_fields__}
   for name in fields.keys() & _COUNTS:
-    for number in jax.tree.leaves(fields[name], is_leaf=lambda x: x is None):
-      if number is not None or name not in _OPTIONAL:
-        types.check_integer(name, number, 1)
+    types.check_integer(name, fields[name], 1)
+  for name in fields.keys() & _TUPLES:
+    check_counts(name, fields[name])
+  for name in fields.keys() & _SIZES:
+    value = fields[name]
+    if isinstance(value, (tuple, list)):
+      check_counts(name, value)
+    elif value is not None or name not in _OPTIONAL:
+      types.check_integer(name, value, 1)
   for name in fields.keys() & _QUANTIZERS:
     _check_quantizer(name, fields[name])
   if 'momentum' in fields:
@@ -148,6 +154,16 @@ def check_fields(module: nn.Module) -> None:
     types.check_finite('pad_values', fields['pad_values'])
   if 'input_scale' in fields:
     types.check_positive('input_scale', fields['input_scale'], finite=True)
+
+
+def check_counts(name: str, value: Any) -> None:
+  """Raises `BadInput` unless ``value`` is a tuple or list of positive integers."""
+  if not isinstance(value, (tuple, list)):
+    raise types.BadInput(
+      f'{name} must be a tuple of positive integers, such as (2, 2); got {value!r}.'
+    )
+  for number in value:
+    types.check_integer(name, number, 1)
 
 
 def _check_quantizer(name, quantizer):

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _blocks
 from bitjax.nn import _calls
 from bitjax.nn import _silence
 
@@ -60,8 +61,8 @@ def complete(
     All variables of the model.
 
   Raises:
-    BadInput: for a checkpoint that lacks parameters other than those of quantizers,
-      learned thresholds and activations, that holds variables which the model does
+    BadInput: for a checkpoint that lacks variables (parameters or batch statistics)
+      other than those of quantizers, learned thresholds and activations, that holds variables which the model does
       not have, or of another shape, and for names that neither of them has. It says
       which names would fit, if only one choice does.
   """
@@ -168,11 +169,8 @@ def _shapes(variables):
 
 
 def _may_be_new(path):
-  """Whether a variable may be initialised: all but weights of the network itself."""
-  learned = path[-2].startswith(
-    ('Threshold_', 'Activation_')
-  )  # Those of `ResNet`.
-  return path[0] != 'params' or learned or _of_quantizer(path)
+  """Whether a variable may be initialised: only those of layers that may be new."""
+  return _of_quantizer(path) or path[-2].startswith(_blocks.ADDED)
 
 
 def _of_quantizer(path):

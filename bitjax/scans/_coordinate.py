@@ -171,7 +171,7 @@ def _descend(
   num_sweeps,
 ):
   radius, room = _discrete_costs.allowance(
-    budget, 'cumulative', 1, 1, _discrete_costs.dtype_of(view)
+    budget, _discrete_costs.dtype_of(view)
   )
   before = view.loss(view.kernel)
   raw_keys, as_key = _discrete_round.round_keys(key, num_sweeps)

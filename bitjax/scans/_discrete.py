@@ -258,7 +258,8 @@ def multi_step_discrete_gradient(
     A `DiscretePath`.
 
   Raises:
-    BadInput: as `discrete_gradient`, and for ``num_rounds`` below 1.
+    BadInput: as `discrete_gradient`, and for ``num_rounds`` below 1, or above 46 340
+      under a budget of flips.
   """
   types.check_integer('num_rounds', num_rounds, 1)
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
@@ -325,7 +326,7 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
     state, _ = carry
     number, raw_key = round_
     radius, room = _discrete_costs.allowance(
-      budget, rules.split, num_rounds, number, dtype
+      budget, dtype, rules.split, num_rounds, number
     )
     if rules.split == 'cumulative':
       room -= state.spent
