@@ -7,7 +7,6 @@ import math
 from typing import Any, TypeAlias
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 
 from bitjax import quantizers
@@ -17,6 +16,7 @@ from bitjax import types
 __all__ = [
   'DEPLOYED',
   'QUANTIZED',
+  'QUANTIZERS',
   'RNG',
   'SCALINGS',
   'STATE',
@@ -40,7 +40,8 @@ _OPTIONAL = ('strides', 'input_dilation', 'kernel_dilation')
 _COUNTS = ('features', 'num_classes', 'feature_group_count')
 _TUPLES = ('hidden', 'widths')
 _SIZES = ('kernel_size', *_OPTIONAL)
-_QUANTIZERS = ('kernel_quantizer', 'input_quantizer', 'activation_quantizer')
+# Quantizers of a layer, which are also the names of their parameters.
+QUANTIZERS = ('kernel_quantizer', 'input_quantizer')
 
 AnyQuantizer: TypeAlias = quantizers.Quantize | quantizers.Quantizer | None
 
@@ -144,7 +145,7 @@ def check_fields(module: nn.Module) -> None:
       check_counts(name, value)
     elif value is not None or name not in _OPTIONAL:
       types.check_integer(name, value, 1)
-  for name in fields.keys() & _QUANTIZERS:
+  for name in fields.keys() & {*QUANTIZERS, 'activation_quantizer'}:
     _check_quantizer(name, fields[name])
   if 'momentum' in fields:
     types.check_range('momentum', fields['momentum'], 0.0, 1.0)

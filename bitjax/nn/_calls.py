@@ -12,7 +12,7 @@ from typing import Any
 from flax import core
 from flax import linen as nn
 
-__all__ = ['call_options', 'mutable_but']
+__all__ = ['call_options', 'mutable_but', 'path']
 
 _OPTIONAL = ('train', 'progress')
 
@@ -51,6 +51,11 @@ def mutable_but(*names: str) -> core.DenyList:
     *names: names of the collections that stay as they are.
   """
   return core.DenyList(_Unequal(names))
+
+
+def path(layer: str) -> tuple[str, ...]:
+  """Returns the path of a module from its name with slashes; () of the model itself."""
+  return tuple(filter(None, layer.split('/')))
 
 
 class _Unequal(tuple):

@@ -27,7 +27,6 @@ from bitjax.nn import _silence
 __all__ = ['complete']
 
 _Path: TypeAlias = tuple[str, ...]
-_QUANTIZERS = ('kernel_quantizer', 'input_quantizer')
 # Collections that a model writes and does not begin with.
 _ASIDE = (_binding.DEPLOYED, _binding.QUANTIZED, 'intermediates')
 
@@ -85,7 +84,7 @@ def complete(
   return traverse_util.unflatten_dict(flat | old)
 
 
-def _wanted(model, rngs, args, kwargs) -> dict[_Path, _Path]:
+def _wanted(model, rngs, args, kwargs) -> dict[_Path, tuple[int, ...]]:
   """Returns the shapes of the model's variables, in the order of their creation."""
   order: list[_Path] = []
 
@@ -101,7 +100,7 @@ def _wanted(model, rngs, args, kwargs) -> dict[_Path, _Path]:
 
 def _renamed(old, wanted, names):
   """Returns the checkpoint's variables under the model's names."""
-  ours = {_path(our): _path(their) for our, their in names.items()}
+  ours = {_calls.path(our): _calls.path(their) for our, their in names.items()}
   for what, holder, given, found in (
     ('model', 'keys', ours, wanted),
     ('checkpoint', 'values', ours.values(), old),
@@ -131,10 +130,6 @@ def _renamed(old, wanted, names):
       )
     moved[collection, *path] = leaf
   return moved
-
-
-def _path(layer):
-  return tuple(filter(None, layer.split('/')))
 
 
 def _check(old, wanted, given):
@@ -174,7 +169,7 @@ def _may_be_new(path):
 
 
 def _of_quantizer(path):
-  return any(name in _QUANTIZERS for name in path)
+  return any(name in _binding.QUANTIZERS for name in path)
 
 
 def _listed(paths):

@@ -269,7 +269,6 @@ def _padding(padding, rank):
 
 
 def _check_padding(product):
-  types.check_finite('pad_values', product.pad_value)
   named, dilated = product.padding, set(product.input_dilation) != {1}
   if dilated and isinstance(named, str):
     raise types.BadInput(

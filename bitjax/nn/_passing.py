@@ -239,7 +239,7 @@ class _Tapped:
   def seen(self, updates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns the values that taps were added to, by layer and name of the tap."""
     found: dict[str, dict[str, Any]] = {name: {} for name in self.kinds}
-    flat = traverse_util.flatten_dict(updates.get(_SEEN, {}))
+    flat: dict[Any, Any] = traverse_util.flatten_dict(updates.get(_SEEN, {}))
     for path, (value,) in flat.items():
       name, tap = path[-1].split(_SEPARATOR)
       found[name][tap] = value

@@ -74,10 +74,11 @@ def check(
   """Warns of a silent layer, once, if the model is being initialised.
 
   Of the layers of an `MLP`, which applies stages, only the kernels are looked at.
+  ``apply`` is not looked at, and nothing is computed for shapes alone
+  (``jax.eval_shape``).
 
   In a jitted or vmapped initialisation the host is called back at each run, and warns
-  the first time for each layer and program; `init_quietly` does without. ``apply`` is not looked at, and nothing is
-  computed for shapes alone (``jax.eval_shape``).
+  the first time for each layer and program; `init_quietly` does without.
 
   Args:
     module: a layer with the attributes of `QuantDense`.
@@ -127,10 +128,9 @@ def init_quietly(
     for its kernel, inputs and output.
   """
   with _in_mode('quiet'):
-    given = _calls.call_options(model, **kwargs)
     # Programs that ``nn.jit`` kept would warn, and return nothing.
-    mutable = _calls.mutable_but('intermediates')
-    given = {'mutable': mutable, **given}
+    given: dict[str, Any] = {'mutable': _calls.mutable_but('intermediates')}
+    given |= _calls.call_options(model, **kwargs)
     variables: Any = dict(model.init(rngs, *args, **given))
   flat: dict[Any, Any] = traverse_util.flatten_dict(
     variables.pop(_COLLECTION, {})

@@ -159,7 +159,7 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
   x = _mlp.flatten(inputs)
   for name in names[:index]:
     x = stages[name](x)
-  dense = stages[layer]
+  dense = cast(scans.Dense, stages[layer])
   tail = (stages[name] for name in names[index + 1 :])
   return scans.LayerView(
     inputs=x,
@@ -173,7 +173,7 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
 
 
 def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
-  path = tuple(filter(None, layer.split('/')))  # () is the model itself.
+  path = _calls.path(layer)
   calls = []
 
   def record(next_fun, args, call_kwargs, context):

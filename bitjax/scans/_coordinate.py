@@ -63,15 +63,7 @@ class CoordinateDescent(NamedTuple):
   gradient_evaluations: types.Array
 
   def __repr__(self) -> str:
-    return _text.describe(
-      self,
-      weights=self.displacement,
-      num_moves=self.num_moves,
-      used=self.used,
-      loss=self.loss,
-      decrease_search=self.decrease_search,
-      decrease_holdout=self.decrease_holdout,
-    )
+    return _text.describe_moves(self)
 
 
 def coordinate_discrete_gradient(

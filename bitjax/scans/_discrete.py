@@ -74,15 +74,7 @@ class DiscreteStep(NamedTuple):
   gradient_evaluations: types.Array
 
   def __repr__(self) -> str:
-    return _text.describe(
-      self,
-      weights=self.displacement,
-      num_moves=self.num_moves,
-      used=self.used,
-      loss=self.loss,
-      decrease_search=self.decrease_search,
-      decrease_holdout=self.decrease_holdout,
-    )
+    return _text.describe_moves(self)
 
 
 class DiscretePath(NamedTuple):
@@ -121,9 +113,9 @@ class DiscretePath(NamedTuple):
     return _text.describe(
       self,
       weights=self.displacement,
-      num_moves=_text.reduce(np.sum, self.num_moves),
+      num_moves=_text.reduce(np.add, self.num_moves),
       rounds=self.num_moves,
-      best=_text.reduce(np.min, self.search),
+      best=_text.reduce(np.minimum, self.search),
     )
 
 

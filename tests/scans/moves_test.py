@@ -222,10 +222,10 @@ class TestRooms:
         budget, jnp.float32, 'cumulative', most, most - 1
       )
       assert room == flips * (most - 1) // most
-    with pytest.raises(types.BadInput, match='num_rounds must be at most 46340'):
-      _discrete_costs.allowance(
-        budget, jnp.float32, 'even', most + 1, most
-      )
+    with pytest.raises(
+      types.BadInput, match='num_rounds must be at most 46340'
+    ):
+      _discrete_costs.allowance(budget, jnp.float32, 'even', most + 1, most)
 
   @pytest.mark.parametrize('norm', ['l2', 'l1', 'linf'])
   @pytest.mark.parametrize('split', ['even', 'cumulative'])
