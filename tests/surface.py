@@ -348,7 +348,10 @@ def _tail(matrix, x):
   'scans.merge_gains',
   'scans.flip_certificate',
   'scans.stream_gains',
-  narrow=('improving', 'significant', 'mirrored', 'random_holds'),
+  narrow=(
+    *('improving', 'significant', 'mirrored'),
+    *('holds', 'significant_holds', 'random_holds'),
+  ),
 )
 def _(given):
   view, grid = view_of(given), view_of(given, quantizer=GRID, kind='relu')
@@ -380,6 +383,21 @@ def _(given):
     view.labels,
     5,
   )
+  return found
+
+
+@case('scans mixed dtypes')
+def _(given):
+  # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.
+  view = view_of(given)
+  view = dataclasses.replace(view, kernel=view.kernel.astype(jnp.bfloat16))
+  integers = dataclasses.replace(view, inputs=jnp.asarray(INPUTS, jnp.int32))
+  found = {
+    path: scans.flip_gains(view, path=path)
+    for path in ('sign', 'rank_one', 'brute_force')
+  }
+  found['integers'] = scans.flip_gains(integers, path='rank_one')
+  found['losses'] = scans.flip_descent(view, 2).losses
   return found
 
 

@@ -7,7 +7,6 @@ import math
 from typing import Any, TypeAlias
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 
 from bitjax import quantizers
@@ -17,12 +16,14 @@ from bitjax import types
 __all__ = [
   'DEPLOYED',
   'QUANTIZED',
+  'QUANTIZERS',
   'RNG',
   'SCALINGS',
   'STATE',
   'AnyQuantizer',
   'as_dtype',
   'bind_layer',
+  'check_counts',
   'check_fields',
 ]
 
@@ -35,12 +36,12 @@ STATE, QUANTIZED, DEPLOYED = 'quantizer_state', 'quantized', 'deployed'
 RNG = 'quantizer'  # Name of the random keys in flax's `rngs`.
 
 _OPTIONAL = ('strides', 'input_dilation', 'kernel_dilation')
-# Fields of layers and networks that hold positive integers, alone or in tuples.
-_COUNTS = (
-  *('features', 'hidden', 'num_classes', 'stages', 'widths'),
-  *('kernel_size', 'feature_group_count', *_OPTIONAL),
-)
-_QUANTIZERS = ('kernel_quantizer', 'input_quantizer', 'activation_quantizer')
+# Fields of layers and networks: a positive integer, a tuple of them, and either.
+_COUNTS = ('features', 'num_classes', 'feature_group_count')
+_TUPLES = ('hidden', 'widths')
+_SIZES = ('kernel_size', *_OPTIONAL)
+# Quantizers of a layer, which are also the names of their parameters.
+QUANTIZERS = ('kernel_quantizer', 'input_quantizer')
 
 AnyQuantizer: TypeAlias = quantizers.Quantize | quantizers.Quantizer | None
 
@@ -135,10 +136,16 @@ def check_fields(module: nn.Module) -> None:
   """
   fields = {name: getattr(module, name) for name in module.__dataclass_fields__}
   for name in fields.keys() & _COUNTS:
-    for number in jax.tree.leaves(fields[name], is_leaf=lambda x: x is None):
-      if number is not None or name not in _OPTIONAL:
-        types.check_integer(name, number, 1)
-  for name in fields.keys() & _QUANTIZERS:
+    types.check_integer(name, fields[name], 1)
+  for name in fields.keys() & _TUPLES:
+    check_counts(name, fields[name])
+  for name in fields.keys() & _SIZES:
+    value = fields[name]
+    if isinstance(value, (tuple, list)):
+      check_counts(name, value)
+    elif value is not None or name not in _OPTIONAL:
+      types.check_integer(name, value, 1)
+  for name in fields.keys() & {*QUANTIZERS, 'activation_quantizer'}:
     _check_quantizer(name, fields[name])
   if 'momentum' in fields:
     types.check_range('momentum', fields['momentum'], 0.0, 1.0)
@@ -148,6 +155,16 @@ def check_fields(module: nn.Module) -> None:
     types.check_finite('pad_values', fields['pad_values'])
   if 'input_scale' in fields:
     types.check_positive('input_scale', fields['input_scale'], finite=True)
+
+
+def check_counts(name: str, value: Any) -> None:
+  """Raises `BadInput` unless ``value`` is a tuple or list of positive integers."""
+  if not isinstance(value, (tuple, list)):
+    raise types.BadInput(
+      f'{name} must be a tuple of positive integers, such as (2, 2); got {value!r}.'
+    )
+  for number in value:
+    types.check_integer(name, number, 1)
 
 
 def _check_quantizer(name, quantizer):

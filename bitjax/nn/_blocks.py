@@ -24,7 +24,14 @@ from bitjax.nn import _conv
 from bitjax.nn import _inits
 from bitjax.nn import _layers
 
-__all__ = ['ACTIVATIONS', 'Activation', 'Network', 'Recipe', 'as_images']
+__all__ = [
+  'ACTIVATIONS',
+  'ADDED',
+  'Activation',
+  'Network',
+  'Recipe',
+  'as_images',
+]
 
 ACTIVATIONS: dict[str, Callable[[types.Array], types.Array]] = {
   'identity': lambda x: x,
@@ -32,6 +39,9 @@ ACTIVATIONS: dict[str, Callable[[types.Array], types.Array]] = {
   'hardtanh': lambda x: jnp.clip(x, -1, 1),
 }
 _LEARNED = 'rprelu'
+# Layers that a quantized network may have and its full-precision one lacks are named
+# by these and a number.
+_THRESHOLD, _ACTIVATION = ADDED = ('Threshold_', 'Activation_')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Recipe:
       inputs: whether the inputs are quantized.
     """
     if self.thresholds and inputs:
-      x = Threshold(name=f'Threshold_{index}')(x)
+      x = Threshold(name=f'{_THRESHOLD}{index}')(x)
     layer = _conv.QuantConv(
       features,
       (3, 3),
@@ -145,7 +155,7 @@ class Recipe:
 
   def activate(self, x: types.Array, index: int) -> types.Array:
     """Applies the activation ``Activation_{index}``."""
-    return Activation(self.activation, name=f'Activation_{index}')(x)
+    return Activation(self.activation, name=f'{_ACTIVATION}{index}')(x)
 
   def _quantized(self, kernel: bool, inputs: bool) -> dict[str, Any]:
     # Only a quantized kernel has lost its magnitude, so only that one is scaled.

@@ -20,13 +20,13 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.nn import _binding
+from bitjax.nn import _blocks
 from bitjax.nn import _calls
 from bitjax.nn import _silence
 
 __all__ = ['complete']
 
 _Path: TypeAlias = tuple[str, ...]
-_QUANTIZERS = ('kernel_quantizer', 'input_quantizer')
 # Collections that a model writes and does not begin with.
 _ASIDE = (_binding.DEPLOYED, _binding.QUANTIZED, 'intermediates')
 
@@ -60,8 +60,8 @@ def complete(
     All variables of the model.
 
   Raises:
-    BadInput: for a checkpoint that lacks parameters other than those of quantizers,
-      learned thresholds and activations, that holds variables which the model does
+    BadInput: for a checkpoint that lacks variables (parameters or batch statistics)
+      other than those of quantizers, learned thresholds and activations, that holds variables which the model does
       not have, or of another shape, and for names that neither of them has. It says
       which names would fit, if only one choice does.
   """
@@ -84,7 +84,7 @@ def complete(
   return traverse_util.unflatten_dict(flat | old)
 
 
-def _wanted(model, rngs, args, kwargs) -> dict[_Path, _Path]:
+def _wanted(model, rngs, args, kwargs) -> dict[_Path, tuple[int, ...]]:
   """Returns the shapes of the model's variables, in the order of their creation."""
   order: list[_Path] = []
 
@@ -100,7 +100,7 @@ def _wanted(model, rngs, args, kwargs) -> dict[_Path, _Path]:
 
 def _renamed(old, wanted, names):
   """Returns the checkpoint's variables under the model's names."""
-  ours = {_path(our): _path(their) for our, their in names.items()}
+  ours = {_calls.path(our): _calls.path(their) for our, their in names.items()}
   for what, holder, given, found in (
     ('model', 'keys', ours, wanted),
     ('checkpoint', 'values', ours.values(), old),
@@ -130,10 +130,6 @@ def _renamed(old, wanted, names):
       )
     moved[collection, *path] = leaf
   return moved
-
-
-def _path(layer):
-  return tuple(filter(None, layer.split('/')))
 
 
 def _check(old, wanted, given):
@@ -168,15 +164,12 @@ def _shapes(variables):
 
 
 def _may_be_new(path):
-  """Whether a variable may be initialised: all but weights of the network itself."""
-  learned = path[-2].startswith(
-    ('Threshold_', 'Activation_')
-  )  # Those of `ResNet`.
-  return path[0] != 'params' or learned or _of_quantizer(path)
+  """Whether a variable may be initialised: only those of layers that may be new."""
+  return _of_quantizer(path) or path[-2].startswith(_blocks.ADDED)
 
 
 def _of_quantizer(path):
-  return any(name in _QUANTIZERS for name in path)
+  return any(name in _binding.QUANTIZERS for name in path)
 
 
 def _listed(paths):

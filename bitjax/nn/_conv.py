@@ -128,13 +128,15 @@ class QuantConv(nn.Module):
 
   def _product(self):
     size = self.kernel_size
-    size = (size,) if isinstance(size, int) else tuple(size)
+    size = tuple(size) if isinstance(size, Iterable) else (size,)
+    size = tuple(map(operator.index, size))
     rank = len(size)
 
     def spread(name):
       value = getattr(self, name)
       value = 1 if value is None else value
-      value = (value,) * rank if isinstance(value, int) else tuple(value)
+      value = value if isinstance(value, Iterable) else (value,) * rank
+      value = tuple(map(operator.index, value))
       if len(value) != rank:
         raise types.BadInput(
           f'{name} must be an integer or {rank} of them; got {value}.'
@@ -267,7 +269,6 @@ def _padding(padding, rank):
 
 
 def _check_padding(product):
-  types.check_finite('pad_values', product.pad_value)
   named, dilated = product.padding, set(product.input_dilation) != {1}
   if dilated and isinstance(named, str):
     raise types.BadInput(

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, cast
 
-from flax import core
 from flax import linen as nn
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import optax
@@ -156,9 +156,9 @@ def gradient_passing(
 
   def loss(taps, variables, images, labels, rngs):
     tapped = _Tapped(taps)
-    hidden = core.DenyList(('params', _binding.QUANTIZED, 'intermediates'))
+    hidden = _calls.mutable_but('params', _binding.QUANTIZED, 'intermediates')
     with nn.intercept_methods(tapped):
-      logits, _ = model.apply(
+      logits, updates = model.apply(
         variables, images, rngs=rngs, mutable=hidden, **kwargs
       )
     logits = cast(types.Array, logits)
@@ -166,7 +166,7 @@ def gradient_passing(
       labels = jnp.arange(logits.shape[0]) % logits.shape[-1]
     kinds.update(tapped.kinds)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.mean(losses), tapped.seen
+    return jnp.mean(losses), tapped.seen(updates)
 
   args = (variables, images, labels, rngs)
   _, shapes = jax.eval_shape(loss, {}, *args)
@@ -192,19 +192,20 @@ def gradient_passing(
 # Names of the taps of a layer: the inputs and outputs of its two quantizers.
 _X, _X_Q, _W, _W_Q = 'x', 'x_q', 'w', 'w_q'
 
+# Values leave the model through a collection, as they may be traced inside it.
+_SEEN, _SEPARATOR = 'gradient_passing', '::'
+
 
 class _Tapped:
   """An interceptor that adds zeros (taps) to inputs and outputs of quantizers.
 
   Attributes:
     taps: the zeros, by layer and name of the tap; empty to add none.
-    seen: the values that they are added to.
     kinds: kind of each layer, in the order of their calls.
   """
 
   def __init__(self, taps):
     self.taps = taps
-    self.seen: dict[str, dict[str, types.Array]] = {}
     self.kinds: dict[str, str] = {}
 
   def __call__(self, next_fun, args, kwargs, context):
@@ -212,13 +213,14 @@ class _Tapped:
     if method == 'stages':  # The stages of a whole network, such as an `MLP`.
       stages = next_fun(*args, **kwargs)
       return {
-        name: self._stage('/'.join((*module.path, name)), stage)
+        name: self._stage(module, '/'.join((*module.path, name)), stage)
         for name, stage in stages.items()
       }
     if method == '__call__' and isinstance(module, _blocks.Activation):
       name = self._name('/'.join(module.path), module.kind)
       (x,) = args
-      return self._tap(name, _X_Q, next_fun(self._tap(name, _X, x)))
+      x = next_fun(self._tap(module, name, _X, x))
+      return self._tap(module, name, _X_Q, x)
     ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
     if method != '__call__' or not ours or not _quantizes(module):
       return next_fun(*args, **kwargs)
@@ -227,29 +229,49 @@ class _Tapped:
     if module.input_quantizer is None:
       x, layer, product = module.parts(x, *rest, **kwargs)
     else:
-      x = self._tap(name, _X, x)
+      x = self._tap(module, name, _X, x)
       x, layer, product = module.parts(x, *rest, **kwargs)
-      x = self._tap(name, _X_Q, x)
+      x = self._tap(module, name, _X_Q, x)
     return _binding.as_dtype(
-      self._product(name, layer, product, x), module.dtype
+      self._product(module, name, layer, product, x), module.dtype
     )
 
-  def _stage(self, path, stage):
+  def seen(self, updates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the values that taps were added to, by layer and name of the tap."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in self.kinds}
+    flat: dict[Any, Any] = traverse_util.flatten_dict(updates.get(_SEEN, {}))
+    for path, (value,) in flat.items():
+      name, tap = path[-1].split(_SEPARATOR)
+      found[name][tap] = value
+    for name, values in found.items():
+      if not values:
+        raise types.BadInput(
+          f'Layer {name!r} is called inside nn.scan, nn.vmap or the like, where it '
+          'stands for many layers; gradient_passing cannot look at it.'
+        )
+    return found
+
+  def _stage(self, module, path, stage):
     """Returns the stage with taps; unchanged if it does not quantize."""
     if getattr(stage, 'quantizer', None) is None:
       return stage
     if isinstance(stage, scans.Dense):
       name = self._name(path, type(stage).__name__)
-      return lambda x: self._product(name, stage, None, x)
+      return lambda x: self._product(module, name, stage, None, x)
     name = self._name(path, stage.kind)
-    return lambda x: self._tap(name, _X_Q, stage(self._tap(name, _X, x)))
 
-  def _product(self, name, layer, product, x):
+    def apply(x):
+      x = stage(self._tap(module, name, _X, x))
+      return self._tap(module, name, _X_Q, x)
+
+    return apply
+
+  def _product(self, module, name, layer, product, x):
     if layer.quantizer is None:
       weights = layer.kernel
     else:
-      weights = layer.quantizer(self._tap(name, _W, layer.kernel))
-      weights = self._tap(name, _W_Q, weights)
+      weights = layer.quantizer(self._tap(module, name, _W, layer.kernel))
+      weights = self._tap(module, name, _W_Q, weights)
     if product is None:
       z = jnp.matmul(x, weights, precision='highest')
     else:
@@ -262,11 +284,10 @@ class _Tapped:
       call += 1
       name = f'{path} ({call})'
     self.kinds[name] = kind
-    self.seen[name] = {}
     return name
 
-  def _tap(self, name, tap, value):
-    self.seen[name][tap] = value
+  def _tap(self, module, name, tap, value):
+    module.sow(_SEEN, f'{name}{_SEPARATOR}{tap}', value)
     zeros = self.taps.get(name, {}).get(tap)
     return value if zeros is None else value + zeros
 

@@ -1,4 +1,8 @@
-"""Context managers that set an option of all layers of a model at once."""
+"""Context managers that set an option of all layers of a model at once.
+
+The option is part of the key under which JAX keeps programs, so that layers under
+``nn.jit`` are traced again for another value.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ import contextlib
 import dataclasses
 
 from flax import linen as nn
+import jax
 
 from bitjax import types
 from bitjax.nn import _conv
 from bitjax.nn import _layers
 
 __all__ = ['plain_convolutions', 'training_progress']
+
+_progress = jax.make_user_context()
+_plain = jax.make_user_context(False)
 
 
 @contextlib.contextmanager
@@ -34,7 +42,9 @@ def training_progress(progress: types.Scalar) -> Iterator[None]:
     return next_fun(*args, **kwargs)
 
   types.check_range('progress', progress, 0.0, 1.0)
-  with nn.intercept_methods(inject):
+  traced = isinstance(progress, jax.core.Tracer)
+  value = object() if traced else float(progress)  # No two tracers are equal.
+  with _progress(value), nn.intercept_methods(inject):
     yield
 
 
@@ -56,5 +66,5 @@ def plain_convolutions() -> Iterator[None]:
   def is_product(found):
     return isinstance(found, _conv.Product)
 
-  with nn.intercept_methods(replace):
+  with _plain(True), nn.intercept_methods(replace):
     yield

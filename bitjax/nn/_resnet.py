@@ -22,6 +22,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.nn import _binding
 from bitjax.nn import _blocks
 
 __all__ = ['RESNET_VARIANTS', 'ResNet', 'resnet18', 'resnet20', 'resnet32']
@@ -131,6 +132,7 @@ class ResNet(_blocks.Network):
 
   def __post_init__(self):
     super().__post_init__()
+    _binding.check_counts('stages', self.stages)
     types.check_choice('variant', self.variant, RESNET_VARIANTS)
     types.check_choice('shortcut', self.shortcut, SHORTCUTS)
     if not self.stages or len(self.stages) != len(self.widths):

@@ -73,9 +73,12 @@ def check(
 ) -> None:
   """Warns of a silent layer, once, if the model is being initialised.
 
-  In a jitted or vmapped initialisation the host is called back, once for each layer and
-  program; `init_quietly` does without. ``apply`` is not looked at, and nothing is
-  computed for shapes alone (``jax.eval_shape``).
+  Of the layers of an `MLP`, which applies stages, only the kernels are looked at.
+  ``apply`` is not looked at, and nothing is computed for shapes alone
+  (``jax.eval_shape``).
+
+  In a jitted or vmapped initialisation the host is called back at each run, and warns
+  the first time for each layer and program; `init_quietly` does without.
 
   Args:
     module: a layer with the attributes of `QuantDense`.
@@ -125,7 +128,9 @@ def init_quietly(
     for its kernel, inputs and output.
   """
   with _in_mode('quiet'):
-    given = _calls.call_options(model, **kwargs)
+    # Programs that ``nn.jit`` kept would warn, and return nothing.
+    given: dict[str, Any] = {'mutable': _calls.mutable_but('intermediates')}
+    given |= _calls.call_options(model, **kwargs)
     variables: Any = dict(model.init(rngs, *args, **given))
   flat: dict[Any, Any] = traverse_util.flatten_dict(
     variables.pop(_COLLECTION, {})

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from bitjax import scans
 from bitjax import types
 from bitjax.nn import _bits
+from bitjax.nn import _calls
 
 __all__ = ['Call', 'trace']
 
@@ -69,7 +70,11 @@ def trace(
   def apply(variables, key, inputs):
     with nn.intercept_methods(recorder):
       output = model.apply(
-        variables, *inputs, rngs={'params': key}, mutable=True, **kwargs
+        variables,
+        *inputs,
+        rngs={'params': key},
+        mutable=_calls.mutable_but(),
+        **kwargs,
       )
     recorder.forget()  # No tracer may outlive the trace.
     return output

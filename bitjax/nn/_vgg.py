@@ -7,6 +7,7 @@ from typing import Any
 from flax import linen as nn
 
 from bitjax import types
+from bitjax.nn import _binding
 from bitjax.nn import _blocks
 
 __all__ = ['VGG', 'vgg_small']
@@ -35,11 +36,16 @@ class VGG(_blocks.Network):
 
   def __post_init__(self):
     super().__post_init__()
-    if not self.stages or not all(self.stages):
+    nested = isinstance(self.stages, (tuple, list)) and all(
+      isinstance(widths, (tuple, list)) and widths for widths in self.stages
+    )
+    if not nested or not self.stages:
       raise types.BadInput(
         'stages must be tuples of positive numbers of channels, at least one; '
         f'got {self.stages}.'
       )
+    for widths in self.stages:
+      _binding.check_counts('stages', widths)
 
   @nn.compact
   def __call__(

@@ -14,9 +14,9 @@ updates are made and forgotten.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any, cast
 
-from flax import core
 from flax import errors
 from flax import linen as nn
 import jax
@@ -35,7 +35,6 @@ __all__ = ['layer_view', 'network_view']
 # A layer's inputs leave the model through a collection, as they may be traced inside
 # it (`nn.remat`, `nn.jit`).
 _SEEN = 'layer_view'
-_UPDATED = core.DenyList(('params', 'intermediates', _binding.QUANTIZED))
 
 
 def layer_view(
@@ -62,8 +61,8 @@ def layer_view(
     quantizer: for layers of other libraries, the quantizer that the view applies to
       the kernel before the layer does; None for none. Stages, `QuantDense` and
       `QuantConv` have their own.
-    **kwargs: passed to the model's call, such as ``progress`` or ``train``, which
-      models without these go without.
+    **kwargs: passed to the model's call or its ``stages``, such as ``progress`` or
+      ``train``, which models without these go without.
 
   Returns:
     A `scans.LayerView`; its tail is opaque unless the model offers its stages.
@@ -74,7 +73,6 @@ def layer_view(
       not one class for each example.
   """
   _check_batch(inputs, labels)
-  kwargs = _calls.call_options(model, **kwargs)
   if _is_staged(model):
     if quantizer is not None:
       raise types.BadInput(
@@ -82,6 +80,7 @@ def layer_view(
         'pass none.'
       )
     return _transparent(model, variables, inputs, labels, layer, kwargs)
+  kwargs = _calls.call_options(model, **kwargs)
   return _intercepted(
     model, variables, inputs, labels, layer, quantizer, kwargs
   )
@@ -102,7 +101,8 @@ def network_view(
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
-    **kwargs: passed to the model's call, such as ``progress`` or ``train``.
+    **kwargs: passed to ``stages``, such as ``progress`` or ``train``, which models
+      without these go without.
 
   Returns:
     A `scans.LayerView` whose kernel, [weights], joins the kernels of all layers;
@@ -118,14 +118,14 @@ def network_view(
       f'{type(model).__name__}. Look at its layers one by one (layer_view).'
     )
   _check_batch(inputs, labels)
-  stages = _apply(model, variables, inputs, method='stages', **kwargs)
-  stages = cast(dict[str, scans.Stage], stages)
+  stages = _stages(model, variables, inputs, kwargs)
   return scans.network_view(_mlp.flatten(inputs), labels, list(stages.values()))
 
 
 def _is_staged(model):
   # A field may be called stages as well, as that of a `ResNet` is.
-  return callable(getattr(model, 'stages', None))
+  stages = getattr(type(model), 'stages', None)
+  return inspect.isfunction(stages) and 'stages' not in vars(model)
 
 
 def _check_batch(inputs, labels):
@@ -135,7 +135,8 @@ def _check_batch(inputs, labels):
 def _apply(module, variables, *args, seen=None, **kwargs):
   """Calls a module and forgets its updates; returns collection ``seen`` too, if any."""
   try:
-    output, updates = module.apply(variables, *args, mutable=_UPDATED, **kwargs)
+    mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
+    output, updates = module.apply(variables, *args, mutable=mutable, **kwargs)
   except errors.InvalidRngError as error:
     raise types.BadInput(
       'A view needs a model that draws no random numbers in its call; switch them '
@@ -144,15 +145,21 @@ def _apply(module, variables, *args, seen=None, **kwargs):
   return output if seen is None else (output, updates.get(seen, {}))
 
 
-def _transparent(model, variables, inputs, labels, layer, kwargs):
+def _stages(model, variables, inputs, kwargs) -> dict[str, scans.Stage]:
+  kwargs = _calls.call_options(model, 'stages', **kwargs)
   stages = _apply(model, variables, inputs, method='stages', **kwargs)
+  return cast(dict[str, scans.Stage], stages)
+
+
+def _transparent(model, variables, inputs, labels, layer, kwargs):
+  stages = _stages(model, variables, inputs, kwargs)
   names = list(stages)
   _check_layer(layer, [n for n in names if isinstance(stages[n], scans.Dense)])
   index = names.index(layer)
   x = _mlp.flatten(inputs)
   for name in names[:index]:
     x = stages[name](x)
-  dense = stages[layer]
+  dense = cast(scans.Dense, stages[layer])
   tail = (stages[name] for name in names[index + 1 :])
   return scans.LayerView(
     inputs=x,
@@ -166,7 +173,7 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
 
 
 def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
-  path = tuple(filter(None, layer.split('/')))  # () is the model itself.
+  path = _calls.path(layer)
   calls = []
 
   def record(next_fun, args, call_kwargs, context):
@@ -269,14 +276,23 @@ class _Rest:
   inputs: types.Array
 
   def __call__(self, z: types.Array) -> types.Array:
+    replaced = False
+
     def replace(next_fun, args, kwargs, context):
+      nonlocal replaced
       if context.module.path == self.path and context.method_name == '__call__':
+        replaced = True
         return z
       return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(replace):
       output = _apply(
         self.model, self.variables, self.inputs, **dict(self.kwargs)
+      )
+    if not replaced:
+      raise types.BadInput(
+        f'Layer {"/".join(self.path)!r} must be called by the model each time; it '
+        'was called when it was viewed, and is not now.'
       )
     return cast(types.Array, output)
 

@@ -109,10 +109,10 @@ def flip_certificate(
   held = [None] * 5
   if holdout is not None:
     other = holdout.gains.reshape(-1)
-    falls = (other > tolerance * holdout.loss).astype(gain.dtype)
+    falls = other > tolerance * holdout.loss
     held = [
-      _mean(falls, improving),
-      _mean(falls, significant),
+      _share(falls, improving),
+      _share(falls, significant),
       tree.share(falls),
       _mean(other, improving),
       jnp.mean(other),
@@ -231,5 +231,12 @@ def stream_gains(
 
 
 def _mean(x, mask):
-  count = jnp.sum(mask).astype(x.dtype)
+  count = tree.count(mask).astype(x.dtype)
   return jnp.sum(jnp.where(mask, x, 0)) / count  # NaN without any.
+
+
+def _share(x, mask):
+  found, count = tree.count(x & mask), tree.count(mask)
+  return found.astype(jnp.float32) / count.astype(
+    jnp.float32
+  )  # NaN without any.

@@ -63,15 +63,7 @@ class CoordinateDescent(NamedTuple):
   gradient_evaluations: types.Array
 
   def __repr__(self) -> str:
-    return _text.describe(
-      self,
-      weights=self.displacement,
-      num_moves=self.num_moves,
-      used=self.used,
-      loss=self.loss,
-      decrease_search=self.decrease_search,
-      decrease_holdout=self.decrease_holdout,
-    )
+    return _text.describe_moves(self)
 
 
 def coordinate_discrete_gradient(
@@ -171,7 +163,7 @@ def _descend(
   num_sweeps,
 ):
   radius, room = _discrete_costs.allowance(
-    budget, 'cumulative', 1, 1, _discrete_costs.dtype_of(view)
+    budget, _discrete_costs.dtype_of(view)
   )
   before = view.loss(view.kernel)
   raw_keys, as_key = _discrete_round.round_keys(key, num_sweeps)

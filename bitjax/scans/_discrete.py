@@ -74,15 +74,7 @@ class DiscreteStep(NamedTuple):
   gradient_evaluations: types.Array
 
   def __repr__(self) -> str:
-    return _text.describe(
-      self,
-      weights=self.displacement,
-      num_moves=self.num_moves,
-      used=self.used,
-      loss=self.loss,
-      decrease_search=self.decrease_search,
-      decrease_holdout=self.decrease_holdout,
-    )
+    return _text.describe_moves(self)
 
 
 class DiscretePath(NamedTuple):
@@ -121,9 +113,9 @@ class DiscretePath(NamedTuple):
     return _text.describe(
       self,
       weights=self.displacement,
-      num_moves=_text.reduce(np.sum, self.num_moves),
+      num_moves=_text.reduce(np.add, self.num_moves),
       rounds=self.num_moves,
-      best=_text.reduce(np.min, self.search),
+      best=_text.reduce(np.minimum, self.search),
     )
 
 
@@ -258,7 +250,8 @@ def multi_step_discrete_gradient(
     A `DiscretePath`.
 
   Raises:
-    BadInput: as `discrete_gradient`, and for ``num_rounds`` below 1.
+    BadInput: as `discrete_gradient`, and for ``num_rounds`` below 1, or above 46 340
+      under a budget of flips.
   """
   types.check_integer('num_rounds', num_rounds, 1)
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
@@ -325,7 +318,7 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
     state, _ = carry
     number, raw_key = round_
     radius, room = _discrete_costs.allowance(
-      budget, rules.split, num_rounds, number, dtype
+      budget, dtype, rules.split, num_rounds, number
     )
     if rules.split == 'cumulative':
       room -= state.spent

@@ -52,6 +52,9 @@ UNITS = 2**29
 # More than any budget. Sums up to the first charge that is refused stay below 2^31.
 _TOO_MUCH = UNITS + 1
 
+# Whose square is below 2^31, so that shares of what rounds leave do not overflow.
+_MOST_ROUNDS = 46_340
+
 _POWERS = {'l2': 2, 'l1': 1}
 
 
@@ -72,10 +75,10 @@ def dtype_of(view: _view.LayerView) -> np.dtype:
 
 def allowance(
   budget: types.Budget,
-  split: str,
-  num_rounds: int,
-  step: types.Array | int,
   dtype: np.dtype,
+  split: str = 'cumulative',
+  num_rounds: int = 1,
+  step: types.Array | int = 1,
 ) -> tuple[types.Array, types.Array]:
   r"""Returns the radius that a round's charges refer to, and the units it may spend.
 
@@ -85,17 +88,25 @@ def allowance(
 
   Args:
     budget: the ball.
+    dtype: dtype of the radius, that of the kernel, or float32 if that is wider.
     split: one of `SPLITS`.
     num_rounds: K, the number of rounds.
     step: k, the number of the round, from 1 to K.
-    dtype: dtype of the radius, that of the kernel, or float32 if that is wider.
 
   Returns:
     The radius, and the units that may be spent, int32: in the round (``'even'``), or
     in all rounds up to and including it (``'cumulative'``).
+
+  Raises:
+    BadInput: for more rounds than `_MOST_ROUNDS` that share a number of flips.
   """
   radius = jnp.asarray(budget.radius, dtype)
   if budget.norm == 'flips':
+    if num_rounds > _MOST_ROUNDS:
+      raise types.BadInput(
+        f'num_rounds must be at most {_MOST_ROUNDS} under a budget of flips; got '
+        f'{num_rounds}.'
+      )
     # floor(k / K) of the moves, without a product that could overflow.
     whole = jnp.floor(jnp.minimum(radius, UNITS)).astype(jnp.int32)
     each, rest = whole // num_rounds, whole % num_rounds
@@ -238,7 +249,7 @@ def fitting(
   least = smallest(lambda t: key >= t, jnp.iinfo(integer).max)
   above, equal = key >= least, key == least - 1
   # Positions are counted from the end, so that a larger number means a smaller set.
-  position = score.size - jnp.arange(score.size)
+  position = score.size - jnp.arange(score.size, dtype=integer)
   last = smallest(lambda p: above | (equal & (position >= p)), score.size + 1)
   return above | (equal & (position >= last))
 

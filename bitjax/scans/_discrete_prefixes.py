@@ -62,7 +62,7 @@ class PrefixScan:
       self,
       path=self.path,
       prefixes=self.num_moves,
-      best=_text.reduce(np.nanmin, self.search),
+      best=_text.reduce(np.fmin, self.search),
     )
 
   def decreases(self) -> tuple[types.Array, types.Array | None]:

@@ -104,7 +104,7 @@ def exhaustive(
 def _search(view, budget, free, step):
   kernel = view.kernel.reshape(-1)
   radius, room = _discrete_costs.allowance(
-    budget, 'cumulative', 1, 1, _discrete_costs.dtype_of(view)
+    budget, _discrete_costs.dtype_of(view)
   )
   start = _discrete_round.start(view)
   _, moves = _discrete_round.candidates(

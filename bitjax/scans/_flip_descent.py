@@ -75,7 +75,7 @@ class FlipDescent:
       weights=self.displacement,
       num_flips=self.num_flips,
       certified=self.certified,
-      loss=_text.reduce(np.min, self.losses),
+      loss=_text.reduce(np.minimum, self.losses),
       best=self.best,
     )
 

@@ -44,7 +44,7 @@ class PairGains(NamedTuple):
       self,
       path='brute_force',
       pairs=self.first,
-      best=_text.reduce(np.nanmax, self.together),
+      best=_text.reduce(np.fmax, self.together),
     )
 
   @property

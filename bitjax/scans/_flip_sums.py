@@ -156,6 +156,7 @@ def _column(view, inputs, next_products, losses, products, unit):
   before, behind = front[:end], front[end:]
   changes = _flips_moves.moves(view).changes
   changes = jnp.take(changes[0], unit, axis=1)[None, :, None]
+  changes = changes.astype(inputs.dtype)
   edge = _flips_sign.edge(before, changes)
   p = products[:, None]
   signs = _split.apply(before, p)

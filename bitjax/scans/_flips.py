@@ -88,8 +88,8 @@ class FlipGains:
       moves=self.gains,
       num_examples=self.num_examples,
       loss=self.loss,
-      best=_text.reduce(np.max, self.gains),
-      near_ties=_text.reduce(np.sum, self.near_ties),
+      best=_text.reduce(np.maximum, self.gains),
+      near_ties=_text.reduce(np.add, self.near_ties),
     )
 
   def standard_errors(self) -> types.Array:
@@ -269,10 +269,10 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties):
       view.losses, view.kernel, destinations, coordinates, chunk
     )
   loss, first, second = sums
-  nan = loss - loss  # Zero if the loss is finite.
+  broken = ~jnp.isfinite(loss)
   return FlipGains(
-    gains=moves.per_weight(first) + nan,
-    second_moments=moves.per_weight(second) + nan,
+    gains=types.nan_where(broken, moves.per_weight(first)),
+    second_moments=types.nan_where(broken, moves.per_weight(second)),
     loss=loss,
     near_ties=None if near_ties is None else moves.per_weight(near_ties),
     num_examples=view.labels.size,

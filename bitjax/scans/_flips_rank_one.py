@@ -79,7 +79,7 @@ def moments(
   group = min(_GROUP, view.labels.size)
   chunk = group * -(-min(chunk, view.labels.size) // group)
   shape = (*view.kernel.shape[:1], changes.shape[1], view.kernel.shape[1])
-  dtype = types.promoted(parts.inputs, parts.weights)
+  dtype = parts.dtype
   zeros = jnp.zeros((shape[0], math.prod(shape[1:])), dtype)
   nothing = (jnp.zeros((), dtype), zeros, zeros)
 

@@ -91,6 +91,7 @@ def moments(
     that are near ties, of the same shape, or None.
   """
   parts = _split.split(view)
+  changes = changes.astype(parts.inputs.dtype)
   end = 1 + [
     isinstance(stage, _view.Activation) for stage in parts.front
   ].index(True)
@@ -121,7 +122,9 @@ def moments(
       sums += (_near_ties(deltas, x, side, p, threshold, bound),)
     return jax.tree.map(jnp.add, totals, sums), None
 
-  zeros = (jnp.zeros((), deltas.dtype),) + 2 * (jnp.zeros_like(deltas),)
+  zeros = tuple(
+    jnp.zeros(shape, parts.dtype) for shape in ((), deltas.shape, deltas.shape)
+  )
   if noise is not None:
     zeros += (jnp.zeros(deltas.shape, jnp.int32),)
   valid = jnp.ones(view.labels.size, bool)
@@ -222,7 +225,7 @@ def masked_sums(deltas, x, side, p, threshold, change):
     d = jnp.where(moved >= threshold, change, 0.0)
     return first + d, second + d * d
 
-  zeros = (jnp.zeros_like(deltas), jnp.zeros_like(deltas))
+  zeros = 2 * (jnp.zeros(deltas.shape, change.dtype),)
   return _over_examples(add, zeros, deltas, x, side, p, threshold, change)
 
 

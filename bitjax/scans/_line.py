@@ -64,8 +64,8 @@ class LineScan:
       self,
       path=self.path,
       rates=self.learning_rates,
-      best=_text.reduce(np.nanmin, self.losses),
-      uncertain=_text.reduce(np.sum, self.uncertain),
+      best=_text.reduce(np.fmin, self.losses),
+      uncertain=_text.reduce(np.add, self.uncertain),
     )
 
   def best(self) -> tuple[types.Array, types.Array, types.Array]:

@@ -55,8 +55,8 @@ class LineProfile:
       low=self.low,
       high=self.high,
       num_breakpoints=self.num_breakpoints,
-      best=_text.reduce(np.nanmin, self.losses),
-      uncertain=_text.reduce(np.sum, self.uncertain),
+      best=_text.reduce(np.fmin, self.losses),
+      uncertain=_text.reduce(np.add, self.uncertain),
     )
 
   def at(self, learning_rates: types.Array) -> types.Array:

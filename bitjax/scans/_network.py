@@ -152,7 +152,14 @@ def _check(number, layer, first):
       f'{staircase} does not say that it is.'
     )
   leaves = [jax.tree.leaves(each.quantizer) for each in (layer, first)]
-  if not all(map(_same, *leaves)):
+  same = [_same(*pair) for pair in zip(*leaves, strict=True)]
+  if None in same and False not in same:
+    raise types.BadInput(
+      'The parameters of the quantizers of a network must be known, to see that they '
+      f'are the same; those of layer {number} are traced. Do not pass them through '
+      'jax.jit, or give all layers the same object.'
+    )
+  if not all(same):
     raise types.BadInput(
       'All layers of a network must have the same quantizer; that of layer '
       f'{number} has other parameters than that of layer 0. Look at the layers one '
@@ -161,8 +168,8 @@ def _check(number, layer, first):
 
 
 def _same(a, b):
-  """Whether two leaves are known to be equal."""
+  """Whether two leaves are equal; None if they are traced, and may be."""
   if a is b:
     return True
   traced = isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer)
-  return not traced and bool(np.array_equal(a, b))
+  return None if traced else np.array_equal(a, b)

@@ -1,4 +1,4 @@
-"""Says what each question about a view would cost, before any of them is asked.
+"""Says what six questions about a view would cost, before any of them is asked.
 
 Each question's own chooser is asked for its path, so a plan cannot differ from what
 a scan does. Costs are estimates, in forward passes of the view (the layer and what
@@ -8,10 +8,10 @@ a layer of 784 inputs and 256 units in a 784-256-256-10 network (`docs/benchmark
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
 import math
 import time
+from typing import NamedTuple
 
 import jax
 
@@ -26,24 +26,43 @@ from bitjax.scans import _view
 
 __all__ = ['COSTS', 'Plan', 'PlannedScan', 'plan']
 
-# Forward passes of each path, in words; `docs/scans.md` has the same table.
+
+class Cost(NamedTuple):
+  """The forward passes of a path; ``str`` of it says them in words.
+
+  Attributes:
+    words: what they are, with ``{}`` for each measured number.
+    measured: the measured numbers, from few to many.
+  """
+
+  words: str
+  measured: tuple[float, ...] = ()
+
+  def __str__(self) -> str:
+    return self.words.format(*(f'{number:g}' for number in self.measured))
+
+
+# `docs/scans.md` has the same table, and `docs/benchmark.md` what was measured.
 COSTS = {
-  ('line_scan', 'steps'): '5 to 144, by the number of breakpoints',
-  ('line_scan', 'affine'): '72',
-  ('line_scan', 'brute_force'): 'one for each rate',
-  ('flip_gains', 'layers'): 'those of each layer',
-  ('flip_gains', 'sign'): '11',
-  ('flip_gains', 'rank_one'): '496; 630 for moves up and down',
-  ('flip_gains', 'brute_force'): 'one for each move',
-  ('discrete_gradient', '*'): 'those of flip_gains, and two',
-  (
-    'coordinate_discrete_gradient',
-    'incremental',
-  ): 'at most the share of the network behind the layer, for each move',
-  ('coordinate_discrete_gradient', 'forward_passes'): 'one for each move',
-  ('flip_descent', 'incremental'): '0.8 for each flip, and those of flip_gains',
-  ('flip_descent', 'recompute'): 'those of flip_gains, for each flip',
-  ('pair_gains', 'brute_force'): 'three for each pair',
+  ('line_scan', 'steps'): Cost(
+    '{} to {}, by the number of breakpoints', (4.7, 144)
+  ),
+  ('line_scan', 'affine'): Cost('{}', (72,)),
+  ('line_scan', 'brute_force'): Cost('one for each rate'),
+  ('flip_gains', 'layers'): Cost('those of each layer'),
+  ('flip_gains', 'sign'): Cost('{}', (10.5,)),
+  ('flip_gains', 'rank_one'): Cost('{}; {} for moves up and down', (496, 630)),
+  ('flip_gains', 'brute_force'): Cost('one for each move'),
+  ('discrete_gradient', '*'): Cost('those of flip_gains, and two'),
+  ('coordinate_discrete_gradient', 'incremental'): Cost(
+    'at most the share of the network behind the layer, for each move'
+  ),
+  ('coordinate_discrete_gradient', 'forward_passes'): Cost('one for each move'),
+  ('flip_descent', 'incremental'): Cost(
+    '{} for each flip, and those of flip_gains', (0.77,)
+  ),
+  ('flip_descent', 'recompute'): Cost('those of flip_gains, for each flip'),
+  ('pair_gains', 'brute_force'): Cost('three for each pair'),
 }
 
 
@@ -57,7 +76,6 @@ class PlannedScan:
     reason: why it takes no faster path, or cannot be answered; '' if neither.
     passes: about how many forward passes it costs.
     seconds: about how many seconds; None if no forward pass was timed.
-    megabytes: about how much memory it needs beside the view's own arrays.
   """
 
   question: str
@@ -65,7 +83,6 @@ class PlannedScan:
   reason: str
   passes: float
   seconds: float | None
-  megabytes: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +100,12 @@ class Plan:
 
   def __str__(self) -> str:
     """Returns a table with a line for each question, and its reason below it."""
-    lines = [
-      f'{"question":28}  {"path":14}  {"passes":>8}  {"seconds":>8}  {"MB":>6}'
-    ]
+    lines = [f'{"question":28}  {"path":14}  {"passes":>8}  {"seconds":>8}']
     for scan in self.scans:
       seconds = '' if scan.seconds is None else f'{scan.seconds:.2g}'
       lines.append(
         f'{scan.question:28}  {scan.path or "-":14}  {scan.passes:8.3g}  '
-        f'{seconds:>8}  {scan.megabytes:6.3g}'
+        f'{seconds:>8}'
       )
       if scan.reason:
         lines.append(f'  {scan.reason}')
@@ -105,11 +120,12 @@ def plan(
   max_flips: int = 100,
   timed: bool = True,
 ) -> Plan:
-  """Says which path each question about a view would take, and what it would cost.
+  """Says which paths questions about a view would take, and what they would cost.
 
-  Nothing is scanned. One forward pass is compiled and timed. Seconds are forward
-  passes times its time, without compilation: an estimate, right to a factor of a few.
-  Memory is that of the arrays which grow with the question, an estimate as well.
+  The questions are `line_scan`, `flip_gains`, `discrete_gradient`,
+  `coordinate_discrete_gradient`, `flip_descent` and `pair_gains`. Nothing is scanned.
+  One forward pass is compiled and timed. Seconds are forward passes times its time,
+  without compilation: an estimate, right to a factor of a few.
 
   Args:
     view: the layer; concrete unless ``timed`` is false.
@@ -129,48 +145,39 @@ def plan(
   types.check_integer('max_flips', max_flips, 1)
   _view.check_filled(view)
   forward = _time(view) if timed else None
-  activations, behind = _sizes(view)
   weights = view.kernel.size
   moves = weights * (1 if _flips_moves.is_binary(view) else 2)
   missing = _no_moves(view)
-  results = 8 * moves  # Two float32 numbers for each move.
   gains = _flips.choose(view)
   gain_passes = _gain_passes(view, gains.path)
   line = _line.choose('auto', [view], None, num_rates)
-  along = {'steps': 144.0, 'affine': 72.0}.get(line.path, num_rates)
+  along = max(COSTS['line_scan', line.path].measured, default=num_rates)
 
   def row(
-    question: str, choice: _paths.Choice, passes: float, size: float
+    question: str, choice: _paths.Choice, passes: float, needs: str = missing
   ) -> PlannedScan:
-    if missing and question != 'line_scan':
-      return PlannedScan(question, '', missing, math.nan, None, math.nan)
+    if needs:
+      return PlannedScan(question, '', needs, math.nan, None)
     seconds = None if forward is None else passes * forward
-    megabytes = (activations + size) / 1e6
-    return PlannedScan(question, *choice, passes, seconds, megabytes)
+    return PlannedScan(question, *choice, passes, seconds)
 
-  rows = [
-    row('line_scan', line, along, 4 * num_rates),
-    row('flip_gains', gains, gain_passes, results),
-    row('discrete_gradient', gains, gain_passes + 2, 3 * results),
-  ]
   tried = _coordinate_losses.choose(view)
-  share = behind if tried.path == 'incremental' else 1.0
-  rows.append(
-    row('coordinate_discrete_gradient', tried, moves * share, 3 * results)
-  )
+  share = _share_behind(view) if tried.path == 'incremental' else 1.0
   descent = _flip_descent.choose(view)
-  each = 0.77 if descent.path == 'incremental' else gain_passes
+  (each,) = COSTS['flip_descent', descent.path].measured or (gain_passes,)
+  flips = missing
   if view.quantizer is None:
-    needs = 'a descent by flips needs a quantised kernel'
-    rows.append(
-      PlannedScan('flip_descent', '', needs, math.nan, None, math.nan)
-    )
-  else:
-    passes = gain_passes + max_flips * each
-    rows.append(row('flip_descent', descent, passes, results))
+    flips = 'a descent by flips needs a quantised kernel'
   pairs = _paths.Choice('brute_force', 'pairs have no faster path')
-  rows.append(row('pair_gains', pairs, 3 * num_pairs, 16 * num_pairs))
-  return Plan(tuple(rows), forward)
+  rows = (
+    row('line_scan', line, along, ''),
+    row('flip_gains', gains, gain_passes),
+    row('discrete_gradient', gains, gain_passes + 2),
+    row('coordinate_discrete_gradient', tried, moves * share),
+    row('flip_descent', descent, gain_passes + max_flips * each, flips),
+    row('pair_gains', pairs, 3 * num_pairs),
+  )
+  return Plan(rows, forward)
 
 
 def _gain_passes(view, path):
@@ -178,10 +185,10 @@ def _gain_passes(view, path):
   if path == 'layers':
     layers = list(view.product.views(view))
     return sum(_gain_passes(one, _flips.choose(one).path) for one in layers)
-  moves = view.kernel.size * (1 if _flips_moves.is_binary(view) else 2)
-  one_way = _flips_moves.is_binary(view)
-  known = {'sign': 10.5, 'rank_one': 496.0 if one_way else 630.0}
-  return min(moves, known.get(path, math.inf))
+  ways = 1 if _flips_moves.is_binary(view) else 2
+  moves = ways * view.kernel.size
+  measured = COSTS['flip_gains', path].measured
+  return min([moves, *measured[:ways][-1:]])
 
 
 def _no_moves(view):
@@ -196,32 +203,23 @@ def _no_moves(view):
   return ''
 
 
-def _sizes(view):
-  """Returns the bytes of all activations, and the share of the work behind u."""
-
-  def outputs(view):
-    found = [view.pre_activations(view.kernel)]
-    for stage in view.tail:
-      found.append(stage(found[-1]))
-    return found
-
-  shapes = jax.eval_shape(outputs, view)
-  total = sum(x.size * x.dtype.itemsize for x in shapes)
-  dense = [s.kernel.size for s in view.tail if isinstance(s, _view.Dense)]
-  width = view.tail and next(
-    (s.kernel.shape[1] for s in view.tail if isinstance(s, _view.Dense)), 0
+def _share_behind(view):
+  """Returns the share of a forward pass's work that is behind a single unit."""
+  dense = [s.kernel for s in view.tail if isinstance(s, _view.Dense)]
+  width = dense[0].shape[1] if dense else 0
+  behind = 1 + width + sum(kernel.size for kernel in dense[1:])
+  return min(
+    1.0, behind / (view.kernel.size + sum(kernel.size for kernel in dense))
   )
-  share = (1 + (width or 0) + sum(dense[1:])) / (view.kernel.size + sum(dense))
-  return total, min(1.0, share)
 
 
-def _time(view, clock: Callable[[], float] = time.perf_counter):
+def _time(view):
   """Returns the seconds of one forward pass, the faster of two, compiled before."""
   loss = jax.jit(lambda view: view.loss(view.kernel))
   loss(view).block_until_ready()
   seconds = []
   for _ in range(2):
-    start = clock()
+    start = time.perf_counter()
     loss(view).block_until_ready()
-    seconds.append(clock() - start)
+    seconds.append(time.perf_counter() - start)
   return min(seconds)

@@ -19,6 +19,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bitjax import types
@@ -71,6 +72,16 @@ class Split:
     return optax.softmax_cross_entropy_with_integer_labels(
       apply(self.rest, next_products), labels
     )
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Dtype of the losses, which may be wider than that of inputs and weights."""
+
+    def losses(parts):
+      activations = apply(parts.front, parts.products(parts.inputs))
+      return parts.losses(parts.next_products(activations), parts.labels)
+
+    return jax.eval_shape(losses, self).dtype
 
 
 def product(a: types.Array, b: types.Array) -> types.Array:

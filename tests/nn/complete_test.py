@@ -118,17 +118,32 @@ class TestOtherTrees:
     with pytest.raises(types.BadInput, match='have its batch_stats/mean'):
       completed(model, {**checkpoint, 'batch_stats': {'mean': np.ones(3)}})
 
-  def test_statistics_may_be_new(self):
+  def test_statistics_of_a_trained_network_are_not_invented(self):
     class Normalised(linen.Module):
       @linen.compact
       def __call__(self, x):
         x = nn.QuantDense(3, kernel_quantizer=LSQ)(x)
         return linen.BatchNorm(use_running_average=True)(x)
 
-    checkpoint = {'params': filled(Normalised())['params']}
+    checkpoint = filled(Normalised())
     del checkpoint['params']['QuantDense_0']['kernel_quantizer']
     got = completed(Normalised(), checkpoint)
-    np.testing.assert_array_equal(got['batch_stats']['BatchNorm_0']['var'], 1.0)
+    old = checkpoint.pop('batch_stats')['BatchNorm_0']['var']
+    np.testing.assert_array_equal(got['batch_stats']['BatchNorm_0']['var'], old)
+    with pytest.raises(
+      types.BadInput, match='it lacks batch_stats/BatchNorm_0/mean, batch_stats'
+    ):
+      completed(Normalised(), checkpoint)
+
+  def test_counters_of_other_modules_are_not_invented(self):
+    class Counted(linen.Module):
+      @linen.compact
+      def __call__(self, x):
+        self.variable('counts', 'calls', lambda: jnp.zeros((), jnp.int32))
+        return nn.QuantDense(3, kernel_quantizer=LSQ)(x)
+
+    with pytest.raises(types.BadInput, match='it lacks counts/calls'):
+      completed(Counted(), {'params': filled(Counted())['params']})
 
   def test_blocks_move_with_what_is_in_them(self):
     class Outer(linen.Module):

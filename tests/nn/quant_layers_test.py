@@ -636,3 +636,31 @@ X = np.ones((2, 5, 6, 3), np.float32)
 def test_bad_input_is_refused(layer, x, message):
   with pytest.raises(types.BadInput, match=message):
     jax.eval_shape(layer.init, KEY, x)
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: nn.MLP(hidden=8), 'hidden must be a tuple .* got 8'),
+    (lambda: nn.QuantDense((2,)), r'features must be an integer .* \(2,\)'),
+    (
+      lambda: nn.QuantConv(2, (2, 2), strides=(None, 2)),
+      'strides must be an integer >= 1; got None',
+    ),
+    (
+      lambda: nn.QuantConv(2, ((2, 2),)),
+      r'kernel_size must be an integer .* got \(2, 2\)',
+    ),
+  ],
+)
+def test_numbers_are_nested_as_they_should_be(make, message):
+  with pytest.raises(types.BadInput, match=message):
+    make()
+
+
+def test_sizes_may_be_numbers_of_numpy():
+  numpy = nn.QuantConv(2, np.int64(2), strides=np.int32(2))
+  python = nn.QuantConv(2, 2, strides=2)
+  got, want = (layer._product() for layer in (numpy, python))
+  assert got == want
+  assert {type(size) for size in (*got.kernel_size, *got.strides)} == {int}

@@ -403,6 +403,8 @@ class TestInitialisations:
     ({'stages': (1, 1, 1)}, 'stages and widths must be as many'),
     ({'stages': (), 'widths': ()}, 'stages and widths must be as many'),
     ({'stages': (1, 0)}, 'stages must be an integer >= 1; got 0'),
+    ({'stages': 2, 'widths': 2}, 'must be a tuple of .* got 2'),
+    ({'stages': ((1, 1), 1)}, r'stages must be an integer .* got \(1, 1\)'),
     ({'widths': (6, 4)}, 'widths must not decrease'),
     ({'momentum': 1.5}, 'momentum must be in'),
     ({'epsilon': 0.0}, 'epsilon must be > 0'),

@@ -112,6 +112,8 @@ def test_vgg_small():
   [
     ({'stages': ()}, IMAGES, 'stages must be tuples of positive numbers'),
     ({'stages': ((4,), ())}, IMAGES, 'stages must be tuples'),
+    ({'stages': (4, 4)}, IMAGES, 'stages must be tuples'),
+    ({'stages': 4}, IMAGES, 'stages must be tuples'),
     ({'stages': ((0,),)}, IMAGES, 'stages must be an integer >= 1; got 0'),
     ({'activation': 'gelu'}, IMAGES, 'activation must be one of'),
     ({}, IMAGES[:, :3], 'sides of at least 4'),

@@ -165,6 +165,17 @@ def test_certificate_counts():
   assert scans.flip_certificate(gains, tolerance=0.5).is_optimum
 
 
+def test_shares_are_counted_whatever_the_dtype_of_the_gains():
+  values = [0.25] * 257 + [-0.25] * 44
+  gains = gains_of(values, [0.0625] * 301)
+  gains = dataclasses.replace(gains, gains=gains.gains.astype(jnp.bfloat16))
+  holdout = dataclasses.replace(gains, gains=gains.gains.at[0].set(-1.0))
+  found = scans.flip_certificate(gains, holdout)
+  assert found.holds.dtype == jnp.float32
+  np.testing.assert_allclose(found.holds, 256 / 257, rtol=1e-6)
+  np.testing.assert_allclose(found.significant_holds, 256 / 257, rtol=1e-6)
+
+
 def test_pairs(make):
   view, loss = make(seed=5)
   pairs = scans.pair_gains(view, jax.random.key(0), 50)

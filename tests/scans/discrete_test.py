@@ -458,6 +458,8 @@ def test_what_fits_is_found_without_sorting():
         np.testing.assert_array_equal(found, expected)
         sizes.append(expected.sum())
   assert min(sizes) == 0 and max(sizes) == 300 and len(set(sizes)) > 5
+  with jax.enable_x64(True), jax.numpy_dtype_promotion('strict'):
+    jax.eval_shape(_discrete_costs.fitting, score, charge, jnp.int32(room))
 
 
 def test_ternary_weights_go_to_the_better_neighbour(make):

@@ -5,6 +5,9 @@ the library: ('affine', scale, shift), ('dense', matrix, scale, shift), ('relu',
 ('sign',), ('identity',), ('batch_norm', scale, shift).
 """
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -352,3 +355,45 @@ def test_real_inputs_differ_from_the_oracle_only_in_counted_near_ties():
   error = np.abs(result.gains - true[0])
   assert clear.any() and error[clear].max(initial=0) < 1e-6
   assert error.max() > 1e-4  # Ties do matter.
+
+
+MIXED = pytest.mark.parametrize(
+  ('inputs', 'activation'),
+  [('float32', 'sign'), ('int32', 'sign'), ('int32', 'relu')],
+)
+
+
+def mixed(view, inputs):
+  return dataclasses.replace(
+    view,
+    inputs=view.inputs.astype(inputs),
+    kernel=view.kernel.astype(jnp.bfloat16),
+  )
+
+
+@MIXED
+def test_kernels_may_be_narrower_than_inputs_or_losses(
+  make, inputs, activation
+):
+  view = mixed(make(activation=activation)[0], inputs)
+  found = jax.eval_shape(scans.flip_gains, view)
+  assert found.path != 'brute_force'
+  assert found.gains.dtype == jnp.float32
+  if activation == 'sign':
+    descent = jax.eval_shape(lambda v: scans.flip_descent(v, 2), view)
+    assert descent.path == 'incremental'
+    assert descent.losses.dtype == jnp.float32
+
+
+@pytest.mark.slow
+@MIXED
+def test_narrow_kernels_have_the_gains_of_wide_ones(make, inputs, activation):
+  view, _ = make(activation=activation)
+  narrow = mixed(view, inputs)
+  np.testing.assert_array_equal(
+    scans.flip_gains(narrow).gains, scans.flip_gains(view).gains
+  )
+  if activation == 'sign':
+    np.testing.assert_array_equal(
+      scans.flip_descent(narrow, 2).losses, scans.flip_descent(view, 2).losses
+    )

@@ -167,6 +167,15 @@ def test_bad_input():
   ]
   with pytest.raises(types.BadInput, match='of layer 1 has other parameters'):
     scans.network_view(*batch, steps)
+  one = dataclasses.replace(steps[0], kernel=steps[1].kernel)
+  for pair, message in (
+    ((steps[0], one), 'must be known, .* of layer 1 are traced'),
+    (steps, 'must be known'),
+  ):
+    with pytest.raises(types.BadInput, match=message):
+      jax.eval_shape(
+        lambda a, b: scans.network_view(*batch, [a, b]).kernel, *pair
+      )
   with pytest.raises(types.BadInput, match='not that of a whole network'):
     single = next(iter(view.product.views(view)))
     scans.flip_gains(single, path='layers')

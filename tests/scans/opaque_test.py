@@ -404,6 +404,39 @@ def test_models_with_stages_are_transparent():
     )
 
 
+def test_a_field_that_is_called_stages_is_none():
+  class Holds(linen.Module):
+    stages: object
+
+    @linen.compact
+    def __call__(self, x):
+      return self.stages(x.reshape((x.shape[0], -1)))
+
+  model = Holds(linen.Dense(CLASSES))
+  variables = random_variables(model)
+  view = nn.layer_view(model, variables, IMAGES, LABELS, 'stages')
+  close(view.logits(view.kernel), model.apply(variables, IMAGES))
+  with pytest.raises(types.BadInput, match='a method stages'):
+    nn.network_view(model, variables, IMAGES, LABELS)
+
+
+def test_stages_go_without_keywords_that_they_do_not_take():
+  class Calls(Staged):
+    def setup(self):
+      self.first, self.last = nn.QuantDense(6), nn.QuantDense(CLASSES)
+
+    def __call__(self, x, train=False, progress=1.0):
+      return super().__call__(x)
+
+  variables = random_variables(Calls())
+  options = {'train': False, 'progress': 0.5}
+  layer = nn.layer_view(Calls(), variables, IMAGES, LABELS, 'first', **options)
+  network = nn.network_view(Calls(), variables, IMAGES, LABELS, **options)
+  want = Calls().apply(variables, IMAGES)
+  for view in (layer, network):
+    close(view.logits(view.kernel), want)
+
+
 def test_a_whole_network_of_stages_is_viewed():
   class Plain(Staged):
     def setup(self):

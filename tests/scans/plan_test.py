@@ -13,7 +13,7 @@ from bitjax import types
 from bitjax.scans import _plan
 
 RATES = np.linspace(0, 0.1, 20).astype(np.float32)
-PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'scans.md'
+DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 
 
 def planned(view, **options):
@@ -38,6 +38,11 @@ def test_scans_take_the_planned_paths(make, activation, binary, opaque, paths):
   plan = planned(view, num_rates=RATES.size)
   questions = 'line_scan', 'flip_gains', 'coordinate_discrete_gradient'
   assert tuple(plan[name].path for name in questions) == paths
+  for name in 'line_scan', 'flip_gains':
+    if measured := _plan.COSTS[name, plan[name].path].measured:
+      moves = view.kernel.size * (1 if binary else 2)
+      most = measured[-1] if name == 'line_scan' else min(moves, measured[0])
+      assert plan[name].passes == most
   line = scans.line_scan(view, jnp.ones_like(view.kernel), RATES)
   gains = scans.flip_gains(view, step=None if binary else 0.1)
   assert (line.path, gains.path) == paths[:2]
@@ -72,7 +77,7 @@ def test_bad_input(make):
 
 
 def test_the_page_has_the_table_of_costs():
-  page = PAGE.read_text()
+  page = (DOCS / 'scans.md').read_text()
   lines = [line for line in page.splitlines() if line.startswith('| `')]
   assert len(lines) == len(_plan.COSTS)
   for line, ((question, path), cost) in zip(
@@ -80,3 +85,11 @@ def test_the_page_has_the_table_of_costs():
   ):
     assert f'`{question}`' in line and line.endswith(f'| {cost} |')
     assert path == '*' or f'`{path}`' in line
+
+
+def test_numbers_are_those_of_the_benchmark():
+  page = (DOCS / 'benchmark.md').read_text()
+  measured = [x for cost in _plan.COSTS.values() for x in cost.measured]
+  assert len(measured) == 7
+  for number in measured:
+    assert f'| {number:g} ' in page, number
