@@ -21,7 +21,7 @@ from bitjax import studies
 
 __all__ = ['main']
 
-_COMMANDS = {'publish': 'published', 'findings': 'findings'}
+_COMMANDS = ('status', 'publish', 'findings')
 _HELP = ('-h', '-help', '--help')
 
 
@@ -40,25 +40,23 @@ def main(
   except BrokenPipeError:  # What reads the output has gone.
     process.leave(141)
   except OSError as error:
-    print(f'bitjax: standard output: {error.strerror}', file=sys.stderr)
+    print(f'bitjax: {error.filename}: {error.strerror}', file=sys.stderr)
     process.leave(2)
 
 
 def _run(argv: Sequence[str], program: str) -> int:
   if not argv or argv[0] in _HELP:
-    print(_overview(program), flush=True)
+    process.write(_overview(program) + '\n')
     return 0
   from bitjax import cli  # Imports JAX, which takes a second.
 
   name, *rest = argv
-  if name == 'status':
-    return cli.status.main(rest)
   if name in _COMMANDS:
     from bitjax import commands
 
-    return getattr(commands, _COMMANDS[name]).main(rest)
+    return commands.run(name, rest)
   if name not in studies.NAMES:
-    names = (*studies.NAMES, 'status', *_COMMANDS)
+    names = (*studies.NAMES, *_COMMANDS)
     close = difflib.get_close_matches(name, names, n=1)
     way = (
       f'did you mean {close[0]}?' if close else '"bitjax" lists the studies.'

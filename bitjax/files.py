@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from bitjax import types
 __all__ = [
   'atomic',
   'cache_dir',
+  'checksum',
   'expand',
   'flush',
   'is_partial',
@@ -93,7 +95,13 @@ def is_partial(path: pathlib.Path) -> bool:
   return path.name.startswith('.') and path.name.endswith(_SUFFIX)
 
 
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
+def checksum(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file's content, in hexadecimal digits."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def write_bytes(path: pathlib.Path, content: bytes | memoryview) -> None:
   """Writes ``content`` atomically."""
   with atomic(path) as temporary:
     temporary.write_bytes(content)

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import NoReturn
 
-__all__ = ['leave', 'prepare']
+__all__ = ['leave', 'prepare', 'write']
 
 
 def prepare() -> None:
@@ -42,3 +42,18 @@ def leave(status: int) -> NoReturn:
   if hasattr(sys, 'ps1'):
     sys.exit(status)
   os._exit(status)
+
+
+def write(text: str) -> None:
+  """Writes to standard output at once, so that what fails, fails here.
+
+  Raises:
+    BrokenPipeError: if nothing reads the output any more.
+    OSError: if it cannot be written; it names the standard output.
+  """
+  try:
+    print(text, end='', flush=True)
+  except BrokenPipeError:
+    raise
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, 'standard output') from error

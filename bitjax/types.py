@@ -41,6 +41,7 @@ __all__ = [
   'check_seed',
   'integer',
   'nan_where',
+  'one_line',
   'promoted',
   'shown',
   'widened',
@@ -83,6 +84,13 @@ class BadInput(ValueError):
   line; every other exception, a plain ``ValueError`` included, is a defect of the
   program and keeps its traceback.
   """
+
+
+def one_line(error: BaseException) -> str:
+  """Returns an exception's message in one line: of an `OSError`, file and reason."""
+  if isinstance(error, OSError) and error.strerror and error.filename:
+    return f'{error.filename}: {error.strerror}'
+  return ' '.join(str(error).split()) or type(error).__name__
 
 
 @jax.tree_util.register_dataclass

@@ -12,9 +12,11 @@ import pytest
 import bitjax
 from bitjax import __main__ as command
 from bitjax import cli
+from bitjax import commands
 from bitjax import studies
 
 ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / 'docs' / 'results'
 
 
 @pytest.mark.parametrize('columns', [40, 80, 200])
@@ -68,6 +70,10 @@ def test_a_study_is_run_with_its_flags(capsys):
   )
 
 
+def test_commands_are_those_that_are_offered():
+  assert tuple(commands.COMMANDS) == command._COMMANDS
+
+
 def test_status(tmp_path, capsys):
   assert command.main(['status', str(tmp_path)]) == 2
   assert 'is not the directory of a run' in capsys.readouterr().err
@@ -75,21 +81,25 @@ def test_status(tmp_path, capsys):
   assert 'usage: bitjax status DIRECTORY' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('argv', [[], ['findings', str(RESULTS)]])
 @pytest.mark.parametrize(
   ('number', 'status', 'said'),
-  [(errno.EPIPE, 141, ''), (errno.ENOSPC, 2, 'bitjax: standard output: No')],
+  [(errno.EPIPE, 141, ''), (errno.ENOSPC, 2, 'standard output: No')],
 )
 def test_output_that_cannot_be_written(
-  monkeypatch, capsys, number, status, said
+  monkeypatch, capsys, number, status, said, argv
 ):
   def write(*_):
     raise OSError(number, os.strerror(number))
 
   monkeypatch.setattr(sys.stdout, 'write', write)
-  with pytest.raises(SystemExit) as caught:
-    command.main([])
-  assert caught.value.code == status
-  assert capsys.readouterr().err.startswith(said)
+  try:
+    found = command.main(argv)
+  except SystemExit as error:
+    found = error.code
+  err = capsys.readouterr().err
+  assert found == status and said in err
+  assert err.count('\n') == (status == 2)
 
 
 def test_the_console_script_is_this_command():

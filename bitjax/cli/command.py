@@ -26,7 +26,9 @@ _HELP = ('-h', '-help', '--help')
 class _Shared:
   """The flags that every study has."""
 
-  preset: str = flags.flag('', 'which of the presets above to start from')
+  preset: str | None = flags.flag(
+    None, 'which of the presets above to start from'
+  )
   out: str = flags.flag('', 'directory of the run')
   overwrite: bool = flags.flag(
     False, 'replace the run that the directory holds'
@@ -75,39 +77,18 @@ class _Shared:
 SHARED = {field.name: field for field in flags.fields(_Shared)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """What a command line asks for.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request(_Shared):
+  """What a command line asks for: the shared flags, and the study's own.
 
   Attributes:
     config: the resolved configuration.
     preset: name of the preset that the configuration started from; None if there are
       no presets.
-    out: requested directory of the run, if given.
-    overwrite: whether to replace the run that the directory holds.
-    accept_other_code: whether to go on with chunks that other code computed.
-    chunk: the most lanes between two saves, if given.
-    width: lanes that are vectorised at a time, if given.
-    mesh: devices to use, see `meshes.parse`.
-    coordinator_address: address of process 0 of a job of several processes, or
-      ``'auto'``, if given.
-    num_processes: number of processes of the job, if given.
-    process_id: index of this process in the job, from 0, if given.
-    compilation_cache: whether to keep compiled programs.
   """
 
   config: Any
   preset: str | None
-  out: str | None = None
-  overwrite: bool = False
-  accept_other_code: bool = False
-  chunk: int | None = None
-  width: int | None = None
-  mesh: str = meshes.AUTO
-  coordinator_address: str | None = None
-  num_processes: int | None = None
-  process_id: int | None = None
-  compilation_cache: bool = True
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -148,7 +129,7 @@ def parse(study: Study[Any], argv: Sequence[str]) -> Request:
   }
   resolved = study.config(**(values | given))
   flags.check(resolved)
-  return Request(resolved, preset, **shared)
+  return Request(config=resolved, preset=preset, **shared)
 
 
 def _check_presets(fields, presets) -> None:

@@ -8,8 +8,11 @@ one that is not may still be too large.
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
+import math
 import os
+import pathlib
 from typing import Any
 
 import jax
@@ -22,6 +25,7 @@ __all__ = ['Cost', 'admit', 'available']
 
 _MANY_LANES = 10_000
 _MANY_UPDATES = 1_000_000
+_CONTAINER = pathlib.Path('/sys/fs/cgroup/memory.max')
 _LANE = 16  # Bytes that a sweep keeps for each lane, whatever its results.
 
 
@@ -69,9 +73,16 @@ def admit(config: Any, cost_of: Callable[[Any], Cost]) -> None:
     )
 
 
-def available() -> int:
-  """Returns the bytes of memory of this machine and of one of its accelerators."""
-  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+def available() -> float:
+  """Returns the bytes of memory of this machine and of one of its accelerators.
+
+  A container has no more than its limit. It is infinite where no system tells.
+  """
+  memory = math.inf
+  if hasattr(os, 'sysconf'):  # Windows has none.
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  with contextlib.suppress(OSError, ValueError):  # No container, or no limit.
+    memory = min(memory, int(_CONTAINER.read_text()))
   device = jax.local_devices()[0]
   if device.platform != 'cpu':
     memory += (device.memory_stats() or {}).get('bytes_limit', 0)

@@ -44,9 +44,7 @@ BAD_INPUT = 2
 _SIGNALLED = 128  # Shells add the signal's number to this.
 _SIGPIPE = 13  # Windows has no such signal.
 
-# Attributes of results: chunks of other code in them, and code that has changed since.
-_MARK = 'other_code'
-_CHANGED = 'code_has_changed'
+_MARK = 'other_code'  # Attribute of results with chunks of other code.
 
 
 class _Signalled(KeyboardInterrupt):
@@ -121,29 +119,28 @@ def launch(
 
 def _launch(study, argv, program) -> int:
   if command.wants_help(argv):
-    _print(manual.page(study, program or _program()))
+    process.write(manual.page(study, program or _program()))
     return 0
   with contextlib.ExitStack() as stack:
-    directory, results = _results(study, argv, stack)
+    directory, results, changes = _results(study, argv, stack)
     if job.index():  # Only process 0 judges and draws.
       return 0
-    judged = _marked(study.verdicts(results), results)
+    judged = _marked(study.verdicts(results), results, changes)
     written = _conclude(directory, results, judged, study.plot)
-  _print(verdicts_lib.text(judged) + '\n')
-  _print(''.join(f'{_relative(path)}\n' for path in written))
+  process.write(verdicts_lib.text(judged) + '\n')
+  process.write(''.join(f'{_relative(path)}\n' for path in written))
   return 0
 
 
 def _results(study, argv, stack):
-  """Returns the directory of a run and its results, loaded or computed."""
+  """Returns the directory of a run, its results, and how the code has changed since."""
   request = command.parse(study, argv)
   extras.check()
-  if request.coordinator_address is None:
+  address = request.coordinator_address or None
+  if address is None:
     meshes.split_cpu(request.mesh)
-  job.join(
-    request.coordinator_address, request.num_processes, request.process_id
-  )
-  if request.coordinator_address is not None:
+  job.join(address, request.num_processes, request.process_id)
+  if address is not None:
     meshes.start()
     # JAX's runtime handles SIGTERM too, so our handler has to be set again.
     stack.enter_context(_signals())
@@ -169,20 +166,14 @@ def _results(study, argv, stack):
   if directory.complete:
     if not job.index():
       directory.claim()
-    path = directory.path / results_lib.ARCHIVE
     try:
-      found = _read_again(study, directory)
-    except OSError as error:
-      progress.say(
-        f'{study.name}: {path} is damaged ({_line(error)}); made again'
-      )
+      results = results_lib.load(directory.path)
+    except results_lib.Damaged as error:
+      _say(study, f'{error}; made again')
     else:
-      if results_lib.sound(results_lib.ARCHIVE, directory.path) is None:
-        progress.say(
-          f'{study.name}: {path} has no checksum, so damage would go unnoticed; '
-          'remove it to make it again'
-        )
-      return directory.path, found
+      changes = directory.changes()
+      _say(study, _origin(directory, changes))
+      return directory.path, results, changes
   if request.compilation_cache:
     compilation.keep()
   sweep = sweep_lib.Sweep(
@@ -196,15 +187,15 @@ def _results(study, argv, stack):
   )
   computed = study.run(request.config, sweep)
   if job.index():
-    return directory.path, computed
+    return directory.path, computed, ''
   directory.begin(sweep.records)  # Does nothing if a sweep has begun.
   if sweep.other_code:
     computed.attrs[_MARK] = '; '.join(sweep.other_code)
+  directory.finish()  # The results, once there, are never without their code.
   results_lib.save(computed, directory.path)
-  directory.finish()
   del computed  # Large results must not be in memory twice.
   # Draw the numbers in the file, as later runs will, so that the figures are equal.
-  return directory.path, results_lib.load(directory.path)
+  return directory.path, results_lib.load(directory.path), ''
 
 
 def _code(study: Study[Any]) -> code_lib.Code:
@@ -217,31 +208,31 @@ def _code(study: Study[Any]) -> code_lib.Code:
   return code_lib.Code(aside, script=home == '__main__')
 
 
-def _read_again(study, directory):
-  """Returns the results of a finished run, and says where they come from."""
-  results = results_lib.load(directory.path)
-  said = f'{study.name}: {directory.source()}'
-  changes = directory.changes()
+def _origin(directory: rundir.RunDirectory, changes: str) -> str:
+  """Says where the results of a finished run come from, and what to know of them."""
+  said = directory.source()
+  if not results_lib.has_checksum(directory.path):
+    said += (
+      '; its results.nc has no checksum, so damage would go unnoticed: remove it to '
+      'make it again'
+    )
   if changes:
-    results.attrs[_CHANGED] = changes
     said += (
       f'; the code has changed since ({changes}): --overwrite computes '
       'everything again; without results.nc, the same command takes over the '
       'chunks whose programs are the same'
     )
-  progress.say(said)
-  return results
+  return said
 
 
-def _marked(judged, results) -> list[verdicts_lib.Verdict]:
+def _marked(judged, results, changes) -> list[verdicts_lib.Verdict]:
   """Returns verdicts whose caveats say if other code computed the numbers."""
   marks = []
   if _MARK in results.attrs:
     marks.append(f'{results.attrs[_MARK]}.')
-  if _CHANGED in results.attrs:
+  if changes:
     marks.append(
-      'The code has changed since these numbers were computed '
-      f'({results.attrs[_CHANGED]}).'
+      f'The code has changed since these numbers were computed ({changes}).'
     )
   return [
     dataclasses.replace(
@@ -251,18 +242,23 @@ def _marked(judged, results) -> list[verdicts_lib.Verdict]:
   ]
 
 
+def _say(study: Study[Any], text: str) -> None:
+  """Reports to standard error, once for all processes of a job."""
+  if not job.index():
+    progress.say(f'{study.name}: {text}')
+
+
 def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
   """Writes verdicts and figure, and returns the paths of all files for readers."""
   files.remove_partial(directory)
   archive, table = (
     directory / name for name in (results_lib.ARCHIVE, results_lib.TABLE)
   )
-  lost = not table.is_file()
-  if lost or results_lib.sound(results_lib.TABLE, directory) is False:
-    if not lost:
+  if not results_lib.sound(table):
+    if table.is_file():
       progress.say(f'{table} is not as it was written; made again')
-    results_lib.save(results, directory)
-  written = [directory / 'config.json', archive, table]
+    results_lib.save_table(results, directory)
+  written = [directory / rundir.CONFIG, archive, table]
   written.append(results_lib.save_verdicts(judged, directory))
   with plots.style():
     drawn = plot(results)
@@ -280,23 +276,12 @@ def _complain(study: Study[Any], error: Exception, status: int) -> int:
   return status
 
 
-def _print(text: str) -> None:
-  """Writes to standard output at once, so that what fails, fails here."""
-  try:
-    print(text, end='', flush=True)
-  except BrokenPipeError:
-    raise
-  except OSError as error:
-    raise OSError(error.errno, error.strerror, 'standard output') from error
-
-
 def _line(error: Exception) -> str:
-  if isinstance(error, OSError) and error.strerror and error.filename:
-    text = f'{error.filename}: {error.strerror}'
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-      text += '; what is finished is kept, the same command goes on'
-    return text
-  return ' '.join(str(error).split()) or type(error).__name__
+  text = types.one_line(error)
+  disk = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+  if isinstance(error, OSError) and error.filename and error.errno in disk:
+    text += '; what is finished is kept, the same command goes on'
+  return text
 
 
 def _program() -> str:

@@ -58,7 +58,8 @@ class Lock:
       try:
         taken = _take(descriptor, self._path, shared=False)
       except BaseException:
-        if not os.fstat(descriptor).st_size:  # It is new.
+        # It is new, or names this process, which does not have it.
+        if not os.fstat(descriptor).st_size or _read(self._path) == _myself():
           self._path.unlink(missing_ok=True)
         os.close(descriptor)
         raise
@@ -125,6 +126,7 @@ def _take(descriptor: int, path: pathlib.Path, *, shared: bool) -> bool:
   if shared:
     return True
   _sign(descriptor)
+  os.fsync(descriptor)  # Other hosts read what the server of the files has.
   time.sleep(_SETTLE)
   return _read(path) == _myself()
 

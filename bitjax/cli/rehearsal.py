@@ -40,9 +40,8 @@ def draw() -> bytes:
       drawn.subplots().set_title(f'{_TEXT}, $\\alpha$')
       return b''.join(results.draw(drawn).values())
   except Exception as error:  # A broken installation can raise anything.
-    reason = ' '.join(str(error).split()) or type(error).__name__
     raise types.BadInput(
-      f'matplotlib cannot draw figures here: {reason}'
+      f'matplotlib cannot draw figures here: {types.one_line(error)}'
     ) from error
   finally:
     if asked is not None:
@@ -81,12 +80,11 @@ def _archive() -> bytes:
 
   sample = xarray.Dataset({'a': (('x',), [0.0, 1.0])}, {'x': ['a', _TEXT]})
   try:
-    content = results.pack(sample)
+    content = bytes(results.pack(sample))
     if not results.unpack(content).identical(sample):
       raise ValueError('it reads other numbers than it wrote')
     return content
   except Exception as error:  # A broken installation can raise anything.
-    reason = ' '.join(str(error).split()) or type(error).__name__
     raise types.BadInput(
-      f'h5netcdf cannot write results here: {reason}'
+      f'h5netcdf cannot write results here: {types.one_line(error)}'
     ) from error

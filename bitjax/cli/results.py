@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax import files
+from bitjax import types
 from bitjax.evidence import verdicts as verdicts_lib
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ __all__ = [
   'TABLE',
   'Damaged',
   'draw',
+  'has_checksum',
   'load',
   'pack',
   'save',
   'save_figure',
+  'save_table',
   'save_verdicts',
   'sound',
   'unpack',
@@ -46,7 +49,7 @@ _ROWS = 8192  # Rows of the CSV that are held in memory at a time.
 
 
 class Damaged(OSError):
-  """Raised for a file of results that is not as it was written."""
+  """Raised for a file of results that is not as it was written; it names the file."""
 
 
 def save(
@@ -58,64 +61,91 @@ def save(
     The paths of ``results.nc`` and ``results.csv``.
   """
   directory = files.expand(directory)
-  archive, table = directory / ARCHIVE, directory / TABLE
   content = pack(results)
+  table = save_table(
+    results, directory, archive=hashlib.sha256(content).hexdigest()
+  )
+  files.write_bytes(directory / ARCHIVE, content)
+  return [directory / ARCHIVE, table]
+
+
+def save_table(
+  results: xarray.Dataset,
+  directory: str | os.PathLike[str],
+  *,
+  archive: str | None = None,
+) -> pathlib.Path:
+  """Writes ``results.csv`` and the checksums.
+
+  Args:
+    results: the results.
+    directory: directory of the run.
+    archive: checksum of ``results.nc``; None to keep the one that is known.
+
+  Returns:
+    The path of ``results.csv``.
+  """
+  directory = files.expand(directory)
+  table = directory / TABLE
   with (
     files.atomic(table) as temporary,
     open(temporary, 'w', newline='', encoding='utf-8') as file,
   ):
     csv.writer(file, lineterminator='\n').writerows(_rows(results))
-  found = {
-    ARCHIVE: hashlib.sha256(content).hexdigest(),
-    TABLE: _checksum(table),
-  }
-  lines = [f'{checksum}  {name}\n' for name, checksum in found.items()]
+  archive = archive or _checksums(directory).get(ARCHIVE)
+  lines = [f'{files.checksum(table)}  {TABLE}\n']
+  if archive:
+    lines.insert(0, f'{archive}  {ARCHIVE}\n')
   files.write_text(directory / CHECKSUMS, ''.join(lines))
-  files.write_bytes(archive, content)
-  return [archive, table]
+  return table
 
 
 def load(directory: str | os.PathLike[str]) -> xarray.Dataset:
   """Reads ``results.nc`` as it was saved.
 
   Raises:
-    OSError: if it is missing or cannot be read.
-    Damaged: if its checksum differs, or it is no netCDF.
+    Damaged: if it is missing, its checksum differs, or it is no netCDF.
   """
-  directory = files.expand(directory)
-  content = (directory / ARCHIVE).read_bytes()
-  wanted = _checksums(directory).get(ARCHIVE)
+  path = files.expand(directory) / ARCHIVE
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise Damaged(f'{path} cannot be read ({error.strerror})') from error
+  wanted = _checksums(path.parent).get(ARCHIVE)
   if wanted not in (None, hashlib.sha256(content).hexdigest()):
-    raise Damaged('its checksum differs')
+    raise Damaged(f'{path} is damaged (its checksum differs)')
   try:
     return unpack(content)
   except Exception as error:  # Reading a damaged file can raise anything.
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise Damaged(reason) from error
+    raise Damaged(f'{path} is damaged ({types.one_line(error)})') from error
 
 
-def sound(name: str, directory: pathlib.Path) -> bool | None:
-  """Returns whether a file has its checksum; None if it never had one.
-
-  Args:
-    name: `ARCHIVE` or `TABLE`.
-    directory: directory of the run.
-  """
-  wanted = _checksums(directory).get(name)
-  return None if wanted is None else wanted == _checksum(directory / name)
+def has_checksum(directory: pathlib.Path) -> bool:
+  """Returns whether damage of ``results.nc`` would be noticed."""
+  return ARCHIVE in _checksums(directory)
 
 
-def pack(results: xarray.Dataset) -> bytes:
+def sound(path: pathlib.Path) -> bool:
+  """Returns whether a file is there, and is not known to be damaged."""
+  if not path.is_file():
+    return False
+  return _checksums(path.parent).get(path.name) in (
+    None,
+    files.checksum(path),
+  )
+
+
+def pack(results: xarray.Dataset) -> memoryview:
   """Returns a dataset as netCDF, made in memory.
 
   HDF5 would lock a file on the disk, which not all file systems allow.
   """
   buffer = io.BytesIO()
   results.to_netcdf(buffer, engine='h5netcdf')
-  return buffer.getvalue()
+  return buffer.getbuffer()
 
 
-def unpack(content: bytes) -> xarray.Dataset:
+def unpack(content: bytes | memoryview) -> xarray.Dataset:
   """Returns the dataset that `pack` made into netCDF."""
   import xarray
 
@@ -139,11 +169,6 @@ def _checksums(directory: pathlib.Path) -> dict[str, str]:
     checksum, _, name = line.partition('  ')
     found[name] = checksum
   return found
-
-
-def _checksum(path: pathlib.Path) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def save_verdicts(

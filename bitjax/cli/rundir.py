@@ -18,25 +18,26 @@ from bitjax import files
 from bitjax import types
 from bitjax.cli import lock
 from bitjax.cli import rehearsal
+from bitjax.cli import results
 from bitjax.sweeps import chunks
 from bitjax.sweeps import code as code_lib
 from bitjax.sweeps import hosted
 from bitjax.sweeps import manifest
-from bitjax.sweeps import origin
+from bitjax.sweeps import origin as origin_lib
 from bitjax.sweeps import provenance
 from bitjax.version import __version__
 
-__all__ = ['RunDirectory']
+__all__ = ['CONFIG', 'RunDirectory']
 
 _FILES = (
-  'results.nc',
-  'results.csv',
-  'results.sha256',
+  results.ARCHIVE,
+  results.TABLE,
+  results.CHECKSUMS,
   'verdicts.json',
   'figure.png',
   'figure.pdf',
 )
-_CONFIG = 'config.json'
+CONFIG = 'config.json'
 _WAYS_OUT = 'choose another --out or replace it with --overwrite'
 
 
@@ -94,7 +95,7 @@ class RunDirectory:
   @property
   def complete(self) -> bool:
     """Whether the directory holds the results of this very run."""
-    return self.resumes and (self.path / 'results.nc').is_file()
+    return self.resumes and (self.path / results.ARCHIVE).is_file()
 
   def identity(self, records: dict[str, Any]) -> dict[str, Any]:
     """Returns what distinguishes this run from others."""
@@ -171,7 +172,7 @@ class RunDirectory:
   def changes(self) -> str:
     """Says how the code has changed since the results were computed, '' if it has not."""
     then = (self.stored or {}).get('code')
-    return origin.listed(self.code.changes(then))
+    return origin_lib.listed(self.code.changes(then))
 
   def source(self) -> str:
     """Says when, and by which code, the results were computed."""
@@ -185,7 +186,7 @@ class RunDirectory:
     return text
 
   def _write(self, entry: dict[str, Any]) -> None:
-    files.write_json(self.path / _CONFIG, entry)
+    files.write_json(self.path / CONFIG, entry)
     self.stored = entry
 
   def _read(self) -> dict[str, Any] | None:
@@ -199,17 +200,17 @@ class RunDirectory:
     if not names - {lock.NAME}:
       return None
     try:
-      stored = files.read_json(self.path / _CONFIG)
+      stored = files.read_json(self.path / CONFIG)
       ours = isinstance(stored, dict) and {'bitjax', 'config'} <= stored.keys()
     except (OSError, ValueError):
       stored, ours = None, False
     foreign = sorted(
-      names - {_CONFIG, chunks.FOLDER, hosted.FOLDER, lock.NAME, *_FILES}
+      names - {CONFIG, chunks.FOLDER, hosted.FOLDER, lock.NAME, *_FILES}
     )
     if not ours and foreign:
       raise types.BadInput(
         f'{self.path} is not the directory of a run (it holds {foreign[0]} and '
-        f'no {_CONFIG} of bitjax); choose another --out.'
+        f'no {CONFIG} of bitjax); choose another --out.'
       )
     # Without a readable configuration, a run can go on with --overwrite only.
     return stored if ours else {}
@@ -217,7 +218,7 @@ class RunDirectory:
   def _check_identity(self, stored: dict[str, Any]) -> None:
     if not stored:
       raise types.BadInput(
-        f'{self.path} holds files of a run but no readable {_CONFIG}; '
+        f'{self.path} holds files of a run but no readable {CONFIG}; '
         f'{_WAYS_OUT}.'
       )
     wanted = self._identity
@@ -245,7 +246,7 @@ class RunDirectory:
       kept.rmdir()
     if (self.path / hosted.FOLDER).is_dir():
       shutil.rmtree(self.path / hosted.FOLDER)
-    (self.path / _CONFIG).unlink(missing_ok=True)
+    (self.path / CONFIG).unlink(missing_ok=True)
 
 
 _ABSENT = object()

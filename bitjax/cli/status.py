@@ -10,13 +10,16 @@ import pathlib
 import sys
 
 from bitjax import files
+from bitjax import process
 from bitjax import types
 from bitjax.cli import lock
+from bitjax.cli import results
+from bitjax.cli import rundir
 from bitjax.sweeps import chunks
 from bitjax.sweeps import manifest
 from bitjax.sweeps import progress
 
-__all__ = ['describe', 'main']
+__all__ = ['describe', 'main', 'usage']
 
 
 def describe(directory: pathlib.Path) -> list[str]:
@@ -28,12 +31,12 @@ def describe(directory: pathlib.Path) -> list[str]:
   Raises:
     BadInput: if this is not the directory of a run.
   """
-  if not (directory / 'config.json').is_file():
+  if not (directory / rundir.CONFIG).is_file():
     raise types.BadInput(f'{directory} is not the directory of a run.')
   who = lock.holder(directory)
   if who is not None:
     state = f'running, process {who.get("pid", "?")} on {who.get("host", "?")}'
-  elif (directory / 'results.nc').is_file():
+  elif (directory / results.ARCHIVE).is_file():
     state = 'finished'
   else:
     state = 'interrupted; the command that began it goes on'
@@ -83,16 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Prints the status of each directory; returns the exit status."""
   directories = sys.argv[1:] if argv is None else list(argv)
   if not directories or any(name.startswith('-') for name in directories):
-    asked = directories in (['--help'], ['-h'])
-    stream = sys.stdout if asked else sys.stderr
-    print('usage: bitjax status DIRECTORY...', file=stream)
-    return 0 if asked else 2
-  try:
-    for name in directories:
-      print('\n'.join(describe(files.expand(name))), flush=True)
-  except BrokenPipeError:
-    raise
-  except (types.BadInput, OSError) as error:
-    print(f'bitjax status: {error}', file=sys.stderr)
-    return 2
+    return usage('bitjax status DIRECTORY...', directories)
+  for name in directories:
+    process.write('\n'.join(describe(files.expand(name))) + '\n')
   return 0
+
+
+def usage(text: str, argv: Sequence[str]) -> int:
+  """Prints how a command is used: asked for (status 0), or called wrongly (2)."""
+  asked = list(argv) in (['--help'], ['-h'])
+  print(f'usage: {text}', file=sys.stdout if asked else sys.stderr)
+  return 0 if asked else 2

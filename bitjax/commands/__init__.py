@@ -2,5 +2,7 @@
 
 from bitjax.commands import findings
 from bitjax.commands import published
+from bitjax.commands.dispatch import COMMANDS
+from bitjax.commands.dispatch import run
 
-__all__ = ['findings', 'published']
+__all__ = ['COMMANDS', 'findings', 'published', 'run']

@@ -6,16 +6,16 @@ It is made from published verdicts (see `published`) alone: `bitjax findings` pr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-import sys
 from typing import NamedTuple
 
+from bitjax import cli
 from bitjax import evidence
-from bitjax import types
+from bitjax import process
 from bitjax.commands import published
 
 __all__ = ['ITEMS', 'Item', 'main', 'page']
 
-_USAGE = f'usage: bitjax findings [FOLDER]   (default: {published.FOLDER})'
+_USAGE = f'bitjax findings [FOLDER]   (default: {published.FOLDER})'
 
 
 class Item(NamedTuple):
@@ -64,8 +64,8 @@ ITEMS = (
     'discrete_gradient',
     'N3 bound',
     'l2:0.1, first layer, initialised',
-    'Yes: no step of STE reaches a lower loss on the batch that both search.',
-    'No: one step of STE reaches a lower loss, even on the batch that both search.',
+    'Yes: on average no step of STE reaches a lower loss on the searched batch.',
+    'No: on average one step of STE reaches a lower loss, on the searched batch too.',
   ),
   Item(
     'N4',
@@ -73,14 +73,14 @@ ITEMS = (
     'multistep_ste',
     'N9 interaction',
     '',
-    'Yes: full precision gains as much from several steps as binary does.',
-    'No: binary gains more from several steps than full precision does.',
+    'Yes, within the margin: full precision gains as much from several steps.',
+    'No: their gains differ by more than the margin.',
   ),
   Item(
     'N5',
-    'What is the best that one step can do, over 10 000 learning rates?',
+    'Is one step compared at its best of 10 000 learning rates?',
     'multistep_ste',
-    yes='A scan of all rates at once, exact for a binary layer, says it.',
+    yes='Yes: one exact scan gives the loss at all of them.',
   ),
   Item(
     'N6',
@@ -147,10 +147,10 @@ ITEMS = (
   ),
   Item(
     'N13',
-    'Does a soft staircase that hardens during training (DSQ) train better than a '
-    'fixed one?',
+    'Does a soft staircase that hardens during training (DSQ) train a network of '
+    'one-bit weights better than a fixed one?',
     'dsq',
-    'N13, 2 bits',
+    'N13, 1 bit',
     '',
     'Yes.',
     'No, it trains worse.',
@@ -190,7 +190,8 @@ _HEAD = """# Findings: what the studies answer
 
 The questions are those of a lab's note of 2021, N1 to N20, in our words. *Small* is a run of
 minutes, *large* has the note's sizes. An effect is shown with its 95 % interval and the number
-of seeds; what it is an effect of, and what else was found, is on the study's page.
+of seeds; what it is an effect of, and what else was found, is on the study's page. Pages
+also hold numbers of earlier code, which are not repeated here.
 [The words are explained here](glossary.md).
 
 | | question | answer | small | large |
@@ -201,7 +202,7 @@ _FOOT = """
 ## Where the numbers come from
 
 This page is made from `docs/results/` by `bitjax findings`; a test holds it to them. A run is
-published by `bitjax publish DIRECTORY`, which refuses code that is not committed.
+published by `bitjax publish DIRECTORY`, which judges it again and refuses code that is not committed.
 
 | command | begun | commit |
 |---|---|---|
@@ -224,14 +225,8 @@ def page(runs: Iterable[published.Published]) -> str:
 def main(argv: Sequence[str]) -> int:
   """Prints the page; returns the exit status."""
   if len(argv) > 1 or any(part.startswith('-') for part in argv):
-    asked = list(argv) in (['--help'], ['-h'])
-    print(_USAGE, file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
-  try:
-    print(page(published.load(*argv)), end='')
-  except (types.BadInput, OSError) as error:
-    print(f'bitjax findings: {error}', file=sys.stderr)
-    return 2
+    return cli.status.usage(_USAGE, argv)
+  process.write(page(published.load(*argv)))
   return 0
 
 
@@ -269,13 +264,14 @@ def _answer(item: Item, verdict: evidence.Verdict | None) -> str:
   if not item.finding:
     return item.yes or 'Not studied yet.'
   if verdict is None:
-    return 'No run is published yet.'
-  answers = {
+    return "See the page: no run of today's code is published yet."
+  return {
     'supported': item.yes,
     'contradicted': item.no,
     'inert': 'What was varied had no effect at all.',
-  }
-  return answers.get(verdict.verdict, 'Not settled: the interval holds both.')
+    'inconclusive': 'Not settled: the interval allows either answer.',
+    evidence.divergence.DIVERGED: 'Not settled: too many networks diverged.',
+  }[verdict.verdict]
 
 
 def _cell(verdict: evidence.Verdict | None) -> str:

@@ -1,8 +1,9 @@
 """Published runs: the verdicts of a finished run as one small file, with its origin.
 
-`bitjax publish runs/multistep_ste/quick` writes ``docs/results/multistep_ste.quick.json``:
-the command, the date, the commit and code, the data, and every verdict. Pages are made
-from these files, so that a page and its numbers cannot part.
+`bitjax publish runs/multistep_ste/quick` judges the run again and writes
+``docs/results/multistep_ste.quick.json``: the command, the date, the commits of the
+numbers and of the verdicts, the data, and every verdict. Pages are made from these
+files, so that a page and its numbers cannot part.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
-import sys
 from typing import Any
 
 from bitjax import cli
 from bitjax import evidence
 from bitjax import files
+from bitjax import process
+from bitjax import studies
 from bitjax import types
 from bitjax.cli import command
 from bitjax.sweeps import code
+from bitjax.sweeps import provenance
 
 __all__ = ['FOLDER', 'Published', 'load', 'main', 'publish']
 
 FOLDER = pathlib.Path('docs/results')
-_USAGE = f'usage: bitjax publish DIRECTORY... [--to={FOLDER}]'
+_USAGE = f'bitjax publish DIRECTORY... [--to={FOLDER}]'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +36,11 @@ class Published:
 
   Attributes:
     study: name of the study.
-    preset: the preset that the run started from, such as ``'quick'``.
+    preset: the preset, such as ``'quick'``.
     command: the command that repeats it.
     started: when it began, ISO 8601.
-    commit: the commit of bitjax.
+    commit: the commit of bitjax that computed the numbers.
+    judged: the commit that judged them.
     code: short name of the code, see `bitjax.sweeps.code.identify`.
     records: facts about the data.
     verdicts: everything that was judged.
@@ -47,6 +51,7 @@ class Published:
   command: str
   started: str
   commit: str
+  judged: str
   code: str
   records: dict[str, Any]
   verdicts: tuple[evidence.Verdict, ...]
@@ -63,7 +68,7 @@ class Published:
 def publish(
   run: str | os.PathLike[str], to: str | os.PathLike[str] = FOLDER
 ) -> pathlib.Path:
-  """Writes what is to be published of a finished run.
+  """Judges a finished run again, and writes what is to be published of it.
 
   Args:
     run: directory of the run.
@@ -73,29 +78,31 @@ def publish(
     The file.
 
   Raises:
-    BadInput: if the run is not finished, or its numbers do not come from one commit
-      without changes.
+    BadInput: if the run is not finished; if it is no preset as it stands; if its
+      numbers come from more than one commit, from changes that are not committed, or
+      from modules outside bitjax; or if the code that judges is not committed.
   """
   run = files.expand(run)
   try:
-    stored = files.read_json(run / 'config.json')
-    judged = files.read_json(run / 'verdicts.json')
+    stored = files.read_json(run / cli.rundir.CONFIG)
     recorded = stored['code']
-  except (OSError, ValueError, LookupError, TypeError):
+    study = studies.load(stored['study'])
+    results = cli.results.load(run)
+  except (OSError, ValueError, LookupError, TypeError, ImportError) as error:
     raise types.BadInput(
-      f'{run} is not the directory of a finished run; the command that began it '
-      'goes on.'
+      f'{run} is not the directory of a finished run ({types.one_line(error)}).'
     ) from None
-  _check_origin(run, stored)
+  commit = _origin(run, stored, results)
   entry = Published(
-    study=stored['study'],
-    preset=stored.get('preset') or 'run',
-    command=_command(stored),
+    study=study.name,
+    preset=stored['preset'],
+    command=_command(run, study, stored),
     started=stored['started'],
-    commit=stored['git']['commit'],
+    commit=commit,
+    judged=_committed(provenance.git(), 'the code that judges it'),
     code=code.identify(recorded),
     records=stored.get('records', {}),
-    verdicts=tuple(evidence.Verdict.from_json(one) for one in judged),
+    verdicts=tuple(study.verdicts(results)),
   )
   path = files.expand(to) / f'{entry.study}.{entry.preset}.json'
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,10 +114,12 @@ def load(folder: str | os.PathLike[str] = FOLDER) -> list[Published]:
   """Reads all published files of a folder, by study and preset.
 
   Raises:
-    BadInput: for a file that `publish` did not write.
+    BadInput: if there is no such folder, or for a file that `publish` did not write.
   """
-  found = []
-  for path in sorted(files.expand(folder).glob('*.json')):
+  folder, found = files.expand(folder), []
+  if not folder.is_dir():
+    raise types.BadInput(f'{folder} is no folder of published runs.')
+  for path in sorted(folder.glob('*.json')):
     try:
       entry = files.read_json(path)
       verdicts = map(evidence.Verdict.from_json, entry.pop('verdicts'))
@@ -127,41 +136,56 @@ def main(argv: Sequence[str]) -> int:
   to = [part[5:] for part in argv if part.startswith('--to=')]
   runs = [part for part in argv if not part.startswith('--to=')]
   if not runs or any(part.startswith('-') for part in runs):
-    asked = runs in (['--help'], ['-h'])
-    print(_USAGE, file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
-  try:
-    for run in runs:
-      print(publish(run, *to[-1:]))
-  except (types.BadInput, OSError) as error:
-    print(f'bitjax publish: {error}', file=sys.stderr)
-    return 2
+    return cli.status.usage(_USAGE, runs)
+  for run in runs:
+    process.write(f'{publish(run, *to[-1:])}\n')
   return 0
 
 
-def _check_origin(run: pathlib.Path, stored: dict[str, Any]) -> None:
+def _origin(run: pathlib.Path, stored: dict[str, Any], results: Any) -> str:
+  """Returns the commit of a run's numbers; raises `BadInput` if there is no one."""
   processes = [stored, *stored.get('resumed', [])]
-  commits = [process.get('git') for process in processes]
-  if any(git is None or git['dirty'] for git in commits):
-    raise types.BadInput(
-      f'{run} was computed by code that is not committed; commit it, and run it '
-      'again with --overwrite.'
-    )
-  if cli.results.load(run).attrs.get('other_code'):
+  commits = {_committed(one.get('git'), f'{run}') for one in processes}
+  if len(commits) > 1 or results.attrs.get('other_code'):
     raise types.BadInput(
       f'{run} mixes numbers of different code; run it again with --overwrite.'
     )
+  strangers = [
+    name
+    for name in stored['code']['sources']
+    if name.partition('.')[0] not in ('bitjax', 'experiments')
+  ]
+  if strangers:
+    raise types.BadInput(
+      f'{run} depends on {strangers[0]}, which is not part of bitjax.'
+    )
+  return commits.pop()
 
 
-def _command(stored: dict[str, Any]) -> str:
-  """Returns the command of a run, without what cannot change its numbers."""
-  kept = []
-  for argument in stored['command'][1:]:
-    name = argument.lstrip('-').partition('=')[0]
-    if argument.startswith('-') and (
-      name == 'preset' or name.removeprefix('no') not in command.SHARED
-    ):
-      kept.append(argument)
-  if stored.get('preset') and not any('preset' in part for part in kept):
-    kept.insert(0, f'--preset={stored["preset"]}')
-  return ' '.join(['bitjax', stored['study'], *kept])
+def _committed(git: dict[str, Any] | None, what: str) -> str:
+  if git is None or git['dirty']:
+    raise types.BadInput(
+      f'{what} comes from code that is not committed; commit it, and run it again '
+      'with --overwrite.'
+    )
+  return git['commit']
+
+
+def _command(
+  run: pathlib.Path, study: cli.Study[Any], stored: dict[str, Any]
+) -> str:
+  """Returns the command that repeats a run; raises `BadInput` unless it is a preset."""
+  preset = stored.get('preset')
+  if preset not in study.presets:
+    raise types.BadInput(f'{run} does not come from a preset of {study.name}.')
+  wanted = command.parse(study, [f'--preset={preset}']).config
+  wanted, config = cli.flags.encode(wanted), dict(stored['config'])
+  where = config.pop('data_dir', None)
+  changed = [name for name in config if config[name] != wanted[name]]
+  if changed:
+    raise types.BadInput(
+      f'{run} is not {study.name} --preset={preset}: it has another '
+      f'{", ".join(changed)}. Publish a preset as it stands.'
+    )
+  words = ['bitjax', study.name, f'--preset={preset}']
+  return ' '.join(words + (['--data_dir=DIR'] if where else []))

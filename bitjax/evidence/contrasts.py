@@ -222,10 +222,7 @@ def _verdict(finding, claim, verdict, found, info, num_seeds):
   if num_seeds == 1:
     if verdict != 'inert':
       verdict = 'inconclusive'
-    why = ''
-    if not np.isfinite(found.mean):
-      tuned = info.get('protocol', '').startswith('deployable')
-      why = ', and no other to tune on' if tuned else ', and it diverged'
+    why = '' if np.isfinite(found.mean) else ', and the effect is not defined'
     _add_caveat(info, f'One seed: no interval{why}.')
   else:
     verdict, info['caveat'], lost = divergence.account(

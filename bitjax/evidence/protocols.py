@@ -75,8 +75,8 @@ def deployable(
       over them.
 
   Returns:
-    All variables at the chosen setting, without the dimensions ``over``. NaN where
-    every setting diverged for one of the other seeds.
+    All variables at the chosen setting, without the dimensions ``over``. NaN where at
+    each setting some other seed diverged; seeds that diverged at all of them do not count.
   """
   losses = outcomes['holdout']
   losses = losses.mean([name for name in average if name in losses.dims])

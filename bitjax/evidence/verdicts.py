@@ -79,7 +79,7 @@ class Verdict:
     object.__setattr__(self, 'details', details)
 
   def to_json(self) -> dict[str, Any]:
-    """Returns a dictionary for strict JSON: infinities and NaN become strings."""
+    """Returns a dictionary for strict JSON: infinities are strings, NaN is None."""
     entry = dataclasses.asdict(self)
     for name in ('effect', 'low', 'high'):
       entry[name] = _number(entry[name])
@@ -89,6 +89,10 @@ class Verdict:
   @classmethod
   def from_json(cls, entry: Mapping[str, Any]) -> Verdict:
     """Returns the verdict that `to_json` encoded."""
+    entry = dict(entry)
+    for name in ('effect', 'low', 'high'):
+      entry[name] = _decoded(entry[name])
+    entry['details'] = {k: _decoded(v) for k, v in entry['details'].items()}
     return cls(**entry)
 
 
@@ -132,5 +136,11 @@ def _block(verdict: Verdict, width: int, indent: int) -> str:
   return '\n'.join(lines)
 
 
-def _number(value: float) -> float | str:
+def _number(value: float) -> float | str | None:
+  if math.isnan(value):
+    return None
   return value if math.isfinite(value) else str(value)
+
+
+def _decoded(value: float | str | None) -> float:
+  return math.nan if value is None else float(value)

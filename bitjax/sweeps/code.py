@@ -7,9 +7,9 @@ may change in any way that leaves the program as it was. Where there is no progr
 in a training, the sources decide.
 
 A source counts by its syntax tree without docstrings, so comments, docstrings and layout
-may change. Modules of the standard library and installed packages count by the versions
-in the environment, except bitjax, which counts by its sources wherever it lies. Left
-aside is what works on finished numbers only: command lines, figures, and verdicts.
+may change. Of installed packages only the versions in the environment count, except
+bitjax, which counts by its sources wherever it lies; Python and its library do not.
+Left aside is what works on finished numbers only: command lines, figures, and verdicts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import pathlib
 import sys
 import sysconfig
@@ -31,6 +32,15 @@ import jax
 __all__ = ['Code', 'environment', 'identify', 'program']
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+# Settings of JAX with which the same source computes other numbers.
+_SETTINGS = (
+  'jax_default_matmul_precision',
+  'jax_default_prng_impl',
+  'jax_enable_x64',
+  'jax_threefry_partitionable',
+)
+# The number of virtual devices changes no number.
+_DEVICES = '--xla_force_host_platform_device_count'
 _ASIDE = (
   'bitjax.__main__',
   'bitjax.cli',
@@ -78,37 +88,49 @@ class Code:
     Returns:
       Names, with what has changed of a version; empty if nothing has changed.
     """
-    if then is None:
+    try:
+      record: Any = then
+      was = dict(record['environment'])
+      sources = {name: (a, b) for name, (a, b) in record['sources'].items()}
+    except (LookupError, TypeError, ValueError, AttributeError):
       return ['code that was not recorded']
     now = environment()
     found = [
-      f'{name} {value} (now {now.get(name)})'
-      for name, value in then['environment'].items()
-      if now.get(name) != value
+      f'{name} {was.get(name)} (now {now.get(name)})'
+      for name in [*was, *(name for name in now if name not in was)]
+      if now.get(name) != was.get(name)
     ]
     ours = self.sources()
-    for name, (text, tree) in then['sources'].items():
+    for name, (text, tree) in sources.items():
       here = ours.get(name) or _elsewhere(name)
       if here is None or (here[0] != text and here[1] != tree):
         found.append(name)
     return found
 
   def _counts(self, name: str) -> bool:
-    if name in (
-      '__main__',
-      '__mp_main__',
-    ):  # The second is an alias of the first.
-      return self._script and name == '__main__'
+    if name == '__mp_main__':  # An alias of the script.
+      return False
+    if name == '__main__':
+      return self._script
     return not any(
       name == aside or name.startswith(aside + '.') for aside in self._aside
     )
 
 
-@functools.cache
 def environment() -> dict[str, str]:
-  """Returns the versions of the libraries that compute, and the kind of device."""
-  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-  return versions | {'device': jax.devices()[0].device_kind}
+  """Returns versions of libraries, settings of JAX and XLA, and the kind of device."""
+  flags = os.environ.get('XLA_FLAGS', '').split()
+  kept = sorted(flag for flag in flags if not flag.startswith(_DEVICES))
+  return (
+    _versions()
+    | {'device': jax.devices()[0].device_kind, 'XLA_FLAGS': ' '.join(kept)}
+    | {name: str(getattr(jax.config, name)) for name in _SETTINGS}
+  )
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+  return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def program(lowered: jax.stages.Lowered) -> str:

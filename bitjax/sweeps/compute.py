@@ -62,6 +62,9 @@ class Task:
   table: table_lib.Table
   store: chunks.Store | None
   origin: origin_lib.Origin
+  _traced: dict[int, jax.stages.Traced] = dataclasses.field(
+    default_factory=dict, init=False
+  )
   _programs: dict[int, str] = dataclasses.field(
     default_factory=dict, init=False
   )
@@ -72,8 +75,12 @@ class Task:
     return 1 if self.mesh is None else self.mesh.shape['lanes']
 
   def trace(self, block: plan_lib.Block) -> jax.stages.Traced:
-    """Traces the program of a block's static combination, for all devices."""
-    return self._trace(block, self._lanes([block]), self.shared, self.mesh)
+    """Traces the program of a block's static combination for all devices, once."""
+    key = block.combination
+    if key not in self._traced:
+      lanes = self._lanes([block])
+      self._traced[key] = self._trace(key, lanes, self.shared, self.mesh)
+    return self._traced[key]
 
   def agrees(self, block: plan_lib.Block, code: Any) -> bool:
     """Returns whether the code that computed a chunk would compute the same now."""
@@ -82,28 +89,35 @@ class Task:
   def _program(
     self, combination: int, lowered: jax.stages.Lowered | None = None
   ) -> str:
-    """Returns the digest of a combination's program, as one device computes it."""
+    """Returns the digest of a combination's program, as one device computes it.
+
+    On a mesh that program is traced too, only for this.
+    """
     if combination not in self._programs:
-      if lowered is None or self.mesh is not None:
-        first = plan_lib.Block(combination, 0, 0, self.plan.block_size)
+      first = plan_lib.Block(combination, 0, 0, self.plan.block_size)
+      if self.mesh is None:
+        lowered = lowered or self.trace(first).lower()
+      else:
         shared = jax.tree.map(
-          lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.shared
+          lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, weak_type=leaf.weak_type
+          ),
+          self.shared,
         )
         lanes = self.plan.traced(first, pad=True)
-        lowered = self._trace(first, lanes, shared, None).lower()
+        lowered = self._trace(combination, lanes, shared, None).lower()
       self._programs[combination] = code_lib.program(lowered)
     return self._programs[combination]
 
-  def _trace(self, block, lanes, shared, mesh) -> jax.stages.Traced:
+  def _trace(self, combination, lanes, shared, mesh) -> jax.stages.Traced:
     if getattr(jax.config, 'jax_disable_jit'):  # noqa: B009 - no stub has it.
       raise types.BadInput(
         'jax_disable_jit must be off for a sweep, which keeps what its compiled '
         'program computes; call the function itself to debug one lane.'
       )
-    combination = self.plan.combinations[block.combination]
     each = functools.partial(
       lanes_lib.each,
-      functools.partial(self.fn, **combination),
+      functools.partial(self.fn, **self.plan.combinations[combination]),
       width=self.width,
       mesh=mesh,
     )
@@ -219,14 +233,8 @@ class Task:
     )
 
 
-def load_blocks(
-  task: Task, *, verify: bool
-) -> tuple[list[plan_lib.Block], int]:
+def load_blocks(task: Task) -> tuple[list[plan_lib.Block], int]:
   """Loads the blocks that are on disk into the table.
-
-  Args:
-    task: the sweep.
-    verify: whether to compare the code that computed them with today's.
 
   Returns:
     The blocks that are missing, and how many of the loaded lanes other code computed.
@@ -247,7 +255,7 @@ def load_blocks(
       continue
     outputs, code = found
     task.table.fill(block, outputs)
-    if verify and not task.agrees(block, code):
+    if not task.agrees(block, code):
       foreign += block.size
   return missing, foreign
 

@@ -1,13 +1,15 @@
 """The origin of a sweep's chunks: did today's code compute them, or other code?
 
-``code.json`` beside the chunks holds what the latest process had loaded. As long as
-nothing of it has changed, programs need not be traced to be compared. Numbers of other
-code never enter a result unless the user accepts them; then the results say so.
+Each chunk names the program, or the sources, that computed it. ``code.json`` beside the
+chunks holds what the latest process had loaded, so that a message can name what has
+changed. Numbers of other code never enter a result unless the user accepts them; then
+the results say so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 import pathlib
 
 from bitjax import files
@@ -23,38 +25,43 @@ class Origin:
   """Compares the code that computed a sweep's chunks with today's.
 
   Args:
-    folder: folder of the sweep; None if nothing is kept.
-    code: the code of this process.
+    folder: folder of the sweep; None if nothing is kept, and so nothing compared.
+    code: the code that counts; None for all that this process has loaded.
     accept: whether the user accepts chunks of other code.
 
   Attributes:
-    code: the code of this process.
     changes: how the code of the chunks may differ from it, see `look`.
     mark: a sentence that says which chunks of other code were accepted; empty if
       there are none.
   """
 
   def __init__(
-    self, folder: pathlib.Path | None, code: code_lib.Code, accept: bool
+    self,
+    folder: pathlib.Path | None,
+    code: code_lib.Code | None,
+    accept: bool,
   ):
-    self.code = code
     self.changes: list[str] = []
     self.mark = ''
-    self._folder, self._accept = folder, accept
+    self._folder, self._code, self._accept = folder, code, accept
+
+  @functools.cached_property
+  def code(self) -> code_lib.Code:
+    """The code of this process."""
+    return self._code or code_lib.Code()
 
   def look(self) -> None:
     """Finds out how today's code differs from that of the chunks on disk."""
     folder = self._folder
-    if folder is None or not (
-      chunks.names(folder) or (folder / manifest.NAME).is_file()
-    ):
+    assert folder is not None
+    if not (chunks.names(folder) or (folder / manifest.NAME).is_file()):
       return
     try:
       then = files.read_json(folder / manifest.CODE)
       known = list(then['other_code'])
       self.changes = self.code.changes(then)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-      self.changes, known = ['code that was not recorded'], []
+    except (OSError, ValueError, LookupError, TypeError):
+      self.changes, known = self.code.changes(None), []
     self.changes += [name for name in known if name not in self.changes]
 
   def admit(self, name: str, foreign: int, total: int) -> None:
@@ -71,9 +78,11 @@ class Origin:
     if not foreign:
       self.changes = []
       return
+    # No source has changed: the function closes over another value, say.
+    changed = listed(self.changes) or f'what the function of {name!r} computes'
     said = (
       f'{foreign} of {total} lanes of {name!r} come from other code (changed: '
-      f'{listed(self.changes)})'
+      f'{changed})'
     )
     if not self._accept:
       raise types.BadInput(
@@ -85,9 +94,9 @@ class Origin:
 
   def write(self) -> None:
     """Writes what this process has loaded, and which other code was accepted."""
-    if self._folder is not None:
-      entry = self.code.record() | {'other_code': self.changes}
-      files.write_json(self._folder / manifest.CODE, entry)
+    assert self._folder is not None
+    entry = self.code.record() | {'other_code': self.changes}
+    files.write_json(self._folder / manifest.CODE, entry)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -19,7 +19,6 @@ import jax
 from bitjax import files
 from bitjax import types
 from bitjax.sweeps import chunks
-from bitjax.sweeps import code as code_lib
 from bitjax.sweeps import compute
 from bitjax.sweeps import hosted
 from bitjax.sweeps import job
@@ -70,7 +69,6 @@ class Sweep:
     self._directory = None if directory is None else files.expand(directory)
     self._chunk, self._width, self._mesh = chunk, width, mesh
     self._report, self._run = report, run
-    self._code = code_lib.Code() if run is None else run.code
     self._accept = accept_other_code
     self._origins: list[origin_lib.Origin] = []
     self._records: dict[str, Any] = {}
@@ -124,9 +122,9 @@ class Sweep:
   ) -> xarray.Dataset:
     """Returns ``fn(**static, **lane, **shared)`` for every point.
 
-    ``fn`` is traced once for each combination of static values, and not at all
-    if every block is found on the disk. A lane that diverges is stored as it
-    is, counted and reported.
+    ``fn`` is traced once for each combination of static values, whose program is
+    compared with that of the blocks on the disk; nothing is compiled if every block
+    is found. A lane that diverges is stored as it is, counted and reported.
 
     Args:
       fn: keyword arguments -> dictionary, output name -> array of real numbers.
@@ -233,7 +231,7 @@ class Sweep:
     )
     missing = plan.blocks
     if store and resumes:
-      missing, foreign = compute.load_blocks(task, verify=True)
+      missing, foreign = compute.load_blocks(task)
       if (
         origin.changes
       ):  # What they began must not go on with other code either.
@@ -263,7 +261,8 @@ class Sweep:
       digest = chunks.digest(inputs)
       store = chunks.Store(self._directory, plan, digest, identity)
       folder = store.folder
-    origin = origin_lib.Origin(folder, self._code, self._accept)
+    code = None if self._run is None else self._run.code
+    origin = origin_lib.Origin(folder, code, self._accept)
     self._origins.append(origin)
     plan, width, resumes = self._settle(plan, width, store, origin)
     return plan, width, store, origin, resumes
@@ -311,9 +310,7 @@ class Sweep:
     def look():
       if not resumes:
         return list(everything)
-      # While no source has changed, no program has.
-      verify = bool(task.origin.changes)
-      blocks, foreign = compute.load_blocks(task, verify=verify)
+      blocks, foreign = compute.load_blocks(task)
       task.origin.admit(plan.name, foreign, plan.total)
       blocks = set(blocks)
       return [i for i in everything if plan.blocks[i] in blocks]
@@ -323,20 +320,14 @@ class Sweep:
       # Trace before anything is written: errors of tracing are often bad input.
       traced = task.trace(missing[0])
       template = table_lib.template_of(traced.out_info)
-      changed = task.table.template not in (None, template)
-      if task.table.template != template:
+      if task.table.template not in (None, template):
+        raise types.BadInput(
+          f'the chunks of {plan.name!r} that other code computed hold other '
+          'outputs, so that they cannot be accepted; use --overwrite.'
+        )
+      if task.table.template is None:
         task.table.use(template)
-
-      def begin():
-        if changed:
-          progress.say(
-            f'{plan.name}: chunks hold other outputs; computed again'
-          )
-        self._begin(task)
-        return changed
-
-      if job.decide(begin):
-        missing, traced = plan.blocks, task.trace(plan.blocks[0])
+      job.decide(lambda: self._begin(task))
       reporter: progress.Silent = progress.Silent()
       if reports:
         done = plan.total - sum(block.size for block in missing)

@@ -12,6 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from bitjax import __main__ as command
 from bitjax import files
 from bitjax import sweeps
 from bitjax import types
@@ -278,7 +279,7 @@ class TestStatus:
     ]
 
   def test_bad_input(self, tmp_path, capsys):
-    assert status.main([str(tmp_path)]) == 2
+    assert command.main(['status', str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
       f'bitjax status: {tmp_path} is not the directory of a run.\n'
     )

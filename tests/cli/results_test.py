@@ -114,9 +114,9 @@ def test_every_damaged_byte_is_found(dataset, tmp_path):
       cli.results.load(tmp_path)
   archive.write_bytes(whole)
   assert cli.results.load(tmp_path).identical(dataset)
-  assert cli.results.sound('results.csv', tmp_path) is True
+  assert cli.results.sound(table)
   table.write_bytes(table.read_bytes().replace(b'0.1', b'0.2', 1))
-  assert cli.results.sound('results.csv', tmp_path) is False
+  assert not cli.results.sound(table)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_damaged_checksums_fit_nothing(dataset, tmp_path, damage):
     cli.results.load(tmp_path)
   checksums.unlink()  # As in runs that were made before there were checksums.
   assert cli.results.load(tmp_path).identical(dataset)
-  assert cli.results.sound('results.nc', tmp_path) is None
+  assert not cli.results.has_checksum(tmp_path)
 
 
 def test_results_never_lack_their_checksum(dataset, tmp_path, monkeypatch):

@@ -10,9 +10,12 @@ from bitjax import __main__ as command
 from bitjax import evidence
 from bitjax import studies
 from bitjax import types
+from bitjax.cli import command as cli_command
+from bitjax.cli import flags
 from bitjax.cli import results as results_lib
 from bitjax.commands import findings
 from bitjax.commands import published
+from bitjax.sweeps import provenance
 
 ROOT = pathlib.Path(__file__).parents[2]
 VERDICT = evidence.Verdict(
@@ -20,33 +23,37 @@ VERDICT = evidence.Verdict(
   'log loss ratio', 8, 'deployable, B', primary=True,
 )  # fmt: skip
 GIT = {'commit': 'a' * 40, 'dirty': False}
-RUN = {
-  'study': 'multistep_ste',
-  'config': {},
-  'preset': 'quick',
-  'started': '2026-11-27T10:00:00+00:00',
-  'command': [
-    'multistep_ste.py', '--seeds=0:8', '--out=x', '--nocompilation_cache',
-    '--overwrite', '--chunk=3',
-  ],
-  'git': GIT,
-  'records': {'data': 'abc'},
-  'code': {'environment': {'jax': '1'}, 'sources': {'bitjax.tree': ['a', 'b']}},
-}  # fmt: skip
+CODE = {'environment': {'jax': '1'}, 'sources': {'bitjax.tree': ['a', 'b']}}
 
 
 @pytest.fixture
-def run(tmp_path):
-  """Writes a finished run with some entries of its configuration replaced."""
+def run(tmp_path, monkeypatch):
+  """Writes a finished run, with some entries of its configuration replaced."""
   import xarray
 
-  def write(attrs=None, **replaced):
+  study = studies.load('multistep_ste')
+  monkeypatch.setattr(provenance, 'git', lambda: GIT | {'commit': 'b' * 40})
+  # Verdicts are not read: the run is judged again.
+  judge = dataclasses.replace(study, verdicts=lambda results: iter([VERDICT]))
+  monkeypatch.setattr(studies, 'load', lambda name: judge)
+
+  def write(argv=('--preset=quick',), attrs=None, **replaced):
     directory = tmp_path / 'run'
     directory.mkdir(exist_ok=True)
     results_lib.save(xarray.Dataset({'a': 1.0}, attrs=attrs), directory)
-    results_lib.save_verdicts([VERDICT], directory)
-    entry = {k: v for k, v in (RUN | replaced).items() if v is not None}
-    (directory / 'config.json').write_text(json.dumps(entry))
+    results_lib.save_verdicts([], directory)
+    request = cli_command.parse(study, argv)
+    entry = {
+      'study': 'multistep_ste',
+      'config': flags.encode(request.config),
+      'preset': request.preset,
+      'started': '2026-11-27T10:00:00+00:00',
+      'git': GIT,
+      'records': {'data': 'abc'},
+      'code': CODE,
+    } | replaced
+    kept = {k: v for k, v in entry.items() if v is not None}
+    (directory / 'config.json').write_text(json.dumps(kept))
     return directory
 
   return write
@@ -56,13 +63,24 @@ def test_what_is_published(run, tmp_path):
   path = published.publish(run(), tmp_path / 'results')
   assert path.name == 'multistep_ste.quick.json'
   (found,) = published.load(tmp_path / 'results')
-  assert found.command == 'bitjax multistep_ste --preset=quick --seeds=0:8'
-  assert found.commit == GIT['commit'] and found.records == {'data': 'abc'}
-  assert found.verdicts == (VERDICT,) and len(found.code) == 10
+  assert found.command == 'bitjax multistep_ste --preset=quick'
+  assert (found.commit, found.judged) == (GIT['commit'], 'b' * 40)
+  assert found.records == {'data': 'abc'} and len(found.code) == 10
+  assert found.verdicts == (VERDICT,)
+
+
+def test_where_the_data_lie_is_no_part_of_a_preset(run, tmp_path):
+  directory = run(['--preset=quick', f'--data_dir={tmp_path}'])
+  published.publish(directory, tmp_path / 'results')
+  (found,) = published.load(tmp_path / 'results')
+  assert found.command == 'bitjax multistep_ste --preset=quick --data_dir=DIR'
+
+
+OTHER = CODE | {'sources': {'mine.shapes': ['a', 'b']}}
 
 
 @pytest.mark.parametrize(
-  ('replaced', 'message'),
+  ('options', 'message'),
   [
     ({'code': None}, 'not the directory of a finished run'),
     ({'git': None}, 'code that is not committed'),
@@ -72,29 +90,56 @@ def test_what_is_published(run, tmp_path):
       'code that is not committed',
     ),
     (
-      {'attrs': {'other_code': '2 of 4 lanes'}},
-      'mixes numbers of different code',
+      {'resumed': [{'git': GIT | {'commit': 'c'}}]},
+      'mixes numbers of different',
     ),
+    ({'attrs': {'other_code': '2 of 4 lanes'}}, 'mixes numbers of different'),
+    ({'code': OTHER}, 'depends on mine.shapes, which is not part of bitjax'),
+    ({'argv': ['--seeds=0,1']}, 'it has another seeds. Publish a preset as it'),
+    (
+      {'argv': ['--seeds', '0,1', '--budget=1']},
+      'it has another seeds, budget',
+    ),
+    ({'preset': 'other'}, 'does not come from a preset'),
   ],
 )
-def test_what_is_not_published(run, tmp_path, capsys, replaced, message):
-  directory, to = run(**replaced), tmp_path / 'results'
+def test_what_is_not_published(run, tmp_path, capsys, options, message):
+  directory, to = run(**options), tmp_path / 'results'
   assert command.main(['publish', str(directory), f'--to={to}']) == 2
   err = capsys.readouterr().err
   assert err.startswith('bitjax publish: ') and message in err
   assert err.count('\n') == 1 and not to.exists()
 
 
+def test_what_judges_is_committed(run, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(provenance, 'git', lambda: GIT | {'dirty': True})
+  assert command.main(['publish', str(run()), f'--to={tmp_path}']) == 2
+  assert 'the code that judges it comes from' in capsys.readouterr().err
+
+
+def test_damaged_results_are_not_published(run, tmp_path, capsys):
+  directory = run()
+  archive = directory / 'results.nc'
+  archive.write_bytes(archive.read_bytes()[:-1] + b'x')
+  assert command.main(['publish', str(directory), f'--to={tmp_path}']) == 2
+  err = capsys.readouterr().err
+  assert f'{archive} is damaged (its checksum differs)' in err
+
+
+def rows(page, label):
+  return [line for line in page.splitlines() if line.startswith(f'| {label} |')]
+
+
 def test_the_page_says_what_was_published(run, tmp_path, capsys):
   published.publish(run(), tmp_path)
   assert command.main(['findings', str(tmp_path)]) == 0
   page = capsys.readouterr().out
-  (row,) = [line for line in page.splitlines() if line.startswith('| N8 |')]
+  (row,) = rows(page, 'N8')
   _, _, question, answer, small, large, _ = row.split('|')
   assert question.strip().endswith('?') and 'Yes: several steps' in answer
   assert 'studies/multistep_ste.md' in answer and large.strip() == '–'
   assert small.strip() == '0.25 [0.12, 0.5] log loss ratio, 8 seeds: supported'
-  assert 'bitjax multistep_ste --preset=quick --seeds=0:8' in page
+  assert '`bitjax multistep_ste --preset=quick`' in page
   labels = [
     line.split('|')[1].strip()
     for line in page.splitlines()
@@ -109,12 +154,13 @@ def test_the_page_says_what_was_published(run, tmp_path, capsys):
     ('contradicted', 'No: one scanned step'),
     ('inconclusive', 'Not settled'),
     ('inert', 'no effect at all'),
+    ('inconclusive: diverged', 'too many networks diverged'),
   ],
 )
 def test_answers_follow_verdicts(verdict, answer):
   other = dataclasses.replace(VERDICT, verdict=verdict)
   entry = published.Published(
-    'multistep_ste', 'note', 'bitjax', 'now', 'a', 'b', {}, (other,)
+    'multistep_ste', 'note', 'bitjax', 'now', 'a', 'b', 'c', {}, (other,)
   )
   assert answer in findings.page([entry])
 
@@ -134,11 +180,14 @@ def test_the_committed_page_is_made_from_the_committed_results():
 
 def test_published_verdicts_answer_their_items():
   """A label that a study has renamed would leave its row empty without a word."""
-  for run in published.load(ROOT / published.FOLDER):
-    found = {verdict.finding for verdict in run.verdicts}
+  runs = published.load(ROOT / published.FOLDER)
+  assert runs
+  for run in runs:
     for item in findings.ITEMS:
       if item.study == run.study and item.finding:
-        assert item.finding in found, (run.study, item.label)
+        assert f'| {item.label} ' in findings.page([run])
+        (row,) = rows(findings.page([run]), item.label)
+        assert '–' not in row.split('|')[4], (run.study, item.label)
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '{"study": 1}'])
@@ -148,6 +197,8 @@ def test_files_that_are_no_results(tmp_path, capsys, text):
     published.load(tmp_path)
   assert command.main(['findings', str(tmp_path)]) == 2
   assert capsys.readouterr().err.count('\n') == 1
+  assert command.main(['findings', str(tmp_path / 'none')]) == 2
+  assert 'is no folder of published runs' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('name', ['publish', 'findings'])

@@ -12,6 +12,7 @@ import pytest
 
 from bitjax import cli
 from bitjax import studies
+from bitjax.commands import findings
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = {
@@ -32,10 +33,24 @@ def test_smoke_preset_runs_and_is_drawn_again(name, tmp_path, capsys):
     command.append(f'--dataset={own_data(tmp_path)}')
   assert cli.launch(study, command) == 0, capsys.readouterr().err
   before = contents(out)
+  check_labels(name, before[1])
   capsys.readouterr()
   assert cli.launch(study, command) == 0
   assert 'lanes' not in capsys.readouterr().err  # Nothing was computed.
   assert contents(out) == before
+
+
+def check_labels(name, verdicts):
+  """The page of findings looks for verdicts by label, and finds them."""
+  # Smoke presets have one optimiser, one batch size and fewer flips.
+  larger = {'N9', 'N10', 'N16'}
+  for item in findings.ITEMS:
+    if item.study == name and item.finding and item.label not in larger:
+      assert any(
+        verdict['finding'] == item.finding
+        and verdict['claim'].startswith(item.where)
+        for verdict in verdicts
+      ), item.finding
 
 
 @pytest.mark.slow

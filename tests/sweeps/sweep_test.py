@@ -45,8 +45,14 @@ class Function:
     }
 
 
-def forbidden(**_):
-  raise AssertionError('traced')
+@pytest.fixture
+def uncompiled(monkeypatch):
+  """Forbids to compile; what is on the disk is traced, to compare programs."""
+
+  def forbidden(*_, **__):
+    raise AssertionError('compiled')
+
+  return lambda: monkeypatch.setattr(jax.stages.Lowered, 'compile', forbidden)
 
 
 def files(directory, block='*'):
@@ -105,15 +111,52 @@ def test_blocks_are_even_and_within_the_chunk():
   assert sizes(3, 2, 8) == (2, [2, 1])
 
 
-def test_a_finished_sweep_traces_nothing(tmp_path):
+def test_a_finished_sweep_compiles_nothing(tmp_path, uncompiled):
   first = call(sweeps.Sweep(tmp_path, chunk=5), Function())
   assert len(files(tmp_path)) == 2 * 3
-  again = call(sweeps.Sweep(tmp_path, chunk=5), forbidden)
+  uncompiled()
+  fn = Function()
+  again = call(sweeps.Sweep(tmp_path, chunk=5), fn)
   xarray.testing.assert_identical(first, again)
+  assert fn.traces == [
+    ('sin', 1),
+    ('cos', 1),
+  ]  # Once each, to compare programs.
+
+
+def test_what_a_function_closes_over_counts(tmp_path):
+  """No source has changed, as in a notebook, or with another file of data."""
+
+  def run(factor, **options):
+    fn = lambda x: {'a': factor * x}
+    return sweeps.Sweep(tmp_path, **options)(
+      fn, name='s', lanes={'x': np.arange(3.0)}
+    )
+
+  run(2.0)
+  np.testing.assert_array_equal(run(2.0).a, [0, 2, 4])
+  message = "3 of 3 lanes of 's' come from other code"
+  with pytest.raises(types.BadInput, match=message):
+    run(3.0)
+  assert run(3.0, accept_other_code=True).a[1] == 2
+
+
+def test_a_weak_scalar_is_the_same_again(tmp_path):
+  def run():
+    return sweeps.Sweep(tmp_path)(
+      lambda x, scale: {'a': scale * x},
+      name='s',
+      lanes={'x': np.arange(2, dtype=np.float16)},
+      shared={'scale': 3.0},
+    )
+
+  xarray.testing.assert_identical(run(), run())
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty', 'pickle'])
-def test_a_damaged_chunk_is_computed_again(tmp_path, damage, capsys):
+def test_a_damaged_chunk_is_computed_again(
+  tmp_path, damage, capsys, uncompiled
+):
   first = call(sweeps.Sweep(tmp_path, chunk=5), Function())
   (path,) = files(tmp_path, '1-1')
   whole = path.read_bytes()
@@ -130,12 +173,13 @@ def test_a_damaged_chunk_is_computed_again(tmp_path, damage, capsys):
   fn = Function()
   again = call(sweeps.Sweep(tmp_path, chunk=5), fn)
   xarray.testing.assert_identical(first, again)
-  assert fn.traces == [('cos', 1)]
+  assert fn.traces == [('sin', 1), ('cos', 1)]
   err = capsys.readouterr().err
   assert err.count('\n') == 1
   assert f'{path} is damaged' in err and err.endswith('; computed again\n')
   assert files(tmp_path, '1-1') == [path]
-  call(sweeps.Sweep(tmp_path, chunk=5), forbidden)
+  uncompiled()
+  call(sweeps.Sweep(tmp_path, chunk=5), Function())
 
 
 def test_every_corrupted_byte_is_noticed(tmp_path):
@@ -160,41 +204,42 @@ def test_every_corrupted_byte_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'changed, recomputed',
+  'changed, traced',
   [
     ({'lanes': LANES | {'seed': np.arange(1, 4)}}, 2),
     ({'lanes': LANES | {'rate': LANES['rate'].astype(np.float16)}}, 2),
-    ({'static': {'kind': ('sin', 'tan')}}, 1),
+    ({'static': {'kind': ('sin', 'tan')}}, 2),
     ({'shared': {'batch': SHARED['batch'] + 1}}, 2),
   ],
 )
 def test_chunks_of_another_sweep_are_not_used(
-  tmp_path, changed, recomputed, capsys
+  tmp_path, changed, traced, capsys
 ):
   call(sweeps.Sweep(tmp_path), Function(), chunk=5)
   fn = Function()
   options = {'chunk': 5} | changed
   found = call(sweeps.Sweep(tmp_path), fn, **options)
-  assert len(fn.traces) == recomputed
+  assert len(fn.traces) == traced
   err = capsys.readouterr().err
   assert err.count('waves holds other lanes; computed again\n') == 1
   expected = call(sweeps.Sweep(), Function(), **options)
   xarray.testing.assert_identical(found, expected)
 
 
-def test_chunks_with_other_outputs_are_not_used(tmp_path, capsys):
-  def call_with(fn, kinds):
-    return sweeps.Sweep(tmp_path)(
-      fn, name='c', static={'kind': kinds}, lanes={'seed': [0, 1]}
+def test_chunks_with_other_outputs_are_not_used(tmp_path):
+  def call_with(fn, **options):
+    return sweeps.Sweep(tmp_path, **options)(
+      fn, name='c', static={'kind': ('x', 'y')}, lanes={'seed': [0, 1]}
     )
 
-  call_with(lambda kind, seed: {'a': seed}, ('x', 'y'))
+  call_with(lambda kind, seed: {'a': seed})
   (path,) = files(tmp_path, '1-0')
   path.unlink()
-  found = call_with(lambda kind, seed: {'b': seed + 1.0}, ('x', 'y'))
-  assert list(found) == ['b']
-  np.testing.assert_array_equal(found.b, [[1, 2], [1, 2]])
-  assert 'chunks hold other outputs' in capsys.readouterr().err
+  other = lambda kind, seed: {'b': seed + 1.0}
+  with pytest.raises(types.BadInput, match='come from other code'):
+    call_with(other)
+  with pytest.raises(types.BadInput, match='hold other outputs, so that they'):
+    call_with(other, accept_other_code=True)
 
 
 def test_diverged_lanes_are_kept_counted_and_alone(capsys):

@@ -162,7 +162,7 @@ def _sabotage(pattern: str, part: float, renamed: bool, skip: int) -> None:
   """Makes this process die in the write of a matching file, after ``skip`` others."""
   write, turns = files.write_bytes, itertools.count()
 
-  def write_bytes(path: pathlib.Path, content: bytes) -> None:
+  def write_bytes(path: pathlib.Path, content: bytes | memoryview) -> None:
     fatal = fnmatch.fnmatch(path.name, pattern) and next(turns) >= skip
     if fatal and not renamed:
       with files.atomic(path) as temporary:

@@ -128,4 +128,4 @@ def test_one_seed_has_no_interval():
   for verdict in found:
     assert (verdict.verdict, verdict.num_seeds) == ('inconclusive', 1)
     assert 'One seed: no interval' in verdict.caveat
-  assert 'no other to tune on' in found[0].caveat
+  assert 'the effect is not defined' in found[0].caveat
