@@ -41,9 +41,12 @@ __all__ = [
   'check_positive',
   'check_range',
   'check_seed',
+  'integer',
   'nan_where',
   'one_line',
   'promoted',
+  'shown',
+  'widened',
 ]
 
 Array: TypeAlias = jax.Array
@@ -136,6 +139,12 @@ def promoted(*values: Any) -> np.dtype:
     return jnp.result_type(*values)
 
 
+def widened(x: Any) -> Array:
+  """Returns ``x`` as an array of at least float32: 16 bits are few for a sum."""
+  x = jnp.asarray(x)
+  return x.astype(promoted(x, jnp.float32))
+
+
 def nan_where(mask: Array, x: Array) -> Array:
   """Returns NaN where ``mask`` holds, and ``x`` elsewhere.
 
@@ -146,11 +155,16 @@ def nan_where(mask: Array, x: Array) -> Array:
   return x * (one / one)
 
 
+def shown(value: Any) -> str:
+  """Returns what a message shows of a value, in one line."""
+  return repr(value).replace('\n', ' ')
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
   """Raises `BadInput` listing ``choices`` unless ``value`` is one."""
   if value not in choices:
     raise BadInput(
-      f'{name} must be one of {", ".join(choices)}; got {value!r}.'
+      f'{name} must be one of {", ".join(choices)}; got {shown(value)}.'
     )
 
 
@@ -191,14 +205,15 @@ def check_positive(
 
   A number so small that float32 takes it as 0 is not positive.
   """
-  wanted = '> 0 and finite' if finite else '> 0 and not NaN'
-  tiny = np.finfo(jax.dtypes.canonicalize_dtype(float)).tiny
+  dtype = np.dtype(jax.dtypes.canonicalize_dtype(float))
+  tiny = np.finfo(dtype).tiny
+  wanted = f'> 0 and {"finite" if finite else "not NaN"}'
+  wanted += f' ({dtype} takes numbers below {tiny:.3g} as 0)'
 
   def holds(x):
-    return (x > 0) & (np.isfinite(x) if finite else True)
+    return (x >= tiny) & (np.isfinite(x) if finite else True)
 
   _check(name, value, holds, wanted, arrays)
-  _check(name, value, lambda x: x >= tiny, f'>= {tiny:.3g}, or it is 0', arrays)
 
 
 def check_finite(name: str, value: Any, *, arrays: bool = False) -> None:
@@ -244,13 +259,21 @@ def check_integer(name: str, value: Any, low: int) -> None:
 
 
 def _integer(name: str, value: Any, low: int) -> int:
-  try:
-    number = None if isinstance(value, bool) else operator.index(value)
-  except TypeError:
-    number = None
+  number = integer(value)
   if number is None or number < low:
-    raise BadInput(f'{name} must be an integer >= {low}; got {value!r}.')
+    raise BadInput(f'{name} must be an integer >= {low}; got {shown(value)}.')
   return number
+
+
+def integer(value: Any) -> int | None:
+  """Returns an integer of Python, NumPy or JAX as Python's; None for all else.
+
+  Neither bools nor tracers are integers.
+  """
+  try:
+    return None if isinstance(value, bool) else operator.index(value)
+  except TypeError:
+    return None
 
 
 def check_labels(name: str, value: Any, num_examples: int) -> None:
@@ -267,8 +290,9 @@ def check_labels(name: str, value: Any, num_examples: int) -> None:
       f'{wanted}: inputs and {name} must hold the same number of examples; got '
       f'{num_examples} examples and {name} of shape {shape}.'
     )
-  if not jax.numpy.issubdtype(value.dtype, jax.numpy.integer):
-    raise BadInput(f'{wanted}; got the dtype {value.dtype}.')
+  dtype = value.dtype if hasattr(value, 'dtype') else np.asarray(value).dtype
+  if not jnp.issubdtype(dtype, jnp.integer):
+    raise BadInput(f'{wanted}; got the dtype {dtype}.')
 
 
 def check_seed(name: str, value: Any) -> None:
@@ -285,23 +309,20 @@ def check_axis(name: str, value: Any, *, optional: bool = True) -> None:
   """Raises `BadInput` unless ``value`` is an integer or, if ``optional``, None."""
   if value is None and optional:
     return
-  try:
-    is_integer = not isinstance(value, bool) and operator.index(value) == value
-  except TypeError:
-    is_integer = False
-  if not is_integer:
+  if integer(value) is None:
     wanted = 'an integer or None' if optional else 'an integer'
-    raise BadInput(f'{name} must be {wanted}; got {value!r}.')
+    raise BadInput(f'{name} must be {wanted}; got {shown(value)}.')
 
 
 def _check_kind(name, value, wanted, arrays):
   is_number = isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
   if is_number and not isinstance(value, bool):
-    kind = np.dtype(getattr(value, 'dtype', float))
-    is_number = jax.numpy.issubdtype(kind, jax.numpy.floating)
-    is_number |= jax.numpy.issubdtype(kind, jax.numpy.integer)
+    # A random key has a dtype that NumPy does not know.
+    kind = getattr(value, 'dtype', float)
+    is_number = jnp.issubdtype(kind, jnp.floating)
+    is_number |= jnp.issubdtype(kind, jnp.integer)
   if not is_number or isinstance(value, bool):
-    raise BadInput(f'{name} must be {wanted}; got {value!r}.')
+    raise BadInput(f'{name} must be {wanted}; got {shown(value)}.')
   if np.ndim(value) and not arrays:
     raise BadInput(
       f'{name} must be one number; got an array of shape {np.shape(value)}. Sweep '
@@ -314,6 +335,11 @@ def _check(name, value, holds, wanted, arrays=False):
   if isinstance(value, jax.core.Tracer):  # It has no value yet.
     return
   numbers = np.asarray(value)
+  if numbers.dtype == object:  # A Python integer of more than 64 bits.
+    try:
+      numbers = np.asarray(float(value))
+    except OverflowError:
+      numbers = np.asarray(np.inf if value > 0 else -np.inf)
   wrong = numbers[~holds(numbers)]
   if wrong.size:
     among = f' among {numbers.size}' if numbers.ndim else ''

@@ -146,10 +146,46 @@ def test_kinds(name):
   for fine in (0.5, np.float16(0.5), np.array(0.5), jnp.bfloat16(0.5)):
     check('thing', fine)
   jax.vmap(lambda value: check('thing', value))(jnp.ones(3))
+  for wrong in (jax.random.key(0), jax.random.split(jax.random.key(0))):
+    with pytest.raises(types.BadInput, match=r'^thing must be a number.*key<'):
+      check('thing', wrong, arrays=True)
   with pytest.raises(types.BadInput, match=r'^thing must be one number'):
     jax.jit(lambda value: check('thing', value))(jnp.ones(3))
   with pytest.raises(types.BadInput, match=r'^thing must be a number'):
     jax.jit(lambda value: check('thing', value))(True)
+
+
+def test_integers_of_any_length_are_numbers():
+  """NumPy holds integers of more than 64 bits as objects."""
+  for value in (2**64, 10**400):
+    types.check_positive('x', value)
+    with pytest.raises(types.BadInput, match=r'^x must be in \[0, 1\]; got'):
+      types.check_range('x', value, 0, 1)
+    with pytest.raises(types.BadInput, match=r'^x must be >= 0 and not NaN'):
+      types.check_non_negative('x', -value)
+  types.check_finite('x', 2**64)
+  with pytest.raises(types.BadInput, match='x must be finite; got inf'):
+    types.check_finite('x', 10**400)
+
+
+def test_numbers_that_float32_takes_as_zero_are_not_positive():
+  with pytest.raises(
+    types.BadInput,
+    match=r'must be > 0 and finite \(float32 takes numbers below 1.18e-38 as 0\)',
+  ):
+    types.check_positive('x', 1e-40, finite=True)
+
+
+def test_labels():
+  for labels in ([0, 2], (0, 2), np.uint8([0, 2]), jnp.int32([0, 2])):
+    types.check_labels('labels', labels, 2)
+  for labels in ([0.0, 2.0], np.ones(2), [True, False], ['a', 'b']):
+    with pytest.raises(types.BadInput, match=r'^labels must be .*the dtype'):
+      types.check_labels('labels', labels, 2)
+  with pytest.raises(types.BadInput, match='argmax'):
+    types.check_labels('labels', [[0, 1], [1, 0]], 2)
+  with pytest.raises(types.BadInput, match='the same number of examples'):
+    types.check_labels('labels', [0, 1, 2], 2)
 
 
 def test_axes():
@@ -166,7 +202,8 @@ def test_axes():
 
 def test_message_shows_value_as_the_user_wrote_it():
   with pytest.raises(
-    types.BadInput, match=r'^x must be > 0 and not NaN; got -2\.$'
+    types.BadInput,
+    match=r'^x must be > 0 and not NaN \(float32 .*\); got -2\.$',
   ):
     types.check_positive('x', -2)
 
@@ -188,7 +225,8 @@ def test_integers():
 def test_message_shows_one_value_of_an_array():
   values = jnp.ones((50, 3)).at[4, 1].set(-2.5)
   with pytest.raises(
-    types.BadInput, match=r'^x must be > 0 and not NaN; got -2\.5 among 150\.$'
+    types.BadInput,
+    match=r'^x must be > 0 and not NaN .*; got -2\.5 among 150\.$',
   ):
     types.check_positive('x', values, arrays=True)
 

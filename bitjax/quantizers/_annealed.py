@@ -54,7 +54,7 @@ def _error_decay(t_min, t_max, g, x, x_q, progress):
   del x_q
   t = _maths.geometric(t_min, t_max, progress)
   # k t = max(1 / t, 1) t = max(1, t).
-  return g * jnp.maximum(t, 1.0) * _maths.sech2(t * _maths.widen(x))
+  return g * jnp.maximum(t, 1.0) * _maths.sech2(t * types.widened(x))
 
 
 def rbnn(
@@ -107,7 +107,7 @@ def _rbnn_activations(t_min, t_max, g, x, x_q, progress):
 
 
 def _triangle(t, x):
-  return jnp.maximum(math.sqrt(2) - t * jnp.abs(_maths.widen(x)), 0)
+  return jnp.maximum(math.sqrt(2) - t * jnp.abs(types.widened(x)), 0)
 
 
 def reste(
@@ -154,7 +154,7 @@ def reste(
 def _reste(o_end, inner, outer, g, x, x_q, progress):
   del x_q
   root = 1 + (1 - jnp.cos(0.5 * math.pi * progress)) * (o_end - 1)
-  size = jnp.abs(_maths.widen(x))
+  size = jnp.abs(types.widened(x))
   power = jnp.clip(size, inner, outer) ** ((1 - root) / root)
   slope = jnp.where(size <= inner, power, power / root)
   return jnp.where(size <= outer, g * slope, 0)
@@ -192,4 +192,4 @@ def shrinking_window(
 def _shrinking_window(start, end, g, x, x_q, progress):
   del x_q
   half_width = _maths.geometric(start, end, progress)
-  return jnp.where(jnp.abs(_maths.widen(x)) <= half_width, g / half_width, 0)
+  return jnp.where(jnp.abs(types.widened(x)) <= half_width, g / half_width, 0)

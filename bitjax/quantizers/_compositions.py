@@ -14,12 +14,10 @@ import jax.numpy as jnp
 from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
-from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _hysteresis
 from bitjax.quantizers import _keywords
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _rescaled
 from bitjax.quantizers import _scaling
 from bitjax.quantizers import _staircases
@@ -90,6 +88,12 @@ class _Standardized:
     standard = self._standard(_channels.check_floating(x))
     return _hysteresis.initial_state(self.quantize, standard)
 
+  def frozen(self, x):
+    """Returns this quantizer with constant scales inside; see `freeze_scale`."""
+    standard = self._standard(_channels.check_floating(x))
+    inner = _rescaled.freeze_scale(self.quantize, standard)
+    return dataclasses.replace(self, quantize=inner)
+
   def _standard(self, x):
     if not x.size:
       return x
@@ -99,7 +103,7 @@ class _Standardized:
       raise types.BadInput(
         f'x must hold at least 2 weights for each unit; got shape {x.shape}.'
       )
-    centred, scale = tree.centred(_maths.widen(x), axes)
+    centred, scale = tree.centred(types.widened(x), axes)
     mean = self._mean(centred, axes)
     source = jax.lax.stop_gradient(centred) if self.detached else centred
     total = jnp.sum((source - mean) ** 2, axis=axes, keepdims=True)
@@ -126,7 +130,8 @@ def scaled(
 
   where the second term is absent if the scaling is detached. A layer that scales
   the *product* instead (``scaling=`` of `bitjax.nn`) computes the same and keeps
-  sums of integers exact.
+  sums of integers exact. A scale couples the weights that share it; `freeze_scale`
+  holds it constant for exact scans.
 
   Args:
     quantize: q, a quantizer of kernels [..., units].
@@ -144,40 +149,7 @@ def scaled(
     Rastegari et al., XNOR-Net, 2016, the optimal scale of binary weights
     (https://arxiv.org/abs/1603.05279).
   """
-  quantize = _keywords.as_quantize('quantize', quantize)
-  if _keywords.is_stateful(quantize):
-    raise types.BadInput(
-      'quantize must not remember, as what is remembered would be scaled as '
-      f'well; got {quantize!r}. Let the layer scale its product: scaling= of '
-      'bitjax.nn.'
-    )
-  return _Scaled(
-    quantize, _callables.as_pytree('scaling', scaling, ('kernel',))
-  )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Scaled:
-  quantize: _attach.Quantize
-  scaling: _scaling.Scaling
-
-  def __call__(self, x, *, progress=1.0, key=None):
-    x = _channels.check_floating(x)
-    x_q = _keywords.call(self.quantize, x, progress, key=key)
-    scale = _rescaled.factor(self.scaling, x)
-    wide = x_q.astype(types.promoted(x_q, scale))
-    return (wide * scale).astype(x_q.dtype)
-
-  def frozen(self, x):
-    """Returns this quantizer with its scale as a constant; see `freeze_scale`."""
-    return dataclasses.replace(
-      self, scaling=_rescaled.constant(self.scaling, x)
-    )
-
-  @property
-  def staircase(self):
-    return _rescaled.staircase(self.quantize, self.scaling, relative=False)
+  return _rescaled.rescaled(quantize, scaling, relative=False)
 
 
 def dorefa_activations(bits: int) -> _attach.Quantize:
@@ -262,7 +234,7 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
     Zhou et al., DoReFa-Net, 2016, the quantization of weights
     (https://arxiv.org/abs/1606.06160).
   """
-  _channels.check_bits(bits)
+  bits = _channels.check_bits(bits)
   types.check_choice('variant', variant, DOREFA_VARIANTS)
   if bits == 1 and variant == 'authors':
     return _attach.attach(_MeanTimesSign(), _estimators.identity())
@@ -277,7 +249,7 @@ class _MeanTimesSign:
   bits = 1
 
   def __call__(self, x):
-    scale = _scaling.mean_abs('tensor')(_maths.widen(x))
+    scale = _scaling.mean_abs('tensor')(types.widened(x))
     signs = _staircases.sign()(x).astype(scale.dtype)
     return (scale * signs).astype(x.dtype)
 
@@ -302,7 +274,7 @@ class _DorefaWeights:
 
 
 def _squashed(x):
-  squashed = jnp.tanh(_maths.widen(x))
+  squashed = jnp.tanh(types.widened(x))
   largest = jnp.max(jnp.abs(squashed), initial=0)
   # Only their ratio matters, and the square of a small one would underflow.
   scale = tree.power_of_two(largest)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
-from bitjax.quantizers import _maths
 
 __all__ = ['clip', 'clip_quantile', 'identity', 'window']
 
@@ -155,7 +154,7 @@ def _clip_quantile(quantile, g, x, x_q, progress):
   del x, x_q, progress
   if not g.size:
     return g
-  ordered = jnp.sort(jnp.abs(_maths.widen(g)).reshape(-1))  # NaN comes last.
+  ordered = jnp.sort(jnp.abs(types.widened(g)).reshape(-1))  # NaN comes last.
   last = jnp.maximum(tree.count(~jnp.isnan(ordered)) - 1, 0)
   limit = ordered[_rank(quantile, last, g.size)].astype(g.dtype)
   return jnp.clip(g, -limit, limit)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
-from bitjax.quantizers import _maths
 
 __all__ = ['ewgs', 'ewgs_delta']
 
@@ -60,7 +59,7 @@ def ewgs(
 
 def _ewgs(delta, low, high, g, x, x_q, progress):
   del progress
-  x = _maths.widen(x)
+  x = types.widened(x)
   inside = (x >= low) & (x <= high)
   error = (jnp.clip(x, low, high) - x_q) / (high - low)
   return jnp.where(inside, g * (1 + delta * jnp.sign(g) * error), 0)
@@ -90,9 +89,8 @@ def ewgs_delta(
     Lee et al., 2021 (https://arxiv.org/abs/2104.00903); the average over batches
     is that of the authors' code.
   """
-  gradients = _maths.widen(jnp.reshape(gradients, (len(gradients), -1)))
-  centred, scale = tree.centred(gradients, 1)
-  spread = 3 * jnp.std(centred, axis=1) * scale[:, 0]
+  gradients = types.widened(jnp.reshape(gradients, (len(gradients), -1)))
+  spread = 3 * tree.deviation(gradients, 1)
   varies = spread > 0
   curvature = hessian_traces / gradients.shape[1]
   ratio = jnp.where(varies, curvature / jnp.where(varies, spread, 1), 0)

@@ -20,7 +20,6 @@ __all__ = [
   'as_quantize',
   'at_progress',
   'call',
-  'freeze_scale',
   'is_random',
   'is_stateful',
 ]
@@ -113,32 +112,16 @@ class _AtProgress:
     return x_q if self.dtype is None else x_q.astype(self.dtype)
 
   def frozen(self, x):
-    """Returns this quantizer with its scale as a constant; see `freeze_scale`."""
-    return dataclasses.replace(self, quantize=freeze_scale(self.quantize, x))
+    """Returns this quantizer with its scales as constants; see `freeze_scale`."""
+    if not hasattr(self.quantize, 'frozen'):
+      return self
+    return dataclasses.replace(self, quantize=self.quantize.frozen(x))
 
   @property
   def staircase(self):
     # With a state or a key, each weight has a function of its own.
     varies = self.state is not None or self.key is not None
     return None if varies else _attach.staircase(self.quantize)
-
-
-def freeze_scale(
-  quantize: _attach.Quantize | None, x: types.Array
-) -> _attach.Quantize | None:
-  """Returns a quantizer whose scale is a constant, the one that it computes from ``x``.
-
-  Args:
-    quantize: a quantizer such as those from `calibrated` and `scaled`, or None; one
-      without such a scale is returned as it is.
-    x: the array whose scale to keep.
-
-  Returns:
-    A quantizer that equals ``quantize`` at ``x``. Its `staircase` acts elementwise
-    and offers its levels if the one inside does, so that exact scans can move each
-    weight by itself.
-  """
-  return quantize.frozen(x) if hasattr(quantize, 'frozen') else quantize
 
 
 def is_random(quantize: Callable[..., types.Array] | None) -> bool:

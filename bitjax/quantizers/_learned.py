@@ -40,7 +40,7 @@ class Quantizer:
     effective: ``(qparams) -> qparams``, the parameters that ``apply`` computes with.
       They are the stored ones, and where an optimiser has left a parameter's
       domain, the stored one reflected at its boundary: a step of -0.1 acts as 0.1.
-      None if every number is in every parameter's domain.
+      None stands for the stored ones.
   """
 
   init: Callable[[types.Array | None, types.Array], dict[str, types.Array]]
@@ -72,9 +72,12 @@ def from_rule(rule: Any, bits: int | None) -> Quantizer:
   types.check_axis('channel_axis', getattr(rule, 'channel_axis', None))
   partial = jax.tree_util.Partial
   levels = partial(_levels, rule) if hasattr(rule, 'levels') else None
-  inside = partial(_effective, rule) if hasattr(rule, 'effective') else None
   return Quantizer(
-    partial(_init, rule), partial(_apply, rule), bits, levels, inside
+    partial(_init, rule),
+    partial(_apply, rule),
+    bits if bits is None else int(bits),
+    levels,
+    partial(_effective, rule),
   )
 
 

@@ -13,7 +13,6 @@ from bitjax.quantizers import _channels
 from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _uniform
 
 __all__ = ['lsq', 'rounded']
@@ -93,7 +92,7 @@ class _LSQ:
   clip_codes: bool
 
   def init(self, x):
-    x = _maths.widen(x)
+    x = types.widened(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
     if self.offset:
       least = jnp.min(x, axis=axes, initial=jnp.inf)
@@ -109,7 +108,7 @@ class _LSQ:
     return {'step': _domains.positive(qparams['step'])}
 
   def apply(self, qparams, x, progress):
-    wide = _maths.widen(x)
+    wide = types.widened(x)
     size = _channels.num_per_channel(x, self.channel_axis, self.batch_axes)
     scale = 1 / math.sqrt(max(size, 1) * self.high)
     step = _scale_gradient(qparams['step'], scale)

@@ -11,7 +11,6 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _learned
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _staircases
 
 __all__ = ['rprelu', 'rsign']
@@ -61,7 +60,7 @@ class _RSign:
     threshold = _channels.align(
       'threshold', qparams['threshold'], x, self.channel_axis
     )
-    return self.sign(_maths.widen(x) - threshold, progress=progress)
+    return self.sign(types.widened(x) - threshold, progress=progress)
 
   def levels(self, qparams):
     return _staircases.Step(qparams['threshold'], -1, self.channel_axis)
@@ -119,7 +118,7 @@ class _RPReLU:
       _channels.align(name, qparams[name], x, self.channel_axis)
       for name in ('shift_in', 'shift_out', 'slope')
     )
-    shifted = _maths.widen(x) - shift_in
+    shifted = types.widened(x) - shift_in
     above = shifted > 0
     # Mask before the product: where x is infinite, 0 * inf would be NaN.
     below = slope * jnp.where(above, 0, shifted)
@@ -128,4 +127,4 @@ class _RPReLU:
 
 def _per_channel(x, channel_axis, value):
   shape = _channels.shape_of_channels(x, channel_axis)
-  return jnp.full(shape, value, _maths.widen(x).dtype)
+  return jnp.full(shape, value, types.widened(x).dtype)

@@ -71,7 +71,7 @@ def progressive_hardtanh(
 
 def _progressive_hardtanh(start, end, x, *, progress):
   half_width = _maths.geometric(start, end, progress)
-  soft = jnp.clip(_maths.widen(x) / half_width, -1, 1)
+  soft = jnp.clip(types.widened(x) / half_width, -1, 1)
   hard = jnp.where(x >= 0, 1, -1)
   return jnp.where(progress >= 1, hard, soft).astype(x.dtype)
 
@@ -127,7 +127,7 @@ def parq(
 
 
 def _parq(steepness, low, high, levels, x, *, progress):
-  wide = _maths.widen(x)
+  wide = types.widened(x)
   width = (high - low) / (levels - 1)
   index = jnp.clip(jnp.floor((wide - low) / width), 0, levels - 2)
   # NaN is in no interval: the first one lets it become the lowest level at the end.
@@ -212,13 +212,13 @@ def proximal(
 def _averaged(staircase, schedule, start, end, x, *, progress):
   level = staircase(x)
   share = 1 / (1 + schedule(start, end, progress))
-  soft = share * _maths.widen(x) + (1 - share) * level
+  soft = share * types.widened(x) + (1 - share) * level
   return jnp.where(progress >= 1, level, soft).astype(x.dtype)
 
 
 def _shrunk(staircase, schedule, start, end, x, *, progress):
   level = staircase(x)
-  residual = _maths.widen(x) - level
+  residual = types.widened(x) - level
   excess = jnp.abs(residual) - schedule(start, end, progress)
   soft = level + jnp.sign(residual) * jnp.maximum(excess, 0)
   return jnp.where(progress >= 1, level, soft).astype(x.dtype)

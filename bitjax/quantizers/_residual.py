@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
-from bitjax.quantizers import _maths
 
 __all__ = ['residual_sign']
 
@@ -44,7 +43,7 @@ def residual_sign(
     Pouransari et al., Least squares binary quantization of neural networks,
     2020, the greedy algorithm (https://arxiv.org/abs/2001.02786).
   """
-  _channels.check_bits(bits)
+  bits = _channels.check_bits(bits)
   types.check_axis('channel_axis', channel_axis)
   return _ResidualSign(bits, channel_axis)
 
@@ -58,7 +57,7 @@ class _ResidualSign:
   def __call__(self, x: types.Array) -> types.Array:
     x = _channels.check_floating(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
-    rest = _maths.widen(x)
+    rest = types.widened(x)
     total = jnp.zeros_like(rest)
     for _ in range(self.bits):
       scale = jnp.mean(jnp.abs(rest), axis=axes, keepdims=True)

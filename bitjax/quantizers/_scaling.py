@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
-from bitjax.quantizers import _maths
 
 __all__ = [
   'COUPLINGS',
@@ -114,11 +113,11 @@ def max_abs(
     scale is 0 if its weights are all zero, and infinite or NaN if one of them is.
 
   Raises:
-    BadInput: for any other coupling, a factor that is not positive, or a power of two
-      that is not detached.
+    BadInput: for any other coupling, a factor that is not positive and finite, or a
+      power of two that is not detached.
   """
   types.check_choice('coupling', coupling, COUPLINGS[1:])
-  types.check_positive('factor', factor)
+  types.check_positive('factor', factor, finite=True)
   if power_of_two and not detached:
     raise types.BadInput(
       'detached must be True for a power of two, which is piecewise constant; got '
@@ -136,7 +135,7 @@ class _MaxAbs:
   detached: bool = dataclasses.field(metadata={'static': True})
 
   def __call__(self, kernel):
-    wide = _maths.widen(kernel)
+    wide = types.widened(kernel)
     wide = jax.lax.stop_gradient(wide) if self.detached else wide
     axes = tuple(range(wide.ndim - 1)) if self.coupling == 'column' else None
     scale = self.factor * jnp.max(jnp.abs(wide), axis=axes, initial=0)
@@ -199,7 +198,7 @@ class _PowerOfTwo:
     return self.mean.coupling
 
   def __call__(self, kernel):
-    mean = self.mean(_maths.widen(kernel))
+    mean = self.mean(types.widened(kernel))
     ordinary = (mean > 0) & jnp.isfinite(mean)
     exponent = jnp.round(jnp.log2(jnp.where(ordinary, mean, 1)))
     # ldexp is exact, while compiled code may round exp2.

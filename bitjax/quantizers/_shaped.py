@@ -53,7 +53,7 @@ def dspike(
 
 def _dspike(temperature, half_width, g, x, x_q, progress):
   del x_q, progress
-  x = _maths.widen(x)
+  x = types.widened(x)
   rate = temperature / (2 * half_width)
   peak = rate / jnp.tanh(temperature / 2)
   spike = g * peak * _maths.sech2(rate * x)
@@ -119,7 +119,7 @@ class _MagnitudeAware:
 
   def __call__(self, g, x, x_q, progress):
     del x_q, progress
-    size = jnp.abs(_maths.widen(x))
+    size = jnp.abs(types.widened(x))
     axes = set(range(x.ndim))
     if self.unit_axis is not None and x.ndim:
       types.check_range('unit_axis', self.unit_axis, -x.ndim, x.ndim - 1)
@@ -154,7 +154,7 @@ def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
 
 def _polynomial(half_width, g, x, x_q, progress):
   del x_q, progress
-  x = _maths.widen(x)
+  x = types.widened(x)
   triangle = jnp.maximum(1 - jnp.abs(x) / half_width, 0)
   return g * (2 / half_width) * triangle
 
@@ -186,7 +186,7 @@ def swish_sign(beta: types.Scalar = 5.0) -> _attach.Estimator:
 def _swish_sign(beta, g, x, x_q, progress):
   del x_q, progress
   # Beyond 1000 the bump is 0 in any float; without the cap inf * 0 would be NaN.
-  z = jnp.minimum(jnp.abs(beta * _maths.widen(x)), 1000)
+  z = jnp.minimum(jnp.abs(beta * types.widened(x)), 1000)
   e = jnp.exp(-z)  # 1 / (1 + cosh z) = 2 e / (1 + e)^2, without overflow.
   bump = (2 - z * jnp.tanh(z / 2)) * 2 * e / (1 + e) ** 2
   return g * beta * bump

@@ -107,7 +107,7 @@ def _locate(low, high, levels, x):
 
   The position is counted from the interval's midpoint, in widths of an interval.
   """
-  x = _maths.widen(x)
+  x = types.widened(x)
   width = (high - low) / (levels - 1)
   inside = (x >= low) & (x <= high)
   x = jnp.clip(x, low, high)

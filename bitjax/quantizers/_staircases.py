@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
-from bitjax.quantizers import _maths
 
 __all__ = ['Step', 'heaviside', 'shifted_sign', 'sign', 'ternary']
 
@@ -234,7 +233,7 @@ class _Ternary:
   def __call__(self, x):
     x = _channels.check_floating(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
-    size = jnp.abs(_maths.widen(x))
+    size = jnp.abs(types.widened(x))
     threshold = self.value
     if self.rule == 'mean_abs':
       threshold *= jnp.mean(size, axis=axes, keepdims=True)
@@ -247,7 +246,7 @@ class _Ternary:
 
 
 def _ternary(x, threshold):
-  wide = _maths.widen(x)
+  wide = types.widened(x)
   return (wide > threshold).astype(x.dtype) - (wide < -threshold).astype(
     x.dtype
   )

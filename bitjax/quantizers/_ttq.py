@@ -13,7 +13,6 @@ from bitjax.quantizers import _channels
 from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _staircases
 
 __all__ = ['ttq']
@@ -70,7 +69,7 @@ class _TTQ:
 
   def init(self, x):
     codes = self._codes(x)
-    size = jnp.abs(_maths.widen(x))
+    size = jnp.abs(types.widened(x))
     axes = _channels.reduced_axes(x, self.channel_axis)
     shape = _channels.shape_of_channels(x, self.channel_axis)
 
@@ -86,7 +85,7 @@ class _TTQ:
 
   def apply(self, qparams, x, progress):
     del progress
-    codes = self._codes(_maths.widen(x))
+    codes = self._codes(types.widened(x))
     positive, negative = (
       _channels.align(name, qparams[name], x, self.channel_axis)
       for name in ('positive', 'negative')

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _channels
-from bitjax.quantizers import _maths
 
 __all__ = ['UNIT', 'Grid', 'code_range', 'uniform']
 
@@ -34,7 +33,7 @@ def code_range(
   Raises:
     BadInput: for bits out of range, or a narrow grid that is not signed.
   """
-  _channels.check_bits(bits, 2 if signed else 1)
+  bits = _channels.check_bits(bits, 2 if signed else 1)
   if not signed:
     if narrow:
       raise types.BadInput(
@@ -99,7 +98,8 @@ def uniform(
       'max_abs()) takes it from the weights, and lsq learns it.'
     )
   if isinstance(step, str):
-    types.check_choice('step', step, (UNIT,))
+    if step != UNIT:
+      raise types.BadInput(f'step must be a number or {UNIT!r}; got {step!r}.')
     step = None
   if step is not None:
     types.check_positive('step', step, finite=True, arrays=True)
@@ -140,7 +140,7 @@ class Grid:
 
   def scaled(self, x: types.Array) -> types.Array:
     """Returns ``x`` in units of the step, clipped, not rounded; at least float32."""
-    wide = _maths.widen(x)
+    wide = types.widened(x)
     if self.step is None:
       wide = wide * self.high
     else:

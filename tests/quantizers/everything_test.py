@@ -95,7 +95,7 @@ AS_QUANTIZER = {
   'Scaling': lambda made: quantizers.scaled(BINARY, made),
   'Staircase': lambda made: quantizers.attach(made, WINDOW),
 }
-PLUMBING = {'at_progress', 'attach', 'bind', 'staircase'}
+PLUMBING = {'at_progress', 'attach', 'bind', 'named', 'staircase'}
 
 
 def factories():
