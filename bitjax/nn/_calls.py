@@ -6,13 +6,14 @@ of somebody's own model may lack either keyword.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import inspect
 from typing import Any
 
 from flax import core
 from flax import linen as nn
 
-__all__ = ['call_options', 'mutable_but', 'path']
+__all__ = ['below', 'call_options', 'descend', 'mutable_but', 'path']
 
 _OPTIONAL = ('train', 'progress')
 
@@ -56,6 +57,23 @@ def mutable_but(*names: str) -> core.DenyList:
 def path(layer: str) -> tuple[str, ...]:
   """Returns the path of a module from its name with slashes; () of the model itself."""
   return tuple(filter(None, layer.split('/')))
+
+
+def descend(tree: Any, path: tuple[str, ...]) -> Any:
+  """Returns what a tree of dictionaries holds at a path; None if it holds nothing."""
+  for name in path:
+    if name not in tree:
+      return None
+    tree = tree[name]
+  return tree
+
+
+def below(
+  variables: Mapping[str, Any], path: tuple[str, ...]
+) -> dict[str, Any]:
+  """Returns the variables of the module at a path, for a call of it alone."""
+  found = {name: descend(tree, path) for name, tree in variables.items()}
+  return {name: tree for name, tree in found.items() if tree is not None}
 
 
 class _Unequal(tuple):

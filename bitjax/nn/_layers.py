@@ -23,7 +23,7 @@ from bitjax import types
 from bitjax.nn import _binding
 from bitjax.nn import _silence
 
-__all__ = ['BatchNorm', 'QuantDense']
+__all__ = ['BatchNorm', 'QuantDense', 'normalization']
 
 
 class QuantDense(nn.Module):
@@ -156,8 +156,7 @@ class BatchNorm(nn.Module):
     if train:
       over = None if self.is_initializing() else self.axis_name
       return scans.BatchNorm(scale, bias, self.epsilon, over)
-    factor = scale * jax.lax.rsqrt(var + self.epsilon)
-    return scans.Affine(factor, bias - mean * factor)
+    return normalization(scale, bias, mean, var, self.epsilon)
 
   def update(self, stage: scans.Stage, x: types.Array) -> None:
     """Moves the running statistics towards those of ``x`` (training only)."""
@@ -175,3 +174,15 @@ class BatchNorm(nn.Module):
     stage = self.stage(x.shape[-1], train=train)
     self.update(stage, x)
     return stage(x)
+
+
+def normalization(
+  scale: types.Array,
+  shift: types.Array,
+  mean: types.Array,
+  variance: types.Array,
+  epsilon: float,
+) -> scans.Affine:
+  """Returns normalisation by running statistics, [features] each, as a stage."""
+  factor = scale * jax.lax.rsqrt(variance + epsilon)
+  return scans.Affine(factor, shift - mean * factor)

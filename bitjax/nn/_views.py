@@ -1,11 +1,12 @@
-"""Views of a model's layers: transparent if the model offers its stages.
+"""Views of a model's layers: transparent if what follows is a chain of known stages.
 
 A model with a method ``stages`` (`bitjax.types.Staged`), such as an `MLP`, is viewed
-stage by stage. In any other linen model the layer is intercepted: its inputs become
-the view's inputs, and the rest of the model, with the layer's output replaced, becomes
-the view's tail. XLA drops the computations that precede the layer, since nothing
-depends on them any more. A `QuantDense` or `QuantConv` in such a model provides the
-view's quantizer and scales.
+stage by stage. In any other linen model the layer is intercepted, and its inputs become
+the view's inputs. If it belongs to the chain of known layers with which the model ends
+(`_chains`), their stages are the view's tail. Otherwise the tail is the rest of the model,
+with the layer's output replaced. XLA drops the computations that precede the layer,
+since nothing depends on them any more. A `QuantDense` or `QuantConv` in such a model
+provides the view's quantizer and scales.
 
 The model may update variables in its call, as a BatchNorm with ``train=True`` does:
 updates are made and forgotten.
@@ -27,6 +28,7 @@ from bitjax import scans
 from bitjax import types
 from bitjax.nn import _binding
 from bitjax.nn import _calls
+from bitjax.nn import _chains
 from bitjax.nn import _conv
 from bitjax.nn import _layers
 from bitjax.nn import _mlp
@@ -66,7 +68,10 @@ def layer_view(
       ``train``, which models without these go without.
 
   Returns:
-    A `scans.LayerView`; its tail is opaque unless the model offers its stages.
+    A `scans.LayerView`. Its tail is opaque unless the model offers its stages, or the
+    layer is a `flax.linen.Dense` or `QuantDense` that is followed only by these, by
+    `flax.linen.BatchNorm` or `BatchNorm`, by ReLU, and by the sign from
+    `quantizers.attach`. These stages compute what the model does up to rounding.
 
   Raises:
     BadInput: if the model has no layer of that name with a kernel, calls it more than
@@ -97,8 +102,8 @@ def network_view(
   """Returns a network viewed as one layer, so that all its weights can move.
 
   Args:
-    model: an `MLP`, or another model that offers its stages (`types.Staged`); any
-      other can be viewed one layer at a time only.
+    model: an `MLP`, another model that offers its stages (`types.Staged`), or a chain
+      of the layers that `layer_view` knows, which must hold all kernels.
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
@@ -110,17 +115,40 @@ def network_view(
     ``view.product.split`` splits such a vector into kernels.
 
   Raises:
-    BadInput: for a model without stages, if labels are not one class for each
-      example, or if `scans.network_view` raises it.
+    BadInput: for a model without stages that is no such chain, if labels are not one
+      class for each example, or if `scans.network_view` raises it.
   """
-  if not _is_staged(model):
-    raise types.BadInput(
-      'network_view needs an MLP, or a model with a method stages; got '
-      f'{type(model).__name__}. Look at its layers one by one (layer_view).'
-    )
   labels = _checked_labels(inputs, labels)
-  stages = _stages(model, variables, inputs, kwargs)
-  return scans.network_view(_mlp.flatten(inputs), labels, list(stages.values()))
+  if _is_staged(model):
+    named = _stages(model, variables, inputs, kwargs)
+    x, stages = _mlp.flatten(inputs), list(named.values())
+  else:
+    kwargs = _calls.call_options(model, **kwargs)
+    x, stages = _whole_chain(model, variables, inputs, labels, kwargs)
+  return scans.network_view(x, labels, stages)
+
+
+def _whole_chain(model, variables, inputs, labels, kwargs):
+  """Returns the inputs of a chain's first layer, and the stages from that layer on."""
+  links = _chains.find(model, variables, inputs, kwargs)
+  layers = ['/'.join(link.path or ()) for link in links]
+  kernels = _kernel_paths(variables)
+  for layer in kernels:
+    if layers.count(layer) != 1:
+      raise types.BadInput(
+        'network_view needs a model with a method stages, or a chain of Dense, '
+        f'BatchNorm, ReLU and sign layers; {type(model).__name__} has neither, since '
+        f'no chain that ends with its logits holds {layer!r} once. Look at its layers '
+        'one by one (layer_view).'
+      )
+  index, layer = next(
+    (n, name) for n, name in enumerate(layers) if name in kernels
+  )
+  view = _intercepted(model, variables, inputs, labels, layer, None, kwargs)
+  stages = [links[index].stages[-1]]
+  for link in links[index + 1 :]:
+    stages += link.stages
+  return view.inputs, stages
 
 
 def _is_staged(model):
@@ -167,7 +195,7 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
     inputs=x,
     kernel=dense.kernel,
     labels=labels,
-    tail=tuple(s.freeze() if isinstance(s, scans.Dense) else s for s in tail),
+    tail=tuple(map(_frozen, tail)),
     quantizer=dense.quantizer,
     scaling=dense.scaling,
     affine=dense.affine,
@@ -190,7 +218,7 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
   with nn.intercept_methods(record):
     _, seen = _apply(model, variables, inputs, seen=_SEEN, **kwargs)
   _check_layer(layer, _kernel_paths(variables))
-  seen = _descend(seen, path)
+  seen = _calls.descend(seen, path)
   if calls and seen is None:
     raise types.BadInput(
       f'Layer {layer!r} is called inside nn.scan, nn.vmap or the like, where it '
@@ -206,39 +234,48 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
   ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
   if rest or (call_kwargs and not ours):
     raise types.BadInput(f'Layer {layer!r} must take its inputs only.')
-  own = {
-    collection: _descend(tree, path)
-    for collection, tree in variables.items()
-    if _descend(tree, path) is not None
-  }
-  rest_of_model = scans.Opaque(
+  if ours and quantizer is not None:
+    raise types.BadInput(
+      f'Layer {layer!r} brings its own quantizer; pass none.'
+    )
+  own = _calls.below(variables, path)
+  known = _known(model, variables, inputs, path, kwargs)
+  rest = scans.Opaque(
     _Rest(model, path, tuple(kwargs.items()), variables, inputs)
   )
+  dense, product, tail = known or (
+    scans.Dense(own['params']['kernel']),
+    _Product(module, own),
+    (rest,),
+  )
   if ours:
-    if quantizer is not None:
-      raise types.BadInput(
-        f'Layer {layer!r} brings its own quantizer; pass none.'
-      )
     parts = module.apply(own, layer_inputs, method='parts', **call_kwargs)
-    layer_inputs, bound, product = cast(Any, parts)
-    return scans.LayerView(
-      inputs=layer_inputs,
-      kernel=bound.kernel,
-      labels=labels,
-      tail=(scans.Opaque(_Cast(module.dtype)), rest_of_model),
-      quantizer=bound.quantizer,
-      scaling=bound.scaling,
-      affine=bound.affine,
-      product=product,
-    )
+    layer_inputs, dense, product = cast(Any, parts)
+    tail = tail if known else (scans.Opaque(_Cast(module.dtype)), rest)
   return scans.LayerView(
     inputs=layer_inputs,
-    kernel=own['params']['kernel'],
+    kernel=dense.kernel,
     labels=labels,
-    tail=(rest_of_model,),
-    quantizer=quantizer,
-    product=_Product(module, own),
+    tail=tail,
+    quantizer=dense.quantizer if quantizer is None else quantizer,
+    scaling=dense.scaling,
+    affine=dense.affine,
+    product=product,
   )
+
+
+def _known(model, variables, inputs, path, kwargs) -> Any:
+  """Returns a layer of the chain, its product and its tail; None for any other layer."""
+  links = iter(_chains.find(model, variables, inputs, kwargs))
+  for link in links:
+    if link.path == path:
+      tail = tuple(_frozen(stage) for later in links for stage in later.stages)
+      return link.stages[-1], None, tail
+  return None
+
+
+def _frozen(stage):
+  return stage.freeze() if isinstance(stage, scans.Dense) else stage
 
 
 @jax.tree_util.register_static
@@ -311,11 +348,3 @@ def _kernel_paths(variables):
   paths = jax.tree.leaves_with_path(variables['params'])
   keys = [[str(getattr(k, 'key', k)) for k in path] for path, _ in paths]
   return ['/'.join(key[:-1]) for key in keys if key[-1] == 'kernel']
-
-
-def _descend(tree: Any, path: tuple[str, ...]) -> Any:
-  for name in path:
-    if name not in tree:
-      return None
-    tree = tree[name]
-  return tree

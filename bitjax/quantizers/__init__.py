@@ -17,6 +17,7 @@ from bitjax.quantizers._attach import Estimator
 from bitjax.quantizers._attach import Quantize
 from bitjax.quantizers._attach import Staircase
 from bitjax.quantizers._attach import attach
+from bitjax.quantizers._attach import observed
 from bitjax.quantizers._attach import staircase
 from bitjax.quantizers._calibrated import calibrated
 from bitjax.quantizers._compositions import DOREFA_VARIANTS
@@ -112,6 +113,7 @@ __all__ = [
   'max_abs',
   'mean_abs',
   'named',
+  'observed',
   'pact',
   'parq',
   'polynomial',

@@ -11,7 +11,9 @@ This is the only ``custom_vjp`` of the library whose derivative is not the true 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
 import dataclasses
 from typing import Any, Protocol
 
@@ -28,6 +30,7 @@ __all__ = [
   'Quantize',
   'Staircase',
   'attach',
+  'observed',
   'staircase',
 ]
 
@@ -171,7 +174,37 @@ def _quantize(staircase, estimator, x, *, progress=1.0, key=None, state=None):
   if given:
     # Partial(staircase, **given) would hide the staircase's leaves from JAX.
     staircase = jax.tree_util.Partial(_given, staircase, given)
-  return _straight_through(x, staircase, estimator, progress)
+  observer = _OBSERVER.get()
+  if observer is None or given:
+    return _straight_through(x, staircase, estimator, progress)
+  return observer(
+    attach(staircase, estimator),
+    progress,
+    x,
+    lambda x: _straight_through(x, staircase, estimator, progress),
+  )
+
+
+# Called instead of a quantizer, where one is set.
+_OBSERVER: contextvars.ContextVar[Callable[..., types.Array] | None]
+_OBSERVER = contextvars.ContextVar('observer', default=None)
+
+
+@contextlib.contextmanager
+def observed(observer: Callable[..., types.Array]) -> Iterator[None]:
+  """Lets a function see, and return, what quantizers from `attach` compute.
+
+  It sees those that get neither a key nor a state, where they are traced or run.
+
+  Args:
+    observer: ``(quantize, progress, x, apply) -> x_q``; ``apply(x)`` is the plain
+      result.
+  """
+  token = _OBSERVER.set(observer)
+  try:
+    yield
+  finally:
+    _OBSERVER.reset(token)
 
 
 def _given(staircase, given, x):
