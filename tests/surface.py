@@ -69,6 +69,7 @@ class Case:
     typed: whether only typed keys are accepted.
     widens: whether all results that are not `narrow` are float64 where the inputs are.
     compiles: whether it cannot run without compilation.
+    mixed: whether it mixes dtypes, which JAX refuses where it promotes strictly.
     rtol: tolerance of results that amplify rounding.
   """
 
@@ -79,6 +80,7 @@ class Case:
   typed: bool = False
   widens: bool = True
   compiles: bool = False
+  mixed: bool = False
   rtol: float = 1e-4
 
 
@@ -394,7 +396,7 @@ def _(given):
   return found
 
 
-@case('scans mixed dtypes')
+@case('scans mixed dtypes', mixed=True)
 def _(given):
   # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.
   view = view_of(given)
