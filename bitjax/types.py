@@ -64,7 +64,8 @@ class Staged(Protocol):
   """A network that says what it computes, as named stages in order.
 
   Exact scans look into such a network. Its output must be that of its stages, applied
-  one after another to its inputs; nobody checks that.
+  one after another to its inputs as a float matrix, [examples, features]: views
+  flatten what an example has more axes of. Nobody checks that.
   """
 
   def stages(

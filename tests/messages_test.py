@@ -1,7 +1,8 @@
-"""Messages about bad input name arguments that the caller knows.
+"""Messages about bad input name arguments that the caller knows, in four packages.
 
 What a message names is read from the sources: the first word of what is said to be
-wrong, in every function that a public one calls in its own package.
+wrong, in every public function and in what it calls by name in its own package.
+Methods are not looked at.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NAMED = re.compile(r"([a-z_]\w*)(?:\.\w+)? (?:must|'\w+' needs)\b")
 
 
 def functions(package):
-  """Returns name -> the functions and classes of that name in a package."""
+  """Returns name -> the functions of that name at the top of a package's files."""
   found: dict[str, list[ast.AST]] = {}
   path = ROOT / package
   files = (

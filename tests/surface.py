@@ -20,7 +20,6 @@ import optax
 
 from bitjax import data
 from bitjax import descent
-from bitjax import evidence
 from bitjax import lanes
 from bitjax import measures
 from bitjax import nn
@@ -70,6 +69,7 @@ class Case:
     typed: whether only typed keys are accepted.
     widens: whether all results that are not `narrow` are float64 where the inputs are.
     compiles: whether it cannot run without compilation.
+    mixed: whether it mixes dtypes, which JAX refuses where it promotes strictly.
     rtol: tolerance of results that amplify rounding.
   """
 
@@ -80,6 +80,7 @@ class Case:
   typed: bool = False
   widens: bool = True
   compiles: bool = False
+  mixed: bool = False
   rtol: float = 1e-4
 
 
@@ -292,6 +293,15 @@ def _(given):
     **{n: tree.norm(params, n, updates) for n in BUDGETS},
     'flips': tree.flips(params, updates),
     'count': tree.count(jax.tree.map(lambda x: x > 0, params)),
+    'label': tree.count(
+      jax.tree.map(
+        lambda label: np.array(label == 'binary'),
+        tree.label(params, lambda path: path == 'a'),
+      )
+    ),
+    'masked': optax.masked(
+      optax.scale(2.0), tree.mask_by_name(params, 'b')
+    ).update(updates, optax.MaskedState(optax.EmptyState()))[0],
     'centred': tree.centred(params['a'], axis=0),
     'deviation': tree.deviation(params['a'], axis=0),
     'units': tree.in_units(params),
@@ -390,7 +400,7 @@ def _(given):
   return found
 
 
-@case('scans mixed dtypes')
+@case('scans mixed dtypes', mixed=True)
 def _(given):
   # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.
   view = view_of(given)
@@ -815,7 +825,7 @@ def _(given):
   }
 
 
-# Lanes, sweeps, data, evidence.
+# Lanes, sweeps, data.
 
 
 @case(
@@ -911,21 +921,14 @@ def _(given):
 def _(given):
   part = tiny.dataset()
   feed = data.device_feed(part, 4, 0)
+  _, other = data.device_feeds(part, 4, [0, 1])
   statistics = data.channel_statistics(part.images, part.scale)
   return {
     'batch': feed.take(feed.arrays, feed.chunk(0, 1)[0]),
+    'other': other.take(other.arrays, other.chunk(0, 1)[0]),
+    'split': [part.images for part in data.split_validation(part, 6, 0)],
     'normal': data.normalize(part.images, *statistics, part.scale),
     'padded': data.padded_batches(part, 8),
     'statistics': list(statistics),
     'smooth': data.smooth(given.floats(TARGETS), 0.1),
   }
-
-
-@case('evidence')
-def _(given):
-  samples = RNG_SAMPLES
-  found = evidence.paired(samples, samples[::-1])
-  return dataclasses.asdict(found) if dataclasses.is_dataclass(found) else found
-
-
-RNG_SAMPLES = RNG.normal(size=8)

@@ -187,8 +187,8 @@ def _gain_passes(view, path):
     return sum(_gain_passes(one, _flips.choose(one).path) for one in layers)
   ways = 1 if _flips_moves.is_binary(view) else 2
   moves = ways * view.kernel.size
-  measured = COSTS['flip_gains', path].measured
-  return min([moves, *measured[:ways][-1:]])
+  *_, most = moves, *COSTS['flip_gains', path].measured[:ways]
+  return min(moves, most)
 
 
 def _no_moves(view):

@@ -267,9 +267,12 @@ class LayerView:
 
   @property
   def coupling(self) -> str:
-    """Which weights share a scale that moving one of them changes.
+    """Which weights share the scale that ``scaling`` computes from them.
 
-    ``'none'``, ``'column'`` (those of one unit) or ``'tensor'`` (all).
+    ``'none'``, ``'column'`` (those of one unit) or ``'tensor'`` (all). Moving one of them
+    changes it for all. The scale of a quantizer of its own, such as those from
+    `quantizers.calibrated`, is not considered: their kernels have no moves until
+    `freeze_scale` holds that scale constant.
     """
     return 'none' if self.scaling is None else self.scaling.coupling
 

@@ -15,40 +15,39 @@ KEY = jax.random.key(0, impl='rbg')
 IMAGES = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
 SIGN = quantizers.attach(quantizers.sign(), quantizers.window(1.0))
 PADDED = [
-  ('same_lower', 2, (0.0,)),
-  ('SAME', 2, (1.0,)),
-  pytest.param('Same_Lower', (2, 1), (1.0,), marks=pytest.mark.slow),
-  pytest.param(1, 1, (1.0,), marks=pytest.mark.slow),
-  (((2, 0), (0, 1)), 1, (-1.0,)),
-  pytest.param('valid', 1, (1.0,), marks=pytest.mark.slow),
+  ('same_lower', 2, 0.0),
+  ('SAME', 2, 1.0),
+  pytest.param('Same_Lower', (2, 1), 1.0, marks=pytest.mark.slow),
+  pytest.param(1, 1, 1.0, marks=pytest.mark.slow),
+  (((2, 0), (0, 1)), 1, -1.0),
+  pytest.param('valid', 1, 1.0, marks=pytest.mark.slow),
 ]
 
 
 class TestPadding:
   """Modes and values of other libraries, in the layer, its view and deployed."""
 
-  @pytest.mark.parametrize(('padding', 'strides', 'values'), PADDED)
-  def test_pads_as_numpy_does(self, padding, strides, values):
+  @pytest.mark.parametrize(('padding', 'strides', 'value'), PADDED)
+  def test_pads_as_numpy_does(self, padding, strides, value):
     x = np.sign(IMAGES) + 0.0
     kernel = np.sign(np.random.default_rng(2).normal(size=(4, 3, 3, 2)))
-    for value in values:
-      layer = nn.QuantConv(
-        2,
-        (4, 3),
-        strides=strides,
-        padding=padding,
-        pad_values=value,
-        kernel_quantizer=SIGN,
-        input_quantizer=SIGN,
-        use_bias=False,
-      )
-      variables = {'params': {'kernel': np.float32(kernel)}}
-      want = convolved(x, kernel, strides, padding, value)
-      np.testing.assert_array_equal(layer.apply(variables, x), want)
-      deployed = nn.deploy(layer, variables, x)
-      np.testing.assert_array_equal(layer.apply(deployed, x), want)
-      stage = layer.apply(variables, 3, method='stage')
-      np.testing.assert_array_equal(stage(x), want)
+    layer = nn.QuantConv(
+      2,
+      (4, 3),
+      strides=strides,
+      padding=padding,
+      pad_values=value,
+      kernel_quantizer=SIGN,
+      input_quantizer=SIGN,
+      use_bias=False,
+    )
+    variables = {'params': {'kernel': np.float32(kernel)}}
+    want = convolved(x, kernel, strides, padding, value)
+    np.testing.assert_array_equal(layer.apply(variables, x), want)
+    deployed = nn.deploy(layer, variables, x)
+    np.testing.assert_array_equal(layer.apply(deployed, x), want)
+    stage = layer.apply(variables, 3, method='stage')
+    np.testing.assert_array_equal(stage(x), want)
     view = nn.layer_view(layer, variables, x, np.zeros(2, int), '')
     np.testing.assert_array_equal(view.pre_activations(view.kernel), want)
     grad = jax.grad(lambda x: jnp.sum(layer.apply(variables, x) * want))(x)

@@ -155,7 +155,10 @@ class TestModes:
     (line,) = said(nn.complete, model, plain, KEY, IMAGES)
     assert line.startswith(f'QuantConv_0: {INPUTS}')
 
-  def test_trainings_warn_and_keep_their_program(self):
+  def test_trainings_warn_without_a_callback_in_their_program(
+    self, monkeypatch
+  ):
+    monkeypatch.delattr(jax.debug, 'callback')
     create = lambda: training.create(
       BEHIND_RELU, optax.sgd(0.1), [0, 1], jnp.asarray(IMAGES)
     )

@@ -12,8 +12,6 @@ from bitjax import types
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flip_sums
 
-pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
-
 
 def sign(x):
   return np.where(x >= 0, 1.0, -1.0)
@@ -40,6 +38,7 @@ def steepest_flips(kernel, loss):
   return here, places, losses
 
 
+@pytest.mark.optimised
 def test_descent_equals_the_loop(make, monkeypatch):
   monkeypatch.setattr(
     _flip_sums, '_ROWS', 8
@@ -63,6 +62,7 @@ def test_descent_equals_the_loop(make, monkeypatch):
   np.testing.assert_allclose(found.best, gains.max(), atol=1e-6)
 
 
+@pytest.mark.optimised
 def test_incremental_sums_are_those_of_all_examples(make, monkeypatch):
   monkeypatch.setattr(_flip_sums, '_ROWS', 16)
   view, _ = make(seed=2, examples=90)
@@ -99,6 +99,7 @@ def test_other_views_are_recomputed_and_limits_are_kept(make):
     scans.flip_descent(view, 2, path='incremental')
 
 
+@pytest.mark.optimised
 def test_merged_gains_are_those_of_all_examples(make):
   view, _ = make(seed=4, examples=50)
   cuts = (slice(0, 10), slice(10, 30), slice(30, 50))
@@ -176,6 +177,7 @@ def test_shares_are_counted_whatever_the_dtype_of_the_gains():
   np.testing.assert_allclose(found.significant_holds, 256 / 257, rtol=1e-6)
 
 
+@pytest.mark.optimised
 def test_pairs(make):
   view, loss = make(seed=5)
   pairs = scans.pair_gains(view, jax.random.key(0), 50)

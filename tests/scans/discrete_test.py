@@ -14,8 +14,6 @@ from bitjax import scans
 from bitjax import types
 from bitjax.scans import _discrete_costs
 
-pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
-
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
 POWERS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
 FAN_IN, UNITS = 6, 4
@@ -66,6 +64,7 @@ def greedy(kernel, loss, radius, norm, power, gains=None, overflow='stop'):
   return moved, predicted
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
   ('norm', 'radius', 'rank_by', 'path'),
   [
@@ -101,6 +100,7 @@ def test_single_step_equals_the_loop(make, norm, radius, rank_by, path):
   assert step.loss_evaluations == view.kernel.size + 2
 
 
+@pytest.mark.optimised
 def test_what_does_not_fit_may_be_passed_over(make):
   view, loss = make(seed=2)
   step = scans.discrete_gradient(
@@ -115,6 +115,7 @@ def test_what_does_not_fit_may_be_passed_over(make):
   assert sorted(ranks) == list(range(step.num_moves))
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize('signal', ['linear', 'cost', 'random'])
 def test_other_signals(make, signal):
   view, loss = make(seed=3)
@@ -145,6 +146,7 @@ def test_other_signals(make, signal):
   assert step.loss_evaluations == 2
 
 
+@pytest.mark.optimised
 def test_zeros_and_tiny_weights_flip_both_ways(make):
   # sign(0) = sign(-0) = +1: a zero must become negative, whatever it costs.
   kernel = np.array([0.0, -0.0, 1e-30, -1e-30, 1e-8, -1e-8, 0.5, -0.5])
@@ -167,6 +169,7 @@ def test_no_promising_move_moves_nothing(make):
   assert step.decrease_search == 0 and step.predicted == 0
 
 
+@pytest.mark.optimised
 def test_an_exact_fit_is_taken(make):
   # Four moves of 1/4 fill the l2 ball of radius 1/2.
   kernel = np.zeros((FAN_IN, UNITS))
@@ -211,6 +214,7 @@ def walk(kernel, loss, radius, norm, power, num_steps, split):
   return here, losses
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
   ('norm', 'radius', 'split'),
   [('l2', 0.6, 'even'), ('l1', 1.5, 'cumulative')],
@@ -239,6 +243,7 @@ def test_rounds_equal_the_loop(make, norm, radius, split):
   assert path.loss_evaluations == 3 * view.kernel.size + 4
 
 
+@pytest.mark.optimised
 def test_turning_round_is_not_for_free(make):
   # What the first round did together was too much: in linf flips go back.
   view, _ = make(seed=0, activation='relu')
@@ -267,6 +272,7 @@ def test_full_precision_rounds_go_on_in_their_direction(make):
   assert path.search[-1] < path.search[0]
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize('binary', [True, False])
 def test_prefixes_are_the_first_moves(make, binary):
   view, loss = make(seed=8, binary=binary, activation='relu')
@@ -437,6 +443,7 @@ def test_bad_input(make):
     scans.prefix_scan(opaque, step, path='incremental')
 
 
+@pytest.mark.optimised
 def test_what_fits_is_found_without_sorting():
   rng = np.random.default_rng(11)
   unit = _discrete_costs.UNITS
@@ -462,6 +469,7 @@ def test_what_fits_is_found_without_sorting():
     jax.eval_shape(_discrete_costs.fitting, score, charge, jnp.int32(room))
 
 
+@pytest.mark.optimised
 def test_ternary_weights_go_to_the_better_neighbour(make):
   kernel = np.random.default_rng(12).normal(size=(FAN_IN, UNITS)) / 8
   kernel[0] = 0.125, -0.125, 0.0, 1e-30  # At and around the thresholds.

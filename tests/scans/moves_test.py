@@ -86,7 +86,15 @@ def test_directions_say_which_moves_there_are(name):
     np.testing.assert_array_equal(differ(view, there), exists)
 
 
-@pytest.mark.parametrize('name', GRIDS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('3 bits', '2 bits'),
+    *(
+      pytest.param(n, marks=pytest.mark.slow) for n in ('unsigned', 'channels')
+    ),
+  ],
+)
 @pytest.mark.parametrize(
   ('activation', 'path'),
   [

@@ -12,8 +12,6 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 
-pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
-
 SCALED = quantizers.mean_abs('tensor')
 
 
@@ -41,6 +39,7 @@ def accept_if_better(kernel, loss, order, radius):
   return here, best, tried
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize('activation', ['sign', 'relu'])
 def test_coordinate_descent_equals_the_loop(make, activation):
   view, loss = make(activation=activation, examples=300)
@@ -87,6 +86,7 @@ def test_coordinate_descent_of_coupled_weights(make):
   assert found.num_moves > 1
 
 
+@pytest.mark.optimised
 def test_coordinate_descent_in_sweeps_and_of_a_few_candidates(make):
   view, _ = make(seed=3, binary=False, activation='relu')
   budget = types.Budget(100.0)
@@ -122,6 +122,7 @@ def best_subset(kernel, loss, radius, norm, free):
   return best, points
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(('norm', 'radius'), [('l2', 0.3), ('flips', 3.0)])
 def test_exhaustive_search_finds_the_optimum(make, norm, radius):
   view, loss = make(seed=4)
@@ -139,6 +140,7 @@ def test_exhaustive_search_finds_the_optimum(make, norm, radius):
   assert (np.asarray(best) != np.asarray(view.kernel)).sum() > 1
 
 
+@pytest.mark.optimised
 def test_the_greedy_search_does_not_beat_the_optimum(make):
   kernel = np.random.default_rng(5).normal(size=(6, 2)) / 8
   view, _ = make(seed=5)
@@ -154,6 +156,7 @@ def test_the_greedy_search_does_not_beat_the_optimum(make):
   assert 0 < found.decrease_search <= optimum.decrease + 1e-6
 
 
+@pytest.mark.optimised
 def test_exhaustive_search_of_two_moves_each(make):
   view, loss = make(seed=6, binary=False, activation='relu')
   free = jnp.array([0, 5, 9, 14])
