@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 import operator
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -124,6 +125,12 @@ class Budget:
     if isinstance(self.radius, (int, float, np.ndarray, np.number, jax.Array)):
       check_non_negative('radius', self.radius, arrays=True)
 
+  def __repr__(self) -> str:
+    parts = [shown(self.radius)]
+    parts += [repr(self.norm)] if self.norm != 'l2' else []
+    parts += [f'anchor={self.anchor!r}'] if self.anchor != 'start' else []
+    return f'Budget({", ".join(parts)})'
+
 
 def promoted(*values: Any) -> np.dtype:
   """Returns the dtype of the sum of ``values``, under strict promotion as well.
@@ -154,8 +161,41 @@ def nan_where(mask: Array, x: Array) -> Array:
 
 
 def shown(value: Any) -> str:
-  """Returns what a message shows of a value, in one line."""
+  """Returns a value as the code for it, in one line, as messages and reprs show it.
+
+  Arrays are shown by dtype and shape, as in ``float32[3]``, those without axes as
+  numbers if they are concrete; functions by name; and partial ones as calls.
+  """
+  if isinstance(value, str):
+    return repr(str(value))  # NumPy's strings too.
+  if hasattr(value, 'dtype') and isinstance(getattr(value, 'shape', 0), tuple):
+    return _shown_array(value)
+  if isinstance(value, dict):
+    items = (f'{shown(k)}: {shown(v)}' for k, v in value.items())
+    return f'{{{", ".join(items)}}}'
+  if type(value) in (tuple, list):
+    inside = ', '.join(map(shown, value))
+    if isinstance(value, list):
+      return f'[{inside}]'
+    return f'({inside},)' if len(value) == 1 else f'({inside})'
+  if type(value).__repr__ is functools.partial.__repr__:
+    parts = [shown(part) for part in value.args]
+    parts += [f'{k}={shown(v)}' for k, v in value.keywords.items()]
+    name = shown(value.func)
+    return f'{name}({", ".join(parts)})' if parts else name
+  if hasattr(value, '__name__') and not isinstance(value, type):
+    return value.__name__
   return repr(value).replace('\n', ' ')
+
+
+def _shown_array(value):
+  concrete = isinstance(value, (np.ndarray, np.generic))
+  if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
+    concrete = value.is_fully_addressable and not value.is_deleted()
+    concrete &= not jnp.issubdtype(value.dtype, jax.dtypes.extended)
+  if value.shape == () and concrete:
+    return str(np.asarray(value))
+  return f'{value.dtype}[{", ".join(map(str, value.shape))}]'
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -250,10 +290,16 @@ def check_fraction(name: str, value: Any, *, arrays: bool = False) -> None:
   _check(name, value, lambda x: (x >= 0) & (x < 1), 'in [0, 1)', arrays)
 
 
-def check_integer(name: str, value: Any, low: int) -> None:
-  """Raises `BadInput` unless ``value`` is an integer in [low, 2^31), as of an int32."""
-  if _integer(name, value, low) >= 1 << 31:
+def check_integer(name: str, value: Any, low: int) -> int:
+  """Returns ``value`` as Python's integer, in [low, 2^31), as of an int32.
+
+  Raises:
+    BadInput: for any other value.
+  """
+  number = _integer(name, value, low)
+  if number >= 1 << 31:
     raise BadInput(f'{name} must be an integer below 2^31; got {value}.')
+  return number
 
 
 def _integer(name: str, value: Any, low: int) -> int:
@@ -303,13 +349,17 @@ def check_seed(name: str, value: Any) -> None:
     raise BadInput(f'{name} must be < 2**32; got {value}.')
 
 
-def check_axis(name: str, value: Any, *, optional: bool = True) -> None:
-  """Raises `BadInput` unless ``value`` is an integer or, if ``optional``, None."""
-  if value is None and optional:
-    return
-  if integer(value) is None:
+def check_axis(name: str, value: Any, *, optional: bool = True) -> Any:
+  """Returns ``value``, as Python's integer or, if ``optional``, None.
+
+  Raises:
+    BadInput: for any other value.
+  """
+  axis = integer(value)
+  if axis is None and not (value is None and optional):
     wanted = 'an integer or None' if optional else 'an integer'
     raise BadInput(f'{name} must be {wanted}; got {shown(value)}.')
+  return axis
 
 
 def _check_kind(name, value, wanted, arrays):
