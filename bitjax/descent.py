@@ -110,7 +110,7 @@ def descend(
   def step(carry, _):
     current, state = carry
     grads, seen = observe(current)
-    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+    with types.as_optax():
       updates, state = tx.update(grads, state, current)
     return (optax.apply_updates(current, updates), state), seen
 

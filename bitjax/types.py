@@ -8,6 +8,7 @@ one: radius, norm, and the point it is anchored at.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -28,6 +29,7 @@ __all__ = [
   'PyTree',
   'Scalar',
   'Staged',
+  'as_optax',
   'check_axis',
   'check_choice',
   'check_finite',
@@ -88,7 +90,7 @@ class BadInput(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-  """Returns an exception's message in one line: of an `OSError`, file and reason."""
+  """Returns an exception's message in one line: of an ``OSError``, file and reason."""
   if isinstance(error, OSError) and error.strerror and error.filename:
     return f'{error.filename}: {error.strerror}'
   return ' '.join(str(error).split()) or type(error).__name__
@@ -392,3 +394,8 @@ def _check(name, value, holds, wanted, arrays=False):
   if wrong.size:
     among = f' among {numbers.size}' if numbers.ndim else ''
     raise BadInput(f'{name} must be {wanted}; got {wrong[0]}{among}.')
+
+
+def as_optax() -> contextlib.AbstractContextManager[None]:
+  """Lets dtypes promote as optax relies on, inside ``with``, under any setting."""
+  return jax.numpy_dtype_promotion('standard')

@@ -116,9 +116,9 @@ def _below(name, prefix, params):
   try:
     subtrees = treedef.flatten_up_to(params)
   except ValueError as error:
-    reason = ' '.join(str(error).split())
     raise types.BadInput(
-      f'{name} must be a prefix of the tree of parameters: {reason}'
+      f'{name} must be a prefix of the tree of parameters: '
+      f'{types.one_line(error)}'
     ) from None
   start, found = 0, []
   for (_, leaf), subtree in zip(leaves, subtrees, strict=True):
