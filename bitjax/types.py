@@ -171,33 +171,29 @@ def shown(value: Any) -> str:
   if isinstance(value, str):
     return repr(str(value))  # NumPy's strings too.
   if hasattr(value, 'dtype') and isinstance(getattr(value, 'shape', 0), tuple):
-    return _shown_array(value)
+    sizes = ', '.join(map(str, value.shape))
+    return f'{value.dtype}[{sizes}]' if sizes else _shown_scalar(value)
   if isinstance(value, dict):
     items = (f'{shown(k)}: {shown(v)}' for k, v in value.items())
     return f'{{{", ".join(items)}}}'
-  if type(value) in (tuple, list):
-    inside = ', '.join(map(shown, value))
-    if isinstance(value, list):
-      return f'[{inside}]'
-    return f'({inside},)' if len(value) == 1 else f'({inside})'
+  if type(value) is list:
+    return f'[{", ".join(map(shown, value))}]'
+  if type(value) is tuple:
+    return f'({", ".join(map(shown, value))}{"," * (len(value) == 1)})'
   if type(value).__repr__ is functools.partial.__repr__:
-    parts = [shown(part) for part in value.args]
-    parts += [f'{k}={shown(v)}' for k, v in value.keywords.items()]
-    name = shown(value.func)
-    return f'{name}({", ".join(parts)})' if parts else name
+    parts = [f'{name}={shown(v)}' for name, v in value.keywords.items()]
+    parts = [*map(shown, value.args), *parts]
+    return shown(value.func) + (f'({", ".join(parts)})' if parts else '')
   if hasattr(value, '__name__') and not isinstance(value, type):
     return value.__name__
   return repr(value).replace('\n', ' ')
 
 
-def _shown_array(value):
-  concrete = isinstance(value, (np.ndarray, np.generic))
-  if isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer):
-    concrete = value.is_fully_addressable and not value.is_deleted()
-    concrete &= not jnp.issubdtype(value.dtype, jax.dtypes.extended)
-  if value.shape == () and concrete:
-    return str(np.asarray(value))
-  return f'{value.dtype}[{", ".join(map(str, value.shape))}]'
+def _shown_scalar(value):
+  try:
+    return str(np.asarray(value, value.dtype)[()])
+  except (TypeError, RuntimeError):  # A tracer, a random key, what is deleted.
+    return f'{value.dtype}[]'
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
