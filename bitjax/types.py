@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
+import functools
 import operator
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -127,6 +128,12 @@ class Budget:
     if isinstance(self.radius, (int, float, np.ndarray, np.number, jax.Array)):
       check_non_negative('radius', self.radius, arrays=True)
 
+  def __repr__(self) -> str:
+    parts = [shown(self.radius)]
+    parts += [repr(self.norm)] if self.norm != 'l2' else []
+    parts += [f'anchor={self.anchor!r}'] if self.anchor != 'start' else []
+    return f'Budget({", ".join(parts)})'
+
 
 def promoted(*values: Any) -> np.dtype:
   """Returns the dtype of the sum of ``values``, under strict promotion as well.
@@ -157,8 +164,37 @@ def nan_where(mask: Array, x: Array) -> Array:
 
 
 def shown(value: Any) -> str:
-  """Returns what a message shows of a value, in one line."""
+  """Returns a value as the code for it, in one line, as messages and reprs show it.
+
+  Arrays are shown by dtype and shape, as in ``float32[3]``, those without axes as
+  numbers if they are concrete; functions by name; and partial ones as calls.
+  """
+  if isinstance(value, str):
+    return repr(str(value))  # NumPy's strings too.
+  if hasattr(value, 'dtype') and isinstance(getattr(value, 'shape', 0), tuple):
+    sizes = ', '.join(map(str, value.shape))
+    return f'{value.dtype}[{sizes}]' if sizes else _shown_scalar(value)
+  if isinstance(value, dict):
+    items = (f'{shown(k)}: {shown(v)}' for k, v in value.items())
+    return f'{{{", ".join(items)}}}'
+  if type(value) is list:
+    return f'[{", ".join(map(shown, value))}]'
+  if type(value) is tuple:
+    return f'({", ".join(map(shown, value))}{"," * (len(value) == 1)})'
+  if type(value).__repr__ is functools.partial.__repr__:
+    parts = [f'{name}={shown(v)}' for name, v in value.keywords.items()]
+    parts = [*map(shown, value.args), *parts]
+    return shown(value.func) + (f'({", ".join(parts)})' if parts else '')
+  if hasattr(value, '__name__') and not isinstance(value, type):
+    return value.__name__
   return repr(value).replace('\n', ' ')
+
+
+def _shown_scalar(value):
+  try:
+    return str(np.asarray(value, value.dtype)[()])
+  except (TypeError, RuntimeError):  # A tracer, a random key, what is deleted.
+    return f'{value.dtype}[]'
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -253,10 +289,16 @@ def check_fraction(name: str, value: Any, *, arrays: bool = False) -> None:
   _check(name, value, lambda x: (x >= 0) & (x < 1), 'in [0, 1)', arrays)
 
 
-def check_integer(name: str, value: Any, low: int) -> None:
-  """Raises `BadInput` unless ``value`` is an integer in [low, 2^31), as of an int32."""
-  if _integer(name, value, low) >= 1 << 31:
+def check_integer(name: str, value: Any, low: int) -> int:
+  """Returns ``value`` as Python's integer, in [low, 2^31), as of an int32.
+
+  Raises:
+    BadInput: for any other value.
+  """
+  number = _integer(name, value, low)
+  if number >= 1 << 31:
     raise BadInput(f'{name} must be an integer below 2^31; got {value}.')
+  return number
 
 
 def _integer(name: str, value: Any, low: int) -> int:
@@ -306,13 +348,17 @@ def check_seed(name: str, value: Any) -> None:
     raise BadInput(f'{name} must be < 2**32; got {value}.')
 
 
-def check_axis(name: str, value: Any, *, optional: bool = True) -> None:
-  """Raises `BadInput` unless ``value`` is an integer or, if ``optional``, None."""
-  if value is None and optional:
-    return
-  if integer(value) is None:
+def check_axis(name: str, value: Any, *, optional: bool = True) -> Any:
+  """Returns ``value``, as Python's integer or, if ``optional``, None.
+
+  Raises:
+    BadInput: for any other value.
+  """
+  axis = integer(value)
+  if axis is None and not (value is None and optional):
     wanted = 'an integer or None' if optional else 'an integer'
     raise BadInput(f'{name} must be {wanted}; got {shown(value)}.')
+  return axis
 
 
 def _check_kind(name, value, wanted, arrays):

@@ -176,6 +176,52 @@ def test_numbers_that_float32_takes_as_zero_are_not_positive():
     types.check_positive('x', 1e-40, finite=True)
 
 
+def test_values_are_shown_as_code_in_one_line():
+  def function(x):
+    return x
+
+  partial = jax.tree_util.Partial
+  for value, wanted in (
+    (0.5, '0.5'),
+    (np.float32(0.1), '0.1'),
+    (jnp.bfloat16(0.5), '0.5'),
+    (jnp.int32(3), '3'),
+    (np.str_('text'), "'text'"),
+    (np.ones((2, 3)), 'float64[2, 3]'),
+    (jnp.ones(3), 'float32[3]'),
+    (jax.random.key(0), 'key<fry>[]'),
+    (jax.ShapeDtypeStruct((), jnp.float32), 'float32[]'),
+    (np.dtype('float32'), "dtype('float32')"),
+    (np.float32, "<class 'numpy.float32'>"),
+    ((1,), '(1,)'),
+    ([1, ('a', None)], "[1, ('a', None)]"),
+    ({'a': jnp.ones(2)}, "{'a': float32[2]}"),
+    (function, 'function'),
+    (partial(function), 'function'),
+    (partial(function, 1, y=jnp.ones(2)), 'function(1, y=float32[2])'),
+  ):
+    assert types.shown(value) == wanted
+  jax.jit(lambda x: types.shown(x) == 'float32[2]' or 1 / 0)(jnp.ones(2))
+  deleted = jnp.ones(())
+  deleted.delete()
+  assert types.shown(deleted) == 'float32[]'
+
+
+def test_budgets_are_written_as_the_code_that_makes_them():
+  for budget, wanted in (
+    (types.Budget(0.1), 'Budget(0.1)'),
+    (types.Budget(3, 'flips'), "Budget(3, 'flips')"),
+    (types.Budget(0.5, anchor='noised'), "Budget(0.5, anchor='noised')"),
+  ):
+    assert repr(budget) == wanted
+    assert eval(wanted, vars(types)) == budget
+  assert repr(types.Budget(jnp.ones(3), 'l1')) == "Budget(float32[3], 'l1')"
+  jax.eval_shape(
+    lambda budget: repr(budget) == 'Budget(float32[])' or 1 / 0,
+    types.Budget(1.0),
+  )
+
+
 def test_labels():
   for labels in ([0, 2], (0, 2), np.uint8([0, 2]), jnp.int32([0, 2])):
     types.check_labels('labels', labels, 2)

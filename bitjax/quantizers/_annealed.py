@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['error_decay', 'rbnn', 'reste', 'shrinking_window']
 
@@ -47,7 +47,7 @@ def error_decay(
   """
   types.check_positive('t_min', t_min, finite=True)
   types.check_positive('t_max', t_max, finite=True)
-  return jax.tree_util.Partial(_error_decay, t_min, t_max)
+  return _written.rule(error_decay, _error_decay, t_min, t_max)
 
 
 def _error_decay(t_min, t_max, g, x, x_q, progress):
@@ -90,7 +90,7 @@ def rbnn(
   types.check_positive('t_min', t_min, finite=True)
   types.check_positive('t_max', t_max, finite=True)
   rule = _rbnn_activations if activations else _rbnn
-  return jax.tree_util.Partial(rule, t_min, t_max)
+  return _written.rule(rbnn, rule, t_min, t_max, activations=bool(activations))
 
 
 def _rbnn(t_min, t_max, g, x, x_q, progress):
@@ -148,7 +148,7 @@ def reste(
   types.check_positive('inner', inner, finite=True)
   types.check_finite('outer', outer)
   types.check_positive('outer - inner', outer - inner)
-  return jax.tree_util.Partial(_reste, o_end, inner, outer)
+  return _written.rule(reste, _reste, o_end, inner, outer)
 
 
 def _reste(o_end, inner, outer, g, x, x_q, progress):
@@ -186,7 +186,7 @@ def shrinking_window(
   """
   types.check_positive('start', start, finite=True)
   types.check_positive('end', end, finite=True)
-  return jax.tree_util.Partial(_shrinking_window, start, end)
+  return _written.rule(shrinking_window, _shrinking_window, start, end)
 
 
 def _shrinking_window(start, end, g, x, x_q, progress):

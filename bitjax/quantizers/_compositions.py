@@ -7,6 +7,7 @@ except those of attached estimators, come from automatic differentiation.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from bitjax.quantizers import _rescaled
 from bitjax.quantizers import _scaling
 from bitjax.quantizers import _staircases
 from bitjax.quantizers import _uniform
+from bitjax.quantizers import _written
 
 __all__ = [
   'DOREFA_VARIANTS',
@@ -118,6 +120,9 @@ class _Standardized:
     x = jax.lax.stop_gradient(x) if self.detached else x
     return jnp.mean(x, axis=axes, keepdims=True)
 
+  def __repr__(self):
+    return _written.call(standardized, **vars(self))
+
 
 def scaled(
   quantize: _attach.Quantize, scaling: _scaling.Scaling
@@ -191,6 +196,9 @@ class _DorefaActivations:
   def staircase(self):
     return self.grid
 
+  def __repr__(self):
+    return _written.call(dorefa_activations, **_uniform.arguments(self.grid))
+
 
 def _rounded(grid, x, progress=1.0):
   round_ = _attach.attach(grid, _estimators.identity())
@@ -237,7 +245,8 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
   bits = _channels.check_bits(bits)
   types.check_choice('variant', variant, DOREFA_VARIANTS)
   if bits == 1 and variant == 'authors':
-    return _attach.attach(_MeanTimesSign(), _estimators.identity())
+    rule: Any = _attach.attach(_MeanTimesSign(), _estimators.identity())
+    return _written.rule(dorefa_weights, rule.func, *rule.args, bits=bits)
   return _DorefaWeights(_uniform.uniform(bits, signed=False), variant)
 
 
@@ -271,6 +280,10 @@ class _DorefaWeights:
       largest = jax.lax.stop_gradient(largest)
     wide = _rounded(self.grid, squashed / (2 * largest) + 0.5, progress)
     return (2 * wide - 1).astype(x.dtype)
+
+  def __repr__(self):
+    grid = _uniform.arguments(self.grid)
+    return _written.call(dorefa_weights, variant=self.variant, **grid)
 
 
 def _squashed(x):

@@ -8,12 +8,12 @@ one factor delta for a whole tensor.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
+from bitjax.quantizers import _written
 
 __all__ = ['ewgs', 'ewgs_delta']
 
@@ -54,7 +54,7 @@ def ewgs(
   types.check_finite('low', low)
   types.check_finite('high', high)
   types.check_positive('high - low', high - low)
-  return jax.tree_util.Partial(_ewgs, delta, low, high)
+  return _written.rule(ewgs, _ewgs, delta, low, high)
 
 
 def _ewgs(delta, low, high, g, x, x_q, progress):

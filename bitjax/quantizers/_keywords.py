@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
+from bitjax.quantizers import _written
 
 __all__ = [
   'as_quantize',
@@ -58,12 +60,20 @@ def as_quantize(name: str, quantize: Any) -> _attach.Quantize:
         f'{quantize!r}. A staircase alone passes no gradient.'
       )
     return quantize  # A Partial would hide the bits that an object may declare.
-  return rule if takes_progress else jax.tree_util.Partial(_of_x_alone, rule)
+  return rule if takes_progress else cast(_attach.Quantize, _OfXAlone(rule))
 
 
-def _of_x_alone(function, x, *, progress=1.0):
-  del progress
-  return function(x)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _OfXAlone:
+  function: Callable[..., types.Array]
+
+  def __call__(self, x, *, progress=1.0):
+    del progress
+    return self.function(x)
+
+  def __repr__(self):
+    return types.shown(self.function)
 
 
 def at_progress(
@@ -122,6 +132,11 @@ class _AtProgress:
     # With a state or a key, each weight has a function of its own.
     varies = self.state is not None or self.key is not None
     return None if varies else _attach.staircase(self.quantize)
+
+  def __repr__(self):
+    dtype = None if self.dtype is None else jnp.dtype(self.dtype).name
+    given = vars(self) | {'progress': self.default, 'dtype': dtype}
+    return _written.call(at_progress, **given)
 
 
 def is_random(quantize: Callable[..., types.Array] | None) -> bool:

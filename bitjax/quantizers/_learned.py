@@ -20,6 +20,7 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _written
 
 __all__ = ['Quantizer', 'bind', 'from_rule', 'static']
 
@@ -51,6 +52,12 @@ class Quantizer:
     Callable[[dict[str, types.Array]], dict[str, types.Array]] | None
   ) = None
 
+  def __repr__(self) -> str:
+    apply: Any = self.apply
+    if getattr(apply, 'func', None) is _apply:
+      return repr(apply.args[0])
+    return _written.call(Quantizer, **vars(self))
+
 
 _T = TypeVar('_T')
 
@@ -69,7 +76,6 @@ def from_rule(rule: Any, bits: int | None) -> Quantizer:
   Quantizers of equal rules have equal tree structures, so that they share compiled
   code.
   """
-  types.check_axis('channel_axis', getattr(rule, 'channel_axis', None))
   partial = jax.tree_util.Partial
   levels = partial(_levels, rule) if hasattr(rule, 'levels') else None
   return Quantizer(
@@ -144,3 +150,6 @@ class _Bound:
   def staircase(self):
     levels = self.quantizer.levels
     return None if levels is None else levels(self.qparams)
+
+  def __repr__(self):
+    return _written.call(bind, **vars(self))

@@ -18,6 +18,7 @@ from bitjax.quantizers import _learned
 from bitjax.quantizers import _maths
 from bitjax.quantizers import _soft
 from bitjax.quantizers import _staircases
+from bitjax.quantizers import _written
 
 __all__ = ['DSQ_LEVELS', 'learned_dsq']
 
@@ -186,6 +187,12 @@ class _DSQ:
       soft = jnp.clip(steep / (1 - alpha), -1, 1)
     hard = _attach.attach(_staircases.sign(), _estimators.identity())(soft)
     return (soft if self.level == 'soft' else hard), hard
+
+  def __repr__(self):
+    given = vars(self) | {'bits': self.intervals.bit_length()}
+    if self.estimator is not None:
+      given |= {'alpha_end': None, 'step': self.estimator, 'level': 'soft'}
+    return _written.call(learned_dsq, **given)
 
 
 def _first(y, soft):

@@ -14,6 +14,7 @@ from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _uniform
+from bitjax.quantizers import _written
 
 __all__ = ['lsq', 'rounded']
 
@@ -76,8 +77,8 @@ def lsq(
     LSQ+, 2020, the learned offset (https://arxiv.org/abs/2004.09576).
   """
   low, high = _uniform.code_range(bits, signed=signed, narrow=narrow)
-  types.check_integer('batch_axes', batch_axes, 0)
-
+  channel_axis = types.check_axis('channel_axis', channel_axis)
+  batch_axes = types.check_integer('batch_axes', batch_axes, 0)
   rule = _LSQ(low, high, channel_axis, batch_axes, offset, clip_codes)
   return _learned.from_rule(rule, bits)
 
@@ -140,6 +141,9 @@ class _LSQ:
     return _uniform.Grid(
       qparams['step'], self.low, self.high, self.channel_axis
     )
+
+  def __repr__(self):
+    return _written.call(lsq, **vars(self) | _uniform.codes(self))
 
 
 def rounded(x, progress=1.0):

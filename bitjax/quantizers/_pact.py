@@ -14,6 +14,7 @@ from bitjax.quantizers import _domains
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _lsq
 from bitjax.quantizers import _uniform
+from bitjax.quantizers import _written
 
 __all__ = ['pact']
 
@@ -98,3 +99,6 @@ class _PACT:
 
   def levels(self, qparams):
     return _uniform.Grid(qparams['alpha'] / self.high, 0, self.high, None)
+
+  def __repr__(self):
+    return _written.call(pact, bits=self.high.bit_length(), **vars(self))

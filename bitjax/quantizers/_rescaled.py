@@ -47,7 +47,7 @@ def rescaled(
       f'{quantize!r}. {instead}'
     )
   scaling = _callables.as_pytree('scaling', scaling, ('kernel',))
-  return _Quantizer(quantize, scaling, relative)
+  return _Rescaled(quantize, scaling, relative)
 
 
 def freeze_scale(
@@ -72,7 +72,7 @@ def freeze_scale(
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Quantizer:
+class _Rescaled:
   quantize: _attach.Quantize
   scaling: _scaling.Scaling
   relative: bool = dataclasses.field(metadata={'static': True})
@@ -101,6 +101,10 @@ class _Quantizer:
     if not hasattr(found, 'neighbours'):
       return None
     return _Staircase(found, scaling, self.relative)
+
+  def __repr__(self):
+    name = 'calibrated' if self.relative else 'scaled'
+    return f'{name}({types.shown(self.quantize)}, {types.shown(self.scaling)})'
 
 
 def _rescale(inner, scaling, relative, x):

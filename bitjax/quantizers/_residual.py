@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _written
 
 __all__ = ['residual_sign']
 
@@ -44,7 +45,7 @@ def residual_sign(
     2020, the greedy algorithm (https://arxiv.org/abs/2001.02786).
   """
   bits = _channels.check_bits(bits)
-  types.check_axis('channel_axis', channel_axis)
+  channel_axis = types.check_axis('channel_axis', channel_axis)
   return _ResidualSign(bits, channel_axis)
 
 
@@ -64,3 +65,6 @@ class _ResidualSign:
       part = jnp.where(rest >= 0, scale, -scale)
       total, rest = total + part, rest - part
     return total.astype(x.dtype)
+
+  def __repr__(self):
+    return _written.call(residual_sign, **vars(self))

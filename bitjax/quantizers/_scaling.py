@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.quantizers import _written
 
 __all__ = [
   'COUPLINGS',
@@ -84,6 +85,9 @@ class _MeanAbs:
     axes = tuple(range(kernel.ndim - 1)) if self.coupling == 'column' else None
     return jnp.mean(jnp.abs(kernel), axis=axes)
 
+  def __repr__(self):
+    return _written.call(mean_abs, **vars(self))
+
 
 def max_abs(
   coupling: str = 'column',
@@ -146,6 +150,9 @@ class _MaxAbs:
       scale = jnp.where((scale > 0) & jnp.isfinite(scale), power, scale)
     return scale.astype(kernel.dtype)
 
+  def __repr__(self):
+    return _written.call(max_abs, **vars(self))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +167,9 @@ class Constant:
     """Returns the scale, [units] or []."""
     del kernel
     return self.scale
+
+  def __repr__(self) -> str:
+    return _written.call(Constant, **vars(self))
 
 
 def power_of_two(coupling: str = 'column') -> Scaling:
@@ -204,3 +214,6 @@ class _PowerOfTwo:
     # ldexp is exact, while compiled code may round exp2.
     power = jnp.ldexp(jnp.ones_like(mean), exponent.astype(jnp.int32))
     return jnp.where(ordinary, power, mean).astype(kernel.dtype)
+
+  def __repr__(self):
+    return _written.call(power_of_two, coupling=self.coupling)

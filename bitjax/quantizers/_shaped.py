@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['dspike', 'magnitude_aware', 'polynomial', 'swish_sign']
 
@@ -48,7 +49,7 @@ def dspike(
   """
   types.check_positive('temperature', temperature, finite=True)
   types.check_positive('half_width', half_width, finite=True)
-  return jax.tree_util.Partial(_dspike, temperature, half_width)
+  return _written.rule(dspike, _dspike, temperature, half_width)
 
 
 def _dspike(temperature, half_width, g, x, x_q, progress):
@@ -106,7 +107,7 @@ def magnitude_aware(
     gradient of binary weights (https://arxiv.org/abs/1603.05279).
   """
   types.check_positive('half_width', half_width)
-  types.check_axis('unit_axis', unit_axis)
+  unit_axis = types.check_axis('unit_axis', unit_axis)
   return _MagnitudeAware(half_width, unit_axis, mean_share)
 
 
@@ -129,6 +130,9 @@ class _MagnitudeAware:
     share = scale.size / max(x.size, 1)
     return passed + g * share if self.mean_share else passed
 
+  def __repr__(self):
+    return _written.call(magnitude_aware, **vars(self))
+
 
 def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
   r"""Multiplies the gradient by a triangle, a piecewise quadratic sign's derivative.
@@ -149,7 +153,7 @@ def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
     (https://arxiv.org/abs/1808.00278).
   """
   types.check_positive('half_width', half_width, finite=True)
-  return jax.tree_util.Partial(_polynomial, half_width)
+  return _written.rule(polynomial, _polynomial, half_width)
 
 
 def _polynomial(half_width, g, x, x_q, progress):
@@ -180,7 +184,7 @@ def swish_sign(beta: types.Scalar = 5.0) -> _attach.Estimator:
     Darabi et al., BNN+, 2018, SignSwish (https://arxiv.org/abs/1812.11800).
   """
   types.check_positive('beta', beta, finite=True)
-  return jax.tree_util.Partial(_swish_sign, beta)
+  return _written.rule(swish_sign, _swish_sign, beta)
 
 
 def _swish_sign(beta, g, x, x_q, progress):

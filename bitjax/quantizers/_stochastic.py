@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _written
 
 __all__ = ['stochastic_round', 'stochastic_sign']
 
@@ -48,6 +49,9 @@ class _StochasticSign:
     drawn = jax.random.uniform(key, x.shape, probability.dtype)
     return jnp.where(drawn < probability, 1, -1).astype(x.dtype)
 
+  def __repr__(self):
+    return _written.call(stochastic_sign)
+
 
 def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
   r"""Rounds up at random, with the probability that makes the mean equal to ``x``.
@@ -71,7 +75,7 @@ def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
     (https://arxiv.org/abs/1502.02551).
   """
   types.check_positive('step', step, finite=True)
-  return jax.tree_util.Partial(_stochastic_round, step)
+  return _written.rule(stochastic_round, _stochastic_round, step)
 
 
 def _stochastic_round(step, x, *, key):

@@ -14,6 +14,7 @@ from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _staircases
+from bitjax.quantizers import _written
 
 __all__ = ['ttq']
 
@@ -58,6 +59,7 @@ def ttq(
     (https://arxiv.org/abs/1612.01064).
   """
   types.check_positive('factor', factor, finite=True)
+  channel_axis = types.check_axis('channel_axis', channel_axis)
   return _learned.from_rule(_TTQ(factor, channel_axis), 2)
 
 
@@ -101,3 +103,6 @@ class _TTQ:
       'max_abs', factor=self.factor, channel_axis=self.channel_axis
     )
     return _attach.attach(staircase, _estimators.identity())(x)
+
+  def __repr__(self):
+    return _written.call(ttq, **vars(self))

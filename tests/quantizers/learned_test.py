@@ -342,6 +342,14 @@ class TestRule:
     structure = jax.tree.structure
     assert structure(row.make()) == structure(row.make())
 
+  @every_row
+  def test_its_repr_makes_it(self, row):
+    text = repr(row.make())
+    again = eval(text, vars(quantizers))
+    assert repr(again) == text
+    assert jax.tree.structure(again) == jax.tree.structure(row.make())
+    assert jax.tree.leaves(again) == jax.tree.leaves(row.make())
+
   @pytest.mark.parametrize('cast', [np.int64, np.uint8, jnp.int32])
   def test_bits_may_be_integers_of_any_kind(self, cast):
     structure = jax.tree.structure

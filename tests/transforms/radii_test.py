@@ -105,16 +105,17 @@ def test_relative_to_the_norm_of_the_centre(norm, radii):
 
 
 def test_the_norm_of_the_centre_is_computed_once():
-  tx = transforms.project_budget({'one': 0.1, 'two': 0.2}, relative=True)
+  radii = {'one': 0.1, 'two': 0.2}
+  tx = transforms.project_budget(radii, 'linf', relative=True)
   state = tx.init(PARAMS)
-  want = [size('l2', *jax.tree.leaves(PARAMS[name])) for name in PARAMS]
+  want = [size('linf', *jax.tree.leaves(PARAMS[name])) for name in PARAMS]
   np.testing.assert_allclose(state.sizes, want, rtol=1e-6)
   twice = state._replace(sizes=tuple(2 * one for one in state.sizes))
-  found, after = tx.update(FAR, twice, PARAMS)
+  found, after = jax.jit(tx.update)(FAR, twice, PARAMS)
   np.testing.assert_allclose(
-    size('l2', found['two']['kernel']), 0.4 * want[1], rtol=1e-5
+    size('linf', found['two']['kernel']), 0.4 * want[1], rtol=1e-5
   )
-  assert after.sizes is twice.sizes and after.count == 1
+  assert after.sizes == twice.sizes and after.count == 1
   assert transforms.project_budget(0.1).init(PARAMS).sizes == ()
 
 
