@@ -42,6 +42,10 @@ class Reporter(Protocol):
     """
     ...
 
+  def compiling(self, label: str, /) -> None:
+    """Reports that the program of an update is compiled next; ``label`` says where."""
+    ...
+
   def advance(self, images: int, label: str, /) -> None:
     """Reports that ``images`` more were trained on; ``label`` states epoch and loss."""
     ...
@@ -229,6 +233,8 @@ def _run(
       (arrays, teacher_variables, probe), mesh
     )
     validation = _place(validation, mesh, None, 'batch')
+  if report is not None and step < phase.until:
+    report.compiling(f'from epoch {step / feeds[0].steps_per_epoch:.3g}')
   while step < phase.until:
     stop = min(step + chunk, (step // period + 1) * period, phase.until)
     fed = _fed(feeds, step, stop - step, chunk)

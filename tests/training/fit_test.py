@@ -138,6 +138,7 @@ def test_a_feed_from_the_host_gives_the_same(tiny, task, whole, same):
 def test_it_reports_images(tiny, task):
   report = tiny.Stop(100, lambda: None)
   tiny.train(task, until=7, report=report)
+  assert report.compiled == ['from epoch 0']
   begin, *chunks = report.calls
   assert begin == (28, 0)
   assert [images for images, _ in chunks] == [8, 8, 4, 8]

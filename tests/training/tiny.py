@@ -103,11 +103,14 @@ class Stop:
 
   def __init__(self, chunks, stop):
     self.chunks, self.stop = chunks, stop
-    self.calls = []
+    self.calls, self.compiled = [], []
 
   def begin(self, total, done, unit):
     assert unit == 'images'
     self.calls.append((total, done))
+
+  def compiling(self, label):
+    self.compiled.append(label)
 
   def advance(self, images, label):
     self.calls.append((images, label))
