@@ -110,7 +110,7 @@ def descend(
   def step(carry, _):
     current, state = carry
     grads, seen = observe(current)
-    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+    with types.as_optax():
       updates, state = tx.update(grads, state, current)
     return (optax.apply_updates(current, updates), state), seen
 
@@ -143,9 +143,7 @@ def distance(
 
 def _size(direction, norm):
   order = {'l2': 2, 'l1': 1, 'linf': jnp.inf}[norm]
-  # Squares of small entries underflow; a power of two rounds nothing.
-  unit = tree.power_of_two(optax.tree.norm(direction, jnp.inf))
-  scaled = jax.tree.map(lambda x: x.astype(unit.dtype) / unit, direction)
+  scaled, unit = tree.in_units(direction)
   return optax.tree.norm(scaled, order) * unit
 
 
@@ -177,6 +175,7 @@ def noise(
   Raises:
     BadInput: if a concrete fraction is outside [0, 1].
   """
+  types.check_number('budget.radius', budget.radius)
   types.check_range('fraction', fraction, 0.0, 1.0)
   size = fraction * budget.radius
   if budget.norm == 'flips':
@@ -212,6 +211,7 @@ def reach(
   Returns:
     A scalar; 0 if the direction is zero or never changes a sign.
   """
+  types.check_number('budget.radius', budget.radius)
   if budget.norm == 'flips':
     return _rth_breakpoint(params, direction, budget.radius)
   size = _size(direction, budget.norm)
@@ -220,10 +220,12 @@ def reach(
 
 def _rth_breakpoint(params, direction, count):
   def breakpoint(w, d):
-    ratio = w / jnp.where(w * d > 0, d, 1)
+    # A product of two small numbers would be 0.
+    shrinks = ((w > 0) & (d > 0)) | ((w < 0) & (d < 0))
+    ratio = w / jnp.where(shrinks, d, 1)
     # The largest float stands for none, since jax_debug_infs finds infinities.
     none = jnp.finfo(ratio.dtype).max
-    return jnp.ravel(jnp.where(w * d > 0, jnp.minimum(ratio, none), none))
+    return jnp.ravel(jnp.where(shrinks, jnp.minimum(ratio, none), none))
 
   ratios = jax.tree.map(breakpoint, params, direction)
   ranked = jnp.sort(jnp.concatenate(jax.tree.leaves(ratios)))
@@ -245,19 +247,24 @@ def reachable_flips(params: types.PyTree, budget: types.Budget) -> types.Array:
   Returns:
     A count, int32: weights are flipped from the cheapest on, until the radius is spent.
   """
+  types.check_number('budget.radius', budget.radius)
   weights = [jnp.ravel(w) for w in jax.tree.leaves(params)]
   if budget.norm == 'flips':
     return tree.whole(budget.radius, sum(w.size for w in weights))
   dtype = types.promoted(jnp.float32, *weights)
   costs = jnp.concatenate([jnp.abs(w).astype(dtype) for w in weights])
   costs = jnp.sort(costs)
-  spent = {
-    'l2': lambda: jnp.sqrt(jnp.cumsum(costs**2)),
-    'l1': lambda: jnp.cumsum(costs),
-    'linf': lambda: costs,
-  }[budget.norm]()
   radius = jnp.asarray(budget.radius, dtype)
-  return tree.count(spent.astype(dtype) <= radius)
+  affordable = costs <= radius
+  # In units of the radius, squares neither overflow nor vanish beside it.
+  unit = tree.power_of_two(radius)
+  scaled = jnp.where(affordable, costs, 0) / unit
+  spent = {
+    'l2': lambda: jnp.sqrt(jnp.cumsum(scaled**2)),
+    'l1': lambda: jnp.cumsum(scaled),
+    'linf': lambda: scaled,
+  }[budget.norm]()
+  return tree.count(affordable & (spent.astype(dtype) <= radius / unit))
 
 
 def _random_flips(key, params, count):

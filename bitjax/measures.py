@@ -79,7 +79,7 @@ def ranked(gradient: types.Array, *, top: float = 0.01) -> Ranked:
   Raises:
     BadInput: for an empty gradient or a ``top`` outside (0, 1].
   """
-  values = _widened(jnp.ravel(jnp.asarray(gradient)))
+  values = jnp.ravel(types.widened(gradient))
   if values.size == 0:
     raise types.BadInput('A gradient must not be empty.')
   types.check_number('top', top)
@@ -155,7 +155,7 @@ def ranks(values: types.Array) -> types.Array:
   """
   # Integers sort ten times faster than floats, and two searches are cheaper than
   # sorting indices along with them. Adding 0 turns -0 into 0.
-  values = _widened(values)
+  values = types.widened(values)
   info = jnp.iinfo(f'int{jnp.finfo(values.dtype).bits}')
   bits = jax.lax.bitcast_convert_type(values + 0.0, info.dtype)
   keys = bits ^ ((bits >> (info.bits - 1)) & info.max)
@@ -164,10 +164,6 @@ def ranks(values: types.Array) -> types.Array:
   last = jnp.searchsorted(ordered, keys, side='right') - 1
   # Each rank is converted by itself: float32 holds integers up to 2^24 exactly.
   return 0.5 * first.astype(values.dtype) + 0.5 * last.astype(values.dtype)
-
-
-def _widened(x):
-  return x.astype(types.promoted(jnp.float32, x))
 
 
 def _cosine(a, b):
@@ -281,16 +277,14 @@ def gradient_statistics(
   num = gradients.shape[0]
   sparsity = tree.share(gradients == 0)
   # Divide by the largest entry first: squares of small gradients underflow.
-  gradients, unit = _in_units(gradients.reshape(num, -1))
+  gradients, unit = tree.in_units(gradients.reshape(num, -1))
   mean = jnp.mean(gradients, axis=0)
-  centred, scale = tree.centred(gradients, 0)
-  noise = jnp.sum(jnp.var(centred, axis=0, ddof=1) * scale[0] ** 2)
+  noise = jnp.sum(tree.deviation(gradients, 0, ddof=1) ** 2)
   signal = jnp.sum(mean**2) - noise / num
-  centred, scale = tree.centred(mean)
-  spread = jnp.std(centred) * scale[0]
+  spread = tree.deviation(mean)
   gain = bias = jnp.zeros((), mean.dtype)
   if reference is not None:
-    true, true_unit = _in_units(reference.reshape(-1))
+    true, true_unit = tree.in_units(reference.reshape(-1))
     true, true_unit = true.astype(mean.dtype), true_unit.astype(mean.dtype)
     power = jnp.sum(true**2)
     gain = jnp.sum(mean * true) / jnp.where(power > 0, power, 1)
@@ -309,13 +303,6 @@ def gradient_statistics(
     gain,
     bias,
   )
-
-
-def _in_units(x):
-  """Returns ``x`` in units of a power of two near its largest entry, and the unit."""
-  x = _widened(x)
-  unit = tree.power_of_two(jnp.max(jnp.abs(x)))
-  return x / unit, unit
 
 
 class Entering(NamedTuple):
@@ -340,10 +327,10 @@ def entering(x: types.Array, half_widths: types.Array) -> Entering:
     x: pre-activations or latent weights, any shape.
     half_widths: half-widths c of windows, [half_widths], in units of x.
   """
-  x = jnp.asarray(x)
+  x = types.widened(x)
   magnitudes = jnp.abs(x)
   shares = jax.lax.map(
-    lambda c: tree.share(magnitudes <= c), jnp.asarray(half_widths)
+    lambda c: tree.share(magnitudes <= c),
+    jnp.asarray(half_widths, x.dtype),
   )
-  centred, scale = tree.centred(x)
-  return Entering(jnp.mean(x), jnp.std(centred) * scale.reshape(()), shares)
+  return Entering(jnp.mean(x), tree.deviation(x), shares)

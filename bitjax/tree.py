@@ -24,13 +24,16 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import types
 
 __all__ = [
   'centred',
   'count',
+  'deviation',
   'flips',
+  'in_units',
   'label',
   'mask_by_name',
   'norm',
@@ -83,22 +86,39 @@ def norm(
     leaves = [
       x - jnp.asarray(a, dtype) for x, a in zip(leaves, centres, strict=True)
     ]
-  magnitudes = [jnp.abs(leaf) for leaf in leaves]
-  largest = jnp.zeros((), dtype)
-  for leaf in magnitudes:
-    largest = jnp.maximum(largest, jnp.max(leaf, initial=0))
+  end = _largest(leaves)
   if kind == 'linf':
-    return largest
+    return end
   if kind == 'l1':
-    size = total(magnitudes, largest)
+    size = total([jnp.abs(leaf) for leaf in leaves], end)
   else:
-    scale = power_of_two(largest)
-    squares = total([jnp.square(x / scale) for x in magnitudes], 16.0)
+    scaled, scale = in_units(leaves)
+    squares = total([jnp.square(x) for x in scaled], 16.0)
     # The derivative of sqrt at zero is infinite: keep it out of the graph.
     positive = squares > 0
     root = jnp.sqrt(jnp.where(positive, squares, 1.0))
     size = jnp.where(positive, root, squares) * scale
-  return jnp.where(jnp.isfinite(largest), size, largest)
+  return jnp.where(jnp.isfinite(end), size, end)
+
+
+def in_units(tree: types.PyTree) -> tuple[types.PyTree, types.Array]:
+  """Returns a tree in units of a power of two near its largest magnitude, and the unit.
+
+  No square of an entry then overflows, and that of the largest does not underflow;
+  dividing by the unit rounds nothing but what becomes subnormal.
+  """
+  unit = power_of_two(_largest(tree))
+  return jax.tree.map(lambda x: jnp.asarray(x, unit.dtype) / unit, tree), unit
+
+
+def _largest(tree: types.PyTree) -> types.Array:
+  """Returns the largest magnitude of a tree, float32 at least; 0 if it is empty."""
+  leaves = jax.tree.leaves(tree)
+  end = jnp.zeros((), types.promoted(jnp.float32, *leaves))
+  for leaf in leaves:
+    magnitudes = jnp.abs(jnp.asarray(leaf, end.dtype))
+    end = jnp.maximum(end, jnp.max(magnitudes, initial=0))
+  return end
 
 
 def flips(tree: types.PyTree, anchor: types.PyTree) -> types.Array:
@@ -157,8 +177,8 @@ def whole(number: types.Scalar, largest: types.Scalar) -> types.Array:
     number: a scalar, which may be infinite.
     largest: an integer that an int32 holds, though float32 may not.
   """
-  if isinstance(number, int):
-    number = min(number, jnp.iinfo(jnp.int32).max)
+  if isinstance(number, (int, np.integer)):  # It may be wider than an int32.
+    number = max(0, min(int(number), jnp.iinfo(jnp.int32).max))
   number = jnp.asarray(number)
   largest = jnp.asarray(largest, jnp.int32)
   if not jnp.issubdtype(number.dtype, jnp.integer):
@@ -254,6 +274,22 @@ def centred(
   # with the difference: the product would not be rounded, as the middle is.
   rounded = jnp.where(x <= high, x, high)
   return rounded / scale - middle, scale
+
+
+def deviation(
+  x: types.Array,
+  axis: int | tuple[int, ...] | None = None,
+  ddof: int = 0,
+) -> types.Array:
+  """Returns the standard deviation, exactly 0 for equal numbers; see `centred`.
+
+  Args:
+    x: floating array.
+    axis: the axes that are reduced; None for all.
+    ddof: what is subtracted from the number of entries that the sum is divided by.
+  """
+  x, scale = centred(x, axis)
+  return jnp.std(x, axis, ddof=ddof) * jnp.squeeze(scale, axis)
 
 
 def mask_by_name(

@@ -8,7 +8,9 @@ one: radius, norm, and the point it is anchored at.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
+import functools
 import operator
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -27,6 +29,7 @@ __all__ = [
   'PyTree',
   'Scalar',
   'Staged',
+  'as_optax',
   'check_axis',
   'check_choice',
   'check_finite',
@@ -39,9 +42,12 @@ __all__ = [
   'check_positive',
   'check_range',
   'check_seed',
+  'integer',
   'nan_where',
   'one_line',
   'promoted',
+  'shown',
+  'widened',
 ]
 
 Array: TypeAlias = jax.Array
@@ -85,7 +91,7 @@ class BadInput(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-  """Returns an exception's message in one line: of an `OSError`, file and reason."""
+  """Returns an exception's message in one line: of an ``OSError``, file and reason."""
   if isinstance(error, OSError) and error.strerror and error.filename:
     return f'{error.filename}: {error.strerror}'
   return ' '.join(str(error).split()) or type(error).__name__
@@ -122,6 +128,12 @@ class Budget:
     if isinstance(self.radius, (int, float, np.ndarray, np.number, jax.Array)):
       check_non_negative('radius', self.radius, arrays=True)
 
+  def __repr__(self) -> str:
+    parts = [shown(self.radius)]
+    parts += [repr(self.norm)] if self.norm != 'l2' else []
+    parts += [f'anchor={self.anchor!r}'] if self.anchor != 'start' else []
+    return f'Budget({", ".join(parts)})'
+
 
 def promoted(*values: Any) -> np.dtype:
   """Returns the dtype of the sum of ``values``, under strict promotion as well.
@@ -135,6 +147,12 @@ def promoted(*values: Any) -> np.dtype:
     return jnp.result_type(*values)
 
 
+def widened(x: Any) -> Array:
+  """Returns ``x`` as an array of at least float32: 16 bits are few for a sum."""
+  x = jnp.asarray(x)
+  return x.astype(promoted(x, jnp.float32))
+
+
 def nan_where(mask: Array, x: Array) -> Array:
   """Returns NaN where ``mask`` holds, and ``x`` elsewhere.
 
@@ -145,11 +163,45 @@ def nan_where(mask: Array, x: Array) -> Array:
   return x * (one / one)
 
 
+def shown(value: Any) -> str:
+  """Returns a value as the code for it, in one line, as messages and reprs show it.
+
+  Arrays are shown by dtype and shape, as in ``float32[3]``, those without axes as
+  numbers if they are concrete; functions by name; and partial ones as calls.
+  """
+  if isinstance(value, str):
+    return repr(str(value))  # NumPy's strings too.
+  if hasattr(value, 'dtype') and isinstance(getattr(value, 'shape', 0), tuple):
+    sizes = ', '.join(map(str, value.shape))
+    return f'{value.dtype}[{sizes}]' if sizes else _shown_scalar(value)
+  if isinstance(value, dict):
+    items = (f'{shown(k)}: {shown(v)}' for k, v in value.items())
+    return f'{{{", ".join(items)}}}'
+  if type(value) is list:
+    return f'[{", ".join(map(shown, value))}]'
+  if type(value) is tuple:
+    return f'({", ".join(map(shown, value))}{"," * (len(value) == 1)})'
+  if type(value).__repr__ is functools.partial.__repr__:
+    parts = [f'{name}={shown(v)}' for name, v in value.keywords.items()]
+    parts = [*map(shown, value.args), *parts]
+    return shown(value.func) + (f'({", ".join(parts)})' if parts else '')
+  if hasattr(value, '__name__') and not isinstance(value, type):
+    return value.__name__
+  return repr(value).replace('\n', ' ')
+
+
+def _shown_scalar(value):
+  try:
+    return str(np.asarray(value, value.dtype)[()])
+  except (TypeError, RuntimeError):  # A tracer, a random key, what is deleted.
+    return f'{value.dtype}[]'
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
   """Raises `BadInput` listing ``choices`` unless ``value`` is one."""
   if value not in choices:
     raise BadInput(
-      f'{name} must be one of {", ".join(choices)}; got {value!r}.'
+      f'{name} must be one of {", ".join(choices)}; got {shown(value)}.'
     )
 
 
@@ -190,14 +242,15 @@ def check_positive(
 
   A number so small that float32 takes it as 0 is not positive.
   """
-  wanted = '> 0 and finite' if finite else '> 0 and not NaN'
-  tiny = np.finfo(jax.dtypes.canonicalize_dtype(float)).tiny
+  dtype = np.dtype(jax.dtypes.canonicalize_dtype(float))
+  tiny = np.finfo(dtype).tiny
+  wanted = f'> 0 and {"finite" if finite else "not NaN"}'
+  wanted += f' ({dtype} takes numbers below {tiny:.3g} as 0)'
 
   def holds(x):
-    return (x > 0) & (np.isfinite(x) if finite else True)
+    return (x >= tiny) & (np.isfinite(x) if finite else True)
 
   _check(name, value, holds, wanted, arrays)
-  _check(name, value, lambda x: x >= tiny, f'>= {tiny:.3g}, or it is 0', arrays)
 
 
 def check_finite(name: str, value: Any, *, arrays: bool = False) -> None:
@@ -236,20 +289,34 @@ def check_fraction(name: str, value: Any, *, arrays: bool = False) -> None:
   _check(name, value, lambda x: (x >= 0) & (x < 1), 'in [0, 1)', arrays)
 
 
-def check_integer(name: str, value: Any, low: int) -> None:
-  """Raises `BadInput` unless ``value`` is an integer in [low, 2^31), as of an int32."""
-  if _integer(name, value, low) >= 1 << 31:
+def check_integer(name: str, value: Any, low: int) -> int:
+  """Returns ``value`` as Python's integer, in [low, 2^31), as of an int32.
+
+  Raises:
+    BadInput: for any other value.
+  """
+  number = _integer(name, value, low)
+  if number >= 1 << 31:
     raise BadInput(f'{name} must be an integer below 2^31; got {value}.')
+  return number
 
 
 def _integer(name: str, value: Any, low: int) -> int:
-  try:
-    number = None if isinstance(value, bool) else operator.index(value)
-  except TypeError:
-    number = None
+  number = integer(value)
   if number is None or number < low:
-    raise BadInput(f'{name} must be an integer >= {low}; got {value!r}.')
+    raise BadInput(f'{name} must be an integer >= {low}; got {shown(value)}.')
   return number
+
+
+def integer(value: Any) -> int | None:
+  """Returns an integer of Python, NumPy or JAX as Python's; None for all else.
+
+  Neither bools nor tracers are integers.
+  """
+  try:
+    return None if isinstance(value, bool) else operator.index(value)
+  except TypeError:
+    return None
 
 
 def check_labels(name: str, value: Any, num_examples: int) -> None:
@@ -266,8 +333,9 @@ def check_labels(name: str, value: Any, num_examples: int) -> None:
       f'{wanted}: inputs and {name} must hold the same number of examples; got '
       f'{num_examples} examples and {name} of shape {shape}.'
     )
-  if not jax.numpy.issubdtype(value.dtype, jax.numpy.integer):
-    raise BadInput(f'{wanted}; got the dtype {value.dtype}.')
+  dtype = value.dtype if hasattr(value, 'dtype') else np.asarray(value).dtype
+  if not jnp.issubdtype(dtype, jnp.integer):
+    raise BadInput(f'{wanted}; got the dtype {dtype}.')
 
 
 def check_seed(name: str, value: Any) -> None:
@@ -280,27 +348,28 @@ def check_seed(name: str, value: Any) -> None:
     raise BadInput(f'{name} must be < 2**32; got {value}.')
 
 
-def check_axis(name: str, value: Any, *, optional: bool = True) -> None:
-  """Raises `BadInput` unless ``value`` is an integer or, if ``optional``, None."""
-  if value is None and optional:
-    return
-  try:
-    is_integer = not isinstance(value, bool) and operator.index(value) == value
-  except TypeError:
-    is_integer = False
-  if not is_integer:
+def check_axis(name: str, value: Any, *, optional: bool = True) -> Any:
+  """Returns ``value``, as Python's integer or, if ``optional``, None.
+
+  Raises:
+    BadInput: for any other value.
+  """
+  axis = integer(value)
+  if axis is None and not (value is None and optional):
     wanted = 'an integer or None' if optional else 'an integer'
-    raise BadInput(f'{name} must be {wanted}; got {value!r}.')
+    raise BadInput(f'{name} must be {wanted}; got {shown(value)}.')
+  return axis
 
 
 def _check_kind(name, value, wanted, arrays):
   is_number = isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
   if is_number and not isinstance(value, bool):
-    kind = np.dtype(getattr(value, 'dtype', float))
-    is_number = jax.numpy.issubdtype(kind, jax.numpy.floating)
-    is_number |= jax.numpy.issubdtype(kind, jax.numpy.integer)
+    # A random key has a dtype that NumPy does not know.
+    kind = getattr(value, 'dtype', float)
+    is_number = jnp.issubdtype(kind, jnp.floating)
+    is_number |= jnp.issubdtype(kind, jnp.integer)
   if not is_number or isinstance(value, bool):
-    raise BadInput(f'{name} must be {wanted}; got {value!r}.')
+    raise BadInput(f'{name} must be {wanted}; got {shown(value)}.')
   if np.ndim(value) and not arrays:
     raise BadInput(
       f'{name} must be one number; got an array of shape {np.shape(value)}. Sweep '
@@ -313,7 +382,17 @@ def _check(name, value, holds, wanted, arrays=False):
   if isinstance(value, jax.core.Tracer):  # It has no value yet.
     return
   numbers = np.asarray(value)
+  if numbers.dtype == object:  # A Python integer of more than 64 bits.
+    try:
+      numbers = np.asarray(float(value))
+    except OverflowError:
+      numbers = np.asarray(np.inf if value > 0 else -np.inf)
   wrong = numbers[~holds(numbers)]
   if wrong.size:
     among = f' among {numbers.size}' if numbers.ndim else ''
     raise BadInput(f'{name} must be {wanted}; got {wrong[0]}{among}.')
+
+
+def as_optax() -> contextlib.AbstractContextManager[None]:
+  """Lets dtypes promote as optax relies on, inside ``with``, under any setting."""
+  return jax.numpy_dtype_promotion('standard')

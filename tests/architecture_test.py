@@ -405,6 +405,76 @@ class TestStudies:
     assert strays(found) == NOTHING, 'tests/studies/<name>/*_test.py'
 
 
+JUDGES = {'findings', 'figure'}  # Modules that work on finished numbers only.
+
+
+def leaks(source: str, home: Home) -> list[str]:
+  """Uses of a room's findings and figure by what its numbers come from.
+
+  Their code does not count as the code of the numbers (see `bitjax.sweeps.code`). So a
+  `study.py` may name them in its line `STUDY = ...` only, and every other module not at
+  all.
+  """
+  tree = ast.parse(source)
+  room = f'bitjax.studies.{home.room}'
+  imported = {
+    use.module.removeprefix(f'{room}.').split('.')[0]
+    for use in imports(source, home)
+    if use.module.startswith(f'{room}.')
+  } & JUDGES
+  if home.module != f'{room}.study':
+    return sorted(imported)
+  for node in tree.body:
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'STUDY':
+      tree.body.remove(node)
+  return [
+    ast.unparse(node)
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Attribute)
+    and isinstance(node.value, ast.Name)
+    and node.value.id in imported
+  ]
+
+
+class TestNumbers:
+  """Numbers come from code that counts: not from findings or figures."""
+
+  def test_rooms(self):
+    looked = [
+      home
+      for home in LIBRARY
+      if home.room and home.module.split('.')[-1] not in JUDGES
+    ]
+    assert len(looked) > 40
+    assert not {
+      home.module: found
+      for home in looked
+      if (found := leaks(SOURCES[home], home))
+    }
+
+  @pytest.mark.parametrize(
+    ('name', 'source', 'found'),
+    [
+      ('arms', 'from bitjax.studies.a import findings', ['findings']),
+      ('arms', 'from bitjax.studies.a.figure import page', ['figure']),
+      ('arms', 'from bitjax.studies.a import arms', []),
+      ('arms', 'from matplotlib import figure', []),
+      (
+        'study',
+        'from bitjax.studies.a import findings\nPRESETS = findings.ARMS',
+        ['findings.ARMS'],
+      ),
+      (
+        'study',
+        'from bitjax.studies.a import findings\nSTUDY = f(findings.judge)',
+        [],
+      ),
+    ],
+  )
+  def test_planted(self, name, source, found):
+    assert leaks(source, Home(f'bitjax.studies.a.{name}')) == found
+
+
 class TestContracts:
   """`__all__` is the contract of a public module."""
 

@@ -210,6 +210,46 @@ def test_reachable_flips_by_exhaustion(norm):
   assert found == best
 
 
+@pytest.mark.parametrize('unit', [1e-22, 1.0, 1e22])
+@pytest.mark.parametrize('norm', ['l2', 'l1', 'linf'])
+def test_reachable_flips_know_no_unit(norm, unit):
+  """Squares of such weights leave float32."""
+  params = jnp.float32(np.array([3.0, -4.0, 6.0]) * unit)
+  for radius, wanted in (
+    (0.0, 0),
+    (2.0, 0),
+    (5.5, {'l2': 2, 'l1': 1, 'linf': 2}[norm]),
+    (1e9, 3),
+    (np.inf, 3),
+  ):
+    budget = types.Budget(jnp.float32(radius * unit), norm)
+    assert descent.reachable_flips(params, budget) == wanted
+
+
+def test_breakpoints_of_tiny_weights():
+  """The product of a weight and its direction underflows."""
+  params, direction = np.float32([[3e-23, -1e-23, 2], [1e-23, -1e-23, -1]])
+  rates = [
+    descent.reach(params, direction, types.Budget(radius, 'flips'))
+    for radius in (1, 2)
+  ]
+  np.testing.assert_allclose(rates, [1, 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize('radius', [None, object(), jax.random.key(0)])
+def test_a_radius_that_is_no_number(radius):
+  budget = types.Budget(1.0)
+  object.__setattr__(budget, 'radius', radius)  # As JAX rebuilds budgets.
+  for call in (
+    lambda: descent.reachable_flips(jnp.ones(3), budget),
+    lambda: descent.reach(jnp.ones(3), jnp.ones(3), budget),
+    lambda: descent.noise(jax.random.key(0), jnp.ones(3), budget, 0.5),
+    lambda: transforms.project(jnp.ones(3), jnp.zeros(3), budget),
+  ):
+    with pytest.raises(types.BadInput, match=r'radius must be a number; got'):
+      call()
+
+
 def test_reach_of_tiny_and_huge_directions():
   """Squares of such entries leave float32; a power of two rounds nothing."""
   direction = {'a': jnp.array([3.0, -4.0]), 'b': jnp.array(12.0)}

@@ -192,6 +192,7 @@ BAD = {
   'NaN': float('nan'),
   'bool': True,
   'complex': 1j,
+  'key': KEY,
 }
 NUMBER = re.compile(r'\b(int|float|Scalar|ScalarOrSchedule|_Sizes)\b')
 
@@ -217,21 +218,13 @@ NUMBERS = {f'{n[1]}.{n[3]}': n for n in numbers()}
 
 
 def made(module, name, subject, parameter, value):
-  given = GIVEN[module] | ALSO.get(name, {})
-  given |= ALSO.get(f'{name}.{parameter}', {})
-  signature = inspect.signature(subject)
-  positional = [
-    p.name
-    for p in signature.parameters.values()
-    if p.kind is not p.VAR_KEYWORD and p.name in given and p.default is p.empty
-  ]
-  arguments = {p: given[p] for p in positional}
-  arguments |= {
-    k: v
-    for where in (name, f'{name}.{parameter}')
-    for k, v in ALSO.get(where, {}).items()
+  also = ALSO.get(name, {}) | ALSO.get(f'{name}.{parameter}', {})
+  arguments = {
+    p.name: GIVEN[module][p.name]
+    for p in inspect.signature(subject).parameters.values()
+    if p.name in GIVEN[module] and p.default is p.empty
   }
-  arguments[parameter] = value
+  arguments |= also | {parameter: value}
   with contextlib.ExitStack() as stack:
     found = subject(**arguments)
     if hasattr(found, '__exit__'):

@@ -72,6 +72,17 @@ def test_a_gradient_can_be_sorted_once():
     measures.agreement(first, b)
 
 
+@pytest.mark.parametrize('dtype', ['int32', 'bfloat16', 'float32'])
+def test_what_enters_a_quantizer_may_have_any_dtype(dtype):
+  x = np.arange(-4, 8).reshape(3, 4)
+  with jax.numpy_dtype_promotion('strict'):
+    found = measures.entering(jnp.asarray(x, dtype), jnp.int32([1, 4]))
+  assert {value.dtype for value in found} == {jnp.dtype('float32')}
+  want = [x.mean(), x.std(), [3 / 12, 9 / 12]]
+  for got, wanted in zip(found, want, strict=True):
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
 def test_agreement_over_lanes():
   a, b = pair((3, 8, 5))
   found = jax.jit(jax.vmap(measures.agreement))(a, b)

@@ -274,7 +274,9 @@ def _(given):
   'tree',
   'tree.centred',
   'tree.count',
+  'tree.deviation',
   'tree.flips',
+  'tree.in_units',
   'tree.label',
   'tree.mask_by_name',
   'tree.norm',
@@ -301,6 +303,8 @@ def _(given):
       optax.scale(2.0), tree.mask_by_name(params, 'b')
     ).update(updates, optax.MaskedState(optax.EmptyState()))[0],
     'centred': tree.centred(params['a'], axis=0),
+    'deviation': tree.deviation(params['a'], axis=0),
+    'units': tree.in_units(params),
     'share': tree.share(jax.tree.map(lambda x: x > 0, params)),
     'whole': tree.whole(updates['b'][0] + 3, 7),
     'total': tree.total(positive, 1.0),

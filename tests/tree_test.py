@@ -116,6 +116,8 @@ def test_whole_numbers_beyond_the_integers_of_float32():
   for number, wanted in [
     (np.inf, many),
     (10**12, many),
+    (np.int64(10**12), many),
+    (-(10**12), 0),
     (many - 2, many - 2),
     (np.float32(2**24), 2**24),
     (np.float32(2**24 + 4), many),
@@ -143,6 +145,31 @@ def test_centred(value):
     np.testing.assert_array_equal(got, want)
   bad, _ = tree.centred(jnp.array([1.0, np.nan, 2.0]))
   assert np.isnan(bad).all()
+
+
+@pytest.mark.parametrize('unit', [1e-37, 1.0, 1e37])
+def test_in_units(unit):
+  """The unit is a power of two near the largest magnitude of all leaves."""
+  x = {'a': np.float32([3, -4]) * np.float32(unit), 'b': [jnp.bfloat16(0.5)]}
+  scaled, scale = jax.jit(tree.in_units)(x)
+  largest = max(np.abs(x['a']).max(), 0.5)
+  assert largest / 4 < scale <= largest and np.frexp(scale)[0] == 0.5
+  for got, entry in zip(
+    jax.tree.leaves(scaled), jax.tree.leaves(x), strict=True
+  ):
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(
+      got, np.float32(np.float64(entry) / np.float64(scale))
+    )
+
+
+def test_deviation():
+  x = np.random.default_rng(3).normal(size=(5, 7)).astype(np.float32)
+  for axis in (None, 0, 1):
+    got = tree.deviation(x * np.float32(1e-30), axis, ddof=1)
+    want = np.std(np.float64(x), axis, ddof=1)
+    np.testing.assert_allclose(got / np.float32(1e-30), want, rtol=1e-6)
+  assert tree.deviation(np.full(4097, np.float32(0.1))) == 0
 
 
 def test_mask_by_name():

@@ -146,10 +146,92 @@ def test_kinds(name):
   for fine in (0.5, np.float16(0.5), np.array(0.5), jnp.bfloat16(0.5)):
     check('thing', fine)
   jax.vmap(lambda value: check('thing', value))(jnp.ones(3))
+  for wrong in (jax.random.key(0), jax.random.split(jax.random.key(0))):
+    with pytest.raises(types.BadInput, match=r'^thing must be a number.*key<'):
+      check('thing', wrong, arrays=True)
   with pytest.raises(types.BadInput, match=r'^thing must be one number'):
     jax.jit(lambda value: check('thing', value))(jnp.ones(3))
   with pytest.raises(types.BadInput, match=r'^thing must be a number'):
     jax.jit(lambda value: check('thing', value))(True)
+
+
+def test_integers_of_any_length_are_numbers():
+  """NumPy holds integers of more than 64 bits as objects."""
+  for value in (2**64, 10**400):
+    types.check_positive('x', value)
+    with pytest.raises(types.BadInput, match=r'^x must be in \[0, 1\]; got'):
+      types.check_range('x', value, 0, 1)
+    with pytest.raises(types.BadInput, match=r'^x must be >= 0 and not NaN'):
+      types.check_non_negative('x', -value)
+  types.check_finite('x', 2**64)
+  with pytest.raises(types.BadInput, match='x must be finite; got inf'):
+    types.check_finite('x', 10**400)
+
+
+def test_numbers_that_float32_takes_as_zero_are_not_positive():
+  with pytest.raises(
+    types.BadInput,
+    match=r'must be > 0 and finite \(float32 takes numbers below 1.18e-38 as 0\)',
+  ):
+    types.check_positive('x', 1e-40, finite=True)
+
+
+def test_values_are_shown_as_code_in_one_line():
+  def function(x):
+    return x
+
+  partial = jax.tree_util.Partial
+  for value, wanted in (
+    (0.5, '0.5'),
+    (np.float32(0.1), '0.1'),
+    (jnp.bfloat16(0.5), '0.5'),
+    (jnp.int32(3), '3'),
+    (np.str_('text'), "'text'"),
+    (np.ones((2, 3)), 'float64[2, 3]'),
+    (jnp.ones(3), 'float32[3]'),
+    (jax.random.key(0), 'key<fry>[]'),
+    (jax.ShapeDtypeStruct((), jnp.float32), 'float32[]'),
+    (np.dtype('float32'), "dtype('float32')"),
+    (np.float32, "<class 'numpy.float32'>"),
+    ((1,), '(1,)'),
+    ([1, ('a', None)], "[1, ('a', None)]"),
+    ({'a': jnp.ones(2)}, "{'a': float32[2]}"),
+    (function, 'function'),
+    (partial(function), 'function'),
+    (partial(function, 1, y=jnp.ones(2)), 'function(1, y=float32[2])'),
+  ):
+    assert types.shown(value) == wanted
+  jax.jit(lambda x: types.shown(x) == 'float32[2]' or 1 / 0)(jnp.ones(2))
+  deleted = jnp.ones(())
+  deleted.delete()
+  assert types.shown(deleted) == 'float32[]'
+
+
+def test_budgets_are_written_as_the_code_that_makes_them():
+  for budget, wanted in (
+    (types.Budget(0.1), 'Budget(0.1)'),
+    (types.Budget(3, 'flips'), "Budget(3, 'flips')"),
+    (types.Budget(0.5, anchor='noised'), "Budget(0.5, anchor='noised')"),
+  ):
+    assert repr(budget) == wanted
+    assert eval(wanted, vars(types)) == budget
+  assert repr(types.Budget(jnp.ones(3), 'l1')) == "Budget(float32[3], 'l1')"
+  jax.eval_shape(
+    lambda budget: repr(budget) == 'Budget(float32[])' or 1 / 0,
+    types.Budget(1.0),
+  )
+
+
+def test_labels():
+  for labels in ([0, 2], (0, 2), np.uint8([0, 2]), jnp.int32([0, 2])):
+    types.check_labels('labels', labels, 2)
+  for labels in ([0.0, 2.0], np.ones(2), [True, False], ['a', 'b']):
+    with pytest.raises(types.BadInput, match=r'^labels must be .*the dtype'):
+      types.check_labels('labels', labels, 2)
+  with pytest.raises(types.BadInput, match='argmax'):
+    types.check_labels('labels', [[0, 1], [1, 0]], 2)
+  with pytest.raises(types.BadInput, match='the same number of examples'):
+    types.check_labels('labels', [0, 1, 2], 2)
 
 
 def test_axes():
@@ -166,7 +248,8 @@ def test_axes():
 
 def test_message_shows_value_as_the_user_wrote_it():
   with pytest.raises(
-    types.BadInput, match=r'^x must be > 0 and not NaN; got -2\.$'
+    types.BadInput,
+    match=r'^x must be > 0 and not NaN \(float32 .*\); got -2\.$',
   ):
     types.check_positive('x', -2)
 
@@ -188,7 +271,8 @@ def test_integers():
 def test_message_shows_one_value_of_an_array():
   values = jnp.ones((50, 3)).at[4, 1].set(-2.5)
   with pytest.raises(
-    types.BadInput, match=r'^x must be > 0 and not NaN; got -2\.5 among 150\.$'
+    types.BadInput,
+    match=r'^x must be > 0 and not NaN .*; got -2\.5 among 150\.$',
   ):
     types.check_positive('x', values, arrays=True)
 

@@ -73,8 +73,8 @@ ITEMS = (
     'multistep_ste',
     'N9 interaction',
     '',
-    'Yes, within the margin: full precision gains as much from several steps.',
-    'No: their gains differ by more than the margin.',
+    'Yes: both gain as much from several steps, within the margin.',
+    'No: their gains from several steps differ by more than the margin.',
   ),
   Item(
     'N5',

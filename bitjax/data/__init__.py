@@ -19,6 +19,7 @@ from bitjax.data.blends import cutmix
 from bitjax.data.blends import mixup
 from bitjax.data.blends import smooth
 from bitjax.data.datasets import DATASETS
+from bitjax.data.datasets import DESCRIPTION
 from bitjax.data.datasets import SPLITS
 from bitjax.data.datasets import Dataset
 from bitjax.data.datasets import check_name
@@ -39,6 +40,7 @@ __all__ = [
   'AUGMENTATIONS',
   'AUGMENTS',
   'DATASETS',
+  'DESCRIPTION',
   'SPLITS',
   'Augment',
   'Augmentation',

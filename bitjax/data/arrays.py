@@ -22,7 +22,7 @@ import numpy as np
 from bitjax import types
 from bitjax.data import reading
 
-__all__ = ['Parts', 'check_channels', 'convert']
+__all__ = ['Parts', 'convert', 'convert_part']
 
 _CHANNELS = (1, 3)
 
@@ -66,7 +66,18 @@ def convert(
   return Parts((images, labels), (test_images, test_labels), num_classes)
 
 
-def check_channels(name: str, shape: tuple[int, ...]) -> None:
+def convert_part(
+  named: Sequence[tuple[str, Any]], num_classes: int
+) -> reading.Arrays:
+  """Checks and converts the images and labels of one part, named as for `convert`."""
+  (first, x), (second, y) = named
+  images = _images(first, x)
+  labels = _labels(second, y, len(images))
+  reading.check_labels(second, labels, num_classes)
+  return images, labels
+
+
+def _check_channels(name: str, shape: tuple[int, ...]) -> None:
   """Raises `BadInput` for a shape that looks like [N, C, H, W]."""
   if (
     len(shape) == 4
@@ -89,7 +100,7 @@ def _images(name: str, value: Any) -> np.ndarray:
       f'{name}: expected images [N, H, W, C] or [N, H, W], none of them 0; got '
       f'{list(np.shape(value))}. Reshape flat images to their height and width.'
     )
-  check_channels(name, images.shape)
+  _check_channels(name, images.shape)
   low, high = images.min(), images.max()  # NaN, if there is one.
   if images.dtype.kind == 'f':
     if not 0 <= low <= high <= 1:

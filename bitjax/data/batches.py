@@ -135,14 +135,16 @@ def remainder(
     int32 [num_examples - 2 * batch_size], in random order.
 
   Raises:
-    BadInput: if no example would be left, or the data cannot supply the two
-      batches.
+    BadInput: if no example would be left.
   """
-  check_batch_size(num_examples, batch_size)
-  if 2 * batch_size == num_examples:
+  types.check_integer('num_examples', num_examples, 0)
+  types.check_integer('batch_size', batch_size, 1)
+  most = (num_examples - 1) // 2
+  if batch_size > most:
+    way_out = f', or a batch of at most {most}' if most > 0 else ''
     raise types.BadInput(
-      f'Two batches of {batch_size} leave none of the {num_examples} examples '
-      f'to train on; a batch of at most {(num_examples - 1) // 2} does.'
+      f'Two batches of {batch_size} leave none of the {num_examples} examples to '
+      f'train on. Use data with more examples{way_out}.'
     )
   numbers = jax.random.bits(key, (num_examples,), jnp.uint32)
   return _distinct(numbers, num_examples)[2 * batch_size :]

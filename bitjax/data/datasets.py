@@ -19,6 +19,7 @@ from bitjax import types
 from bitjax.data import arrays
 from bitjax.data import cache
 from bitjax.data import embedded
+from bitjax.data import layouts
 from bitjax.data import npz
 from bitjax.data import reading
 from bitjax.data import stored
@@ -26,6 +27,7 @@ from bitjax.data import synthetic
 
 __all__ = [
   'DATASETS',
+  'DESCRIPTION',
   'SPLITS',
   'Dataset',
   'check_name',
@@ -49,8 +51,7 @@ class Dataset:
     scale: value of one unit of uint8: ``images * scale`` is in [0, 1].
 
   Raises:
-    BadInput: for arrays of another type, of shapes that do not match, or with the
-      axis of channels before those of pixels.
+    BadInput: for arrays of another type or of shapes that do not match.
   """
 
   name: str
@@ -74,7 +75,6 @@ class Dataset:
       )
     types.check_integer('num_classes', self.num_classes, 1)
     types.check_positive('scale', self.scale, finite=True)
-    arrays.check_channels(self.name, images.shape)
     reading.check_labels(self.name, labels, self.num_classes)
 
   @functools.cached_property
@@ -119,6 +119,10 @@ _SOURCES = {
 }
 
 DATASETS: tuple[str, ...] = tuple(_SOURCES)
+DESCRIPTION = (
+  f'Data set: one of {", ".join(DATASETS)}, or a file NAME.npz with arrays x_train, '
+  f'y_train, x_test and y_test. {layouts.WITHOUT_FILES} need no files.'
+)
 
 
 def check_name(name: reading.PathLike) -> None:

@@ -19,7 +19,9 @@ from bitjax import files
 from bitjax import types
 from bitjax.data import reading
 
-__all__ = ['FILES', 'Files', 'Found', 'Layout', 'find']
+__all__ = ['FILES', 'WITHOUT_FILES', 'Files', 'Found', 'Layout', 'find']
+
+WITHOUT_FILES = 'mnist5k, digits, digits32 and synthetic'
 
 
 class Layout(NamedTuple):
@@ -180,7 +182,7 @@ def find(name: str, part: str, data_dir: reading.PathLike | None) -> Found:
   if data_dir is None or not os.fspath(data_dir):
     raise types.BadInput(
       f'{name} needs data_dir=..., the folder of its files; data sets without '
-      'files are mnist5k, digits, digits32 and synthetic.'
+      f'files are {WITHOUT_FILES}.'
     )
   root = files.expand(data_dir)
   if not root.is_dir():

@@ -15,7 +15,7 @@ from bitjax import types
 from bitjax.data import arrays
 from bitjax.data import reading
 
-__all__ = ['KEYS', 'read']
+__all__ = ['KEYS', 'read', 'read_part']
 
 KEYS = (
   ('x_train', 'y_train', 'x_test', 'y_test'),
@@ -23,17 +23,38 @@ KEYS = (
 )
 
 
-def read(path: pathlib.Path, num_classes: int | None = None) -> arrays.Parts:
-  """Reads both parts.
+def read(path: pathlib.Path) -> arrays.Parts:
+  """Reads both parts; the number of classes is that of the training labels.
 
   Args:
     path: the file, whose arrays are named as one of `KEYS`; others are not read.
-    num_classes: number of classes; None infers it from the labels.
 
   Raises:
     BadInput: for a file that is missing or damaged, lacks an array, or holds other
       images or labels than can be converted.
   """
+  return arrays.convert(_named(path, slice(None)))
+
+
+def read_part(
+  path: pathlib.Path, part: str, num_classes: int
+) -> reading.Arrays:
+  """Reads one part, and nothing of the other.
+
+  Args:
+    path: as for `read`.
+    part: ``'train'`` or ``'test'``.
+    num_classes: number of classes.
+
+  Raises:
+    BadInput: as `read` does.
+  """
+  chosen = slice(0, 2) if part == 'train' else slice(2, 4)
+  return arrays.convert_part(_named(path, chosen), num_classes)
+
+
+def _named(path: pathlib.Path, chosen: slice) -> list[tuple[str, np.ndarray]]:
+  """Returns the chosen arrays of a file in the order of `KEYS`, each with a name."""
   try:
     with path.open('rb') as file:
       archive = np.load(file, allow_pickle=False)
@@ -41,7 +62,7 @@ def read(path: pathlib.Path, num_classes: int | None = None) -> arrays.Parts:
         raise ValueError('a single array')
       names = archive.files
       keys = next((k for k in KEYS if set(k) <= set(names)), None)
-      found = [(key, archive[key]) for key in keys or ()]
+      found = [(key, archive[key]) for key in (keys or ())[chosen]]
   except Exception as error:  # A damaged archive can raise nearly anything.
     raise types.BadInput(
       f'{path}: expected an .npz file of plain arrays, none of them objects, that '
@@ -53,6 +74,4 @@ def read(path: pathlib.Path, num_classes: int | None = None) -> arrays.Parts:
       f'{path}: expected the arrays {wanted}; found '
       f'{", ".join(names) or "none"}.'
     )
-  return arrays.convert(
-    [(f'{path}, {key}', array) for key, array in found], num_classes
-  )
+  return [(f'{path}, {key}', array) for key, array in found]

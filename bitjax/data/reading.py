@@ -79,5 +79,5 @@ def missing_package(name: str, package: str) -> types.BadInput:
 
 
 def one_line(error: BaseException) -> str:
-  """Returns the message of ``error`` on one line, or its type if it has none."""
-  return ' '.join(str(error).split()).rstrip('.') or type(error).__name__
+  """Returns the message of ``error`` on one line, without a final stop."""
+  return types.one_line(error).rstrip('.')

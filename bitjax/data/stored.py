@@ -87,7 +87,7 @@ def read(
         cache_dir,
       )
     case 'npz':
-      images, labels = getattr(npz.read(first, kind.num_classes), part)
+      images, labels = npz.read_part(first, part, kind.num_classes)
     case form:
       images, labels = _read_binary(name, part, found, form == 'archive')
   if images.shape[1:] != kind.shape:

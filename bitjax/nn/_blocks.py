@@ -140,7 +140,7 @@ class Recipe:
     options['kernel_init'] = _inits.initializer(self.last_init_name)
     layer = _layers.QuantDense(features, name='Dense_0', **options)
     logits = layer(x, progress=progress)
-    return logits.astype(types.promoted(jnp.float32, logits))
+    return types.widened(logits)
 
   def norm(self, x: types.Array, index: int | str, train: bool) -> types.Array:
     """Applies the batch normalisation ``BatchNorm_{index}``."""

@@ -160,8 +160,7 @@ class MLP(nn.Module):
 
 def flatten(inputs: types.Array) -> types.Array:
   """Reshapes inputs to a float matrix, [examples, fan_in]; integers are not scaled."""
-  dtype = types.promoted(inputs, jnp.float32)
-  return inputs.reshape((inputs.shape[0], -1)).astype(dtype)
+  return types.widened(inputs.reshape((inputs.shape[0], -1)))
 
 
 def full_precision_mlp(**kwargs: Any) -> MLP:

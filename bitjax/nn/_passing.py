@@ -303,9 +303,7 @@ def _measure(seen, cotangents, half_width):
     bars, numbers = cotangents[name], {}
     if _X in values:
       widths = jnp.asarray([half_width], jnp.float32)
-      mean, std, shares = measures.entering(
-        values[_X].astype(jnp.float32), widths
-      )
+      mean, std, shares = measures.entering(values[_X], widths)
       mass, power = _shares(bars[_X], bars[_X_Q])
       numbers |= {
         'input_mean': mean,

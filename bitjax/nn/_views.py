@@ -20,6 +20,7 @@ from typing import Any, cast
 from flax import errors
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 
 from bitjax import quantizers
 from bitjax import scans
@@ -72,7 +73,7 @@ def layer_view(
       once, or inside ``nn.scan`` or ``nn.vmap``; if it draws random numbers; if labels are
       not one class for each example.
   """
-  _check_batch(inputs, labels)
+  labels = _checked_labels(inputs, labels)
   if _is_staged(model):
     if quantizer is not None:
       raise types.BadInput(
@@ -117,7 +118,7 @@ def network_view(
       'network_view needs an MLP, or a model with a method stages; got '
       f'{type(model).__name__}. Look at its layers one by one (layer_view).'
     )
-  _check_batch(inputs, labels)
+  labels = _checked_labels(inputs, labels)
   stages = _stages(model, variables, inputs, kwargs)
   return scans.network_view(_mlp.flatten(inputs), labels, list(stages.values()))
 
@@ -128,8 +129,9 @@ def _is_staged(model):
   return inspect.isfunction(stages) and 'stages' not in vars(model)
 
 
-def _check_batch(inputs, labels):
+def _checked_labels(inputs, labels):
   types.check_labels('labels', labels, inputs.shape[0])
+  return jnp.asarray(labels)
 
 
 def _apply(module, variables, *args, seen=None, **kwargs):

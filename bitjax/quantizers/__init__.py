@@ -34,7 +34,6 @@ from bitjax.quantizers._hysteresis import hysteretic_sign
 from bitjax.quantizers._hysteresis import hysteretic_uniform
 from bitjax.quantizers._hysteresis import initial_state
 from bitjax.quantizers._keywords import at_progress
-from bitjax.quantizers._keywords import freeze_scale
 from bitjax.quantizers._keywords import is_random
 from bitjax.quantizers._keywords import is_stateful
 from bitjax.quantizers._learned import Quantizer
@@ -51,6 +50,7 @@ from bitjax.quantizers._relaxed import SCHEDULES
 from bitjax.quantizers._relaxed import parq
 from bitjax.quantizers._relaxed import progressive_hardtanh
 from bitjax.quantizers._relaxed import proximal
+from bitjax.quantizers._rescaled import freeze_scale
 from bitjax.quantizers._residual import residual_sign
 from bitjax.quantizers._scaling import COUPLINGS
 from bitjax.quantizers._scaling import Scaling

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['error_decay', 'rbnn', 'reste', 'shrinking_window']
 
@@ -47,14 +47,14 @@ def error_decay(
   """
   types.check_positive('t_min', t_min, finite=True)
   types.check_positive('t_max', t_max, finite=True)
-  return jax.tree_util.Partial(_error_decay, t_min, t_max)
+  return _written.rule(error_decay, _error_decay, t_min, t_max)
 
 
 def _error_decay(t_min, t_max, g, x, x_q, progress):
   del x_q
   t = _maths.geometric(t_min, t_max, progress)
   # k t = max(1 / t, 1) t = max(1, t).
-  return g * jnp.maximum(t, 1.0) * _maths.sech2(t * _maths.widen(x))
+  return g * jnp.maximum(t, 1.0) * _maths.sech2(t * types.widened(x))
 
 
 def rbnn(
@@ -90,7 +90,7 @@ def rbnn(
   types.check_positive('t_min', t_min, finite=True)
   types.check_positive('t_max', t_max, finite=True)
   rule = _rbnn_activations if activations else _rbnn
-  return jax.tree_util.Partial(rule, t_min, t_max)
+  return _written.rule(rbnn, rule, t_min, t_max, activations=bool(activations))
 
 
 def _rbnn(t_min, t_max, g, x, x_q, progress):
@@ -107,7 +107,7 @@ def _rbnn_activations(t_min, t_max, g, x, x_q, progress):
 
 
 def _triangle(t, x):
-  return jnp.maximum(math.sqrt(2) - t * jnp.abs(_maths.widen(x)), 0)
+  return jnp.maximum(math.sqrt(2) - t * jnp.abs(types.widened(x)), 0)
 
 
 def reste(
@@ -148,13 +148,13 @@ def reste(
   types.check_positive('inner', inner, finite=True)
   types.check_finite('outer', outer)
   types.check_positive('outer - inner', outer - inner)
-  return jax.tree_util.Partial(_reste, o_end, inner, outer)
+  return _written.rule(reste, _reste, o_end, inner, outer)
 
 
 def _reste(o_end, inner, outer, g, x, x_q, progress):
   del x_q
   root = 1 + (1 - jnp.cos(0.5 * math.pi * progress)) * (o_end - 1)
-  size = jnp.abs(_maths.widen(x))
+  size = jnp.abs(types.widened(x))
   power = jnp.clip(size, inner, outer) ** ((1 - root) / root)
   slope = jnp.where(size <= inner, power, power / root)
   return jnp.where(size <= outer, g * slope, 0)
@@ -186,10 +186,10 @@ def shrinking_window(
   """
   types.check_positive('start', start, finite=True)
   types.check_positive('end', end, finite=True)
-  return jax.tree_util.Partial(_shrinking_window, start, end)
+  return _written.rule(shrinking_window, _shrinking_window, start, end)
 
 
 def _shrinking_window(start, end, g, x, x_q, progress):
   del x_q
   half_width = _maths.geometric(start, end, progress)
-  return jnp.where(jnp.abs(_maths.widen(x)) <= half_width, g / half_width, 0)
+  return jnp.where(jnp.abs(types.widened(x)) <= half_width, g / half_width, 0)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _written
 
 __all__ = [
   'Annealed',
@@ -76,6 +77,11 @@ class Annealed:
     x = _channels.check_floating(x)
     types.check_range('progress', progress, 0.0, 1.0)
     return self.rule(x, progress=progress, **given)
+
+  def __repr__(self) -> str:
+    if isinstance(self.rule, _written.Rule):
+      return repr(self.rule)
+    return _written.call(Annealed, **vars(self))
 
 
 class Estimator(Protocol):
@@ -144,7 +150,7 @@ def attach(staircase: Staircase, estimator: Estimator) -> Quantize:
   estimator = _callables.as_pytree(
     'estimator', estimator, ('g', 'x', 'x_q', 'progress')
   )
-  return jax.tree_util.Partial(_quantize, staircase, estimator)
+  return _written.rule(attach, _quantize, staircase, estimator)
 
 
 def _quantize(staircase, estimator, x, *, progress=1.0, key=None, state=None):

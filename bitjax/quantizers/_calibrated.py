@@ -2,15 +2,7 @@ r"""Quantizers whose unit is a scale of the data: grids with a step from max |w|
 
 from __future__ import annotations
 
-import dataclasses
-
-import jax
-
-from bitjax import types
 from bitjax.quantizers import _attach
-from bitjax.quantizers import _callables
-from bitjax.quantizers import _channels
-from bitjax.quantizers import _keywords
 from bitjax.quantizers import _rescaled
 from bitjax.quantizers import _scaling
 
@@ -56,36 +48,4 @@ def calibrated(
     integer-arithmetic-only inference, 2018, section 3, weights
     (https://arxiv.org/abs/1712.05877).
   """
-  quantize = _keywords.as_quantize('quantize', quantize)
-  if _keywords.is_stateful(quantize):
-    raise types.BadInput(
-      'quantize must not remember, as what is remembered would be in units of '
-      f'another scale; got {quantize!r}. Give it a step of its own.'
-    )
-  return _Calibrated(
-    quantize, _callables.as_pytree('scaling', scaling, ('kernel',))
-  )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Calibrated:
-  quantize: _attach.Quantize
-  scaling: _scaling.Scaling
-
-  def __call__(self, x, *, progress=1.0, key=None):
-    x = _channels.check_floating(x)
-    scale = _rescaled.factor(self.scaling, x)
-    inner = _rescaled.divide(x, scale)
-    x_q = _keywords.call(self.quantize, inner, progress, key=key)
-    return (x_q * _rescaled.usable(scale)).astype(x.dtype)
-
-  def frozen(self, x):
-    """Returns this quantizer with its scale as a constant; see `freeze_scale`."""
-    return dataclasses.replace(
-      self, scaling=_rescaled.constant(self.scaling, x)
-    )
-
-  @property
-  def staircase(self):
-    return _rescaled.staircase(self.quantize, self.scaling, relative=True)
+  return _rescaled.rescaled(quantize, scaling, relative=True)

@@ -82,13 +82,15 @@ def num_per_channel(
   return math.prod(x.shape[batch_axes:]) // max(channels, 1)
 
 
-def check_bits(bits: int, minimum: int = 1) -> None:
-  """Raises `BadInput` unless ``bits`` is an integer in [minimum, MAX_BITS]."""
-  is_integer = isinstance(bits, int) and not isinstance(bits, bool)
-  if not is_integer or not minimum <= bits <= MAX_BITS:
+def check_bits(bits: int, minimum: int = 1) -> int:
+  """Returns ``bits``; raises `BadInput` unless an integer in [minimum, MAX_BITS]."""
+  number = types.integer(bits)
+  if number is None or not minimum <= number <= MAX_BITS:
     raise types.BadInput(
-      f'bits must be an integer in [{minimum}, {MAX_BITS}]; got {bits!r}.'
+      f'bits must be an integer in [{minimum}, {MAX_BITS}]; got '
+      f'{types.shown(bits)}.'
     )
+  return number
 
 
 def check_floating(x: types.Array) -> types.Array:

@@ -7,6 +7,7 @@ except those of attached estimators, come from automatic differentiation.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +15,15 @@ import jax.numpy as jnp
 from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
-from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _hysteresis
 from bitjax.quantizers import _keywords
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _rescaled
 from bitjax.quantizers import _scaling
 from bitjax.quantizers import _staircases
 from bitjax.quantizers import _uniform
+from bitjax.quantizers import _written
 
 __all__ = [
   'DOREFA_VARIANTS',
@@ -90,6 +90,12 @@ class _Standardized:
     standard = self._standard(_channels.check_floating(x))
     return _hysteresis.initial_state(self.quantize, standard)
 
+  def frozen(self, x):
+    """Returns this quantizer with constant scales inside; see `freeze_scale`."""
+    standard = self._standard(_channels.check_floating(x))
+    inner = _rescaled.freeze_scale(self.quantize, standard)
+    return dataclasses.replace(self, quantize=inner)
+
   def _standard(self, x):
     if not x.size:
       return x
@@ -99,7 +105,7 @@ class _Standardized:
       raise types.BadInput(
         f'x must hold at least 2 weights for each unit; got shape {x.shape}.'
       )
-    centred, scale = tree.centred(_maths.widen(x), axes)
+    centred, scale = tree.centred(types.widened(x), axes)
     mean = self._mean(centred, axes)
     source = jax.lax.stop_gradient(centred) if self.detached else centred
     total = jnp.sum((source - mean) ** 2, axis=axes, keepdims=True)
@@ -114,6 +120,9 @@ class _Standardized:
     x = jax.lax.stop_gradient(x) if self.detached else x
     return jnp.mean(x, axis=axes, keepdims=True)
 
+  def __repr__(self):
+    return _written.call(standardized, **vars(self))
+
 
 def scaled(
   quantize: _attach.Quantize, scaling: _scaling.Scaling
@@ -126,7 +135,8 @@ def scaled(
 
   where the second term is absent if the scaling is detached. A layer that scales
   the *product* instead (``scaling=`` of `bitjax.nn`) computes the same and keeps
-  sums of integers exact.
+  sums of integers exact. A scale couples the weights that share it; `freeze_scale`
+  holds it constant for exact scans.
 
   Args:
     quantize: q, a quantizer of kernels [..., units].
@@ -144,40 +154,7 @@ def scaled(
     Rastegari et al., XNOR-Net, 2016, the optimal scale of binary weights
     (https://arxiv.org/abs/1603.05279).
   """
-  quantize = _keywords.as_quantize('quantize', quantize)
-  if _keywords.is_stateful(quantize):
-    raise types.BadInput(
-      'quantize must not remember, as what is remembered would be scaled as '
-      f'well; got {quantize!r}. Let the layer scale its product: scaling= of '
-      'bitjax.nn.'
-    )
-  return _Scaled(
-    quantize, _callables.as_pytree('scaling', scaling, ('kernel',))
-  )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Scaled:
-  quantize: _attach.Quantize
-  scaling: _scaling.Scaling
-
-  def __call__(self, x, *, progress=1.0, key=None):
-    x = _channels.check_floating(x)
-    x_q = _keywords.call(self.quantize, x, progress, key=key)
-    scale = _rescaled.factor(self.scaling, x)
-    wide = x_q.astype(types.promoted(x_q, scale))
-    return (wide * scale).astype(x_q.dtype)
-
-  def frozen(self, x):
-    """Returns this quantizer with its scale as a constant; see `freeze_scale`."""
-    return dataclasses.replace(
-      self, scaling=_rescaled.constant(self.scaling, x)
-    )
-
-  @property
-  def staircase(self):
-    return _rescaled.staircase(self.quantize, self.scaling, relative=False)
+  return _rescaled.rescaled(quantize, scaling, relative=False)
 
 
 def dorefa_activations(bits: int) -> _attach.Quantize:
@@ -218,6 +195,9 @@ class _DorefaActivations:
   @property
   def staircase(self):
     return self.grid
+
+  def __repr__(self):
+    return _written.call(dorefa_activations, **_uniform.arguments(self.grid))
 
 
 def _rounded(grid, x, progress=1.0):
@@ -262,10 +242,11 @@ def dorefa_weights(bits: int, *, variant: str = 'authors') -> _attach.Quantize:
     Zhou et al., DoReFa-Net, 2016, the quantization of weights
     (https://arxiv.org/abs/1606.06160).
   """
-  _channels.check_bits(bits)
+  bits = _channels.check_bits(bits)
   types.check_choice('variant', variant, DOREFA_VARIANTS)
   if bits == 1 and variant == 'authors':
-    return _attach.attach(_MeanTimesSign(), _estimators.identity())
+    rule: Any = _attach.attach(_MeanTimesSign(), _estimators.identity())
+    return _written.rule(dorefa_weights, rule.func, *rule.args, bits=bits)
   return _DorefaWeights(_uniform.uniform(bits, signed=False), variant)
 
 
@@ -277,7 +258,7 @@ class _MeanTimesSign:
   bits = 1
 
   def __call__(self, x):
-    scale = _scaling.mean_abs('tensor')(_maths.widen(x))
+    scale = _scaling.mean_abs('tensor')(types.widened(x))
     signs = _staircases.sign()(x).astype(scale.dtype)
     return (scale * signs).astype(x.dtype)
 
@@ -300,9 +281,13 @@ class _DorefaWeights:
     wide = _rounded(self.grid, squashed / (2 * largest) + 0.5, progress)
     return (2 * wide - 1).astype(x.dtype)
 
+  def __repr__(self):
+    grid = _uniform.arguments(self.grid)
+    return _written.call(dorefa_weights, variant=self.variant, **grid)
+
 
 def _squashed(x):
-  squashed = jnp.tanh(_maths.widen(x))
+  squashed = jnp.tanh(types.widened(x))
   largest = jnp.max(jnp.abs(squashed), initial=0)
   # Only their ratio matters, and the square of a small one would underflow.
   scale = tree.power_of_two(largest)

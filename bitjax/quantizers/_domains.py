@@ -10,11 +10,12 @@ the *effective* parameter, is therefore the stored one, reflected at the boundar
   (l, u) = (\min(\hat l, \hat u), \max(\hat l, \hat u)), \qquad
   \alpha = |\hat\alpha - 2 \, \mathrm{round}(\hat\alpha / 2)|
 
-Inside its domain a parameter is what is stored, bit for bit, and gets the paper's
-gradient. Beyond the boundary the gradient has the opposite sign, so that an optimiser
-that has crossed it goes on to push the effective parameter as the loss asks; nothing
-winds up. On the boundary (after a projection, say) the parameter is the smallest number
-of the domain that is safe to divide by, with the gradient of the inside. So there is no
+Inside its domain a parameter is what is stored, and gets the paper's gradient, but for
+a margin at the boundary: within 2^-40 of 0, or, for :math:`\alpha`, within 1e-3 of 0 and
+of 1, it is the margin's edge, which is safe to divide by. Beyond the boundary the
+gradient has the opposite sign, so that an optimiser that has crossed it goes on to push
+the effective parameter as the loss asks; momentum does not keep that outside. On the
+boundary (after a projection, say) the gradient is that of the inside. So there is no
 value from which a parameter cannot return.
 """
 
@@ -36,14 +37,20 @@ _MARGIN = 1e-3
 
 
 def positive(value: types.Scalar) -> types.Array:
-  """Returns ``|value|``, but at least 2^-40; its derivative at 0 is 1."""
-  value = jnp.asarray(value)
+  """Returns ``|value|``, but at least 2^-40; its derivative at 0 is 1.
+
+  The result is float32 at least: 2^-40 is no float16.
+  """
+  value = types.widened(value)
   return _clip(jnp.where(value >= 0, value, -value), _SMALLEST, jnp.inf)
 
 
 def between_0_and_1(value: types.Scalar) -> types.Array:
-  """Reflects ``value`` at 0 and at 1, and keeps a distance of 1e-3 from both."""
-  turned = jnp.mod(jnp.asarray(value), 2)
+  """Reflects ``value`` at 0 and at 1, and keeps a distance of 1e-3 from both.
+
+  The result is float32 at least: 1 - 1e-3 is no bfloat16.
+  """
+  turned = jnp.mod(types.widened(value), 2)
   folded = jnp.where(turned <= 1, turned, 2 - turned)
   return _clip(folded, _MARGIN, 1 - _MARGIN)
 

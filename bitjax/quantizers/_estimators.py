@@ -8,13 +8,12 @@ window also passes less, unless its gain makes up for it.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
-from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['clip', 'clip_quantile', 'identity', 'window']
 
@@ -31,7 +30,7 @@ def identity() -> _attach.Estimator:
     Bengio et al., 2013, the straight-through estimator
     (https://arxiv.org/abs/1308.3432).
   """
-  return jax.tree_util.Partial(_identity)
+  return _written.rule(identity, _identity)
 
 
 def _identity(g, x, x_q, progress):
@@ -71,7 +70,9 @@ def window(
   types.check_positive('half_width', half_width)
   types.check_finite('gain', gain)
   rule = _window if inclusive else _open_window
-  return jax.tree_util.Partial(rule, half_width, gain)
+  return _written.rule(
+    window, rule, half_width, gain, inclusive=bool(inclusive)
+  )
 
 
 def _window(half_width, gain, g, x, x_q, progress):
@@ -115,7 +116,7 @@ def clip(
   """
   types.check_positive('limit', limit)
   types.check_positive('num_examples', num_examples, finite=True)
-  return jax.tree_util.Partial(_clip, limit, num_examples)
+  return _written.rule(clip, _clip, limit, num_examples)
 
 
 def _clip(limit, num_examples, g, x, x_q, progress):
@@ -148,14 +149,14 @@ def clip_quantile(quantile: types.Scalar = 0.99) -> _attach.Estimator:
     BadInput: if a concrete ``quantile`` is outside [0, 1].
   """
   types.check_range('quantile', quantile, 0, 1)
-  return jax.tree_util.Partial(_clip_quantile, quantile)
+  return _written.rule(clip_quantile, _clip_quantile, quantile)
 
 
 def _clip_quantile(quantile, g, x, x_q, progress):
   del x, x_q, progress
   if not g.size:
     return g
-  ordered = jnp.sort(jnp.abs(_maths.widen(g)).reshape(-1))  # NaN comes last.
+  ordered = jnp.sort(jnp.abs(types.widened(g)).reshape(-1))  # NaN comes last.
   last = jnp.maximum(tree.count(~jnp.isnan(ordered)) - 1, 0)
   limit = ordered[_rank(quantile, last, g.size)].astype(g.dtype)
   return jnp.clip(g, -limit, limit)

@@ -8,13 +8,12 @@ one factor delta for a whole tensor.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
-from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['ewgs', 'ewgs_delta']
 
@@ -55,12 +54,12 @@ def ewgs(
   types.check_finite('low', low)
   types.check_finite('high', high)
   types.check_positive('high - low', high - low)
-  return jax.tree_util.Partial(_ewgs, delta, low, high)
+  return _written.rule(ewgs, _ewgs, delta, low, high)
 
 
 def _ewgs(delta, low, high, g, x, x_q, progress):
   del progress
-  x = _maths.widen(x)
+  x = types.widened(x)
   inside = (x >= low) & (x <= high)
   error = (jnp.clip(x, low, high) - x_q) / (high - low)
   return jnp.where(inside, g * (1 + delta * jnp.sign(g) * error), 0)
@@ -90,9 +89,8 @@ def ewgs_delta(
     Lee et al., 2021 (https://arxiv.org/abs/2104.00903); the average over batches
     is that of the authors' code.
   """
-  gradients = _maths.widen(jnp.reshape(gradients, (len(gradients), -1)))
-  centred, scale = tree.centred(gradients, 1)
-  spread = 3 * jnp.std(centred, axis=1) * scale[:, 0]
+  gradients = types.widened(jnp.reshape(gradients, (len(gradients), -1)))
+  spread = 3 * tree.deviation(gradients, 1)
   varies = spread > 0
   curvature = hessian_traces / gradients.shape[1]
   ratio = jnp.where(varies, curvature / jnp.where(varies, spread, 1), 0)

@@ -17,6 +17,7 @@ from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _staircases
 from bitjax.quantizers import _uniform
+from bitjax.quantizers import _written
 
 __all__ = ['hysteretic_sign', 'hysteretic_uniform', 'initial_state']
 
@@ -60,6 +61,9 @@ class _HystereticSign:
   def initial(self, x):
     """Returns the output without memory: the sign."""
     return _staircases.sign()(x)
+
+  def __repr__(self):
+    return _written.call(hysteretic_sign, **vars(self))
 
 
 def hysteretic_uniform(
@@ -122,6 +126,9 @@ class _HystereticUniform:
   def initial(self, x):
     """Returns the output without memory: ``x`` rounded to the nearest level."""
     return self.grid(x)
+
+  def __repr__(self):
+    return _written.call(hysteretic_uniform, **_uniform.arguments(self.grid))
 
 
 def _checked(x, state):

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
+from bitjax.quantizers import _written
 
 __all__ = [
   'as_quantize',
   'at_progress',
   'call',
-  'freeze_scale',
   'is_random',
   'is_stateful',
 ]
@@ -59,12 +60,20 @@ def as_quantize(name: str, quantize: Any) -> _attach.Quantize:
         f'{quantize!r}. A staircase alone passes no gradient.'
       )
     return quantize  # A Partial would hide the bits that an object may declare.
-  return rule if takes_progress else jax.tree_util.Partial(_of_x_alone, rule)
+  return rule if takes_progress else cast(_attach.Quantize, _OfXAlone(rule))
 
 
-def _of_x_alone(function, x, *, progress=1.0):
-  del progress
-  return function(x)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _OfXAlone:
+  function: Callable[..., types.Array]
+
+  def __call__(self, x, *, progress=1.0):
+    del progress
+    return self.function(x)
+
+  def __repr__(self):
+    return types.shown(self.function)
 
 
 def at_progress(
@@ -113,8 +122,10 @@ class _AtProgress:
     return x_q if self.dtype is None else x_q.astype(self.dtype)
 
   def frozen(self, x):
-    """Returns this quantizer with its scale as a constant; see `freeze_scale`."""
-    return dataclasses.replace(self, quantize=freeze_scale(self.quantize, x))
+    """Returns this quantizer with its scales as constants; see `freeze_scale`."""
+    if not hasattr(self.quantize, 'frozen'):
+      return self
+    return dataclasses.replace(self, quantize=self.quantize.frozen(x))
 
   @property
   def staircase(self):
@@ -122,23 +133,10 @@ class _AtProgress:
     varies = self.state is not None or self.key is not None
     return None if varies else _attach.staircase(self.quantize)
 
-
-def freeze_scale(
-  quantize: _attach.Quantize | None, x: types.Array
-) -> _attach.Quantize | None:
-  """Returns a quantizer whose scale is a constant, the one that it computes from ``x``.
-
-  Args:
-    quantize: a quantizer such as those from `calibrated` and `scaled`, or None; one
-      without such a scale is returned as it is.
-    x: the array whose scale to keep.
-
-  Returns:
-    A quantizer that equals ``quantize`` at ``x``. Its `staircase` acts elementwise
-    and offers its levels if the one inside does, so that exact scans can move each
-    weight by itself.
-  """
-  return quantize.frozen(x) if hasattr(quantize, 'frozen') else quantize
+  def __repr__(self):
+    dtype = None if self.dtype is None else jnp.dtype(self.dtype).name
+    given = vars(self) | {'progress': self.default, 'dtype': dtype}
+    return _written.call(at_progress, **given)
 
 
 def is_random(quantize: Callable[..., types.Array] | None) -> bool:

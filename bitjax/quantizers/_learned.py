@@ -20,6 +20,7 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _written
 
 __all__ = ['Quantizer', 'bind', 'from_rule', 'static']
 
@@ -40,7 +41,7 @@ class Quantizer:
     effective: ``(qparams) -> qparams``, the parameters that ``apply`` computes with.
       They are the stored ones, and where an optimiser has left a parameter's
       domain, the stored one reflected at its boundary: a step of -0.1 acts as 0.1.
-      None if every number is in every parameter's domain.
+      None stands for the stored ones.
   """
 
   init: Callable[[types.Array | None, types.Array], dict[str, types.Array]]
@@ -50,6 +51,12 @@ class Quantizer:
   effective: (
     Callable[[dict[str, types.Array]], dict[str, types.Array]] | None
   ) = None
+
+  def __repr__(self) -> str:
+    apply: Any = self.apply
+    if getattr(apply, 'func', None) is _apply:
+      return repr(apply.args[0])
+    return _written.call(Quantizer, **vars(self))
 
 
 _T = TypeVar('_T')
@@ -69,12 +76,14 @@ def from_rule(rule: Any, bits: int | None) -> Quantizer:
   Quantizers of equal rules have equal tree structures, so that they share compiled
   code.
   """
-  types.check_axis('channel_axis', getattr(rule, 'channel_axis', None))
   partial = jax.tree_util.Partial
   levels = partial(_levels, rule) if hasattr(rule, 'levels') else None
-  inside = partial(_effective, rule) if hasattr(rule, 'effective') else None
   return Quantizer(
-    partial(_init, rule), partial(_apply, rule), bits, levels, inside
+    partial(_init, rule),
+    partial(_apply, rule),
+    bits if bits is None else int(bits),
+    levels,
+    partial(_effective, rule),
   )
 
 
@@ -141,3 +150,6 @@ class _Bound:
   def staircase(self):
     levels = self.quantizer.levels
     return None if levels is None else levels(self.qparams)
+
+  def __repr__(self):
+    return _written.call(bind, **vars(self))

@@ -18,6 +18,7 @@ from bitjax.quantizers import _learned
 from bitjax.quantizers import _maths
 from bitjax.quantizers import _soft
 from bitjax.quantizers import _staircases
+from bitjax.quantizers import _written
 
 __all__ = ['DSQ_LEVELS', 'learned_dsq']
 
@@ -77,9 +78,9 @@ def learned_dsq(
     step: ``'tanh'``, as in the paper, or ``'hardtanh'``; or an estimator, which is
       told where in its interval x is, from -1 to 1, and stands for the sign's
       derivative there: ``window()`` gives the clipped identity. Then there is no
-      alpha, and the level in the gradients is the hard one.
+      alpha, and ``alpha`` is ignored.
     level: the level in the gradients of l and u, ``'soft'``, as in the paper, or
-      ``'hard'``.
+      ``'hard'``; that of an estimator is always the hard one.
 
   Returns:
     A `Quantizer` with the parameters ``'lower'`` (l) and ``'upper'`` (u), [], and
@@ -87,24 +88,29 @@ def learned_dsq(
     NaN.
 
   Raises:
-    BadInput: for bits out of range, an alpha outside (0, 1), or an unknown step or
-      level.
+    BadInput: for bits out of range, an alpha outside (0, 1), an ``alpha_end`` with an
+      estimator, or an unknown step or level.
 
   References:
     Gong et al., Differentiable soft quantization, 2019, the DSQ function, and how
     its range and alpha are learned (https://arxiv.org/abs/1908.05033).
   """
-  _channels.check_bits(bits)
+  bits = _channels.check_bits(bits)
   types.check_open_interval('alpha', alpha, 0.0, 1.0)
   if alpha_end is not None:
     types.check_open_interval('alpha_end', alpha_end, 0.0, 1.0)
   types.check_choice('level', level, DSQ_LEVELS)
   if callable(step):
     step = _callables.as_pytree('step', step, ('g', 'x', 'x_q', 'progress'))
-    rule: Any = _OwnSteps(alpha, alpha, 2**bits - 1, 'own', 'hard', step)
+    if alpha_end is not None:
+      raise types.BadInput(
+        'alpha_end must be None for steps of an estimator, which have no alpha; '
+        f'got {alpha_end}.'
+      )
+    rule = _DSQ(alpha, alpha, 2**bits - 1, None, 'hard', step)
     return _learned.from_rule(rule, bits)
   types.check_choice('step', step, _soft.SOFT_STEPS)
-  rule = _DSQ(alpha, alpha_end, 2**bits - 1, step, level)
+  rule = _DSQ(alpha, alpha_end, 2**bits - 1, step, level, None)
   return _learned.from_rule(rule, bits)
 
 
@@ -114,11 +120,12 @@ class _DSQ:
   alpha: types.Scalar
   alpha_end: types.Scalar | None
   intervals: int = dataclasses.field(metadata={'static': True})
-  step: str = dataclasses.field(metadata={'static': True})
+  step: str | None = dataclasses.field(metadata={'static': True})
   level: str = dataclasses.field(metadata={'static': True})
+  estimator: Any  # In the place of the soft step; None for ``step``.
 
   def init(self, x):
-    x = _maths.widen(x)
+    x = types.widened(x)
     lower = jnp.min(x, initial=jnp.inf)
     upper = jnp.max(x, initial=-jnp.inf)
     some = lower < upper
@@ -137,7 +144,7 @@ class _DSQ:
     return found
 
   def apply(self, qparams, x, progress):
-    x = _maths.widen(x)
+    x = types.widened(x)
     values = dict(qparams)
     if self.alpha_end is not None:
       alpha = _maths.geometric(self.alpha, self.alpha_end, progress)
@@ -169,7 +176,10 @@ class _DSQ:
 
   def signs(self, position, alpha, progress):
     """Returns the sign in the backward and in the forward pass, from -1/2 to 1/2."""
-    del progress
+    if self.estimator is not None:
+      quantize = _attach.attach(_staircases.sign(), self.estimator)
+      hard = quantize(2 * position, progress=progress)
+      return hard, hard
     steep = jnp.log(2 / alpha - 1) * position
     if self.step == 'tanh':
       soft = jnp.tanh(steep) / (1 - alpha)
@@ -178,19 +188,11 @@ class _DSQ:
     hard = _attach.attach(_staircases.sign(), _estimators.identity())(soft)
     return (soft if self.level == 'soft' else hard), hard
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _OwnSteps(_DSQ):
-  """The same with an estimator in the place of the soft step."""
-
-  estimator: Any = None
-
-  def signs(self, position, alpha, progress):
-    del alpha
-    quantize = _attach.attach(_staircases.sign(), self.estimator)
-    hard = quantize(2 * position, progress=progress)
-    return hard, hard
+  def __repr__(self):
+    given = vars(self) | {'bits': self.intervals.bit_length()}
+    if self.estimator is not None:
+      given |= {'alpha_end': None, 'step': self.estimator, 'level': 'soft'}
+    return _written.call(learned_dsq, **given)
 
 
 def _first(y, soft):

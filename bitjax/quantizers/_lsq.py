@@ -13,8 +13,8 @@ from bitjax.quantizers import _channels
 from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _uniform
+from bitjax.quantizers import _written
 
 __all__ = ['lsq', 'rounded']
 
@@ -77,8 +77,8 @@ def lsq(
     LSQ+, 2020, the learned offset (https://arxiv.org/abs/2004.09576).
   """
   low, high = _uniform.code_range(bits, signed=signed, narrow=narrow)
-  types.check_integer('batch_axes', batch_axes, 0)
-
+  channel_axis = types.check_axis('channel_axis', channel_axis)
+  batch_axes = types.check_integer('batch_axes', batch_axes, 0)
   rule = _LSQ(low, high, channel_axis, batch_axes, offset, clip_codes)
   return _learned.from_rule(rule, bits)
 
@@ -93,7 +93,7 @@ class _LSQ:
   clip_codes: bool
 
   def init(self, x):
-    x = _maths.widen(x)
+    x = types.widened(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
     if self.offset:
       least = jnp.min(x, axis=axes, initial=jnp.inf)
@@ -109,7 +109,7 @@ class _LSQ:
     return {'step': _domains.positive(qparams['step'])}
 
   def apply(self, qparams, x, progress):
-    wide = _maths.widen(x)
+    wide = types.widened(x)
     size = _channels.num_per_channel(x, self.channel_axis, self.batch_axes)
     scale = 1 / math.sqrt(max(size, 1) * self.high)
     step = _scale_gradient(qparams['step'], scale)
@@ -141,6 +141,9 @@ class _LSQ:
     return _uniform.Grid(
       qparams['step'], self.low, self.high, self.channel_axis
     )
+
+  def __repr__(self):
+    return _written.call(lsq, **vars(self) | _uniform.codes(self))
 
 
 def rounded(x, progress=1.0):

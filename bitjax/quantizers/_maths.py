@@ -6,12 +6,7 @@ import jax.numpy as jnp
 
 from bitjax import types
 
-__all__ = ['geometric', 'linear', 'sech2', 'widen']
-
-
-def widen(x: types.Array) -> types.Array:
-  """Returns ``x`` in at least float32: curved rules lose too much in 16 bits."""
-  return x.astype(types.promoted(x, jnp.float32))
+__all__ = ['geometric', 'linear', 'sech2']
 
 
 def sech2(z: types.Array) -> types.Array:

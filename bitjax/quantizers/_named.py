@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
 
 __all__ = ['named']
@@ -23,7 +24,7 @@ __all__ = ['named']
 _FORM = 'MODULE:FACTORY(ARGUMENTS), as in my_module:triangle(0.5)'
 
 
-def named(text: str) -> Any:
+def named(text: str) -> _attach.Estimator:
   """Returns the estimator of a name like ``my_module:triangle(0.5)``.
 
   Arguments are numbers, strings, booleans, None and tuples of them, by position or by
@@ -35,7 +36,7 @@ def named(text: str) -> Any:
     text: the name.
 
   Returns:
-    An `Estimator`, a callable pytree.
+    The estimator, a callable pytree.
 
   Raises:
     BadInput: in one line, for another form, a module that is absent or fails, a name
@@ -103,7 +104,11 @@ def _imported(text, module):
   except ModuleNotFoundError as error:
     # A module that the named one imports may be what is absent.
     lacking = error.name or module
-    where = f'; looked in {here} too' if module.startswith(lacking) else ''
+    where = (
+      f'; looked in {here} too'
+      if f'{module}.'.startswith(f'{lacking}.')
+      else ''
+    )
     raise types.BadInput(
       f'{text!r}: there is no module {lacking}{where}.'
     ) from None
@@ -159,5 +164,8 @@ def _kind(value):
 
 
 def _line(error):
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0].rstrip('.')
+  """Returns the first line of an error, as Python prints it."""
+  text = next(iter(str(error).strip().splitlines()), '').rstrip('.')
+  if isinstance(error, types.BadInput):
+    return text
+  return ': '.join(filter(None, (type(error).__name__, text)))

@@ -13,8 +13,8 @@ from bitjax.quantizers import _channels
 from bitjax.quantizers import _domains
 from bitjax.quantizers import _learned
 from bitjax.quantizers import _lsq
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _uniform
+from bitjax.quantizers import _written
 
 __all__ = ['pact']
 
@@ -78,7 +78,7 @@ class _PACT:
   through_step: bool = dataclasses.field(metadata={'static': True})
 
   def init(self, x):
-    x = _maths.widen(x)
+    x = types.widened(x)
     if self.alpha is not None:
       return {'alpha': jnp.asarray(self.alpha, x.dtype)}
     mean = jnp.sum(jnp.maximum(x, 0)) / max(x.size, 1)
@@ -90,7 +90,7 @@ class _PACT:
   def apply(self, qparams, x, progress):
     alpha = _channels.align('alpha', qparams['alpha'], x, None)
     alpha = jnp.broadcast_to(alpha, x.shape)
-    wide = _maths.widen(x)
+    wide = types.widened(x)
     zero = jnp.zeros((), wide.dtype)
     clipped = jnp.where(wide >= alpha, alpha, jnp.where(wide < 0, zero, wide))
     step = alpha / self.high
@@ -99,3 +99,6 @@ class _PACT:
 
   def levels(self, qparams):
     return _uniform.Grid(qparams['alpha'] / self.high, 0, self.high, None)
+
+  def __repr__(self):
+    return _written.call(pact, bits=self.high.bit_length(), **vars(self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _learned
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _staircases
+from bitjax.quantizers import _written
 
 __all__ = ['rprelu', 'rsign']
 
@@ -43,7 +44,7 @@ def rsign(
   References:
     Liu et al., ReActNet, 2020, RSign (https://arxiv.org/abs/2003.03488).
   """
-  types.check_axis('channel_axis', channel_axis, optional=False)
+  channel_axis = types.check_axis('channel_axis', channel_axis, optional=False)
   sign = _attach.attach(_staircases.sign(), estimator)
   return _learned.from_rule(_RSign(sign, channel_axis), 1)
 
@@ -61,10 +62,14 @@ class _RSign:
     threshold = _channels.align(
       'threshold', qparams['threshold'], x, self.channel_axis
     )
-    return self.sign(_maths.widen(x) - threshold, progress=progress)
+    return self.sign(types.widened(x) - threshold, progress=progress)
 
   def levels(self, qparams):
     return _staircases.Step(qparams['threshold'], -1, self.channel_axis)
+
+  def __repr__(self):
+    sign: Any = self.sign
+    return _written.call(rsign, estimator=sign.args[1], **vars(self))
 
 
 def rprelu(
@@ -95,7 +100,7 @@ def rprelu(
   References:
     Liu et al., ReActNet, 2020, RPReLU (https://arxiv.org/abs/2003.03488).
   """
-  types.check_axis('channel_axis', channel_axis, optional=False)
+  channel_axis = types.check_axis('channel_axis', channel_axis, optional=False)
   types.check_finite('slope', slope)
   return _learned.from_rule(_RPReLU(channel_axis, slope), None)
 
@@ -119,13 +124,16 @@ class _RPReLU:
       _channels.align(name, qparams[name], x, self.channel_axis)
       for name in ('shift_in', 'shift_out', 'slope')
     )
-    shifted = _maths.widen(x) - shift_in
+    shifted = types.widened(x) - shift_in
     above = shifted > 0
     # Mask before the product: where x is infinite, 0 * inf would be NaN.
     below = slope * jnp.where(above, 0, shifted)
     return jnp.where(above, shifted, below) + shift_out
 
+  def __repr__(self):
+    return _written.call(rprelu, **vars(self))
+
 
 def _per_channel(x, channel_axis, value):
   shape = _channels.shape_of_channels(x, channel_axis)
-  return jnp.full(shape, value, _maths.widen(x).dtype)
+  return jnp.full(shape, value, types.widened(x).dtype)

@@ -22,6 +22,7 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = [
   'DISTANCES',
@@ -64,14 +65,13 @@ def progressive_hardtanh(
   """
   types.check_positive('start', start, finite=True)
   types.check_positive('end', end, finite=True)
-  return _attach.Annealed(
-    jax.tree_util.Partial(_progressive_hardtanh, start, end), bits=1
-  )
+  rule = _written.rule(progressive_hardtanh, _progressive_hardtanh, start, end)
+  return _attach.Annealed(rule, bits=1)
 
 
 def _progressive_hardtanh(start, end, x, *, progress):
   half_width = _maths.geometric(start, end, progress)
-  soft = jnp.clip(_maths.widen(x) / half_width, -1, 1)
+  soft = jnp.clip(types.widened(x) / half_width, -1, 1)
   hard = jnp.where(x >= 0, 1, -1)
   return jnp.where(progress >= 1, hard, soft).astype(x.dtype)
 
@@ -120,14 +120,14 @@ def parq(
   types.check_positive('high - low', high - low)
   types.check_range('levels', levels, 2, math.inf)
   types.check_finite('levels', levels)
-  bits = (levels - 1).bit_length() if isinstance(levels, int) else None
-  return _attach.Annealed(
-    jax.tree_util.Partial(_parq, steepness, low, high, levels), bits
-  )
+  number = types.integer(levels)
+  bits = None if number is None else (number - 1).bit_length()
+  rule = _written.rule(parq, _parq, steepness, low, high, levels)
+  return _attach.Annealed(rule, bits)
 
 
 def _parq(steepness, low, high, levels, x, *, progress):
-  wide = _maths.widen(x)
+  wide = types.widened(x)
   width = (high - low) / (levels - 1)
   index = jnp.clip(jnp.floor((wide - low) / width), 0, levels - 2)
   # NaN is in no interval: the first one lets it become the lowest level at the end.
@@ -198,27 +198,27 @@ def proximal(
   check = types.check_positive if geometric else types.check_non_negative
   check('start', start, finite=True)
   check('end', end, finite=True)
-  return _attach.Annealed(
-    jax.tree_util.Partial(
-      _shrunk if distance == 'l1' else _averaged,
-      staircase,
-      jax.tree_util.Partial(_maths.geometric if geometric else _maths.linear),
-      start,
-      end,
-    )
+  options = {'distance': distance, 'schedule': schedule}
+  rule = _shrunk if distance == 'l1' else _averaged
+  interpolate = jax.tree_util.Partial(
+    _maths.geometric if geometric else _maths.linear
   )
+  rule = _written.rule(
+    proximal, rule, staircase, start, end, interpolate, **options
+  )
+  return _attach.Annealed(rule)
 
 
-def _averaged(staircase, schedule, start, end, x, *, progress):
+def _averaged(staircase, start, end, interpolate, x, *, progress):
   level = staircase(x)
-  share = 1 / (1 + schedule(start, end, progress))
-  soft = share * _maths.widen(x) + (1 - share) * level
+  share = 1 / (1 + interpolate(start, end, progress))
+  soft = share * types.widened(x) + (1 - share) * level
   return jnp.where(progress >= 1, level, soft).astype(x.dtype)
 
 
-def _shrunk(staircase, schedule, start, end, x, *, progress):
+def _shrunk(staircase, start, end, interpolate, x, *, progress):
   level = staircase(x)
-  residual = _maths.widen(x) - level
-  excess = jnp.abs(residual) - schedule(start, end, progress)
+  residual = types.widened(x) - level
+  excess = jnp.abs(residual) - interpolate(start, end, progress)
   soft = level + jnp.sign(residual) * jnp.maximum(excess, 0)
   return jnp.where(progress >= 1, level, soft).astype(x.dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
-from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['residual_sign']
 
@@ -44,8 +44,8 @@ def residual_sign(
     Pouransari et al., Least squares binary quantization of neural networks,
     2020, the greedy algorithm (https://arxiv.org/abs/2001.02786).
   """
-  _channels.check_bits(bits)
-  types.check_axis('channel_axis', channel_axis)
+  bits = _channels.check_bits(bits)
+  channel_axis = types.check_axis('channel_axis', channel_axis)
   return _ResidualSign(bits, channel_axis)
 
 
@@ -58,10 +58,13 @@ class _ResidualSign:
   def __call__(self, x: types.Array) -> types.Array:
     x = _channels.check_floating(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
-    rest = _maths.widen(x)
+    rest = types.widened(x)
     total = jnp.zeros_like(rest)
     for _ in range(self.bits):
       scale = jnp.mean(jnp.abs(rest), axis=axes, keepdims=True)
       part = jnp.where(rest >= 0, scale, -scale)
       total, rest = total + part, rest - part
     return total.astype(x.dtype)
+
+  def __repr__(self):
+    return _written.call(residual_sign, **vars(self))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import types
-from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = [
   'COUPLINGS',
@@ -85,6 +85,9 @@ class _MeanAbs:
     axes = tuple(range(kernel.ndim - 1)) if self.coupling == 'column' else None
     return jnp.mean(jnp.abs(kernel), axis=axes)
 
+  def __repr__(self):
+    return _written.call(mean_abs, **vars(self))
+
 
 def max_abs(
   coupling: str = 'column',
@@ -114,11 +117,11 @@ def max_abs(
     scale is 0 if its weights are all zero, and infinite or NaN if one of them is.
 
   Raises:
-    BadInput: for any other coupling, a factor that is not positive, or a power of two
-      that is not detached.
+    BadInput: for any other coupling, a factor that is not positive and finite, or a
+      power of two that is not detached.
   """
   types.check_choice('coupling', coupling, COUPLINGS[1:])
-  types.check_positive('factor', factor)
+  types.check_positive('factor', factor, finite=True)
   if power_of_two and not detached:
     raise types.BadInput(
       'detached must be True for a power of two, which is piecewise constant; got '
@@ -136,7 +139,7 @@ class _MaxAbs:
   detached: bool = dataclasses.field(metadata={'static': True})
 
   def __call__(self, kernel):
-    wide = _maths.widen(kernel)
+    wide = types.widened(kernel)
     wide = jax.lax.stop_gradient(wide) if self.detached else wide
     axes = tuple(range(wide.ndim - 1)) if self.coupling == 'column' else None
     scale = self.factor * jnp.max(jnp.abs(wide), axis=axes, initial=0)
@@ -146,6 +149,9 @@ class _MaxAbs:
       power = jnp.ldexp(jnp.ones_like(scale), exponent)
       scale = jnp.where((scale > 0) & jnp.isfinite(scale), power, scale)
     return scale.astype(kernel.dtype)
+
+  def __repr__(self):
+    return _written.call(max_abs, **vars(self))
 
 
 @jax.tree_util.register_dataclass
@@ -161,6 +167,9 @@ class Constant:
     """Returns the scale, [units] or []."""
     del kernel
     return self.scale
+
+  def __repr__(self) -> str:
+    return _written.call(Constant, **vars(self))
 
 
 def power_of_two(coupling: str = 'column') -> Scaling:
@@ -199,9 +208,12 @@ class _PowerOfTwo:
     return self.mean.coupling
 
   def __call__(self, kernel):
-    mean = self.mean(_maths.widen(kernel))
+    mean = self.mean(types.widened(kernel))
     ordinary = (mean > 0) & jnp.isfinite(mean)
     exponent = jnp.round(jnp.log2(jnp.where(ordinary, mean, 1)))
     # ldexp is exact, while compiled code may round exp2.
     power = jnp.ldexp(jnp.ones_like(mean), exponent.astype(jnp.int32))
     return jnp.where(ordinary, power, mean).astype(kernel.dtype)
+
+  def __repr__(self):
+    return _written.call(power_of_two, coupling=self.coupling)

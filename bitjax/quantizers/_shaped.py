@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['dspike', 'magnitude_aware', 'polynomial', 'swish_sign']
 
@@ -48,12 +49,12 @@ def dspike(
   """
   types.check_positive('temperature', temperature, finite=True)
   types.check_positive('half_width', half_width, finite=True)
-  return jax.tree_util.Partial(_dspike, temperature, half_width)
+  return _written.rule(dspike, _dspike, temperature, half_width)
 
 
 def _dspike(temperature, half_width, g, x, x_q, progress):
   del x_q, progress
-  x = _maths.widen(x)
+  x = types.widened(x)
   rate = temperature / (2 * half_width)
   peak = rate / jnp.tanh(temperature / 2)
   spike = g * peak * _maths.sech2(rate * x)
@@ -106,7 +107,7 @@ def magnitude_aware(
     gradient of binary weights (https://arxiv.org/abs/1603.05279).
   """
   types.check_positive('half_width', half_width)
-  types.check_axis('unit_axis', unit_axis)
+  unit_axis = types.check_axis('unit_axis', unit_axis)
   return _MagnitudeAware(half_width, unit_axis, mean_share)
 
 
@@ -119,7 +120,7 @@ class _MagnitudeAware:
 
   def __call__(self, g, x, x_q, progress):
     del x_q, progress
-    size = jnp.abs(_maths.widen(x))
+    size = jnp.abs(types.widened(x))
     axes = set(range(x.ndim))
     if self.unit_axis is not None and x.ndim:
       types.check_range('unit_axis', self.unit_axis, -x.ndim, x.ndim - 1)
@@ -128,6 +129,9 @@ class _MagnitudeAware:
     passed = jnp.where(size <= self.half_width, g * scale, 0)
     share = scale.size / max(x.size, 1)
     return passed + g * share if self.mean_share else passed
+
+  def __repr__(self):
+    return _written.call(magnitude_aware, **vars(self))
 
 
 def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
@@ -149,12 +153,12 @@ def polynomial(half_width: types.Scalar = 1.0) -> _attach.Estimator:
     (https://arxiv.org/abs/1808.00278).
   """
   types.check_positive('half_width', half_width, finite=True)
-  return jax.tree_util.Partial(_polynomial, half_width)
+  return _written.rule(polynomial, _polynomial, half_width)
 
 
 def _polynomial(half_width, g, x, x_q, progress):
   del x_q, progress
-  x = _maths.widen(x)
+  x = types.widened(x)
   triangle = jnp.maximum(1 - jnp.abs(x) / half_width, 0)
   return g * (2 / half_width) * triangle
 
@@ -180,13 +184,13 @@ def swish_sign(beta: types.Scalar = 5.0) -> _attach.Estimator:
     Darabi et al., BNN+, 2018, SignSwish (https://arxiv.org/abs/1812.11800).
   """
   types.check_positive('beta', beta, finite=True)
-  return jax.tree_util.Partial(_swish_sign, beta)
+  return _written.rule(swish_sign, _swish_sign, beta)
 
 
 def _swish_sign(beta, g, x, x_q, progress):
   del x_q, progress
   # Beyond 1000 the bump is 0 in any float; without the cap inf * 0 would be NaN.
-  z = jnp.minimum(jnp.abs(beta * _maths.widen(x)), 1000)
+  z = jnp.minimum(jnp.abs(beta * types.widened(x)), 1000)
   e = jnp.exp(-z)  # 1 / (1 + cosh z) = 2 e / (1 + e)^2, without overflow.
   bump = (2 - z * jnp.tanh(z / 2)) * 2 * e / (1 + e) ** 2
   return g * beta * bump

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['SOFT_STEPS', 'dsq']
 
@@ -78,14 +78,15 @@ def dsq(
   types.check_range('levels', levels, 2, math.inf)
   types.check_finite('levels', levels)
   types.check_choice('step', step, SOFT_STEPS)
-  end = alpha if alpha_end is None else alpha_end
   rule = _tanh if step == 'tanh' else _hardtanh
-  return jax.tree_util.Partial(rule, alpha, end, low, high, levels)
+  return _written.rule(
+    dsq, rule, alpha, alpha_end, low, high, levels, step=step
+  )
 
 
 def _tanh(alpha, alpha_end, low, high, levels, g, x, x_q, progress):
   del x_q
-  alpha = _maths.geometric(alpha, alpha_end, progress)
+  alpha = _annealed(alpha, alpha_end, progress)
   inside, position = _locate(low, high, levels, x)
   slope = _slope(alpha) * _maths.sech2(jnp.log(2 / alpha - 1) * position)
   return jnp.where(inside, g * slope, 0)
@@ -93,9 +94,14 @@ def _tanh(alpha, alpha_end, low, high, levels, g, x, x_q, progress):
 
 def _hardtanh(alpha, alpha_end, low, high, levels, g, x, x_q, progress):
   del x_q
-  slope = _slope(_maths.geometric(alpha, alpha_end, progress))
+  slope = _slope(_annealed(alpha, alpha_end, progress))
   inside, position = _locate(low, high, levels, x)
   return jnp.where(inside & (jnp.abs(position) <= 0.5 / slope), g * slope, 0)
+
+
+def _annealed(alpha, alpha_end, progress):
+  end = alpha if alpha_end is None else alpha_end
+  return _maths.geometric(alpha, end, progress)
 
 
 def _slope(alpha):
@@ -107,7 +113,7 @@ def _locate(low, high, levels, x):
 
   The position is counted from the interval's midpoint, in widths of an interval.
   """
-  x = _maths.widen(x)
+  x = types.widened(x)
   width = (high - low) / (levels - 1)
   inside = (x >= low) & (x <= high)
   x = jnp.clip(x, low, high)

@@ -9,6 +9,7 @@ at once, such as TWN's, offers none, since moving one weight changes the others.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
-from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['Step', 'heaviside', 'shifted_sign', 'sign', 'ternary']
 
@@ -68,7 +69,7 @@ def shifted_sign(
     BadInput: for a threshold that is NaN, and, when called, for a number of
       thresholds that is not that of the channels.
   """
-  types.check_axis('channel_axis', channel_axis)
+  channel_axis = types.check_axis('channel_axis', channel_axis)
   types.check_range(
     'threshold', threshold, -float('inf'), float('inf'), arrays=True
   )
@@ -124,6 +125,11 @@ class Step:
       'threshold', self.threshold, x, self.channel_axis
     )
     return threshold.astype(x.dtype)
+
+  def __repr__(self) -> str:
+    if self.threshold is None:
+      return _written.call(sign if self.low else heaviside)
+    return _written.call(shifted_sign, **vars(self))
 
 
 def _margin(x, threshold):
@@ -182,7 +188,7 @@ def ternary(
     quantization, 2017, the threshold of the largest weight
     (https://arxiv.org/abs/1612.01064).
   """
-  types.check_axis('channel_axis', channel_axis)
+  channel_axis = types.check_axis('channel_axis', channel_axis)
   if isinstance(threshold, str):
     types.check_choice('threshold', threshold, tuple(_FACTORS))
     value, rule = factor, threshold
@@ -218,6 +224,9 @@ class _FixedTernary:
     down = jnp.where(code > 0, zero, jnp.where(code < 0, x, -beyond))
     return up, down
 
+  def __repr__(self):
+    return _written.call(ternary, **vars(self))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +243,7 @@ class _Ternary:
   def __call__(self, x):
     x = _channels.check_floating(x)
     axes = _channels.reduced_axes(x, self.channel_axis)
-    size = jnp.abs(_maths.widen(x))
+    size = jnp.abs(types.widened(x))
     threshold = self.value
     if self.rule == 'mean_abs':
       threshold *= jnp.mean(size, axis=axes, keepdims=True)
@@ -245,9 +254,16 @@ class _Ternary:
       x_q *= mean_where(size, x_q != 0, axes).astype(x.dtype)
     return x_q
 
+  def __repr__(self):
+    given: dict[str, Any] = {'threshold': self.value}
+    if self.rule != 'fixed':
+      usual = types.shown(self.value) == types.shown(_FACTORS[self.rule])
+      given = {'threshold': self.rule, 'factor': None if usual else self.value}
+    return _written.call(ternary, **given, **vars(self))
+
 
 def _ternary(x, threshold):
-  wide = _maths.widen(x)
+  wide = types.widened(x)
   return (wide > threshold).astype(x.dtype) - (wide < -threshold).astype(
     x.dtype
   )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
-from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
 __all__ = ['stochastic_round', 'stochastic_sign']
 
@@ -45,9 +45,12 @@ class _StochasticSign:
 
   def __call__(self, x, *, key):
     x = _channels.check_floating(x)
-    probability = (_maths.widen(x) + 1) / 2
+    probability = (types.widened(x) + 1) / 2
     drawn = jax.random.uniform(key, x.shape, probability.dtype)
     return jnp.where(drawn < probability, 1, -1).astype(x.dtype)
+
+  def __repr__(self):
+    return _written.call(stochastic_sign)
 
 
 def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
@@ -72,12 +75,12 @@ def stochastic_round(step: types.Scalar = 1.0) -> _attach.Staircase:
     (https://arxiv.org/abs/1502.02551).
   """
   types.check_positive('step', step, finite=True)
-  return jax.tree_util.Partial(_stochastic_round, step)
+  return _written.rule(stochastic_round, _stochastic_round, step)
 
 
 def _stochastic_round(step, x, *, key):
   x = _channels.check_floating(x)
-  scaled = _maths.widen(x) / step
+  scaled = types.widened(x) / step
   below = jnp.floor(scaled)
   drawn = jax.random.uniform(key, x.shape, scaled.dtype)
   up = (drawn < scaled - below).astype(scaled.dtype)

@@ -13,8 +13,8 @@ from bitjax.quantizers import _channels
 from bitjax.quantizers import _domains
 from bitjax.quantizers import _estimators
 from bitjax.quantizers import _learned
-from bitjax.quantizers import _maths
 from bitjax.quantizers import _staircases
+from bitjax.quantizers import _written
 
 __all__ = ['ttq']
 
@@ -59,6 +59,7 @@ def ttq(
     (https://arxiv.org/abs/1612.01064).
   """
   types.check_positive('factor', factor, finite=True)
+  channel_axis = types.check_axis('channel_axis', channel_axis)
   return _learned.from_rule(_TTQ(factor, channel_axis), 2)
 
 
@@ -70,7 +71,7 @@ class _TTQ:
 
   def init(self, x):
     codes = self._codes(x)
-    size = jnp.abs(_maths.widen(x))
+    size = jnp.abs(types.widened(x))
     axes = _channels.reduced_axes(x, self.channel_axis)
     shape = _channels.shape_of_channels(x, self.channel_axis)
 
@@ -86,7 +87,7 @@ class _TTQ:
 
   def apply(self, qparams, x, progress):
     del progress
-    codes = self._codes(_maths.widen(x))
+    codes = self._codes(types.widened(x))
     positive, negative = (
       _channels.align(name, qparams[name], x, self.channel_axis)
       for name in ('positive', 'negative')
@@ -102,3 +103,6 @@ class _TTQ:
       'max_abs', factor=self.factor, channel_axis=self.channel_axis
     )
     return _attach.attach(staircase, _estimators.identity())(x)
+
+  def __repr__(self):
+    return _written.call(ttq, **vars(self))

@@ -7,15 +7,16 @@ is the +-1 of `sign`, which has no zero). Ties round to the even code, as in IEE
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _channels
-from bitjax.quantizers import _maths
+from bitjax.quantizers import _written
 
-__all__ = ['UNIT', 'Grid', 'code_range', 'uniform']
+__all__ = ['UNIT', 'Grid', 'arguments', 'code_range', 'codes', 'uniform']
 
 UNIT = 'unit'  # The step that makes the largest level 1.
 
@@ -34,7 +35,7 @@ def code_range(
   Raises:
     BadInput: for bits out of range, or a narrow grid that is not signed.
   """
-  _channels.check_bits(bits, 2 if signed else 1)
+  bits = _channels.check_bits(bits, 2 if signed else 1)
   if not signed:
     if narrow:
       raise types.BadInput(
@@ -91,7 +92,7 @@ def uniform(
       is not that of the channels.
   """
   low, high = code_range(bits, signed=signed, narrow=narrow)
-  types.check_axis('channel_axis', channel_axis)
+  channel_axis = types.check_axis('channel_axis', channel_axis)
   if step is None and signed:
     raise types.BadInput(
       'step must be a number in the units of x for a signed grid; got None. '
@@ -99,7 +100,8 @@ def uniform(
       'max_abs()) takes it from the weights, and lsq learns it.'
     )
   if isinstance(step, str):
-    types.check_choice('step', step, (UNIT,))
+    if step != UNIT:
+      raise types.BadInput(f'step must be a number or {UNIT!r}; got {step!r}.')
     step = None
   if step is not None:
     types.check_positive('step', step, finite=True, arrays=True)
@@ -140,7 +142,7 @@ class Grid:
 
   def scaled(self, x: types.Array) -> types.Array:
     """Returns ``x`` in units of the step, clipped, not rounded; at least float32."""
-    wide = _maths.widen(x)
+    wide = types.widened(x)
     if self.step is None:
       wide = wide * self.high
     else:
@@ -160,3 +162,24 @@ class Grid:
     up = jnp.where(codes < self.high, self.values(codes + 1, x), x)
     down = jnp.where(codes > self.low, self.values(codes - 1, x), x)
     return up, down
+
+  def __repr__(self) -> str:
+    return _written.call(uniform, **arguments(self))
+
+
+def codes(grid: Any) -> dict[str, Any]:
+  """Returns the arguments of `code_range` that give a grid its codes."""
+  signed = grid.low < 0
+  return {
+    'bits': (grid.high - grid.low).bit_length(),
+    'signed': signed,
+    'narrow': signed and grid.low == -grid.high,
+  }
+
+
+def arguments(grid: Grid) -> dict[str, Any]:
+  """Returns the arguments of `uniform` that make a grid."""
+  found = vars(grid) | codes(grid)
+  if grid.step is None and grid.low < 0:
+    found['step'] = UNIT
+  return found

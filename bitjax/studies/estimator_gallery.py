@@ -86,6 +86,8 @@ def panels() -> list[tuple[bool, str, Any]]:
   """Returns all panels, staircases first, as (is an estimator, title, callable)."""
   found = []
   for name in quantizers.__all__:
+    if name == 'named':  # It makes what others write.
+      continue
     make = getattr(quantizers, name)
     kind = getattr(make, '__annotations__', {}).get('return', '').split('.')[-1]
     if kind in ('Staircase', 'Grid', 'Annealed', 'Estimator'):

@@ -144,8 +144,7 @@ class Store:
       facts.pop('diverged')
       code = facts.pop('code', None)
     except Exception as error:  # Reading a damaged zip file can raise anything.
-      reason = ' '.join(str(error).split()) or type(error).__name__
-      raise Damaged(f'{path} is damaged ({reason})') from error
+      raise Damaged(f'{path} is damaged ({types.one_line(error)})') from error
     lanes = {f'lane.{k}': v for k, v in self.plan.traced(block).items()}
     if facts != self._header(block) or not _equal(arrays, lanes):
       return None

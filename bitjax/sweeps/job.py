@@ -111,7 +111,7 @@ def decide(choose: Callable[[], Any]) -> Any:
     The choice, in every process.
 
   Raises:
-    types.BadInput: if ``choose`` raised it or an `OSError`. Process 0 raises the
+    types.BadInput: if ``choose`` raised it or an ``OSError``. Process 0 raises the
       original error.
     Lost: if another process has stopped.
   """

@@ -20,6 +20,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from bitjax import files
+from bitjax import types
 
 __all__ = [
   'NAME',
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 NAME = 'checkpoint.json'  # The file with facts and checksums.
-_FORMAT = 2  # Checkpoints of format 1 have no such file.
+_FORMAT = 2
 _ORBAX = '_CHECKPOINT_METADATA'
 
 
@@ -46,8 +47,7 @@ def steps(folder: pathlib.Path) -> list[int]:
   return sorted(
     int(path.name)
     for path in _numbered(folder)
-    if (path / NAME).exists()
-    or ((path / _ORBAX).exists() and (path / 'commit_success.txt').exists())
+    if (path / NAME).exists() or (path / _ORBAX).exists()
   )
 
 
@@ -68,7 +68,7 @@ def write(
   _orbax().save(aside, dict(arrays))
   inside = sorted(aside.rglob('*'))
   sums = {
-    each.relative_to(aside).as_posix(): _checksum(each)
+    each.relative_to(aside).as_posix(): files.checksum(each)
     for each in inside
     if each.is_file()
   }
@@ -84,13 +84,14 @@ def write(
 def facts(path: pathlib.Path) -> dict[str, Any]:
   """Returns what is stored with a checkpoint, after checking all of its files.
 
-  Those of format 1 have no checksums: all that can be checked is that Orbax reads them.
-
   Raises:
     Damaged: naming the first file that is missing or differs.
+    BadInput: for a checkpoint of another format.
   """
   if not (path / NAME).exists():
-    return _old_facts(path)
+    raise Damaged(
+      f'{path / NAME} is missing, so {path} is damaged or no checkpoint of bitjax'
+    )
   try:
     entry = files.read_json(path / NAME)
     stamp, sums = entry.pop('sha256'), entry['files']
@@ -99,9 +100,14 @@ def facts(path: pathlib.Path) -> dict[str, Any]:
     sound, entry, sums = False, {}, {}
   if not sound:
     raise Damaged(f'{path / NAME} is damaged (it is not as it was written)')
+  if entry.get('format') != _FORMAT:
+    raise types.BadInput(
+      f'{path} has format {entry.get("format")}, this bitjax reads {_FORMAT}: use '
+      'the version of bitjax that wrote it, or train in another folder.'
+    )
   for name, wanted in sums.items():
     try:
-      found = _checksum(path / name)
+      found = files.checksum(path / name)
     except OSError as error:
       reason = error.strerror or 'it cannot be read'
       raise Damaged(f'{path / name} is damaged ({reason})') from error
@@ -119,8 +125,8 @@ def load(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     found = _orbax().load(path)
     return {name: np.asarray(leaf) for name, leaf in found.items()}
-  except Exception as error:  # Without checksums, damage can raise anything.
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+  except Exception as error:  # Orbax promises no kind.
+    reason = types.one_line(error)[:200]
     raise Damaged(f'{path} is damaged ({reason})') from error
 
 
@@ -168,26 +174,6 @@ def _erase(path):
     shutil.rmtree(path, ignore_errors=True)
   else:
     path.unlink(missing_ok=True)
-
-
-def _old_facts(path):
-  try:
-    stored = json.loads((path / _ORBAX).read_bytes())['custom_metadata']
-    about = {'description': dict(stored['description']), 'accuracy': None}
-    scores = path / 'metrics' / 'metrics'
-    if scores.exists():
-      about['accuracy'] = json.loads(scores.read_bytes())['validation_accuracy']
-  except (OSError, ValueError, TypeError, KeyError) as error:
-    raise Damaged(
-      f'{path / NAME} is missing, so {path} is damaged or no checkpoint of bitjax'
-    ) from error
-  load(path)
-  return about
-
-
-def _checksum(path):
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _digest(entry):

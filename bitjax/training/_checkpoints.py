@@ -42,7 +42,8 @@ class Checkpoints:
     folder: a folder for nothing but these checkpoints; created if it is absent.
 
   Raises:
-    BadInput: if it cannot be created.
+    BadInput: if it cannot be created. Methods that read raise it too for checkpoints
+      of another format.
   """
 
   def __init__(self, folder: str | os.PathLike[str]):
@@ -270,11 +271,8 @@ def _chosen(folder, steps, which):
   if which == 'latest':
     steps = steps[-1:]
   known = {step: _archive.facts(folder / str(step)) for step in steps}
-  for step in steps if which == 'latest' else _ranked(known):
-    arrays = _archive.load(folder / str(step))
-    if which == 'latest' or _finite(arrays):
-      return arrays
-  return None
+  chosen = steps if which == 'latest' else _ranked(known)[:1]
+  return _archive.load(folder / str(chosen[0])) if chosen else None
 
 
 def _kept(known):
@@ -299,7 +297,7 @@ def _finite(arrays):
 
 
 def _unusable(folder, error):
-  reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+  reason = getattr(error, 'strerror', None) or types.one_line(error)
   return types.BadInput(
     f'folder: {folder} cannot hold checkpoints ({reason}); name another.'
   )

@@ -1,11 +1,11 @@
 """The training loop: chunks of jitted updates, and all other work between them.
 
-The host's loop launches chunks of jitted updates. After each chunk it saves a
-checkpoint, so that a killed training loses at most the chunk in flight and resumes to
-the same result, bit for bit. At the end of every period, an epoch by default, it
-evaluates, describes the layers and writes a row of the log. A training has one phase
-or several: each has its own quantizers (activations may be quantized first, weights
-later), and takes over the weights and the optimiser's state from the one before.
+After each chunk it saves a checkpoint, so that a killed training loses at most the
+chunk in flight and resumes to the same result, bit for bit. At the end of every
+period, an epoch by default, it evaluates, describes the layers and writes a row of the
+log. A training has one phase or several: each has its own quantizers (activations may
+be quantized first, weights later), and takes over the weights and the optimiser's state
+from the one before.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def fit(
     and ``train_accuracy`` (means over the period's updates, of augmented images),
     ``validation_loss`` and ``validation_accuracy`` (of the moving average if there is
     one) and ``progress``. By layer, as in ``flip_ratio/Conv_0``, it holds the share of
-    latent weights whose sign an update changes, and `STATISTICS`. All of these are
+    latent weights whose sign an update changes, and `STATISTICS`. All but progress are
     NaN for a network whose variables or mean loss are not finite: it diverged.
 
   Raises:
@@ -244,12 +244,12 @@ def _run(
         scores = evaluate(chosen, validation)
         row['validation_loss'] = scores.loss
         row['validation_accuracy'] = scores.accuracy
-        # Earlier phases have other quantizers, so none of their states is the best.
-        accuracy = float(jnp.mean(scores.accuracy)) if last else None
       if probe is not None:
         for name, layers in describe(state, probe, teacher_variables).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
       row = _without_diverged(row, state)
+      if last and validation is not None:  # Earlier phases quantize otherwise.
+        accuracy = float(np.mean(row['validation_accuracy']))
       log.add(stop, row)
       label = _label(stop, feeds[0].steps_per_epoch, row)
       state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
@@ -370,7 +370,7 @@ def _restore(checkpoints, phases, begin, images, settings):
 
 def _check(phases, feeds, seeds, rates, chunk, period):
   ends = [phase.until for phase in phases]
-  if not ends or ends != sorted(set(ends)) or ends[0] < 1:
+  if not ends or ends != sorted(set(ends)):
     raise types.BadInput(f'phases must end later and later; got {ends}.')
   if len(feeds) != len(seeds) or not feeds:
     raise types.BadInput(

@@ -92,7 +92,8 @@ class Log:
 
     Args:
       step: number of updates made.
-      values: name -> a number, or one for each seed.
+      values: name -> a number, or one for each seed. TensorBoard shows the mean of
+        those that are finite.
     """
     row: Row = {'step': step}
     for name, value in values.items():
@@ -102,7 +103,9 @@ class Log:
     if self._writer is not None:
       for name, numbers in row.items():
         if name != 'step':
-          self._writer.add_scalar(name, np.mean(numbers), step)
+          known = [number for number in numbers if math.isfinite(number)]
+          if known:
+            self._writer.add_scalar(name, np.mean(known), step)
       self._writer.flush()
 
   def history(self) -> dict[str, np.ndarray]:
@@ -121,14 +124,16 @@ class Log:
       self._writer.close()
 
   def _rewrite(self) -> None:
-    """Writes both files anew; they are small enough."""
+    """Writes both files anew where they differ; they are small enough."""
     if self._folder is None:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
     lines = _lines(self.rows)
     self.digest = _digest(lines)
-    files.write_text(self._folder / NAME, lines)
-    files.write_text(self._folder / 'history.csv', _table(self.rows))
+    for name, text in ((NAME, lines), ('history.csv', _table(self.rows))):
+      path = self._folder / name
+      if not path.is_file() or path.read_bytes() != text.encode():
+        files.write_text(path, text)
 
 
 def _lines(rows: list[Row]) -> str:

@@ -70,9 +70,7 @@ def cross_entropy(logits: types.Array, targets: types.Array) -> types.Array:
     logits: [N, classes]; computed in float32 at least.
     targets: class probabilities, [N, classes].
   """
-  return jnp.mean(
-    optax.softmax_cross_entropy(_at_least_float32(logits), targets)
-  )
+  return jnp.mean(optax.softmax_cross_entropy(types.widened(logits), targets))
 
 
 def divergence(
@@ -86,8 +84,8 @@ def divergence(
     temperature: T > 0.
   """
   types.check_positive('temperature', temperature, finite=True)
-  student = jax.nn.log_softmax(_at_least_float32(logits) / temperature)
-  teacher = jax.nn.log_softmax(_at_least_float32(teacher_logits) / temperature)
+  student = jax.nn.log_softmax(types.widened(logits) / temperature)
+  teacher = jax.nn.log_softmax(types.widened(teacher_logits) / temperature)
   each = jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
   return temperature**2 * jnp.mean(each)
 
@@ -96,7 +94,3 @@ def num_correct(logits: types.Array, targets: types.Array) -> types.Array:
   """Returns how many guesses are correct, each weighted by its target probability."""
   guesses = jnp.argmax(logits, axis=-1)
   return jnp.sum(jnp.take_along_axis(targets, guesses[:, None], axis=-1))
-
-
-def _at_least_float32(logits):
-  return logits.astype(types.promoted(logits, jnp.float32))

@@ -64,7 +64,8 @@ def optimizer(
     quantizer_rate: factor on the learning rate for the parameters of quantizers.
     quantizer_decay: weight decay of the alphas of `bitjax.quantizers.pact` and
       `bitjax.quantizers.learned_dsq`, which both papers penalise (PACT with the decay
-      of the weights); None to treat them as ``decayed`` says.
+      of the weights); None to treat them as ``decayed`` says. They are the leaves
+      whose path ends with ``_quantizer/alpha``.
     clip_latent: bound on the magnitude of the binary layers' weights; None for
       none.
     bop_threshold: threshold tau of Bop; see `bitjax.transforms.bop`.
@@ -136,7 +137,7 @@ def optimizer(
     return tx.init(params)
 
   def update(updates, state, params=None, **extra_args):
-    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+    with types.as_optax():
       return optax.with_extra_args_support(tx).update(
         updates, state, params, **extra_args
       )
@@ -158,6 +159,11 @@ def _decay(weight_decay, decayed, quantizer_decay):
 
 
 def _alpha(path):
+  """Returns whether a path is that of an alpha of PACT or DSQ.
+
+  They are known by their names: layers call their quantizers ``kernel_quantizer`` and
+  ``input_quantizer``, and both of these quantizers call the parameter ``alpha``.
+  """
   return path.endswith('_quantizer/alpha')
 
 

@@ -24,6 +24,7 @@ __all__ = ['BORDERS', 'OFFSETS', 'Recipe']
 
 BORDERS = ('black', 'mean')
 OFFSETS = ('image', 'batch')
+_MAX_STEPS = 2**31 - 1  # Updates are counted in int32.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,7 @@ class Recipe:
     frozen: regular expressions for leaves that never change; see `optimizer`.
 
   Raises:
-    BadInput: for no epochs, a batch without examples, a warm-up out of range,
-      an alpha that is not positive, or an unknown name of an augmentation, a border
-      or offsets.
+    BadInput: for a number out of range, an unknown name, or what `optimizer` refuses.
   """
 
   epochs: float = 10.0
@@ -89,15 +88,9 @@ class Recipe:
     types.check_integer('batch_size', self.batch_size, 1)
     types.check_positive('alpha', self.alpha, finite=True)
     types.check_positive('learning_rate', self.learning_rate, finite=True)
-    types.check_range('momentum', self.momentum, 0.0, 1.0 - 1e-12)
-    types.check_non_negative('weight_decay', self.weight_decay, finite=True)
-    types.check_positive('quantizer_rate', self.quantizer_rate, finite=True)
-    if self.quantizer_decay is not None:
-      types.check_non_negative(
-        'quantizer_decay', self.quantizer_decay, finite=True
-      )
-    if self.clip_latent is not None:
-      types.check_positive('clip_latent', self.clip_latent)
+    types.check_choice('optimizer', self.optimizer, _optimizers.OPTIMIZERS)
+    types.check_choice('schedule', self.schedule, _schedules.SCHEDULES)
+    types.check_choice('progress', self.progress, _schedules.PROGRESS)
     types.check_fraction('smoothing', self.smoothing)
     if self.average is not None:
       types.check_open_interval('average', self.average, 0.0, 1.0)
@@ -106,7 +99,9 @@ class Recipe:
       raise types.BadInput(f'warmup must be in [0, 1); got {self.warmup}.')
     types.check_choice('border', self.border, BORDERS)
     types.check_choice('offsets', self.offsets, OFFSETS)
+    # Both check the rest of the fields, which they call by the same names.
     self._augmentation(0)
+    self._tx(1)
 
   def num_steps(self, num_examples: int) -> int:
     """Returns the number of updates of the whole training, at least one.
@@ -115,7 +110,7 @@ class Recipe:
       num_examples: number of examples in the training set.
 
     Raises:
-      BadInput: if they do not fill one batch.
+      BadInput: if they do not fill one batch, or for more updates than can be counted.
     """
     per_epoch = num_examples // self.batch_size
     if not per_epoch:
@@ -123,7 +118,13 @@ class Recipe:
         f'batch_size must be at most {num_examples}, the examples to train on; '
         f'got {self.batch_size}.'
       )
-    return max(1, round(self.epochs * per_epoch))
+    num_steps = max(1, round(self.epochs * per_epoch))
+    if num_steps > _MAX_STEPS:
+      raise types.BadInput(
+        f'epochs must be at most {_MAX_STEPS // per_epoch} with these batches, for '
+        f'{_MAX_STEPS} updates; got {self.epochs:g}.'
+      )
+    return num_steps
 
   def phases(
     self,

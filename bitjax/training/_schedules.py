@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -81,7 +80,7 @@ def learning_rate(
     main = optax.join_schedules([rise, main], [warmup])
 
   def at(step):
-    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+    with types.as_optax():
       return main(step)
 
   return at

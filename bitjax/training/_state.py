@@ -114,7 +114,8 @@ def create(
   """Initialises one network for each seed.
 
   Args:
-    model: called as ``model.apply(variables, images, train=..., progress=...)``.
+    model: called as ``model.apply(variables, images)``, with ``train=`` and
+      ``progress=`` if its ``__call__`` takes them.
     tx: the optimiser.
     seeds: seeds of initialisation and of everything that training draws, integers
       in [0, 2**32).

@@ -187,7 +187,7 @@ class Task:
       progress,
       teacher_variables,
     )
-    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+    with types.as_optax():
       updates, opt_state = self.tx.update(
         gradient, state.opt_state, state.params
       )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bitjax import tree
 from bitjax import types
 from bitjax.transforms import _leaves
 from bitjax.transforms import _project
@@ -25,6 +26,8 @@ class ProjectBudgetState(NamedTuple):
   count: (
     types.Array
   )  # shape=(), int32: number of updates so far, for schedules.
+  # The norm of each ball's centre, shape=(); none unless radii are relative to them.
+  sizes: tuple[types.Array, ...] = ()
 
 
 def project_budget(
@@ -136,13 +139,16 @@ def project_budget(
     leaves, treedef = jax.tree.flatten(params)
     centres = leaves if anchor is None else _pick(anchor, params)
     _project.check_leaves(leaves, centres)
-    _radii.balls(radius, labels, params)
+    balls = _radii.balls(radius, labels, params)
     # Copy the leaves: a caller may donate both the parameters and this state.
     copies = [
       jnp.array(centre, jnp.result_type(leaf), copy=True)
       for leaf, centre in zip(leaves, centres, strict=True)
     ]
-    return ProjectBudgetState(treedef.unflatten(copies), jnp.int32(0))
+    sizes = ()
+    if relative and norm != 'flips':
+      sizes = tuple(tree.norm(ball.pick(copies), norm) for ball in balls)
+    return ProjectBudgetState(treedef.unflatten(copies), jnp.int32(0), sizes)
 
   def update(
     updates: optax.Updates,
@@ -159,14 +165,20 @@ def project_budget(
       u.astype(types.promoted(p, u))
       for p, u in zip(leaves, proposed, strict=True)
     ]
-    for ball in _radii.balls(radius, labels, state.anchor):
+    balls = _radii.balls(radius, labels, state.anchor)
+    for index, ball in enumerate(balls):
       around = ball.pick(centres)
-      budget = ball.at(state.count, norm, around, relative)
+      unit = None
+      if relative and norm == 'flips':
+        unit = float(sum(centre.size for centre in around))
+      elif relative:
+        unit = state.sizes[index]
+      budget = ball.at(state.count, norm, unit)
       inside = _limit(ball.pick(leaves), ball.pick(proposed), around, budget)
       for i, update in zip(ball.leaves, inside, strict=True):
         limited[i] = update
     count = jnp.asarray(optax.safe_increment(state.count))
-    return treedef.unflatten(limited), ProjectBudgetState(state.anchor, count)
+    return treedef.unflatten(limited), state._replace(count=count)
 
   return optax.GradientTransformationExtraArgs(init, update)
 

@@ -151,9 +151,12 @@ def _project_linf(leaves, anchors, radius):
   projected = []
   for x, a in zip(leaves, anchors, strict=True):
     low, high = _rounding.interval(a, radius)
-    clipped = jnp.where(x > high, high, jnp.where(x < low, low, x))
-    clipped = types.nan_where(jnp.isnan(radius), clipped)
-    projected.append(clipped.astype(x.dtype))
+    # Subnormal numbers pass only selects: XLA flushes them in products, as that of
+    # `nan_where`, and in the minimum and maximum that it makes of a bare clip.
+    nan = jnp.where(jnp.isnan(radius), radius.astype(x.dtype), x)
+    edge = jnp.where(x > high, high, jnp.where(x < low, low, nan))
+    inside = (x >= low) & (x <= high)
+    projected.append(jnp.where(inside, x, edge))
   return projected
 
 

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bitjax import tree
 from bitjax import types
 
 __all__ = ['Ball', 'Radius', 'balls', 'check']
@@ -40,28 +39,19 @@ class Ball(NamedTuple):
     return [values[i] for i in self.leaves]
 
   def at(
-    self,
-    count: types.Array,
-    norm: types.Norm,
-    centres: list[types.Array],
-    relative: bool,
+    self, count: types.Array, norm: types.Norm, unit: types.Scalar | None
   ) -> types.Budget:
     """Returns the ball at an update.
 
     Args:
       count: number of updates so far, int32.
       norm: the norm.
-      centres: the ball's leaves of the anchor.
-      relative: whether the radius is a multiple of the norm of ``centres``, or, in
-        ``flips``, of their number of entries.
+      unit: what the radius is a multiple of; None for 1.
     """
     radius = self.radius(count) if _is_schedule(self.radius) else self.radius
-    if relative and norm == 'flips':
-      radius = radius * float(sum(centre.size for centre in centres))
-    elif relative:
-      size = tree.norm(centres, norm)
-      radius = jnp.asarray(radius, size.dtype) * size
-    return types.Budget(radius, norm)
+    if hasattr(unit, 'dtype'):
+      radius = jnp.asarray(radius, unit.dtype)
+    return types.Budget(radius if unit is None else radius * unit, norm)
 
 
 def check(radius: Any, labels: Any) -> None:
@@ -126,9 +116,9 @@ def _below(name, prefix, params):
   try:
     subtrees = treedef.flatten_up_to(params)
   except ValueError as error:
-    reason = ' '.join(str(error).split())
     raise types.BadInput(
-      f'{name} must be a prefix of the tree of parameters: {reason}'
+      f'{name} must be a prefix of the tree of parameters: '
+      f'{types.one_line(error)}'
     ) from None
   start, found = 0, []
   for (_, leaf), subtree in zip(leaves, subtrees, strict=True):

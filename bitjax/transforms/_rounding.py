@@ -78,11 +78,7 @@ def lower_radius(radius: types.Scalar, dtype: np.dtype) -> types.Array:
   For example, 0.1 is not a float32, and the float32 nearest to it is larger: it
   lies outside the ball.
   """
-  if np.ndim(radius):
-    raise types.BadInput(
-      f'the radius must be a scalar, not of shape {np.shape(radius)}; '
-      'vmap over it to sweep.'
-    )
+  types.check_number('radius', radius)
   if not isinstance(radius, jax.Array):
     exact = np.float64(radius)
     with np.errstate(over='ignore'):

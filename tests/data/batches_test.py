@@ -171,6 +171,23 @@ def test_a_batch_beyond_the_data_names_the_ways_out():
     data.check_batch_size(1, 1, augment='shift')
 
 
+@pytest.mark.parametrize(
+  ('num', 'size', 'way_out'),
+  [
+    (9, 5, 'Use data with more examples, or a batch of at most 4.'),
+    (10, 5, 'Use data with more examples, or a batch of at most 4.'),
+    (2, 1, 'Use data with more examples.'),
+  ],
+)
+def test_batches_that_leave_nothing_name_the_ways_out(num, size, way_out):
+  """Shifted copies are none: what they leave cannot be told."""
+  with pytest.raises(types.BadInput) as error:
+    data.remainder(jax.random.key(0), num, size)
+  assert str(error.value).endswith(
+    f'leave none of the {num} examples to train on. {way_out}'
+  )
+
+
 @pytest.mark.parametrize('size', [0, -1, 2.0, True, None, '3'])
 def test_batch_sizes_are_positive_integers(size):
   with pytest.raises(

@@ -112,6 +112,14 @@ def test_the_file_that_keras_keeps(tmp_path):
   check(data.load('mnist', split='test', data_dir=tmp_path), 't10k')
 
 
+def test_only_the_part_that_is_asked_for_is_read(tmp_path):
+  nothing = np.array([object()])
+  np.savez(tmp_path / 'mnist.npz', **keras(x_train=nothing, y_train=nothing))
+  check(data.load('mnist', split='test', data_dir=tmp_path), 't10k')
+  with pytest.raises(types.BadInput, match='none of them objects'):
+    data.load('mnist', split='train', data_dir=tmp_path)
+
+
 def test_another_data_set_in_the_file_of_keras_is_refused(tmp_path):
   path = tmp_path / 'mnist.npz'
   wide = {

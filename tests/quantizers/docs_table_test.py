@@ -14,7 +14,7 @@ KINDS = (
   *('Annealed', 'Estimator', 'Grid', 'Scaling', 'Staircase'),
   *('Quantize', 'Quantizer'),
 )
-PLUMBING = {'attach', 'at_progress', 'bind'}
+PLUMBING = {'attach', 'at_progress', 'bind', 'named'}
 MADE = {
   name: make
   for name in quantizers.__all__

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bitjax.quantizers import _domains
 
@@ -22,6 +23,18 @@ def test_between_0_and_1():
   want = np.clip(np.abs(wide - 2 * np.rint(wide / 2)), 1e-3, 1 - 1e-3)
   np.testing.assert_allclose(got, want, rtol=1e-6)
   np.testing.assert_array_equal(slope, [1, 1, -1, 1, 1, 1, 1, 1, -1, 1])
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'int32'])
+def test_ends_of_domains_are_wider_than_what_is_stored(dtype):
+  """2^-40 is 0 in float16, and 1 - 1e-3 is 1 in bfloat16."""
+  stored = jnp.asarray([0, 1, 3, -2], dtype)
+  got = _domains.positive(stored)
+  assert got.dtype == np.float32
+  np.testing.assert_array_equal(got, np.float32([2.0**-40, 1, 3, 2]))
+  got = _domains.between_0_and_1(stored)
+  want = np.float32([1e-3, 1 - 1e-3, 1 - 1e-3, 1e-3])
+  np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_ordered():

@@ -10,6 +10,7 @@ transformation, shape and sharding, and that it refuses bad input.
 
 import functools
 import inspect
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,7 @@ AS_QUANTIZER = {
   'Scaling': lambda made: quantizers.scaled(BINARY, made),
   'Staircase': lambda made: quantizers.attach(made, WINDOW),
 }
-PLUMBING = {'at_progress', 'attach', 'bind', 'staircase'}
+PLUMBING = {'at_progress', 'attach', 'bind', 'named', 'staircase'}
 
 
 def factories():
@@ -179,6 +180,85 @@ def pull_backs(subjects, x, g, progress):
 def close(got, want, name, rtol=1e-5):
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 10, err_msg=name)
+
+
+class TestText:
+  """A quantizer is written as the code that makes it, whatever its leaves are."""
+
+  @every_subject
+  def test_its_repr_makes_it(self, name):
+    text = repr(SUBJECTS[name])
+    assert '\n' not in text and ' at 0x' not in text
+    assert len(text) < 100
+    if 'float32[' in text or 'lambda' in text:  # No code makes these.
+      return
+    again = eval(text, vars(quantizers))
+    assert repr(again) == text
+    assert jax.tree.structure(again) == jax.tree.structure(SUBJECTS[name])
+    assert jax.tree.leaves(again) == jax.tree.leaves(SUBJECTS[name])
+
+  def test_texts(self):
+    grid = quantizers.uniform(3, narrow=True, step='unit')
+    quantize = quantizers.calibrated(
+      quantizers.attach(grid, quantizers.window(0.5)), XNOR
+    )
+    inside = (
+      "attach(uniform(3, narrow=True, step='unit'), window(half_width=0.5))"
+    )
+    assert repr(quantize) == f'calibrated({inside}, mean_abs(detached=False))'
+    frozen = quantizers.freeze_scale(quantize, X)
+    assert repr(frozen) == f'calibrated({inside}, Constant(float32[4]))'
+    bound = quantizers.bind(
+      quantizers.lsq(2, channel_axis=0), {'step': np.ones(8, np.float32)}
+    )
+    assert repr(bound) == "bind(lsq(2, channel_axis=0), {'step': float32[8]})"
+    step = quantizers.learned_dsq(2, step=quantizers.window(0.5))
+    assert repr(step) == 'learned_dsq(2, step=window(half_width=0.5))'
+    given = quantizers.at_progress(DRAWING, 0.5, key=jax.random.key(0))
+    assert repr(given) == (
+      'at_progress(attach(stochastic_sign(), window()), 0.5, key=key<fry>[])'
+    )
+    own = quantizers.Quantizer(lambda key, x: {}, lambda q, x: x, 2)
+    assert repr(own) == 'Quantizer(<lambda>, <lambda>, 2)'
+    own = quantizers.Annealed(lambda x, *, progress: x, bits=2)
+    assert repr(own) == 'Annealed(<lambda>, bits=2)'
+    assert repr(quantizers.proximal(SIGN)) == 'proximal(sign())'
+
+  def test_leaves_are_those_of_the_object_not_of_its_factory(self):
+    window = quantizers.window(0.5)
+    assert repr(jax.tree.map(lambda leaf: 2 * leaf, window)) == (
+      'window(gain=2.0)'
+    )
+    texts = []
+    jax.eval_shape(lambda made: texts.append(repr(made)), window)
+    lanes = jax.tree.map(lambda leaf: np.full(3, leaf, np.float32), window)
+    texts += [repr(lanes), repr(pickle.loads(pickle.dumps(window)))]
+    assert texts == [
+      'window(half_width=float32[], gain=float32[])',
+      'window(half_width=float32[3], gain=float32[3])',
+      'window(half_width=0.5)',
+    ]
+
+
+def test_integers_of_any_kind_are_static():
+  """An array of JAX as an axis would be a tracer under `jit`, or could not be hashed."""
+  found = 0
+  for name, (make, _) in FACTORIES.items():
+    for given in ARGUMENTS.get(name, [{}]):
+      axes = [k for k in inspect.signature(make).parameters if 'axis' in k]
+      axes += ['bits'] * ('bits' in given)
+      for parameter in axes:
+        value = given.get(parameter, -1)
+        given = {**given, parameter: value}
+        if value is None:
+          continue
+        for cast in (np.int64, jnp.int32):
+          made = make(**{**given, parameter: cast(value)})
+          want = make(**given)
+          assert jax.tree.structure(made) == jax.tree.structure(want)
+          assert repr(made) == repr(want)
+        found += 1
+  assert found > 20
 
 
 class TestTransformations:

@@ -245,37 +245,23 @@ LEARNED = (
     channels=2,
     infinite=False,
   ),
-  Row(
-    'dsq',
-    lambda: quantizers.learned_dsq(2),
-    {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
-    _dsq,
-    (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
-    side=CLOSE,
-  ),
-  Row(
-    'dsq by its hard level',
-    lambda: quantizers.learned_dsq(2, level='hard'),
-    {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
-    _dsq_hard,
-    (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
-    side=CLOSE,
-  ),
-  Row(
-    'dsq with a window',
-    lambda: quantizers.learned_dsq(2, step='hardtanh'),
-    {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
-    _dsq_window,
-    (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
-    side=CLOSE,
-  ),
-  Row(
-    'dsq of one alpha',
-    lambda: quantizers.learned_dsq(2, alpha=0.25, alpha_end=0.25),
-    {'lower': -1.0, 'upper': 2.0},
-    _dsq_fixed,
-    (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
-    side=CLOSE,
+  *(
+    Row(
+      name,
+      functools.partial(quantizers.learned_dsq, 2, **options),
+      {'lower': -1.0, 'upper': 2.0}
+      if 'alpha_end' in options
+      else {'alpha': 0.25, 'lower': -1.0, 'upper': 2.0},
+      rule,
+      (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
+      side=CLOSE,
+    )
+    for name, options, rule in (
+      ('dsq', {}, _dsq),
+      ('dsq by its hard level', {'level': 'hard'}, _dsq_hard),
+      ('dsq with a window', {'step': 'hardtanh'}, _dsq_window),
+      ('dsq of one alpha', {'alpha': 0.25, 'alpha_end': 0.25}, _dsq_fixed),
+    )
   ),
   Row(
     'rsign',
@@ -355,6 +341,21 @@ class TestRule:
     assert row.make().bits == row.bits
     structure = jax.tree.structure
     assert structure(row.make()) == structure(row.make())
+
+  @every_row
+  def test_its_repr_makes_it(self, row):
+    text = repr(row.make())
+    again = eval(text, vars(quantizers))
+    assert repr(again) == text
+    assert jax.tree.structure(again) == jax.tree.structure(row.make())
+    assert jax.tree.leaves(again) == jax.tree.leaves(row.make())
+
+  @pytest.mark.parametrize('cast', [np.int64, np.uint8, jnp.int32])
+  def test_bits_may_be_integers_of_any_kind(self, cast):
+    structure = jax.tree.structure
+    for make in (quantizers.lsq, quantizers.pact, quantizers.learned_dsq):
+      assert structure(make(cast(2))) == structure(make(2))
+      assert type(make(cast(2)).bits) is int
 
 
 class TestTransformations:
@@ -614,7 +615,8 @@ class TestBehaviour:
 
 RATES = {'adam': (0.1, 1.0), 'sgd': (1.0,)}
 STARTS = (0.0, 0.1, -0.1, -1.0, 10.0, -253.0)  # Multiples of good parameters.
-FAST = ('pact', 'dsq')
+FAST = ('dsq',)
+FREE = ('rsign', 'rprelu')  # Any number is in the domain of their parameters.
 
 
 @functools.cache
@@ -641,7 +643,7 @@ def trainings(name):
       qparams, state = carry
       (value, y), grads = jax.value_and_grad(loss, has_aux=True)(qparams)
       scaled, state = adam.update(grads, state)
-      inside = (quantizer.effective or dict)(qparams)
+      inside = quantizer.effective(qparams)
       fine = {
         'finite': [jnp.isfinite(a).all() for a in (y, *grads.values())],
         'positive': [
@@ -683,7 +685,7 @@ class TestDomains:
     [
       pytest.param(row.name, marks=[] if row.name in FAST else pytest.mark.slow)
       for row in LEARNED
-      if row.make().effective is not None
+      if row.name not in FREE
     ],
   )
 
@@ -708,13 +710,27 @@ class TestDomains:
   @every_row
   def test_inside_its_domain_a_parameter_is_what_is_stored(self, row):
     quantizer = row.make()
-    if row.name in ('rsign', 'rprelu'):
-      assert quantizer.effective is None
-      return
     inside = quantizer.effective(row.params())
     assert set(inside) == set(row.qparams)
     for name, value in row.params().items():
       np.testing.assert_array_equal(inside[name], value)
+
+  @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+  def test_stored_in_16_bits_a_parameter_stays_inside_its_domain(self, dtype):
+    x = normal(20)
+    one = jnp.ones((), dtype)
+    for quantizer, qparams in (
+      (quantizers.lsq(2), {'step': 0 * one}),
+      (quantizers.pact(2), {'alpha': 0 * one}),
+      (
+        quantizers.learned_dsq(2),
+        {'alpha': 0.999 * one, 'lower': -one, 'upper': one},
+      ),
+    ):
+      y, pull = jax.vjp(lambda q, a=quantizer: a.apply(q, x), qparams)
+      assert np.isfinite(y).all()
+      for bar in pull(y)[0].values():
+        assert np.isfinite(bar) and bar.dtype == one.dtype
 
   def test_a_mirrored_parameter_acts_as_its_image(self):
     """Equal outputs; equal gradients but for their signs, or swapped."""
@@ -808,6 +824,12 @@ X = np.ones((4, 3), np.float32)
       'alpha_end must be',
     ),
     (lambda: quantizers.learned_dsq(2, step='cubic'), 'step must be'),
+    (
+      lambda: quantizers.learned_dsq(
+        2, step=quantizers.window(), alpha_end=0.1
+      ),
+      'alpha_end must be None for steps of an estimator',
+    ),
     (
       lambda: quantizers.learned_dsq(2, level='middle'),
       'level must be one of soft, hard',

@@ -41,6 +41,12 @@ def failing():
 def textual():
   return jax.tree_util.Partial(lambda word, g, x, x_q, progress: g, 'word')
 
+def lacking():
+  return {}['key']
+
+def silent():
+  assert False
+
 number = 3
 """
 
@@ -51,11 +57,12 @@ def here(tmp_path, monkeypatch):
   (tmp_path / 'named_module.py').write_text(SOURCE)
   (tmp_path / 'named_broken.py').write_text('raise RuntimeError("no luck")')
   (tmp_path / 'named_needy.py').write_text('import not_installed_at_all')
+  (tmp_path / 'named_needy_too.py').write_text('import named_need')
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(sys, 'path', [p for p in sys.path if p])
   yield tmp_path
-  for name in ('named_module', 'named_broken', 'named_needy'):
-    sys.modules.pop(name, None)
+  for name in [n for n in sys.modules if n.startswith('named_')]:
+    del sys.modules[name]
 
 
 def gradient(estimator):
@@ -101,7 +108,12 @@ def test_names_of_rules_and_factories(here, text, want):
     ('named_module:scaled(**{})', 'arguments must be numbers'),
     ('named_absent:scaled(1)', 'no module named_absent; looked in'),
     ('named_needy:f(1)', 'no module not_installed_at_all.'),
-    ('named_broken:f(1)', 'importing named_broken failed: no luck'),
+    # What is absent is named like the beginning of what was asked for.
+    ('named_needy_too:f(1)', 'no module named_need.'),
+    (
+      'named_broken:f(1)',
+      'importing named_broken failed: RuntimeError: no luck',
+    ),
     ('named_module:absent(1)', 'named_module has no absent'),
     (
       'named_module:number(1)',
@@ -111,7 +123,9 @@ def test_names_of_rules_and_factories(here, text, want):
     ('named_module:scaled', 'Is it a factory that has yet to be called'),
     ('named_module:scaled(1, 2, 3)', 'positional arguments'),
     ('named_module:scaled(width=1)', "unexpected keyword argument 'width'"),
-    ('bitjax.quantizers:window(-1)', 'half_width must be > 0'),
+    ('bitjax.quantizers:window(-1)', "window(-1)': half_width must be > 0"),
+    ('named_module:lacking()', "lacking()': KeyError: 'key'."),
+    ('named_module:silent()', "silent()': AssertionError."),
     ('bitjax.quantizers:sign()', 'must be a function (g, x, x_q, progress)'),
     ('bitjax.quantizers:lsq(2)', 'learned Quantizer'),
     ('named_module:summed()', 'returns shape ()'),

@@ -49,6 +49,7 @@ def test_its_row_is_wanted_and_passes_the_contract(published, blocks):
   # Collected anew, as if the estimator were exported before the suite starts.
   contract = load('contract_again', ROOT / 'tests/quantizers/contract_test.py')
   assert published in contract.EXPORTED
+  assert repr(published(0.5)) == 'triangle(half_width=0.5)'
   with pytest.raises(AssertionError):
     contract.test_every_exported_estimator_has_a_row()
   (row,) = eval(f'({blocks[1]})', vars(contract))

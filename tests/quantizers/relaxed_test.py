@@ -104,6 +104,11 @@ ANNEALED = {
 every = pytest.mark.parametrize('name', ANNEALED)
 
 
+@pytest.mark.parametrize('cast', [int, np.int64, jnp.int32])
+def test_parq_knows_the_bits_of_integers_of_any_kind(cast):
+  assert quantizers.parq(levels=cast(5)).bits == 3
+
+
 @jax.jit
 def forward(staircase, inputs, progress):
   quantize = quantizers.attach(staircase, quantizers.identity())

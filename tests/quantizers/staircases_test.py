@@ -307,7 +307,10 @@ class TestLevels:
     (lambda: quantizers.uniform(2, step=0.0), 'step must be > 0'),
     (lambda: quantizers.uniform(2), 'step must be a number .* signed grid'),
     (lambda: quantizers.hysteretic_uniform(2), 'step must be a number'),
-    (lambda: quantizers.uniform(2, step='max'), 'step must be one of unit'),
+    (
+      lambda: quantizers.uniform(2, step='max'),
+      "step must be a number or 'unit'; got 'max'",
+    ),
     (
       lambda: quantizers.uniform(2, step=np.ones(2), channel_axis=0)(X),
       r'step must have shape \(40,\) .* got \(2,\)',

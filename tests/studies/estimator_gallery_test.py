@@ -13,7 +13,7 @@ def test_every_staircase_and_estimator_has_a_panel():
   for name in quantizers.__all__:
     made = getattr(quantizers, name)
     annotation = getattr(made, '__annotations__', {}).get('return', '')
-    if annotation.split('.')[-1] in kinds:
+    if annotation.split('.')[-1] in kinds and name != 'named':
       assert name in titles
 
 

@@ -12,6 +12,7 @@ from bitjax import types
 from bitjax.studies import recipes
 from bitjax.training import _archive
 from bitjax.training import _checkpoints
+from bitjax.training import _fit
 
 
 def saved(tiny, task, folder, accuracies):
@@ -103,6 +104,22 @@ def test_the_best_is_finite(tiny, task, tmp_path, where, value):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(best))
   names = {path.name for path in tmp_path.iterdir()}
   assert names == {'3'}  # 0.2 is better than 0.1; 2 was never a candidate.
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best(
+  tiny, task, tmp_path, monkeypatch
+):
+  """Not even if its variables, and so its accuracy, are finite."""
+  row_of = _fit._train_row
+
+  def row(task, state):
+    return row_of(task, state) | {'train_loss': np.full(1, np.inf, np.float32)}
+
+  monkeypatch.setattr(_fit, '_train_row', row)
+  fitted = tiny.train(task, tmp_path)
+  assert np.isnan(fitted.history['validation_accuracy']).all()
+  with pytest.raises(types.BadInput, match='holds no best checkpoint'):
+    which(tmp_path, 'best')
 
 
 def test_nothing_is_best_if_everything_diverged(tiny, task, tmp_path):

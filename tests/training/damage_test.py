@@ -186,40 +186,22 @@ def test_a_damaged_log_is_refused(tiny, task, whole, tmp_path, kind):
   assert files_now() == before
 
 
-class TestFormat1:
-  """Checkpoints without checksums, as they were written before, are still read."""
-
-  @pytest.fixture
-  def old(self, tmp_path):
-    from orbax.checkpoint import v1 as ocp
-
-    with ocp.training.Checkpointer(tmp_path) as keeper:
-      for step, accuracy in ((1, 0.75), (2, None), (3, float('nan'))):
-        keeper.save(
-          step,
-          {'params/Dense_0/kernel': np.full((1, 2), step, np.float32)},
-          force=True,
-          metrics=accuracy and {'validation_accuracy': accuracy},
-          custom_metadata={'description': {'phase': '0'}},
-        )
-    return tmp_path
-
-  def test_whole(self, old):
-    assert read(old, 'latest') == [3, 3] and read(old, 'best') == [1, 1]
-    assert training.Checkpoints(old).description() == {'phase': '0'}
-
-  def test_half_deleted(self, old):
-    (old / '3' / 'commit_success.txt').unlink()
-    assert read(old, 'latest') == [2, 2]
-
-  @pytest.mark.parametrize('name', ['_METADATA', '_CHECKPOINT_METADATA'])
-  def test_torn(self, old, name):
-    path = next((old / '3').rglob(name))
-    path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(types.BadInput, match='/3 is damaged'):
-      read(old, 'latest')
-    with pytest.warns(UserWarning, match='goes on from update 2'):
-      training.Checkpoints(old).description()
+@pytest.mark.parametrize('number', [1, 3, None])
+def test_another_format_is_refused_and_left_alone(sound, tmp_path, number):
+  """Its arrays may mean something else, whatever their names are."""
+  folder = shutil.copytree(sound, tmp_path / 'copy')
+  path = folder / '3' / _archive.NAME
+  entry = json.loads(path.read_text()) | {'format': number}
+  del entry['sha256']
+  stamped = entry | {'sha256': _archive._digest(entry)}
+  path.write_text(json.dumps(stamped))
+  for read_it in (
+    lambda: read(folder, 'latest'),
+    lambda: training.Checkpoints(folder).description(),
+  ):
+    with pytest.raises(types.BadInput, match=f'3 has format {number}, this'):
+      read_it()
+  assert json.loads(path.read_text()) == stamped
 
 
 def test_a_checkpoint_of_another_program(tmp_path):

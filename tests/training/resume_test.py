@@ -131,12 +131,17 @@ def test_killed_between_a_row_and_its_checkpoint(
   equal(same, tiny.train(task, tmp_path), tmp_path, whole)
 
 
-def test_what_is_finished_is_not_trained_again(
-  tiny, task, whole, same, tmp_path, monkeypatch
-):
+def test_what_is_finished_is_not_trained_again(tiny, task, whole, same):
+  """Nor written, so that it can be read where nothing can be written."""
   wanted, folder = whole
+
+  def written():
+    return {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
+
+  before = written()
   report = tiny.Stop(100, stop)
   fitted = tiny.train(task, folder, report=report)
+  assert written() == before
   assert report.calls == [(52, 52)]
   assert same(fitted.state, wanted.state)
   assert same(fitted.history, wanted.history)

@@ -104,6 +104,21 @@ def test_relative_to_the_norm_of_the_centre(norm, radii):
     np.testing.assert_allclose(got, radius * centre, rtol=1e-5)
 
 
+def test_the_norm_of_the_centre_is_computed_once():
+  radii = {'one': 0.1, 'two': 0.2}
+  tx = transforms.project_budget(radii, 'linf', relative=True)
+  state = tx.init(PARAMS)
+  want = [size('linf', *jax.tree.leaves(PARAMS[name])) for name in PARAMS]
+  np.testing.assert_allclose(state.sizes, want, rtol=1e-6)
+  twice = state._replace(sizes=tuple(2 * one for one in state.sizes))
+  found, after = jax.jit(tx.update)(FAR, twice, PARAMS)
+  np.testing.assert_allclose(
+    size('linf', found['two']['kernel']), 0.4 * want[1], rtol=1e-5
+  )
+  assert after.sizes == twice.sizes and after.count == 1
+  assert transforms.project_budget(0.1).init(PARAMS).sizes == ()
+
+
 def test_relative_flips_are_a_share_of_the_entries():
   found = moved(transforms.project_budget(0.5, 'flips', relative=True))
   after = optax.apply_updates(PARAMS, found)

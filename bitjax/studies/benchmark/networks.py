@@ -11,6 +11,7 @@ import optax
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import types
 from bitjax.studies.benchmark import race
 
 __all__ = ['resnet_step']
@@ -104,7 +105,7 @@ def _training(
       return jnp.mean(losses), moved
 
     gradient, moved = jax.grad(loss, has_aux=True)(variables['params'])
-    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+    with types.as_optax():
       updates, opt_state = tx.update(gradient, opt_state)
     params = optax.apply_updates(variables['params'], updates)
     return {'params': params, **moved}, opt_state

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import functools
-import itertools
-import math
 import time
 from typing import Any
 
@@ -20,7 +18,7 @@ from bitjax import scans
 from bitjax import sweeps
 from bitjax.studies import toy
 
-__all__ = ['MAX_BATCH', 'num_weights', 'problem', 'race']
+__all__ = ['MAX_BATCH', 'problem', 'race', 'weights']
 
 MAX_BATCH = 25_000  # Two batches are all synthetic examples.
 _PIXELS, _CLASSES = 28 * 28, 10
@@ -47,10 +45,9 @@ def race(
   return {name: float(np.median(spent)) for name, spent in times.items()}
 
 
-def num_weights(hidden: tuple[int, ...]) -> int:
-  """Returns the number of weights of the network that `problem` poses."""
-  sizes = (_PIXELS, *hidden, _CLASSES)
-  return sum(a * b for a, b in itertools.pairwise(sizes))
+def weights(hidden: tuple[int, ...]) -> list[int]:
+  """Returns the number of weights of each layer of the network of `problem`."""
+  return toy.num_weights(_PIXELS, hidden, _CLASSES)
 
 
 def problem(
@@ -82,8 +79,7 @@ def problem(
 
   arrays = jax.tree.map(jnp.asarray, problems.arrays)
   view = look(arrays)
-  sizes = (math.prod(problems.dataset.images.shape[1:]), *hidden, 10)
-  first, *rest = [2 * a * b for a, b in itertools.pairwise(sizes)]
+  first, *rest = [2 * number for number in weights(hidden)]
   return view, batch_size * first, batch_size * sum(rest)
 
 

@@ -20,6 +20,7 @@ from bitjax import evidence
 from bitjax import sweeps
 from bitjax import types
 from bitjax.evidence import targets
+from bitjax.studies import toy
 from bitjax.studies.benchmark import estimators
 from bitjax.studies.benchmark import networks
 from bitjax.studies.benchmark import race
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ['PRESETS', 'STUDY', 'TARGETS', 'Config', 'plot', 'run', 'verdicts']
 
 _MAX_ROWS = 46_340  # Of square matrices whose entries are numbered in int32.
-_MAX_WEIGHTS = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,19 +84,14 @@ class Config:
         f'timed_rates must be at most rates, {self.rates}; got '
         f'{self.timed_rates}.'
       )
-    num_weights = race.num_weights(self.hidden)
-    if num_weights > _MAX_WEIGHTS:
-      raise types.BadInput(
-        f'hidden gives the network {num_weights} weights; at most {_MAX_WEIGHTS} '
-        'can be numbered.'
-      )
+    toy.check_weights(race.weights(self.hidden))
 
   def cost(self) -> cli.Cost:
     """Returns what the largest contestants cost at least."""
-    toy = race.num_weights(self.hidden) + self.batch_size * max(self.hidden)
+    mlp = sum(race.weights(self.hidden)) + self.batch_size * max(self.hidden)
     resnet = self.images * 32 * 32 * 16 * sum(self.stages)
     estimators = 4 * self.weights**2
-    largest = max(toy, resnet, estimators, 2 * self.gemm**2, self.rates)
+    largest = max(mlp, resnet, estimators, 2 * self.gemm**2, self.rates)
     return cli.Cost(lanes=1, updates=self.repeats, numbers=largest)
 
 

@@ -115,7 +115,7 @@ def collect(
   return merged.assign_attrs(examples=examples)
 
 
-def discrete(problems: toy.Problems, cells: Axes) -> Arm:
+def discrete(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
   """Returns the arm that makes the best single moves all at once.
 
   It does so for every signal and ranking.
@@ -261,7 +261,9 @@ def reliability(batch_sizes: Sequence[int]) -> Arm:
   )
 
 
-def _prefixes(problems: toy.Problems, layers: Sequence[str]) -> list[int]:
+def _prefixes(
+  problems: toy.Problems[toy.BallConfig], layers: Sequence[str]
+) -> list[int]:
   """Returns 0, 1, 2, 4, ... and last the number of all moves of the largest layer."""
   first = problems.config.seeds[0]
   sizes = []

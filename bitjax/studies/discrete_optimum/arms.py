@@ -61,7 +61,7 @@ def check(hidden: Sequence[int]) -> None:
 
 
 def compare(
-  problems: toy.Problems,
+  problems: toy.Problems[toy.BallConfig],
   sweep: sweeps.Sweep,
   *,
   rates: Sequence[float],

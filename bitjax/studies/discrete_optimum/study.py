@@ -44,7 +44,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'plot', 'run', 'verdicts']
 class Config(toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
-  dataset: str = cli.flag('digits', toy.DATASET)
+  dataset: str = cli.flag('digits', data.DESCRIPTION)
   batch_size: tuple[int, ...] = cli.flag(
     (256,), 'Examples in A, which is searched.', minimum=1, longest=1
   )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,9 +76,12 @@ def _flips(ax, results, arms):
   ratio = results.flip_ratio.mean(('rate', 'seed', 'layer'))
   colors = [plots.GREY, plots.CYAN, plots.BLUE, plots.DARK_BLUE]
   colors += [plots.ORANGE, plots.RED, plots.TEAL]
-  for arm, color, line in zip(
-    arms, itertools.cycle(colors), itertools.cycle(_LINES)
-  ):
+  # Arms of one's own come after the seven and have lines of their own.
+  styles = itertools.chain(
+    zip(_LINES, colors, strict=True),
+    itertools.cycle(itertools.product(_MORE_LINES, colors)),
+  )
+  for arm, (line, color) in zip(arms, styles, strict=False):
     ax.plot(
       epochs,
       ratio.sel(arm=arm).values,
@@ -95,4 +98,5 @@ def _flips(ax, results, arms):
   ax.legend(fontsize=6)
 
 
-_LINES = ('-', '-', '-', '-', '--', '--', ':')
+_LINES: tuple[Any, ...] = ('-', '-', '-', '-', '--', '--', ':')
+_MORE_LINES: tuple[Any, ...] = ('-.', (0, (6, 2, 1, 2, 1, 2)), (0, (1, 4)))

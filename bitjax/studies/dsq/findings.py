@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bitjax import types
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
+from bitjax.studies.dsq import arms
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['ARMS', 'PRIMARY', 'check_arms', 'judge', 'tuned']
-
-_FALLING = {'alpha': 0.9, 'alpha_end': 0.05}
-
-# Arm -> the arguments of `quantizers.learned_dsq` that determine its gradient.
-ARMS: dict[str, dict[str, Any]] = {
-  'clipped identity': {'alpha': 0.99, 'alpha_end': 0.99},
-  'fixed 0.4': {'alpha': 0.4, 'alpha_end': 0.4},
-  'fixed 0.2': {'alpha': 0.2, 'alpha_end': 0.2},
-  'fixed 0.05': {'alpha': 0.05, 'alpha_end': 0.05},
-  'falling': _FALLING,
-  'falling window': _FALLING | {'step': 'hardtanh'},
-  'learned': {'alpha': 0.2},
-}
-
-PRIMARY = ('falling', 'fixed 0.2')
+__all__ = ['judge', 'tuned']
 
 # (finding, arm, the arm that it is compared with, claim), the primary contrast first.
 _CLAIMS = (
-  ('N13', *PRIMARY, 'an alpha that falls ends better than alpha = 0.2 fixed'),
+  (
+    'N13',
+    *arms.PRIMARY,
+    'an alpha that falls ends better than alpha = 0.2 fixed',
+  ),
   (
     'N13 learned',
     'learned',
@@ -50,15 +38,6 @@ _CLAIMS = (
 _CAVEAT = (
   'Short trainings of a small network on small images, unless told longer.'
 )
-
-
-def check_arms(arms: Sequence[str]) -> None:
-  """Raises `BadInput` unless both arms of the primary contrast are listed."""
-  if not set(PRIMARY) <= set(arms):
-    raise types.BadInput(
-      f'arms must list {" and ".join(PRIMARY)}, the primary contrast; got '
-      f'{", ".join(arms)}.'
-    )
 
 
 def tuned(results: xarray.Dataset) -> xarray.Dataset:
@@ -110,7 +89,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
       found.append(
         contrasts.any_arm(
           f'N13 soft, {bits} bit',
-          f'{bits} bit: some soft staircase ends better than the clipped identity.',
+          f'{bits} bit: some other gradient ends better than the clipped identity.',
           {
             name: _difference(accuracy, name, 'clipped identity')
             for name in others

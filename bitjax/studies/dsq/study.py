@@ -33,6 +33,7 @@ from bitjax import quantizers
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import recipes
+from bitjax.studies.dsq import arms as arms_lib
 from bitjax.studies.dsq import figure
 from bitjax.studies.dsq import findings
 
@@ -58,9 +59,9 @@ class Config(recipes.TrainConfig):
     unique=True,
   )
   arms: tuple[str, ...] = cli.flag(
-    tuple(findings.ARMS),
+    tuple(arms_lib.ARMS),
     'Gradients; an estimator of your own sees each step as that of a sign.',
-    choices=tuple(findings.ARMS),
+    choices=tuple(arms_lib.ARMS),
     own=quantizers.named,
     unique=True,
   )
@@ -74,19 +75,19 @@ class Config(recipes.TrainConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    findings.check_arms(self.arms)
+    arms_lib.check(self.arms)
     self.check_one_bit(self.bits == (1,), ', '.join(map(str, self.bits)))
 
   def num_trainings(self) -> int:
     """Returns the number of networks that are trained."""
-    arms = len(self.bits) * len(self.arms)
-    return arms * len(self.rates) * len(self.seeds)
+    gradients = len(self.bits) * len(self.arms)
+    return gradients * len(self.rates) * len(self.seeds)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
   'smoke': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 16}
   | {'epochs': 0.1, 'seeds': (0, 1), 'bits': (1,)}
-  | {'arms': findings.PRIMARY, 'rates': (1.0,)},
+  | {'arms': arms_lib.PRIMARY, 'rates': (1.0,)},
   'quick': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 32}
   | {'epochs': 20.0, 'seeds': tuple(range(16)), 'augmentation': ()}
   | {'optimizer': 'adam', 'learning_rate': 0.04},
@@ -111,9 +112,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   recipe = training.Recipe(**config.recipe(), binary=(network.binary,))
 
   def phases_of(bits, arm):
-    # The published results have the ends of the range learn by the hard level.
-    options = findings.ARMS.get(arm) or {'step': quantizers.named(arm)}
-    quantizer = quantizers.learned_dsq(bits, level='hard', **options)
+    quantizer = arms_lib.quantizer(arm, bits)
     model = network.make(
       num_classes=parts.train.num_classes,
       kernel_quantizer=quantizer,

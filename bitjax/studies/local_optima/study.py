@@ -44,10 +44,10 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Config):
+class Config(toy.Augmented, toy.Config):
   """Configuration of the study; each field is one flag."""
 
-  dataset: str = cli.flag('digits', toy.DATASET)
+  dataset: str = cli.flag('digits', data.DESCRIPTION)
   batch_size: tuple[int, ...] = cli.flag(
     (800,), 'Examples in the training set A, and in B.', minimum=1, longest=1
   )

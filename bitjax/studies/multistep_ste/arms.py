@@ -66,7 +66,9 @@ class Arm:
 
 
 def collect(
-  problems: toy.Problems, sweep: sweeps.Sweep, arms: Sequence[Arm]
+  problems: toy.Problems[toy.BallConfig],
+  sweep: sweeps.Sweep,
+  arms: Sequence[Arm],
 ) -> xarray.Dataset:
   """Runs the arms and merges their results.
 
@@ -129,7 +131,10 @@ def losses(
 
 
 def single(
-  problems: toy.Problems, rates: Sequence[float], *, steepest: bool = False
+  problems: toy.Problems[toy.BallConfig],
+  rates: Sequence[float],
+  *,
+  steepest: bool = False,
 ) -> Arm:
   """Returns the arm of single-step STE, over learning rates, networks and batch sizes.
 
@@ -155,7 +160,7 @@ def single(
 
 
 def variant(
-  problems: toy.Problems,
+  problems: toy.Problems[toy.BallConfig],
   name: str,
   rates: Sequence[float],
   **estimators: Any,
@@ -186,7 +191,7 @@ def variant(
 
 
 def multi(
-  problems: toy.Problems,
+  problems: toy.Problems[toy.BallConfig],
   num_steps: int,
   name: str,
   static: Mapping[str, Sequence[Any]],
@@ -222,7 +227,7 @@ def multi(
 
 
 def noisy(
-  problems: toy.Problems, noise: Sequence[float], num_rates: int
+  problems: toy.Problems[toy.BallConfig], noise: Sequence[float], num_rates: int
 ) -> Arm:
   """Returns the control arm of noise followed by one scanned step.
 
@@ -243,7 +248,7 @@ def noisy(
 
 
 def restarts(
-  problems: toy.Problems, noise: Sequence[float], num_draws: int
+  problems: toy.Problems[toy.BallConfig], noise: Sequence[float], num_draws: int
 ) -> Arm:
   """Returns the control arm of random points of the ball, without descent.
 

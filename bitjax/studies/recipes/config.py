@@ -20,7 +20,6 @@ __all__ = ['FACTORS', 'NetworkConfig', 'Parts', 'TrainConfig']
 
 FACTORS = (1e-6, 1e6)  # Of what a learning rate may be multiplied by.
 _RECIPE = training.Recipe()  # The flags have the same defaults.
-_MAX_STEPS = 2**31 - 1  # Steps are counted in int32.
 
 
 class Parts(NamedTuple):
@@ -40,9 +39,7 @@ class TrainConfig:
 
   dataset: str = cli.flag(
     'digits32',
-    f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
-    'x_train, y_train, x_test and y_test. digits32 (real digits of the shape of '
-    'CIFAR) and digits need no files.',
+    data.DESCRIPTION,
   )
   data_dir: str | None = cli.flag(
     None, 'Folder that holds the files of CIFAR or MNIST.'
@@ -208,14 +205,7 @@ class TrainConfig:
 
   def _check_length(self, num_examples: int) -> None:
     """Refuses a training that cannot be counted or kept; announces a long one."""
-    recipe = training.Recipe(**self.recipe())
-    num_steps = recipe.num_steps(num_examples)
-    if num_steps > _MAX_STEPS:
-      most = _MAX_STEPS // (num_examples // self.batch_size)
-      raise types.BadInput(
-        f'epochs must be at most {most} with these batches, for {_MAX_STEPS} '
-        f'updates; got {self.epochs:g}.'
-      )
+    training.Recipe(**self.recipe()).num_steps(num_examples)
 
     def cost(config: TrainConfig) -> cli.Cost:
       number = config.num_trainings()

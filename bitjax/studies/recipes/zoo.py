@@ -38,11 +38,18 @@ class Weights(NamedTuple):
 
 _RESIDUAL = r'Block_\d+/Conv_\d'
 
+
+def _vgg_small(variant: str = 'plain', **options: Any) -> nn.VGG:
+  if variant != 'plain':
+    raise types.BadInput(f'vgg_small has no variant but plain; got {variant}.')
+  return nn.vgg_small(**options)
+
+
 NETWORKS = {
   'resnet20': Network(nn.resnet20, _RESIDUAL),
   'resnet32': Network(nn.resnet32, _RESIDUAL),
   'resnet18': Network(nn.resnet18, _RESIDUAL),
-  'vgg_small': Network(nn.vgg_small, r'Conv_[1-9]'),
+  'vgg_small': Network(_vgg_small, r'Conv_[1-9]'),
   'resnet8': Network(
     lambda **kw: nn.resnet20(**kw | {'stages': (1, 1, 1)}), _RESIDUAL
   ),
@@ -176,11 +183,8 @@ def build(
     'num_classes': num_classes,
     'init_name': init_name,
     'last_init_name': last_init_name,
+    'variant': variant,
   }
   if activations == 'sign' and half_width != 1.0:
     options['input_quantizer'] = _sign(quantizers.window(half_width))
-  if network != 'vgg_small':
-    options['variant'] = variant
-  elif variant != 'plain':
-    raise types.BadInput(f'vgg_small has no variant but plain; got {variant}.')
   return NETWORKS[network].make(**options)

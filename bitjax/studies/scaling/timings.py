@@ -28,11 +28,6 @@ from bitjax import sweeps
 from bitjax.cli import results as results_lib
 from bitjax.sweeps import meshes
 
-FEW_LANES = (
-  1000  # Of the small sweep, with whose memory that of a large one compares.
-)
-CURVE = 64  # Numbers of a lane of these sweeps.
-
 __all__ = ['CURVE', 'FEW_LANES', 'memory', 'overheads', 'soak', 'weak_scaling']
 
 # Lanes of the small sweep whose memory is subtracted from that of the large one.

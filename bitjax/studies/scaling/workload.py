@@ -21,6 +21,7 @@ from bitjax import cli
 from bitjax import evidence
 from bitjax import quantizers
 from bitjax import sweeps
+from bitjax import types
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -80,7 +81,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     def step(carry, _):
       params, state = carry
       value, grads = jax.value_and_grad(loss)(params)
-      with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+      with types.as_optax():
         updates, state = tx.update(grads, state, params)
       return (optax.apply_updates(params, updates), state), value
 

@@ -21,13 +21,15 @@ learning rates of `single_step` are an axis of its results, not lanes::
   )
 """
 
-from bitjax.studies.toy.config import DATASET
 from bitjax.studies.toy.config import MAX_STEP
 from bitjax.studies.toy.config import NETWORKS
 from bitjax.studies.toy.config import RADII
+from bitjax.studies.toy.config import Augmented
 from bitjax.studies.toy.config import BallConfig
 from bitjax.studies.toy.config import Config
 from bitjax.studies.toy.config import Problems
+from bitjax.studies.toy.config import check_weights
+from bitjax.studies.toy.config import num_weights
 from bitjax.studies.toy.moves import OPTIMIZERS
 from bitjax.studies.toy.moves import REPORTED
 from bitjax.studies.toy.moves import Outputs
@@ -51,7 +53,6 @@ from bitjax.studies.toy.variants import Estimators
 from bitjax.studies.toy.variants import Variant
 
 __all__ = [
-  'DATASET',
   'MAX_STEP',
   'NETWORKS',
   'NORMAL',
@@ -59,6 +60,7 @@ __all__ = [
   'RADII',
   'REPORTED',
   'STATES',
+  'Augmented',
   'BallConfig',
   'Config',
   'Estimators',
@@ -69,10 +71,12 @@ __all__ = [
   'Trial',
   'Variant',
   'check_trainable',
+  'check_weights',
   'cross_entropy',
   'draw_trials',
   'multi_step',
   'noisy_single_step',
+  'num_weights',
   'pose_problem',
   'restarts',
   'seed_keys',

@@ -6,11 +6,12 @@ data is checked by `Config.open`, before a study computes or writes anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import itertools
 import math
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +24,16 @@ from bitjax import types
 from bitjax.studies.toy import problem
 
 __all__ = [
-  'DATASET',
   'MAX_STEP',
   'NETWORKS',
   'RADII',
+  'Augmented',
   'BallConfig',
   'Config',
   'Problems',
+  'check_weights',
+  'num_weights',
 ]
-
-DATASET = (
-  f'Data set: one of {", ".join(data.DATASETS)}, or a file NAME.npz with arrays '
-  'x_train, y_train, x_test and y_test. mnist5k, digits, digits32 and synthetic '
-  'need no files.'
-)
 
 NETWORKS = {
   'full_precision': nn.full_precision_mlp,
@@ -50,23 +47,37 @@ RADII = (1e-12, 1e12)
 MAX_STEP = 1e6  # Times the learning rate that reaches the edge of the ball.
 _MAX_WEIGHTS = 2**31 - 1  # Moves are numbered in int32.
 
+C = TypeVar('C', bound='Config', covariant=True)
+Self = TypeVar('Self', bound='Config')
+
+
+def num_weights(
+  num_inputs: int, hidden: Sequence[int], num_classes: int
+) -> list[int]:
+  """Returns the number of weights of each layer of an MLP."""
+  sizes = (num_inputs, *hidden, num_classes)
+  return [a * b for a, b in itertools.pairwise(sizes)]
+
+
+def check_weights(sizes: Sequence[int]) -> None:
+  """Raises `BadInput` if layers of these sizes have more weights than are numbered."""
+  if sum(sizes) > _MAX_WEIGHTS:
+    raise types.BadInput(
+      f'hidden gives the network {sum(sizes)} weights; at most {_MAX_WEIGHTS} '
+      'can be numbered.'
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """The flags for data, sizes and seeds; studies add fields of their own."""
 
-  dataset: str = cli.flag('mnist5k', DATASET)
+  dataset: str = cli.flag('mnist5k', data.DESCRIPTION)
   data_dir: str | None = cli.flag(
     None, 'Folder that holds the files of mnist, fashion_mnist or CIFAR.'
   )
   split: str = cli.flag(
     'all', 'Examples from which batches are drawn.', choices=data.SPLITS
-  )
-  augment: str = cli.flag(
-    'none',
-    '"shift" moves images by up to 2 pixels, so that a batch may exceed the '
-    'data; the results are marked as not independent.',
-    choices=data.AUGMENTS,
   )
   batch_size: tuple[int, ...] = cli.flag(
     (1024,),
@@ -86,6 +97,8 @@ class Config:
     unique=True,
   )
 
+  augment = 'none'  # No flag, but in studies that are `Augmented`.
+
   def __post_init__(self):
     cli.check(self)
     data.check_name(self.dataset)
@@ -100,30 +113,24 @@ class Config:
       data.check_batch_size(
         len(dataset.labels), size, augment=cast(data.Augment, self.augment)
       )
-    num_weights = sum(self.weights(dataset))
-    if num_weights > _MAX_WEIGHTS:
-      raise types.BadInput(
-        f'hidden gives the network {num_weights} weights; at most {_MAX_WEIGHTS} '
-        'can be numbered.'
-      )
+    check_weights(self.weights(dataset))
     cli.admit(self, lambda config: config.whole_cost(dataset))
 
   def weights(self, dataset: data.Dataset) -> list[int]:
     """Returns the number of weights of each layer."""
     pixels = math.prod(dataset.images.shape[1:])
-    sizes = (pixels, *self.hidden, dataset.num_classes)
-    return [a * b for a, b in itertools.pairwise(sizes)]
+    return num_weights(pixels, self.hidden, dataset.num_classes)
 
   def whole_cost(self, dataset: data.Dataset) -> cli.Cost:
     """Returns the `cost` with what all seeds have drawn, and the arrays of one lane."""
-    num_weights, own = sum(self.weights(dataset)), self.cost()
+    num_all, own = sum(self.weights(dataset)), self.cost()
     pixels = math.prod(dataset.images.shape[1:])
-    drawn = num_weights + sum(2 * b * (pixels // 4) for b in self.batch_size)
-    lane = num_weights + max(self.batch_size) * max(self.hidden)
+    drawn = num_all + sum(2 * b * (pixels // 4) for b in self.batch_size)
+    lane = num_all + max(self.batch_size) * max(self.hidden)
     numbers = own.numbers + len(self.seeds) * drawn + lane
     return dataclasses.replace(own, numbers=numbers)
 
-  def open(self, sweep: sweeps.Sweep) -> Problems:
+  def open(self: Self, sweep: sweeps.Sweep) -> Problems[Self]:
     """Loads the data, checks the flags against it, and records which data they are.
 
     Raises:
@@ -137,6 +144,18 @@ class Config:
       independent_examples=self.augment == 'none',
     )
     return Problems(self, dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmented:
+  """The flag of studies that need no examples besides A and B; name it before `Config`."""
+
+  augment: str = cli.flag(
+    'none',
+    '"shift" moves images by up to 2 pixels, so that a batch may exceed the '
+    'data; the results are marked as not independent.',
+    choices=data.AUGMENTS,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +181,7 @@ class BallConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class Problems:
+class Problems(Generic[C]):
   """The toy problems of all seeds: a configuration and the data that it names.
 
   Attributes:
@@ -170,13 +189,13 @@ class Problems:
     dataset: the data from which batches are drawn.
   """
 
-  config: Config
+  config: C
   dataset: data.Dataset
 
   @property
-  def budget(self) -> types.Budget:
+  def budget(self: Problems[BallConfig]) -> types.Budget:
     """The ball of a study that has one, as `BallConfig` says."""
-    return cast(BallConfig, self.config).ball
+    return self.config.ball
 
   @property
   def layers(self) -> list[str]:

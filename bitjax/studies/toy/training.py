@@ -65,7 +65,7 @@ def train(
     drawn = jax.random.randint(key, (batch_size,), 0, rows.size, jnp.int32)
     inputs, labels = (x[rows[drawn]] for x in batch)
     gradient = jax.grad(loss)(variables, inputs, labels, progress)
-    with jax.numpy_dtype_promotion('standard'):  # Optax relies on it.
+    with types.as_optax():
       updates, state = tx.update(gradient, state, variables)
     return (optax.apply_updates(variables, updates), state), None
 

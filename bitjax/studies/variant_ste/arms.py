@@ -37,11 +37,13 @@ from bitjax.studies.variant_ste import gradients
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['compare', 'discrete']
+__all__ = ['PRIMARY', 'compare', 'discrete']
+
+PRIMARY = 'window on activations 0.5'  # The variant of the primary contrast.
 
 
 def compare(
-  problems: toy.Problems,
+  problems: toy.Problems[toy.BallConfig],
   sweep: sweeps.Sweep,
   variants: Sequence[toy.Variant],
   rates: Sequence[float],

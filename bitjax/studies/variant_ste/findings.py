@@ -18,13 +18,13 @@ from bitjax.evidence import divergence
 from bitjax.evidence import intervals
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
+from bitjax.studies.variant_ste import arms
 
 if TYPE_CHECKING:
   import xarray
 
 __all__ = [
   'MARGIN',
-  'PRIMARY',
   'all_layers',
   'any_variant',
   'effects',
@@ -36,7 +36,6 @@ __all__ = [
   'spread',
 ]
 
-PRIMARY = 'window on activations 0.5'  # The variant of the primary contrast.
 # The largest difference that does not matter, as a share of nSTE's decrease.
 MARGIN = 0.05
 
@@ -58,11 +57,11 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   results = divergence.without(results, ['start_search', 'start_holdout'])
   for state in results.state.values.tolist():
     primary = state == 'initialised'
-    found += equivalent_decrease(results, PRIMARY, state, primary=primary)
+    found += equivalent_decrease(results, arms.PRIMARY, state, primary=primary)
     found += any_variant(results, state)
-    found += all_layers(results, PRIMARY, state)
+    found += all_layers(results, arms.PRIMARY, state)
     found += nearest(results, state)
-    found += replication(results, PRIMARY, state)
+    found += replication(results, arms.PRIMARY, state)
   return found
 
 

@@ -44,7 +44,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.BallConfig):
+class Config(toy.Augmented, toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
   batch_size: tuple[int, ...] = cli.flag(
@@ -170,7 +170,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     config.learning_rates.values,
     everywhere=(
       'normal',
-      findings.PRIMARY,
+      arms.PRIMARY,
       'window on weights 0.05',
       'Bi-Real',
     ),

@@ -1,8 +1,11 @@
 """N13, judged on tables whose answer is known."""
 
 import numpy as np
+import pytest
 import xarray
 
+from bitjax.studies.dsq import arms as arms_lib
+from bitjax.studies.dsq import figure
 from bitjax.studies.dsq import findings
 
 SEEDS = 6
@@ -14,7 +17,7 @@ def compared(bits=(1, 2), rates=(0.3, 1.0), seeds=SEEDS, **points):
   Of two rates, the first has the lower accuracy and the higher validation loss, but
   the validation loss of seed 0 alone prefers it.
   """
-  arms = list(findings.ARMS)
+  arms = list(arms_lib.ARMS)
   shape = (len(bits), len(arms), len(rates), seeds)
   # Each arm and seed draws its own noise, so that no two arms are equal.
   noise = 1e-4 * np.random.default_rng(0).normal(size=shape)
@@ -78,6 +81,33 @@ def test_claims():
 def test_nothing_is_claimed_without_a_difference():
   found = judged(compared())
   assert {one.verdict for one in found.values()} == {'inconclusive'}
+
+
+def test_an_arm_of_ones_own_is_some_other_gradient():
+  results = compared()
+  own = results.sel(arm=['falling']).assign_coords(arm=['my:hard(1)'])
+  found = judged(xarray.concat([results, own], 'arm'))['N13 soft, 1 bit']
+  assert '1 bit: some other gradient ends better than' in found.claim
+  assert any('my:hard(1)' in name for name in found.details)
+
+
+def test_no_two_curves_of_the_figure_look_alike():
+  arms = [*arms_lib.ARMS, *(f'my:own({number})' for number in range(9))]
+  results = xarray.Dataset(
+    {
+      'flip_ratio': (
+        ('epoch', 'rate', 'seed', 'layer', 'arm'),
+        np.ones((2, 1, 1, 1, len(arms))),
+      )
+    },
+    {'epoch': [1, 2], 'arm': arms},
+  )
+  pyplot = pytest.importorskip('matplotlib.pyplot')
+  fig, ax = pyplot.subplots()
+  figure._flips(ax, results, arms)
+  looks = {(line.get_color(), str(line._dash_pattern)) for line in ax.lines}
+  pyplot.close(fig)
+  assert len(looks) == len(ax.lines) == len(arms)
 
 
 def test_arms_that_were_not_trained():

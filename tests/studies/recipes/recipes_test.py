@@ -154,6 +154,7 @@ def test_pact_decays_its_alpha_as_the_weights(flags, decay):
   assert training.Recipe(**config.recipe()).quantizer_decay == decay
 
 
+@pytest.mark.slow
 def test_pact_trains_its_alpha():
   """It starts amid its inputs, so that their gradients move it."""
   config = recipes.NetworkConfig(

@@ -13,6 +13,7 @@ from bitjax import quantizers
 from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import toy
+from bitjax.studies import variant_ste
 from bitjax.studies.variant_ste import arms
 
 SIZE = 40
@@ -180,8 +181,12 @@ def test_training_lowers_the_loss_and_sees_neither_batch(problems, results):
 def test_bad_input():
   with pytest.raises(types.BadInput, match='leave none'):
     data.remainder(jax.random.key(0), 20, 10)
-  config = toy.Config(
-    dataset='digits', batch_size=(16,), hidden=(4,), augment='shift'
+  config = variant_ste.STUDY.config(
+    dataset='digits',
+    batch_size=(16,),
+    hidden=(4,),
+    augment='shift',
+    states=toy.STATES[:1],
   )
   with pytest.raises(types.BadInput, match='augment=shift'):
     toy.trained(config.open(sweeps.Sweep()), 'binary', 3)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
+from bitjax.studies.variant_ste import arms
 from bitjax.studies.variant_ste import findings
 
 SEEDS = 20
@@ -111,7 +112,7 @@ def test_simultaneous_intervals_are_wider():
 
 
 def test_seeds_that_diverged(as_if_not_run, monkeypatch):
-  monkeypatch.setattr(findings, 'PRIMARY', 'same')
+  monkeypatch.setattr(arms, 'PRIMARY', 'same')
   as_if_not_run(findings.judge, table(), ['start_search'])
 
 
