@@ -161,7 +161,8 @@ def check_counts(name: str, value: Any) -> None:
   """Raises `BadInput` unless ``value`` is a tuple or list of positive integers."""
   if not isinstance(value, (tuple, list)):
     raise types.BadInput(
-      f'{name} must be a tuple of positive integers, such as (2, 2); got {value!r}.'
+      f'{name} must be a tuple of positive integers, such as (2, 2); got '
+      f'{types.shown(value)}.'
     )
   for number in value:
     types.check_integer(name, number, 1)

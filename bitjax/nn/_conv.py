@@ -128,14 +128,14 @@ class QuantConv(nn.Module):
 
   def _product(self):
     size = self.kernel_size
-    size = tuple(size) if isinstance(size, Iterable) else (size,)
+    size = size if isinstance(size, (tuple, list)) else (size,)
     size = tuple(map(operator.index, size))
     rank = len(size)
 
     def spread(name):
       value = getattr(self, name)
       value = 1 if value is None else value
-      value = value if isinstance(value, Iterable) else (value,) * rank
+      value = value if isinstance(value, (tuple, list)) else (value,) * rank
       value = tuple(map(operator.index, value))
       if len(value) != rank:
         raise types.BadInput(

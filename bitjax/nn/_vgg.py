@@ -42,7 +42,7 @@ class VGG(_blocks.Network):
     if not nested or not self.stages:
       raise types.BadInput(
         'stages must be tuples of positive numbers of channels, at least one; '
-        f'got {self.stages}.'
+        f'got {types.shown(self.stages)}.'
       )
     for widths in self.stages:
       _binding.check_counts('stages', widths)

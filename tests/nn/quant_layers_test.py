@@ -659,7 +659,7 @@ def test_numbers_are_nested_as_they_should_be(make, message):
 
 
 def test_sizes_may_be_numbers_of_numpy():
-  numpy = nn.QuantConv(2, np.int64(2), strides=np.int32(2))
+  numpy = nn.QuantConv(2, np.int64(2), strides=np.array(2))
   python = nn.QuantConv(2, 2, strides=2)
   got, want = (layer._product() for layer in (numpy, python))
   assert got == want
