@@ -127,7 +127,7 @@ class QuantConv(nn.Module):
     return _binding.bind_layer(self, shape, x, 1.0, progress)
 
   def _product(self):
-    size = self.kernel_size
+    size: Any = self.kernel_size
     size = size if isinstance(size, (tuple, list)) else (size,)
     size = tuple(map(operator.index, size))
     rank = len(size)

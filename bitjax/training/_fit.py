@@ -26,6 +26,7 @@ from bitjax import types
 from bitjax.training import _checkpoints
 from bitjax.training import _evaluation
 from bitjax.training import _log
+from bitjax.training import _rows
 from bitjax.training import _state
 from bitjax.training import _task
 
@@ -244,7 +245,7 @@ def _run(
     jax.block_until_ready(state.step)
     accuracy = None
     if stop % period == 0 or (last and stop == phase.until):
-      row = _train_row(task, state)
+      row = _rows.train_row(task, state)
       if validation is not None:
         chosen = _state.variables_of(state, average=True)
         scores = evaluate(chosen, validation)
@@ -253,11 +254,11 @@ def _run(
       if probe is not None:
         for name, layers in describe(state, probe, teacher_variables).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
-      row = _without_diverged(row, state)
+      row = _rows.without_diverged(row, state)
       if last and validation is not None:  # Earlier phases quantize otherwise.
         accuracy = float(np.mean(row['validation_accuracy']))
       log.add(stop, row)
-      label = _label(stop, feeds[0].steps_per_epoch, row)
+      label = _rows.label(stop, feeds[0].steps_per_epoch, row)
       state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
     if save is not None:
       save(state, accuracy=accuracy, log=log.digest)
@@ -281,47 +282,6 @@ def _place(tree, mesh, *axes):
     return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, jax.P(*fits)))
 
   return jax.tree.map(put, tree)
-
-
-def _train_row(task, state):
-  totals = state.totals
-  steps = jnp.maximum(totals.steps, 1)
-  row: dict[str, Any] = {
-    'train_loss': totals.loss / steps.astype(jnp.float32),
-    'train_accuracy': totals.accuracy / steps.astype(jnp.float32),
-    'progress': jnp.full(steps.shape, task.progress_at(state.step[0] - 1)),
-  }
-  for layer, ratio in totals.flip_ratio.items():
-    row[f'flip_ratio/{layer}'] = ratio / steps.astype(jnp.float32)
-  return row
-
-
-def _without_diverged(row, state):
-  """Returns the row with NaN for what was measured of networks that diverged."""
-  known = np.asarray(_finite(_state.variables_of(state), state.average))
-  known = known & np.isfinite(row['train_loss'])
-  return {
-    name: np.where(known | (name == 'progress'), np.asarray(value), np.nan)
-    for name, value in row.items()
-  }
-
-
-@jax.jit
-def _finite(variables, average):
-  return _state.finite((variables, average))
-
-
-def _label(step, steps_per_epoch, row):
-  parts = [f'epoch {step / steps_per_epoch:.3g}']
-  known = np.isfinite(row['train_loss'])
-  if not known.all():
-    parts.append(f'{known.size - known.sum()} of {known.size} diverged')
-  if known.any():
-    parts.append(f'loss {row["train_loss"][known].mean():.3f}')
-    if 'validation_accuracy' in row:
-      share = 100 * row['validation_accuracy'][known].mean()
-      parts.append(f'validation {share:.1f} %')
-  return ', '.join(parts)
 
 
 def _fed(feeds, start, num_steps, chunk):

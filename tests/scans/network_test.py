@@ -142,10 +142,6 @@ def test_bad_input():
     scans.network_view(*batch, [scans.Activation('relu')])
   with pytest.raises(types.BadInput, match='same number of examples'):
     nn.network_view(model, variables, IMAGES, LABELS[:-1])
-  with pytest.raises(
-    types.BadInput, match=r'needs an MLP, or .* got QuantDense'
-  ):
-    nn.network_view(nn.QuantDense(3), variables, IMAGES, LABELS)
   with pytest.raises(types.BadInput, match='same quantizer; layer 1 has None'):
     second = dataclasses.replace(layers[1], quantizer=None)
     scans.network_view(*batch, [layers[0], second])
