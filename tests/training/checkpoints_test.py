@@ -12,7 +12,7 @@ from bitjax import types
 from bitjax.studies import recipes
 from bitjax.training import _archive
 from bitjax.training import _checkpoints
-from bitjax.training import _fit
+from bitjax.training import _rows
 
 
 def saved(tiny, task, folder, accuracies):
@@ -110,12 +110,12 @@ def test_a_loss_that_is_not_finite_is_never_the_best(
   tiny, task, tmp_path, monkeypatch
 ):
   """Not even if its variables, and so its accuracy, are finite."""
-  row_of = _fit._train_row
+  row_of = _rows.train_row
 
   def row(task, state):
     return row_of(task, state) | {'train_loss': np.full(1, np.inf, np.float32)}
 
-  monkeypatch.setattr(_fit, '_train_row', row)
+  monkeypatch.setattr(_rows, 'train_row', row)
   fitted = tiny.train(task, tmp_path)
   assert np.isnan(fitted.history['validation_accuracy']).all()
   with pytest.raises(types.BadInput, match='holds no best checkpoint'):
