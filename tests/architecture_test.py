@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = {
   'types': 0,
   'version': 0,
+  'extras': 0,
   'files': 0,
   'process': 0,
   'tree': 0,
@@ -49,6 +50,7 @@ SCIENCE = {
 WORKSHOP = {'evidence', 'sweeps', 'cli'}
 # Neighbours on the ground that may be known all the same.
 ALSO = {
+  ('extras', 'types'),
   ('files', 'types'),
   ('tree', 'types'),
   ('lanes', 'types'),

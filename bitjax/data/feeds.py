@@ -30,6 +30,7 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from bitjax import extras
 from bitjax import types
 from bitjax.data import batches
 from bitjax.data import datasets
@@ -162,7 +163,7 @@ def host_feed(
   try:
     import grain
   except ImportError as error:
-    raise reading.missing_package('host_feed', 'grain') from error
+    raise extras.missing('host_feed', 'grain') from error
   types.check_integer('num_threads', num_threads, 1)
   size = len(source)
   types.check_seed('seed', seed)

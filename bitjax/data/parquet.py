@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bitjax import extras
 from bitjax import types
 from bitjax.data import cache
 from bitjax.data import reading
@@ -57,9 +58,7 @@ def read(
   try:
     import PIL
   except ImportError as error:
-    raise reading.missing_package(
-      f'{name} in parquet files', 'pillow'
-    ) from error
+    raise extras.missing(f'{name} in parquet files', 'pillow') from error
   contents = []
   for path in paths:
     try:
@@ -100,9 +99,7 @@ def _decode(
     import pyarrow as pa
     from pyarrow import parquet
   except ImportError as error:
-    raise reading.missing_package(
-      f'{name} in parquet files', 'pyarrow'
-    ) from error
+    raise extras.missing(f'{name} in parquet files', 'pyarrow') from error
 
   images, labels = [], []
   try:

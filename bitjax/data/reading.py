@@ -20,7 +20,6 @@ __all__ = [
   'PathLike',
   'Readable',
   'check_labels',
-  'missing_package',
   'one_line',
   'read_at_most',
   'unzipped',
@@ -69,13 +68,6 @@ def check_labels(path: PathLike, labels: np.ndarray, num_classes: int) -> None:
       f'{path}: expected labels from 0 to {num_classes - 1}; found labels '
       f'from {labels.min()} to {labels.max()}.'
     )
-
-
-def missing_package(name: str, package: str) -> types.BadInput:
-  """Returns the error for a data set whose optional package is missing."""
-  return types.BadInput(
-    f'{name} needs the package {package}: install bitjax[experiments].'
-  )
 
 
 def one_line(error: BaseException) -> str:

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from bitjax.evidence import bounds as bounds_lib
+from bitjax.evidence import optional
 
 __all__ = [
   'Equivalence',
@@ -122,8 +123,7 @@ def _interval(samples, *, level, num_resamples, seed) -> Interval:
   # Equal samples give an interval of exactly zero length.
   centred = _centred(means[None])[0]
   if num < SMALL:
-    from scipy import special  # scipy.stats takes a second to import.
-
+    special = optional.load('scipy.special')  # scipy.stats takes a second.
     quantile = special.stdtrit(num - 1, 0.5 + level / 2)
     half = float(quantile * centred.std(ddof=1) / math.sqrt(num))
     return Interval(mean, mean - half, mean + half, num, dropped, total)
@@ -348,8 +348,7 @@ def _clusters(samples: Any) -> tuple[np.ndarray, int]:
 def _percentiles(
   resampled: np.ndarray, num: int, level: float
 ) -> tuple[float, float]:
-  from scipy import special
-
+  special = optional.load('scipy.special')
   quantile = special.stdtrit(num - 1, 0.5 + level / 2)
   tail = float(special.ndtr(-math.sqrt(num / (num - 1)) * quantile))
   # Quantiles are not interpolated, since a resampled ratio may be infinite.

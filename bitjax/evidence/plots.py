@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax.evidence import intervals
+from bitjax.evidence import optional
 
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
@@ -93,8 +94,7 @@ def style() -> Iterator[None]:
   Studies are plotted inside such a block. Figures are 3.25 inches wide for one column
   of a paper, and 6.75 (the default) for two.
   """
-  import matplotlib
-
+  matplotlib = optional.load('matplotlib')
   matplotlib.use('Agg')
   with matplotlib.rc_context(_STYLE):
     yield

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bitjax.evidence import optional
+
 if TYPE_CHECKING:
   import xarray
 
@@ -91,9 +93,8 @@ def deployable(
     losses.drop_isel({seed: index}).mean(seed)
     for index in range(losses.sizes[seed])
   ]
-  import xarray  # Imported late: an optional dependency.
-
-  return _pick(outcomes, xarray.concat(totals, outcomes[seed]), over)
+  xr = optional.load('xarray')
+  return _pick(outcomes, xr.concat(totals, outcomes[seed]), over)
 
 
 def _pick(outcomes, losses, over):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitjax.evidence import optional
 from bitjax.evidence import plots
 from bitjax.evidence import verdicts
 
@@ -46,13 +47,12 @@ def table(
   Raises:
     ValueError: if a case has no target.
   """
-  import xarray
-
+  xr = optional.load('xarray')
   odd = sorted(measured.keys() - targets.keys())
   if odd:
     raise ValueError(f'the case {odd[0]!r} needs a target.')
   limits = [target.limit for target in targets.values()]
-  return xarray.Dataset(
+  return xr.Dataset(
     {
       'measured': ('case', [measured.get(name, np.nan) for name in targets]),
       'target': ('case', limits),
@@ -99,7 +99,7 @@ def bars(
   targets: Mapping[str, Target], results: xarray.Dataset
 ) -> figure.Figure:
   """Draws each measured number relative to its target, which lies at 1."""
-  from matplotlib import pyplot
+  pyplot = optional.load('matplotlib.pyplot')
 
   fig, ax = pyplot.subplots(figsize=(6.75, 0.6 + 0.24 * len(targets)))
   names = results.case.values.tolist()

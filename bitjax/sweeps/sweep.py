@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from bitjax import extras
 from bitjax import files
 from bitjax import types
 from bitjax.sweeps import chunks
@@ -248,6 +249,7 @@ class Sweep:
 
   def _plan(self, name, static, lanes, inputs, chunk, width):
     """Returns plan, width, store, origin, and whether the store's chunks may be used."""
+    extras.check('a sweep', 'xarray')
     if name in self._names:
       raise types.BadInput(f'two sweeps of one run are named {name!r}.')
     chunk, width = self._chunk or chunk, self._width or width

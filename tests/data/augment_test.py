@@ -199,7 +199,7 @@ def test_a_key_used_twice_is_found():
     (lambda: data.standard(['crop'], pad=1.5), 'pad must be an integer >= 0'),
     (
       lambda: data.standard(['mixup'], mixup_alpha=0.0),
-      'mixup_alpha must be > 0 and finite; got 0.0',
+      'mixup_alpha must be > 0 and finite .*; got 0.0',
     ),
     (
       lambda: data.standard(['cutmix'], cutmix_alpha=-1),

@@ -151,7 +151,7 @@ IMAGES = np.zeros((N, H, W, C), np.uint8)
 @pytest.mark.parametrize(
   'images,targets,alpha,pattern',
   [
-    (IMAGES, TARGETS, 0.0, 'alpha must be > 0 and finite; got 0.0'),
+    (IMAGES, TARGETS, 0.0, 'alpha must be > 0 and finite .*; got 0.0'),
     (IMAGES, TARGETS, -1, 'alpha must be > 0'),
     (IMAGES, TARGETS, np.nan, 'alpha must be > 0'),
     (IMAGES[0], TARGETS, 1.0, r'images must be \[N, H, W, C\]'),

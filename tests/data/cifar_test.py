@@ -407,8 +407,8 @@ def test_missing_packages_name_the_extra(
   (tmp_path / 'test-0.parquet').write_bytes(b'')
   monkeypatch.setitem(sys.modules, module, None)
   assert failure(tmp_path, cache_dir=tmp_path / 'cache') == (
-    f'cifar10 in parquet files needs the package {package}: install '
-    'bitjax[experiments].'
+    f'cifar10 in parquet files needs {package}, which this installation lacks; '
+    "install the extra: pip install 'bitjax[experiments]'."
   )
 
 

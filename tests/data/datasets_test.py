@@ -82,10 +82,10 @@ def test_mnist5k_comes_from_the_cache_the_second_time(
 def test_a_missing_package_names_the_extra(name, module, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, module, None)
   with pytest.raises(
-    types.BadInput, match=r'install bitjax\[experiments\]'
+    types.BadInput, match=r"pip install 'bitjax\[experiments\]'"
   ) as error:
     data.load(name, cache_dir=tmp_path)
-  assert str(error.value).startswith(f'{name} needs the package')
+  assert str(error.value).startswith(f'{name} needs ')
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,6 @@ def test_bad_steps_threads_and_a_missing_package(device, monkeypatch):
     host_feed(num_threads=0)
   monkeypatch.setitem(sys.modules, 'grain', None)
   with pytest.raises(
-    types.BadInput, match=r'grain: install bitjax\[experiments\]'
+    types.BadInput, match=r'needs grain, .*bitjax\[experiments\]'
   ):
     data.host_feed(Source(), BATCH, SEED)
