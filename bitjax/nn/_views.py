@@ -69,8 +69,8 @@ def layer_view(
 
   Returns:
     A `scans.LayerView`. Its tail is opaque unless the model offers its stages, or the
-    layer is a `flax.linen.Dense` or `QuantDense` that is followed only by these, by
-    `flax.linen.BatchNorm` or `BatchNorm`, by ReLU, and by the sign from
+    layer is a ``flax.linen.Dense`` or `QuantDense` that is followed only by these, by
+    ``flax.linen.BatchNorm`` or `BatchNorm`, by ReLU, and by the sign from
     `quantizers.attach`. These stages compute what the model does up to rounding.
 
   Raises:
