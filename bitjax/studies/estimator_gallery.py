@@ -66,7 +66,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
 CLAIM = 'On [-3, 3] its gradient mass is that of the sign, 2.'
 # Value of progress -> colour of its curve.
 COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}
-LINES = (':', '--', '-')  # Their line styles.
+LINES: tuple[Any, ...] = (':', '--', '-')  # Their line styles.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,9 @@
-"""The figures are printable, and the check of that would notice."""
+"""What `complaints` finds in figures, which the smoke tests apply to every study."""
 
-import jax.numpy as jnp
 from matplotlib import figure
-from matplotlib import pyplot
-import numpy as np
 import pytest
-import xarray
 
 from bitjax.evidence import plots
-from bitjax.studies import estimator_gallery as gallery
 
 
 def plain(**form):
@@ -52,21 +47,3 @@ def test_words_that_cannot_be_read(place, words, complaints):
     for text, (x, y) in zip(('one', 'two'), place, strict=True):
       ax.text(x, y, text, in_layout=False)
     assert complaints(fig) == [words]
-
-
-def test_the_gallery_is_printable(complaints):
-  drawn = gallery.panels()
-  shape = len(drawn), len(gallery.COLORS), 5
-  results = xarray.Dataset(
-    {'value': (('panel', 'progress', 'x'), np.zeros(shape))},
-    {
-      'panel': [title for _, title, _ in drawn],
-      'progress': list(gallery.COLORS),
-      'x': np.asarray(jnp.linspace(-3, 3, 5)),
-      'estimator': ('panel', [kind for kind, _, _ in drawn]),
-    },
-  )
-  with plots.style():
-    for fig in gallery.plot(results).values():
-      assert complaints(fig, identifiers=True) == []
-      pyplot.close(fig)

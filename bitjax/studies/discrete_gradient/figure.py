@@ -204,7 +204,9 @@ def _saved(results, cells, *, brief, reliable):
   height = 0.3 + _ROW * len(_rows(results, brief))
   fig = pyplot.figure(figsize=(6.75, rows * height + 0.8 + 2.3 * reliable))
   parts = [rows * height + 0.8, 2.3][: 1 + reliable]
-  above, *below = np.ravel(fig.subfigures(len(parts), 1, height_ratios=parts))
+  above, *below = fig.subfigures(
+    len(parts), 1, height_ratios=parts, squeeze=False
+  )[:, 0]
   axes = above.subplots(rows, columns, sharey=True, squeeze=False)
   for ax, cell in zip(axes.flat, cells, strict=True):
     panel(ax, results, cell, brief=brief)

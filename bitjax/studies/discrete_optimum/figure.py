@@ -34,7 +34,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
   states = results.state.values.tolist()
   heights = [1.9, 4.0]
   fig = pyplot.figure(figsize=(6.75, sum(heights)))
-  top, below = fig.subfigures(2, 1, height_ratios=heights)
+  top, below = fig.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
   bound(top.subplots(), results)
   axes = below.subplots(
     1, len(states), sharex=True, sharey=True, squeeze=False

@@ -47,7 +47,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
   rows = _rows(results)
   heights = [1.1 + 0.19 * len(rows), 4.0]
   fig = pyplot.figure(figsize=(6.75, sum(heights)))
-  top, bottom = fig.subfigures(2, 1, height_ratios=heights)
+  top, bottom = fig.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
   gains(top.subplots(), results)
   _curves(bottom, results, shown)
   drawn = {'figure': fig}
@@ -170,9 +170,10 @@ def _curves(fig, results, optimizers):
   fig.legend(*lines, loc='outside lower center', ncols=2, handlelength=3)
 
 
-def _rows(results):
+def _rows(results: xarray.Dataset) -> list[tuple[str, str, str]]:
   """Returns network, protocol and batch of each gain, the primary one first."""
-  networks = sorted(results.network.values.tolist(), key='binary'.__ne__)
+  networks: list[str] = results.network.values.tolist()
+  networks.sort(key=lambda network: network != 'binary')
   return [
     (network, protocol, batch)
     for network in networks

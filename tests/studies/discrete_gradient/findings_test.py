@@ -412,9 +412,16 @@ BALLS = ['l2:0.1', 'linf:0.002', 'flips:200']
 @pytest.mark.parametrize(
   ('coords', 'axes', 'rows'),
   [
-    ({'num_rounds': [4]}, 4, 16),  # What the main methods save; reliability.
+    # What the main methods save, and reliability.
+    pytest.param({'num_rounds': [4]}, 4, 16, marks=pytest.mark.slow),
     ({'num_rounds': [1, 4, 16, 64]}, 12, None),  # Schedules.
-    ({'num_rounds': [4], 'ball': BALLS, 'layers': ['first', 'all']}, 4, 12),
+    # Exact gains against a step of STE, in every ball.
+    pytest.param(
+      {'num_rounds': [4], 'ball': BALLS, 'layers': ['first', 'all']},
+      4,
+      12,
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_the_figure_answers_what_the_preset_asks(
