@@ -6,7 +6,7 @@ Bad input, which the user can correct, ends in one line on standard error and st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import errno
@@ -249,7 +249,7 @@ def _say(study: Study[Any], text: str) -> None:
 
 
 def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
-  """Writes verdicts and figure, and returns the paths of all files for readers."""
+  """Writes verdicts and figures, and returns the paths of all files for readers."""
   files.remove_partial(directory)
   archive, table = (
     directory / name for name in (results_lib.ARCHIVE, results_lib.TABLE)
@@ -267,7 +267,8 @@ def _conclude(directory, results, judged, plot) -> list[pathlib.Path]:
     finally:
       # pyplot keeps every figure alive until it is closed.
       if 'matplotlib.pyplot' in sys.modules:
-        sys.modules['matplotlib.pyplot'].close(drawn)
+        for one in drawn.values() if isinstance(drawn, Mapping) else [drawn]:
+          sys.modules['matplotlib.pyplot'].close(one)
 
 
 def _complain(study: Study[Any], error: Exception, status: int) -> int:

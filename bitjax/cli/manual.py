@@ -60,7 +60,8 @@ def page(study: Study[Any], program: str) -> str:
 _FILES = (
   'The directory of the run receives config.json (every flag, seed, version and '
   'the device), results.nc and results.csv (every number), results.sha256 (their '
-  'checksums), verdicts.json, figure.png and figure.pdf. An interrupted run goes on when the '
+  'checksums), verdicts.json, figure.png and figure.pdf, and in some studies '
+  'figure_supplement.png and .pdf. An interrupted run goes on when the '
   'same command is given again, with the same code, on any number of devices of the '
   'same kind; a finished one is only drawn again. "bitjax '
   'status DIRECTORY" says how far it is. Bad input exits with status 2 and '

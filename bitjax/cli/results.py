@@ -7,7 +7,7 @@ therefore never without a checksum, whatever kills the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import csv
 import hashlib
 import io
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
   'ARCHIVE',
   'CHECKSUMS',
+  'FIGURES',
   'TABLE',
   'Damaged',
   'draw',
@@ -45,7 +46,10 @@ __all__ = [
 ARCHIVE = 'results.nc'
 TABLE = 'results.csv'
 CHECKSUMS = 'results.sha256'
+FIGURES = ('figure', 'figure_supplement')  # Names of a study's figures.
 _ROWS = 8192  # Rows of the CSV that are held in memory at a time.
+# Kinds of files of a figure, and their metadata.
+_KINDS: dict[str, dict[str, Any]] = {'png': {}, 'pdf': {'CreationDate': None}}
 
 
 class Damaged(OSError):
@@ -181,13 +185,34 @@ def save_verdicts(
 
 
 def save_figure(
-  drawn: figure.Figure, directory: str | os.PathLike[str]
+  drawn: figure.Figure | Mapping[str, figure.Figure],
+  directory: str | os.PathLike[str],
 ) -> list[pathlib.Path]:
-  """Writes ``figure.png`` (200 dpi) and ``figure.pdf`` (fonts embedded)."""
+  """Writes ``figure.png`` (200 dpi) and ``figure.pdf`` (fonts embedded).
+
+  Args:
+    drawn: the figure, or figures by their names in `FIGURES`, which are those of the
+      files. Files of a figure that is not among them are removed.
+    directory: where the files go.
+
+  Raises:
+    ValueError: for another name, or if there is no ``'figure'``.
+  """
+  named = drawn if isinstance(drawn, Mapping) else {FIGURES[0]: drawn}
+  if FIGURES[0] not in named or set(named) - set(FIGURES):
+    raise ValueError(
+      f'a study draws {FIGURES[0]!r}, and perhaps {FIGURES[1]!r}; got '
+      f'{", ".join(named) or "nothing"}.'
+    )
   paths = []
-  for kind, content in draw(drawn).items():
-    paths.append(files.expand(directory) / f'figure.{kind}')
-    files.write_bytes(paths[-1], content)
+  for name in FIGURES:
+    if name not in named:
+      for kind in _KINDS:
+        (files.expand(directory) / f'{name}.{kind}').unlink(missing_ok=True)
+      continue
+    for kind, content in draw(named[name]).items():
+      paths.append(files.expand(directory) / f'{name}.{kind}')
+      files.write_bytes(paths[-1], content)
   return paths
 
 
@@ -195,12 +220,8 @@ def draw(drawn: figure.Figure) -> dict[str, bytes]:
   """Returns the contents of a figure's files, by kind."""
   import matplotlib
 
-  metadata: dict[str, dict[str, Any]] = {
-    'png': {},
-    'pdf': {'CreationDate': None},
-  }
   contents = {}
-  for kind, entries in metadata.items():
+  for kind, entries in _KINDS.items():
     buffer = io.BytesIO()
     with matplotlib.rc_context({'pdf.fonttype': 42}):
       drawn.savefig(buffer, format=kind, dpi=200, metadata=entries)

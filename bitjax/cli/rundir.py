@@ -34,8 +34,7 @@ _FILES = (
   results.TABLE,
   results.CHECKSUMS,
   'verdicts.json',
-  'figure.png',
-  'figure.pdf',
+  *(f'{name}.{kind}' for name in results.FIGURES for kind in ('png', 'pdf')),
 )
 CONFIG = 'config.json'
 _WAYS_OUT = 'choose another --out or replace it with --overwrite'

@@ -36,7 +36,8 @@ class Study(Generic[Config]):
       first preset if there is no ``'quick'``.
     run: (configuration, sweep) -> labelled results.
     verdicts: results -> verdicts.
-    plot: results -> figure.
+    plot: results -> figure; or ``{'figure': ..., 'figure_supplement': ...}``, where
+      the first shows the answer and the second all else.
   """
 
   name: str
@@ -45,7 +46,7 @@ class Study(Generic[Config]):
   presets: Mapping[str, Mapping[str, Any]]
   run: Callable[[Config, sweep_lib.Sweep], xarray.Dataset]
   verdicts: Callable[[xarray.Dataset], Iterable[verdicts_lib.Verdict]]
-  plot: Callable[[xarray.Dataset], figure.Figure]
+  plot: Callable[[xarray.Dataset], figure.Figure | Mapping[str, figure.Figure]]
 
   @property
   def default_preset(self) -> str | None:

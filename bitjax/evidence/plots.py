@@ -23,10 +23,12 @@ __all__ = [
   'LIGHT_GREY',
   'LINE_STYLES',
   'ORANGE',
+  'PRIMARY',
   'RED',
   'TEAL',
   'band',
   'log_axis',
+  'primary_rows',
   'style',
   'whisker',
 ]
@@ -41,6 +43,7 @@ RED = '#CC3311'
 DARK_BLUE = '#004488'
 GREY = '#777777'  # For baselines and references.
 LIGHT_GREY = '#BBBBBB'  # For zero lines behind curves.
+PRIMARY = '#F2E2B3'  # Behind what the primary contrast compares.
 LINE_STYLES: tuple[Any, ...] = (
   '-',
   '--',
@@ -92,7 +95,8 @@ def style() -> Iterator[None]:
   """Applies the style of all figures inside a ``with`` block; needs no display.
 
   Studies are plotted inside such a block. Figures are 3.25 inches wide for one column
-  of a paper, and 6.75 (the default) for two.
+  of a paper, and 6.75 (the default) for two; they are at most 9 inches high, and no text
+  is smaller than 7 points.
   """
   matplotlib = optional.load('matplotlib')
   matplotlib.use('Agg')
@@ -181,6 +185,23 @@ def band(
       x, low, high, where=known.tolist(), color=color, alpha=0.18, linewidth=0
     )
   return drawn
+
+
+def primary_rows(ax: axes_lib.Axes, *rows: int) -> None:
+  """Marks the rows that the primary contrast compares, and prints their names bold.
+
+  Args:
+    ax: where rows are drawn, with their tick labels.
+    *rows: positions on the y axis.
+  """
+  for row in rows:
+    ax.axhspan(row - 0.5, row + 0.5, color=PRIMARY, linewidth=0, zorder=0)
+  # Axes that share their labels with others have none.
+  for position, text in zip(
+    ax.get_yticks(), ax.get_yticklabels(), strict=False
+  ):
+    if position in rows:
+      text.set_fontweight('bold')
 
 
 def log_axis(ax: axes_lib.Axes) -> None:

@@ -96,26 +96,82 @@ def judge(
 
 
 def bars(
-  targets: Mapping[str, Target], results: xarray.Dataset
+  targets: Mapping[str, Target],
+  results: xarray.Dataset,
+  *,
+  labels: Mapping[str, str] | None = None,
+  units: Mapping[str, str] | None = None,
 ) -> figure.Figure:
-  """Draws each measured number relative to its target, which lies at 1."""
+  """Draws how much of its limit each measured number uses: shorter is always better.
+
+  A bar has the length measured / limit, or limit / measured where higher is better,
+  so that it ends left of 1 if and only if the target is met. The numbers stand on the
+  right. Where nothing was measured there is no bar.
+
+  Args:
+    targets: case -> target.
+    results: the dataset that `table` returned.
+    labels: case -> its label, where that differs.
+    units: case -> its unit in print, where that differs.
+  """
   pyplot = optional.load('matplotlib.pyplot')
 
-  fig, ax = pyplot.subplots(figsize=(6.75, 0.6 + 0.24 * len(targets)))
+  labels, units = labels or {}, units or {}
   names = results.case.values.tolist()
-  measured = results['measured'].values
-  relative = measured / results['target'].values
+  fig, ax = pyplot.subplots(figsize=(6.75, 0.9 + 0.2 * len(targets)))
+  longest = 1.0
   for row, name in enumerate(names):
-    if np.isnan(measured[row]):
-      continue
-    target = targets[name]
-    color = plots.BLUE if target.met(measured[row]) else plots.RED
-    ax.barh(row, relative[row], color=color)
-    text = f' {measured[row]:.3g} {target.unit}'
-    ax.text(relative[row], row, text, va='center', fontsize=7)
-  ax.set_yticks(range(len(names)), names)
-  ax.axvline(1, color='black', linewidth=0.8)
-  ax.set_xlim(0, 1.6 * max(1, np.nanmax(relative)))
-  ax.set_xlabel('measured / target (blue: target met)')
-  ax.invert_yaxis()
+    value, target = results['measured'].values[row].item(), targets[name]
+    if np.isnan(value):
+      text = 'not measured'
+    else:
+      sign = '≥' if target.higher_is_better else '≤'
+      unit = units.get(name, target.unit)
+      text = f'{value:.3g}  ({sign} {target.limit:g}) {unit}'
+    used = _used(target, value)
+    if not np.isnan(used):
+      met = target.met(value)
+      ax.barh(
+        row, min(used, 3), height=0.7, edgecolor=plots.BLUE if met else plots.RED,
+        color=plots.BLUE if met else 'white', hatch=None if met else '////',
+      )  # fmt: skip
+      longest = max(longest, used)
+    ax.annotate(
+      text, (1.02, row), xycoords=('axes fraction', 'data'), va='center',
+      fontsize=7,
+    )  # fmt: skip
+  shown = [labels.get(name, name) for name in names]
+  ax.set_yticks(range(len(names)), shown)
+  ax.axvline(1, color='black', linewidth=1.2)
+  ax.set_xlim(0, 1.03 * min(longest, 2))  # A longer bar is cut off.
+  ax.set_ylim(len(names) - 0.5, -0.5)
+  ax.grid(visible=False, axis='y')
+  ax.set_xlabel(
+    'share of the limit used (shorter is better):\n'
+    'measured / limit for ≤, limit / measured for ≥',
+    fontsize=8,
+  )
+  ax.set_title(
+    'measured (limit)', loc='left', x=1.02, fontsize=8, fontweight='bold'
+  )
+  met, missed = (
+    pyplot.Rectangle((0, 0), 1, 1, edgecolor=edge, facecolor=face, hatch=hatch)
+    for edge, face, hatch in (
+      (plots.BLUE, plots.BLUE, None),
+      (plots.RED, 'white', '////'),
+    )
+  )
+  fig.legend(
+    [met, missed], ['met', 'not met'], loc='outside upper left', ncols=2
+  )
   return fig
+
+
+def _used(target, value):
+  """Returns the share of the limit that a number uses, in the direction of worse."""
+  above, below = value, target.limit
+  if target.higher_is_better:
+    above, below = below, above
+  if below == 0:
+    return np.inf if above > 0 else 0.0
+  return above / below

@@ -1,9 +1,9 @@
 r"""What do all staircases and gradient estimators look like?
 
-The figure shows all that `bitjax.quantizers` exports, at three values of
-progress. A random staircase is shown as one draw, and one with a memory as it
-comes down from the right. Verdicts are about gradient masses. It takes 10 s on
-a CPU:
+The figure shows all staircases that `bitjax.quantizers` exports, and its
+supplement all estimators, at three values of progress. A random staircase is
+shown as one draw, and one with a memory as it comes down from the right.
+Verdicts are about gradient masses. It takes 10 s on a CPU:
 
   bitjax estimator_gallery
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -65,6 +66,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
 CLAIM = 'On [-3, 3] its gradient mass is that of the sign, 2.'
 # Value of progress -> colour of its curve.
 COLORS = {0.0: plots.ORANGE, 0.5: plots.BLUE, 1.0: 'black'}
+LINES: tuple[Any, ...] = (':', '--', '-')  # Their line styles.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,28 +150,50 @@ def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
   return found
 
 
-def plot(results: xarray.Dataset) -> figure.Figure:
-  """Draws a panel for each, staircases first; colours stand for values of progress."""
+def plot(results: xarray.Dataset) -> dict[str, figure.Figure]:
+  """Draws a panel for each staircase and, in the supplement, for each estimator."""
+  is_estimator = results.estimator.values
+  return {
+    'figure': _sheet(results['value'][~is_estimator], 'q(x)', 'x'),
+    'figure_supplement': _sheet(
+      results['value'][is_estimator],
+      'gradient that passes',
+      'x (clips: the incoming gradient g)',
+    ),
+  }
+
+
+def _sheet(values, vertical, horizontal):
+  """Draws panels, four in a row; colours stand for values of progress."""
   from matplotlib import pyplot
 
   dots = {'linestyle': 'none', 'marker': '.', 'markersize': 2, 'markevery': 12}
-  rows = -(-results.panel.size // 4)
-  fig, axes = pyplot.subplots(rows, 4, figsize=(7.5, 1.35 * rows), sharex=True)
-  for ax, panel in zip(axes.flat, results['value'], strict=False):
+  rows = -(-values.panel.size // 4)
+  fig, axes = pyplot.subplots(
+    rows, 4, figsize=(6.75, 0.8 + 1.3 * rows), sharex=True, squeeze=False
+  )
+  for ax, panel in zip(axes.flat, values, strict=False):
     ax.axhline(0, color=plots.LIGHT_GREY, linewidth=0.6)
     name = panel.panel.item()
     form = dots if name.startswith('stochastic') else {'linewidth': 1.2}
-    lines = list(zip(panel, COLORS.values(), strict=True))
-    for line, color in lines[-1:] if (panel == panel[0]).all() else lines:
-      ax.plot(results.x, line, color=color, **form)
-    ax.set_title(name, fontsize=6)
-    ax.set_ylabel('gradient' if panel.estimator else 'q(x)', size=7)
-    ax.tick_params(labelsize=6)
-  for ax in axes.flat[results.panel.size :]:
+    lines = list(zip(panel, COLORS.values(), LINES, strict=True))
+    for line, color, dashes in (
+      lines[-1:] if (panel == panel[0]).all() else lines
+    ):
+      ax.plot(panel.x, line, color=color, **{'linestyle': dashes, **form})
+    lines = [textwrap.fill(line, 28) for line in name.splitlines()]
+    ax.set_title('\n'.join(lines), fontsize=7)
+    ax.tick_params(labelsize=7)
+  for ax in axes.flat[values.panel.size :]:
     ax.set_axis_off()
-  shown = [pyplot.Line2D([], [], color=color) for color in COLORS.values()]
+  fig.supylabel(vertical, fontsize=8)
+  fig.supxlabel(horizontal, fontsize=8)
+  shown = [
+    pyplot.Line2D([], [], color=color, linestyle=dashes)
+    for color, dashes in zip(COLORS.values(), LINES, strict=True)
+  ]
   names = [f'progress {progress:g}' for progress in COLORS]
-  fig.legend(shown, names, loc='outside lower center', ncols=3)
+  fig.legend(shown, names, loc='outside upper center', ncols=3)
   return fig
 
 

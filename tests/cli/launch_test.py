@@ -93,6 +93,31 @@ def test_figures_are_made_again_from_files_alone(launch):
   assert seen[0].identical(seen[1])
 
 
+def test_a_study_may_draw_a_supplement(launch, capsys):
+  from matplotlib import figure
+
+  def two(results):
+    drawn = {'figure': (1, 1), 'figure_supplement': (2, 1)}
+    return {k: figure.Figure(figsize=size) for k, size in drawn.items()}
+
+  more = {'figure_supplement.png', 'figure_supplement.pdf'}
+  assert launch('--preset=smoke', plot=two) == 0
+  assert names(RUN) == FILES | more
+  written = capsys.readouterr().out.splitlines()[-2:]
+  assert {pathlib.Path(line).name for line in written} == more
+  # It belongs to the run: it goes on, and goes with the figure that has none.
+  assert launch('--preset=smoke', plot=two, run=forbidden) == 0
+  assert launch('--preset=smoke', run=forbidden) == 0
+  assert names(RUN) == FILES
+
+
+@pytest.mark.parametrize('found', [[], ['figure', 'other'], ['other']])
+def test_other_names_of_figures_are_refused(found, tmp_path):
+  with pytest.raises(ValueError, match="a study draws 'figure'"):
+    results_lib.save_figure(dict.fromkeys(found), tmp_path)
+  assert not names(tmp_path)
+
+
 def test_lost_results_are_made_from_chunks(launch, sample, capsys):
   assert launch('--preset=smoke') == 0
   content = (RUN / 'results.csv').read_bytes()

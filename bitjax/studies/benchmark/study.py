@@ -16,22 +16,23 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from bitjax import cli
-from bitjax import evidence
 from bitjax import sweeps
 from bitjax import types
 from bitjax.evidence import targets
 from bitjax.studies import toy
 from bitjax.studies.benchmark import estimators
+from bitjax.studies.benchmark import figure
+from bitjax.studies.benchmark import findings
+from bitjax.studies.benchmark import limits
 from bitjax.studies.benchmark import networks
 from bitjax.studies.benchmark import race
 from bitjax.studies.benchmark import scans
 from bitjax.studies.benchmark import updates
 
 if TYPE_CHECKING:
-  from matplotlib import figure
   import xarray
 
-__all__ = ['PRESETS', 'STUDY', 'TARGETS', 'Config', 'plot', 'run', 'verdicts']
+__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 _MAX_ROWS = 46_340  # Of square matrices whose entries are numbered in int32.
 
@@ -111,38 +112,6 @@ PRESETS = {
   'quick': {},
 }
 
-_SHARE = 'share of GEMM peak'
-_PASSES = 'forward passes'
-_MS = 'ms per lane'
-TARGETS = {
-  'multi-step, full precision': targets.Target(
-    _SHARE, 0.70, higher_is_better=True
-  ),
-  'multi-step, binary': targets.Target(_SHARE, 0.70, higher_is_better=True),
-  'line scan, brute force': targets.Target(f'{_PASSES} per point', 1.15),
-  'line scan, binary, l2': targets.Target(_PASSES, 20),
-  'line scan, binary, linf': targets.Target(_PASSES, 800),
-  'line scan, full precision': targets.Target(_PASSES, 500),
-  'line scan, peak memory': targets.Target('GiB', 1.5),
-  'flip gains, binary': targets.Target(_PASSES, 15),
-  'flip gains, binary weights, ReLU': targets.Target(_PASSES, 1500),
-  'flip gains, full precision, both signs': targets.Target(_PASSES, 2000),
-  'flip gains, peak memory': targets.Target('GiB', 2),
-  'flip gains, four times the examples': targets.Target('times per one', 1.2),
-  'flip gains, four times the units': targets.Target('times per one', 1.2),
-  'flip gains, four layers before': targets.Target('times one before', 1.2),
-  'flip descent, a flip': targets.Target(_PASSES, 2),
-  'ResNet step': targets.Target(_SHARE, 0.35, higher_is_better=True),
-  "ResNet step, over XLA's own": targets.Target('times', 0.9),
-  'ResNet step, W1A1 over full precision': targets.Target('times', 1.3),
-  'project l2': targets.Target(_MS, 10),
-  'project linf': targets.Target(_MS, 10),
-  'project l1': targets.Target(_MS, 10),
-  'project flips': targets.Target(_MS, 10),
-  'estimator overhead': targets.Target('times fused by hand, the worst', 1.25),
-  'import': targets.Target('times jax + flax + optax', 1.2),
-}
-
 
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Measures everything."""
@@ -163,21 +132,12 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   if config.thorough:
     measured |= scans.scaling(*network, few)
     measured |= scans.peak_memory(*network, config.rates, config.timed_rates)
-  return targets.table(TARGETS, measured).assign(
+  return targets.table(limits.TARGETS, measured).assign(
     overhead=('estimator', list(overheads.values())),
     estimator=list(overheads),
   )
 
 
-def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
-  """Says which targets are met."""
-  overheads = results['overhead'].to_series().to_dict()
-  return targets.judge(TARGETS, results, {'estimator overhead': overheads})
-
-
-def plot(results: xarray.Dataset) -> figure.Figure:
-  """Draws each measurement relative to its target."""
-  return targets.bars(TARGETS, results)
-
-
-STUDY = cli.Study('benchmark', __doc__, Config, PRESETS, run, verdicts, plot)
+STUDY = cli.Study(
+  'benchmark', __doc__, Config, PRESETS, run, findings.judge, figure.page
+)

@@ -1,8 +1,14 @@
-"""Draws what each way to spend a budget saves, on the searched batch and on another."""
+"""Draws what each way to spend a budget saves, on the searched batch and on another.
+
+The figure answers what its preset asks: with several balls or choices of layers how
+exact gains compare with a step of STE in each, with several numbers of rounds what
+rounds save, and otherwise what the main methods save. The supplement shows the decrease
+by every method.
+"""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,8 +16,10 @@ import numpy as np
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.evidence import protocols
+from bitjax.studies.discrete_gradient import balls
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import schedules
+from bitjax.studies.toy import labels
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -19,7 +27,9 @@ if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-__all__ = ['page', 'panel', 'reliability']
+  from bitjax.evidence import verdicts
+
+__all__ = ['compared', 'page', 'panel', 'reliability']
 
 _COLORS = {
   'discrete': plots.BLUE,
@@ -29,69 +39,43 @@ _COLORS = {
   'multi': plots.RED,
   'random': plots.GREY,
 }
+_ROW = 0.145  # Inches.
+_PAIRS = dict(
+  zip(
+    searches.PAIRS,
+    (
+      ('exact gains on A, exact gains on B', plots.BLUE, 'o'),
+      ('linear gains on A, linear gains on B', plots.RED, 's'),
+      ('linear gains on A, exact gains on B', plots.ORANGE, '^'),
+    ),
+    strict=True,
+  )
+)
 
 
-def page(results: xarray.Dataset) -> figure.Figure:
-  """Draws what every arm saves and, below, how reliable the promises of moves are.
-
-  If there are several balls, choices of layers or numbers of rounds, only the main
-  arms are drawn. If there are several numbers of rounds, all schedules follow below.
+def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
+  """Draws the figure and the supplement.
 
   Args:
     results: the results of `arms.collect`.
   """
-  from matplotlib import pyplot
-
-  names = ('ball', 'layers', 'state')
-  balls, layers, states = (results[name].values.tolist() for name in names)
-  columns = [
-    {'layers': moved, 'state': state}
-    for moved, state in itertools.product(layers, states)
-  ]
-  by_rounds = results.num_rounds.size > 1
-  brief = len(balls) > 1 or len(layers) > 1 or by_rounds
-  heights = [0.35 + 0.16 * len(_rows(results, brief))] * len(balls) + [2.0]
-  parts = [sum(heights) + 0.3 * len(heights)]
-  if by_rounds:
-    parts.append(schedules.height(results))
-  fig = pyplot.figure(figsize=(6.75, sum(parts)))
-  above, *below = fig.subfigures(
-    len(parts), 1, height_ratios=parts, squeeze=False
-  )[:, 0]
-  for part in below:
-    schedules.page(part, results, {'ball': balls[0], 'layers': layers[0]})
-  axes = above.subplots(
-    len(heights),
-    len(columns),
-    height_ratios=heights,
-    sharey='row',
-    squeeze=False,
-  )
-  small = 7 if len(columns) > 2 else 9
-  for row, ball in zip(axes, balls, strict=False):
-    for ax, column in zip(row, columns, strict=True):
-      panel(ax, results, column | {'ball': ball}, brief=brief)
-      moved = 'first layer' if column['layers'] == 'first' else 'all layers'
-      ax.set_title(f'{column["state"]}\n{moved}, {ball}', fontsize=small)
-      ax.tick_params('x', labelsize=small - 1)
-  for ax in axes[len(balls) - 1]:
-    ax.set_xlabel('decrease (nats)')
-  for index, column in enumerate(columns):
-    if index >= len(states):  # Reliability is that of the first layer only.
-      axes[-1, index].set_axis_off()
-    else:
-      reliability(axes[-1, index], results, column['state'])
-  axes[-1, 0].set_ylabel('correlation over moves')
-  # The legend goes to the first free panel of this row, or to its last one.
-  free = axes[-1, min(len(states), len(columns) - 1)]
-  free.legend(*axes[-1, 0].get_legend_handles_labels(), fontsize=6)
-  lines = axes[0, 0].get_legend_handles_labels()
-  above.legend(*lines, loc='outside upper center', ncols=3)
-  return fig
+  cells = outcomes.cells(results)
+  wide = results.ball.size > 1 or results.layers.size > 1
+  if wide:
+    first = _compared(results)
+  elif results.num_rounds.size > 1:
+    first = schedules.page(
+      results, {k: cells[0][k] for k in ('ball', 'layers')}
+    )
+  else:
+    first = _saved(results, cells, brief=True, reliable=True)
+  drawn = wide or results.num_rounds.size == 1
+  rest = _saved(results, cells, brief=wide, reliable=not drawn)
+  return {'figure': first, 'figure_supplement': rest}
 
 
 def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
-  """Draws how well the promised gains of moves agree, against the batch size.
+  """Draws how well the promised gains of flips agree, against the batch size.
 
   Args:
     ax: the axes to draw on.
@@ -100,16 +84,47 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   """
   found = results['reliability_correlation'].sel(state=state)
   sizes = found.batch_size.values
-  colors = (plots.BLUE, plots.RED, plots.ORANGE)
-  for pair, color in zip(found.pair.values.tolist(), colors, strict=True):
+  for pair, (label, color, marker) in _PAIRS.items():
     rows = found.sel(pair=pair).transpose('batch_size', 'seed').values
     plots.band(
-      ax, sizes, rows, color=color, marker='o', label=pair, bounds=(-1, 1)
+      ax, sizes, rows, color=color, marker=marker, label=label, bounds=(-1, 1)
     )
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)
   ax.set_xticks(sizes, [f'{size}' for size in sizes])
-  ax.set_xlabel('batch size')
+  ax.set_xlabel('examples in A, and in B')
+
+
+def compared(
+  ax: axes_lib.Axes,
+  cells: Sequence[dict[str, Any]],
+  table: Sequence[verdicts.Verdict],
+) -> None:
+  """Draws exact gains against one step of STE in each ball, one row each.
+
+  Bars are the simultaneous intervals of the verdicts.
+
+  Args:
+    ax: the axes to draw on.
+    cells: labels of ball, layers and state of each row.
+    table: a verdict of `balls.steps` for each row.
+  """
+  for row, (cell, verdict) in enumerate(zip(cells, table, strict=True)):
+    trained = cell['state'] != cells[0]['state']
+    plots.whisker(
+      ax,
+      row,
+      intervals.Interval(
+        verdict.effect, verdict.low, verdict.high, verdict.num_seeds
+      ),
+      color=plots.BLUE,
+      marker='s' if trained else 'o',
+      filled=not trained,
+    )
+  ax.axvline(0, color='black', linewidth=0.8)
+  ax.set_yticks(range(len(cells)), [_cell(cell) for cell in cells], fontsize=7)
+  ax.set_ylim(len(cells) - 0.5, -0.5)
+  ax.locator_params(axis='x', nbins=4)
 
 
 def panel(
@@ -154,7 +169,7 @@ def panel(
   for y, found, color, read in drawn:
     if found.mean <= edge:
       ax.text(edge, y, f'\N{LEFTWARDS ARROW}{found.mean:.2g}', color=color,
-              fontsize=6, va='center')  # fmt: skip
+              fontsize=7, va='center')  # fmt: skip
     else:
       plots.whisker(
         ax, y, found, color=color, marker=read.marker, filled=read.filled
@@ -162,11 +177,98 @@ def panel(
   for read in _READS:
     ax.plot([], [], read.marker, color='black', label=read.label, markersize=4,
             markerfacecolor='black' if read.filled else 'white')  # fmt: skip
-  ax.locator_params(axis='x', nbins=3 if brief else 4)
+  ax.locator_params(axis='x', nbins=4)
   ax.set_xlim(edge, high + 0.05 * (high - edge))
   ax.axvline(0, color='black', linewidth=0.8)
-  ax.set_yticks(range(len(rows)), [name for _, name, _ in rows], fontsize=6.5)
+  ax.set_yticks(range(len(rows)), [name for _, name, _ in rows], fontsize=7)
   ax.set_ylim(len(rows) - 0.5, -0.5)
+  if cell == outcomes.cells(results)[0]:
+    plots.primary_rows(
+      ax, *(i for i, (_, _, o) in enumerate(rows) if o in _COMPARED)
+    )
+
+
+# Labels of the arms that the primary contrast compares.
+_COMPARED = (
+  {'direction': searches.DIRECTIONS[0]},
+  {'signal': 'exact', 'ranking': searches.RANKINGS[0]},
+)
+
+
+def _saved(results, cells, *, brief, reliable):
+  """Draws a panel for each cell, in rows of balls, and reliability below them."""
+  from matplotlib import pyplot
+
+  columns = results.sizes['layers'] * results.sizes['state']
+  rows = len(cells) // columns
+  height = 0.3 + _ROW * len(_rows(results, brief))
+  fig = pyplot.figure(figsize=(6.75, rows * height + 0.8 + 2.3 * reliable))
+  parts = [rows * height + 0.8, 2.3][: 1 + reliable]
+  above, *below = fig.subfigures(
+    len(parts), 1, height_ratios=parts, squeeze=False
+  )[:, 0]
+  axes = above.subplots(rows, columns, sharey=True, squeeze=False)
+  for ax, cell in zip(axes.flat, cells, strict=True):
+    panel(ax, results, cell, brief=brief)
+    ax.tick_params('x', labelsize=7)
+    title = f'{cell["state"]}, {_moved(cell)}'
+    ball = f'\n{labels.ball(cell["ball"])}' if rows > 1 else ''
+    ax.set_title(title + ball, fontsize=7.5 if columns < 3 else 7)
+  for ax in axes[-1]:
+    ax.set_xlabel('decrease (nats)', fontsize=8)
+  above.legend(
+    *axes[0, 0].get_legend_handles_labels(),
+    loc='outside upper center',
+    ncols=3,
+    title='Decrease of the loss: higher is better. '
+    'Bold: compared, on A, by the primary contrast',
+    title_fontsize=8,
+  )
+  for part in below:
+    _reliable(part, results)
+  return fig
+
+
+def _reliable(fig, results):
+  states = results.state.values.tolist()
+  axes = fig.subplots(1, len(states), sharey=True, squeeze=False)[0]
+  for ax, state in zip(axes, states, strict=True):
+    reliability(ax, results, state)
+    ax.set_title(f'{state}, first layer', fontsize=7.5)
+  axes[0].set_ylabel('correlation over flips')
+  lines = axes[0].get_legend_handles_labels()
+  fig.legend(*lines, loc='outside lower center', ncols=3, fontsize=7)
+
+
+def _compared(results):
+  """Draws exact gains against STE's step, by batch and direction."""
+  from matplotlib import pyplot
+
+  cells = outcomes.cells(results)
+  found = list(balls.steps(results))
+  fig, axes = pyplot.subplots(
+    1, 4, figsize=(6.75, 1.2 + 0.2 * len(cells)), sharey=True, sharex=True
+  )
+  reads = [(b, d) for b in outcomes.BATCHES.values() for d in balls.OPPONENTS]
+  for ax, (batch, direction) in zip(axes, reads, strict=True):
+    name = f'N3 ball, {batch}, {direction}'
+    compared(ax, cells, [v for v in found if v.finding == name])
+    along = 'gradient' if direction == 'gradient' else 'its sign'
+    ax.set_title(f'loss on {batch},\nstep along {along}', fontsize=8)
+    ax.tick_params('x', labelsize=7)
+  fig.supxlabel(
+    'log(loss of one STE step / loss of exact gains); above 0: exact gains are better',
+    fontsize=8,
+  )
+  return fig
+
+
+def _moved(cell):
+  return f'{cell["layers"]} layer{"s" * (cell["layers"] == "all")}'
+
+
+def _cell(cell):
+  return f'{labels.ball(cell["ball"])}, {_moved(cell)}, {cell["state"]}'
 
 
 def _span(drawn):
@@ -188,9 +290,16 @@ class _Read(NamedTuple):
 
 
 _READS = (
-  _Read(-0.2, 'search', 'oracle', 'o', True, 'A, best point'),
+  _Read(-0.2, 'search', 'oracle', 'o', True, 'A (searched), best point'),
   _Read(0.0, 'search', 'all', 'x', True, 'A, whole budget'),
-  _Read(0.2, 'holdout', 'deployable', 'o', False, 'B, tuned on other seeds'),
+  _Read(
+    0.2,
+    'holdout',
+    'deployable',
+    'o',
+    False,
+    'B (held out), tuned on other seeds',
+  ),
 )
 
 
@@ -204,12 +313,13 @@ def _rows(results, brief):
   """Returns the arm, the name and the labels of each row to draw."""
   directions = results.direction.values.tolist()
   rows: list[tuple[str, str, dict[str, Any]]] = [
-    ('ste', f'STE step, {d}', {'direction': d})
+    ('ste', labels.direction(d), {'direction': d})
     for d in (directions[:2] if brief else directions)
   ]
+  optimizers = results.optimizer.values.tolist()
   rows += [
-    ('multi', f'STE steps, {o}', {'optimizer': o})
-    for o in results.optimizer.values.tolist()
+    ('multi', labels.steps(o), {'optimizer': o})
+    for o in (optimizers[:1] if brief else optimizers)
   ]
   rankings = results.ranking.values.tolist()
   ends = rankings[0], rankings[-1]
@@ -218,24 +328,24 @@ def _rows(results, brief):
     if name == 'cost' or (name == 'random' and brief):
       shown = rankings[-1:]
     rows += [
-      ('discrete', searches.label(name, r), {'signal': name, 'ranking': r})
+      ('discrete', labels.flips(name, r), {'signal': name, 'ranking': r})
       for r in shown
     ]
-  *fewer, number = results.num_rounds.values.tolist()
+  number = results.num_rounds.values.tolist()[-1]
   made = results['rounds_search'].notnull()
   rows += [
     (
       'rounds',
-      f'{number} rounds: {s} {r}, {p}',
+      labels.rounds(number, s, None if brief else r, p),
       {'signal': s, 'ranking': r, 'split': p, 'num_rounds': number},
     )
     for s in ('exact', 'linear')
-    for r in (rankings if fewer else ends)
+    for r in (rankings[-1:] if brief else rankings)
     for p in searches.SPLITS
     if bool(made.sel(ranking=r).any())
   ]
   rows += [
-    ('coordinate', f'one by one, by {o}', {'order': o})
+    ('coordinate', labels.order(o), {'order': o})
     for o in results.order.values.tolist()
   ]
-  return [*rows, ('random', 'random points', {})]
+  return [*rows, ('random', 'random points of the ball', {})]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import plots
 from bitjax.studies.discrete_gradient import outcomes
+from bitjax.studies.toy import labels
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-__all__ = ['height', 'page', 'panel']
+__all__ = ['page', 'panel']
 
 _COLORS = {
   'exact': plots.BLUE,
@@ -22,28 +23,35 @@ _COLORS = {
   'random': plots.GREY,
   'cost': plots.ORANGE,
 }
+_NAMES = {
+  'exact': 'exact gains',
+  'linear': 'linear gains',
+  'random': 'random gains',
+  'cost': 'cheapest first',
+}
+_SPLITS = {'even': 'equal parts', 'cumulative': 'growing budget'}
 _STYLES = {'search': ('-', 'o'), 'holdout': ('--', '^')}
 
 
-def height(results: xarray.Dataset) -> float:
-  """Returns the height in inches that `page` needs."""
-  return 1.0 + 1.25 * len(_rankings(results))
-
-
-def page(
-  fig: figure.FigureBase, results: xarray.Dataset, cell: dict[str, Any]
-) -> None:
+def page(results: xarray.Dataset, cell: dict[str, Any]) -> figure.Figure:
   """Draws panels in a row for each ranking and a column for each state and split.
 
   Args:
-    fig: the figure to draw on.
     results: the results of `arms.collect`.
     cell: labels of ball and layers.
   """
+  from matplotlib import pyplot
+
   rows = _rankings(results)
   states = results.state.values.tolist()
   columns = list(itertools.product(states, searches.SPLITS))
-  axes = fig.subplots(len(rows), len(columns), sharex=True, squeeze=False)
+  fig, axes = pyplot.subplots(
+    len(rows),
+    len(columns),
+    figsize=(6.75, 1.4 + 1.3 * len(rows)),
+    sharex=True,
+    squeeze=False,
+  )
   for row, ranking in zip(axes, rows, strict=True):
     for ax, (state, split) in zip(row, columns, strict=True):
       panel(ax, results, cell | {'state': state}, ranking, split)
@@ -51,14 +59,18 @@ def page(
     for first, second in zip(row[::2], row[1::2], strict=True):
       first.sharey(second)
       second.tick_params(labelleft=False)
-    row[0].set_ylabel(ranking, fontsize=8)
+    row[0].set_ylabel(f'ranked {labels.ranking(ranking)}', fontsize=8)
   for ax, (state, split) in zip(axes[0], columns, strict=True):
-    ax.set_title(f'{state}\n{split}', fontsize=8)
+    ax.set_title(f'{state},\n{_SPLITS[split]}', fontsize=8)
   for ax in axes[-1]:
-    ax.set_xlabel('rounds', fontsize=8)
-  fig.supylabel('decrease (nats), whole budget', fontsize=9)
+    ax.set_xlabel('number of rounds', fontsize=8)
+  fig.supylabel(
+    'decrease of the loss by the whole budget (nats; higher is better)',
+    fontsize=8,
+  )
   lines = axes[0, 0].get_legend_handles_labels()
   fig.legend(*lines, loc='outside lower center', ncols=4, fontsize=7)
+  return fig
 
 
 def panel(
@@ -90,7 +102,7 @@ def panel(
       plots.band(
         ax, numbers, rows.transpose('num_rounds', 'seed').values, color=color,
         linestyle=style, marker=marker,
-        label=f'{signal}, {outcomes.BATCHES[batch]}',
+        label=f'{_NAMES[signal]}, {outcomes.BATCHES[batch]}',
       )  # fmt: skip
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)

@@ -24,20 +24,16 @@ from typing import TYPE_CHECKING
 
 from bitjax import cli
 from bitjax import data
-from bitjax import evidence
 from bitjax import sweeps
-from bitjax.evidence import contrasts
-from bitjax.evidence import divergence
-from bitjax.evidence import intervals
-from bitjax.evidence import plots
 from bitjax.studies import toy
 from bitjax.studies.discrete_optimum import arms
+from bitjax.studies.discrete_optimum import figure
+from bitjax.studies.discrete_optimum import findings
 
 if TYPE_CHECKING:
-  from matplotlib import figure
   import xarray
 
-__all__ = ['PRESETS', 'STUDY', 'Config', 'plot', 'run', 'verdicts']
+__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +92,6 @@ PRESETS = {
   'smoke': {'batch_size': (32,), 'hidden': (2, 3), 'seeds': (0, 1, 2)},
   'quick': {},
 }
-_PAIR = 'exact per squared cost', 'STE step, gradient'
 
 
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
@@ -109,67 +104,12 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   )
 
 
-def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
-  """Judges the bound, and how much of the optimum is reached."""
-  found = []
-  results = divergence.without(results, ['loss', 'optimum', 'bound'])
-  for state in results.state.values.tolist():
-    at = results.sel(state=state)
-    rounding = 1e-6 * at.loss
-    over = at.bound >= at.optimum - rounding
-    near = at.bound <= 3 * at.optimum + rounding
-    sound = at.bound.notnull()  # Comparisons with NaN are false.
-    found.append(
-      contrasts.difference(
-        'N3 additive bound',
-        f'{state}: in nine of ten networks the best point of the ball saves at most '
-        'what single gains promise, and at least a third of it.',
-        ((over & near) - 0.9).where(sound),
-        primary=not found,
-        details={
-          'promised, nats': at.bound.mean(),
-          'best, nats': at.optimum.mean(),
-          'at most what is promised': over.where(sound).mean(),
-          'at least a third of it': near.where(sound).mean(),
-        },
-        protocol='A',
-        unit='share of the networks, less 0.9',
-        bounds=(-0.9, 0.1),
-      )
-    )
-    share = at.decrease / divergence.finite_mean(at.optimum)
-    ours, ste = (share.sel(arm=arm) for arm in _PAIR)
-    found.append(
-      contrasts.difference(
-        'N3 optimum',
-        f'{state}: of the best decrease, {_PAIR[0]} reaches more than {_PAIR[1]}.',
-        ours - ste,
-        details={arm: share.sel(arm=arm).mean() for arm in arms.ARMS},
-        protocol='oracle, A',
-        unit='of the mean best decrease',
-      )
-    )
-  return found
-
-
-def plot(results: xarray.Dataset) -> figure.Figure:
-  """Draws the share of the best decrease that every method reaches."""
-  from matplotlib import pyplot
-
-  fig, axes = pyplot.subplots(1, 2, figsize=(6.75, 4.2), sharey=True)
-  for ax, state in zip(axes, results.state.values.tolist(), strict=True):
-    at = results.sel(state=state)
-    for row, arm in enumerate(arms.ARMS):
-      share = (at.decrease.sel(arm=arm) / at.optimum.mean()).values
-      plots.whisker(ax, row, intervals.interval(share), color=plots.BLUE)
-    ax.axvline(1, color='black', linewidth=0.8)
-    ax.set_title(state)
-    ax.set_xlabel('share of the best decrease')
-    ax.set_yticks(range(row + 1), arms.ARMS, fontsize=6.5)
-  axes[0].invert_yaxis()
-  return fig
-
-
 STUDY = cli.Study(
-  'discrete_optimum', __doc__, Config, PRESETS, run, verdicts, plot
+  'discrete_optimum',
+  __doc__,
+  Config,
+  PRESETS,
+  run,
+  findings.judge,
+  figure.page,
 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
+from bitjax.studies.dsq import arms as arms_lib
 from bitjax.studies.dsq import findings
 
 if TYPE_CHECKING:
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
   import xarray
 
 __all__ = ['page']
+
+_WORDS = {
+  'fixed 0.4': 'alpha 0.4',
+  'fixed 0.2': 'alpha 0.2',
+  'fixed 0.05': 'alpha 0.05',
+  'falling': 'alpha falling',
+  'falling window': 'window falling',
+  'learned': 'alpha learned',
+}
 
 _READ = (
   ('test_accuracy', 'test', 'o', plots.BLUE),
@@ -38,7 +48,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
   fig, axes = pyplot.subplots(
     1,
     len(every) + over_time,
-    figsize=(6.75, 1.5 + 0.24 * len(arms)),
+    figsize=(6.75, 1.9 + 0.24 * len(arms)),
     squeeze=False,
   )
   for ax, bits in zip(axes[0], every, strict=False):
@@ -55,19 +65,27 @@ def page(results: xarray.Dataset) -> figure.Figure:
           marker=marker,
           label=None if position else label,
         )
-    ax.set_yticks(range(len(arms)), arms if bits == every[0] else [])
+    shown = [_WORDS.get(arm, arm) for arm in arms]
+    ax.set_yticks(range(len(arms)), shown if bits == every[0] else [])
     ax.set_ylim(len(arms) - 0.5, -0.5)
+    if bits == 1:
+      plots.primary_rows(
+        ax, *(arms.index(arm) for arm in arms_lib.PRIMARY if arm in arms)
+      )
     low, high = ax.get_xlim()
     room = 0.03 * (high - low)  # Keeps markers at 100 % whole.
     ax.set_xlim(max(low, 0), min(high, 100 + room))
-    ax.set_xlabel('accuracy (%)')
+    ax.set_xlabel('accuracy, last epoch\n(%; higher is better)', fontsize=8)
     kind = 'weights' if bits == 1 else 'weights and activations'
     ax.set_title(f'{bits}-bit\n{kind}')
   # The legend goes outside, as no corner of a panel is sure to be free.
   handles, labels = axes[0, 0].get_legend_handles_labels()
-  fig.legend(handles, labels, loc='outside lower left', ncols=2)
+  handles.append(pyplot.Rectangle((0, 0), 1, 1, color=plots.PRIMARY))
+  labels.append('compared by the primary contrast (test)')
+  fig.legend(handles, labels, loc='outside lower left', ncols=3)
   if over_time:
     _flips(axes[0, -1], results.sel(bits=every[0]), arms)
+    axes[0, -1].set_title(axes[0, 0].get_title())
   return fig
 
 
@@ -87,15 +105,15 @@ def _flips(ax, results, arms):
       ratio.sel(arm=arm).values,
       color=color,
       linestyle=line,
-      label=arm,
+      label=_WORDS.get(arm, arm),
       marker='o' if epochs.size < 4 else None,
     )
   if np.all(ratio.values > 0):
     ax.set_yscale('log')
   ax.set_xlabel('epoch')
   ax.xaxis.get_major_locator().set_params(integer=True)
-  ax.set_title('sign flips per\nweight and update')
-  ax.legend(fontsize=6)
+  ax.set_ylabel('sign flips per weight and update', fontsize=8)
+  ax.legend(fontsize=7, loc='lower left', borderpad=0, labelspacing=0.2)
 
 
 _LINES: tuple[Any, ...] = ('-', '-', '-', '-', '--', '--', ':')

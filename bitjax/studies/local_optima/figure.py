@@ -18,13 +18,18 @@ __all__ = ['page']
 _STAGES = (
   ('trained', 'trained', 'o', plots.GREY),
   ('descended', 'after the best flips', 's', plots.BLUE),
-  ('again', 'perturbed, after the best flips', '^', plots.ORANGE),
+  ('again', 'flipped at random, then the best flips', '^', plots.ORANGE),
 )
 _SHARES = (
-  ('improving', 'improve the training loss', 'o', plots.BLUE),
-  ('significant', '... by > 2 standard errors', 's', plots.TEAL),
-  ('holds', 'of the improving: held-out too', '^', plots.ORANGE),
-  ('random_holds', 'of all: held-out', 'x', plots.GREY),
+  ('improving', 'flips that lower the training loss', 'o', plots.BLUE),
+  ('significant', '... by more than 2 standard errors', 's', plots.TEAL),
+  (
+    'holds',
+    'of the first, those that lower the held-out loss',
+    '^',
+    plots.ORANGE,
+  ),
+  ('random_holds', 'flips that lower the held-out loss', 'x', plots.GREY),
 )
 
 
@@ -38,7 +43,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
 
   names = results.estimator.values.tolist()
   fig, axes = pyplot.subplots(
-    1, 3, figsize=(6.75, 1.6 + 0.26 * len(names)), sharey=True
+    1, 3, figsize=(6.75, 1.75 + 0.26 * len(names)), sharey=True
   )
   for ax, batch in zip(axes, findings.NAMES, strict=False):
     for offset, (stage, label, marker, color) in zip(
@@ -49,19 +54,23 @@ def page(results: xarray.Dataset) -> figure.Figure:
         losses = losses.isel(perturbed=-1)
       _rows(ax, losses, offset, label, marker, color)
     plots.log_axis(ax)
-    ax.set_xlabel(f'{findings.NAMES[batch]} loss (nats)')
+    ax.set_xlabel(f'{findings.NAMES[batch]} loss\n(nats; lower is better)')
   for offset, (name, label, marker, color) in zip(
     (-0.27, -0.09, 0.09, 0.27), _SHARES, strict=True
   ):
     share = results[name].sel(layer='all')
     _rows(axes[2], share, offset, label, marker, color, (0, 1))
   axes[2].set_xlim(0, 1)
-  axes[2].set_xlabel('share of flips, all layers')
+  axes[2].set_xlabel('share of flips,\nall layers')
   axes[0].set_yticks(range(len(names)), names)
   axes[0].set_ylim(len(names) - 0.5, -0.5)
-  losses, shares = (ax.get_legend_handles_labels() for ax in axes[::2])
-  fig.legend(*losses, loc='outside lower left')
-  fig.legend(*shares, loc='outside lower right')
+  plots.primary_rows(axes[1], 0)  # The first estimator is the reference.
+  axes[0].get_yticklabels()[0].set_fontweight('bold')
+  handles, labels = axes[0].get_legend_handles_labels()
+  handles.append(pyplot.Rectangle((0, 0), 1, 1, color=plots.PRIMARY))
+  labels.append('primary contrast: trained, after the best flips')
+  fig.legend(handles, labels, loc='outside lower left')
+  fig.legend(*axes[2].get_legend_handles_labels(), loc='outside lower right')
   return fig
 
 

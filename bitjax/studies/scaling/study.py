@@ -15,16 +15,17 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from bitjax import cli
-from bitjax import evidence
 from bitjax import sweeps
 from bitjax.evidence import targets
+from bitjax.studies.scaling import figure
+from bitjax.studies.scaling import findings
+from bitjax.studies.scaling import limits
 from bitjax.studies.scaling import timings
 
 if TYPE_CHECKING:
-  from matplotlib import figure
   import xarray
 
-__all__ = ['PRESETS', 'STUDY', 'TARGETS', 'Config', 'plot', 'run', 'verdicts']
+__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 _MAX_LANES = 2**24  # They are numbered in float32.
 _MAX_SEEDS = 1_000_000
@@ -74,18 +75,6 @@ PRESETS = {
   'quick': {},
 }
 
-TARGETS = {
-  'killed runs': targets.Target('runs', 1.0, higher_is_better=True),
-  'ends that differ': targets.Target('runs', 0.0),
-  'files left over': targets.Target('files', 0.0),
-  'chunks and files': targets.Target('of the time of one call', 0.03),
-  'resume': targets.Target('seconds', 5.0),
-  'memory': targets.Target('times the results', 1.8),
-  'weak scaling': targets.Target(
-    'of two processes', 0.9, higher_is_better=True
-  ),
-}
-
 
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Measures everything."""
@@ -98,34 +87,9 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     **timings.weak_scaling(config.block, config.steps, config.turns),
   }
   seconds = measured.pop('sweep')
-  return targets.table(TARGETS, measured).assign(seconds=seconds)
+  return targets.table(limits.TARGETS, measured).assign(seconds=seconds)
 
 
-def verdicts(results: xarray.Dataset) -> list[evidence.Verdict]:
-  """Says which targets are met."""
-  details = {'seconds of the sweep': results['seconds'].item()}
-  return targets.judge(TARGETS, results, {'chunks and files': details})
-
-
-def plot(results: xarray.Dataset) -> figure.Figure:
-  """Draws a table of all measurements and their targets."""
-  from matplotlib import pyplot
-
-  fig, ax = pyplot.subplots(figsize=(6.75, 3.0))
-  ax.axis('off')
-  rows = [
-    [f'{value:.3g}', f'{target.limit:g}', target.unit]
-    for value, target in zip(
-      results.measured.values, TARGETS.values(), strict=True
-    )
-  ]
-  ax.table(
-    rows,
-    rowLabels=list(TARGETS),
-    colLabels=['measured', 'target', 'unit'],
-    loc='center',
-  )
-  return fig
-
-
-STUDY = cli.Study('scaling', __doc__, Config, PRESETS, run, verdicts, plot)
+STUDY = cli.Study(
+  'scaling', __doc__, Config, PRESETS, run, findings.judge, figure.page
+)

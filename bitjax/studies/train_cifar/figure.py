@@ -19,9 +19,9 @@ _CURVES = (
   ('validation_accuracy', 'validation', plots.BLUE, '-'),
 )
 _LAYERED = (
-  ('flip_ratio', 'sign flips per\nweight and update'),
-  ('saturated', 'latent weights\nbeyond ±1 (share)'),
-  ('gradient_signal_to_noise', "gradient's signal\nto noise, 32 images"),
+  ('flip_ratio', 'sign flips per\nweight and update', 1),
+  ('saturated', 'latent weights\nbeyond ±1 (%)', 100),
+  ('gradient_signal_to_noise', "gradient's signal\nto noise, 32 images", 1),
 )
 
 
@@ -31,9 +31,12 @@ def page(results: xarray.Dataset) -> figure.Figure:
   Args:
     results: what `study.run` returned, over seeds, epochs and layers.
   """
+  from matplotlib import cm
+  from matplotlib import colors as colors_lib
   from matplotlib import pyplot
+  from matplotlib import ticker
 
-  fig, axes = pyplot.subplots(2, 2, figsize=(6.75, 4.6), sharex=True)
+  fig, axes = pyplot.subplots(2, 2, figsize=(6.75, 4.8), sharex=True)
   if results.attrs.get('own'):
     fig.suptitle(results.own, fontsize=8)
   epochs = results.epoch.values
@@ -57,13 +60,20 @@ def page(results: xarray.Dataset) -> figure.Figure:
   )
   ax.set_ylabel('accuracy (%)')
   ax.legend(loc='lower right')
-  layers = results.layer.values.tolist()
-  colors = pyplot.get_cmap('viridis')(np.linspace(0, 0.92, len(layers)))
-  for ax, (name, label) in zip(axes.flat[1:], _LAYERED, strict=True):
-    mean = results[name].mean('seed').transpose('layer', 'epoch').values
-    for layer, color, values in zip(layers, colors, mean, strict=True):
+  # Layers stand in the order of the network: a colour tells how deep one lies.
+  colors = pyplot.get_cmap('viridis', max(results.layer.size, 2))
+  last = results.layer.size - 1
+  for ax, (name, label, unit) in zip(axes.flat[1:], _LAYERED, strict=True):
+    mean = unit * results[name].mean('seed').transpose('layer', 'epoch').values
+    for depth, values in enumerate(mean):
       ax.plot(
-        epochs, values, color=color, linewidth=0.9, label=layer, marker=marker
+        epochs,
+        values,
+        color=colors(depth),
+        linewidth=1.4 if depth in (0, last) else 0.8,
+        linestyle={0: '--', last: ':'}.get(depth, '-'),
+        label={0: 'first layer', last: 'last layer'}.get(depth),
+        marker=marker,
       )
     ax.set_ylabel(label)
   flips = results.flip_ratio.values
@@ -80,12 +90,16 @@ def page(results: xarray.Dataset) -> figure.Figure:
   axes[1, 1].axhline(0, color=plots.GREY, linewidth=0.6)
   for ax in axes[1]:
     ax.set_xlabel('epoch')
-  handles, labels = axes[0, 1].get_legend_handles_labels()
+  bar = fig.colorbar(
+    cm.ScalarMappable(colors_lib.Normalize(0.5, last + 1.5), colors),
+    ax=axes,
+    fraction=0.03,
+    label='number of the layer, from the input',
+  )
+  bar.ax.yaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
   fig.legend(
-    handles,
-    labels,
-    loc='outside right center',
-    title='layer',
-    fontsize=6 if len(labels) > 12 else 8,
+    *axes[0, 1].get_legend_handles_labels(),
+    loc='outside lower center',
+    ncols=2,
   )
   return fig

@@ -1,4 +1,4 @@
-"""The study's figure: effects of the variants, changed gradients and nearness."""
+"""The study's figures: windows, nearness to the discrete gradient, all variants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitjax.evidence import intervals
 from bitjax.evidence import plots
+from bitjax.studies.variant_ste import arms
 from bitjax.studies.variant_ste import findings
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
   from matplotlib import figure
   import xarray
 
-__all__ = ['affected', 'nearness', 'others', 'page', 'windows']
+__all__ = ['every', 'nearness', 'page', 'windows']
 
 STYLES = {
   'window on activations': (plots.BLUE, 'o', '-'),
@@ -25,14 +27,16 @@ STYLES = {
 OTHER = plots.GREY
 # Factors on the abscissa, which keep equal effects of two families apart.
 _DODGE = dict(zip(STYLES, (0.96, 1.0, 1.04), strict=True))
-_GAIN = "gain over nSTE on B\n(% of nSTE's decrease)"
+_EFFECT = 'extra decrease of the loss on B'
+_UNIT = "% of nSTE's; above 0: better"
+_WORDS = {
+  'gain 1/c on activations': 'window of height 1/c on activations, c =',
+  'gain 1/c on weights': 'window of height 1/c on weights, c =',
+}
 
 
-def page(results: xarray.Dataset) -> figure.Figure:
-  """Draws a column of three panels for each state, and a column of other variants.
-
-  The three panels are the effect of the windows, the share of the gradient that they
-  affect, and the nearness of all variants to the discrete gradient.
+def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
+  """Draws windows and nearness; a supplement has a row for each variant.
 
   Args:
     results: of `arms.compare`.
@@ -40,32 +44,27 @@ def page(results: xarray.Dataset) -> figure.Figure:
   from matplotlib import pyplot
 
   states = results.state.values.tolist()
-  rows = [row[: len(states)] for row in ('ab', 'cd', 'ef')]
-  fig, axes = pyplot.subplot_mosaic(
-    ';'.join(f'{row}o' for row in rows),
-    figsize=(6.75, 6.6),
-    width_ratios=[1] * len(states) + [1.1],
-    height_ratios=[2, 1, 2],
+  fig, axes = pyplot.subplots(
+    2, len(states), figsize=(6.75, 5.4), squeeze=False
   )
-  for state, *column in zip(states, *rows, strict=True):
-    top, middle, bottom = (axes[panel] for panel in column)
+  for state, (top, bottom) in zip(states, axes.T, strict=True):
     windows(top, results, state)
-    affected(middle, results, state)
     nearness(bottom, results, state)
-  others(axes['o'], results)
-  axes['a'].set_ylabel(_GAIN)
-  axes['c'].set_ylabel('gradient\nchanged (%)')
-  axes['e'].set_ylabel(_GAIN)
-  drawn = [axes[panel].get_legend_handles_labels() for panel in 'ae']
-  lines = [[*a, *b] for a, b in zip(*drawn, strict=True)]
-  fig.legend(*lines, loc='outside lower left', ncols=3)
-  lines = axes['o'].get_legend_handles_labels()
-  fig.legend(*lines, loc='outside lower right', ncols=2)
-  return fig
+  for ax in axes[:, 0]:
+    ax.set_ylabel(f'{_EFFECT}\n({_UNIT})')
+  handles = {}
+  for ax in (axes[0, 0], axes[1, 0]):
+    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+      handles.setdefault(label, handle)
+  fig.legend(handles.values(), handles, loc='outside lower center', ncols=3)
+  return {'figure': fig, 'figure_supplement': _supplement(results)}
 
 
 def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   """Draws the effect against the half-width of the window, with bands.
+
+  The window of half-width 1 on the activations is the normal STE itself. Open markers
+  are windows that change no entry of the gradient.
 
   Args:
     ax: where to draw.
@@ -73,42 +72,46 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     state: of the network.
   """
   found = findings.spread(results, state)
+  names = results.variant.values.tolist()
+  inert = findings.inert(results, state)
+  drawn: set[float] = set()
   for family, (color, marker, style) in STYLES.items():
-    indices = _indices(results, family)
-    if not indices:
+    points = _windows(results, family)
+    if not points:
       continue
-    x = _DODGE[family] * results.setting.values[indices]
+    widths = np.array(list(points))
+    drawn.update(points)
+    effects = [_percent(found[index]) for index in points.values()]
     plots.band(
-      ax, x, [_percent(found[index]) for index in indices],
+      ax, _DODGE[family] * widths, effects,
       color=color, marker=marker, linestyle=style, label=family,
     )  # fmt: skip
+    for width, index, effect in zip(
+      widths, points.values(), effects, strict=True
+    ):
+      if names[index] in inert or index == 0:
+        ax.plot(
+          _DODGE[family] * width, effect.mean, color=color, marker=marker,
+          markerfacecolor='white',
+        )  # fmt: skip
+  ax.plot(
+    [], [], color='black', marker='o', markerfacecolor='white', linestyle='',
+    label="gradient is nSTE's",
+  )  # fmt: skip
   margin = 100 * findings.MARGIN
-  ax.axhspan(-margin, margin, color=OTHER, alpha=0.12, linewidth=0)
+  ax.axhspan(
+    -margin, margin, color=OTHER, alpha=0.2, linewidth=0,
+    label=f'equivalent: within {margin:g} %',
+  )  # fmt: skip
   ax.axhline(0, color='black', linewidth=0.8)
-  _half_widths(ax, results)
+  if state == results.state.values[0]:
+    _primary(ax, results, state)
+  ticks = sorted(drawn)
+  ax.set_xscale('log')
+  ax.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=7)
+  ax.set_xticks([], minor=True)
+  ax.set_xlabel('half-width of the window (nSTE: 1)')
   ax.set_title(f'{state} network')
-
-
-def affected(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
-  """Draws the share of the gradient's entries that each window changes.
-
-  Args:
-    ax: where to draw.
-    results: of `arms.compare`.
-    state: of the network.
-  """
-  share = results['affected'].sel(state=state)
-  for family, (color, marker, style) in STYLES.items():
-    indices = _indices(results, family)
-    samples = share.isel(variant=indices).transpose('variant', 'seed')
-    if indices:
-      plots.band(
-        ax, _DODGE[family] * results.setting.values[indices], 100 * samples,
-        color=color, marker=marker, linestyle=style, bounds=(0, 100),
-      )  # fmt: skip
-  _half_widths(ax, results)
-  ax.set_ylim(-5, 105)
-  ax.set_xlabel("window's half-width")
 
 
 def nearness(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
@@ -138,51 +141,98 @@ def nearness(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
       label=labels.pop(color, None),
     )  # fmt: skip
   ax.plot(
-    cosine[0], 0, marker='+', color='black', markersize=9, linestyle='',
-    label='normal STE',
+    cosine[0], 0, marker='+', color='black', markersize=10,
+    markeredgewidth=1.5, linestyle='', label='normal STE (nSTE)', zorder=5,
   )  # fmt: skip
   ax.axhline(0, color='black', linewidth=0.8)
-  ax.set_xlabel('cosine with the\ndiscrete gradient, A')
+  ax.set_xlabel('cosine with the discrete gradient, on A')
 
 
-def others(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
-  """Draws all other variants, one row each, with simultaneous intervals.
+def every(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
+  """Draws all variants, one row each, with simultaneous intervals.
 
-  Filled markers stand for the initialised network, open ones for the trained one, and
-  crosses for inert variants.
+  Crosses stand for variants that change no entry of the gradient.
 
   Args:
     ax: where to draw.
     results: of `arms.compare`.
+    state: of the network.
   """
   names = results.variant.values.tolist()
   families = results.family.values.tolist()
-  rows = [
-    index
-    for family in dict.fromkeys(families[1:])
-    if family not in STYLES
-    for index in _indices(results, family)
-  ]
-  states = results.state.values.tolist()
-  looks = ((-0.16, True), (0.16, False))  # Offset, and whether filled.
-  for state, (offset, filled) in zip(states, looks, strict=False):
-    found = [_percent(interval) for interval in findings.spread(results, state)]
-    inert = findings.inert(results, state)
-    for row, index in enumerate(rows):
-      y = row + offset
-      if names[index] in inert:
-        ax.plot(0, y, marker='x', color=OTHER, markersize=4)
-        continue
-      plots.whisker(
-        ax, y, found[index], color=plots.BLUE, filled=filled,
-        label=state if row == len(rows) - 1 else None,
-      )  # fmt: skip
+  rows = _ordered(results)
+  found = [_percent(interval) for interval in findings.spread(results, state)]
+  inert = findings.inert(results, state)
+  for row, index in enumerate(rows):
+    color, marker, _ = STYLES.get(families[index], (OTHER, 'D', ''))
+    if names[index] in inert:
+      ax.plot(0, row, marker='x', color='black', markersize=4)
+    else:
+      plots.whisker(ax, row, found[index], color=color, marker=marker)
   margin = 100 * findings.MARGIN
-  ax.axvspan(-margin, margin, color=OTHER, alpha=0.12, linewidth=0)
+  ax.axvspan(-margin, margin, color=OTHER, alpha=0.2, linewidth=0)
   ax.axvline(0, color='black', linewidth=0.8)
-  ax.set_yticks(range(len(rows)), [names[index] for index in rows], fontsize=6)
+  shown = [_name(names[index], families[index]) for index in rows]
+  ax.set_yticks(range(len(rows)), shown, fontsize=7)
   ax.set_ylim(len(rows) - 0.5, -0.5)
-  ax.set_xlabel(_GAIN)
+  if state == results.state.values[0]:
+    plots.primary_rows(ax, rows.index(names.index(arms.PRIMARY)))
+  ax.set_title(f'{state} network')
+
+
+def _supplement(results):
+  from matplotlib import pyplot
+
+  states = results.state.values.tolist()
+  fig, axes = pyplot.subplots(
+    1,
+    len(states),
+    figsize=(6.75, 1.2 + 0.165 * len(_ordered(results))),
+    sharey=True,
+    squeeze=False,
+  )
+  for ax, state in zip(axes[0], states, strict=True):
+    every(ax, results, state)
+    ax.set_xlabel(f"{_EFFECT}\n(% of nSTE's; right of 0: better)", fontsize=8)
+  marks = [
+    pyplot.Line2D([], [], color='black', marker='x', linestyle=''),
+    pyplot.Rectangle((0, 0), 1, 1, color=OTHER, alpha=0.2),
+    pyplot.Rectangle((0, 0), 1, 1, color=plots.PRIMARY),
+  ]
+  words = [
+    "gradient is nSTE's",
+    f'equivalent: within {100 * findings.MARGIN:g} %',
+    'primary contrast',
+  ]
+  fig.legend(marks, words, loc='outside upper center', ncols=3)
+  return fig
+
+
+def _primary(ax, results, state):
+  """Marks the primary contrast with an interval of its own, not a simultaneous one."""
+  names = results.variant.values.tolist()
+  width = results.setting.values[names.index(arms.PRIMARY)]
+  effect = findings.effects(results, state).sel(variant=arms.PRIMARY)
+  found = _percent(intervals.interval(effect.values))
+  x = _DODGE['window on activations'] * width
+  ax.plot([x, x], [found.low, found.high], color='black', linewidth=1.6)
+  ax.plot(
+    x, found.mean, marker='*', color='black', markersize=11, linestyle='',
+    markerfacecolor='#FFD24D', label='primary contrast, 95 %',
+  )  # fmt: skip
+
+
+def _windows(results, family):
+  """Returns half-width -> index of the variant, with 1 where another one is the same."""
+  settings = results.setting.values
+  points = {settings[i].item(): i for i in _indices(results, family)}
+  if points and family == 'window on activations':
+    points[1.0] = 0  # This window is the normal STE.
+  if points and family == 'window on both':
+    # The activations have the window 1 in any case.
+    weights = _windows(results, 'window on weights')
+    points |= {1.0: weights[1.0]} if 1.0 in weights else {}
+  return dict(sorted(points.items()))
 
 
 def _indices(results, family):
@@ -190,12 +240,14 @@ def _indices(results, family):
   return indices[np.argsort(results.setting.values[indices])].tolist()
 
 
-def _half_widths(ax, results):
-  drawn = [index for family in STYLES for index in _indices(results, family)]
-  ticks = np.unique(results.setting.values[drawn])
-  ax.set_xscale('log')
-  ax.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=7)
-  ax.set_xticks([], minor=True)
+def _ordered(results):
+  """Returns the indices of all variants but the normal STE, family by family."""
+  families = dict.fromkeys(results.family.values.tolist()[1:])
+  return [index for family in families for index in _indices(results, family)]
+
+
+def _name(name, family):
+  return name.replace(family, _WORDS.get(family, family), 1)
 
 
 def _percent(interval):

@@ -2,7 +2,6 @@
 
 import itertools
 
-from matplotlib import figure
 from matplotlib import pyplot
 import numpy as np
 import pytest
@@ -232,15 +231,15 @@ def test_schedules_are_drawn_by_ranking_state_and_split(table):
   more = {'signal': 'exact', 'ranking': 'per cost', 'split': 'even'}
   table.put('rounds_search', 0.7, share=1.0, num_rounds=4, **more)
   with plots.style():
-    fig = figure.Figure(figsize=(6.75, schedules.height(table.results)))
     where = {'ball': 'l2:0.1', 'layers': 'first'}
-    schedules.page(fig, table.results, where)
+    fig = schedules.page(table.results, where)
   even, together, *rest = fig.axes
-  assert len(rest) == 2 and even.get_ylabel() == 'per cost'
-  assert 'even' in even.get_title() and 'cumulative' in together.get_title()
+  pyplot.close(fig)
+  assert len(rest) == 2 and even.get_ylabel() == 'ranked per cost'
+  assert 'equal' in even.get_title() and 'growing' in together.get_title()
   drawn = {line.get_label(): line.get_ydata() for line in even.lines}
-  np.testing.assert_allclose(drawn['exact, A'], [0.0, 0.3], atol=0.01)
-  np.testing.assert_allclose(drawn['linear, A'], [0.0, 0.0], atol=0.01)
+  np.testing.assert_allclose(drawn['exact gains, A'], [0.0, 0.3], atol=0.01)
+  np.testing.assert_allclose(drawn['linear gains, A'], [0.0, 0.0], atol=0.01)
 
 
 def test_moves_that_turn_round(table):
@@ -403,4 +402,45 @@ def test_one_seed_has_no_interval_and_is_drawn():
   assert {v.verdict for v in judged} <= {'inconclusive', 'inert'}
   assert all('One seed: no interval' in v.caveat for v in judged)
   with plots.style():
-    pyplot.close(page.page(alone))
+    for fig in page.page(alone).values():
+      pyplot.close(fig)
+
+
+BALLS = ['l2:0.1', 'linf:0.002', 'flips:200']
+
+
+@pytest.mark.parametrize(
+  ('coords', 'axes', 'rows'),
+  [
+    # What the main methods save, and reliability.
+    pytest.param({'num_rounds': [4]}, 4, 16, marks=pytest.mark.slow),
+    ({'num_rounds': [1, 4, 16, 64]}, 12, None),  # Schedules.
+    # Exact gains against a step of STE, in every ball.
+    pytest.param(
+      {'num_rounds': [4], 'ball': BALLS, 'layers': ['first', 'all']},
+      4,
+      12,
+      marks=pytest.mark.slow,
+    ),
+  ],
+)
+def test_the_figure_answers_what_the_preset_asks(
+  coords, axes, rows, complaints
+):
+  table = Table(state=['initialised', 'trained'], **coords)
+  table.put('discrete_search', 0.8, prefix=64)
+  with plots.style():
+    drawn = page.page(table.results.isel(seed=[0, 1]))
+    for name, fig in drawn.items():
+      assert complaints(fig) == [], name
+      pyplot.close(fig)
+  main = drawn['figure'].axes
+  assert len(main) == axes
+  assert rows is None or len(main[0].get_yticks()) == rows
+  shaded = [text.get_text() for text in bold(drawn['figure_supplement'])]
+  assert shaded == ['one STE step', 'exact gains, largest first']
+
+
+def bold(fig):
+  labels = [text for ax in fig.axes for text in ax.get_yticklabels()]
+  return [text for text in labels if text.get_fontweight() == 'bold']

@@ -5,7 +5,7 @@ import pytest
 import xarray
 
 from bitjax.studies.discrete_optimum import arms
-from bitjax.studies.discrete_optimum import study
+from bitjax.studies.discrete_optimum import findings
 
 SEEDS = 20
 
@@ -30,7 +30,7 @@ def table(bound=1.5):
   [(1.5, 'supported'), (0.5, 'contradicted'), (3.5, 'contradicted')],
 )
 def test_known_answers(bound, verdict):
-  near, share = study.verdicts(table(bound))
+  near, share = findings.judge(table(bound))
   assert (near.verdict, near.primary) == (verdict, True)
   assert share.verdict == 'supported'
   np.testing.assert_allclose(share.effect, 0.3, atol=1e-2)
@@ -38,5 +38,5 @@ def test_known_answers(bound, verdict):
 
 def test_seeds_that_diverged(as_if_not_run):
   """A comparison with NaN is false, which is no evidence against the claim."""
-  as_if_not_run(study.verdicts, table(), ['loss'])
-  as_if_not_run(study.verdicts, table(), ['bound', 'decrease'])
+  as_if_not_run(findings.judge, table(), ['loss'])
+  as_if_not_run(findings.judge, table(), ['bound', 'decrease'])

@@ -1,10 +1,13 @@
 """Findings, judged on tables whose answer is known."""
 
+from matplotlib import pyplot
 import numpy as np
 import pytest
 import xarray
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import plots
+from bitjax.studies.multistep_ste import figure
 from bitjax.studies.multistep_ste import findings
 
 SEEDS = 12
@@ -141,3 +144,28 @@ def test_a_network_that_does_not_move_has_no_margin():
   (found,) = findings.momentum(still, 'binary')
   assert (found.verdict, found.effect) == ('inconclusive', 0)
   assert 'nothing decreased' in found.caveat and found.num_seeds == SEEDS
+
+
+def test_the_primary_contrast_is_marked_and_adam_is_in_the_supplement(
+  complaints,
+):
+  results = table()
+  both = results.reindex(optimizer=['sgd', 'sgdm', 'adam'])
+  both = both.fillna(3 * results.sel(optimizer='sgd'))
+  with plots.style():
+    assert list(figure.page(results)) == ['figure']
+    drawn = figure.page(both)
+    for fig in drawn.values():
+      assert complaints(fig) == []
+    pyplot.close('all')
+  gains, *curves = drawn['figure'].axes
+  first, *rest = gains.get_yticklabels()
+  assert first.get_fontweight() == 'bold' and 'binary, loss on B' in (
+    first.get_text()
+  )
+  assert all(text.get_fontweight() != 'bold' for text in rest)
+  marker = next(line for line in gains.lines if line.get_marker() == 'o')
+  np.testing.assert_allclose(marker.get_xdata(), [1.0], atol=1e-6)
+  named = lambda axes: {line.get_label() for ax in axes for line in ax.lines}
+  assert 'binary, Adam' not in named(curves)
+  assert 'binary, Adam' in named(drawn['figure_supplement'].axes)

@@ -1,10 +1,13 @@
 """N11 and N12, judged on tables whose answer is known."""
 
+from matplotlib import pyplot
 import numpy as np
 import pytest
 import xarray
 
+from bitjax.evidence import plots
 from bitjax.studies.variant_ste import arms
+from bitjax.studies.variant_ste import figure
 from bitjax.studies.variant_ste import findings
 
 SEEDS = 20
@@ -130,3 +133,28 @@ def test_one_seed_has_no_interval():
     assert (verdict.verdict, verdict.num_seeds) == ('inconclusive', 1)
     assert 'One seed: no interval' in verdict.caveat
   assert 'the effect is not defined' in found[0].caveat
+
+
+def test_the_normal_window_is_drawn_at_zero(complaints):
+  """A line from half-width 0.5 to 2 would pass 0 where nothing was measured."""
+  families = ['normal', *['window on activations'] * 2, 'window on weights']
+  results = table().isel(seed=[0, 1])
+  results = results.assign_coords(
+    variant=['normal', arms.PRIMARY, 'window on activations 2', 'still'],
+    family=('variant', families),
+    setting=('variant', [0.0, 0.5, 2.0, 1.0]),
+  )
+  results['affected'][:, 1] = 1
+  with plots.style():
+    drawn = figure.page(results)
+    for fig in drawn.values():
+      assert complaints(fig) == []
+      pyplot.close(fig)
+  window, *_ = drawn['figure'].axes
+  curve = next(line for line in window.lines if line.get_label() == families[1])
+  half_widths = curve.get_xdata() / figure._DODGE[families[1]]
+  np.testing.assert_allclose(half_widths, [0.5, 1, 2])
+  assert curve.get_ydata()[1] == 0
+  (mark,) = (one for one in window.lines if one.get_marker() == '*')
+  effect = findings.effects(results, 'initialised').sel(variant=arms.PRIMARY)
+  np.testing.assert_allclose(mark.get_ydata(), [100 * effect.mean()])
