@@ -4,6 +4,7 @@ Run this as a program of its own, because a process has the devices that it star
 with: ``python device_checks.py OUT.npz`` with eight of them.
 """
 
+import dataclasses
 import functools
 import pathlib
 import runpy
@@ -157,6 +158,44 @@ def budgets():
       assert anchor.sharding.is_equivalent_to(sharding, 2)
 
 
+def reports(view):
+  """Returns what a report hears where the first of several devices speaks for all."""
+  shares = []
+
+  def gains(kernel, view):
+    here = dataclasses.replace(view, kernel=kernel)
+    return scans.flip_gains(here, path='brute_force', report=shares.append)
+
+  kernels = jnp.stack([view.kernel * sign for sign in (1, -1, 2, -2)])
+  lanes.each(
+    gains,
+    {'kernel': kernels},
+    shared={'view': view},
+    mesh=meshes.make('lanes:4'),
+  )
+  jax.effects_barrier()
+  found = {'report.mesh': np.array(shares)}
+  shares.clear()
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ('batch',))
+  split = jax.NamedSharding(mesh, jax.P('batch'))
+  view = dataclasses.replace(
+    view,
+    inputs=jax.device_put(view.inputs, split),
+    labels=jax.device_put(view.labels, split),
+  )
+  gains(view.kernel, view)
+  found['report.split'] = np.array(shares)
+
+  def fail(share):
+    raise KeyError(share)
+
+  try:
+    scans.flip_gains(view, path='brute_force', report=fail)
+  except KeyError as error:
+    found['report.raised'] = np.array(error.args)
+  return found
+
+
 def main(out):
   jax.config.update('jax_disable_most_optimizations', True)
   with jax.numpy_rank_promotion('raise'):
@@ -214,6 +253,7 @@ def main(out):
 
   names = 'gains.mesh', 'losses.mesh', 'gains.plain', 'losses.plain'
   found |= dict(zip(names, scan(view, direction), strict=True))
+  found |= reports(view)
   np.savez(out, **{name: np.asarray(value) for name, value in found.items()})
 
 

@@ -341,7 +341,12 @@ def _steps(views, direction, rates, start, width, report):
   )
   begun = start.views if begins_at_zero else _begin(views, weights)
   _, stop = line.ends()
-  results = steps_losses(begun, breakpoints, stop, width, report)
+  results = [
+    _line_steps.losses(
+      one, breakpoints, stop, width, _report.part(report, number, len(begun))
+    )
+    for number, one in enumerate(begun)
+  ]
   met = jnp.searchsorted(
     breakpoints.position, jnp.arange(rates.size)[begins_at_zero:], side='right'
   )
@@ -349,16 +354,6 @@ def _steps(views, direction, rates, start, width, report):
     jnp.stack([after[met] for after, _ in results]),
     jnp.stack([uncertain for _, uncertain in results]),
   )
-
-
-def steps_losses(begun, breakpoints, stop, width, report):
-  """Returns losses after each breakpoint and uncertain examples, for each view."""
-  return [
-    _line_steps.losses(
-      one, breakpoints, stop, width, _report.part(report, number, len(begun))
-    )
-    for number, one in enumerate(begun)
-  ]
 
 
 def _begin(views, weights):

@@ -130,8 +130,16 @@ def line_profile(
   last = jnp.searchsorted(
     breakpoints.position, breakpoints.position, side='right'
   )
-  begun = [_line_steps.start(view, weights) for view in views]
-  results = _line.steps_losses(begun, breakpoints, stop, width, report)
+  results = [
+    _line_steps.losses(
+      _line_steps.start(view, weights),
+      breakpoints,
+      stop,
+      width,
+      _report.part(report, number, len(views)),
+    )
+    for number, view in enumerate(views)
+  ]
   losses = jnp.stack([after[jnp.append(0, last)] for after, _ in results])
   uncertain = jnp.stack([uncertain for _, uncertain in results])
   losses = types.nan_where(~jnp.all(jnp.isfinite(direction)), losses)

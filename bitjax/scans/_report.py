@@ -123,9 +123,8 @@ def reports(fn: Callable[_P, _R]) -> Callable[_P, _R]:
         jax.block_until_ready(leaves)
         jax.effects_barrier()
     finally:
-      if (
-        not traced
-      ):  # Otherwise the program needs it for as long as it may run.
+      # A program that is being traced needs it for as long as it may run.
+      if not traced:
         del _RUNS[number]
     if traced:
       _send(progress, jnp.int32(100), jnp.int32(0), after=traced)
@@ -191,7 +190,7 @@ def scan(
     tick(report, number, total)
     return body(carry, x)
 
-  return jax.lax.scan(step, begin, (jnp.arange(total), xs))
+  return jax.lax.scan(step, begin, (numbers(report, 0, total), xs))
 
 
 def each(
