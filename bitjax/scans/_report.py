@@ -165,11 +165,7 @@ def tick(report: Any, done: Any, total: Any, by: int = 1) -> None:
   """
   if report is None:
     return
-  now, before = (
-    # The whole is done at the end of the function, not of its last loop.
-    jnp.clip(jnp.floor(100 * _share(report, n, total)), 0, 99).astype(jnp.int32)
-    for n in (done, done - by)
-  )
+  now, before = (_percent(report, n, total) for n in (done, done - by))
   _send(report, now, before)
 
 
@@ -220,6 +216,12 @@ def _share(report, number, total):
     for x in (number, total, report.start, report.stop)
   )
   return start + (stop - start) * number / total
+
+
+def _percent(report, number, total):
+  """Returns whole per cents at step ``number``, int32: at most 99 in a loop."""
+  percent = 100 * _share(report, number, total) + 1e-3  # Which may be rounded.
+  return jnp.clip(percent, 0, 99).astype(jnp.int32)
 
 
 def _send(report, now, before, after=()):
