@@ -4,7 +4,6 @@ Run this as a program of its own, because a process has the devices that it star
 with: ``python device_checks.py OUT.npz`` with eight of them.
 """
 
-import dataclasses
 import functools
 import pathlib
 import runpy
@@ -23,6 +22,7 @@ from bitjax import scans
 from bitjax import sweeps
 from bitjax import training
 from bitjax import transforms
+from bitjax.scans import _report
 from bitjax.studies.scaling import workload
 from bitjax.sweeps import chunks
 from bitjax.sweeps import meshes
@@ -158,39 +158,40 @@ def budgets():
       assert anchor.sharding.is_equivalent_to(sharding, 2)
 
 
-def reports(view):
+@_report.reports
+@jax.jit
+def twelve_steps(x, *, report):
+  """A loop whose steps need all devices that hold ``x``."""
+
+  def step(total, _):
+    return total + jnp.sum(jnp.sin(x + total)), None
+
+  return _report.scan(report, step, 0.0, None, 12)[0]
+
+
+def reports():
   """Returns what a report hears where the first of several devices speaks for all."""
+  mesh = meshes.make('lanes:4')
   shares = []
-
-  def gains(kernel, view):
-    here = dataclasses.replace(view, kernel=kernel)
-    return scans.flip_gains(here, path='brute_force', report=shares.append)
-
-  kernels = jnp.stack([view.kernel * sign for sign in (1, -1, 2, -2)])
   lanes.each(
-    gains,
-    {'kernel': kernels},
-    shared={'view': view},
-    mesh=meshes.make('lanes:4'),
+    lambda x: twelve_steps(x, report=shares.append),
+    {'x': jnp.arange(8.0).reshape(4, 2)},
+    mesh=mesh,
   )
   jax.effects_barrier()
   found = {'report.mesh': np.array(shares)}
-  shares.clear()
-  mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ('batch',))
-  split = jax.NamedSharding(mesh, jax.P('batch'))
-  view = dataclasses.replace(
-    view,
-    inputs=jax.device_put(view.inputs, split),
-    labels=jax.device_put(view.labels, split),
+  split = jax.device_put(
+    jnp.arange(8.0), jax.NamedSharding(mesh, jax.P('lanes'))
   )
-  gains(view.kernel, view)
+  shares.clear()
+  twelve_steps(split, report=shares.append)
   found['report.split'] = np.array(shares)
 
   def fail(share):
     raise KeyError(share)
 
   try:
-    scans.flip_gains(view, path='brute_force', report=fail)
+    twelve_steps(split, report=fail)
   except KeyError as error:
     found['report.raised'] = np.array(error.args)
   return found
@@ -253,7 +254,7 @@ def main(out):
 
   names = 'gains.mesh', 'losses.mesh', 'gains.plain', 'losses.plain'
   found |= dict(zip(names, scan(view, direction), strict=True))
-  found |= reports(view)
+  found |= reports()
   np.savez(out, **{name: np.asarray(value) for name, value in found.items()})
 
 

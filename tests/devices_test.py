@@ -95,7 +95,7 @@ class TestDevices:
     np.testing.assert_allclose(found[f'{name}.mesh'], plain, atol=1e-6)
 
   def test_reports(self, found):
-    """Twelve moves, one at a time: the first device speaks for all."""
+    """Twelve steps; the first device speaks for all."""
     shares = np.floor(100 * np.arange(1, 13) / 12) / 100
     for name in ('mesh', 'split'):
       np.testing.assert_allclose(found[f'report.{name}'], shares)
