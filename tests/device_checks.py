@@ -22,6 +22,7 @@ from bitjax import scans
 from bitjax import sweeps
 from bitjax import training
 from bitjax import transforms
+from bitjax.scans import _report
 from bitjax.studies.scaling import workload
 from bitjax.sweeps import chunks
 from bitjax.sweeps import meshes
@@ -157,6 +158,45 @@ def budgets():
       assert anchor.sharding.is_equivalent_to(sharding, 2)
 
 
+@_report.reports
+@jax.jit
+def twelve_steps(x, *, report):
+  """A loop whose steps need all devices that hold ``x``."""
+
+  def step(total, _):
+    return total + jnp.sum(jnp.sin(x + total)), None
+
+  return _report.scan(report, step, 0.0, None, 12)[0]
+
+
+def reports():
+  """Returns what a report hears where the first of several devices speaks for all."""
+  mesh = meshes.make('lanes:4')
+  shares = []
+  lanes.each(
+    lambda x: twelve_steps(x, report=shares.append),
+    {'x': jnp.arange(8.0).reshape(4, 2)},
+    mesh=mesh,
+  )
+  jax.effects_barrier()
+  found = {'report.mesh': np.array(shares)}
+  split = jax.device_put(
+    jnp.arange(8.0), jax.NamedSharding(mesh, jax.P('lanes'))
+  )
+  shares.clear()
+  twelve_steps(split, report=shares.append)
+  found['report.split'] = np.array(shares)
+
+  def fail(share):
+    raise KeyError(share)
+
+  try:
+    twelve_steps(split, report=fail)
+  except KeyError as error:
+    found['report.raised'] = np.array(error.args)
+  return found
+
+
 def main(out):
   jax.config.update('jax_disable_most_optimizations', True)
   with jax.numpy_rank_promotion('raise'):
@@ -214,6 +254,7 @@ def main(out):
 
   names = 'gains.mesh', 'losses.mesh', 'gains.plain', 'losses.plain'
   found |= dict(zip(names, scan(view, direction), strict=True))
+  found |= reports()
   np.savez(out, **{name: np.asarray(value) for name, value in found.items()})
 
 

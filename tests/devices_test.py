@@ -94,6 +94,13 @@ class TestDevices:
     assert np.unique(plain).size >= 3
     np.testing.assert_allclose(found[f'{name}.mesh'], plain, atol=1e-6)
 
+  def test_reports(self, found):
+    """Twelve steps; the first device speaks for all."""
+    shares = np.floor(100 * np.arange(1, 13) / 12) / 100
+    for name in ('mesh', 'split'):
+      np.testing.assert_allclose(found[f'report.{name}'], shares)
+    np.testing.assert_allclose(found['report.raised'], shares[:1])
+
 
 def test_sharded_parameters_and_inputs(found):
   """Their checks are assertions of the process itself, which has ended well."""

@@ -426,6 +426,16 @@ def _(given):
   )
 
 
+@case('scans report')
+def _(given):
+  view, shares = view_of(given), []
+  options = {'path': 'brute_force', 'coordinates': np.int32([0, 3, 7])}
+  found = scans.flip_gains(view, **options, report=shares.append)
+  if not isinstance(found.loss, jax.core.Tracer):
+    assert np.round(shares, 2).tolist() == [0.33, 0.66, 1.0]
+  return found
+
+
 @case('scans network', 'scans.network_view', 'nn.network_view', 'nn.layer_view')
 def _(given):
   model = nn.binary_mlp(hidden=(4, 4), num_classes=3, scaling='none')

@@ -15,17 +15,20 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
+from bitjax.scans import _report
 from bitjax.scans import _view
 
 __all__ = ['central_difference']
 
 
+@_report.reports
 def central_difference(
   view: _view.LayerView,
   step: types.Scalar,
   *,
   path: str = 'auto',
   chunk: int | None = None,
+  report: _report.Report | None = None,
 ) -> types.Array:
   r"""Returns the central difference of the loss in every weight.
 
@@ -43,6 +46,7 @@ def central_difference(
     path: passed to `flip_gains`; ``'brute_force'`` evaluates both losses of each
       weight.
     chunk: passed to `flip_gains`.
+    report: as for `flip_gains`.
 
   Returns:
     Differences in nats per unit of latent weight, of the kernel's shape.
@@ -61,9 +65,11 @@ def central_difference(
   types.check_choice('path', path, _flips.PATHS)
   binary = _flips_moves.is_binary(view) and view.coupling == 'none'
   if view.quantizer is None:
-    up, down = _flips.flip_gains(view, step=step, path=path, chunk=chunk).gains
+    up, down = _flips.flip_gains(
+      view, step=step, path=path, chunk=chunk, report=report
+    ).gains
   elif binary and path != 'brute_force':
-    gains = _flips.flip_gains(view, path=path, chunk=chunk).gains
+    gains = _flips.flip_gains(view, path=path, chunk=chunk, report=report).gains
     up, down = (
       jnp.where(
         _flips_moves.levels_differ(view, there, view.kernel), gains, 0.0
@@ -78,6 +84,7 @@ def central_difference(
       'kernel',
       destinations,
       chunk=chunk,
+      report=report,
     ).gains
   else:
     raise types.BadInput(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from bitjax import tree
 from bitjax import types
 from bitjax.scans import _flips
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -172,11 +173,14 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
   )
 
 
+@_report.reports
 def stream_gains(
   make_view: Callable[[types.Array, types.Array], _view.LayerView],
   inputs: types.Array,
   labels: types.Array,
   batch_size: int,
+  *,
+  report: _report.Report | None = None,
   **options: Any,
 ) -> _flips.FlipGains:
   """Returns the gains on a whole data set, from one batch of examples at a time.
@@ -189,6 +193,7 @@ def stream_gains(
     inputs: inputs of the data set, [examples, ...].
     labels: their classes, [examples].
     batch_size: number of examples at a time.
+    report: as for `flip_gains`.
     **options: keyword arguments of `flip_gains`.
 
   Returns:
@@ -205,18 +210,24 @@ def stream_gains(
   num_parts, rest = divmod(labels.shape[0], batch_size)
   whole = num_parts * batch_size
 
-  def gains(batch):
-    return _flips.flip_gains(make_view(*batch), **options)
+  def gains(number, batch):
+    progress = _report.part(report, number, num_parts + (rest > 0))
+    return _flips.flip_gains(make_view(*batch), report=progress, **options)
 
-  def add(total, batch):
-    return jax.tree.map(jnp.add, total, gains(batch)), None
+  def add(total, numbered):
+    return jax.tree.map(jnp.add, total, gains(*numbered)), None
 
   parts = tuple(
     x[:whole].reshape(num_parts, batch_size, *x.shape[1:])
     for x in (inputs, labels)
   )
   total, _ = jax.lax.scan(
-    add, gains([x[0] for x in parts]), tuple(x[1:] for x in parts)
+    add,
+    gains(0, [x[0] for x in parts]),
+    (
+      _report.numbers(report, 1, num_parts),
+      tuple(x[1:] for x in parts),
+    ),
   )
   found = dataclasses.replace(
     total,
@@ -227,7 +238,8 @@ def stream_gains(
   )
   if not rest:
     return found
-  return merge_gains(found, gains((inputs[whole:], labels[whole:])))
+  last = gains(num_parts, (inputs[whole:], labels[whole:]))
+  return merge_gains(found, last)
 
 
 def _mean(x, mask):

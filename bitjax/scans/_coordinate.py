@@ -25,6 +25,7 @@ from bitjax.scans import _coordinate_losses
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
 from bitjax.scans import _flips
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -66,6 +67,7 @@ class CoordinateDescent(NamedTuple):
     return _text.describe_moves(self)
 
 
+@_report.reports
 def coordinate_discrete_gradient(
   view: _view.LayerView,
   budget: types.Budget,
@@ -78,6 +80,7 @@ def coordinate_discrete_gradient(
   key: types.Array | None = None,
   step: types.Scalar | None = None,
   tolerance: types.Scalar = 1e-6,
+  report: _report.Report | None = None,
 ) -> CoordinateDescent:
   """Tries single moves one after another and keeps those that lower the loss.
 
@@ -99,6 +102,8 @@ def coordinate_discrete_gradient(
     step: size of a full-precision kernel's moves; None for quantised kernels.
     tolerance: by how much the loss must fall, as a fraction of the loss before any
       move; smaller decreases count as rounding.
+    report: as for `flip_gains`; shares are of the candidates (with the order
+      ``'exact'``, of its gains for the first half of each sweep).
 
   Returns:
     A `CoordinateDescent`.
@@ -137,6 +142,7 @@ def coordinate_discrete_gradient(
     given,
     step,
     tolerance,
+    report,
     rules=rules,
     num_candidates=num_candidates,
     num_sweeps=num_sweeps,
@@ -157,6 +163,7 @@ def _descend(
   given,
   step,
   tolerance,
+  report,
   *,
   rules,
   num_candidates,
@@ -168,12 +175,16 @@ def _descend(
   before = view.loss(view.kernel)
   raw_keys, as_key = _discrete_round.round_keys(key, num_sweeps)
 
-  def sweep(state, raw_key):
+  def sweep(state, numbered):
+    number, raw_key = numbered
+    scoring = trying = _report.part(report, number, num_sweeps)
+    if rules.signal == 'exact':
+      scoring, trying = (_report.part(scoring, half, 2) for half in (0, 1))
     moved, options = _discrete_round.candidates(
       view, state, budget, rules, radius, step
     )
     signal = _discrete_round.signals(
-      moved, options, rules, as_key(raw_key), given, step
+      moved, options, rules, as_key(raw_key), given, step, scoring
     )
     score = _discrete_round.scores(options, signal, power)
     score = jnp.where(options.heading != 0, score, -jnp.inf)
@@ -215,11 +226,14 @@ def _descend(
       already = already.at[weight].set(already[weight] | made)
       return (state, already, network), (made, decrease, allowed)
 
-    (state, _, _), seen = jax.lax.scan(visit, begin, order)
+    (state, _, _), seen = _report.scan(trying, visit, begin, order)
     return _reshape(state, view.kernel.shape), seen
 
   state, (made, decreases, tried) = jax.lax.scan(
-    sweep, _discrete_round.start(view), raw_keys, length=num_sweeps
+    sweep,
+    _discrete_round.start(view),
+    (_report.numbers(report, 0, num_sweeps), raw_keys),
+    length=num_sweeps,
   )
   kernel = view.kernel + state.displacement
   num_moves = jnp.sum(made, dtype=jnp.int32)

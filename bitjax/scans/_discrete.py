@@ -33,6 +33,7 @@ from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -119,6 +120,7 @@ class DiscretePath(NamedTuple):
     )
 
 
+@_report.reports
 def discrete_gradient(
   view: _view.LayerView,
   budget: types.Budget,
@@ -131,6 +133,7 @@ def discrete_gradient(
   overflow: str = 'stop',
   path: str = 'auto',
   chunk: int | None = None,
+  report: _report.Report | None = None,
 ) -> DiscreteStep:
   r"""Takes the best single moves of a layer until a budget is used up.
 
@@ -164,6 +167,7 @@ def discrete_gradient(
       (Moves that do not fit on their own are no candidates in either case.)
     path: passed to `flip_gains`, for ``'exact'``.
     chunk: passed to `flip_gains`, for ``'exact'``.
+    report: as for `flip_gains`.
 
   Returns:
     A `DiscreteStep`. The displacement's norm is at most ``radius`` times
@@ -189,7 +193,7 @@ def discrete_gradient(
   else:
     types.check_choice('signal', signal, _discrete_round.SIGNALS)
   rules = _rules(signal, overflow, 'cumulative', 1, path, chunk)
-  walk = _start(view, holdout, budget, rules, rank_by, key, given, step)
+  walk = _start(view, holdout, budget, rules, rank_by, key, given, step, report)
   return DiscreteStep(
     displacement=walk.state.displacement,
     rank=walk.ranks,
@@ -206,6 +210,7 @@ def discrete_gradient(
   )
 
 
+@_report.reports
 def multi_step_discrete_gradient(
   view: _view.LayerView,
   budget: types.Budget,
@@ -220,6 +225,7 @@ def multi_step_discrete_gradient(
   overflow: str = 'stop',
   path: str = 'auto',
   chunk: int | None = None,
+  report: _report.Report | None = None,
 ) -> DiscretePath:
   """Splits a budget over rounds, each of which scores all moves again.
 
@@ -245,6 +251,7 @@ def multi_step_discrete_gradient(
     overflow: ``'stop'`` or ``'skip'``.
     path: passed to `flip_gains`.
     chunk: passed to `flip_gains`.
+    report: as for `flip_gains`.
 
   Returns:
     A `DiscretePath`.
@@ -256,7 +263,7 @@ def multi_step_discrete_gradient(
   types.check_integer('num_rounds', num_rounds, 1)
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
   rules = _rules(signal, overflow, split, num_rounds, path, chunk)
-  walk = _start(view, holdout, budget, rules, rank_by, key, None, step)
+  walk = _start(view, holdout, budget, rules, rank_by, key, None, step, report)
   return DiscretePath(
     displacement=walk.state.displacement,
     search=walk.search,
@@ -277,13 +284,15 @@ def _rules(signal, overflow, split, num_rounds, path, chunk):
   return _discrete_round.Rules(signal, overflow, split, num_rounds, path, chunk)
 
 
-def _start(view, holdout, budget, rules, rank_by, key, given, step):
+def _start(view, holdout, budget, rules, rank_by, key, given, step, report):
   _flips.check_options(step=step, chunk=rules.chunk)
   types.check_positive('budget.radius', budget.radius)
   _view.check_filled(view, *([] if holdout is None else [holdout]))
   _discrete_round.check_signal('signal', view, rules.signal, key, given)
   power = _discrete_round.ranking_power(rank_by)
-  walk = _walk(view, holdout, budget, power, key, given, step, rules=rules)
+  walk = _walk(
+    view, holdout, budget, power, key, given, step, report, rules=rules
+  )
   types.check_finite('The loss', walk.search[0])
   return walk
 
@@ -301,7 +310,7 @@ class _Walk(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=('rules',))
-def _walk(view, holdout, budget, power, key, given, step, *, rules):
+def _walk(view, holdout, budget, power, key, given, step, report, *, rules):
   num_rounds, dtype = rules.num_rounds, _discrete_costs.dtype_of(view)
   raw_keys, as_key = _discrete_round.round_keys(key, num_rounds)
 
@@ -325,8 +334,10 @@ def _walk(view, holdout, budget, power, key, given, step, *, rules):
     moved, options = _discrete_round.candidates(
       view, state, budget, rules, radius, step
     )
+    _report.tick(report, number - 1, num_rounds)
+    progress = _report.part(report, number - 1, num_rounds)
     signal = _discrete_round.signals(
-      moved, options, rules, as_key(raw_key), given, step
+      moved, options, rules, as_key(raw_key), given, step, progress
     )
     after, made = _discrete_round.take_best(
       options, signal, state, rules, power, room

@@ -26,6 +26,7 @@ from bitjax.scans import _flips_moves
 from bitjax.scans import _line
 from bitjax.scans import _paths
 from bitjax.scans import _prefix_losses
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -76,6 +77,7 @@ class PrefixScan:
     return search, self.holdout[0] - self.holdout[self.best]
 
 
+@_report.reports
 def prefix_scan(
   view: _view.LayerView,
   step: _discrete.DiscreteStep,
@@ -83,6 +85,7 @@ def prefix_scan(
   *,
   holdout: _view.LayerView | None = None,
   path: str = 'auto',
+  report: _report.Report | None = None,
 ) -> PrefixScan:
   r"""Returns the losses after the first m moves, for each of many m.
 
@@ -100,6 +103,8 @@ def prefix_scan(
       stages that couple neither weights nor examples). ``'brute_force'`` pays for a
       forward pass for each prefix that differs from the one before. ``'auto'`` takes
       the first that applies, but ``'steps'`` only for more than 64 prefixes.
+    report: as for `flip_gains`; shares are of the prefixes (on the path
+      ``'steps'``, of the moves).
 
   Returns:
     A `PrefixScan`, which also names the path taken; of equal losses the first
@@ -124,7 +129,7 @@ def prefix_scan(
   path = choose(path, views, len(prefixes)).path
   counts = jnp.minimum(jnp.asarray(prefixes, jnp.int32), step.num_moves)
   if path == 'steps':
-    losses = _along_a_line(views, step, counts)
+    losses = _along_a_line(views, step, counts, report)
   else:
     order = np.argsort(prefixes, kind='stable')
     scan = _prefix_losses.forward_passes
@@ -132,8 +137,14 @@ def prefix_scan(
       scan = _prefix_losses.incremental
     losses = jnp.stack(
       [
-        scan(each, step.displacement, step.rank, counts[order])
-        for each in (dataclasses.replace(v, kernel=view.kernel) for v in views)
+        scan(
+          dataclasses.replace(each, kernel=view.kernel),
+          step.displacement,
+          step.rank,
+          counts[order],
+          _report.part(report, number, len(views)),
+        )
+        for number, each in enumerate(views)
       ]
     )[:, np.argsort(order, kind='stable')]
   best, _ = _line.lowest(losses[0])
@@ -157,11 +168,13 @@ def choose(
   return _paths.choose(path, obstacles, unwise)
 
 
-def _along_a_line(views, step, counts):
+def _along_a_line(views, step, counts, report):
   dtype = types.promoted(jnp.float32, views[0].kernel)
   signs = jnp.where(views[0].kernel >= 0, 1, -1).astype(dtype)
   taken = step.rank >= 0
   direction = jnp.where(taken, signs / (step.rank.astype(dtype) + 0.5), 0.0)
   views = [dataclasses.replace(view, kernel=signs) for view in views]
   rates = counts.astype(signs.dtype)
-  return _line.line_scan(views, direction, rates, path='steps').losses
+  return _line.line_scan(
+    views, direction, rates, path='steps', report=report
+  ).losses

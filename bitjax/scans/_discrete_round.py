@@ -156,6 +156,7 @@ def signals(
   key: types.Array | None,
   given: types.Array | None,
   step: types.Scalar | None,
+  report: Any = None,
 ) -> types.Array:
   """Returns the signal of each move, [moves, *kernel.shape]."""
   shape = options.cost.shape
@@ -163,7 +164,7 @@ def signals(
     return jnp.asarray(given).reshape(shape)
   if rules.signal == 'exact':
     gains = _flips.flip_gains(
-      view, step=step, path=rules.path, chunk=rules.chunk
+      view, step=step, path=rules.path, chunk=rules.chunk, report=report
     ).gains
     return gains.reshape(shape)
   if rules.signal == 'linear':

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -51,12 +51,14 @@ class Optimum(NamedTuple):
     )
 
 
+@_report.reports
 def exhaustive(
   view: _view.LayerView,
   budget: types.Budget,
   *,
   coordinates: types.Array | None = None,
   step: types.Scalar | None = None,
+  report: _report.Report | None = None,
 ) -> Optimum:
   r"""Finds the set of single moves within a ball that has the lowest loss.
 
@@ -74,6 +76,7 @@ def exhaustive(
     coordinates: indices, in the flattened kernel, of the weights that are free,
       [coordinates]; None for all. The limit is 20 binary weights, or 12 others.
     step: size of a full-precision kernel's moves; None for quantised kernels.
+    report: as for `flip_gains`.
 
   Returns:
     An `Optimum`; of equally good points the first in the order of subsets, which
@@ -95,13 +98,13 @@ def exhaustive(
       f'weights with {base - 1} moves each make {num_points}. Name fewer '
       'coordinates.'
     )
-  found = _search(view, budget, free, step)
+  found = _search(view, budget, free, step, report)
   types.check_finite('The loss', found.loss)
   return found
 
 
 @jax.jit
-def _search(view, budget, free, step):
+def _search(view, budget, free, step, report):
   kernel = view.kernel.reshape(-1)
   radius, room = _discrete_costs.allowance(
     budget, _discrete_costs.dtype_of(view)
@@ -134,8 +137,8 @@ def _search(view, budget, free, step):
     return jnp.where(fits, loss, jnp.inf), fits
 
   numbers = jnp.arange(base**free.size)
-  losses, fits = lanes.each(
-    visit, {'number': numbers}, width=min(_WIDTH, numbers.size)
+  losses, fits = _report.each(
+    report, visit, {'number': numbers}, width=min(_WIDTH, numbers.size)
   )
   best = jnp.argmin(losses)
   chosen, _ = point(best)

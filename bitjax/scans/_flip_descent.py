@@ -34,6 +34,7 @@ from bitjax.scans import _flip_sums
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
 from bitjax.scans import _paths
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -80,12 +81,14 @@ class FlipDescent:
     )
 
 
+@_report.reports
 def flip_descent(
   view: _view.LayerView,
   max_flips: int,
   *,
   tolerance: types.Scalar = 1e-6,
   path: str = 'auto',
+  report: _report.Report | None = None,
 ) -> FlipDescent:
   """Makes the best single move, again and again, until none lowers the loss.
 
@@ -96,6 +99,8 @@ def flip_descent(
       before any step; smaller decreases count as rounding.
     path: ``'incremental'``, ``'recompute'``, or ``'auto'`` for the first that
       applies.
+    report: as for `flip_gains`; shares are of ``max_flips``, which a descent to an
+      optimum may not need.
 
   Returns:
     A `FlipDescent`.
@@ -114,7 +119,7 @@ def flip_descent(
     )
   _view.check_filled(view)
   incremental = choose(view, path).path == 'incremental'
-  found = _descend(view, tolerance, max_flips, incremental)
+  found = _descend(view, tolerance, max_flips, incremental, report)
   types.check_finite('The loss', found.losses[0])
   return found
 
@@ -132,7 +137,7 @@ class _Record(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=('max_flips', 'incremental'))
-def _descend(view, tolerance, max_flips, incremental):
+def _descend(view, tolerance, max_flips, incremental, report):
   begin = _flip_sums.begin if incremental else _Recomputed.begin
   steps = jnp.arange(max_flips + 1)
 
@@ -142,6 +147,7 @@ def _descend(view, tolerance, max_flips, incremental):
 
   def flip(carry):
     state, record = carry
+    _report.tick(report, record.num_flips, max_flips)
     choice = jnp.argmax(state.gains().reshape(-1)).astype(jnp.int32)
     state = state.flip(choice)
     now = record.num_flips + 1

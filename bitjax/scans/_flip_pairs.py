@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _flips_moves
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -53,6 +53,7 @@ class PairGains(NamedTuple):
     return self.together - self.separately
 
 
+@_report.reports
 def pair_gains(
   view: _view.LayerView,
   key: types.Array,
@@ -61,6 +62,7 @@ def pair_gains(
   among: types.Array | None = None,
   step: types.Scalar | None = None,
   width: int | None = None,
+  report: _report.Report | None = None,
 ) -> PairGains:
   """Draws pairs of moves and evaluates them together and alone.
 
@@ -74,6 +76,7 @@ def pair_gains(
       (``argsort(-gains)[:n]``); None for all.
     step: size of a full-precision kernel's moves; None for quantised kernels.
     width: pairs evaluated at a time; None for a good number.
+    report: as for `flip_gains`.
 
   Returns:
     `PairGains`. Pairs of two moves of the same weight are not drawn. If all moves of
@@ -93,13 +96,13 @@ def pair_gains(
     raise types.BadInput(
       f'pair_gains needs at least two moves; got {indices.size}.'
     )
-  found = _pairs(view, key, moves, indices, num_pairs, width)
+  found = _pairs(view, key, moves, indices, num_pairs, width, report)
   types.check_finite('The gain of a pair', found.separately, arrays=True)
   return found
 
 
 @functools.partial(jax.jit, static_argnames=('num_pairs', 'width'))
-def _pairs(view, key, moves, indices, num_pairs, width):
+def _pairs(view, key, moves, indices, num_pairs, width, report):
   size = view.kernel.size
   destinations = moves.destinations.reshape(-1)
   first_key, second_key = jax.random.split(key)
@@ -126,8 +129,8 @@ def _pairs(view, key, moves, indices, num_pairs, width):
     alone = gain(first[None]) + gain(second[None])
     return gain(jnp.stack([first, second])), alone
 
-  together, separately = lanes.each(
-    evaluate, {'first': first, 'second': second}, width=width
+  together, separately = _report.each(
+    report, evaluate, {'first': first, 'second': second}, width=width
   )
   valid = first % size != second % size
   together = types.nan_where(~valid, together)

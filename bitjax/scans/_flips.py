@@ -46,6 +46,7 @@ from bitjax.scans import _flips_rank_one
 from bitjax.scans import _flips_sign
 from bitjax.scans import _network
 from bitjax.scans import _paths
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -106,6 +107,7 @@ class FlipGains:
     return jnp.sqrt(variance / (self.num_examples - 1))
 
 
+@_report.reports
 def flip_gains(
   view: _view.LayerView,
   *,
@@ -114,6 +116,7 @@ def flip_gains(
   path: str = 'auto',
   chunk: int | None = None,
   count_near_ties: bool = False,
+  report: _report.Report | None = None,
 ) -> FlipGains:
   """Returns the gain of every single move of the layer's kernel.
 
@@ -129,6 +132,8 @@ def flip_gains(
       by brute force; None for a good number.
     count_near_ties: whether the ``sign`` path also counts near ties, which
       about doubles its cost; the other paths count none.
+    report: called with the share of the work that is done, in (0, 1], at most 100
+      times, and with 1 at the end; None for no report.
 
   Returns:
     `FlipGains`. If the loss is not finite, gains are NaN under ``jit``; otherwise
@@ -145,12 +150,15 @@ def flip_gains(
   _view.check_filled(view)
   path = choose(view, path, coordinates).path
   if path == 'layers':
-    return _by_layer(view, step=step, chunk=chunk, near_ties=count_near_ties)
-  gains = _flip_gains(view, step, coordinates, path, chunk, count_near_ties)
+    return _by_layer(view, report, step, chunk, count_near_ties)
+  gains = _flip_gains(
+    view, step, coordinates, path, chunk, count_near_ties, report
+  )
   types.check_finite('The loss', gains.loss)
   return gains
 
 
+@_report.reports
 def brute_force_gains(
   losses: Callable[[types.PyTree], types.Array],
   params: types.PyTree,
@@ -159,6 +167,7 @@ def brute_force_gains(
   *,
   coordinates: types.Array | None = None,
   chunk: int | None = None,
+  report: _report.Report | None = None,
 ) -> FlipGains:
   """Returns the gain of single moves in one leaf of any pytree, for any loss.
 
@@ -171,6 +180,7 @@ def brute_force_gains(
       coordinates] if there are coordinates.
     coordinates: indices in the flattened leaf, [coordinates]; None for all.
     chunk: moves that are evaluated at a time; None for a good number.
+    report: as for `flip_gains`.
 
   Returns:
     `FlipGains` with gains of the shape of ``destinations``.
@@ -188,7 +198,7 @@ def brute_force_gains(
       f'got {destinations.shape}.'
     )
   loss, first, second = _flips_brute_force.moments(
-    of_leaf, array, destinations, coordinates, chunk
+    of_leaf, array, destinations, coordinates, chunk, report
   )
   types.check_finite('The loss', loss)
   num_examples = jax.eval_shape(of_leaf, array).size
@@ -224,11 +234,18 @@ def choose(
   return _paths.choose(path, obstacles | {'brute_force': None})
 
 
-def _by_layer(view, *, step, chunk, near_ties):
+def _by_layer(view, report, step, chunk, near_ties):
   """Returns the gains of all layers of a network, as one vector of weights."""
+  layers = list(view.product.views(view))
   parts = [
-    flip_gains(layer, step=step, chunk=chunk, count_near_ties=near_ties)
-    for layer in view.product.views(view)
+    flip_gains(
+      layer,
+      step=step,
+      chunk=chunk,
+      count_near_ties=near_ties,
+      report=_report.part(report, number, len(layers)),
+    )
+    for number, layer in enumerate(layers)
   ]
 
   def join(leaves):
@@ -250,23 +267,23 @@ def _by_layer(view, *, step, chunk, near_ties):
 @functools.partial(
   jax.jit, static_argnames=('path', 'chunk', 'count_near_ties')
 )
-def _flip_gains(view, step, coordinates, path, chunk, count_near_ties):
+def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
   moves = _flips_moves.moves(view, step=step)
   examples = _CHUNKS.get(path, 1) if chunk is None else chunk
   near_ties = None
   if path == 'sign':
     sums, near_ties = _flips_sign.moments(
-      view, moves.changes, examples, count_near_ties
+      view, moves.changes, examples, count_near_ties, report
     )
   elif path == 'rank_one':
-    sums = _flips_rank_one.moments(view, moves, examples)
+    sums = _flips_rank_one.moments(view, moves, examples, report)
   else:
     destinations = moves.destinations
     if coordinates is not None:
       size = destinations.shape[0]
       destinations = destinations.reshape(size, -1)[:, coordinates]
     sums = _flips_brute_force.moments(
-      view.losses, view.kernel, destinations, coordinates, chunk
+      view.losses, view.kernel, destinations, coordinates, chunk, report
     )
   loss, first, second = sums
   broken = ~jnp.isfinite(loss)

@@ -10,12 +10,13 @@ oracle of the fast paths:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bitjax import lanes
 from bitjax import types
+from bitjax.scans import _report
 
 __all__ = ['leaf_losses', 'moments']
 
@@ -30,6 +31,7 @@ def moments(
   destinations: types.Array,
   coordinates: types.Array | None,
   chunk: int | None,
+  report: Any = None,
 ) -> tuple[types.Array, types.Array, types.Array]:
   """Returns the mean loss, and the first two moments of its decrease by each move.
 
@@ -40,6 +42,7 @@ def moments(
     destinations: new values, ``[moves, *array.shape]`` or [moves, coordinates].
     coordinates: indices in the flattened array, [coordinates]; None for all.
     chunk: moves that are evaluated at a time; None for a good number.
+    report: progress; None for no report.
 
   Returns:
     The mean loss, and the means over the examples of the decrease of the loss
@@ -57,8 +60,8 @@ def moments(
 
   values = destinations.reshape(-1)
   indices = jnp.tile(indices, destinations.shape[0])
-  first, second = lanes.each(
-    move, {'index': indices, 'value': values}, width=chunk
+  first, second = _report.each(
+    report, move, {'index': indices, 'value': values}, width=chunk
   )
   shape = destinations.shape
   return jnp.mean(base), first.reshape(shape), second.reshape(shape)

@@ -23,6 +23,7 @@ known in advance; inputs that all differ cost one row each.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_tails
+from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _view
 
@@ -56,7 +58,10 @@ def obstacle(view: _view.LayerView) -> str | None:
 
 
 def moments(
-  view: _view.LayerView, moves: _flips_moves.Moves, chunk: int
+  view: _view.LayerView,
+  moves: _flips_moves.Moves,
+  chunk: int,
+  report: Any = None,
 ) -> tuple[types.Array, types.Array, types.Array]:
   """Returns the mean loss, and the first two moments of its decrease by each move.
 
@@ -64,6 +69,7 @@ def moments(
     view: a layer without an `obstacle`.
     moves: all moves of its kernel.
     chunk: examples at a time.
+    report: progress; None for no report.
 
   Returns:
     The mean loss, and the means over the examples of the decrease of the loss
@@ -117,7 +123,7 @@ def moments(
   table = jnp.zeros((group, shape[0] + _ROWS, zeros.shape[1]), dtype)
   valid = jnp.ones(view.labels.size, bool)
   batches = _split.batches((view.inputs, view.labels, valid), chunk)
-  (totals, _), _ = jax.lax.scan(block, (nothing, table), batches)
+  (totals, _), _ = _report.scan(report, block, (nothing, table), batches)
   loss, *sums = (total / view.labels.size for total in totals)
   first, second = (_per_move(total.reshape(shape), moves) for total in sums)
   return loss, -first, second

@@ -21,12 +21,13 @@ as the network does.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _view
 
@@ -73,6 +74,7 @@ def moments(
   changes: types.Array,
   chunk: int,
   count_near_ties: bool = False,
+  report: Any = None,
 ) -> tuple[tuple[types.Array, types.Array, types.Array], types.Array | None]:
   """Returns the mean loss, and the first two moments of its decrease by each move.
 
@@ -84,6 +86,7 @@ def moments(
     changes: changes of the quantised weights, [moves, fan_in, units].
     chunk: examples at a time.
     count_near_ties: whether to count near ties.
+    report: progress; None for no report.
 
   Returns:
     A triple of the mean loss, and the means over the examples of the decrease of the
@@ -129,7 +132,9 @@ def moments(
     zeros += (jnp.zeros(deltas.shape, jnp.int32),)
   valid = jnp.ones(view.labels.size, bool)
   batches = _split.batches((view.inputs, view.labels, valid), chunk)
-  (loss, first, second, *counts), _ = jax.lax.scan(block, zeros, batches)
+  (loss, first, second, *counts), _ = _report.scan(
+    report, block, zeros, batches
+  )
   first, second, *counts = (
     jnp.swapaxes(total, 1, 2) for total in (first, second, *counts)
   )

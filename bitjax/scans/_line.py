@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _line_affine
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _line_steps
 from bitjax.scans import _paths
+from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _text
 from bitjax.scans import _view
@@ -120,6 +120,7 @@ def line_start(
   return LineStart(_begin(views, dense.quantized))
 
 
+@_report.reports
 def line_scan(
   view: _view.LayerView | Sequence[_view.LayerView],
   direction: types.Array,
@@ -129,6 +130,7 @@ def line_scan(
   start: LineStart | None = None,
   path: str = 'auto',
   width: int | None = None,
+  report: _report.Report | None = None,
 ) -> LineScan:
   r"""Returns the mean loss of ``kernel - eta * direction`` for each ``eta``.
 
@@ -164,6 +166,8 @@ def line_scan(
       force for fewer than 16 rates.
     width: how many rates (on the path ``'steps'``: breakpoints) are vectorised at a
       time, which bounds the memory; None for a good choice.
+    report: as for `flip_gains`; shares are of the breakpoints (on the path
+      ``'steps'``) or of the rates.
 
   Returns:
     A `LineScan`, which also names the path taken.
@@ -199,11 +203,11 @@ def line_scan(
   order = jnp.argsort(rates)
   rates = rates[order]
   if path == 'brute_force':
-    losses = _brute_force(views, direction, rates, constrain, width)
+    losses = _brute_force(views, direction, rates, constrain, width, report)
     uncertain = jnp.zeros(len(views), jnp.int32)
   else:
     scan = {'steps': _steps, 'affine': _affine}[path]
-    losses, uncertain = scan(views, direction, rates, start, width)
+    losses, uncertain = scan(views, direction, rates, start, width, report)
   # Equal rates take the loss of their first, as sums in another order differ.
   losses = losses[:, jnp.searchsorted(rates, rates)][:, jnp.argsort(order)]
   valid &= jnp.all(jnp.isfinite(direction))
@@ -317,16 +321,17 @@ def _activations(view):
   return [s for s in view.tail if isinstance(s, _view.Activation)]
 
 
-def _brute_force(views, direction, learning_rates, constrain, width):
+def _brute_force(views, direction, learning_rates, constrain, width, report):
   def loss(learning_rate):
     kernel = views[0].kernel - learning_rate * direction
     kernel = kernel if constrain is None else constrain(kernel)
     return jnp.stack([view.loss(kernel) for view in views])
 
-  return lanes.each(loss, {'learning_rate': learning_rates}, width=width).T
+  rates = {'learning_rate': learning_rates}
+  return _report.each(report, loss, rates, width=width).T
 
 
-def _steps(views, direction, rates, start, width):
+def _steps(views, direction, rates, start, width, report):
   begins_at_zero = start is not None
   if begins_at_zero:  # At rate 0 the kernel is the shared start's, W.
     rates = jnp.append(jnp.zeros((), rates.dtype), rates)
@@ -336,7 +341,12 @@ def _steps(views, direction, rates, start, width):
   )
   begun = start.views if begins_at_zero else _begin(views, weights)
   _, stop = line.ends()
-  results = [_line_steps.losses(one, breakpoints, stop, width) for one in begun]
+  results = [
+    _line_steps.losses(
+      one, breakpoints, stop, width, _report.part(report, number, len(begun))
+    )
+    for number, one in enumerate(begun)
+  ]
   met = jnp.searchsorted(
     breakpoints.position, jnp.arange(rates.size)[begins_at_zero:], side='right'
   )
@@ -350,9 +360,16 @@ def _begin(views, weights):
   return tuple(_line_steps.start(view, weights) for view in views)
 
 
-def _affine(views, direction, rates, start, width):
+def _affine(views, direction, rates, start, width, report):
   del start  # This path shares nothing between directions.
   losses = [
-    _line_affine.losses(view, direction, rates, width) for view in views
+    _line_affine.losses(
+      view,
+      direction,
+      rates,
+      width,
+      _report.part(report, number, len(views)),
+    )
+    for number, view in enumerate(views)
   ]
   return jnp.stack(losses), jnp.zeros(len(views), jnp.int32)

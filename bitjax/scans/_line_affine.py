@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _view
 
@@ -55,6 +57,7 @@ def losses(
   direction: types.Array,
   rates: types.Array,
   width: int | None = None,
+  report: Any = None,
 ) -> types.Array:
   """Returns the mean losses at sorted rates, [rates].
 
@@ -64,6 +67,7 @@ def losses(
     direction: d, of the kernel's shape.
     rates: sorted, [rates].
     width: rates that are scanned at a time.
+    report: progress; None for no report.
   """
   split = _split.split(view)
   stages = (*split.front, _view.Dense(split.matrix), *split.rest)
@@ -120,7 +124,7 @@ def losses(
     nothing,
   )
   starts = jnp.arange(0, padded.size, chunk, dtype=jnp.int32)
-  _, sums = jax.lax.scan(scan_chunk, walk, starts)
+  _, sums = _report.scan(report, scan_chunk, walk, starts)
   return sums.ravel()[: rates.size] / num_examples
 
 

@@ -19,6 +19,7 @@ from bitjax import types
 from bitjax.scans import _line
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _line_steps
+from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -80,6 +81,7 @@ class LineProfile:
     return start, end, loss
 
 
+@_report.reports
 def line_profile(
   view: _view.LayerView | Sequence[_view.LayerView],
   direction: types.Array,
@@ -87,6 +89,7 @@ def line_profile(
   high: types.Scalar,
   *,
   width: int | None = None,
+  report: _report.Report | None = None,
 ) -> LineProfile:
   r"""Returns the loss of ``kernel - eta * direction`` for all eta in [low, high].
 
@@ -96,6 +99,7 @@ def line_profile(
     low: first learning rate.
     high: last learning rate, included.
     width: breakpoints that are processed at a time; None for a good choice.
+    report: as for `flip_gains`; shares are of the breakpoints.
 
   Returns:
     A `LineProfile`. It has no more distinct losses than breakpoints + 1, and the
@@ -128,9 +132,13 @@ def line_profile(
   )
   results = [
     _line_steps.losses(
-      _line_steps.start(view, weights), breakpoints, stop, width
+      _line_steps.start(view, weights),
+      breakpoints,
+      stop,
+      width,
+      _report.part(report, number, len(views)),
     )
-    for view in views
+    for number, view in enumerate(views)
   ]
   losses = jnp.stack([after[jnp.append(0, last)] for after, _ in results])
   uncertain = jnp.stack([uncertain for _, uncertain in results])

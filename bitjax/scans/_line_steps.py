@@ -25,13 +25,14 @@ sign; the examples that this may affect are counted.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.scans import _line_breakpoints
+from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _view
 
@@ -115,6 +116,7 @@ def losses(
   breakpoints: _line_breakpoints.Breakpoints,
   stop: types.Array,
   width: int | None = None,
+  report: Any = None,
 ) -> tuple[types.Array, types.Array]:
   """Returns the mean losses before the first breakpoint and after each one.
 
@@ -123,6 +125,7 @@ def losses(
     breakpoints: the breakpoints of the line.
     stop: position of those breakpoints that the line does not meet.
     width: breakpoints that are processed at a time; None for a good choice.
+    report: progress; None for no report.
 
   Returns:
     The losses, [1 + breakpoints]: entry n is that of the kernel after n breakpoints;
@@ -150,6 +153,7 @@ def losses(
 
   def body(carry):
     first, state, after = carry
+    _report.tick(report, first, count, block)
     now = _line_breakpoints.Breakpoints(
       *(jax.lax.dynamic_slice_in_dim(leaf, first, block) for leaf in padded)
     )

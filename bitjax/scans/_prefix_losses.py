@@ -16,10 +16,13 @@ pass, to the bit, and so are the losses. Otherwise rounding may decide a sign.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _view
 
@@ -41,6 +44,7 @@ def incremental(
   displacement: types.Array,
   rank: types.Array,
   counts: types.Array,
+  report: Any = None,
 ) -> types.Array:
   """Returns the losses after the first m moves, for a view without an `obstacle`.
 
@@ -49,6 +53,7 @@ def incremental(
     displacement: sum of all moves, of the kernel's shape.
     rank: how many moves come before a weight's own; -1 if it has none.
     counts: the values of m in growing order, int32 [counts].
+    report: progress; None for no report.
 
   Returns:
     Mean losses in nats, [counts].
@@ -89,7 +94,7 @@ def incremental(
 
   products = _split.product(parts.inputs, parts.weights).T
   begin = products, jnp.zeros((), counts.dtype), _loss(parts, products)
-  return jax.lax.scan(visit, begin, counts)[1]
+  return _report.scan(report, visit, begin, counts)[1]
 
 
 def _loss(parts, products):
@@ -102,6 +107,7 @@ def forward_passes(
   displacement: types.Array,
   rank: types.Array,
   counts: types.Array,
+  report: Any = None,
 ) -> types.Array:
   """Returns what `incremental` does, for any view: a forward pass per distinct m.
 
@@ -110,6 +116,7 @@ def forward_passes(
     displacement: sum of all moves, of the kernel's shape.
     rank: how many moves come before a weight's own; -1 if it has none.
     counts: the values of m in growing order, int32 [counts].
+    report: progress; None for no report.
 
   Returns:
     Mean losses in nats, [counts].
@@ -127,4 +134,4 @@ def forward_passes(
 
   dtype = jax.eval_shape(view.loss, view.kernel).dtype
   begin = jnp.full((), -1, counts.dtype), jnp.zeros((), dtype)
-  return jax.lax.scan(visit, begin, counts)[1]
+  return _report.scan(report, visit, begin, counts)[1]
