@@ -1,6 +1,7 @@
 # Two commands set everything up on a machine with Python, git and make:
 #   make study    the main study on embedded data, into runs/
 #   make test     linters, type checker and tests
+#   make studies  every study as a command, on its smallest preset, and arms of studies
 # And, for those who change the project:
 #   make test-all the long grids and studies too, without programs kept between runs
 #   make docs     the site, into docs/_build
@@ -19,7 +20,7 @@ ARGS ?=
 OLDEST ?= python3.11
 TESTS ?=
 
-.PHONY: study test test-all lint format docs package benchmark clean
+.PHONY: study test studies test-all lint format docs package benchmark clean
 .PHONY: nightly nightly-oldest nightly-newest
 
 study: $(VENV)/.experiments
@@ -27,6 +28,9 @@ study: $(VENV)/.experiments
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+studies: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m 'study and not slow' $(ARGS)
 
 test-all: lint
 	JAX_ENABLE_COMPILATION_CACHE=0 $(BIN)/python -m pytest -n 2 --dist loadfile \

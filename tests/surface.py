@@ -160,10 +160,13 @@ def _(given):
   'quantizers.bind',
   'quantizers.freeze_scale',
   'quantizers.staircase',
+  'quantizers.observed',
   draws=True,
 )
 def _(given):
   x = given.floats(X)
+  with quantizers.observed(lambda quantize, progress, x, apply: -apply(x)):
+    observed = SIGN(x)
   lsq = quantizers.lsq(2)
   bound = quantizers.bind(lsq, lsq.init(given.key(0), x))
   swept = jax.vmap(
@@ -176,6 +179,7 @@ def _(given):
     'at_progress': quantizers.at_progress(
       quantizers.attach(quantizers.sign(), quantizers.error_decay()), 0.5
     )(x),
+    'observed': observed,
     'swept': swept(given.floats(np.float32([0.5, 1.0]))),
   }
 

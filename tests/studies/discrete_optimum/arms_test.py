@@ -15,6 +15,8 @@ from bitjax.studies import discrete_optimum
 from bitjax.studies import toy
 from bitjax.studies.discrete_optimum import arms
 
+pytestmark = pytest.mark.study
+
 # The configuration of the smoke run, so that both share a program.
 CONFIG = discrete_optimum.STUDY.config(
   **discrete_optimum.STUDY.presets['smoke']

@@ -11,6 +11,8 @@ from bitjax import sweeps
 from bitjax.studies import toy
 from bitjax.studies.local_optima import arms
 
+pytestmark = pytest.mark.study
+
 SIZE = 40
 ESTIMATORS = ('normal', 'EDE')  # All tests share one program.
 

@@ -6,10 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from bitjax import cli
 from bitjax.cli import lock
 from bitjax.studies.scaling import soak
 from bitjax.studies.scaling import workload
+
+pytestmark = pytest.mark.study
 
 ROOT = pathlib.Path(__file__).parents[3]
 

@@ -16,6 +16,8 @@ from bitjax.studies import toy
 from bitjax.studies import variant_ste
 from bitjax.studies.variant_ste import arms
 
+pytestmark = pytest.mark.study
+
 SIZE = 40
 RATES = (0.1, 1.0)
 WIDE = toy.Variant('wide', 9, kernel=quantizers.window(9.0))

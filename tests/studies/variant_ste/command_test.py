@@ -7,6 +7,8 @@ import pytest
 from bitjax import cli
 from bitjax.studies import variant_ste
 
+pytestmark = pytest.mark.study
+
 
 @pytest.mark.parametrize(
   ('flag', 'words'),
