@@ -16,6 +16,8 @@ from bitjax import cli
 from bitjax import studies
 from bitjax.commands import findings
 
+pytestmark = pytest.mark.study
+
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = {
   'config.json', 'results.nc', 'results.csv', 'verdicts.json', 'figure.png',
@@ -27,7 +29,6 @@ PROCESS = 'estimator_gallery'  # The study that runs as a process of its own.
 OWN_DATA = 'discrete_optimum'  # The study that runs on a file of one's own.
 
 
-@pytest.mark.study
 @pytest.mark.parametrize('name', sorted({*studies.NAMES} - {PROCESS}))
 def test_smoke_preset_runs_and_is_drawn_again(
   name, tmp_path, capsys, complaints

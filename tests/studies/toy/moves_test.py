@@ -9,6 +9,8 @@ from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import toy
 
+pytestmark = pytest.mark.study
+
 BUDGET = types.Budget(0.1)
 
 

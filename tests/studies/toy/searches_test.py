@@ -14,6 +14,8 @@ from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.toy import searches
 
+pytestmark = pytest.mark.study
+
 RADIUS = 0.3
 
 
