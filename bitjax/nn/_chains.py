@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.nn import _binding
 from bitjax.nn import _calls
 from bitjax.nn import _layers
 
@@ -70,7 +71,7 @@ def find(
     what the layers do, up to rounding.
   """
   marks = _Marks(kwargs)
-  mutable = _calls.mutable_but('params', 'intermediates')
+  mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
 
   def logits(variables, inputs):
     output, _ = model.apply(variables, inputs, mutable=mutable, **kwargs)
@@ -84,13 +85,13 @@ def find(
       quantizers.observed(marks.quantizer),
     ):
       traced = jax.make_jaxpr(logits)(variables, inputs)
-  except (
-    jax.errors.JAXTypeError
-  ):  # The model looks at the values of its inputs.
+  except jax.errors.JAXTypeError:  # It looks at the values of its inputs.
     return []
   unknown = [_Value('input', {}, (), v.aval) for v in traced.jaxpr.invars]
   entries: dict[str, Any] = {}
-  (value,) = _values(traced.jaxpr, unknown, entries)
+  value, *others = _values(traced.jaxpr, unknown, entries)
+  if others:  # The model returns more than logits.
+    return []
   found: list[Link] = []
   while True:
     name, steps = _back(value)
