@@ -14,10 +14,14 @@ import time
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from bitjax import types
+from bitjax.scans import _coordinate
 from bitjax.scans import _coordinate_losses
+from bitjax.scans import _discrete
 from bitjax.scans import _flip_descent
+from bitjax.scans import _flip_pairs
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
 from bitjax.scans import _line
@@ -76,6 +80,8 @@ class PlannedScan:
     reason: why it takes no faster path, or cannot be answered; '' if neither.
     passes: about how many forward passes it costs.
     seconds: about how many seconds; None if no forward pass was timed.
+    memory: how many bytes the compiled scan reserves for results and all that it
+      keeps on the way, beside the view; None if nothing was compiled.
   """
 
   question: str
@@ -83,6 +89,7 @@ class PlannedScan:
   reason: str
   passes: float
   seconds: float | None
+  memory: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +107,15 @@ class Plan:
 
   def __str__(self) -> str:
     """Returns a table with a line for each question, and its reason below it."""
-    lines = [f'{"question":28}  {"path":14}  {"passes":>8}  {"seconds":>8}']
+    lines = [
+      f'{"question":28}  {"path":14}  {"passes":>8}  {"seconds":>8}  {"MB":>8}'
+    ]
     for scan in self.scans:
       seconds = '' if scan.seconds is None else f'{scan.seconds:.2g}'
+      megabytes = '' if scan.memory is None else f'{scan.memory / 1e6:.3g}'
       lines.append(
         f'{scan.question:28}  {scan.path or "-":14}  {scan.passes:8.3g}  '
-        f'{seconds:>8}'
+        f'{seconds:>8}  {megabytes:>8}'
       )
       if scan.reason:
         lines.append(f'  {scan.reason}')
@@ -119,20 +129,23 @@ def plan(
   num_pairs: int = 1000,
   max_flips: int = 100,
   timed: bool = True,
+  memory: bool = False,
 ) -> Plan:
   """Says which paths questions about a view would take, and what they would cost.
 
   The questions are `line_scan`, `flip_gains`, `discrete_gradient`,
-  `coordinate_discrete_gradient`, `flip_descent` and `pair_gains`. Nothing is scanned.
-  One forward pass is compiled and timed. Seconds are forward passes times its time,
-  without compilation: an estimate, right to a factor of a few.
+  `coordinate_discrete_gradient`, `flip_descent` and `pair_gains`, with their defaults.
+  Nothing is scanned. One forward pass is compiled and timed. Seconds are forward passes
+  times its time, without compilation: an estimate, right to a factor of a few. Memory is
+  what the compiler reserves, so asking for it compiles each scan, which takes seconds.
 
   Args:
-    view: the layer; concrete unless ``timed`` is false.
+    view: the layer; concrete unless ``timed`` is false and ``memory`` too.
     num_rates: how many learning rates `line_scan` is asked for.
     num_pairs: how many pairs `pair_gains` is asked for.
     max_flips: how many flips `flip_descent` is asked for.
     timed: whether to time a forward pass.
+    memory: whether to compile the scans, to say how much memory they need.
 
   Returns:
     A `Plan`.
@@ -157,10 +170,12 @@ def plan(
     question: str, choice: _paths.Choice, passes: float, needs: str = missing
   ) -> PlannedScan:
     if needs:
-      return PlannedScan(question, '', needs, math.nan, None)
+      return PlannedScan(question, '', needs, math.nan, None, None)
     seconds = None if forward is None else passes * forward
-    return PlannedScan(question, *choice, passes, seconds)
+    reserved = _reserved(view, asked[question]) if memory else None
+    return PlannedScan(question, *choice, passes, seconds, reserved)
 
+  asked = _questions(view, num_rates, num_pairs, max_flips)
   tried = _coordinate_losses.choose(view)
   share = _share_behind(view) if tried.path == 'incremental' else 1.0
   descent = _flip_descent.choose(view)
@@ -211,6 +226,35 @@ def _share_behind(view):
   return min(
     1.0, behind / (view.kernel.size + sum(kernel.size for kernel in dense))
   )
+
+
+def _questions(view, num_rates, num_pairs, max_flips):
+  """Returns each question as a function of the view, with the defaults of its function."""
+  key, budget = jax.random.key(0), types.Budget(1.0)
+  step = 1.0 if view.quantizer is None else None
+  rates = jnp.linspace(0.0, 1.0, num_rates)
+  return {
+    'line_scan': lambda v: _line.line_scan(v, v.kernel, rates),
+    'flip_gains': lambda v: _flips.flip_gains(v, step=step),
+    'discrete_gradient': lambda v: _discrete.discrete_gradient(
+      v, budget, step=step
+    ),
+    'coordinate_discrete_gradient': lambda v: (
+      _coordinate.coordinate_discrete_gradient(v, budget, key=key, step=step)
+    ),
+    'flip_descent': lambda v: _flip_descent.flip_descent(v, max_flips),
+    'pair_gains': lambda v: _flip_pairs.pair_gains(
+      v, key, num_pairs, step=step
+    ),
+  }
+
+
+def _reserved(view, question):
+  """Returns the bytes that a compiled scan reserves; None if no compiler says so."""
+  found = jax.jit(question).lower(view).compile().memory_analysis()
+  if found is None:
+    return None
+  return found.temp_size_in_bytes + found.output_size_in_bytes
 
 
 def _time(view):

@@ -70,6 +70,18 @@ def test_seconds_are_passes_times_a_forward_pass(make):
     assert scan.question in str(plan)
 
 
+def test_memory_is_what_the_compiler_reserves(make):
+  """Pairs are evaluated all at once, unless a width is given: that shows."""
+  view, _ = make()
+  plan = planned(view, num_pairs=100, num_rates=RATES.size, memory=True)
+  gains = plan['flip_gains'].memory
+  assert gains >= 2 * view.kernel.nbytes  # Gains and second moments.
+  assert plan['pair_gains'].memory >= 100 * view.kernel.nbytes
+  assert all(scan.memory > 0 for scan in plan.values())
+  assert all(scan.memory is None for scan in planned(view).values())
+  assert f'{gains / 1e6:.3g}' in str(scans.plan(view, memory=True))
+
+
 def test_bad_input(make):
   view, _ = make()
   with pytest.raises(types.BadInput, match='num_rates'):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import dataclasses
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -267,7 +268,10 @@ def batch(results: xarray.Dataset, network: str) -> Verdicts:
     large,
     small,
     protocol='oracle, A',
-    details={f'std {sizes[0]}': small.std(), f'std {sizes[-1]}': large.std()},
+    details={
+      f'std {sizes[0]}': _spread(small),
+      f'std {sizes[-1]}': _spread(large),
+    },
   )
   quarter = results.attrs['examples'] // 4
   if sizes[-1] > quarter and verdict.verdict != divergence.DIVERGED:
@@ -341,3 +345,9 @@ def _over_draws(values):
 
 def _at_largest(results, network):
   return {'network': network, 'batch_size': results.batch_size.max().item()}
+
+
+def _spread(values):
+  """Returns the standard deviation of what is finite; NaN if nothing is."""
+  finite = np.asarray(values)[np.isfinite(values)]
+  return float(finite.std()) if finite.size else math.nan
