@@ -82,7 +82,8 @@ define trial
 	"$$try/env/bin/uv" pip install --quiet --python "$$try/env/bin/python" $(2) \
 	  --editable '.[dev]'; \
 	"$$try/env/bin/uv" pip freeze --python "$$try/env/bin/python"; \
-	"$$try/env/bin/python" -m pytest -n 2 --dist loadfile $(strip $(3)) $(TESTS) $(ARGS)
+	"$$try/env/bin/python" -m pytest -n 2 --dist loadfile -m 'not slow' \
+	  $(strip $(3)) $(TESTS) $(ARGS)
 endef
 
 # One environment; each extra leaves a mark, older than the metadata if stale.
