@@ -191,7 +191,7 @@ def save_figure(
   """Writes ``figure.png`` (200 dpi) and ``figure.pdf`` (fonts embedded).
 
   Args:
-    drawn: the figure, or figures by their names in `FIGURES`, which are those of the
+    drawn: the figure, or figures by their names in ``FIGURES``, which are those of the
       files. Files of a figure that is not among them are removed.
     directory: where the files go.
 
