@@ -1,7 +1,7 @@
 # Two commands set everything up on a machine with Python, git and make:
 #   make study    the main study on embedded data, into runs/
 #   make test     linters, type checker and tests
-#   make studies  every study as a command, on its smallest preset, and arms of studies
+#   make studies  every study as a command, on its smallest preset; jobs, and several devices
 # And, for those who change the project:
 #   make test-all the long grids and studies too, without programs kept between runs
 #   make docs     the site, into docs/_build

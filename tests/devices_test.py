@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.study
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 

@@ -56,6 +56,7 @@ def address():
     return f'--coordinator_address=localhost:{found.getsockname()[1]}'
 
 
+@pytest.mark.study
 class TestProcesses:
   """Jobs of two processes with two devices each."""
 

@@ -414,7 +414,10 @@ BALLS = ['l2:0.1', 'linf:0.002', 'flips:200']
   [
     # What the main methods save, and reliability.
     pytest.param({'num_rounds': [4]}, 4, 16, marks=pytest.mark.slow),
-    ({'num_rounds': [1, 4, 16, 64]}, 12, None),  # Schedules.
+    # Schedules.
+    pytest.param(
+      {'num_rounds': [1, 4, 16, 64]}, 12, None, marks=pytest.mark.study
+    ),
     # Exact gains against a step of STE, in every ball.
     pytest.param(
       {'num_rounds': [4], 'ball': BALLS, 'layers': ['first', 'all']},
