@@ -177,7 +177,7 @@ def panel(
   for read in _READS:
     ax.plot([], [], read.marker, color='black', label=read.label, markersize=4,
             markerfacecolor='black' if read.filled else 'white')  # fmt: skip
-  ax.locator_params(axis='x', nbins=4)
+  ax.locator_params(axis='x', nbins=3)
   ax.set_xlim(edge, high + 0.05 * (high - edge))
   ax.axvline(0, color='black', linewidth=0.8)
   ax.set_yticks(range(len(rows)), [name for _, name, _ in rows], fontsize=7)
