@@ -319,6 +319,7 @@ PLUMBING = {
   'quantizers.ewgs_delta',
   'quantizers.initial_state',
   'quantizers.is_random',
+  'quantizers.is_sign',
   'quantizers.is_stateful',
   'quantizers.named',
   'scans.plan',

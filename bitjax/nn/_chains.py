@@ -1,17 +1,20 @@
 """Finds the chain of known stages with which a linen model ends.
 
 The model is traced, and the inputs and outputs of the layers and quantizers that are
-known are marked by names (`jax.ad_checkpoint.checkpoint_name`). Then the chain is
-followed back from the logits. Between the output of a layer and the input of the next
-one there may be ReLU, and what changes nothing, such as a dropout that is off. The chain
-begins behind whatever is not known: a convolution, a sum of two branches, a tanh.
+known are marked by names (`jax.ad_checkpoint.checkpoint_name`), and so are the variables
+that each layer sees. Then the chain is followed back from the logits. Between the output
+of a layer and the input of the next one there may be ReLU, and what changes nothing, such
+as a dropout that is off. The chain begins behind whatever is not known: a convolution, a
+sum of two branches, a tanh, a layer whose weights are not those of the variables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import itertools
+import operator
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -19,6 +22,7 @@ import jax
 from jax import ad_checkpoint
 from jax.extend import core
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import quantizers
 from bitjax import scans
@@ -27,13 +31,10 @@ from bitjax.nn import _binding
 from bitjax.nn import _calls
 from bitjax.nn import _layers
 
-__all__ = ['Link', 'find']
+__all__ = ['Link', 'find', 'knows']
 
 # Primitives that only call the functions that they hold.
-_CALLS = (
-  *('jit', 'pjit', 'closed_call', 'remat', 'remat2', 'checkpoint'),
-  *('custom_jvp_call', 'custom_vjp_call'),
-)
+_CALLS = ('jit', 'pjit', 'closed_call', 'remat', 'remat2', 'checkpoint')
 # Primitives that change neither values nor, here, shapes and dtypes.
 _MOVES = ('reshape', 'convert_element_type', 'copy', 'name')
 _PREFIX = 'bitjax.nn '  # Of the names of marks, of which no two are equal.
@@ -87,9 +88,10 @@ def find(
       traced = jax.make_jaxpr(logits)(variables, inputs)
   except jax.errors.JAXTypeError:  # It looks at the values of its inputs.
     return []
-  unknown = [_Value('input', {}, (), v.aval) for v in traced.jaxpr.invars]
-  entries: dict[str, Any] = {}
-  value, *others = _values(traced.jaxpr, unknown, entries)
+  given = [_Value('input', {}, (), v.aval) for v in traced.jaxpr.invars]
+  held, _ = jax.tree.unflatten(jax.tree.structure((variables, inputs)), given)
+  named: dict[str, Any] = {}
+  value, *others = _values(traced.jaxpr, given, named)
   if others:  # The model returns more than logits.
     return []
   found: list[Link] = []
@@ -98,10 +100,10 @@ def find(
     if name not in marks.calls:
       return found
     call = marks.calls[name]
-    if not (stages := call.stages(variables)):
+    if not call.sees(named, held) or not (stages := call.stages(variables)):
       return found
     found = [Link(call.path, stages), *steps, *found]
-    value = entries[call.entry]
+    value = named[call.entry]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Value:
 
 
 def _values(
-  jaxpr: core.Jaxpr, args: Sequence[Any], entries: dict[str, Any]
+  jaxpr: core.Jaxpr, args: Sequence[Any], named: dict[str, Any]
 ) -> list[Any]:
   """Returns the values of a jaxpr's outputs; fills in what each name was given to."""
   known = dict(zip(jaxpr.invars, args, strict=True))
@@ -136,13 +138,13 @@ def _values(
     name, params = equation.primitive.name, equation.params
     if name in _CALLS:
       body = params['jaxpr' if 'jaxpr' in params else 'call_jaxpr']
-      made = _values(getattr(body, 'jaxpr', body), taken, entries)
+      made = _values(getattr(body, 'jaxpr', body), taken, named)
     else:
       made = [
         _Value(name, params, tuple(taken), v.aval) for v in equation.outvars
       ]
     if name == 'name':
-      entries[params['name']] = taken[0]
+      named[params['name']] = taken[0]
     known.update(zip(equation.outvars, made, strict=True))
   return [read(atom) for atom in jaxpr.outvars]
 
@@ -154,14 +156,13 @@ def _back(value: Any) -> tuple[str, list[Link]]:
   """
   steps: list[Link] = []
   while isinstance(value, _Value):
-    changing = [arg for arg in value.args if not _is_zero(arg)]
     if value.primitive == 'name' and value.params['name'].startswith(_PREFIX):
       return value.params['name'], steps
-    if value.primitive == 'max' and len(changing) == 1:
+    if _is_relu(value):
       steps.insert(0, Link(None, (scans.Activation('relu'),)))
-    elif value.primitive not in _MOVES or len(changing) != 1:
+    elif value.primitive not in _MOVES:
       break
-    (before,) = changing
+    (before,) = value.args
     avals = [(x.aval.shape, x.aval.dtype) for x in (before, value)]
     if avals[0] != avals[1]:
       break
@@ -169,8 +170,23 @@ def _back(value: Any) -> tuple[str, list[Link]]:
   return '', steps
 
 
-def _is_zero(atom):
-  return isinstance(atom, core.Literal) and atom.val == 0
+def _is_relu(value):
+  """Whether `jax.nn.relu` computes a value: functions that look alike may not in reverse."""
+  return (
+    value.primitive == 'custom_jvp_call' and _source(value.params) == _relu()
+  )
+
+
+@functools.cache
+def _relu():
+  x = jax.ShapeDtypeStruct((1,), np.float32)
+  (equation,) = jax.make_jaxpr(jax.nn.relu)(x).eqns
+  return _source(equation.params)
+
+
+def _source(params):
+  """Returns where the function of a ``custom_jvp`` was written."""
+  return params['call_jaxpr'].jaxpr.debug_info.func_src_info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +196,21 @@ class _Call:
   Attributes:
     path: names of the layer and of the modules around it; None for a quantizer.
     entry: name of the mark at its input.
+    own: names of the marks at the variables that the layer sees.
     stages: returns its stages, given the variables; none if they are not known.
   """
 
   path: tuple[str, ...] | None
   entry: str
+  own: tuple[str, ...]
   stages: Callable[[Any], tuple[scans.Stage, ...]]
+
+  def sees(self, named: Mapping[str, Any], held: Any) -> bool:
+    """Whether the variables that it sees are those at its path, and not made of them."""
+    wanted = [] if self.path is None else _calls.below(held, self.path)
+    found = [named.get(name) for name in self.own]
+    leaves = jax.tree.leaves(wanted)
+    return len(found) == len(leaves) and all(map(operator.is_, found, leaves))
 
 
 class _Marks:
@@ -213,14 +238,15 @@ class _Marks:
     def stages(variables):
       return known(alone, _calls.below(variables, path), aval, **kwargs)
 
-    return self._mark(next_fun, path, stages, *args, **kwargs)
+    own = jax.tree.leaves(module.variables)
+    return self._mark(next_fun, path, own, stages, *args, **kwargs)
 
   def quantizer(self, quantize, progress, x, apply):
     """Marks the call of a quantizer; an observer of `quantizers.observed`."""
     if not self._outlives((quantize, progress)):
       return apply(x)
     bound = quantizers.at_progress(quantize, progress)
-    return self._mark(apply, None, lambda _: _sign(bound), x)
+    return self._mark(apply, None, (), lambda _: _sign(bound), x)
 
   def _outlives(self, tree):
     return all(
@@ -228,30 +254,35 @@ class _Marks:
       for leaf in jax.tree.leaves(tree)
     )
 
-  def _mark(self, function, path, stages, x, **kwargs):
+  def _mark(self, function, path, own, stages, x, **kwargs):
     if self._inside or jnp.ndim(x) != 2 or not self._outlives(kwargs):
       return function(x, **kwargs)
-    entry, output = (f'{_PREFIX}{next(_NUMBERS)}' for _ in range(2))
+    entry, output, *names = (
+      f'{_PREFIX}{next(_NUMBERS)}' for _ in range(2 + len(own))
+    )
+    for leaf, name in zip(own, names, strict=True):
+      ad_checkpoint.checkpoint_name(leaf, name)
     self._inside = True
     try:
       y = function(ad_checkpoint.checkpoint_name(x, entry), **kwargs)
     finally:
       self._inside = False
-    self.calls[output] = _Call(path, entry, stages)
+    self.calls[output] = _Call(path, entry, tuple(names), stages)
     return ad_checkpoint.checkpoint_name(y, output)
 
 
 def _sign(quantize):
   """Returns a quantizer as a stage, if its staircase is the sign."""
-  shape = jax.tree.structure(quantizers.staircase(quantize))
-  if shape != jax.tree.structure(quantizers.sign()):
+  if not quantizers.is_sign(quantize):
     return ()
   return (scans.Activation('sign', quantize),)
 
 
 def _dense(layer, variables, aval):
   del aval
-  if not _plain(layer, 'dtype', 'dot_general', 'dot_general_cls'):
+  if not _plain(
+    layer, 'dtype', 'dot_general', 'dot_general_cls', 'promote_dtype'
+  ):
     return ()
   params = variables['params']
   affine = scans.Affine(1.0, params.get('bias', 0.0))
@@ -310,3 +341,8 @@ _LAYERS: dict[type, Callable[..., tuple[scans.Stage, ...]]] = {
   _layers.QuantDense: _quant_dense,
   _layers.BatchNorm: _own_batch_norm,
 }
+
+
+def knows(layer: nn.Module) -> bool:
+  """Returns whether layers of this type may be in a chain."""
+  return type(layer) in _LAYERS

@@ -70,7 +70,7 @@ def layer_view(
   Returns:
     A `scans.LayerView`. Its tail is opaque unless the model offers its stages, or the
     layer is a ``flax.linen.Dense`` or `QuantDense` that is followed only by these, by
-    ``flax.linen.BatchNorm`` or `BatchNorm`, by ReLU, and by the sign from
+    ``flax.linen.BatchNorm`` or `BatchNorm`, by ``jax.nn.relu``, and by the sign from
     `quantizers.attach`. These stages compute what the model does up to rounding.
 
   Raises:
@@ -239,7 +239,9 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
       f'Layer {layer!r} brings its own quantizer; pass none.'
     )
   own = _calls.below(variables, path)
-  known = _known(model, variables, inputs, path, kwargs)
+  known = None
+  if _chains.knows(module) and layer_inputs.ndim == 2:
+    known = _known(model, variables, inputs, path, kwargs)
   rest = scans.Opaque(
     _Rest(model, path, tuple(kwargs.items()), variables, inputs)
   )

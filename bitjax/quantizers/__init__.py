@@ -65,6 +65,7 @@ from bitjax.quantizers._shaped import swish_sign
 from bitjax.quantizers._soft import SOFT_STEPS
 from bitjax.quantizers._soft import dsq
 from bitjax.quantizers._staircases import heaviside
+from bitjax.quantizers._staircases import is_sign
 from bitjax.quantizers._staircases import shifted_sign
 from bitjax.quantizers._staircases import sign
 from bitjax.quantizers._staircases import ternary
@@ -106,6 +107,7 @@ __all__ = [
   'identity',
   'initial_state',
   'is_random',
+  'is_sign',
   'is_stateful',
   'learned_dsq',
   'lsq',

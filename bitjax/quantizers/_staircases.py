@@ -8,6 +8,7 @@ at once, such as TWN's, offers none, since moving one weight changes the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -19,7 +20,7 @@ from bitjax.quantizers import _attach
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _written
 
-__all__ = ['Step', 'heaviside', 'shifted_sign', 'sign', 'ternary']
+__all__ = ['Step', 'heaviside', 'is_sign', 'shifted_sign', 'sign', 'ternary']
 
 # How far beyond a threshold a neighbour lies, as a fraction of the largest
 # magnitude. A subnormal distance would not do: compiled code flushes it to zero.
@@ -45,6 +46,16 @@ def sign() -> _attach.Staircase:
     (https://arxiv.org/abs/1602.02830).
   """
   return Step(None, -1, None)
+
+
+def is_sign(quantize: Callable[..., types.Array] | None) -> bool:
+  """Returns whether the staircase of a quantizer is `sign`, with its step at 0; static.
+
+  Args:
+    quantize: a quantizer, or None.
+  """
+  found = _attach.staircase(quantize)
+  return jax.tree.structure(found) == jax.tree.structure(sign())
 
 
 def shifted_sign(

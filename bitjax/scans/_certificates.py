@@ -249,6 +249,5 @@ def _mean(x, mask):
 
 def _share(x, mask):
   found, count = tree.count(x & mask), tree.count(mask)
-  return found.astype(jnp.float32) / count.astype(
-    jnp.float32
-  )  # NaN without any.
+  # NaN without any.
+  return found.astype(jnp.float32) / count.astype(jnp.float32)

@@ -114,10 +114,7 @@ def _pairs(view, key, moves, indices, num_pairs, width, report):
   offset = jax.random.randint(
     second_key, (num_pairs,), 0, indices.size, jnp.int32
   )
-  other = (indices[None, :] % size) != (first[:, None] % size)
-  rank = jnp.cumsum(other, axis=1)
-  wanted = offset % jnp.maximum(rank[:, -1], 1)
-  second = indices[jnp.argmax(rank > wanted[:, None], axis=1)]
+  second = indices[_others(indices % size, first % size, offset)]
   base = view.loss(view.kernel)
 
   def gain(chosen):
@@ -137,3 +134,27 @@ def _pairs(view, key, moves, indices, num_pairs, width, report):
   return PairGains(
     first.astype(jnp.int32), second.astype(jnp.int32), together, separately
   )
+
+
+def _others(weights, first, offset):
+  """Returns for each pair the position of the n-th move of another weight.
+
+  Args:
+    weights: the weight of each move, [moves].
+    first: the weight of each first move, [pairs].
+    offset: n, taken modulo the number of such moves, [pairs].
+  """
+  order = jnp.argsort(weights)  # Stable: the moves of a weight stay in order.
+  begin, end = (
+    jnp.searchsorted(weights[order], first, side=side)
+    for side in ('left', 'right')
+  )
+  same, last = end - begin, weights.size - 1
+
+  def skip(k, position):
+    next_same = order[jnp.minimum(begin + k, last)]
+    return position + ((k < same) & (next_same <= position))
+
+  position = offset % jnp.maximum(weights.size - same, 1)
+  position = jax.lax.fori_loop(0, jnp.max(same), skip, position)
+  return jnp.minimum(position, last)

@@ -1,6 +1,8 @@
 """Certificates of 1-flip optima, the descent to one, and pairs of flips."""
 
 import dataclasses
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 from bitjax import scans
 from bitjax import types
 from bitjax.scans import _coordinate_losses
+from bitjax.scans import _flip_pairs
 from bitjax.scans import _flip_sums
 
 
@@ -196,6 +199,32 @@ def test_pairs(make):
   assert np.abs(pairs.interaction).max() > 0.01
   few = scans.pair_gains(view, jax.random.key(1), 50, among=jnp.array([3, 8]))
   np.testing.assert_array_equal(few.first + few.second, 11)
+
+
+@pytest.mark.parametrize('repeats', [1, 2, 5])
+def test_the_second_of_a_pair_is_any_move_of_another_weight(repeats):
+  """The oracle lists the moves of other weights for each pair."""
+  rng = np.random.default_rng(repeats)
+  weights = rng.permutation(np.repeat(np.arange(7), repeats))
+  first, offset = rng.integers(0, 7, 300), rng.integers(0, 1000, 300)
+  others = [np.flatnonzero(weights != one) for one in first]
+  wanted = [o[n % o.size] for o, n in zip(others, offset, strict=True)]
+  found = _flip_pairs._others(*map(jnp.asarray, (weights, first, offset)))
+  np.testing.assert_array_equal(found, wanted)
+
+
+def test_pairs_need_no_table_of_all_moves(make):
+  view, _ = make()
+
+  def size(num_pairs):
+    """The entries of the largest array that the pairs are drawn with."""
+    draw = jax.make_jaxpr(
+      lambda v: scans.pair_gains(v, jax.random.key(0), num_pairs)
+    )
+    lengths = re.findall(r':[a-z]+\d+\[([\d,]+)\]', str(draw(view)))
+    return max(math.prod(map(int, found.split(','))) for found in lengths)
+
+  assert size(999) < 999 * view.kernel.size / 10
 
 
 def test_bad_input(make):
