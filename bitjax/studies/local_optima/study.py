@@ -8,14 +8,22 @@ there some weights are flipped at random, and the descent is repeated. Losses
 are reported on A and on B.
 
 Primary contrast, declared beforehand: normal STE, log(L_trained / L_descended)
-on B, the learning rate tuned on other seeds. The claim, that STE leaves flips
-undone which would help on other data, is supported if the 95 % interval lies
-above 0. All else is exploratory; intervals over several estimators are
-simultaneous.
+on B, the learning rate tuned on seeds that are never tested. The claim, that
+STE leaves flips undone which would help on other data, is supported if the 95 %
+interval lies above 0.005, half a percent of the loss. All else is exploratory;
+intervals over several estimators are simultaneous.
+
+Controls say whether a wrong gradient is the reason. The first estimator is also
+trained with a rate that falls to 0, with several times as many updates, and
+with both; and a full-precision network, whose gradient is exact, is trained
+alike, and its weights are moved by as much as a flip would. The reading of N15
+that the gradient is wrong enough is supported only if flips still help after
+the longest training with a falling rate, and moves of the full-precision network
+do not.
 
 In this order, the commands run on embedded data, on larger images with three
 estimators, and on CIFAR-10 with two, where a descent is cut off after 200
-flips:
+flips. Only the first has the full-precision network, whose moves are costly:
 
   bitjax local_optima
   bitjax local_optima --preset=full
@@ -34,8 +42,10 @@ from bitjax import sweeps
 from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.local_optima import arms
+from bitjax.studies.local_optima import controls
 from bitjax.studies.local_optima import figure
 from bitjax.studies.local_optima import findings
+from bitjax.studies.local_optima import networks
 
 if TYPE_CHECKING:
   import xarray
@@ -55,9 +65,9 @@ class Config(toy.Augmented, toy.Config):
     (64, 64), 'Units of each hidden layer.', minimum=1, longest=64
   )
   estimators: tuple[str, ...] = cli.flag(
-    arms.ESTIMATORS,
+    networks.ESTIMATORS,
     'What trains; contrasts are with the first.',
-    choices=arms.ESTIMATORS,
+    choices=networks.ESTIMATORS,
     own=quantizers.named,
     unique=True,
   )
@@ -75,6 +85,17 @@ class Config(toy.Augmented, toy.Config):
     (8, 64), 'Weights that are flipped at random.', minimum=1, unique=True
   )
   num_pairs: int = cli.flag(64, 'Pairs of flips made together.', minimum=1)
+  longer: int = cli.flag(
+    4, 'Times as many updates that the longer controls have.', minimum=2
+  )
+  few_flips: int = cli.flag(
+    32,
+    'Flips, or moves in full precision, after which the controls are compared.',
+    minimum=1,
+  )
+  full_precision: bool = cli.flag(
+    True, 'Whether a full-precision network is trained as a control.'
+  )
   stream: int = cli.flag(
     1024, 'Examples whose gains are computed at a time.', minimum=1
   )
@@ -91,14 +112,20 @@ class Config(toy.Augmented, toy.Config):
 
   def cost(self) -> cli.Cost:
     """Returns what the run costs at least: lanes, updates and results."""
-    networks = len(self.estimators) * len(self.seeds)
-    trainings = networks * (len(self.adam_rates) + 1)
-    results = 9 * (len(self.hidden) + 2) + 4 * len(self.perturbed)
+    tests, rates = len(self.seeds), len(self.adam_rates)
+    trained = tests + rates * len(self.tuning_seeds)  # Of one arm.
+    # The controls have two lengths and two schedules, or the two kinds of moves.
+    binary, precise = 4, 2 * self.full_precision
+    arms_ = len(self.estimators) + binary + precise
+    steps = len(self.estimators) + 2 * (1 + self.longer) + precise * self.longer
+    layers = len(self.hidden) + 2
+    main = 9 * layers + 4 * len(self.perturbed) + 12
     return cli.Cost(
-      lanes=trainings,
-      updates=trainings * self.train_steps,
-      numbers=networks * results
-      + 2 * (self.train_steps + self.max_flips + 2 * self.num_pairs),
+      lanes=trained * arms_,
+      updates=trained * steps * self.train_steps,
+      numbers=tests * (main * arms_)
+      + 2 * (self.longer * self.train_steps)
+      + 2 * (self.max_flips + 2 * self.num_pairs),
     )
 
 
@@ -107,12 +134,15 @@ PRESETS = {
     'batch_size': (64,),
     'hidden': (8, 8),
     'seeds': (0, 1, 2),
+    'tuning_seeds': (1000, 1001),
     'estimators': ('normal', 'window 0.5', 'EDE'),
     'adam_rates': (1e-3, 1e-2),
     'train_steps': 20,
     'max_flips': 20,
     'perturbed': (4,),
     'num_pairs': 4,
+    'longer': 2,
+    'few_flips': 4,
     'stream': 48,
   },
   'quick': {},
@@ -122,6 +152,7 @@ PRESETS = {
     'hidden': (256, 256),
     'estimators': ('normal', 'window 0.5', 'Bi-Real'),
     'perturbed': (512,),
+    'full_precision': False,
   },
   'note': {
     'dataset': 'cifar10',
@@ -131,14 +162,16 @@ PRESETS = {
     'adam_rates': (1e-3, 3e-3),
     'max_flips': 200,
     'perturbed': (64,),
+    'full_precision': False,
   },
 }
 
 
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
-  """Trains and examines every network."""
-  return arms.compare(
-    config.open(sweep),
+  """Trains and examines every network, and the controls."""
+  problems = config.open(sweep)
+  found = arms.compare(
+    problems,
     sweep,
     estimators=config.estimators,
     learning_rates=config.adam_rates,
@@ -148,6 +181,28 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     num_pairs=config.num_pairs,
     stream=config.stream,
   )
+  others = controls.binary(
+    problems,
+    sweep,
+    estimator=config.estimators[0],
+    learning_rates=config.adam_rates,
+    train_steps=config.train_steps,
+    times=(1, config.longer),
+    max_flips=config.max_flips,
+    few_flips=config.few_flips,
+    stream=config.stream,
+  )
+  found = found.assign(others.data_vars)
+  if config.full_precision:
+    precise = controls.full_precision(
+      problems,
+      sweep,
+      learning_rates=config.adam_rates,
+      num_steps=config.longer * config.train_steps,
+      few_flips=config.few_flips,
+    )
+    found = found.assign(precise.data_vars)
+  return found
 
 
 STUDY = cli.Study(

@@ -34,7 +34,7 @@ def train(
   *,
   num_steps: int,
   batch_size: int = 128,
-  learning_rate: types.Scalar = 1e-3,
+  learning_rate: types.Scalar | optax.Schedule = 1e-3,
   anneal: bool = False,
 ) -> types.PyTree:
   """Trains by Adam on the mean cross-entropy, with the model's own estimators.
@@ -48,7 +48,7 @@ def train(
     key: a random key.
     num_steps: number of updates.
     batch_size: examples of an update.
-    learning_rate: of Adam.
+    learning_rate: of Adam, or a function of the number of updates made.
     anneal: whether the estimators' progress goes from 0 to 1; it stays 1 otherwise.
 
   Returns:
