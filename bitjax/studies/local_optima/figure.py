@@ -1,12 +1,13 @@
-"""Draws losses before and after flips, and shares of flips that help, by estimator."""
+"""Draws losses before and after flips, shares of flips that help, and the controls."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bitjax.evidence import contrasts
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
-from bitjax.studies.local_optima import findings
+from bitjax.studies.local_optima import margins
 
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
@@ -20,9 +21,14 @@ _STAGES = (
   ('descended', 'after the best flips', 's', plots.BLUE),
   ('again', 'flipped at random, then the best flips', '^', plots.ORANGE),
 )
+_DEPTHS = (
+  ('few', 'controls: after a few of the best flips', 'D', plots.CYAN),
+  ('descended', 'controls: after all of them', 's', plots.BLUE),
+)
 _SHARES = (
   ('improving', 'flips that lower the training loss', 'o', plots.BLUE),
   ('significant', '... by more than 2 standard errors', 's', plots.TEAL),
+  ('mirrored', '... that raise it by as much', 'v', plots.RED),
   (
     'holds',
     'of the first, those that lower the held-out loss',
@@ -31,65 +37,141 @@ _SHARES = (
   ),
   ('random_holds', 'flips that lower the held-out loss', 'x', plots.GREY),
 )
+_OFFSETS = (-0.3, -0.15, 0, 0.15, 0.3)
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
-  """Draws losses on training and held-out data, and shares of flips.
+  """Draws losses and shares of flips, by estimator, and the same of the controls.
 
   Args:
-    results: the results of `arms.compare`.
+    results: the results of the study.
   """
   from matplotlib import pyplot
 
   names = results.estimator.values.tolist()
-  fig, axes = pyplot.subplots(
-    1, 3, figsize=(6.75, 1.75 + 0.26 * len(names)), sharey=True
-  )
-  for ax, batch in zip(axes, findings.NAMES, strict=False):
+  controls = _controls(results)
+  rows = len(names), len(controls)
+  fig = pyplot.figure(figsize=(6.75, 3.1 + 0.26 * sum(rows)))
+  grid = fig.add_gridspec(2, 3, height_ratios=[1 + size for size in rows])
+  upper, lower = _row(fig, grid, 0, names), _row(fig, grid, 1, [*controls])
+  _losses(upper, results)
+  for position, own in enumerate(controls.values()):
+    _control(lower, position, own)
+  for ax in (upper[2], lower[2]):
+    ax.axvline(margins.NOMINAL, color=plots.DARK_BLUE, linestyle=':')
+    ax.set_xlim(0, 1)
+    ax.set_xlabel('share of flips, all layers')
+  for ax, batch in zip(lower, margins.NAMES, strict=False):
+    ax.axvline(0, color=plots.LIGHT_GREY, linewidth=1)
+    ax.set_xlabel(
+      f'log ratio of the {margins.NAMES[batch]}\nloss, before / after'
+    )
+  plots.primary_rows(upper[1], 0)  # The first estimator is the reference.
+  upper[0].get_yticklabels()[0].set_fontweight('bold')
+  handles, labels = upper[0].get_legend_handles_labels()
+  handles.append(pyplot.Rectangle((0, 0), 1, 1, color=plots.PRIMARY))
+  labels.append('primary contrast: trained, after the best flips')
+  found = lower[0].get_legend_handles_labels()
+  fig.legend(handles + found[0], labels + found[1], loc='outside lower left')
+  handles, labels = upper[2].get_legend_handles_labels()
+  handles.append(pyplot.Line2D([0], [0], color=plots.DARK_BLUE, linestyle=':'))
+  labels.append('2.3 %: more than 2 errors, by chance')
+  fig.legend(handles, labels, loc='outside lower right')
+  return fig
+
+
+def _row(fig, grid, row, names):
+  """Adds three panels that share their rows."""
+  first = fig.add_subplot(grid[row, 0])
+  axes = [
+    first,
+    *(fig.add_subplot(grid[row, n], sharey=first) for n in (1, 2)),
+  ]
+  first.set_yticks(range(len(names)), names)
+  first.set_ylim(len(names) - 0.5, -0.5)
+  for ax in axes[1:]:
+    ax.tick_params(labelleft=False)
+  return axes
+
+
+def _losses(axes, results):
+  for ax, batch in zip(axes, margins.NAMES, strict=False):
     for offset, (stage, label, marker, color) in zip(
       (-0.22, 0, 0.22), _STAGES, strict=True
     ):
       losses = results[f'{stage}_{batch}']
       if 'perturbed' in losses.dims:
         losses = losses.isel(perturbed=-1)
-      _rows(ax, losses, offset, label, marker, color)
+      for position, row in enumerate(losses.transpose('estimator', 'seed')):
+        _point(ax, position, offset, row, label, marker, color)
     plots.log_axis(ax)
-    ax.set_xlabel(f'{findings.NAMES[batch]} loss\n(nats; lower is better)')
+    ax.set_xlabel(f'{margins.NAMES[batch]} loss\n(nats; lower is better)')
+  for position in range(results.sizes['estimator']):
+    own = results.isel(estimator=position).sel(layer='all')
+    _shares(axes[2], position, own, labels=position == 0)
+
+
+def _controls(results):
+  """Returns what the controls found, by the name of the training."""
+  own = results.sel(layer='all')
+  found = {}
+  for schedule in own.schedule.values.tolist():
+    for times in own.updates.values.tolist():
+      rate = 'falling' if schedule == 'cosine' else 'constant'
+      name = f'{rate} rate' + (f', {times} x longer' if times > 1 else '')
+      one = own.sel(schedule=schedule, updates=times)
+      found[name] = _select(one, 'control_')
+  if 'precise_trained_search' in results:
+    for move in own.move.values.tolist():
+      name = f'full precision:\n{move} moves'
+      found[name] = _select(own.sel(move=move), 'precise_')
+  return found
+
+
+def _select(own, prefix):
+  names = [str(name) for name in own.data_vars]
+  names = [name for name in names if name.startswith(prefix)]
+  return own[names].rename({name: name.removeprefix(prefix) for name in names})
+
+
+def _control(axes, position, own):
+  for ax, batch in zip(axes, margins.NAMES, strict=False):
+    for offset, (stage, label, marker, color) in zip(
+      (-0.12, 0.12), _DEPTHS, strict=True
+    ):
+      if f'{stage}_{batch}' not in own:
+        continue
+      effect = contrasts.log_ratio(
+        own[f'trained_{batch}'], own[f'{stage}_{batch}']
+      )
+      named = label if position == 0 else None
+      _point(ax, position, offset, effect, named, marker, color)
+  _shares(axes[2], position, own, labels=False)
+
+
+def _shares(ax, position, own, *, labels):
   for offset, (name, label, marker, color) in zip(
-    (-0.27, -0.09, 0.09, 0.27), _SHARES, strict=True
+    _OFFSETS, _SHARES, strict=True
   ):
-    share = results[name].sel(layer='all')
-    _rows(axes[2], share, offset, label, marker, color, (0, 1))
-  axes[2].set_xlim(0, 1)
-  axes[2].set_xlabel('share of flips,\nall layers')
-  axes[0].set_yticks(range(len(names)), names)
-  axes[0].set_ylim(len(names) - 0.5, -0.5)
-  plots.primary_rows(axes[1], 0)  # The first estimator is the reference.
-  axes[0].get_yticklabels()[0].set_fontweight('bold')
-  handles, labels = axes[0].get_legend_handles_labels()
-  handles.append(pyplot.Rectangle((0, 0), 1, 1, color=plots.PRIMARY))
-  labels.append('primary contrast: trained, after the best flips')
-  fig.legend(handles, labels, loc='outside lower left')
-  fig.legend(*axes[2].get_legend_handles_labels(), loc='outside lower right')
-  return fig
+    named = label if labels else None
+    _point(ax, position, offset, own[name], named, marker, color, (0, 1))
 
 
-def _rows(
+def _point(
   ax: axes_lib.Axes,
-  values: xarray.DataArray,
+  position: int,
   offset: float,
-  label: str,
+  values: xarray.DataArray,
+  label: str | None,
   marker: str,
   color: str,
   bounds: tuple[float, float] | None = None,
 ) -> None:
-  for position, row in enumerate(values.transpose('estimator', 'seed').values):
-    band = intervals.interval(row, bounds=bounds)
-    plots.whisker(
-      ax,
-      position + offset,
-      band,
-      color=color,
-      marker=marker,
-      label=None if position else label,
-    )
+  plots.whisker(
+    ax,
+    position + offset,
+    intervals.interval(values.values, bounds=bounds),
+    color=color,
+    marker=marker,
+    label=label if position == 0 else None,
+  )

@@ -1,41 +1,40 @@
-"""Judges N15 and N16 from the results of `arms.compare`.
+"""Judges N15 and N16 from the results of `arms.compare` and `controls`.
 
 A log loss ratio is above 0 where the loss that its claim calls lower is the lower one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.evidence import verdicts
+from bitjax.studies.local_optima import causes
+from bitjax.studies.local_optima import margins
 
 if TYPE_CHECKING:
   import xarray
 
 __all__ = ['descent', 'escape', 'judge', 'nearest', 'optimum']
 
-NAMES = {'search': 'training', 'holdout': 'held-out'}
-INFO = {'protocol': 'rate tuned on other seeds', 'unit': 'log loss ratio'}
-
-Verdicts = Iterator[verdicts.Verdict]
-
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges N15 and N16; contrasts are about the first estimator."""
-  results = divergence.without(results, ['trained_search', 'trained_holdout'])
+  losses = ['trained_search', 'trained_holdout']
+  results = divergence.without(results, losses)
   first = results.estimator.values.tolist()[0]
   return [
     *descent(results, first),
     *optimum(results, first),
+    *causes.control(results, first),
+    *causes.gradient(results, first),
     *nearest(results),
     *escape(results, first),
   ]
 
 
-def descent(results: xarray.Dataset, estimator: str) -> Verdicts:
+def descent(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
   """Judges N15: do the best flips for the training loss lower it on other data too?
 
   The claim about held-out data is the study's primary contrast.
@@ -48,9 +47,9 @@ def descent(results: xarray.Dataset, estimator: str) -> Verdicts:
   for batch in ('holdout', 'search'):
     before, after = own[f'trained_{batch}'], own[f'descended_{batch}']
     yield contrasts.difference(
-      f'N15 descent, {NAMES[batch]}',
+      f'N15 descent, {margins.NAMES[batch]}',
       f'{estimator}: flips of the first layer, each the best one for the training '
-      f'loss, lower the {NAMES[batch]} loss of the trained network.',
+      f'loss, lower the {margins.NAMES[batch]} loss of the trained network.',
       contrasts.log_ratio(before, after),
       primary=batch == 'holdout',
       details={
@@ -59,12 +58,14 @@ def descent(results: xarray.Dataset, estimator: str) -> Verdicts:
         'flips': own['num_flips'].mean(),
         'certified': own['certified'].mean(),
         'accuracy': own[f'accuracy_{batch}'].mean(),
+        'rate': own['chosen_rate'],
+        'tuned otherwise, rate': margins.unsettled(own),
       },
-      **INFO,
+      **margins.INFO,
     )
 
 
-def optimum(results: xarray.Dataset, estimator: str) -> Verdicts:
+def optimum(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
   """Judges N15: how far from a local optimum of single flips does training end?
 
   Args:
@@ -73,20 +74,12 @@ def optimum(results: xarray.Dataset, estimator: str) -> Verdicts:
   """
   own = results.sel(estimator=estimator)
   every = own.sel(layer='all')
-  yield contrasts.difference(
-    'N15 optimum',
-    f'{estimator}: more flips lower the training loss by over two standard errors '
-    'than raise it by as much; it is no local optimum of single flips.',
-    every['significant'] - every['mirrored'],
-    details={
-      f'{name}, {layer}': own[name].sel(layer=layer).mean()
-      for name in ('improving', 'significant', 'mirrored', 'is_optimum')
-      for layer in own.layer.values.tolist()
-    },
-    protocol=INFO['protocol'],
-    unit='share of all flips',
-    bounds=(-1, 1),
-  )
+  details = {
+    f'{name}, {layer}': own[name].sel(layer=layer).mean()
+    for name in ('improving', 'significant', 'mirrored', 'is_optimum')
+    for layer in own.layer.values.tolist()
+  }
+  yield from margins.excess('', f'{estimator}:', every, details)
   for kind in ('holds', 'significant_holds'):
     chosen = 'improve' if kind == 'holds' else 'significantly improve'
     yield contrasts.difference(
@@ -99,21 +92,21 @@ def optimum(results: xarray.Dataset, estimator: str) -> Verdicts:
         'random': every['random_holds'].mean(),
         'mean held-out gain, nats': every['mean_holdout'].mean(),
       },
-      protocol=INFO['protocol'],
-      unit='share of these flips',
-      bounds=(-1, 1),
+      **margins.SHARES | {'unit': 'share of these flips'},
     )
   yield contrasts.difference(
     'N15 additivity',
     f'{estimator}: pairs of the best flips gain less together than the sum of '
     'their gains alone.',
-    1 - own['additivity'],
-    protocol=INFO['protocol'],
+    own['separately'] - own['together'],
+    whole=own['separately'],
+    protocol=margins.PROTOCOL,
     unit='share of the sum that is lost',
+    smallest=margins.SHARE,
   )
 
 
-def nearest(results: xarray.Dataset) -> Verdicts:
+def nearest(results: xarray.Dataset) -> margins.Verdicts:
   """Judges N15: does any estimator end nearer to a local optimum than the first one?
 
   Args:
@@ -132,11 +125,9 @@ def nearest(results: xarray.Dataset) -> Verdicts:
     '(simultaneous intervals).',
     {n: every.sel(estimator=first) - every.sel(estimator=n) for n in others},
     details=shares,
-    protocol=INFO['protocol'],
-    unit='share of all flips',
-    bounds=(-1, 1),
+    **margins.SHARES,
   )
-  for batch, name in NAMES.items():
+  for batch, name in margins.NAMES.items():
     losses = results[f'descended_{batch}']
     yield contrasts.any_arm(
       f'N15 flips after, {name}',
@@ -148,11 +139,11 @@ def nearest(results: xarray.Dataset) -> Verdicts:
         )
         for n in others
       },
-      **INFO,
+      **margins.INFO,
     )
 
 
-def escape(results: xarray.Dataset, estimator: str) -> Verdicts:
+def escape(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
   """Judges N16: after random flips, does a second descent end lower than the first?
 
   Args:
@@ -160,7 +151,7 @@ def escape(results: xarray.Dataset, estimator: str) -> Verdicts:
     estimator: the estimator that trained the networks.
   """
   own = results.sel(estimator=estimator)
-  for batch, name in NAMES.items():
+  for batch, name in margins.NAMES.items():
     before = own[f'descended_{batch}']
     for number in own.perturbed.values.tolist():
       again = own.sel(perturbed=number)
@@ -174,5 +165,5 @@ def escape(results: xarray.Dataset, estimator: str) -> Verdicts:
           'certified again': again['again_certified'].mean(),
           'training loss when flipped, nats': again['perturbed_search'].mean(),
         },
-        **INFO,
+        **margins.INFO,
       )

@@ -13,13 +13,11 @@ STE leaves flips undone which would help on other data, is supported if the 95 %
 interval lies above 0.005, half a percent of the loss. All else is exploratory;
 intervals over several estimators are simultaneous.
 
-Controls say whether a wrong gradient is the reason. The first estimator is also
-trained with a rate that falls to 0, with several times as many updates, and
-with both; and a full-precision network, whose gradient is exact, is trained
-alike, and its weights are moved by as much as a flip would. The reading of N15
-that the gradient is wrong enough is supported only if flips still help after
-the longest training with a falling rate, and moves of the full-precision network
-do not.
+Controls: the first estimator also trains with a rate that falls to 0, with more
+updates, and with both; a full-precision network, whose gradient is exact, is
+trained alike, and its weights are moved as far as a flip would. That the
+gradient is wrong enough (a reading of N15) is supported only if flips still help
+after the longest training with a falling rate, and those moves do not.
 
 In this order, the commands run on embedded data, on larger images with three
 estimators, and on CIFAR-10 with two, where a descent is cut off after 200
@@ -54,7 +52,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Augmented, toy.Config):
+class Config(toy.Tuned, toy.Augmented, toy.Config):
   """Configuration of the study; each field is one flag."""
 
   dataset: str = cli.flag('digits', data.DESCRIPTION)
@@ -85,14 +83,8 @@ class Config(toy.Augmented, toy.Config):
     (8, 64), 'Weights that are flipped at random.', minimum=1, unique=True
   )
   num_pairs: int = cli.flag(64, 'Pairs of flips made together.', minimum=1)
-  longer: int = cli.flag(
-    4, 'Times as many updates that the longer controls have.', minimum=2
-  )
-  few_flips: int = cli.flag(
-    32,
-    'Flips, or moves in full precision, after which the controls are compared.',
-    minimum=1,
-  )
+  longer: int = cli.flag(4, 'Times the updates of longer controls.', minimum=2)
+  few_flips: int = cli.flag(32, 'Moves at which controls compare.', minimum=1)
   full_precision: bool = cli.flag(
     True, 'Whether a full-precision network is trained as a control.'
   )
@@ -116,16 +108,14 @@ class Config(toy.Augmented, toy.Config):
     trained = tests + rates * len(self.tuning_seeds)  # Of one arm.
     # The controls have two lengths and two schedules, or the two kinds of moves.
     binary, precise = 4, 2 * self.full_precision
-    arms_ = len(self.estimators) + binary + precise
+    trainings = len(self.estimators) + binary + precise
     steps = len(self.estimators) + 2 * (1 + self.longer) + precise * self.longer
-    layers = len(self.hidden) + 2
-    main = 9 * layers + 4 * len(self.perturbed) + 12
+    main = 9 * (len(self.hidden) + 2) + 4 * len(self.perturbed) + 12
+    paths = self.longer * self.train_steps + self.max_flips
     return cli.Cost(
-      lanes=trained * arms_,
+      lanes=trained * trainings,
       updates=trained * steps * self.train_steps,
-      numbers=tests * (main * arms_)
-      + 2 * (self.longer * self.train_steps)
-      + 2 * (self.max_flips + 2 * self.num_pairs),
+      numbers=tests * main * trainings + 2 * (paths + 2 * self.num_pairs),
     )
 
 
