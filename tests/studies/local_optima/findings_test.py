@@ -1,54 +1,101 @@
-"""N15 and N16, judged on a table whose answer is known."""
+"""N15 and N16, judged on tables whose answer is known."""
 
 import numpy as np
+import pytest
 import xarray
 
+from bitjax.evidence import divergence
+from bitjax.studies.local_optima import causes
 from bitjax.studies.local_optima import findings
+from bitjax.studies.local_optima import margins
+
+SHARES = {
+  'improving': 0.4, 'significant': 0.1, 'mirrored': 0.2, 'holds': 0.6,
+  'significant_holds': 0.5, 'random_holds': 0.5, 'is_optimum': 0.0,
+  'mean_holdout': 0.01,
+}  # fmt: skip
 
 
-def table():
+def table(precise=0.5):
+  """Returns results of 12 seeds; `precise` is the loss after moves in full precision."""
   seeds, rng = 12, np.random.default_rng(0)
-  dims = ('estimator', 'seed')
-  shape = (2, seeds)
 
-  def values(value, *extra):
-    noise = 1 + 0.001 * rng.normal(size=(*shape, *extra))
-    return np.broadcast_to(value, (*shape, *extra)) * noise
+  def values(value, *sizes):
+    shape = (*sizes, seeds)
+    noise = 1 + 0.001 * rng.normal(size=shape)
+    return np.broadcast_to(value, shape) * noise
 
-  table = {f'trained_{batch}': (dims, values(0.5)) for batch in findings.NAMES}
-  table |= {
-    'descended_search': (dims, values(0.05)),
-    'descended_holdout': (dims, values(0.75)),
-    'additivity': (dims, values(0.4)),
-  }
-  for name in ('num_flips', 'certified', 'accuracy_search', 'accuracy_holdout'):
-    table[name] = (dims, values(1.0))
-  layered = (*dims, 'layer')
-  shares = {
-    'improving': 0.4, 'significant': 0.1, 'mirrored': 0.2, 'holds': 0.6,
-    'significant_holds': 0.5, 'random_holds': 0.5, 'is_optimum': 0.0,
-    'mean_holdout': 0.01,
-  }  # fmt: skip
-  table |= {name: (layered, values(x, 1)) for name, x in shares.items()}
-  other = table['improving'][1]
-  other[1] *= 0.5  # The other estimator ends nearer to an optimum.
-  again = (*dims, 'perturbed')
-  table |= {
-    'again_search': (again, values(0.05, 1)),
-    'again_holdout': (again, values(0.35, 1)),
-    'again_certified': (again, values(1.0, 1)),
-    'perturbed_search': (again, values(0.3, 1)),
-  }
+  found = {}
+
+  def add(prefix, dims, sizes, numbers):
+    for name, value in numbers.items():
+      found[f'{prefix}{name}'] = ((*dims, 'seed'), values(value, *sizes))
+    for name, value in SHARES.items():
+      own = ((*dims, 'seed', 'layer'), values(value, *sizes)[..., None])
+      found[f'{prefix}{name}'] = own
+    rates = np.full((*sizes, 2, 2), 1.0) + np.arange(2)
+    axes = (*dims, 'tuning_seed', 'learning_rate')
+    found[f'{prefix}tuning_holdout'] = (axes, rates)
+    found[f'{prefix}chosen_rate'] = (dims, np.full(sizes, 0.1))
+
+  main = {'descended_search': 0.05, 'descended_holdout': 0.75}
+  main |= {'together': 0.4, 'separately': 1.0}
+  others = ('num_flips', 'certified', 'accuracy_search', 'accuracy_holdout')
+  main |= {f'trained_{batch}': 0.5 for batch in margins.NAMES}
+  add('', ('estimator',), (2,), main | dict.fromkeys(others, 1.0))
+  found['improving'][1][1] *= (
+    0.5  # The other estimator ends nearer to an optimum.
+  )
+  few = {'few_search': 0.2, 'few_holdout': 0.501}
+  own = {f'trained_{batch}': 0.5 for batch in margins.NAMES}
+  add(
+    'control_',
+    ('updates', 'schedule'),
+    (2, 2),
+    own | main | few | {'num_flips': 9},
+  )
+  # Only longer training changes anything: fewer flips are significant.
+  found['control_significant'][1][1] = 0.05
+  own |= {f'few_{batch}': precise for batch in margins.NAMES}
+  add('precise_', ('move',), (2,), own)
+  again = {'search': 0.05, 'holdout': 0.35, 'certified': 1.0}
+  again = {f'again_{name}': x for name, x in again.items()}
+  for name, value in (again | {'perturbed_search': 0.3}).items():
+    dims = ('estimator', 'seed', 'perturbed')
+    found[name] = (dims, values(value, 2)[..., None])
   return xarray.Dataset(
-    table,
+    found,
     {
-      'estimator': ['normal', 'other'], 'seed': range(seeds), 'layer': ['all'], 'perturbed': [8],
+      'estimator': ['normal', 'other'], 'seed': range(seeds), 'layer': ['all'],
+      'perturbed': [8], 'updates': [1, 4], 'schedule': ['constant', 'cosine'],
+      'move': ['flip-sized', 'negation'], 'learning_rate': [0.1, 0.2],
     },
   )  # fmt: skip
 
 
 def test_seeds_that_diverged(as_if_not_run):
-  as_if_not_run(findings.judge, table(), ['trained_search'])
+  def judge(results):
+    own = [
+      *findings.descent(results, 'normal'),
+      *findings.optimum(results, 'normal'),
+      *findings.nearest(results),
+      *findings.escape(results, 'normal'),
+    ]
+    return own
+
+  def judged(results):
+    return judge(divergence.without(results, ['trained_search']))
+
+  as_if_not_run(judged, table(), ['trained_search'])
+
+
+def test_controls_that_diverged(as_if_not_run):
+  def judge(results):
+    yield from causes.control(results, 'normal')
+    yield from causes.gradient(results, 'normal')
+
+  losses = ['control_trained_search', 'precise_trained_search']
+  as_if_not_run(judge, table(), losses)
 
 
 def test_verdicts_of_a_known_table():
@@ -60,9 +107,10 @@ def test_verdicts_of_a_known_table():
   np.testing.assert_allclose(primary.effect, np.log(0.5 / 0.75), atol=0.01)
   assert judged['N15 descent, held-out'] == 'contradicted'
   assert judged['N15 descent, training'] == 'supported'
-  assert judged['N15 optimum'] == 'contradicted'
   assert judged['N15 holds'] == 'supported'
-  assert judged['N15 additivity'] == 'supported'
+  lost = verdicts['N15 additivity']
+  assert lost.verdict == 'supported'
+  np.testing.assert_allclose(lost.effect, 0.6, atol=0.01)
   assert judged['N15 nearest'] == 'supported'
   assert judged['N16 escape, held-out, 8 flips'] == 'supported'
   alone = findings.judge(results.isel(estimator=[0]))
@@ -72,5 +120,70 @@ def test_verdicts_of_a_known_table():
   single = findings.judge(results.isel(seed=[0]))
   assert {verdict.finding for verdict in single} == set(verdicts)
   for verdict in single:
-    assert (verdict.verdict, verdict.num_seeds) == ('inconclusive', 1)
+    assert verdict.verdict in ('inconclusive', 'inert'), verdict.finding
+    assert verdict.num_seeds == 1
     assert 'One seed: no interval' in verdict.caveat
+
+
+@pytest.mark.parametrize(
+  ('significant', 'wanted'),
+  [
+    (0.1, ('supported', 'contradicted')),
+    (0.0226, ('equivalent', 'contradicted')),
+    (0.205, ('supported', 'equivalent')),
+    (0.23, ('supported', 'supported')),
+    (0.0, ('contradicted', 'contradicted')),
+  ],
+)
+def test_what_is_significant_is_judged_against_its_null(significant, wanted):
+  results = table().isel(estimator=0)
+  results['significant'] = 0 * results['significant'] + significant
+  verdicts = {v.finding: v for v in findings.optimum(results.expand_dims(
+    estimator=['normal']), 'normal')}  # fmt: skip
+  for null, verdict in zip(('nominal', 'mirrored'), wanted, strict=True):
+    found = verdicts[f'N15 significant, less {null}']
+    assert found.verdict == verdict
+    assert found.details['nominal'] == pytest.approx(0.02275, abs=1e-6)
+
+
+def test_additivity_needs_a_sum_that_is_positive():
+  results = table()
+  signs = np.where(np.arange(12) % 2, 1, -1)
+  results['separately'] = results['separately'] * signs
+  verdicts = {v.finding: v for v in findings.optimum(results, 'normal')}
+  lost = verdicts['N15 additivity']
+  assert np.isnan(lost.effect) and lost.verdict == 'inconclusive'
+
+
+def test_what_longer_training_changes():
+  verdicts = {v.finding: v for v in causes.control(table(), 'normal')}
+  name = 'N15 control, significant, '
+  assert verdicts[f'{name}a falling rate'].verdict == 'equivalent'
+  for arm in ('longer training', 'both'):
+    found = verdicts[f'{name}{arm}']
+    assert found.verdict == 'supported'
+    np.testing.assert_allclose(found.effect, 0.05, atol=1e-3)
+  kept = verdicts['N15 control, descent, training, both']
+  assert kept.verdict == 'equivalent'
+
+
+@pytest.mark.parametrize(
+  ('after', 'wanted'),
+  [(0.5, 'supported'), (0.6, 'supported'), (0.45, 'inconclusive')],
+)
+def test_a_wrong_gradient_needs_both_controls(after, wanted):
+  """Flips lower A, and not B; whether moves in full precision do decides about A."""
+  verdicts = {v.finding: v for v in causes.gradient(table(after), 'normal')}
+  assert verdicts['N15 survives, training'].verdict == 'supported'
+  assert verdicts['N15 gradient, training'].verdict == wanted
+  assert verdicts['N15 gradient, held-out'].verdict == 'equivalent'
+  if after < 0.5:
+    assert 'help as well' in verdicts['N15 gradient, training'].caveat
+
+
+def test_without_full_precision_nothing_is_said_of_the_gradient():
+  results = table()
+  names = [name for name in results if str(name).startswith('precise_')]
+  found = {v.finding for v in findings.judge(results.drop_vars(names))}
+  assert 'N15 survives, held-out' in found
+  assert not any('gradient' in name or 'precision' in name for name in found)
