@@ -27,17 +27,14 @@ _DEPTHS = (
 )
 _SHARES = (
   ('improving', 'flips that lower the training loss', 'o', plots.BLUE),
-  ('significant', '... by more than 2 standard errors', 's', plots.TEAL),
-  ('mirrored', '... that raise it by as much', 'v', plots.RED),
-  (
-    'holds',
-    'of the first, those that lower the held-out loss',
-    '^',
-    plots.ORANGE,
-  ),
+  ('holds', 'of these, those that lower the held-out loss', '^', plots.ORANGE),
   ('random_holds', 'flips that lower the held-out loss', 'x', plots.GREY),
 )
-_OFFSETS = (-0.3, -0.15, 0, 0.15, 0.3)
+_NULLS = (
+  _SHARES[0],
+  ('significant', 'lower training loss by over 2 errors', 's', plots.TEAL),
+  ('mirrored', 'higher training loss by over 2 errors', 'v', plots.RED),
+)
 
 
 def page(results: xarray.Dataset) -> figure.Figure:
@@ -57,10 +54,11 @@ def page(results: xarray.Dataset) -> figure.Figure:
   _losses(upper, results)
   for position, own in enumerate(controls.values()):
     _control(lower, position, own)
+  upper[2].set_xlim(0, 1)
+  lower[2].axvline(margins.NOMINAL, color=plots.DARK_BLUE, linestyle=':')
+  lower[2].set_xlim(left=0)
   for ax in (upper[2], lower[2]):
-    ax.axvline(margins.NOMINAL, color=plots.DARK_BLUE, linestyle=':')
-    ax.set_xlim(0, 1)
-    ax.set_xlabel('share of flips, all layers')
+    ax.set_xlabel('share of flips,\nall layers')
   for ax, batch in zip(lower, margins.NAMES, strict=False):
     ax.axvline(0, color=plots.LIGHT_GREY, linewidth=1)
     ax.set_xlabel(
@@ -74,8 +72,10 @@ def page(results: xarray.Dataset) -> figure.Figure:
   found = lower[0].get_legend_handles_labels()
   fig.legend(handles + found[0], labels + found[1], loc='outside lower left')
   handles, labels = upper[2].get_legend_handles_labels()
+  found = lower[2].get_legend_handles_labels()
+  handles, labels = handles + found[0][1:], labels + found[1][1:]
   handles.append(pyplot.Line2D([0], [0], color=plots.DARK_BLUE, linestyle=':'))
-  labels.append('2.3 %: more than 2 errors, by chance')
+  labels.append('2.3 %: over 2 standard errors by chance')
   fig.legend(handles, labels, loc='outside lower right')
   return fig
 
@@ -108,7 +108,7 @@ def _losses(axes, results):
     ax.set_xlabel(f'{margins.NAMES[batch]} loss\n(nats; lower is better)')
   for position in range(results.sizes['estimator']):
     own = results.isel(estimator=position).sel(layer='all')
-    _shares(axes[2], position, own, labels=position == 0)
+    _shares(axes[2], position, own, _SHARES)
 
 
 def _controls(results):
@@ -144,17 +144,15 @@ def _control(axes, position, own):
       effect = contrasts.log_ratio(
         own[f'trained_{batch}'], own[f'{stage}_{batch}']
       )
-      named = label if position == 0 else None
-      _point(ax, position, offset, effect, named, marker, color)
-  _shares(axes[2], position, own, labels=False)
+      _point(ax, position, offset, effect, label, marker, color)
+  _shares(axes[2], position, own, _NULLS)
 
 
-def _shares(ax, position, own, *, labels):
+def _shares(ax, position, own, shares):
   for offset, (name, label, marker, color) in zip(
-    _OFFSETS, _SHARES, strict=True
+    (-0.22, 0, 0.22), shares, strict=True
   ):
-    named = label if labels else None
-    _point(ax, position, offset, own[name], named, marker, color, (0, 1))
+    _point(ax, position, offset, own[name], label, marker, color, (0, 1))
 
 
 def _point(
