@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -201,10 +201,11 @@ def certify(
     return nn.network_view(model, trial.variables, inputs, labels)
 
   def gains(batch):
-    return scans.stream_gains(make_view, *batch, stream)
+    return scans.stream_gains(make_view, batch.inputs, batch.labels, stream)
 
   found, held = certificates.on_both(gains, trial.batches[batch_size])
-  parts = (certificates.layers(view.product, each) for each in (found, held))
+  network: Any = view.product
+  parts = (certificates.layers(network, each) for each in (found, held))
   return found, certificates.certificates(*parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
@@ -29,7 +29,7 @@ def control(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     'longer training': _last(own, schedule='constant'),
     'both': _last(own, schedule='cosine'),
   }
-  quantities = {
+  quantities: dict[str, tuple[Any, dict[str, Any]]] = {
     'significant': (lambda x: x['significant'], margins.SHARES),
     'excess over mirrored': (
       lambda x: x['significant'] - x['mirrored'],

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -199,9 +199,8 @@ def full_precision(
     trial = trial._replace(variables=fit(rates[move], trial, move=move))
     negates = move == MOVES.index('negation')
     first = toy.pose_problem(model, trial, size)
-    moved = dataclasses.replace(
-      first.search, quantizer=Moves.of(first.kernel, negates)
-    )
+    moves: Any = Moves.of(first.kernel, negates)
+    moved = dataclasses.replace(first.search, quantizer=moves)
     descent = scans.flip_descent(moved, few_flips)
     outputs = _losses(
       first, trained=first.kernel, few=first.kernel + descent.displacement
@@ -275,8 +274,10 @@ def _certify(model, trial, batch_size, negates):
   def gains(batch):
     found = []
     for layer, variables in trial.variables['params'].items():
-      view = nn.layer_view(model, trial.variables, *batch, layer)
-      moves = Moves.of(variables['kernel'], negates)
+      view = nn.layer_view(
+        model, trial.variables, batch.inputs, batch.labels, layer
+      )
+      moves: Any = Moves.of(variables['kernel'], negates)
       found.append(scans.flip_gains(dataclasses.replace(view, quantizer=moves)))
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
@@ -35,8 +35,12 @@ NAMES = {'search': 'training', 'holdout': 'held-out'}
 PROTOCOL = 'rate chosen on tuning seeds'
 # Fixed beforehand: half a percent of a loss, and one flip in a hundred.
 LOSS, SHARE = 0.005, 0.01
-INFO = {'protocol': PROTOCOL, 'unit': 'log loss ratio', 'smallest': LOSS}
-SHARES = {
+INFO: dict[str, Any] = {
+  'protocol': PROTOCOL,
+  'unit': 'log loss ratio',
+  'smallest': LOSS,
+}
+SHARES: dict[str, Any] = {
   'protocol': PROTOCOL,
   'unit': 'share of all flips',
   'smallest': SHARE,
@@ -52,7 +56,7 @@ def excess(
   where: str,
   subject: str,
   own: xarray.Dataset,
-  details: Mapping[str, float] | None = None,
+  details: Mapping[str, Any] | None = None,
 ) -> Verdicts:
   """Judges the share of significant flips against both nulls.
 
@@ -80,7 +84,7 @@ def excess(
       f'{subject} more of the single flips lower the training loss by over two '
       f'standard errors {claim}',
       own['significant'] - nulls[null],
-      details=shares | (details or {}),
+      details={**shares, **(details or {})},
       **SHARES,
     )
 

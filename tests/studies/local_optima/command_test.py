@@ -13,6 +13,8 @@ from bitjax.studies import local_optima
     ('--batch_size=1000', 'need 2000 examples; the data has 1797'),
     ('--adam_rates=0.1,0.1', 'adam_rates lists 0.1 twice'),
     ('--budget=0.1', 'unknown flag --budget'),
+    ('--seeds=0,1001', 'seeds and tuning_seeds must have no seed in common'),
+    ('--longer=1', 'longer must be'),
     ('--norm=l2', 'unknown flag --norm'),
   ],
 )
