@@ -131,6 +131,20 @@ def gradient(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     )
     yield shows
     yield _both(name, estimator, survives, shows)
+    flipped = contrasts.log_ratio(own[f'trained_{batch}'], own[f'few_{batch}'])
+    yield from contrasts.family(
+      [
+        contrasts.Cell(
+          f'N15 beyond full precision, {name}, {move}',
+          f'{estimator}, longest training, falling rate: the best flips lower the '
+          f'{name} loss by more, as a log ratio, than as many {move} moves do in '
+          'full precision.',
+          flipped - moved.sel(move=move),
+        )
+        for move in precise.move.values.tolist()
+      ],
+      **margins.INFO,
+    )
 
 
 def _both(name, estimator, survives, shows):

@@ -70,7 +70,7 @@ class Config(toy.Tuned, toy.Augmented, toy.Config):
     unique=True,
   )
   adam_rates: tuple[float, ...] = cli.flag(
-    (1e-3, 3e-3, 1e-2),
+    (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     'Learning rates to choose from.',
     exclusive_minimum=0,
     unique=True,
@@ -149,7 +149,7 @@ PRESETS = {
     'batch_size': (8192,),
     'hidden': (256, 256),
     'estimators': ('normal', 'Bi-Real'),
-    'adam_rates': (1e-3, 3e-3),
+    'adam_rates': (1e-3, 3e-3, 1e-2),
     'max_flips': 200,
     'perturbed': (64,),
     'full_precision': False,

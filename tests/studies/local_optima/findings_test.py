@@ -177,6 +177,10 @@ def test_a_wrong_gradient_needs_both_controls(after, wanted):
   assert verdicts['N15 survives, training'].verdict == 'supported'
   assert verdicts['N15 gradient, training'].verdict == wanted
   assert verdicts['N15 gradient, held-out'].verdict == 'equivalent'
+  for move in ('flip-sized', 'negation'):
+    found = verdicts[f'N15 beyond full precision, training, {move}']
+    assert found.verdict == 'supported'
+    np.testing.assert_allclose(found.effect, np.log(after / 0.2), atol=0.01)
   if after < 0.5:
     assert 'help as well' in verdicts['N15 gradient, training'].caveat
 
