@@ -12,7 +12,7 @@ from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.evidence import protocols
 from bitjax.studies.multistep_ste import findings
-from bitjax.studies.multistep_ste.arms import losses
+from bitjax.studies.multistep_ste.choices import losses
 from bitjax.studies.toy import labels
 
 if TYPE_CHECKING:
@@ -148,7 +148,10 @@ def against_steps(
       thin = {'color': style['color'], 'linewidth': 0.6, 'linestyle': ':'}
       lines = ax.plot(each.step, each.transpose('step', 'step_size'), **thin)
       lines[0].set_label(f'{style["label"]}, each rate')
-  ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+  if results.step.max() > 10:
+    plots.log_axis(ax)
+  else:
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   ax.set_xlabel('number of steps, without noise')
 
 
