@@ -98,9 +98,7 @@ def several_steps(
     details[f'budget used {name}'] = chosen['used'].mean()
   details['reachable share of signs'] = single['reachable'].mean()
   for protocol in protocols.PROTOCOLS:
-    details |= choices.made(
-      results, 'single', 'single', protocol, **_at_largest(results, network)
-    )
+    details |= _made_once(results, network, 'single', protocol)
     details |= choices.made(
       results, 'multi', 'multi', protocol, **_plain(results, network)
     )
@@ -133,7 +131,8 @@ def clipped(results: xarray.Dataset, network: str) -> Verdicts:
     'note), reach a lower loss than one l2-normalised step.',
     contrasts.log_ratio(single, several),
     smallest=MARGIN,
-    details=choices.made(results, 'clipped', 'clipped', network=network),
+    details=choices.made(results, 'clipped', 'clipped', network=network)
+    | _made_once(results, network, 'single'),
     caveat='Unequal balls: the l2 budget binds, while 0.1 for each element '
     'reaches every sign pattern of a Xavier initialisation.',
     **INFO,
@@ -265,12 +264,22 @@ def interaction(results: xarray.Dataset) -> Verdicts:
   if not {'full_precision', 'binary'} <= set(results.network.values):
     return
   full, binary = (gain(results, n) for n in ('full_precision', 'binary'))
+  details: dict[str, Any] = {
+    'full precision': full.mean(),
+    'binary': binary.mean(),
+  }
+  for name in ('full_precision', 'binary'):
+    called = name.replace('_', ' ')
+    details |= _made_once(results, name, f'{called} single')
+    details |= choices.made(
+      results, 'multi', f'{called} multi', **_plain(results, name)
+    )
   yield contrasts.equivalent(
     'N9 interaction',
     'Full precision gains as much from several steps as binary does.',
     full - binary,
     MARGIN,
-    details={'full precision': full.mean(), 'binary': binary.mean()},
+    details=details,
     **INFO,
   )
 
@@ -367,6 +376,12 @@ def _over_draws(values):
 
 def _at_largest(results, network):
   return {'network': network, 'batch_size': results.batch_size.max().item()}
+
+
+def _made_once(results, network, name, protocol='deployable'):
+  """Returns details of what the single step of a network chose."""
+  at = _at_largest(results, network)
+  return choices.made(results, 'single', name, protocol, **at)
 
 
 def _plain(results, network, optimizer=None):
