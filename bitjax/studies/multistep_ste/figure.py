@@ -61,7 +61,8 @@ def gains(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
   """Draws log(L1 / Lm) of the first optimiser without noise, with its intervals.
 
   A row stands for a network, the batch on which losses are read, and how the setting
-  was chosen; that of the primary contrast, if it was run, is marked.
+  was chosen; that of the primary contrast, if it was run, is marked. Dashed lines are at
+  the smallest effect that counts.
 
   Args:
     ax: where to draw.
@@ -87,6 +88,9 @@ def gains(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
   ax.set_yticks(range(len(rows)), names)
   ax.set_ylim(len(rows) - 0.5, -0.5)
   ax.axvline(0, color='black', linewidth=0.8)
+  for end in (-findings.MARGIN, findings.MARGIN):
+    ax.axvline(end, color=plots.GREY, linewidth=0.8, linestyle='--')
+  ax.locator_params(axis='x', nbins=5)
   primary = ('binary', 'deployable', 'holdout')
   if primary in rows:
     plots.primary_rows(ax, rows.index(primary))
@@ -96,7 +100,8 @@ def gains(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
     '\n(above 0: several steps are better)'
   )
   ax.set_title(
-    'Several steps against one scanned step\n(bold: primary contrast)'
+    'Several steps against one scanned step\n(bold: primary contrast; '
+    'dashed: the smallest effect that counts)'
   )
 
 
@@ -156,20 +161,23 @@ def against_steps(
 
 
 def _curves(fig, results, optimizers):
-  """Draws the note's curve against noise and steps, on A and on B."""
-  axes = fig.subplots(2, 2, sharex='col', sharey='row')
+  """Draws the note's curve against noise, if any, and steps, on A and on B."""
+  columns = {'best learning rate for each number of steps': against_steps}
+  if results.sizes['noise'] > 1:
+    columns = {'best of all steps and learning rates': against_noise, **columns}
+  axes = fig.subplots(
+    2, len(columns), sharex='col', sharey='row', squeeze=False
+  )
   for row, (batch, name) in zip(axes, _BATCHES.items(), strict=True):
-    against_noise(row[0], results, batch, optimizers)
-    against_steps(row[1], results, batch, optimizers)
+    for ax, draw in zip(row, columns.values(), strict=True):
+      draw(ax, results, batch, optimizers)
+      ax.axhline(0, color='black', linewidth=0.8)
     read = 'searched' if name == 'A' else 'held out'
     row[0].set_ylabel(f'$(L_1 - L_m) / L_1$\non {name} ({read})')
-    for ax in row:
-      ax.axhline(0, color='black', linewidth=0.8)
-  for ax in axes[0]:
+  for ax, title in zip(axes[0], columns, strict=True):
     ax.set_xlabel('')
-  axes[0, 0].set_title('best of all steps and learning rates')
-  axes[0, 1].set_title('best learning rate for each number of steps')
-  lines = axes[0, 1].get_legend_handles_labels()
+    ax.set_title(title)
+  lines = axes[0, -1].get_legend_handles_labels()
   fig.legend(*lines, loc='outside lower center', ncols=2, handlelength=3)
 
 

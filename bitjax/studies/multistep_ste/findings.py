@@ -264,12 +264,10 @@ def interaction(results: xarray.Dataset) -> Verdicts:
   if not {'full_precision', 'binary'} <= set(results.network.values):
     return
   full, binary = (gain(results, n) for n in ('full_precision', 'binary'))
-  details: dict[str, Any] = {
-    'full precision': full.mean(),
-    'binary': binary.mean(),
-  }
-  for name in ('full_precision', 'binary'):
+  details: dict[str, Any] = {}
+  for name, samples in (('full_precision', full), ('binary', binary)):
     called = name.replace('_', ' ')
+    details[called] = samples.mean()
     details |= _made_once(results, name, f'{called} single')
     details |= choices.made(
       results, 'multi', f'{called} multi', **_plain(results, name)

@@ -43,7 +43,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Augmented, toy.BallConfig):
+class Config(toy.Tuned, toy.Augmented, toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
   batch_size: tuple[int, ...] = cli.flag(

@@ -71,20 +71,20 @@ def test_paths_are_reported_by_noise_and_draw():
   starts = arms.starts((0.0, 0.5, 1.0), 2)
   assert starts == [(0, 0), (0.5, 0), (0.5, 1), (1, 0), (1, 1)]
   arm = arms.multi(
-    problems, 12, 'multi', {'optimizer': ('sgd',)}, starts=starts
+    problems, 14, 'multi', {'optimizer': ('sgd',)}, starts=starts
   )
   found = arms.collect(problems, sweeps.Sweep(), [arm])
-  assert found.step.values.tolist() == [*range(11), 12]
+  assert found.step.values.tolist() == [*range(11), 12, 14]
   losses = found['multi_holdout'].sel(network='binary', optimizer='sgd')
   assert set(losses.dims) == {'seed', 'step_size', 'noise', 'draw', 'step'}
   assert (found['multi_used'] <= 1 + 1e-5).all()
   for noise, draw in [(0.0, 1), (0.5, 0), (1.0, 1)]:
     wanted = toy.multi_step(
       problems.pose('binary', jnp.asarray(2), problems.arrays),
-      problems.budget, 12, 100.0, noise=noise, draw=draw,
+      problems.budget, 14, 100.0, noise=noise, draw=draw,
     )  # fmt: skip
     at = {'seed': 2, 'step_size': 100.0, 'noise': noise, 'draw': draw}
-    for step in (0, 3, 12):
+    for step in (0, 3, 12, 14):
       np.testing.assert_allclose(
         losses.sel(step=step, **at), wanted['holdout'][step], rtol=1e-5
       )
