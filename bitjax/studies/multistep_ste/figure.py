@@ -45,7 +45,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
     name for name in optimizers if name != 'adam' or name == optimizers[0]
   ]
   rows = _rows(results)
-  heights = [1.1 + 0.19 * len(rows), 4.0]
+  heights = [1.25 + 0.19 * len(rows), 4.0]
   fig = pyplot.figure(figsize=(6.75, sum(heights)))
   top, bottom = fig.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
   gains(top.subplots(), results)
@@ -97,11 +97,11 @@ def gains(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
   first = labels.optimizer(results.optimizer.values.tolist()[0])
   ax.set_xlabel(
     rf'$\log(L_1 / L_m)$, {first} without noise'
-    '\n(above 0: several steps are better)'
+    '\n(above 0: several steps are better;'
+    '\ndashed: the smallest effect that counts)'
   )
   ax.set_title(
-    'Several steps against one scanned step\n(bold: primary contrast; '
-    'dashed: the smallest effect that counts)'
+    'Several steps against one scanned step\n(bold: primary contrast)'
   )
 
 

@@ -13,7 +13,7 @@ the binary network and SGD without noise, tuned on seeds that are never tested
 percent of the loss, the margin of all equivalences. All else is exploratory.
 The figure is the note's: (L_single - L_multi) / L_single.
 
-The commands take 15 minutes (embedded data), 20 minutes (64 steps), and 8 hours
+The commands take 10 minutes (embedded data), 12 minutes (64 steps), and 5 hours
 (the note's sizes) on two CPU cores, and go on from where they were interrupted:
 
   bitjax multistep_ste

@@ -78,16 +78,12 @@ def test_paths_are_reported_by_noise_and_draw():
   losses = found['multi_holdout'].sel(network='binary', optimizer='sgd')
   assert set(losses.dims) == {'seed', 'step_size', 'noise', 'draw', 'step'}
   assert (found['multi_used'] <= 1 + 1e-5).all()
-  for noise, draw in [(0.0, 1), (0.5, 0), (1.0, 1)]:
-    wanted = toy.multi_step(
-      problems.pose('binary', jnp.asarray(2), problems.arrays),
-      problems.budget, 14, 100.0, noise=noise, draw=draw,
-    )  # fmt: skip
-    at = {'seed': 2, 'step_size': 100.0, 'noise': noise, 'draw': draw}
-    for step in (0, 3, 12, 14):
-      np.testing.assert_allclose(
-        losses.sel(step=step, **at), wanted['holdout'][step], rtol=1e-5
-      )
+  wanted = toy.multi_step(
+    problems.pose('binary', jnp.asarray(2), problems.arrays),
+    problems.budget, 14, 100.0, noise=0.5, draw=1,
+  )  # fmt: skip
+  one = losses.sel(seed=2, step_size=100.0, noise=0.5, draw=1)
+  np.testing.assert_allclose(one, wanted['holdout'][one.step.values], rtol=1e-5)
   draws = losses.sel(noise=0.0)
   np.testing.assert_array_equal(draws.sel(draw=0), draws.sel(draw=1))
 
