@@ -207,7 +207,7 @@ def noise(results: xarray.Dataset, network: str) -> Verdicts:
   several = _over_draws(several)
   details: dict[str, Any] = {}
   for value in amplitudes:
-    at = _plain(results, network) | {'noise': value}
+    at = _plain(results, network, noise=value)
     details |= choices.made(results, 'multi', f'noise {value:g}', **at)
   path = protocols.select_arm(results, 'multi', network=network)['holdout']
   start = path.isel(optimizer=0, noise=0, draw=0, step=0, step_size=0)
@@ -382,10 +382,10 @@ def _made_once(results, network, name, protocol='deployable'):
   return choices.made(results, 'single', name, protocol, **at)
 
 
-def _plain(results, network, optimizer=None):
-  """Labels of several steps without noise, of the first optimiser unless named."""
+def _plain(results, network, optimizer=None, noise=0.0) -> dict[str, Any]:
+  """Labels of several steps, of the first optimiser unless named."""
   optimizer = optimizer or results.optimizer.values[0]
-  return {'network': network, 'optimizer': optimizer, 'noise': 0.0}
+  return {'network': network, 'optimizer': optimizer, 'noise': noise}
 
 
 def _over_rates(values):
