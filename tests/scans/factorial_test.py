@@ -168,7 +168,7 @@ def test_views_without_crossings_are_refused():
   scaled = dataclasses.replace(
     view, scaling=quantizers.mean_abs(), affine=scans.Affine()
   )
-  with pytest.raises(types.BadInput, match='use view.freeze_scale'):
+  with pytest.raises(types.BadInput, match=r'use view\.freeze_scale'):
     scans.flip_factorial(scaled)
   empty = dataclasses.replace(
     view, inputs=view.inputs[:0], labels=view.labels[:0]
