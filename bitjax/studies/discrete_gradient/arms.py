@@ -22,6 +22,7 @@ import numpy as np
 
 from bitjax import measures
 from bitjax import sweeps
+from bitjax.evidence import protocols
 from bitjax.studies import toy
 from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
@@ -87,7 +88,8 @@ def collect(
   Returns:
     A dataset with the losses ``<arm>_search`` and ``<arm>_holdout`` in nats, over
     (the arm's static axes, state, seed, its lanes, its search axes, its axis), and
-    with whatever else an arm reports.
+    with whatever else an arm reports; and ``tuning_<arm>_holdout``, the losses on B
+    of the tuning seeds.
   """
   import xarray
 
@@ -113,8 +115,12 @@ def collect(
   # Where arms differ in their labels, an outer merge sorts these.
   layers = next(arm.static['layers'] for arm in arms if 'layers' in arm.static)
   merged = networks.label(merged.reindex(layers=list(layers)))
-  examples = len(networks.problems.dataset.labels)
-  return merged.assign_attrs(examples=examples)
+  problems = networks.problems
+  return protocols.apart(
+    merged.assign_attrs(examples=len(problems.dataset.labels)),
+    problems.config.tuning_seeds,
+    [f'{arm.name}_holdout' for arm in arms if 'holdout' in arm.outputs],
+  )
 
 
 def discrete(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:

@@ -185,12 +185,12 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       for batch in outcomes.BATCHES
     )
     gaps[signal] = on_a - on_b
-    yield contrasts.share(
+    yield contrasts.difference(
       finding,
       f'{outcomes.describe(cell)}: of what the step by {signal} gains saves on A, a '
       'part is lost on B (per squared cost, whole budget).',
       gaps[signal],
-      on_a,
+      whole=on_a,
       smallest=outcomes.SHARE,
       details={'decrease on A': on_a.mean(), 'decrease on B': on_b.mean()},
       protocol='all moves, A and B',

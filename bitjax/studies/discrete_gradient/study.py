@@ -47,7 +47,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.BallConfig):
+class Config(toy.Tuned, toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
   more_balls: str | None = cli.flag(
@@ -120,7 +120,7 @@ class Config(toy.BallConfig):
   def cost(self) -> cli.Cost:
     """Returns what the arms cost at least: lanes, updates and results."""
     cells = len(self.balls) * len(self.layers)
-    trials = cells * len(toy.STATES) * len(self.seeds)
+    trials = cells * len(toy.STATES) * len(self.all_seeds)
     first = trials // len(self.layers)
     steps = trials * len(self.optimizers) * len(self.step_sizes)
     last = self.num_rounds[-1]
@@ -130,12 +130,12 @@ class Config(toy.BallConfig):
       lanes=4 * trials + first + steps + rounds * len(self.num_rounds),
       updates=steps * last
       + rounds * sum(self.num_rounds)
-      + len(self.seeds) * self.train_steps,
+      + len(self.all_seeds) * self.train_steps,
       numbers=2 * (trials * scanned + steps * (last + 1) + self.train_steps),
     )
 
 
-_QUICK = {'seeds': tuple(range(10)), 'batch_size': (64, 256, 1024)}
+_QUICK = {'batch_size': (64, 256, 1024)}
 _SHORT = _QUICK | {'optimizers': ('sgd',)}
 _CROSSED = {
   'round_rankings': searches.RANKINGS,
@@ -147,6 +147,7 @@ PRESETS = {
     'batch_size': (32, 64),
     'hidden': (16, 16),
     'seeds': (0, 1, 2),
+    'tuning_seeds': (1000, 1001),
     'optimizers': ('sgd',),
     'num_rounds': (2,),
   },
@@ -159,11 +160,7 @@ PRESETS = {
     'learning_rates': cli.Grid('log:1e-3:1:31'),
   },
   'rounds': _SHORT | _CROSSED | {'num_rounds': (1, 4, 16, 64)},
-  'note': _SHORT
-  | {
-    'dataset': 'cifar10',
-    'batch_size': (512, 2048, 8192),
-  },
+  'note': _SHORT | {'dataset': 'cifar10', 'batch_size': (512, 2048, 8192)},
 }
 
 

@@ -66,6 +66,7 @@ class Table:
       for arm, own in AXES.items()
       for batch in ('search', 'holdout')
     }
+    tuned = {'seed': 'tuning_seed'}
     once = ('signal', 'ranking')
     arms |= {
       f'discrete_{name}': (*CELL, *once)
@@ -75,7 +76,13 @@ class Table:
       f'rounds_{name}': (*CELL, *AXES['rounds'][:-1])
       for name in ('used', 'moves', 'returns')
     }
+    arms |= {
+      f'tuning_{name}': tuple(tuned.get(d, d) for d in dims)
+      for name, dims in arms.items()
+      if name.endswith('_holdout')
+    }
     arms['reliability_correlation'] = ('batch_size', 'state', 'seed', 'pair')
+    coords |= {'tuning_seed': range(1000, 1004)}
     sizes = {name: len(values) for name, values in coords.items()}
     self.results = xarray.Dataset(
       {
@@ -91,6 +98,8 @@ class Table:
     noise = 1 + 0.001 * self.random.normal(size=SEEDS)
     noise = xarray.DataArray(noise, dims='seed')
     cells.loc[labels] = (xarray.ones_like(cells.sel(labels)) * noise) * value
+    if name.endswith('_holdout'):  # Tuning seeds choose as tested ones would.
+      self.results[f'tuning_{name}'].loc[labels] = value
     return self
 
 
@@ -153,6 +162,29 @@ def test_causes_are_told_apart(table):
     np.testing.assert_allclose(found[finding].effect, effect, atol=0.02)
   held = judged(findings.held_out, table, WHERE)['N3 held out']
   assert held.verdict == 'supported'
+  assert held.details['tuned otherwise, exact'] == 0
+  table.put('discrete_search', 1.4, prefix=64, signal='linear', ranking=dense)
+  found = judged(findings.causes, table, WHERE)
+  share = found['control: overfitting, linear']
+  assert share.verdict == 'inconclusive' and np.isnan(share.effect)
+  assert 'not clearly positive' in share.caveat
+  less = found['cause: overfitting, exact less linear']
+  assert less.verdict == 'supported'  # Nats are defined.
+
+
+def test_tuning_seeds_choose_for_all_others(table):
+  exact = {'signal': 'exact', 'ranking': searches.RANKINGS[2]}
+  table.put('discrete_holdout', 0.2, prefix=64, **exact)
+  tuning = table.results['tuning_discrete_holdout']
+  tuning.loc[{'prefix': 64, **exact}] = 3.0
+  tuning.loc[{'prefix': 8, **exact}] = 0.9
+  tuning.loc[{'prefix': 0, 'tuning_seed': 1003, **exact}] = 0.7
+  held = judged(findings.held_out, table, WHERE)['N3 held out']
+  np.testing.assert_allclose(held.effect, 0, atol=0.01)
+  # Moves are made unless seed 1003 is drawn twice or more often.
+  chance = 1 - 0.75**4 - 0.75**3
+  share = held.details['tuned otherwise, exact']
+  np.testing.assert_allclose(share, chance, atol=0.05)
 
 
 def test_rounds_against_one_and_against_ste(table):
@@ -202,7 +234,8 @@ def test_schedules_against_one_round_of_the_same_ranking(table):
     np.testing.assert_allclose(mean, np.log(one / loss), atol=0.01)
     assert low < mean < high
   assert not any('1' in name.split(', ')[-1] for name in exact.details)
-  assert len(found['N1 schedules, A, cost'].details) == 2 * 3  # One ranking.
+  cheap = found['N1 schedules, A, cost'].details
+  assert sum(name.endswith(' low') for name in cheap) == 2  # One ranking.
   table.results['rounds_search'].loc[{'ranking': 'gain'}] = np.nan
   again = judged(rounds.against_one, table, WHERE)['N1 schedules, A, exact']
   assert not any(name.startswith('gain') for name in again.details)
