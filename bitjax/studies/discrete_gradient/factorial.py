@@ -156,7 +156,12 @@ def _table(finding, where, what, samples, details, **info):
   }
   yield from contrasts.family(
     [
-      contrasts.Cell(f'{finding}, {name}', f'{where}{claim}.', effect, details)
+      contrasts.Cell(
+        f'{finding}, {name}',
+        f'{where}{claim}.',
+        effect,
+        details if name == 'linearising' else {},  # Once is enough.
+      )
       for name, (claim, effect) in claims.items()
     ],
     **info,
