@@ -158,7 +158,7 @@ def unsettled(
   )
   kept, repeats = np.unique(counts, axis=0, return_counts=True)
   chosen = tuning.mean(_TUNING_SEED).argmin('setting')
-  others = 0.0
+  others = 0.0 * chosen
   for count, repeat in zip(kept, repeats, strict=True):
     drawn = tuning.isel({_TUNING_SEED: np.repeat(np.arange(num), count)})
     other = drawn.mean(_TUNING_SEED).argmin('setting') != chosen
