@@ -28,6 +28,7 @@ from bitjax.studies.toy.config import Augmented
 from bitjax.studies.toy.config import BallConfig
 from bitjax.studies.toy.config import Config
 from bitjax.studies.toy.config import Problems
+from bitjax.studies.toy.config import Tuned
 from bitjax.studies.toy.config import check_weights
 from bitjax.studies.toy.config import num_weights
 from bitjax.studies.toy.moves import OPTIMIZERS
@@ -69,6 +70,7 @@ __all__ = [
   'Problems',
   'States',
   'Trial',
+  'Tuned',
   'Variant',
   'check_trainable',
   'check_weights',
