@@ -95,7 +95,10 @@ def evaluator(
 
       nothing = jnp.zeros((), jnp.float32), jnp.int32(0), jnp.int32(0)
       sums, each = jax.lax.scan(add, nothing, batches)
-      return sums if axis is None else jax.lax.psum(sums, axis), each
+      if axis is None:
+        return sums, each
+      each = jax.lax.all_gather(each, axis, axis=1, tiled=True)
+      return jax.lax.psum(sums, axis), each
 
     return _state.over_seeds(one, num_seeds)(variables)
 
@@ -104,7 +107,7 @@ def evaluator(
       total,
       mesh=mesh,
       in_specs=(jax.P(), jax.P(None, axis)),
-      out_specs=(jax.P(), jax.P(None, None, axis)),
+      out_specs=jax.P(),
       axis_names={axis},
       check_vma=False,
     )

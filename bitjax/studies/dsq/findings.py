@@ -79,7 +79,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     answers, doubt = right.sel(bits=bits), unsettled.sel(bits=bits)
     info: dict[str, Any] = {
       'unit': 'points of test accuracy',
-      'protocol': f'deployable, last epoch, {bits} bit, other test images',
+      'protocol': f'deployable, last epoch, {bits} bit, over seeds and test images',
       'caveat': _CAVEAT,
     }
 

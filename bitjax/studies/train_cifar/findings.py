@@ -59,7 +59,7 @@ def reaches(
     smallest=MARGIN,
     unit='points above it',
     bounds=(-float(target), 100 - float(target)),
-    protocol='last epoch, other test images, test set looked at once',
+    protocol='last epoch, over seeds and test images, test set looked at once',
     primary=primary,
     caveat='The number it is compared with has no interval here; published ones are '
     'often those of the best epoch on the test set.',
@@ -82,7 +82,7 @@ def generalisation(results: xarray.Dataset) -> verdicts.Verdict:
     smallest=MARGIN,
     unit='points',
     bounds=(-100, 100),
-    protocol='last epoch, other test images',
+    protocol='last epoch, over seeds and test images',
     caveat='A training that is cut short has not overfitted yet.',
     details={
       'training accuracy, %': 100 * float(results.clean_train_accuracy.mean())
