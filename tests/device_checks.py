@@ -93,6 +93,7 @@ def trainings():
     scores = evaluate(training.variables_of(fitted.state), batches)
     fitted.history['odd_loss'] = np.asarray(scores.loss)
     fitted.history['odd_accuracy'] = np.asarray(scores.accuracy)
+    fitted.history['odd_right'] = np.asarray(scores.right)
   for name, fitted in {'one': one, 'four': four}.items():
     leaves, _ = jax.tree.flatten_with_path(training.variables_of(fitted.state))
     found |= {

@@ -39,17 +39,24 @@ class Scores(NamedTuple):
   """Mean cross-entropy in nats and share of correct guesses, over all examples.
 
   Both are NaN for a network that diverged.
+
+  Attributes:
+    loss: the mean cross-entropy, in nats, [seeds].
+    accuracy: the share of correct guesses, [seeds].
+    right: whether each example is guessed correctly, [seeds, batches, examples]; False
+      for padding, and for all examples of a network that diverged.
   """
 
   loss: types.Array
   accuracy: types.Array
+  right: types.Array
 
 
 @functools.lru_cache(maxsize=16)
 def evaluator(
   task: _task.Task, num_seeds: int, mesh: jax.sharding.Mesh | None = None
 ) -> Callable[[types.PyTree, Any], Scores]:
-  """Compiles ``evaluate(variables, batches)``, which returns `Scores` of [seeds].
+  """Compiles ``evaluate(variables, batches)``, which returns `Scores`.
 
   Args:
     task: the network, and how images are prepared.
@@ -84,11 +91,14 @@ def evaluator(
           tree.count(right),
           tree.count(weights > 0),
         )
-        return jax.tree.map(jnp.add, sums, found), None
+        return jax.tree.map(jnp.add, sums, found), right
 
       nothing = jnp.zeros((), jnp.float32), jnp.int32(0), jnp.int32(0)
-      sums, _ = jax.lax.scan(add, nothing, batches)
-      return sums if axis is None else jax.lax.psum(sums, axis)
+      sums, each = jax.lax.scan(add, nothing, batches)
+      if axis is None:
+        return sums, each
+      each = jax.lax.all_gather(each, axis, axis=1, tiled=True)
+      return jax.lax.psum(sums, axis), each
 
     return _state.over_seeds(one, num_seeds)(variables)
 
@@ -103,14 +113,16 @@ def evaluator(
     )
 
   def evaluate(variables, batches):
+    size = batches[1].shape[1]
     if axis is not None:
       batches = jax.tree.map(lambda leaf: _even(leaf, parts), batches)
-    loss, *counts = total(variables, batches)
+    (loss, *counts), right = total(variables, batches)
     correct, number = (count.astype(loss.dtype) for count in counts)
     diverged = ~(jnp.isfinite(loss) & _state.finite(variables))
     return Scores(
       types.nan_where(diverged, loss / number),
       types.nan_where(diverged, correct / number),
+      right[..., :size] & ~diverged[:, None, None],
     )
 
   return jax.jit(evaluate)

@@ -49,7 +49,7 @@ def layout(
 
   Returns:
     A dict from outputs to axes, and a dict from axes to labels: ``epoch`` (number of
-    epochs completed) and ``layer`` (paths of kernels).
+    epochs completed) and ``layer`` (paths of kernels). The axis ``test_byte`` has none.
 
   Raises:
     BadInput: for images that do not fit the network, or parameters of the network
@@ -71,6 +71,7 @@ def layout(
   jax.eval_shape(task.tx.init, params)
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(_CURVES, ('epoch',))
   dims |= dict.fromkeys(LAYERED, ('epoch', 'layer'))
+  dims['test_right'] = ('test_byte',)
   coords = {
     'epoch': np.asarray(steps) / period,
     'layer': list(_state.kernels(params)),
@@ -112,7 +113,9 @@ def outcome(
 
   Returns:
     A dict of arrays [seeds, ...]. For the last state: ``test_accuracy``,
-    ``test_loss``, ``clean_train_accuracy``, ``clean_train_loss``. By epoch:
+    ``test_loss``, ``clean_train_accuracy``, ``clean_train_loss``; and ``test_right``,
+    which test examples are guessed correctly, eight to a byte (`numpy.packbits`), in
+    the order of the data. A network that diverged has none. By epoch:
     ``train_loss`` and ``train_accuracy`` (of augmented images), ``validation_loss``,
     ``validation_accuracy``. By epoch and layer: ``flip_ratio`` and `STATISTICS`.
   """
@@ -142,11 +145,17 @@ def outcome(
     found[name] = np.stack(each, axis=-1)
   evaluate = _evaluation.evaluator(phases[-1].task, len(seeds), mesh)
   last = _state.variables_of(fitted.state, average=True)
-  for name, part in (('test', test), ('clean_train', train)):
-    scores = evaluate(last, _batches(part))
-    found[f'{name}_accuracy'] = np.asarray(scores.accuracy)
-    found[f'{name}_loss'] = np.asarray(scores.loss)
-  return {k: v.astype(np.float32) for k, v in found.items()}
+  scores = {
+    name: evaluate(last, _batches(part))
+    for name, part in (('test', test), ('clean_train', train))
+  }
+  for name, score in scores.items():
+    found[f'{name}_accuracy'] = np.asarray(score.accuracy)
+    found[f'{name}_loss'] = np.asarray(score.loss)
+  found = {k: v.astype(np.float32) for k, v in found.items()}
+  right = np.asarray(scores['test'].right).reshape(len(seeds), -1)
+  packed = np.packbits(right[:, : len(test.labels)], axis=1)
+  return found | {'test_right': packed}
 
 
 def _batches(dataset):

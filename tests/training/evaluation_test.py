@@ -33,6 +33,8 @@ def test_every_example_counts_once(tiny, task, whole):
   found = training.evaluator(task, 1)(variables, tiny.batches(part))
   np.testing.assert_allclose(found.loss, [loss], rtol=1e-5)
   np.testing.assert_allclose(found.accuracy, [accuracy], rtol=1e-6)
+  right = logits(tiny, task.model, one, part).argmax(-1) == part.labels
+  np.testing.assert_array_equal(found.right.reshape(-1), [*right, *[0] * 5])
   history = fitted.history
   np.testing.assert_allclose(history['validation_loss'][-1], loss, rtol=1e-5)
   np.testing.assert_allclose(
@@ -114,7 +116,8 @@ def test_random_quantizers_are_evaluated_too(tiny):
   found, again = (
     evaluate(variables, tiny.batches(tiny.dataset(11, 1))) for _ in range(2)
   )
-  assert np.isfinite(found.loss).all() and found == again
+  assert np.isfinite(found.loss).all()
+  jax.tree.map(np.testing.assert_array_equal, found, again)
   one = jax.tree.map(lambda leaf: leaf[0], variables)
   pretrained = tiny.start(task, 1, variables=one)
   np.testing.assert_array_equal(
@@ -206,7 +209,8 @@ class TestDiverged:
     alone = training.evaluator(task, 1)(one, batches)
     for found, wanted in zip(scores, alone, strict=True):
       np.testing.assert_allclose(found[0], wanted[0], rtol=1e-6)
-      assert np.isnan(found[1])
+    assert np.isnan([scores.loss[1], scores.accuracy[1]]).all()
+    assert not scores.right[1].any()
 
   def test_history(self, tiny, task, tmp_path):
     labels = tiny.Stop(100, lambda: None)

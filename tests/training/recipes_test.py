@@ -228,6 +228,8 @@ class TestOutcome:
     assert coords['layer'] == ['Block_0', 'Dense_0', 'Dense_1']
     sizes = {name: len(values) for name, values in coords.items()}
     assert set(dims) <= set(found)
+    packed = found.pop('test_right')
+    assert packed.dtype == np.uint8 and dims.pop('test_right') == ('test_byte',)
     for name, values in found.items():
       own = tuple(sizes[axis] for axis in dims.get(name, ()))
       assert values.shape == (2, *own) and values.dtype == np.float32, name
@@ -248,10 +250,14 @@ class TestOutcome:
       )
       for name, part in (('test', parts[2]), ('clean_train', parts[0])):
         z = np.asarray(forward(variables, jnp.asarray(part.images)))
-        right = np.mean(z.argmax(-1) == part.labels)
+        right = z.argmax(-1) == part.labels
         np.testing.assert_allclose(
-          found[f'{name}_accuracy'][lane], right, rtol=1e-5
+          found[f'{name}_accuracy'][lane], np.mean(right), rtol=1e-5
         )
+        if name == 'test':
+          np.testing.assert_array_equal(
+            np.unpackbits(packed[lane], count=len(right)), right
+          )
         loss = -np.mean(z[np.arange(len(part.labels)), part.labels])
         np.testing.assert_allclose(found[f'{name}_loss'][lane], loss, rtol=1e-4)
     rows = (tmp_path / 'history.csv').read_text().splitlines()

@@ -103,10 +103,8 @@ def shares(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   at = results.sel(state=state)
   marker, color = _STATES[state]
   for row, arm in enumerate(arms.ARMS):
-    share = (at.decrease.sel(arm=arm) / at.optimum.mean()).values
-    plots.whisker(
-      ax, row, intervals.interval(share), color=color, marker=marker
-    )
+    share = intervals.share(at.decrease.sel(arm=arm).values, at.optimum.values)
+    plots.whisker(ax, row, share, color=color, marker=marker)
   ax.axvline(0, color=plots.LIGHT_GREY, linewidth=0.8)
   ax.axvline(1, color='black', linewidth=0.8)
   ax.set_title(f'{state} (1: the best point of the ball)', fontsize=8)

@@ -9,6 +9,7 @@ import numpy as np
 
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
+from bitjax.evidence import twoway
 from bitjax.studies.dsq import arms as arms_lib
 from bitjax.studies.dsq import findings
 
@@ -27,9 +28,20 @@ _WORDS = {
   'learned': 'alpha learned',
 }
 
+
+def _on_test(at):
+  right = at.right.transpose('seed', 'test_example').values
+  return twoway.interval(right, bounds=(0, 100))
+
+
+def _on_training(at):
+  accuracy = 100 * at.clean_train_accuracy.values
+  return intervals.interval(accuracy, bounds=(0, 100))
+
+
 _READ = (
-  ('test_accuracy', 'test', 'o', plots.BLUE),
-  ('clean_train_accuracy', 'training', 's', plots.GREY),
+  (_on_test, 'test', 'o', plots.BLUE),
+  (_on_training, 'training', 's', plots.GREY),
 )
 
 
@@ -37,11 +49,11 @@ def page(results: xarray.Dataset) -> figure.Figure:
   """Draws test and training accuracy by arm; sign flips by epoch, if there are several.
 
   Args:
-    results: the dataset over (bits, arm, rate, seed, ...).
+    results: of `trainings.compare`.
   """
   from matplotlib import pyplot
 
-  found = findings.tuned(results)
+  found = findings.tested(results)
   arms = found.arm.values.tolist()
   every = found.bits.values.tolist()
   over_time = results.sizes['epoch'] > 1
@@ -52,15 +64,14 @@ def page(results: xarray.Dataset) -> figure.Figure:
     squeeze=False,
   )
   for ax, bits in zip(axes[0], every, strict=False):
-    for offset, (name, label, marker, color) in zip(
+    for offset, (reached, label, marker, color) in zip(
       (-0.14, 0.14), _READ, strict=True
     ):
-      samples = 100 * found[name].sel(bits=bits).transpose('arm', 'seed').values
-      for position, row in enumerate(samples):
+      for position, arm in enumerate(arms):
         plots.whisker(
           ax,
           position + offset,
-          intervals.interval(row, bounds=(0, 100)),
+          reached(found.sel(bits=bits, arm=arm)),
           color=color,
           marker=marker,
           label=None if position else label,
@@ -91,7 +102,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
 
 def _flips(ax, results, arms):
   epochs = results.epoch.values
-  ratio = results.flip_ratio.mean(('rate', 'seed', 'layer'))
+  ratio = results.flip_ratio.mean(('seed', 'layer'))
   colors = [plots.GREY, plots.CYAN, plots.BLUE, plots.DARK_BLUE]
   colors += [plots.ORANGE, plots.RED, plots.TEAL]
   # Arms of one's own come after the seven and have lines of their own.

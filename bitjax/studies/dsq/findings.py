@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.evidence import protocols
+from bitjax.evidence import twoway
 from bitjax.evidence import verdicts
+from bitjax.studies import recipes
 from bitjax.studies.dsq import arms
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['judge', 'tuned']
+__all__ = ['MARGIN', 'judge', 'tested']
+
+MARGIN = 0.5  # Points of accuracy: a smaller difference does not matter.
 
 # (finding, arm, the arm that it is compared with, claim), the primary contrast first.
 _CLAIMS = (
@@ -35,64 +38,97 @@ _CLAIMS = (
     'a shrinking window ends better than tanh steps on the same schedule',
   ),
 )
+_SHAPE = (
+  'falling window',
+  'falling',
+  'a shrinking window and tanh steps, on the same schedule, end within '
+  f'{MARGIN:g} points of each other',
+)
 _CAVEAT = (
   'Short trainings of a small network on small images, unless told longer.'
 )
 
 
-def tuned(results: xarray.Dataset) -> xarray.Dataset:
-  """Returns the last epoch of every arm, at the rate that is best for other seeds."""
+def tested(results: xarray.Dataset) -> xarray.Dataset:
+  """Returns what the last weights reach, NaN for networks that diverged.
+
+  Args:
+    results: of `trainings.compare`.
+
+  Returns:
+    The last epoch, and ``right``, 100 for each test example that is guessed correctly
+    and 0 for others, in points, with a last axis ``test_example``.
+  """
   last = results.isel(epoch=-1, drop=True)
-  last = divergence.without(last, ['validation_loss', 'test_accuracy'])
-  outcomes = last.assign(
-    search=last.validation_loss, holdout=last.validation_loss
-  )
-  if results.sizes['seed'] < 2:  # There is no other seed to tune on.
-    return protocols.select(outcomes, ['rate'], 'oracle')
-  return protocols.select(outcomes, ['rate'], 'deployable')
+  last = last.assign(right=100 * recipes.right(results)).drop_vars('test_right')
+  return divergence.without(last, ['validation_loss', 'test_accuracy'])
 
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges N13 for every number of bits.
 
   Args:
-    results: the dataset over (bits, arm, rate, seed, ...).
+    results: of `trainings.compare`.
   """
   found: list[verdicts.Verdict] = []
-  points = 100 * tuned(results).test_accuracy
-  known = points.arm.values.tolist()
-  for bits in points.bits.values.tolist():
-    accuracy = points.sel(bits=bits)
+  right = tested(results).right
+  losses = results.tuning_validation_loss.to_dataset(name='tuning_holdout')
+  unsettled = protocols.unsettled(losses, ['rate'])
+  known = right.arm.values.tolist()
+  for bits in right.bits.values.tolist():
+    answers, doubt = right.sel(bits=bits), unsettled.sel(bits=bits)
     info: dict[str, Any] = {
       'unit': 'points of test accuracy',
-      'protocol': f'deployable, last epoch, {bits} bit',
+      'protocol': f'deployable, last epoch, {bits} bit, over seeds and test images',
       'caveat': _CAVEAT,
-      'bounds': (-100, 100),
     }
+
+    def about(names, answers=answers, doubt=doubt):
+      details = {n: float(answers.sel(arm=n).mean()) for n in names}
+      tuned = {f'tuned otherwise, {n}': float(doubt.sel(arm=n)) for n in names}
+      return details | tuned
+
     for finding, arm, against, claim in _CLAIMS:
       if arm in known and against in known:
         found.append(
-          contrasts.difference(
+          twoway.difference(
             f'{finding}, {bits} bit',
             f'{bits} bit: {claim}.',
-            _difference(accuracy, arm, against),
+            _difference(answers, arm, against),
+            smallest=MARGIN,
+            bounds=(-100, 100),
             primary=not found,
-            details={
-              name: float(accuracy.sel(arm=name).mean())
-              for name in (arm, against)
-            },
+            details=about((arm, against)),
             **info,
           )
         )
+    arm, against, claim = _SHAPE
+    if arm in known and against in known:
+      found.append(
+        twoway.equivalent(
+          f'N13 shape, {bits} bit',
+          f'{bits} bit: {claim}.',
+          _difference(answers, arm, against),
+          MARGIN,
+          details=about((arm, against)),
+          **info,
+        )
+      )
     others = [name for name in known if name != 'clipped identity']
     if 'clipped identity' in known and others:
       found.append(
-        contrasts.any_arm(
+        twoway.any_arm(
           f'N13 soft, {bits} bit',
           f'{bits} bit: some other gradient ends better than the clipped identity.',
           {
-            name: _difference(accuracy, name, 'clipped identity')
+            name: _difference(answers, name, 'clipped identity')
             for name in others
+          },
+          smallest=MARGIN,
+          bounds=(-100, 100),
+          details={
+            f'tuned otherwise, {name}': float(doubt.sel(arm=name))
+            for name in known
           },
           **info,
         )
@@ -100,5 +136,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   return found
 
 
-def _difference(accuracy, arm, against):
-  return (accuracy.sel(arm=arm) - accuracy.sel(arm=against)).values
+def _difference(answers, arm, against):
+  """Returns the paired differences of two arms, [seeds, test examples]."""
+  both = answers.sel(arm=arm) - answers.sel(arm=against)
+  return both.transpose('seed', 'test_example').values

@@ -1,5 +1,6 @@
 """Flags, networks and quantizers that all studies of trainings share."""
 
+from bitjax.studies.recipes.answers import right
 from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
@@ -18,4 +19,5 @@ __all__ = [
   'Parts',
   'TrainConfig',
   'build',
+  'right',
 ]

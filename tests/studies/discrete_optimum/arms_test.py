@@ -92,7 +92,7 @@ def test_bad_input(hidden):
     arms.check(hidden)
 
 
-@pytest.mark.parametrize('seeds', [1, 12])
+@pytest.mark.parametrize('seeds', [1, 40])
 def test_one_seed_has_no_interval(seeds):
   draw = np.random.default_rng(0)
   where, shape = ('state', 'seed'), (2, seeds)

@@ -14,6 +14,8 @@ from bitjax.studies import dsq
     (['--bits=0'], 'bits must be >= 1'),
     (['--bits=1,1'], 'bits lists 1 twice'),
     (['--rates=0'], 'rates must be >= 1e-06'),
+    (['--tuning_seeds=7,2'], 'no seed in common; both list 2'),
+    (['--tuning_seeds=7,7'], 'tuning_seeds lists 7 twice'),
     (['--batch_size=5000'], 'batch_size must be at most 1242'),
     (['--dataset=cifar10'], 'data_dir'),
     (['--optimizer=bop', '--bits=1,2'], 'bop needs weights of 1 bit; got 1, 2'),

@@ -5,8 +5,10 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
+import xarray
 
 from bitjax import sweeps
 from bitjax import training
@@ -225,3 +227,24 @@ def test_batches_that_devices_cannot_share():
   assert not sweep.records
   dataclasses.replace(config, batch_size=16).open(sweep)
   assert sweep.records
+
+
+def test_right_answers_are_unpacked_in_order():
+  """Any axes, a number of examples that fills no byte, and a network that diverged."""
+  draw = np.random.default_rng(0)
+  right = draw.integers(0, 2, (2, 3, 11)).astype(bool)
+  accuracy = right.mean(-1)
+  accuracy[1, 2] = np.nan
+  results = xarray.Dataset(
+    {
+      'test_right': (('arm', 'seed', 'test_byte'), np.packbits(right, axis=-1)),
+      'test_accuracy': (('arm', 'seed'), accuracy),
+    },
+    {'arm': ['a', 'b'], 'seed': [4, 5, 6]},
+    {'test_examples': 11},
+  )
+  found = recipes.right(results.transpose('test_byte', ...))
+  assert found.dims == ('arm', 'seed', 'test_example')
+  assert found.sel(arm='b', seed=6).isnull().all()
+  np.testing.assert_array_equal(found.sel(arm='a'), right[0])
+  np.testing.assert_allclose(found.mean('test_example'), accuracy)
