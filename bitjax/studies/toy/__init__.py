@@ -51,6 +51,7 @@ from bitjax.studies.toy.training import trained
 from bitjax.studies.toy.variants import NORMAL
 from bitjax.studies.toy.variants import Estimators
 from bitjax.studies.toy.variants import Variant
+from bitjax.studies.toy.variants import Windows
 
 __all__ = [
   'MAX_STEP',
@@ -70,6 +71,7 @@ __all__ = [
   'States',
   'Trial',
   'Variant',
+  'Windows',
   'check_trainable',
   'check_weights',
   'cross_entropy',

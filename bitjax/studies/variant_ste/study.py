@@ -36,6 +36,7 @@ from bitjax.studies.variant_ste import arms
 from bitjax.studies.variant_ste import families
 from bitjax.studies.variant_ste import figure
 from bitjax.studies.variant_ste import findings
+from bitjax.studies.variant_ste import thresholds
 
 if TYPE_CHECKING:
   import xarray
@@ -72,6 +73,24 @@ class Config(toy.Augmented, toy.BallConfig):
     exclusive_minimum=0,
     unique=True,
     longest=64,
+  )
+  relative_widths: tuple[float, ...] = cli.flag(
+    (0.25, 0.5, 1.0, 2.0, 3.0),
+    'Half-widths of windows in one layer or in all, in units of the spread of what '
+    "enters that layer's activations; none to leave them out.",
+    exclusive_minimum=0,
+    unique=True,
+    nonempty=False,
+    longest=16,
+  )
+  thresholds: tuple[float, ...] = cli.flag(
+    (0.25, 0.5, 1.0),
+    "Thresholds of the activations' sign, in one layer or in all, in the same units; "
+    'none to leave them out.',
+    exclusive_minimum=0,
+    unique=True,
+    nonempty=False,
+    longest=16,
   )
   learning_rates: cli.Grid = cli.flag(
     cli.Grid('log:1e-3:1:40'),
@@ -157,29 +176,42 @@ PRESETS = {
 
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Compares all variants on every seed."""
-  size = max(config.batch_size)
-  return arms.compare(
-    config.open(sweep),
+  problems, size = config.open(sweep), max(config.batch_size)
+  num_hidden = len(config.hidden)
+  networks = toy.States(problems, config.states, config.train_steps)
+  layerwise = families.layerwise(config.relative_widths, num_hidden)
+  own = {each.name: each.windows for each in layerwise}
+  both = toy.Windows((families.HALF,) * num_hidden, (0.0,) * num_hidden)
+  variants = families.variants(
+    config.families,
+    config.half_widths,
+    size // config.num_groups,
+    config.estimators,
+  )
+  found = arms.compare(
+    networks,
     sweep,
-    families.variants(
-      config.families,
-      config.half_widths,
-      size // config.num_groups,
-      config.estimators,
-    ),
+    [*variants, *layerwise],
     config.learning_rates.values,
     everywhere=(
       'normal',
       arms.PRIMARY,
       'window on weights 0.05',
       'Bi-Real',
+      *own,
     ),
+    kept={arms.PRIMARY: both} | own,
     few_rates=config.few_rates.values,
     half_widths=sorted({*config.half_widths, 1.0}),
     num_groups=config.num_groups,
-    train_steps=config.train_steps,
-    states=config.states,
   )
+  if config.thresholds:
+    found = found.merge(
+      thresholds.compare(
+        networks, sweep, config.thresholds, num_groups=config.num_groups
+      )
+    )
+  return found
 
 
 STUDY = cli.Study(
