@@ -19,7 +19,7 @@ their mass (see `layerwise`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import functools
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,11 @@ from bitjax.studies.variant_ste import layerwise
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['PRIMARY', 'compare', 'discrete']
+__all__ = ['EVERYWHERE', 'PRIMARY', 'compare', 'discrete']
 
 PRIMARY = 'window on activations 0.5'  # The variant of the primary contrast.
+# The variants that step through all layers as well, besides windows layer by layer.
+EVERYWHERE = ('normal', PRIMARY, 'window on weights 0.05', 'Bi-Real')
 
 
 def compare(
@@ -55,7 +57,6 @@ def compare(
   rates: Sequence[float],
   *,
   everywhere: Sequence[str],
-  kept: Mapping[str, toy.Windows],
   few_rates: Sequence[float],
   half_widths: Sequence[float],
   num_groups: int,
@@ -68,9 +69,9 @@ def compare(
     variants: the variants; the first is the normal STE.
     rates: learning rates of a step of the first layer, as fractions of
       `descent.reach`.
-    everywhere: names of the variants that also step through all layers.
-    kept: some of these names -> windows. Such a variant steps through all layers once
-      more, as its name with `families.KEPT`, with windows that keep their mass.
+    everywhere: names of the variants that also step through all layers. `PRIMARY` and
+      variants with windows of each layer's own do so twice: once more with windows that
+      keep their mass, as the name with `families.KEPT`.
     few_rates: learning rates of those steps, each of which costs a forward pass.
     half_widths: half-widths c, for the shares of pre-activations within [-c, c].
     num_groups: number of equal parts of a batch, over which gradients vary.
@@ -90,10 +91,13 @@ def compare(
     for number, name in enumerate(names)
     if name in everywhere
   }
+  num_hidden = len(networks.problems.config.hidden)
+  half = toy.Windows((families.HALF,) * num_hidden, (0.0,) * num_hidden)
+  own = {each.name: each.windows for each in variants} | {PRIMARY: half}
   chosen |= {
-    f'{name}{families.KEPT}': (chosen[name][0], windows)
-    for name, windows in kept.items()
-    if name in chosen
+    f'{name}{families.KEPT}': (number, own[name])
+    for name, (number, _) in chosen.items()
+    if own[name] is not None
   }
   fn = functools.partial(
     _lane,
@@ -102,7 +106,6 @@ def compare(
     chosen=tuple(chosen.values()),
     num_groups=num_groups,
   )
-  own = {'variant': names, 'layer': networks.problems.layers}
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(
     toy.REPORTED, ('variant', 'learning_rate')
   )
@@ -123,8 +126,9 @@ def compare(
       'half_widths': jnp.asarray(half_widths, jnp.float32),
     },
     dims=dims,
-    coords=own
-    | {
+    coords={
+      'variant': names,
+      'layer': networks.problems.layers,
       'learning_rate': np.asarray(rates),
       'few_rate': np.asarray(few_rates),
       'half_width': np.asarray(half_widths),

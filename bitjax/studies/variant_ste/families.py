@@ -16,7 +16,9 @@ from bitjax.studies import toy
 __all__ = [
   'HALF',
   'KEPT',
+  'LAYERWISE',
   'NAMES',
+  'RELATIVE',
   'WINDOWS',
   'layerwise',
   'places',
@@ -47,6 +49,10 @@ NAMES = (
 
 HALF = 0.5  # The half-width of the primary contrast.
 KEPT = ', mass kept'  # Ends the names of windows of height 1/c.
+RELATIVE = (
+  'relative window in '  # Begins the names of windows in units of spreads.
+)
+LAYERWISE = ('window in ', RELATIVE)
 _ORDINALS = ('first', 'second', 'third', 'fourth')
 
 
@@ -91,13 +97,13 @@ def layerwise(
       narrow = toy.Windows(
         tuple(HALF if one else 1.0 for one in inside), (0.0,) * num_hidden
       )
-      found.append(toy.Variant(f'window on {place}', HALF, windows=narrow))
+      found.append(toy.Variant(f'{LAYERWISE[0]}{place}', HALF, windows=narrow))
     for c in half_widths:
       own = toy.Windows(
         tuple(0.0 if one else 1.0 for one in inside),
         tuple(c if one else 0.0 for one in inside),
       )
-      found.append(toy.Variant(f'relative window on {place}', c, windows=own))
+      found.append(toy.Variant(f'{RELATIVE}{place}', c, windows=own))
   return found
 
 

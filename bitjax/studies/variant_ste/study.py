@@ -11,10 +11,8 @@ The primary contrast, declared beforehand, is the paired difference of the
 decreases on B, of window 0.5 on the activations against the normal STE:
 initialised network, first layer, deployable protocol. The claim is equivalence
 within 5 % of the normal STE's decrease (two one-sided tests). All else is
-exploratory; the intervals of many variants hold simultaneously.
-
-On two CPU cores quick takes 3 minutes, full 4, note 14, and note_all 28 (55 of
-CPU time) and 5 GB of memory.
+exploratory: windows in units of each layer's spread, layer by layer, and N12's
+question, for the threshold of the window and for that of the quantizer.
 
   bitjax variant_ste
   bitjax variant_ste --preset=full
@@ -31,6 +29,7 @@ from bitjax import data
 from bitjax import quantizers
 from bitjax import sweeps
 from bitjax import types
+from bitjax.evidence import protocols
 from bitjax.studies import toy
 from bitjax.studies.variant_ste import arms
 from bitjax.studies.variant_ste import families
@@ -76,8 +75,7 @@ class Config(toy.Augmented, toy.BallConfig):
   )
   relative_widths: tuple[float, ...] = cli.flag(
     (0.25, 0.5, 1.0, 2.0, 3.0),
-    'Half-widths of windows in one layer or in all, in units of the spread of what '
-    "enters that layer's activations; none to leave them out.",
+    "Half-widths of windows in one layer or all, in units of the layer's spread.",
     exclusive_minimum=0,
     unique=True,
     nonempty=False,
@@ -85,8 +83,7 @@ class Config(toy.Augmented, toy.BallConfig):
   )
   thresholds: tuple[float, ...] = cli.flag(
     (0.25, 0.5, 1.0),
-    "Thresholds of the activations' sign, in one layer or in all, in the same units; "
-    'none to leave them out.',
+    'Thresholds of the sign in one layer or all, in the same units.',
     exclusive_minimum=0,
     unique=True,
     nonempty=False,
@@ -155,6 +152,8 @@ _NOTE = {
 _FEW_FAMILIES = {
   'families': (families.WINDOWS[0], 'identity'),
   'half_widths': (0.25, 0.5, 2.0),
+  'relative_widths': (),
+  'thresholds': (),
 }
 PRESETS = {
   'smoke': {
@@ -163,6 +162,8 @@ PRESETS = {
     'hidden': (16, 16),
     'seeds': (0, 1, 2),
     'half_widths': (0.05, 0.5),
+    'relative_widths': (0.5, 2.0),
+    'thresholds': (0.5,),
     'learning_rates': cli.Grid('log:1e-2:1:5'),
     'few_rates': cli.Grid('log:1e-1:1:2'),
     'train_steps': 20,
@@ -177,11 +178,8 @@ PRESETS = {
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Compares all variants on every seed."""
   problems, size = config.open(sweep), max(config.batch_size)
-  num_hidden = len(config.hidden)
   networks = toy.States(problems, config.states, config.train_steps)
-  layerwise = families.layerwise(config.relative_widths, num_hidden)
-  own = {each.name: each.windows for each in layerwise}
-  both = toy.Windows((families.HALF,) * num_hidden, (0.0,) * num_hidden)
+  layerwise = families.layerwise(config.relative_widths, len(config.hidden))
   variants = families.variants(
     config.families,
     config.half_widths,
@@ -193,25 +191,17 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     sweep,
     [*variants, *layerwise],
     config.learning_rates.values,
-    everywhere=(
-      'normal',
-      arms.PRIMARY,
-      'window on weights 0.05',
-      'Bi-Real',
-      *own,
-    ),
-    kept={arms.PRIMARY: both} | own,
+    everywhere=(*arms.EVERYWHERE, *(each.name for each in layerwise)),
     few_rates=config.few_rates.values,
     half_widths=sorted({*config.half_widths, 1.0}),
     num_groups=config.num_groups,
   )
-  if config.thresholds:
-    found = found.merge(
-      thresholds.compare(
-        networks, sweep, config.thresholds, num_groups=config.num_groups
-      )
-    )
-  return found
+  shifted = thresholds.compare(
+    networks, sweep, config.thresholds, num_groups=config.num_groups
+  )
+  return protocols.apart(
+    found.merge(shifted), config.tuning_seeds, ('holdout', 'all_holdout')
+  )
 
 
 STUDY = cli.Study(

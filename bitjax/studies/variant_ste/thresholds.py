@@ -26,6 +26,7 @@ from bitjax import lanes
 from bitjax import measures
 from bitjax import quantizers
 from bitjax import sweeps
+from bitjax.evidence import optional
 from bitjax.studies import toy
 from bitjax.studies.variant_ste import families
 from bitjax.studies.variant_ste import gradients
@@ -49,7 +50,7 @@ def compare(
   Args:
     networks: the networks of all seeds, in all states.
     sweep: runs the sweep.
-    thresholds: in units of the spread; 0 comes first in any case.
+    thresholds: in units of the spread, besides 0; without any, nothing is run.
     num_groups: number of equal parts of a batch, over which gradients vary.
 
   Returns:
@@ -59,6 +60,8 @@ def compare(
     B; by layer, ``shifted_NAME`` for each of `measures.GradientStatistics` that needs
     no reference.
   """
+  if not thresholds:
+    return optional.load('xarray').Dataset()
   places = families.places(len(networks.problems.config.hidden))
   values = [0.0, *sorted(thresholds)]
   alone = ('place', 'threshold')

@@ -49,7 +49,6 @@ def results(networks):
     [toy.NORMAL, WIDE, NARROW, *LAYERWISE],
     RATES,
     everywhere=['normal', 'narrow 0.3', *WINDOWS],
-    kept=WINDOWS,
     few_rates=(0.5,),
     half_widths=(0.5, 1.0),
     num_groups=2,
@@ -237,9 +236,9 @@ class Plain:
 @pytest.mark.parametrize(
   ('name', 'units'),
   [
-    ('window on second layer 0.5', ((1, 0), (0.5, 0))),
-    ('relative window on first layer 2', ((0, 2), (1, 0))),
-    ('relative window on all layers 2', ((0, 2), (0, 2))),
+    ('window in second layer 0.5', ((1, 0), (0.5, 0))),
+    ('relative window in first layer 2', ((0, 2), (1, 0))),
+    ('relative window in all layers 2', ((0, 2), (0, 2))),
   ],
 )
 def test_windows_in_units_of_the_spread(problems, results, name, units):
