@@ -69,9 +69,9 @@ def compare(
     variants: the variants; the first is the normal STE.
     rates: learning rates of a step of the first layer, as fractions of
       `descent.reach`.
-    everywhere: names of the variants that also step through all layers. `PRIMARY` and
-      variants with windows of each layer's own do so twice: once more with windows that
-      keep their mass, as the name with `families.KEPT`.
+    everywhere: names of the variants that also step through all layers, besides those
+      with windows of each layer's own. These and `PRIMARY` do so twice: once more with
+      windows that keep their mass, as the name with `families.KEPT`.
     few_rates: learning rates of those steps, each of which costs a forward pass.
     half_widths: half-widths c, for the shares of pre-activations within [-c, c].
     num_groups: number of equal parts of a batch, over which gradients vary.
@@ -89,7 +89,7 @@ def compare(
   chosen = {
     name: (number, None)
     for number, name in enumerate(names)
-    if name in everywhere
+    if name in everywhere or variants[number].windows
   }
   num_hidden = len(networks.problems.config.hidden)
   half = toy.Windows((families.HALF,) * num_hidden, (0.0,) * num_hidden)

@@ -7,12 +7,13 @@ rates are chosen by a protocol, for each variant on its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bitjax.evidence import contrasts
 from bitjax.evidence import intervals
+from bitjax.evidence import joint
 from bitjax.evidence import protocols
 from bitjax.studies.variant_ste import families
 
@@ -103,22 +104,18 @@ def percentages(
     names: the variants; the normal STE's own effect is 0.
   """
   others = [name for name in names if name != 'normal']
-  verdict = contrasts.any_arm(
-    'N11',
-    'drawn',
-    {name: found.extra.sel(variant=name) for name in others},
-    wholes=dict.fromkeys(others, found.own),
-    unit='',
-    protocol='',
-  )
-  ends = {
-    name: [100 * verdict.details[name + end] for end in ('', ' low', ' high')]
-    for name in others
+  parts = [found.extra.sel(variant=name).values for name in others]
+  shares = joint.simultaneous(parts, [found.own.values] * len(parts))
+  drawn = dict(zip(others, shares, strict=True))
+  none = intervals.Interval(0, 0, 0, found.own.size)
+  return {name: _percent(drawn.get(name, none)) for name in names}
+
+
+def _percent(share):
+  scaled = {
+    name: 100 * getattr(share, name) for name in ('mean', 'low', 'high')
   }
-  ends |= {name: [0.0] * 3 for name in names if name not in others}
-  return {
-    name: intervals.Interval(*ends[name], verdict.num_seeds) for name in names
-  }
+  return dataclasses.replace(share, **scaled)
 
 
 def variants(results: xarray.Dataset) -> list[str]:

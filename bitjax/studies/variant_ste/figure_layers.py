@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitjax.evidence import intervals
+from bitjax.evidence import joint
 from bitjax.evidence import plots
 from bitjax.studies.variant_ste import effects
 from bitjax.studies.variant_ste import families
@@ -147,7 +147,7 @@ def varied(
       for place in results.place.values.tolist()
     }
   arms = [samples for curve in curves.values() for samples in curve.values()]
-  drawn = iter(intervals.simultaneous([each.values for each in arms]))
+  drawn = iter(joint.simultaneous([each.values for each in arms]))
   for place, curve in curves.items():
     color, marker = _look(place, results)
     plots.band(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,13 +38,13 @@ SMALLEST = 0.01  # Differences of correlations below it do not matter.
 # Nor do variances that are equal to a tenth: batches a tenth larger do as much.
 LARGER = float(np.log(1.1))
 
-_CORRELATION = {
+_CORRELATION: dict[str, Any] = {
   'unit': 'correlation of the gradients on A and B',
   'bounds': (-2, 2),
   'protocol': 'A, B',
   'smallest': SMALLEST,
 }
-_VARIANCE = {
+_VARIANCE: dict[str, Any] = {
   'unit': 'log variance ratio, relative to the squared mean',
   'protocol': 'parts of A',
   'smallest': LARGER,
@@ -154,7 +154,7 @@ def relative_variance(results: xarray.Dataset, prefix: str) -> xarray.DataArray:
   first = results.isel(layer=0)
   power = first[f'{prefix}_mean'] ** 2 + first[f'{prefix}_coordinate_variance']
   with np.errstate(divide='ignore', invalid='ignore'):
-    return np.log(first[f'{prefix}_batch_variance'] / power)
+    return contrasts.log_ratio(first[f'{prefix}_batch_variance'], power)
 
 
 def _either_way(

@@ -25,7 +25,6 @@ RATES = (0.1, 1.0)
 WIDE = toy.Variant('wide', 9, kernel=quantizers.window(9.0))
 NARROW = toy.Variant('narrow', 0.3, activation=quantizers.window(0.3))
 LAYERWISE = families.layerwise((2.0,), 2)
-WINDOWS = {each.name: each.windows for each in LAYERWISE}
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +47,7 @@ def results(networks):
     sweeps.Sweep(),
     [toy.NORMAL, WIDE, NARROW, *LAYERWISE],
     RATES,
-    everywhere=['normal', 'narrow 0.3', *WINDOWS],
+    everywhere=['normal', 'narrow 0.3'],
     few_rates=(0.5,),
     half_widths=(0.5, 1.0),
     num_groups=2,
