@@ -14,6 +14,7 @@ within 5 % of the normal STE's decrease (two one-sided tests). All else is
 exploratory: windows in units of each layer's spread, layer by layer, and N12
 for the threshold of the window and for that of the quantizer.
 
+COSTS
   bitjax variant_ste
   bitjax variant_ste --preset=full
   bitjax variant_ste --preset=note[_all] --data_dir=DIR
@@ -142,12 +143,6 @@ _NOTE = {
   'seeds': tuple(range(30)),
   'learning_rates': cli.Grid('log:1e-1:1:16'),
 }
-_FEW_FAMILIES = {
-  'families': (families.WINDOWS[0], 'identity'),
-  'half_widths': (0.25, 0.5, 2.0),
-  'relative_widths': (),
-  'thresholds': (),
-}
 PRESETS = {
   'smoke': {
     'dataset': 'digits',
@@ -164,7 +159,13 @@ PRESETS = {
   },
   'quick': {},
   'full': {'seeds': tuple(range(30))},
-  'note': _NOTE | _FEW_FAMILIES,
+  'note': _NOTE
+  | {
+    'families': (families.WINDOWS[0], 'identity'),
+    'half_widths': (0.25, 0.5, 2.0),
+    'relative_widths': (),
+    'thresholds': (),
+  },
   'note_all': _NOTE,
 }
 
