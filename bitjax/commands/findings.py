@@ -268,6 +268,7 @@ def _answer(item: Item, verdict: evidence.Verdict | None) -> str:
   return {
     'supported': item.yes,
     'contradicted': item.no,
+    'equivalent': 'Neither: if there is a difference, it is too small to count.',
     'inert': 'What was varied had no effect at all.',
     'inconclusive': 'Not settled: the interval allows either answer.',
     evidence.divergence.DIVERGED: 'Not settled: too many networks diverged.',

@@ -19,10 +19,13 @@ from bitjax.evidence.intervals import interval
 from bitjax.evidence.intervals import judge
 from bitjax.evidence.intervals import log_variance_ratio
 from bitjax.evidence.intervals import paired
-from bitjax.evidence.intervals import simultaneous
+from bitjax.evidence.intervals import share
+from bitjax.evidence.joint import simultaneous
 from bitjax.evidence.protocols import PROTOCOLS
+from bitjax.evidence.protocols import apart
 from bitjax.evidence.protocols import select
 from bitjax.evidence.protocols import select_arm
+from bitjax.evidence.protocols import unsettled
 from bitjax.evidence.targets import Target
 from bitjax.evidence.verdicts import Verdict
 
@@ -33,6 +36,7 @@ __all__ = [
   'Target',
   'Verdict',
   'any_arm',
+  'apart',
   'difference',
   'divergence',
   'equivalence',
@@ -46,6 +50,8 @@ __all__ = [
   'plots',
   'select',
   'select_arm',
+  'share',
   'simultaneous',
+  'unsettled',
   'variances',
 ]

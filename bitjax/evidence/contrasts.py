@@ -4,6 +4,10 @@ Samples have one row for each seed, [seeds] or [seeds, draws]; draws are average
 within their seed. Samples that diverged (are not finite) are left out; the verdict says
 how many of how many, and is ``'inconclusive: diverged'`` if too few are left. A single
 seed has no interval: whatever the claim, its verdict is inconclusive and says so.
+
+An effect may be a share: the mean of its samples over the mean of a *whole*. Both are
+estimates, and the interval takes that into account. A share of a whole that is not clearly
+positive is not defined, and its verdict says so.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy as np
 
 from bitjax.evidence import divergence
 from bitjax.evidence import intervals
+from bitjax.evidence import joint
 from bitjax.evidence import verdicts
 
 __all__ = [
@@ -46,27 +51,42 @@ def difference(
   claim: str,
   samples: Any,
   *,
+  whole: Any = None,
   direction: int = 1,
+  smallest: float = 0.0,
   bounds: tuple[float, float] | None = None,
   **info: Any,
 ) -> verdicts.Verdict:
-  """Judges the claim that a paired effect is positive (or negative).
+  """Judges the claim that a paired effect is positive (or negative), and counts.
 
   Args:
     finding: label of the finding.
     claim: the claim in one sentence.
     samples: paired differences, [seeds] or [seeds, draws].
+    whole: what they are shares of, of the same shape; None if they are not.
     direction: +1 if the claim is that they are positive, -1 if negative.
+    smallest: the smallest effect that counts, fixed beforehand. If the interval lies
+      within it, the verdict is ``'equivalent'``.
     bounds: the smallest and the largest possible difference, if there are such.
     **info: further fields of `Verdict`.
   """
-  found = intervals.interval(samples, bounds=bounds)
-  verdict = intervals.judge(found, direction=direction)
+  if whole is None:
+    found = intervals.interval(samples, bounds=bounds)
+  else:
+    found = intervals.share(samples, whole, bounds=bounds)
+  verdict = intervals.judge(found, direction=direction, smallest=smallest)
+  info = _with_smallest(info, smallest)
   return _verdict(finding, claim, verdict, found, info, len(samples))
 
 
 def equivalent(
-  finding: str, claim: str, samples: Any, margin: float, **info: Any
+  finding: str,
+  claim: str,
+  samples: Any,
+  margin: float,
+  *,
+  whole: Any = None,
+  **info: Any,
 ) -> verdicts.Verdict:
   """Judges the claim that a paired difference does not matter (TOST).
 
@@ -74,22 +94,12 @@ def equivalent(
     finding: label of the finding.
     claim: the claim in one sentence.
     samples: paired differences, [seeds] or [seeds, draws].
-    margin: the largest difference that does not matter. If it is not positive, because
-      it is a share of a decrease that is not, there is nothing to compare; if it is not
-      finite, what it is a share of diverged. Either way the verdict is inconclusive.
+    margin: the largest difference that does not matter, fixed beforehand, > 0: in the
+      unit of the samples, or as a share of the whole.
+    whole: what the differences are shares of, of the same shape; None if they are not.
     **info: further fields of `Verdict`.
   """
-  num_seeds = len(samples)
-  if not (margin > 0 and np.isfinite(margin)):
-    found = intervals.interval(samples)
-    info['details'] = {'margin': margin} | dict(info.get('details', {}))
-    verdict = 'inconclusive'
-    if not np.isfinite(margin):
-      verdict = divergence.DIVERGED
-    elif num_seeds > 1:
-      _add_caveat(info, 'The margin is not positive: nothing decreased.')
-    return _verdict(finding, claim, verdict, found, info, num_seeds)
-  found = intervals.equivalence(samples, margin)
+  found = intervals.equivalence(samples, margin, whole=whole)
   info['details'] = {
     'margin': margin,
     'low90': found.inner.low,
@@ -105,30 +115,42 @@ def any_arm(
   claim: str,
   arms: Mapping[str, Any],
   *,
+  wholes: Mapping[str, Any] | None = None,
+  smallest: float = 0.0,
   bounds: tuple[float, float] | None = None,
   **info: Any,
 ) -> verdicts.Verdict:
   """Judges the claim that at least one of several arms has a positive effect.
 
-  The intervals hold for all arms at once (max-t). The claim is supported if at least
-  one interval lies above 0, and contradicted if all lie below. The verdict shows the
-  best arm's interval; its details hold those of all arms.
+  The intervals hold for all arms at once. The claim is supported if at least one lies
+  above the smallest effect that counts; equivalent if all lie within it; and contradicted
+  if no arm can have such an effect, and some have the opposite one. The verdict shows
+  the best arm's interval; its details hold those of all arms.
 
   Args:
     finding: label of the finding.
     claim: the claim in one sentence.
     arms: name -> paired differences, [seeds].
+    wholes: name -> what they are shares of, [seeds]; None if they are not.
+    smallest: the smallest effect that counts, fixed beforehand.
     bounds: the smallest and the largest possible difference, if there are such.
     **info: further fields of `Verdict`.
   """
-  found = intervals.simultaneous(list(arms.values()), bounds=bounds)
-  judged = [intervals.judge(arm) for arm in found]
+  found = joint.simultaneous(
+    list(arms.values()),
+    wholes and [wholes[name] for name in arms],
+    bounds=bounds,
+  )
+  judged = {intervals.judge(arm, smallest=smallest) for arm in found}
   if 'supported' in judged:
     verdict = 'supported'
-  elif set(judged) == {'contradicted'}:
+  elif judged == {'equivalent'}:
+    verdict = 'equivalent'
+  elif judged <= {'equivalent', 'contradicted'}:
     verdict = 'contradicted'
   else:
     verdict = 'inconclusive'
+  info = _with_smallest(info, smallest)
   details = dict(info.pop('details', {}))
   for name, arm in zip(arms, found, strict=True):
     details |= {
@@ -136,9 +158,15 @@ def any_arm(
       f'{name} low': arm.low,
       f'{name} high': arm.high,
     }
-  # The best arm has the largest mean among those whose interval lies above 0, or
-  # among all arms if there are none.
-  best = max(found, key=lambda arm: (arm.low > 0, arm.mean))
+  # The best arm has the largest mean among those whose interval lies above what counts,
+  # or among all arms if there are none; what is not defined comes last.
+  best = max(
+    found,
+    key=lambda arm: (
+      arm.low > smallest,
+      -np.inf if np.isnan(arm.mean) else arm.mean,
+    ),
+  )
   num_seeds = len(next(iter(arms.values())))
   info |= {'details': details}
   return _verdict(finding, claim, verdict, best, info, num_seeds)
@@ -152,26 +180,30 @@ class Cell(NamedTuple):
     claim: the claim in one sentence.
     samples: paired differences, [seeds].
     details: further numbers for the details of the verdict.
+    whole: what the differences are shares of, [seeds]; None if they are not.
   """
 
   finding: str
   claim: str
   samples: Any
   details: Mapping[str, Any] = {}
+  whole: Any = None
 
 
 def family(
   cells: Sequence[Cell],
   *,
+  smallest: float = 0.0,
   bounds: tuple[float, float] | None = None,
   **info: Any,
 ) -> list[verdicts.Verdict]:
-  """Judges all claims of a table, with intervals that hold for all at once (max-t).
+  """Judges all claims of a table, with intervals that hold for all at once.
 
   If an effect is 0 for every seed, its verdict is ``'inert'``.
 
   Args:
     cells: the claims; all have samples of the same seeds.
+    smallest: the smallest effect that counts, fixed beforehand.
     bounds: the smallest and the largest possible effect, if there are such.
     **info: further fields of `Verdict`, the same for all.
 
@@ -181,16 +213,25 @@ def family(
   if not cells:
     return []
   table = [np.asarray(cell.samples, float) for cell in cells]
+  wholes = [
+    np.ones_like(samples)
+    if cell.whole is None
+    else np.asarray(cell.whole, float)
+    for cell, samples in zip(cells, table, strict=True)
+  ]
   others = len(cells) - 1
   caveat = f'Simultaneous with {others} other claims.' if others else ''
   judged = []
   for cell, samples, found in zip(
-    cells, table, intervals.simultaneous(table, bounds=bounds), strict=True
+    cells, table, joint.simultaneous(table, wholes, bounds=bounds), strict=True
   ):
     known = samples[np.isfinite(samples)]
     inert = known.size > 0 and not known.any()
-    verdict = 'inert' if inert else intervals.judge(found)
-    own = {'details': cell.details, 'caveat': caveat} | info
+    verdict = intervals.judge(found, smallest=smallest)
+    own = _with_smallest(
+      {'details': cell.details, 'caveat': caveat} | info, smallest
+    )
+    verdict = 'inert' if inert else verdict
     judged.append(
       _verdict(cell.finding, cell.claim, verdict, found, own, len(samples))
     )
@@ -225,6 +266,11 @@ def _verdict(finding, claim, verdict, found, info, num_seeds):
     why = '' if np.isfinite(found.mean) else ', and the effect is not defined'
     _add_caveat(info, f'One seed: no interval{why}.')
   else:
+    if np.isnan(found.mean) and found.num > 1:
+      _add_caveat(
+        info,
+        'The share is not defined: what it is a share of is not clearly positive.',
+      )
     verdict, info['caveat'], lost = divergence.account(
       verdict, found, info.get('caveat', '')
     )
@@ -240,6 +286,13 @@ def _verdict(finding, claim, verdict, found, info, num_seeds):
     details=details,
     **info,
   )
+
+
+def _with_smallest(info, smallest):
+  if not smallest:
+    return info
+  details = {'smallest that counts': smallest} | dict(info.get('details', {}))
+  return info | {'details': details}
 
 
 def _add_caveat(info, text):

@@ -17,9 +17,7 @@ the t interval takes its place.
 References:
   Hesterberg (2015), What teachers should know about the bootstrap, The American
   Statistician 69(4), sections 3.1 and 4; Schuirmann (1987), a comparison of the two
-  one-sided tests procedure, J. Pharmacokinet. Biopharm. 15; Romano & Wolf (2005),
-  Exact and approximate stepdown methods for multiple hypothesis testing, JASA 100;
-  Miller (1968), Jackknifing variances, Ann. Math. Statist. 39.
+  one-sided tests procedure, J. Pharmacokinet. Biopharm. 15; Miller (1968), Jackknifing variances, Ann. Math. Statist. 39.
 """
 
 from __future__ import annotations
@@ -33,6 +31,8 @@ import numpy as np
 
 from bitjax.evidence import bounds as bounds_lib
 from bitjax.evidence import optional
+from bitjax.evidence import ratios
+from bitjax.evidence import samples as samples_lib
 
 __all__ = [
   'Equivalence',
@@ -42,7 +42,7 @@ __all__ = [
   'judge',
   'log_variance_ratio',
   'paired',
-  'simultaneous',
+  'share',
 ]
 
 SMALL = 7
@@ -114,20 +114,20 @@ def interval(
 
 
 def _interval(samples, *, level, num_resamples, seed) -> Interval:
-  means, dropped = _clusters(samples)
+  means, dropped = samples_lib.clusters(samples)
   num, total = len(means), np.size(samples)
   if num < 2:
     mean = float(means.mean()) if num else math.nan
     return Interval(mean, -math.inf, math.inf, num, dropped, total)
   mean = float(means.mean())
   # Equal samples give an interval of exactly zero length.
-  centred = _centred(means[None])[0]
+  centred = samples_lib.centred(means[None])[0]
   if num < SMALL:
     special = optional.load('scipy.special')  # scipy.stats takes a second.
     quantile = special.stdtrit(num - 1, 0.5 + level / 2)
     half = float(quantile * centred.std(ddof=1) / math.sqrt(num))
     return Interval(mean, mean - half, mean + half, num, dropped, total)
-  shifts = _weights(num, num_resamples, seed) @ centred
+  shifts = samples_lib.weights(num, num_resamples, seed) @ centred
   low, high = _percentiles(shifts, num, level)
   ends = mean + np.array([low, high])
   # If samples are counts (correct predictions, say), an end may differ from zero only
@@ -153,8 +153,52 @@ def paired(a: Any, b: Any, **options: Any) -> Interval:
     return interval(a - b, **options)
 
 
+def share(
+  part: Any,
+  whole: Any,
+  *,
+  level: float = 0.95,
+  bounds: tuple[float, float] | None = None,
+) -> Interval:
+  """Returns the interval of ``mean(part) / mean(whole)``, by Fieller's method.
+
+  Both vary together from cluster to cluster, and the interval takes it into account; see
+  `ratios`. A share of something that is not clearly positive is not defined.
+
+  Args:
+    part: numerators, [clusters] or [clusters, repeats]; a pair of which one number is not
+      finite is dropped and counted.
+    whole: denominators, of the same shape.
+    level: nominal coverage.
+    bounds: the smallest and the largest possible share, if there are such.
+
+  Returns:
+    The interval; NaN with infinite ends if the interval of ``mean(whole)`` does not lie
+    above 0, and infinite for fewer than two clusters.
+  """
+  part, whole = np.broadcast_arrays(*np.atleast_1d(part, whole))
+  known = np.isfinite(part) & np.isfinite(whole)
+  parts, dropped = samples_lib.clusters(np.where(known, part, math.nan))
+  wholes, _ = samples_lib.clusters(np.where(known, whole, math.nan))
+  counts = len(parts), dropped, part.size
+  if len(parts) < 2:
+    with np.errstate(divide='ignore', invalid='ignore'):
+      mean = float(parts[0] / wholes[0]) if len(parts) else math.nan
+    return Interval(mean, -math.inf, math.inf, *counts)
+  quantile = optional.load('scipy.special').stdtrit(
+    len(parts) - 1, 0.5 + level / 2
+  )
+  found = Interval(*ratios.fieller(parts, wholes, float(quantile)), *counts)
+  return bounds_lib.within(found, bounds)
+
+
 def equivalence(
-  differences: Any, margin: float, *, level: float = 0.95, **options: Any
+  differences: Any,
+  margin: float,
+  *,
+  whole: Any = None,
+  level: float = 0.95,
+  **options: Any,
 ) -> Equivalence:
   """Tests whether a difference is too small to matter (TOST).
 
@@ -166,14 +210,21 @@ def equivalence(
   Args:
     differences: paired differences, [clusters] or [clusters, repeats].
     margin: the largest absolute difference that does not matter, > 0.
+    whole: what the differences are shares of, of the same shape: the effect is then
+      their `share`, and so is the margin. None if they are not.
     level: one minus the size of each one-sided test.
-    **options: further arguments of `interval`.
+    **options: further arguments of `interval`, or of `share`.
   """
   if not margin > 0:
     raise ValueError(f'the margin of an equivalence must be > 0; got {margin}.')
-  outer = interval(differences, level=level, **options)
-  inner = interval(differences, level=2 * level - 1, **options)
-  if -margin < inner.low and inner.high < margin:
+  if whole is None:
+    find = functools.partial(interval, differences, **options)
+  else:
+    find = functools.partial(share, differences, whole, **options)
+  outer, inner = find(level=level), find(level=2 * level - 1)
+  if math.isnan(outer.mean):
+    verdict = 'inconclusive'
+  elif -margin < inner.low and inner.high < margin:
     verdict = 'supported'
   elif outer.low > margin or outer.high < -margin:
     verdict = 'contradicted'
@@ -191,8 +242,10 @@ def judge(found: Interval, *, direction: int = 1, smallest: float = 0.0) -> str:
     smallest: the smallest effect that counts, >= 0.
 
   Returns:
-    ``'supported'`` if the interval lies entirely beyond ``smallest``,
-    ``'contradicted'`` if entirely short of it, else ``'inconclusive'``.
+    ``'supported'`` if the interval lies entirely beyond ``smallest``, ``'contradicted'``
+    if it lies beyond it in the other direction, ``'equivalent'`` if it lies within
+    ``smallest`` of 0 (there may be an effect, but none that counts), else
+    ``'inconclusive'``.
 
   Raises:
     ValueError: if ``direction`` is neither 1 nor -1, or ``smallest`` is negative.
@@ -204,63 +257,11 @@ def judge(found: Interval, *, direction: int = 1, smallest: float = 0.0) -> str:
   low, high = sorted((direction * found.low, direction * found.high))
   if low > smallest:
     return 'supported'
-  return 'contradicted' if high < smallest else 'inconclusive'
-
-
-def simultaneous(
-  differences: Any,
-  *,
-  level: float = 0.95,
-  num_resamples: int = 10_000,
-  seed: int = 0,
-  bounds: tuple[float, float] | None = None,
-) -> list[Interval]:
-  """Returns intervals that hold for all arms at once (max-t bootstrap).
-
-  The same clusters are resampled in all arms, which takes the dependence between
-  arms into account. The half-width, in standard errors, is the ``level`` quantile of
-  the largest studentised deviation over the arms.
-
-  Args:
-    differences: one row for each arm, [arms, clusters]. A cluster that is not
-      finite in one arm is dropped in all.
-    level: probability that all intervals hold.
-    num_resamples: number of bootstrap resamples.
-    seed: seed of the resampling.
-    bounds: the smallest and the largest possible difference, as in `interval`.
-  """
-  values = np.asarray(differences, float)
-  if values.ndim != 2:
-    raise ValueError(
-      f'differences must be [arms, clusters]; got {values.shape}.'
-    )
-  usable = np.isfinite(values).all(axis=0)
-  dropped = int((~usable).sum())
-  values = values[:, usable]
-  num = values.shape[1]
-  means = values.mean(axis=1) if num else np.full(len(values), math.nan)
-  if num < 2:
-    return [
-      Interval(float(mean), -math.inf, math.inf, num, dropped, usable.size)
-      for mean in means
-    ]
-  weights = _weights(num, num_resamples, seed)
-  centred = _centred(values)
-  shift = weights @ centred.T
-  error = np.sqrt(_variance(weights, centred.T) / (num - 1))
-  with np.errstate(divide='ignore', invalid='ignore'):
-    ratio = np.where(shift == 0, 0.0, np.abs(shift) / error)
-  critical = np.quantile(ratio.max(axis=1), level, method='higher')
-  scale = centred.std(axis=1, ddof=1) / math.sqrt(num)
-  # With two clusters the critical value is infinite, and infinity * 0 is NaN.
-  half = np.where(scale == 0, 0, critical * np.where(scale == 0, 1, scale))
-  found = (
-    Interval(
-      float(mean), float(mean - h), float(mean + h), num, dropped, usable.size
-    )
-    for mean, h in zip(means, half, strict=True)
-  )
-  return [bounds_lib.within(interval, bounds) for interval in found]
+  if high < -smallest:
+    return 'contradicted'
+  if smallest and -smallest <= low and high <= smallest:
+    return 'equivalent'
+  return 'inconclusive'
 
 
 def log_variance_ratio(
@@ -314,9 +315,11 @@ def log_variance_ratio(
     mean = float(_log_variance(a[None])[0] - _log_variance(b[None])[0])
   if num < SMALL:
     return Interval(mean, -math.inf, math.inf, num, dropped, total)
-  weights = [_weights(len(a), num_resamples, seed)]
+  weights = [samples_lib.weights(len(a), num_resamples, seed)]
   weights.append(
-    weights[0] if together else _weights(len(b), num_resamples, seed + 1)
+    weights[0]
+    if together
+    else samples_lib.weights(len(b), num_resamples, seed + 1)
   )
   with np.errstate(divide='ignore', invalid='ignore'):
     resampled = _resampled(a, weights[0]) - _resampled(b, weights[1])
@@ -325,24 +328,6 @@ def log_variance_ratio(
     return Interval(mean, -math.inf, math.inf, num, dropped, total)
   low, high = _percentiles(resampled, num, level)
   return Interval(mean, low, high, num, dropped, total)
-
-
-def _clusters(samples: Any) -> tuple[np.ndarray, int]:
-  """Returns the clusters' means over finite values, and the count of other values.
-
-  Clusters without a finite value are left out.
-  """
-  values = np.asarray(samples, float)
-  if values.ndim not in (1, 2):
-    raise ValueError(
-      f'samples must be [clusters] or [clusters, repeats]; got {values.shape}.'
-    )
-  values = values.reshape(len(values), -1)
-  finite = np.isfinite(values)
-  counts = finite.sum(axis=1)
-  sums = np.where(finite, values, 0.0).sum(axis=1)
-  means = sums[counts > 0] / counts[counts > 0]
-  return means, int((~finite).sum())
 
 
 def _percentiles(
@@ -357,18 +342,9 @@ def _percentiles(
   return float(low), float(high)
 
 
-@functools.lru_cache(maxsize=4)
-def _weights(num: int, num_resamples: int, seed: int) -> np.ndarray:
-  """Returns the share of each cluster in each resample, [resamples, clusters]."""
-  counts = np.random.default_rng(seed).multinomial(
-    num, np.full(num, 1 / num), size=num_resamples
-  )
-  return counts / num
-
-
 def _resampled(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
   """Returns the resamples' log-variances, centred at that of the samples."""
-  spread = _variance(weights, _centred(values[None])[0])
+  spread = samples_lib.variance(weights, samples_lib.centred(values[None])[0])
   # A resample's variance is too small by (n - 1) / n twice: it is taken around the
   # resample's own mean, and the samples lie around theirs.
   bias = 2 * math.log(len(values) / (len(values) - 1))
@@ -378,22 +354,5 @@ def _resampled(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _log_variance(values: np.ndarray) -> np.ndarray:
   with np.errstate(divide='ignore', invalid='ignore'):
-    spread = (_centred(values) ** 2).sum(axis=1)
+    spread = (samples_lib.centred(values) ** 2).sum(axis=1)
     return np.log(spread / (values.shape[1] - 1))
-
-
-def _centred(values: np.ndarray) -> np.ndarray:
-  """Returns values minus their mean along the last axis; equal ones become 0.
-
-  The mean of equal numbers is rounded; their differences from the first are not.
-  """
-  differences = values - values[:, :1]
-  return differences - differences.mean(axis=1, keepdims=True)
-
-
-def _variance(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """Returns the variances of weighted values; 0 where it is only rounding."""
-  squares = weights @ values**2
-  variance = squares - (weights @ values) ** 2
-  noise = 8 * np.finfo(float).eps * squares
-  return np.where(variance > noise, variance, 0.0)

@@ -17,6 +17,7 @@ VERDICTS = (
   'supported',
   'contradicted',
   'inconclusive',
+  'equivalent',
   divergence.DIVERGED,
   'inert',
 )
@@ -29,7 +30,8 @@ class Verdict:
   Attributes:
     finding: label of the finding, such as ``'N9a'``.
     claim: the claim in one sentence.
-    verdict: ``'supported'``, ``'contradicted'``, ``'inconclusive'``,
+    verdict: ``'supported'``, ``'contradicted'``, ``'inconclusive'``, ``'equivalent'``
+      (if there is an effect, it is smaller than what counts),
       ``'inconclusive: diverged'`` (too few samples are left), or ``'inert'``: what
       was varied had no effect at all on anything.
     effect: the estimated effect.

@@ -106,12 +106,12 @@ def test_log_ratios_keep_their_labels():
 
 @pytest.mark.parametrize('value', [2.0, np.nan])
 def test_one_seed_has_no_interval(value):
-  """Whatever is claimed; NaN is what a setting tuned on other seeds has."""
+  """Whatever is claimed."""
   one = np.array([value])
   judged = [
     contrasts.difference('N1', 'claim.', one, **INFO),
     contrasts.equivalent('N1', 'claim.', one, 1.0, **INFO),
-    contrasts.equivalent('N1', 'claim.', one, np.nan, **INFO),
+    contrasts.difference('N1', 'claim.', one, whole=one, **INFO),
     contrasts.any_arm('N1', 'claim.', {'a': one, 'b': 2 * one}, **INFO),
     *contrasts.family([contrasts.Cell('N1', 'claim.', one)] * 2, **INFO),
     contrasts.variances('N1', 'claim.', one, one, protocol='oracle'),
@@ -124,18 +124,67 @@ def test_one_seed_has_no_interval(value):
     assert 'diverged' not in found.details
 
 
-def test_a_margin_of_what_diverged():
-  found = contrasts.equivalent('N1', 'claim.', NOISE, np.nan, **INFO)
-  assert found.verdict == 'inconclusive: diverged'
+@pytest.mark.parametrize('margin', [0.0, np.nan])
+def test_a_margin_must_be_positive(margin):
+  with pytest.raises(ValueError, match='margin'):
+    contrasts.equivalent('N1', 'claim.', NOISE, margin, **INFO)
 
 
-def test_without_a_margin_nothing_is_equivalent():
-  found = contrasts.equivalent(
-    'N1', 'claim.', 0 * NOISE, 0.0, caveat='More.', **INFO
+@pytest.mark.parametrize(
+  ('shift', 'verdict'),
+  [(3, 'supported'), (0, 'equivalent'), (-3, 'contradicted')],
+)
+def test_an_effect_below_what_counts_is_equivalent(shift, verdict):
+  samples = shift + 0.1 * (NOISE - NOISE.mean()) + 0.1
+  options = {'smallest': 1.0} | INFO
+  (cell,) = contrasts.family(
+    [contrasts.Cell('N1', 'claim.', samples)], **options
   )
-  assert (found.verdict, found.num_seeds, found.effect) == (
-    'inconclusive',
-    20,
-    0,
+  for found in (
+    contrasts.difference('N1', 'claim.', samples, **options),
+    contrasts.any_arm('N1', 'claim.', {'a': samples}, **options),
+    cell,
+  ):
+    assert found.verdict == verdict and found.low > shift
+    assert found.details['smallest that counts'] == 1.0
+
+
+@pytest.mark.parametrize(
+  ('shifts', 'verdict'),
+  [((0, -5), 'contradicted'), ((0, 5), 'supported'), ((0, 1), 'inconclusive')],
+)
+def test_several_arms_and_a_smallest_effect(shifts, verdict):
+  arms = {f'{s}': s + 0.1 * (NOISE - NOISE.mean()) for s in shifts}
+  found = contrasts.any_arm('N1', 'claim.', arms, smallest=1.0, **INFO)
+  assert found.verdict == verdict
+
+
+def test_shares():
+  whole = 4 + 0.1 * NOISE
+  options = {'whole': whole} | INFO
+  found = contrasts.difference('N1', 'claim.', 2 * whole, **options)
+  assert (found.low, found.effect, found.high) == pytest.approx([2.0] * 3)
+  same = contrasts.equivalent('N1', 'claim.', 0.2 * NOISE, 0.1, **options)
+  assert same.verdict == 'supported'
+  first, second = contrasts.family(
+    [
+      contrasts.Cell('N1', 'a.', 2 * whole, whole=whole),
+      contrasts.Cell('N1', 'b.', NOISE),
+    ],
+    **INFO,
   )
-  assert found.caveat == 'The margin is not positive: nothing decreased. More.'
+  assert first.low == pytest.approx(2) and second.low < 0 < second.high
+
+
+def test_a_share_of_what_may_be_nothing_is_not_defined():
+  whole = NOISE - NOISE.mean() + 0.01
+  arms, wholes = {'a': NOISE, 'b': NOISE}, {'a': whole, 'b': 5 + NOISE}
+  alone, same = (
+    contrasts.difference('N1', 'claim.', NOISE, whole=whole, **INFO),
+    contrasts.equivalent('N1', 'claim.', NOISE, 0.1, whole=whole, **INFO),
+  )
+  for found in (alone, same):
+    assert np.isnan(found.effect) and found.verdict == 'inconclusive'
+    assert 'not clearly positive' in found.caveat
+  best = contrasts.any_arm('N1', 'claim.', arms, wholes=wholes, **INFO)
+  assert np.isfinite(best.effect) and np.isnan(best.details['a'])

@@ -82,13 +82,6 @@ def test_too_few_seeds_did_not_diverge():
   assert 'the effect is not defined' in alone.caveat
 
 
-def test_a_margin_whose_samples_diverged():
-  found = contrasts.equivalent('N1', 'c.', 5 + NOISE, np.nan, **INFO)
-  assert found.verdict == 'inconclusive: diverged'
-  found = contrasts.equivalent('N1', 'c.', 5 + NOISE, np.inf, **INFO)
-  assert found.verdict == 'inconclusive: diverged'
-
-
 def test_inert_cells_are_inert_without_what_diverged():
   samples = np.zeros(9)
   samples[0] = np.nan
@@ -157,20 +150,27 @@ class TestProtocols:
     np.testing.assert_array_equal(found.flips, [1, 3, np.nan])
     np.testing.assert_array_equal(found.holdout, [2, 4, np.nan])
 
+  def tuned(self, losses):
+    outcomes = self.outcomes([[1, 2], [np.nan, 4]])
+    losses = np.array(losses, float)
+    return outcomes.assign(tuning_holdout=(('tuning_seed', 'rate'), losses))
+
   def test_a_seed_that_always_diverges_does_not_tune(self):
     found = protocols.deployable(
-      self.outcomes([[3, 2], [3, 2], [np.nan, np.nan]]), ['rate']
+      self.tuned([[3, 2], [3, 2], [np.nan, np.nan]]), ['rate']
     )
-    np.testing.assert_array_equal(found.holdout, [2, 2, np.nan])
+    np.testing.assert_array_equal(found.rate, 1)
 
-  def test_a_rate_at_which_another_seed_diverges_is_not_chosen(self):
+  def test_a_rate_at_which_a_tuning_seed_diverges_is_not_chosen(self):
     found = protocols.deployable(
-      self.outcomes([[3, 2], [3, 2], [3, np.nan]]), ['rate']
+      self.tuned([[3, 2], [3, 2], [3, np.nan]]), ['rate']
     )
-    np.testing.assert_array_equal(found.holdout, [3, 3, np.nan])
+    np.testing.assert_array_equal(found.rate, 0)
+    np.testing.assert_array_equal(np.isnan(found.search), [False, True])
 
-  def test_no_rate_is_left(self):
-    found = protocols.deployable(
-      self.outcomes([[3, np.inf], [np.nan, 2], [3, np.nan]]), ['rate']
-    )
-    np.testing.assert_array_equal(found.holdout, [np.nan] * 3)
+  @pytest.mark.parametrize(
+    'losses', [[[3, np.inf], [np.nan, 2]], [[np.nan, np.nan]] * 2]
+  )
+  def test_no_rate_is_left(self, losses):
+    found = protocols.deployable(self.tuned(losses), ['rate'])
+    np.testing.assert_array_equal(found.holdout, [np.nan] * 2)

@@ -39,20 +39,6 @@ def test_log_variance_ratio_covers(num):
   assert _coverage(apart) >= 0.92
 
 
-@pytest.mark.parametrize('num', [8, 30])
-def test_simultaneous_intervals_cover_all_arms_at_once(num):
-  rng = np.random.default_rng(num)
-  common = rng.normal(size=(600, 1, num))
-  draws = common + rng.normal(size=(600, 5, num))
-  hits = [
-    all(
-      found.low <= 0 <= found.high for found in evidence.simultaneous(d, **FEW)
-    )
-    for d in draws
-  ]
-  assert np.mean(hits) >= 0.93
-
-
 def test_interval_agrees_with_t_where_they_must():
   sample = np.random.default_rng(0).normal(3, 2, size=400)
   found = evidence.interval(sample)
@@ -99,11 +85,12 @@ def test_too_few_samples_know_nothing():
   assert (one.mean, one.low, one.high) == (2.0, -math.inf, math.inf)
   none = evidence.interval([math.nan])
   assert math.isnan(none.mean) and none.num == 0
+  ratio = evidence.share([2.0], [4.0])
+  assert (ratio.mean, ratio.low, ratio.high) == (0.5, -math.inf, math.inf)
+  assert evidence.share([math.nan], [1.0]).num == 0
   found = evidence.log_variance_ratio([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])
   assert (found.low, found.high) == (-math.inf, math.inf)
   assert evidence.log_variance_ratio([], []).num == 0
-  (arm,) = evidence.simultaneous([[1.0]])
-  assert (arm.low, arm.high) == (-math.inf, math.inf)
 
 
 def test_same_seed_same_interval():
@@ -154,6 +141,18 @@ def test_no_difference_found_is_not_equivalence():
     evidence.equivalence(differences, 0.0)
 
 
+def test_an_equivalence_of_shares_takes_the_whole_into_account():
+  noise = np.random.default_rng(0).normal(size=(2, 12))
+  part, whole = 0.02 + 0.01 * noise[0], 2 + noise[1]
+  found = evidence.equivalence(part, 0.05, whole=whole)
+  assert found.verdict == 'supported'
+  assert found.interval == evidence.share(part, whole)
+  assert found.inner == evidence.share(part, whole, level=0.9)
+  undefined = evidence.equivalence(part, 0.05, whole=whole - 2)
+  assert undefined.verdict == 'inconclusive'
+  assert math.isnan(undefined.interval.mean)
+
+
 @pytest.mark.parametrize(
   'low, high, options, verdict',
   [
@@ -165,7 +164,12 @@ def test_no_difference_found_is_not_equivalence():
     (-2, -1, {'direction': -1}, 'supported'),
     (1, 2, {'smallest': 1.5}, 'inconclusive'),
     (1, 2, {'smallest': 0.5}, 'supported'),
-    (1, 2, {'smallest': 3}, 'contradicted'),
+    (1, 2, {'smallest': 3}, 'equivalent'),
+    (-1, 2, {'smallest': 3}, 'equivalent'),
+    (-4, 2, {'smallest': 3}, 'inconclusive'),
+    (-5, -4, {'smallest': 3}, 'contradicted'),
+    (-5, -4, {'direction': -1, 'smallest': 3}, 'supported'),
+    (0, 0, {'smallest': 3}, 'equivalent'),
     (-2, -1, {'direction': -1, 'smallest': 0.5}, 'supported'),
     (-math.inf, math.inf, {}, 'inconclusive'),
     (math.nan, math.nan, {}, 'inconclusive'),
@@ -183,30 +187,12 @@ def test_judge_checks_the_claim():
       evidence.judge(found, **options)
 
 
-def test_simultaneous_is_wider_than_each_alone_and_handles_constants():
-  values = np.random.default_rng(0).normal(size=(6, 20))
-  values[2] = 4.0
-  together = evidence.simultaneous(values)
-  for row, found in zip(values, together, strict=True):
-    alone = evidence.interval(row)
-    assert found.low <= alone.low and alone.high <= found.high
-  assert (together[2].low, together[2].high) == (4.0, 4.0)
-  values[0, 3] = math.nan
-  assert {f.num for f in evidence.simultaneous(values)} == {19}
-
-
 @pytest.mark.parametrize('num', [3, 5, 8, 30])
 def test_equal_samples_do_not_vary_by_the_rounding_of_their_mean(num):
   equal = np.full(num, 0.1)
   found = evidence.interval(equal, **FEW)
   assert found.low == found.high == found.mean
   noise = np.random.default_rng(num).normal(size=num)
-  alone = evidence.simultaneous([noise], **FEW)[0]
-  first, second = evidence.simultaneous([equal, noise], **FEW)
-  assert first.low == first.high
-  np.testing.assert_allclose(
-    (second.low, second.high), (alone.low, alone.high), rtol=1e-12
-  )
   assert evidence.log_variance_ratio(equal, noise, **FEW).mean == -np.inf
 
 
@@ -227,8 +213,6 @@ def test_shapes_are_checked(samples):
     evidence.interval(samples)
   with pytest.raises(ValueError, match='clusters'):
     evidence.log_variance_ratio(samples, samples)
-  with pytest.raises(ValueError, match='arms'):
-    evidence.simultaneous(np.zeros(3))
 
 
 @pytest.mark.parametrize('num', [2, 3, 6, 12])
@@ -253,12 +237,3 @@ def test_bounds_keep_a_single_cluster_unknown_and_refuse_other_samples():
   assert (alone.low, alone.high) == (-np.inf, np.inf)
   with pytest.raises(ValueError, match='samples must lie within'):
     intervals.interval([40.0, 60.0], bounds=(0, 1))
-
-
-def test_simultaneous_intervals_stay_within_bounds():
-  rows = [[0.9, 0.2, -0.7], [0.1, 0.2, 0.3]]
-  free = intervals.simultaneous(rows)
-  kept = intervals.simultaneous(rows, bounds=(-1, 1))
-  assert max(found.high for found in free) > 1
-  for a, b in zip(free, kept, strict=True):
-    assert (b.low, b.high) == (max(a.low, -1), min(a.high, 1))

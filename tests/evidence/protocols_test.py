@@ -35,36 +35,69 @@ def test_oracle_takes_the_lowest_loss_on_a(outcomes):
       assert found['rate'] == cell['rate'][index[0]]
 
 
-def test_deployable_never_looks_at_its_own_seed(outcomes):
-  outcomes['holdout'][1, 2, :, 4] = np.nan
-  chosen = protocols.deployable(outcomes, ['rate', 'step'])
-  for seed in range(4):
-    others = outcomes['holdout'].drop_isel(seed=seed).mean('draw')
-    means = others.fillna(np.inf).mean('seed').values
-    index = np.unravel_index(np.argmin(means), means.shape)
-    for draw in range(2):
-      found = chosen.isel(seed=seed, draw=draw)
-      assert (
-        found['holdout']
-        == outcomes['holdout'].values[seed, index[0], draw, index[1]]
-      )
-  changed = outcomes.copy(deep=True)
-  changed['holdout'][0] += 100
-  assert (
-    protocols.deployable(changed, ['rate', 'step'])['rate'][0]
-    == chosen['rate'][0]
+def _with_tuning(outcomes):
+  return protocols.apart(outcomes, [9, 1], ['holdout'])
+
+
+def test_tuning_seeds_are_apart(outcomes):
+  found = _with_tuning(outcomes)
+  assert found.seed.values.tolist() == [7, 3]
+  assert found.tuning_seed.values.tolist() == [9, 1]
+  np.testing.assert_array_equal(found.search, outcomes.search[:2])
+  np.testing.assert_array_equal(found.tuning_holdout, outcomes.holdout[2:])
+  assert 'tuning_search' not in found
+
+
+def test_deployable_takes_the_lowest_mean_loss_of_tuning_seeds(outcomes):
+  found = _with_tuning(outcomes)
+  found['tuning_holdout'][1, 2, :, 4] = np.nan
+  chosen = protocols.deployable(found, ['rate', 'step'])
+  assert 'tuning_seed' not in chosen.dims and chosen.seed.size == 2
+  means = found.tuning_holdout.mean('draw').fillna(np.inf).mean('tuning_seed')
+  rate, step = np.unravel_index(np.argmin(means.values), means.shape)
+  np.testing.assert_array_equal(
+    chosen.holdout, found.holdout.isel(rate=rate, step=step)
   )
+  assert chosen.rate == found.rate[rate]
 
 
-def test_one_seed_cannot_be_tuned(outcomes):
-  chosen = protocols.deployable(outcomes.isel(seed=[0]), ['rate', 'step'])
-  assert np.isnan(chosen['holdout']).all()
+def test_no_tested_seed_affects_the_choice(outcomes):
+  found = _with_tuning(outcomes)
+  chosen = protocols.deployable(found, ['rate', 'step'])
+  found['search'] *= -1
+  found['holdout'] += np.random.default_rng(1).normal(size=found.holdout.shape)
+  again = protocols.deployable(found, ['rate', 'step'])
+  assert (again.rate, again.step) == (chosen.rate, chosen.step)
+
+
+def test_without_tuning_seeds_nothing_can_be_tuned(outcomes):
+  with pytest.raises(ValueError, match='tuning_holdout'):
+    protocols.deployable(outcomes, ['rate', 'step'])
+
+
+def test_how_often_another_setting_would_have_been_chosen(outcomes):
+  """Two tuning seeds that disagree, and two that agree."""
+  losses = np.array([[[1.0, 2.0], [4.0, 2.5]], [[1.0, 2.0], [1.0, 2.0]]])
+  outcomes = xarray.Dataset(
+    {'tuning_holdout': (('arm', 'tuning_seed', 'rate'), losses)}
+  )
+  found = protocols.unsettled(outcomes, ['rate'])
+  # Means 2.5 and 2.25 choose the second rate; the first seed alone, drawn twice in a
+  # quarter of resamples, the first.
+  np.testing.assert_allclose(found, [0.25, 0], atol=0.05)
 
 
 def test_arm_strips_its_prefix():
   results = xarray.Dataset(
-    {'a_search': ('seed', [1.0, 2.0]), 'b_search': ('seed', [3.0, 4.0])},
+    {
+      'a_search': ('seed', [1.0, 2.0]),
+      'b_search': ('seed', [3.0, 4.0]),
+      'tuning_a_holdout': ('tuning_seed', [5.0, 6.0]),
+      'a_flips': ('seed', [1, 2]),
+    },
     coords={'seed': [0, 1]},
   )
   found = protocols.select_arm(results, 'a', seed=1)
-  assert list(found) == ['search'] and found['search'] == 2.0
+  assert list(found) == ['search', 'flips', 'tuning_holdout']
+  assert found['search'] == 2.0
+  assert list(protocols.losses(found)) == ['search', 'tuning_holdout']

@@ -28,6 +28,7 @@ from bitjax.studies.toy.config import Augmented
 from bitjax.studies.toy.config import BallConfig
 from bitjax.studies.toy.config import Config
 from bitjax.studies.toy.config import Problems
+from bitjax.studies.toy.config import Tuned
 from bitjax.studies.toy.config import check_weights
 from bitjax.studies.toy.config import num_weights
 from bitjax.studies.toy.moves import OPTIMIZERS
@@ -70,6 +71,7 @@ __all__ = [
   'Problems',
   'States',
   'Trial',
+  'Tuned',
   'Variant',
   'Windows',
   'check_trainable',

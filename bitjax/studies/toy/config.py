@@ -31,6 +31,7 @@ __all__ = [
   'BallConfig',
   'Config',
   'Problems',
+  'Tuned',
   'check_weights',
   'num_weights',
 ]
@@ -91,21 +92,31 @@ class Config:
     (256, 256), 'Units of each hidden layer.', minimum=1, longest=64
   )
   seeds: tuple[int, ...] = cli.flag(
-    tuple(range(8)),
-    'Seeds: each has an initialisation, an A and a B of its own.',
+    tuple(range(12)),
+    'Tested seeds: each has an initialisation, an A and a B of its own.',
     minimum=0,
     unique=True,
   )
 
-  augment = 'none'  # No flag, but in studies that are `Augmented`.
+  augment = 'none'  # No flag, but in studies that are `Augmented`,
+  tuning_seeds = ()  # or `Tuned`.
 
   def __post_init__(self):
     cli.check(self)
+    if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
+      raise types.BadInput(
+        f'seeds and tuning_seeds must have no seed in common; both list {both[0]}.'
+      )
     data.check_name(self.dataset)
+
+  @property
+  def all_seeds(self) -> tuple[int, ...]:
+    """The tested seeds, and then those that only choose settings."""
+    return (*self.seeds, *self.tuning_seeds)
 
   def cost(self) -> cli.Cost:
     """Returns what the study's own arms cost at least: lanes, updates and results."""
-    return cli.Cost(lanes=len(self.seeds), updates=0, numbers=0)
+    return cli.Cost(lanes=len(self.all_seeds), updates=0, numbers=0)
 
   def check_data(self, dataset: data.Dataset) -> None:
     """Raises `BadInput` for flags that the data cannot serve; studies add checks."""
@@ -127,7 +138,7 @@ class Config:
     pixels = math.prod(dataset.images.shape[1:])
     drawn = num_all + sum(2 * b * (pixels // 4) for b in self.batch_size)
     lane = num_all + max(self.batch_size) * max(self.hidden)
-    numbers = own.numbers + len(self.seeds) * drawn + lane
+    numbers = own.numbers + len(self.all_seeds) * drawn + lane
     return dataclasses.replace(own, numbers=numbers)
 
   def open(self: Self, sweep: sweeps.Sweep) -> Problems[Self]:
@@ -155,6 +166,18 @@ class Augmented:
     '"shift" moves images by up to 2 pixels, so that a batch may exceed the '
     'data; the results are marked as not independent.',
     choices=data.AUGMENTS,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+  """The flag of studies that choose settings by `deployable`; name it before `Config`."""
+
+  tuning_seeds: tuple[int, ...] = cli.flag(
+    tuple(range(1000, 1004)),
+    'Seeds on which settings are chosen for all others; they are never tested.',
+    minimum=0,
+    unique=True,
   )
 
 
@@ -209,7 +232,7 @@ class Problems(Generic[C]):
     They are drawn once, outside the programs of the arms. Inside, random numbers
     would take most of an arm's time to compile and some of its time to run.
     """
-    seeds = jnp.asarray(self.config.seeds)
+    seeds = jnp.asarray(self.config.all_seeds)
     trials = problem.draw_trials(
       self.model('full_precision'),
       seeds,

@@ -45,7 +45,7 @@ class States:
     """The sweep's lane axes: ``state``, an index into `names`, and ``seed``."""
     return {
       'state': range(len(self.names)),
-      'seed': self.problems.config.seeds,
+      'seed': self.problems.config.all_seeds,
     }
 
   @functools.cached_property
