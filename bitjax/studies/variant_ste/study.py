@@ -3,9 +3,8 @@ r"""Can the normal and a variant straight-through estimator be told apart?
 This is the study of the note's N11 and N12. The first layer of a binary MLP
 takes one step inside a ball (l2, radius 0.1), at every learning rate of a grid;
 only the gradient differs. The normal STE (nSTE) passes all of the weights'
-gradient, and that of activations in [-1, 1]. Each variant steps from the
-initialised and from a trained network (trained on what A and B leave over);
-some step through all layers as well.
+gradient, and that of activations in [-1, 1]. Each variant steps from the initial
+and from a trained network (by what A and B leave over), some through all layers.
 
 The primary contrast, declared beforehand, is the paired difference of the
 decreases on B, of window 0.5 on the activations against the normal STE:
@@ -14,7 +13,9 @@ within 5 % of the normal STE's decrease (two one-sided tests). All else is
 exploratory: windows in units of each layer's spread, layer by layer, and N12
 for the threshold of the window and for that of the quantizer.
 
-COSTS
+On two CPU cores quick and full take minutes, note a quarter of an hour, and
+note_all about an hour and 6 GB of memory (docs/studies/variant_ste.md).
+
   bitjax variant_ste
   bitjax variant_ste --preset=full
   bitjax variant_ste --preset=note[_all] --data_dir=DIR
@@ -93,8 +94,7 @@ class Config(toy.Augmented, toy.Tuned, toy.BallConfig):
     'Learning rates; 1 is the one that reaches the edge of the ball.',
   )
   few_rates: cli.Grid = _rates(
-    cli.Grid('log:1e-1:1:4'),
-    'Those of steps through all layers: each costs a forward pass.',
+    cli.Grid('log:1e-1:1:4'), 'Those of steps through all layers.'
   )
   num_groups: int = cli.flag(4, 'Parts of a batch.', minimum=2)
   train_steps: int = cli.flag(
@@ -113,8 +113,7 @@ class Config(toy.Augmented, toy.Tuned, toy.BallConfig):
         f'half_widths must list 0.5 and families {families.WINDOWS[0]!r}, the '
         f'primary contrast; got {self.half_widths} and {self.families}.'
       )
-    size = max(self.batch_size)
-    if size % self.num_groups:
+    if (size := max(self.batch_size)) % self.num_groups:
       raise types.BadInput(
         f'num_groups must divide the batch size, {size}; got {self.num_groups}.'
       )
@@ -159,8 +158,8 @@ PRESETS = {
   },
   'quick': {},
   'full': {'seeds': tuple(range(30))},
-  'note': _NOTE
-  | {
+  'note': {
+    **_NOTE,
     'families': (families.WINDOWS[0], 'identity'),
     'half_widths': (0.25, 0.5, 2.0),
     'relative_widths': (),
@@ -172,10 +171,8 @@ PRESETS = {
 
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Compares all variants on every seed."""
-  problems, part = (
-    config.open(sweep),
-    max(config.batch_size) // config.num_groups,
-  )
+  problems = config.open(sweep)
+  part = max(config.batch_size) // config.num_groups
   networks = toy.States(problems, config.states, config.train_steps)
   found = arms.compare(
     networks,
