@@ -46,24 +46,33 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
   """
   from matplotlib import pyplot
 
-  layers = figure_layers.page(results)
+  layers, everything = {}, results
+  if effects.within_layers(results.variant):
+    layers = effects.STEPS
   results = results.sel(variant=effects.variants(results))
   states = results.state.values.tolist()
   fig, axes = pyplot.subplots(
-    2, len(states), figsize=(6.75, 5.4), squeeze=False
+    2 + len(layers),
+    len(states),
+    figsize=(6.75, 5.4 + 1.8 * len(layers)),
+    squeeze=False,
   )
-  for state, (top, bottom) in zip(states, axes.T, strict=True):
-    windows(top, results, state)
-    nearness(bottom, results, state)
-  for ax in axes[:, 0]:
-    ax.set_ylabel(f'{_EFFECT}\n({_UNIT})')
+  for state, column in zip(states, axes.T, strict=True):
+    windows(column[0], results, state)
+    for ax, step in zip(column[1:-1], layers, strict=True):
+      figure_layers.saved(ax, everything, state, step)
+    nearness(column[-1], results, state)
+  for ax, step in zip(axes[:, 0], ('', *layers, ''), strict=True):
+    ax.set_ylabel(
+      f'{step}\n({_UNIT})' if step else f'{_EFFECT}\n({_UNIT})', fontsize=8
+    )
   handles = {}
-  for ax in (axes[0, 0], axes[1, 0]):
+  for ax in axes[:, 0]:
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
       handles.setdefault(label, handle)
   fig.legend(handles.values(), handles, loc='outside lower center', ncols=3)
-  drawn = {'figure': fig, 'figure_supplement': _supplement(results)}
-  return drawn if layers is None else drawn | {'figure_layers': layers}
+  supplement = _supplement(results, everything if layers else None)
+  return {'figure': fig, 'figure_supplement': supplement}
 
 
 def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
@@ -187,18 +196,25 @@ def every(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   ax.set_title(f'{state} network')
 
 
-def _supplement(results):
+def _supplement(results, layers):
   from matplotlib import pyplot
 
   states = results.state.values.tolist()
+  rows = 0.145 * len(_ordered(results))
+  heights = [1.4, rows] if layers is not None else [rows]
   fig, axes = pyplot.subplots(
-    1,
+    len(heights),
     len(states),
-    figsize=(6.75, 1.2 + 0.165 * len(_ordered(results))),
-    sharey=True,
+    figsize=(6.75, 1.6 + sum(heights)),
+    sharey='row',
     squeeze=False,
+    height_ratios=heights,
   )
-  for ax, state in zip(axes[0], states, strict=True):
+  if layers is not None:
+    for ax, state in zip(axes[0], states, strict=True):
+      figure_layers.varied(ax, layers, state)
+    axes[0, 0].set_ylabel('log variance ratio', fontsize=8)
+  for ax, state in zip(axes[-1], states, strict=True):
     every(ax, results, state)
     ax.set_xlabel(f"{_EFFECT}\n(% of nSTE's; right of 0: better)", fontsize=8)
   marks = [

@@ -15,67 +15,14 @@ from bitjax.studies.variant_ste import variation
 
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
-  from matplotlib import figure
   import xarray
 
-__all__ = ['page', 'saved', 'varied']
+__all__ = ['saved', 'varied']
 
 _COLORS = (plots.BLUE, plots.RED, plots.ORANGE, plots.CYAN, plots.DARK_BLUE)
 _MARKERS = ('o', 's', 'D', 'v', 'P')
 _ALL = (plots.TEAL, '^')
 _UNITS = 'in spreads σ of the layer'
-
-
-def page(results: xarray.Dataset) -> figure.Figure | None:
-  """Draws one column for each state; None if nothing was measured by layer.
-
-  The rows are the effects of windows on a step of the first layer and on one of all
-  layers, and how much windows, and thresholds of the sign, change the variation of the
-  gradient over batches.
-
-  Args:
-    results: of `study.run`.
-  """
-  from matplotlib import pyplot
-
-  names = effects.within_layers(results.variant)
-  shifted = 'shifted_reliability' in results
-  rows = 3 * bool(names) + shifted
-  if not rows:
-    return None
-  states = results.state.values.tolist()
-  fig, axes = pyplot.subplots(
-    rows,
-    len(states),
-    figsize=(6.75, 0.9 + 1.95 * rows),
-    sharey='row',
-    squeeze=False,
-  )
-  for column, state in zip(axes.T, states, strict=True):
-    rest = iter(column)
-    if names:
-      for step in effects.STEPS:
-        saved(next(rest), results, state, step)
-      varied(next(rest), results, state, 'window')
-    if shifted:
-      varied(next(rest), results, state, 'threshold')
-    column[0].set_title(f'{state} network')
-  words = (['first layer', 'all layers'], ['window', 'threshold'])
-  labels = [f'extra decrease on B,\n{word} (%)' for word in words[0]] * bool(
-    names
-  )
-  labels += [
-    f'log variance ratio,\nby {word}'
-    for word in words[1][not names : 1 + shifted]
-  ]
-  for ax, label in zip(axes[:, 0], labels, strict=True):
-    ax.set_ylabel(label, fontsize=8)
-  handles = {}
-  for ax in axes[:, 0]:
-    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-      handles.setdefault(label, handle)
-  fig.legend(handles.values(), handles, loc='outside lower center', ncols=3)
-  return fig
 
 
 def saved(
@@ -101,13 +48,12 @@ def saved(
       plots.band(
         ax, [c for c, _ in chosen], [drawn[name] for _, name in chosen],
         color=color, marker=marker, linestyle='--' if kept else '-',
-        label=f'{place}, mass kept' if kept else place,
+        label=None if kept else f'σ of {place}',
       )  # fmt: skip
+  if any(name.endswith(families.KEPT) for name in names):
+    ax.plot([], [], color='black', linestyle='--', label='mass of windows kept')
   margin = 100 * findings.MARGIN
-  ax.axhspan(
-    -margin, margin, color=plots.GREY, alpha=0.2, linewidth=0,
-    label=f'equivalent: within {margin:g} %',
-  )  # fmt: skip
+  ax.axhspan(-margin, margin, color=plots.GREY, alpha=0.2, linewidth=0)
   _frame(
     ax,
     results,
@@ -116,44 +62,47 @@ def saved(
   )
 
 
-def varied(
-  ax: axes_lib.Axes, results: xarray.Dataset, state: str, threshold: str
-) -> None:
+def varied(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   """Draws how much more the first layer's gradient varies over batches than nSTE's.
+
+  Solid lines are windows of that half-width, dashed ones thresholds of the sign; each
+  kind has simultaneous intervals.
 
   Args:
     ax: where to draw.
     results: of `study.run`.
     state: of the network.
-    threshold: which: ``'window'`` or ``'threshold'`` (that of the sign).
   """
   own = results.sel(state=state)
-  if threshold == 'window':
-    values = variation.relative_variance(own, 'gradient')
-    change = values - values.sel(variant='normal')
-    names = effects.within_layers(results.variant)
-    curves = {
-      place: {c: change.sel(variant=name) for c, name, _ in points}
-      for place, points in _by_place(names).items()
-    }
-  else:
+  values = variation.relative_variance(own, 'gradient')
+  change = values - values.sel(variant='normal')
+  names = effects.within_layers(results.variant)
+  windows = {
+    place: {c: change.sel(variant=name) for c, name, _ in points}
+    for place, points in _by_place(names).items()
+  }
+  shifts = {}
+  if 'shifted_reliability' in results:
     values = variation.relative_variance(own, 'shifted')
     change = values - values.sel(threshold=0)
-    curves = {
+    shifts = {
       place: {
-        c: change.sel(place=place, threshold=c)
-        for c in results.threshold.values.tolist()
+        t: change.sel(place=place, threshold=t)
+        for t in results.threshold.values[1:].tolist()
       }
       for place in results.place.values.tolist()
     }
-  arms = [samples for curve in curves.values() for samples in curve.values()]
-  drawn = iter(joint.simultaneous([each.values for each in arms]))
-  for place, curve in curves.items():
-    color, marker = _look(place, results)
-    plots.band(
-      ax, list(curve), [next(drawn) for _ in curve],
-      color=color, marker=marker, label=place,
-    )  # fmt: skip
+  for curves, style in ((windows, '-'), (shifts, '--')):
+    samples = [
+      each.values for curve in curves.values() for each in curve.values()
+    ]
+    drawn = iter(joint.simultaneous(samples) if samples else [])
+    for place, curve in curves.items():
+      color, marker = _look(place, results)
+      plots.band(
+        ax, list(curve), [next(drawn) for _ in curve],
+        color=color, marker=marker, linestyle=style,
+      )  # fmt: skip
   ax.axhspan(
     -variation.LARGER,
     variation.LARGER,
@@ -161,13 +110,15 @@ def varied(
     alpha=0.2,
     linewidth=0,
   )
-  widths = sorted({c for curve in curves.values() for c in curve})
-  if threshold == 'window':
-    _frame(ax, results, state, widths)
-  else:
-    ax.axhline(0, color='black', linewidth=0.8)
-    ax.set_xticks(widths, [f'{c:g}' for c in widths], fontsize=7)
-    ax.set_xlabel(f'threshold, {_UNITS}', fontsize=8)
+  _frame(
+    ax,
+    results,
+    state,
+    [c for kind in (windows, shifts) for x in kind.values() for c in x],
+  )
+  ax.set_xlabel(
+    'half-width, or threshold (dashed), in σ of the layer', fontsize=7
+  )
 
 
 def _frame(ax, results, state, widths):
@@ -178,7 +129,7 @@ def _frame(ax, results, state, widths):
     color, _ = _look(index, results)
     ax.axvline(
       float(np.nanmean(1 / rms.sel(layer=layer))), color=color, linewidth=0.8,
-      linestyle=':', label="nSTE's window, by layer" if index == 0 else None,
+      linestyle=':', label="nSTE's window, in σ" if index == 0 else None,
     )  # fmt: skip
   widths = sorted(set(widths))
   ax.set_xscale('log')
