@@ -64,7 +64,8 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
     nearness(column[-1], results, state)
   for ax, step in zip(axes[:, 0], ('', *layers, ''), strict=True):
     ax.set_ylabel(
-      f'{step}\n({_UNIT})' if step else f'{_EFFECT}\n({_UNIT})', fontsize=8
+      f'step of {step}\n({_UNIT})' if step else f'{_EFFECT}\n({_UNIT})',
+      fontsize=8,
     )
   handles = {}
   for ax in axes[:, 0]:

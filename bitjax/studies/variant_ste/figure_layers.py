@@ -116,9 +116,7 @@ def varied(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     state,
     [c for kind in (windows, shifts) for x in kind.values() for c in x],
   )
-  ax.set_xlabel(
-    'half-width, or threshold (dashed), in σ of the layer', fontsize=7
-  )
+  ax.set_xlabel('window, or threshold (dashed), in σ', fontsize=7)
 
 
 def _frame(ax, results, state, widths):
