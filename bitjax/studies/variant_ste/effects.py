@@ -21,6 +21,7 @@ if TYPE_CHECKING:
   import xarray
 
 __all__ = [
+  'MARGIN',
   'STEPS',
   'Saved',
   'affected',
@@ -32,6 +33,8 @@ __all__ = [
   'within_layers',
 ]
 
+# The largest difference that does not matter, as a share of nSTE's decrease.
+MARGIN = 0.05
 # Which layers step -> the prefix of the losses, and the axes of rates and of variants.
 STEPS = {
   'first layer': ('', 'learning_rate', 'variant'),

@@ -10,7 +10,6 @@ from bitjax.evidence import joint
 from bitjax.evidence import plots
 from bitjax.studies.variant_ste import effects
 from bitjax.studies.variant_ste import families
-from bitjax.studies.variant_ste import findings
 from bitjax.studies.variant_ste import variation
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def saved(
       )  # fmt: skip
   if any(name.endswith(families.KEPT) for name in names):
     ax.plot([], [], color='black', linestyle='--', label='mass of windows kept')
-  margin = 100 * findings.MARGIN
+  margin = 100 * effects.MARGIN
   ax.axhspan(-margin, margin, color=plots.GREY, alpha=0.2, linewidth=0)
   _frame(
     ax,

@@ -36,9 +36,7 @@ __all__ = [
   'relative',
 ]
 
-# The largest difference that does not matter, as a share of nSTE's decrease.
-MARGIN = 0.05
-
+MARGIN = effects.MARGIN
 INFO = {'unit': "of nSTE's decrease", 'protocol': 'deployable, B'}
 
 # Prefixes of results -> names of the gradients that directions are compared with.
