@@ -404,6 +404,15 @@ def _(given):
   return found
 
 
+@case('scans flip_factorial', 'scans.flip_factorial')
+def _(given):
+  grid = dataclasses.replace(view_of(given), quantizer=GRID)
+  return {
+    'flips': scans.flip_factorial(view_of(given)),
+    'grid': scans.flip_factorial(grid),
+  }
+
+
 @case('scans mixed dtypes', mixed=True)
 def _(given):
   # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.

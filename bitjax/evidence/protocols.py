@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitjax.evidence import optional
+
 if TYPE_CHECKING:
   import xarray
 
@@ -150,6 +152,7 @@ def unsettled(
   Returns:
     The share of resamples whose mean loss is lowest at another setting.
   """
+  xr = optional.load('xarray')
   tuning = _tuning(outcomes, over, average)
   tuning = tuning.stack(setting=list(over)).reset_index('setting', drop=True)
   num = tuning.sizes[_TUNING_SEED]
@@ -157,13 +160,14 @@ def unsettled(
     num, np.full(num, 1 / num), size=num_resamples
   )
   kept, repeats = np.unique(counts, axis=0, return_counts=True)
+  drawn = xr.DataArray(kept, dims=('resample', _TUNING_SEED))
+  share = xr.DataArray(repeats / num_resamples, dims='resample')
+  known = np.isfinite(tuning)
+  totals = xr.dot(drawn, tuning.where(known, 0.0), dim=_TUNING_SEED)
+  lost = xr.dot(drawn, (~known).astype(int), dim=_TUNING_SEED) > 0
+  others = totals.where(~lost, float('inf')).argmin('setting')
   chosen = tuning.mean(_TUNING_SEED).argmin('setting')
-  others = 0.0 * chosen
-  for count, repeat in zip(kept, repeats, strict=True):
-    drawn = tuning.isel({_TUNING_SEED: np.repeat(np.arange(num), count)})
-    other = drawn.mean(_TUNING_SEED).argmin('setting') != chosen
-    others = others + other * (repeat / num_resamples)
-  return others
+  return xr.dot((others != chosen).astype(float), share, dim='resample')
 
 
 def _tuning(outcomes, over, average):

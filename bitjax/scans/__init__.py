@@ -27,6 +27,8 @@ from bitjax.scans._flip_pairs import pair_gains
 from bitjax.scans._flips import FlipGains
 from bitjax.scans._flips import brute_force_gains
 from bitjax.scans._flips import flip_gains
+from bitjax.scans._flips_factorial import FlipFactorial
+from bitjax.scans._flips_factorial import flip_factorial
 from bitjax.scans._flips_moves import Moves
 from bitjax.scans._flips_moves import Neighbours
 from bitjax.scans._flips_moves import moves
@@ -59,6 +61,7 @@ __all__ = [
   'DiscretePath',
   'DiscreteStep',
   'FlipDescent',
+  'FlipFactorial',
   'FlipGains',
   'LayerView',
   'LineProfile',
@@ -81,6 +84,7 @@ __all__ = [
   'exhaustive',
   'flip_certificate',
   'flip_descent',
+  'flip_factorial',
   'flip_gains',
   'line_profile',
   'line_scan',

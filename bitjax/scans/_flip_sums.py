@@ -22,7 +22,6 @@ __all__ = ['Sums', 'begin', 'obstacle']
 
 _ROWS = 64  # Examples whose gains are computed at a time.
 _CHUNK = 1024  # The same, when all gains are computed at the start.
-_GROUP = 16  # `_flips_sign.masked_sums` takes multiples of so many examples.
 
 
 def obstacle(view: _view.LayerView) -> str | None:
@@ -149,11 +148,9 @@ def _sums(view, chunk):
 def _column(view, inputs, next_products, losses, products, unit):
   """Returns the summed decreases by the flips into one unit, [fan_in]."""
   parts = _split.split(view)
-  end = 1 + [
-    isinstance(stage, _view.Activation) for stage in parts.front
-  ].index(True)
-  front = _coordinate_losses.of_unit(parts.front, unit)
-  before, behind = front[:end], front[end:]
+  before, behind = _flips_sign.cut(
+    _coordinate_losses.of_unit(parts.front, unit)
+  )
   changes = _flips_moves.moves(view).changes
   changes = jnp.take(changes[0], unit, axis=1)[None, :, None]
   changes = changes.astype(inputs.dtype)
@@ -170,7 +167,7 @@ def _column(view, inputs, next_products, losses, products, unit):
     parts, next_products, losses, tau[:, 0], unit, farthest >= threshold[:, 0]
   )
   arrays = [inputs, side, p, threshold, change[:, None]]
-  padding = -losses.size % _GROUP
+  padding = -losses.size % _flips_sign.GROUP
   arrays = [jnp.pad(a, [(0, padding), (0, 0)]) for a in arrays]
   deltas = jnp.swapaxes(changes, 1, 2)
   first, _ = _flips_sign.masked_sums(deltas, *arrays)

@@ -31,12 +31,22 @@ from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _view
 
-__all__ = ['crossing', 'edge', 'masked_sums', 'moments', 'obstacle']
+__all__ = [
+  'GROUP',
+  'crossed_sums',
+  'crossing',
+  'cut',
+  'edge',
+  'flip_changes',
+  'masked_sums',
+  'moments',
+  'obstacle',
+]
 
 # Examples unrolled into one pass over the [units, fan_in] sums, and (example, unit)
 # pairs whose losses share one matrix product. Both were chosen by measurements on a
 # CPU.
-_GROUP = 16
+GROUP = 16
 _PAIRS = 2048
 
 apply = _split.apply
@@ -95,15 +105,12 @@ def moments(
   """
   parts = _split.split(view)
   changes = changes.astype(parts.inputs.dtype)
-  end = 1 + [
-    isinstance(stage, _view.Activation) for stage in parts.front
-  ].index(True)
-  before, behind = parts.front[:end], parts.front[end:]
+  before, behind = cut(parts.front)
   # A positive scale changes no sign, whatever its value, so its stage is left out.
   edges = edge(before[1:] if view.coupling != 'none' else before, changes)
   deltas = jnp.swapaxes(changes, 1, 2)  # fan_in, the long axis, comes last.
   reach = jnp.max(jnp.abs(deltas), axis=(0, 2))[None, :]
-  chunk = _GROUP * -(-min(chunk, view.labels.size) // _GROUP)
+  chunk = GROUP * -(-min(chunk, view.labels.size) // GROUP)
   noise = _noise(parts, before, edges, reach) if count_near_ties else None
 
   def block(totals, batch):
@@ -115,7 +122,7 @@ def moments(
     p = side * p
     farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
     active = (farthest >= threshold) & valid[:, None]
-    base, change = _flip_changes(parts, h, other - h, y, active)
+    base, change = flip_changes(parts, h, other - h, y, active)
     sums = (
       jnp.sum(base * valid.astype(base.dtype)),
       *masked_sums(deltas, x, side, p, threshold, change),
@@ -141,6 +148,14 @@ def moments(
   size = view.labels.size
   means = loss / size, -first / size, second / size
   return means, counts[0] if counts else None
+
+
+def cut(
+  front: tuple[_view.Stage, ...],
+) -> tuple[tuple[_view.Stage, ...], tuple[_view.Stage, ...]]:
+  """Returns the stages up to the sign, and those behind it."""
+  end = 1 + [isinstance(stage, _view.Activation) for stage in front].index(True)
+  return front[:end], front[end:]
 
 
 class _Edge(NamedTuple):
@@ -193,7 +208,7 @@ def crossing(signs, edge):
   return side, jnp.where(above, -edge.low[None, :], edge.high[None, :])
 
 
-def _flip_changes(parts, h, tau, labels, active):
+def flip_changes(parts, h, tau, labels, active):
   """Returns each example's loss, and d [examples, units] where ``active``, else 0.
 
   The active pairs are listed first, then evaluated `_PAIRS` at a time until none is
@@ -234,6 +249,18 @@ def masked_sums(deltas, x, side, p, threshold, change):
   return _over_examples(add, zeros, deltas, x, side, p, threshold, change)
 
 
+def crossed_sums(deltas, x, side, p, threshold, *changes):
+  """Returns the sum of each of ``changes`` over the examples that a move crosses."""
+
+  def add(sums, moved, threshold, *changes):
+    crossed = moved >= threshold
+    pairs = zip(sums, changes, strict=True)
+    return tuple(total + jnp.where(crossed, c, 0.0) for total, c in pairs)
+
+  zeros = tuple(jnp.zeros(deltas.shape, c.dtype) for c in changes)
+  return _over_examples(add, zeros, deltas, x, side, p, threshold, *changes)
+
+
 def _near_ties(deltas, x, side, p, threshold, bound):
   """Returns how many examples each move takes within ``bound`` of the threshold."""
 
@@ -247,10 +274,10 @@ def _near_ties(deltas, x, side, p, threshold, bound):
 
 def _over_examples(add, sums, deltas, x, side, p, *columns):
   """Accumulates ``add`` over the examples, for moved products s (p + delta x)."""
-  groups = [a.reshape(-1, _GROUP, a.shape[1]) for a in (x, side, p, *columns)]
+  groups = [a.reshape(-1, GROUP, a.shape[1]) for a in (x, side, p, *columns)]
 
   def group(sums, examples):
-    # Unrolled, so that each sum is loaded and stored once for _GROUP examples.
+    # Unrolled, so that each sum is loaded and stored once for GROUP examples.
     for row, *column in zip(*examples, strict=True):
       s, q, *rest = (c[None, :, None] for c in column)
       sums = add(sums, s * (deltas * row[None, None, :]) + q, *rest)

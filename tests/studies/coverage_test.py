@@ -21,7 +21,10 @@ from bitjax.evidence import samples
 pytestmark = pytest.mark.slow
 
 SEEDS, MANY = 12, 1500
-TUNINGS, TRIALS = 8, 25  # Draws of the tuning seeds, and of tested seeds for each.
+TUNINGS, TRIALS = (
+  8,
+  25,
+)  # Draws of the tuning seeds, and of tested seeds for each.
 NAMES = (
   'discrete_gradient', 'discrete_optimum', 'local_optima', 'multistep_ste',
   'variant_ste',
@@ -33,7 +36,9 @@ def templates(tmp_path_factory):
   @functools.cache
   def template(name):
     out = tmp_path_factory.mktemp(name) / 'run'
-    assert cli.launch(studies.load(name), ['--preset=smoke', f'--out={out}']) == 0
+    assert (
+      cli.launch(studies.load(name), ['--preset=smoke', f'--out={out}']) == 0
+    )
     return xarray.load_dataset(out / 'results.nc', engine='h5netcdf')
 
   return template

@@ -7,7 +7,7 @@ steps. Where an arm spends the whole budget, it does so in the last entry of its
 
 An arm moves the weights of the first layer, or of all layers together in one ball.
 Only `coordinate` is confined to the first layer, because in all layers each of its
-moves would cost a forward pass.
+moves would cost a forward pass, and `factorial`, because the last layer feeds no sign.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import numpy as np
 
 from bitjax import measures
 from bitjax import sweeps
+from bitjax.evidence import protocols
 from bitjax.studies import toy
+from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = [
   'collect',
   'coordinate',
   'discrete',
+  'factorial',
   'multi',
   'random',
   'reliability',
@@ -51,7 +54,7 @@ class Arm:
 
   Attributes:
     name: prefix of the names of the arm's results.
-    search: a function of `toy.searches`.
+    search: a function of `toy.searches` or `toy.promises`.
     static: axes of static values, such as balls and layers.
     axis: the axis along which losses are read, with its labels; empty for none.
     search_axes: further axes, over which the search itself runs, with their labels.
@@ -85,7 +88,8 @@ def collect(
   Returns:
     A dataset with the losses ``<arm>_search`` and ``<arm>_holdout`` in nats, over
     (the arm's static axes, state, seed, its lanes, its search axes, its axis), and
-    with whatever else an arm reports.
+    with whatever else an arm reports; and ``tuning_<arm>_holdout``, the losses on B
+    of the tuning seeds.
   """
   import xarray
 
@@ -111,8 +115,12 @@ def collect(
   # Where arms differ in their labels, an outer merge sorts these.
   layers = next(arm.static['layers'] for arm in arms if 'layers' in arm.static)
   merged = networks.label(merged.reindex(layers=list(layers)))
-  examples = len(networks.problems.dataset.labels)
-  return merged.assign_attrs(examples=examples)
+  problems = networks.problems
+  return protocols.apart(
+    merged.assign_attrs(examples=len(problems.dataset.labels)),
+    problems.config.tuning_seeds,
+    [f'{arm.name}_holdout' for arm in arms if 'holdout' in arm.outputs],
+  )
 
 
 def discrete(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
@@ -131,6 +139,28 @@ def discrete(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
     cells,
     axis={'prefix': prefixes},
     search_axes={'signal': searches.SIGNALS, 'ranking': searches.RANKINGS},
+    scalar_outputs=('used', 'moves', 'predicted', 'true'),
+    options={'prefixes': prefixes},
+  )
+
+
+def factorial(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
+  """Returns the arm that tells apart why STE's prediction is another signal.
+
+  Crossings are true or smoothed, and the effect behind them exact or linear. It moves
+  the first layer only, as no crossing lies behind the last.
+
+  Args:
+    problems: the toy problems of all seeds.
+    cells: static axes ``ball`` and ``layers``.
+  """
+  prefixes = _prefixes(problems, cells['layers'])
+  return Arm(
+    'factorial',
+    promises.factorial,
+    {**cells, 'layers': cells['layers'][:1]},
+    axis={'prefix': prefixes},
+    search_axes={'crossing': promises.CROSSINGS, 'behind': promises.BEHIND},
     scalar_outputs=('used', 'moves', 'predicted', 'true'),
     options={'prefixes': prefixes},
   )
@@ -247,16 +277,17 @@ def random(cells: Axes) -> Arm:
 def reliability(batch_sizes: Sequence[int]) -> Arm:
   """Returns the arm that measures how well promised gains on A and B agree.
 
-  The promises are exact gains and STE's linear prediction; see `searches.PAIRS`.
+  The promises are exact gains, STE's linear prediction, and what lies between them; see
+  `promises.PAIRS`.
 
   Args:
     batch_sizes: examples in A, and in B.
   """
   return Arm(
     'reliability',
-    searches.reliability,
+    promises.reliability,
     {'batch_size': sorted(batch_sizes)},
-    axis={'pair': searches.PAIRS},
+    axis={'pair': promises.PAIRS},
     outputs=measures.Agreement._fields,
   )
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitjax.evidence import contrasts
-from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.toy import searches
@@ -36,7 +35,10 @@ def steps(results: xarray.Dataset) -> outcomes.Verdicts:
   def cells(batch, cell, ranking):
     name, protocol = outcomes.BATCHES[batch], outcomes.PROTOCOLS[batch]
     found = outcomes.step(results, protocol, batch, cell, 'exact', ranking)
-    details = _spent(results, cell, ranking)
+    exact = {'signal': 'exact', 'ranking': ranking}
+    details = _spent(results, cell, ranking) | outcomes.otherwise(
+      results, 'discrete', batch, 'exact', **cell, **exact
+    )
     for direction in OPPONENTS:
       ste = outcomes.reached(
         results, 'ste', protocol, batch, **cell, direction=direction
@@ -46,7 +48,10 @@ def steps(results: xarray.Dataset) -> outcomes.Verdicts:
         f'{outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss '
         f'on {name} than one step of STE along its {direction}.',
         contrasts.log_ratio(ste, found),
-        details,
+        details
+        | outcomes.otherwise(
+          results, 'ste', batch, 'STE', **cell, direction=direction
+        ),
       )
 
   return _tables(results, cells)
@@ -67,17 +72,23 @@ def signals(results: xarray.Dataset) -> outcomes.Verdicts:
       signal: outcomes.step(results, protocol, batch, cell, signal, ranking)
       for signal in searches.SIGNALS
     }
+    details = {
+      f'decrease, {signal}': outcomes.decrease(
+        results, batch, cell, loss
+      ).mean()
+      for signal, loss in losses.items()
+    }
+    for signal in searches.SCORED:
+      options = {'signal': signal, 'ranking': ranking}
+      details |= outcomes.otherwise(
+        results, 'discrete', batch, signal, **cell, **options
+      )
     yield contrasts.Cell(
       f'N3 ball, {name}, signal',
       f'{outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss on '
       f"{name} than STE's linear prediction as a signal.",
       contrasts.log_ratio(losses['linear'], losses['exact']),
-      {
-        f'decrease, {signal}': outcomes.decrease(
-          results, batch, cell, loss
-        ).mean()
-        for signal, loss in losses.items()
-      },
+      details,
     )
 
   return _tables(results, cells)
@@ -108,17 +119,20 @@ def lost(results: xarray.Dataset) -> outcomes.Verdicts:
           f'N3 ball, lost on B, {signal}',
           f'{outcomes.describe(cell)}: of what the best step on A saves there, '
           f'{searches.label(signal, ranking)} loses some on B.',
-          (decreases['A'] - decreases['B'])
-          / divergence.finite_mean(decreases['A']),
+          decreases['A'] - decreases['B'],
           {
             f'decrease on {name}': found.mean()
             for name, found in decreases.items()
           }
           | {'fewest moves': moves.min(), 'most moves': moves.max()},
+          whole=decreases['A'],
         )
       )
   yield from contrasts.family(
-    cells, protocol='oracle, A and B', unit='of the mean decrease on A'
+    cells,
+    smallest=outcomes.SHARE,
+    protocol='oracle, A and B',
+    unit='of the mean decrease on A',
   )
 
 
@@ -134,6 +148,7 @@ def _tables(results, cells):
     yield from contrasts.family(
       [cell for row in _rows(results) for cell in cells(batch, *row)],
       protocol=f'{outcomes.PROTOCOLS[batch]}, {name}',
+      smallest=outcomes.LOG_RATIO,
       unit='log loss ratio',
     )
 

@@ -1,9 +1,9 @@
 """Draws what each way to spend a budget saves, on the searched batch and on another.
 
-The figure answers what its preset asks: with several balls or choices of layers how
+The figure answers what its preset asks: with many balls or choices of layers how
 exact gains compare with a step of STE in each, with several numbers of rounds what
 rounds save, and otherwise what the main methods save. The supplement shows the decrease
-by every method.
+by every method, where the figure is of few balls in the first of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bitjax.studies.discrete_gradient import balls
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import schedules
 from bitjax.studies.toy import labels
+from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -33,24 +34,36 @@ __all__ = ['compared', 'page', 'panel', 'reliability']
 
 _COLORS = {
   'discrete': plots.BLUE,
+  'factorial': plots.CYAN,
   'rounds': plots.TEAL,
   'coordinate': plots.ORANGE,
   'ste': plots.RED,
   'multi': plots.RED,
   'random': plots.GREY,
 }
-_ROW = 0.145  # Inches.
-_PAIRS = dict(
-  zip(
-    searches.PAIRS,
-    (
-      ('exact gains on A, exact gains on B', plots.BLUE, 'o'),
-      ('linear gains on A, linear gains on B', plots.RED, 's'),
-      ('linear gains on A, exact gains on B', plots.ORANGE, '^'),
-    ),
-    strict=True,
-  )
-)
+_SPENT = (
+  'discrete',
+  'factorial',
+  'rounds',
+)  # Arms that may spend the whole budget.
+_CELLS = 4  # Panels of a figure that shows what every main method saves.
+_FIRST = ('coordinate', 'factorial')  # Arms that move the first layer only.
+_ROW = 0.13  # Inches.
+_PAIRS = {
+  ('exact', 'exact'): ('exact gains on A, exact gains on B', plots.BLUE, 'o'),
+  ('linear', 'linear'): (
+    'linear gains on A, linear gains on B', plots.RED, 's',
+  ),
+  ('linear', 'exact'): (
+    'linear gains on A, exact gains on B', plots.ORANGE, '^',
+  ),
+  ('true-linear', 'true-linear'): (
+    'only linearised, on A and on B', plots.TEAL, 'v',
+  ),
+  ('smoothed-exact', 'smoothed-exact'): (
+    'only smoothed, on A and on B', plots.CYAN, 'D',
+  ),
+}  # fmt: skip
 
 
 def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
@@ -60,7 +73,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
     results: the results of `arms.collect`.
   """
   cells = outcomes.cells(results)
-  wide = results.ball.size > 1 or results.layers.size > 1
+  wide = len(cells) > _CELLS
   if wide:
     first = _compared(results)
   elif results.num_rounds.size > 1:
@@ -70,6 +83,8 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
   else:
     first = _saved(results, cells, brief=True, reliable=True)
   drawn = wide or results.num_rounds.size == 1
+  if not wide:  # Every method needs the height of a page.
+    cells = [cell for cell in cells if cell['ball'] == cells[0]['ball']]
   rest = _saved(results, cells, brief=wide, reliable=not drawn)
   return {'figure': first, 'figure_supplement': rest}
 
@@ -85,7 +100,11 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   found = results['reliability_correlation'].sel(state=state)
   sizes = found.batch_size.values
   for pair, (label, color, marker) in _PAIRS.items():
-    rows = found.sel(pair=pair).transpose('batch_size', 'seed').values
+    rows = (
+      found.sel(pair=promises.pair(*pair))
+      .transpose('batch_size', 'seed')
+      .values
+    )
     plots.band(
       ax, sizes, rows, color=color, marker=marker, label=label, bounds=(-1, 1)
     )
@@ -152,10 +171,10 @@ def panel(
   drawn = []
   for row, (arm, _, options) in enumerate(rows):
     for read in _READS:
-      if read.protocol == 'all' and arm not in ('discrete', 'rounds'):
+      if read.protocol == 'all' and arm not in _SPENT:
         continue
-      if arm == 'coordinate' and cell['layers'] != 'first':
-        continue  # There it was not run: every move would cost a forward pass.
+      if arm in _FIRST and cell['layers'] != 'first':
+        continue  # There it was not run.
       loss = outcomes.reached(
         results, arm, read.protocol, read.batch, **cell, **options
       )
@@ -331,6 +350,10 @@ def _rows(results, brief):
       ('discrete', labels.flips(name, r), {'signal': name, 'ranking': r})
       for r in shown
     ]
+  rows += [
+    ('factorial', labels.between(c, b), {'crossing': c, 'behind': b})
+    for c, b in (('true', 'linear'), ('smoothed', 'exact'))
+  ]
   number = results.num_rounds.values.tolist()[-1]
   made = results['rounds_search'].notnull()
   rows += [

@@ -1,7 +1,12 @@
 """N3: does the discrete gradient bound STE, and if not, why?
 
-The findings are judged from the results of `arms.collect`. `judge` adds the findings
-about rounds (`rounds`) and the tables over all balls (`balls`).
+The findings are judged from the results of `arms.collect`. `judge` adds those about
+the two factors between exact and linear gains (`factorial`), about rounds (`rounds`),
+and the tables over all balls (`balls`).
+
+The note words its discrete gradient, but neither its ball nor what a flip costs. What is
+called *literal* here is one reading: exact gains, the largest first, until the budget is
+spent.
 """
 
 from __future__ import annotations
@@ -11,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.studies.discrete_gradient import balls
+from bitjax.studies.discrete_gradient import factorial
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import rounds
+from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -24,7 +31,7 @@ __all__ = ['bound', 'causes', 'held_out', 'judge', 'reliable']
 def bound(
   results: xarray.Dataset, cell: dict[str, Any], *, primary: bool = False
 ) -> outcomes.Verdicts:
-  """Judges N3: does the note's discrete gradient bound STE on the batch it searches?
+  """Judges N3: does the literal discrete gradient bound STE on the batch it searches?
 
   Args:
     results: the results of `arms.collect`.
@@ -34,7 +41,7 @@ def bound(
   ste = outcomes.reached(
     results, 'ste', 'oracle', 'search', **cell, direction='gradient'
   )
-  note = outcomes.step(results, 'all', 'search', cell, 'exact', 'gain')
+  literal = outcomes.step(results, 'all', 'search', cell, 'exact', 'gain')
   details: dict[str, Any] = {}
   for signal in searches.SIGNALS:
     for ranking in searches.RANKINGS:
@@ -55,12 +62,13 @@ def bound(
   }
   yield contrasts.difference(
     'N3 bound',
-    f'{outcomes.describe(cell)}: on the batch it searches, the discrete gradient of '
-    'the note (exact gains, largest first, all moves) reaches a lower loss than one '
+    f'{outcomes.describe(cell)}: on the batch it searches, the literal discrete '
+    'gradient (exact gains, largest first, all moves) reaches a lower loss than one '
     'STE step at its best learning rate.',
-    contrasts.log_ratio(ste, note),
+    contrasts.log_ratio(ste, literal),
     primary=primary,
     details=details,
+    smallest=outcomes.LOG_RATIO,
     protocol='oracle, A',
     unit='log loss ratio',
   )
@@ -80,6 +88,7 @@ def bound(
       signal: contrasts.log_ratio(ste, loss).mean()
       for signal, loss in best.items()
     },
+    smallest=outcomes.LOG_RATIO,
     protocol='oracle, A',
     unit='log loss ratio',
   )
@@ -107,7 +116,20 @@ def held_out(
     details={
       name: contrasts.log_ratio(ste, loss).mean()
       for name, loss in names.items()
-    },
+    }
+    | outcomes.otherwise(
+      results, 'ste', 'holdout', 'STE', **cell, direction='gradient'
+    )
+    | outcomes.otherwise(
+      results,
+      'discrete',
+      'holdout',
+      'exact',
+      **cell,
+      signal='exact',
+      ranking=outcomes.PER_SQUARED_COST,
+    ),
+    smallest=outcomes.LOG_RATIO,
     protocol='deployable, B',
     unit='log loss ratio',
   )
@@ -152,24 +174,38 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     full('linear', outcomes.PER_SQUARED_COST),
   )
   gaps = {}
-  for signal in ('exact', 'linear'):
-    decreases = [
+  for signal, finding in (
+    ('exact', 'cause: overfitting'),
+    ('linear', 'control: overfitting, linear'),
+  ):
+    on_a, on_b = (
       outcomes.decrease(
         results, batch, cell, full(signal, outcomes.PER_SQUARED_COST, batch)
       )
       for batch in outcomes.BATCHES
-    ]
-    gaps[signal] = (decreases[0] - decreases[1]) / divergence.finite_mean(
-      decreases[0]
+    )
+    gaps[signal] = on_a - on_b
+    yield contrasts.difference(
+      finding,
+      f'{outcomes.describe(cell)}: of what the step by {signal} gains saves on A, a '
+      'part is lost on B (per squared cost, whole budget).',
+      gaps[signal],
+      whole=on_a,
+      smallest=outcomes.SHARE,
+      details={'decrease on A': on_a.mean(), 'decrease on B': on_b.mean()},
+      protocol='all moves, A and B',
+      unit='of the mean decrease on A',
     )
   yield contrasts.difference(
-    'cause: overfitting',
-    f'{outcomes.describe(cell)}: of what it gains on A, the step by exact gains loses '
-    "a larger share on B than that by STE's linear prediction (per squared cost).",
+    'cause: overfitting, exact less linear',
+    f'{outcomes.describe(cell)}: the step by exact gains saves more on A than on B, by '
+    "a larger difference than that by STE's linear prediction (per squared cost, whole "
+    'budget).',
     gaps['exact'] - gaps['linear'],
-    details={f'share lost, {name}': gap.mean() for name, gap in gaps.items()},
+    smallest=outcomes.NATS,
+    details={f'lost, {name}': gap.mean() for name, gap in gaps.items()},
     protocol='all moves, A and B',
-    unit='of the mean decrease on A',
+    unit='nats',
   )
   found = results[['discrete_predicted', 'discrete_true']].sel(cell)
   found = found.sel(signal='exact')
@@ -187,6 +223,7 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       / found.discrete_predicted.sel(ranking=ranking).mean()
       for ranking in searches.RANKINGS
     },
+    smallest=outcomes.NATS,
     protocol='all moves, A',
     unit='nats',
   )
@@ -201,10 +238,15 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
   """
   found = results['reliability_correlation'].sel(state=state)
   sizes = found.batch_size.values.tolist()
-  exact, linear, across = (found.sel(pair=pair) for pair in searches.PAIRS)
+  pairs = {
+    name: promises.pair(*name)
+    for name in (('exact', 'exact'), ('linear', 'linear'), ('linear', 'exact'))
+  }
+  exact, linear, across = (found.sel(pair=pair) for pair in pairs.values())
   info: dict[str, Any] = {
     'protocol': 'A, B',
     'unit': 'correlation over moves',
+    'smallest': outcomes.SHARE,
     'bounds': (-2, 2),
   }
   if len(sizes) > 1:
@@ -215,7 +257,7 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
       exact.sel(batch_size=sizes[-1]) - exact.sel(batch_size=sizes[0]),
       details={
         f'{pair}, batch {size}': found.sel(pair=pair, batch_size=size).mean()
-        for pair in searches.PAIRS
+        for pair in pairs.values()
         for size in sizes
       },
       **info,
@@ -262,5 +304,6 @@ def judge(results: xarray.Dataset) -> outcomes.Verdicts:
       yield from find(results, cell)
   for state in results.state.values.tolist():
     yield from reliable(results, state)
+  yield from factorial.judge(results)
   yield from rounds.judge(results)
   yield from balls.judge(results)

@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = [
   'BATCHES',
+  'LOG_RATIO',
+  'NATS',
   'PER_SQUARED_COST',
   'PROTOCOLS',
-  'RANKING_OF_NORM',
+  'SHARE',
   'Verdicts',
   'cells',
   'chosen',
   'contrast',
   'decrease',
   'describe',
+  'otherwise',
   'ranking_of_ball',
   'reached',
   'step',
@@ -40,16 +43,10 @@ __all__ = [
 # The ranking that fills an l2 ball by density.
 PER_SQUARED_COST = searches.RANKINGS[2]
 BATCHES = {'search': 'A', 'holdout': 'B'}
+# What does not matter, fixed beforehand: half a percent of a loss, a hundredth of a nat
+# (about as much), and a hundredth of a share or of a correlation.
+LOG_RATIO, NATS, SHARE = 0.005, 0.01, 0.01
 PROTOCOLS = {'search': 'oracle', 'holdout': 'deployable'}
-
-# A ball is a knapsack. Norm -> the ranking that fills it by density.
-RANKING_OF_NORM = dict(
-  zip(
-    ('flips', 'linf', 'l1', 'l2'),
-    (searches.RANKINGS[power] for power in (0, 0, 1, 2)),
-    strict=True,
-  )
-)
 
 Verdicts = Iterator[verdicts.Verdict]
 
@@ -59,7 +56,7 @@ AXES = ('prefix', 'share', 'learning_rate', 'step_size', 'step', 'control_draw')
 
 def ranking_of_ball(ball: str) -> str:
   """Returns the ranking that fills a ball by density, as its norm asks."""
-  return RANKING_OF_NORM[searches.ball(ball).norm]
+  return searches.RANKING_OF_NORM[searches.ball(ball).norm]
 
 
 def cells(results: xarray.Dataset) -> list[dict[str, Any]]:
@@ -97,11 +94,7 @@ def chosen(
     **labels: labels to select, such as the ball, the state and the arm's signal;
       those of axes that the arm lacks are ignored.
   """
-  outcomes = protocols.select_arm(results, arm)[['search', 'holdout']]
-  outcomes = outcomes.sel(
-    {name: label for name, label in labels.items() if name in outcomes.dims}
-  )
-  axes = [axis for axis in AXES if axis in outcomes.dims]
+  outcomes, axes = _outcomes(results, arm, labels)
   if protocol == 'all':
     return outcomes.isel(dict.fromkeys(axes, -1))
   axes += over
@@ -113,6 +106,44 @@ def reached(
 ) -> xarray.DataArray:
   """Returns `chosen` on one batch: ``'search'`` for A, ``'holdout'`` for B."""
   return chosen(results, arm, protocol, **options)[batch]
+
+
+def _outcomes(results, arm, labels):
+  """Returns an arm's losses at some labels, and the axes along which they lie."""
+  outcomes = protocols.losses(protocols.select_arm(results, arm))
+  outcomes = outcomes.sel(
+    {name: label for name, label in labels.items() if name in outcomes.dims}
+  )
+  return outcomes, [axis for axis in AXES if axis in outcomes.dims]
+
+
+def otherwise(
+  results: xarray.Dataset,
+  arm: str,
+  batch: str,
+  name: str,
+  *,
+  over: Sequence[str] = (),
+  **labels: Any,
+) -> dict[str, Any]:
+  """Returns, for details, how often resampled tuning seeds would choose otherwise.
+
+  It is empty on A, where nothing is tuned on other seeds.
+
+  Args:
+    results: the results of `arms.collect`.
+    arm: the name of the arm.
+    batch: ``'search'`` for A, ``'holdout'`` for B.
+    name: what the details call the arm.
+    over: as for `chosen`.
+    **labels: as for `chosen`.
+  """
+  if PROTOCOLS[batch] != 'deployable':
+    return {}
+  outcomes, axes = _outcomes(results, arm, labels)
+  axes += over
+  share = protocols.unsettled(outcomes, axes) if axes else 0.0
+  return {f'tuned otherwise, {name}': share}
 
 
 def step(
@@ -164,6 +195,7 @@ def contrast(
     finding,
     f'{describe(cell)}: {claim}',
     samples,
+    smallest=LOG_RATIO,
     protocol=f'{protocol}, {batch}',
     unit='log loss ratio',
     **info,

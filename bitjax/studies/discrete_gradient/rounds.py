@@ -18,7 +18,15 @@ from bitjax.studies.toy import searches
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['against_one', 'judge', 'reversals', 'several', 'split', 'tuned']
+__all__ = [
+  'against_one',
+  'judge',
+  'literal',
+  'reversals',
+  'several',
+  'split',
+  'tuned',
+]
 
 _SCHEDULE = ('ranking', 'split', 'num_rounds')
 
@@ -88,7 +96,58 @@ def several(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       details={
         arm: contrasts.log_ratio(steps, loss).mean()
         for arm, loss in arms.items()
-      },
+      }
+      | outcomes.otherwise(
+        results, 'multi', batch, 'steps of STE', **cell, optimizer=optimizer
+      )
+      | outcomes.otherwise(
+        results, 'rounds', batch, 'rounds, exact', **cell, **options, **most
+      ),
+    )
+
+
+def literal(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+  """Judges N1 to the letter of one reading: even rounds, by gain, the whole budget.
+
+  Its opponent takes as many projected steps of STE; the protocol of the batch chooses
+  their learning rate and where to stop.
+
+  Args:
+    results: the results of `arms.collect`.
+    cell: labels of ball, layers and state.
+  """
+  number = results.num_rounds.values.tolist()[-1]
+  labels = {
+    'signal': 'exact',
+    'ranking': searches.RANKINGS[0],
+    'split': 'even',
+    'num_rounds': number,
+  }
+  made = protocols.select_arm(results, 'rounds', **cell, **labels)
+  if number == 1 or not bool(made['search'].notnull().any()):
+    return
+  optimizer = results.optimizer.values.tolist()[0]
+  for batch, name in outcomes.BATCHES.items():
+    protocol = outcomes.PROTOCOLS[batch]
+    options = {**cell, 'optimizer': optimizer}
+    steps = outcomes.reached(results, 'multi', protocol, batch, **options)
+    found = outcomes.reached(results, 'rounds', 'all', batch, **cell, **labels)
+    yield outcomes.contrast(
+      f'N1 literal, {name}',
+      f'{number} rounds of exact gains, each with an equal part of the budget that '
+      f'goes to the largest gains first, reach a lower loss on {name} than as many '
+      f'steps of STE ({optimizer}).',
+      cell,
+      steps,
+      found,
+      batch=name,
+      protocol=f'all moves against {protocol}',
+      details={
+        f'decrease, {arm}': outcomes.decrease(results, batch, cell, loss).mean()
+        for arm, loss in (('rounds', found), ('steps of STE', steps))
+      }
+      | {f'{what}, rounds': made[what].mean() for what in ('moves', 'used')}
+      | outcomes.otherwise(results, 'multi', batch, 'steps of STE', **options),
     )
 
 
@@ -148,6 +207,7 @@ def against_one(
         f'rounds reaches a lower loss on {name} than one round ({signal} signal, '
         'whole budget; simultaneous intervals).',
         arms,
+        smallest=outcomes.LOG_RATIO,
         protocol=f'all moves, {name}',
         unit='log loss ratio',
       )
@@ -183,12 +243,23 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
         ('rounds', again, _SCHEDULE),
       )
     )
+
+    def tuned_otherwise(signal, batch=batch):
+      return outcomes.otherwise(
+        results, 'discrete', batch, f'one, {signal}',
+        over=_SCHEDULE[:1], **cell, signal=signal,
+      ) | outcomes.otherwise(
+        again, 'rounds', batch, f'several, {signal}',
+        over=_SCHEDULE, **cell, signal=signal,
+      )  # fmt: skip
+
     steps = outcomes.reached(
       results, 'multi', protocol, batch, **cell,
       optimizer=results.optimizer.values[0],
     )  # fmt: skip
     info: dict[str, Any] = {
       'protocol': f'{protocol}, {name}',
+      'smallest': outcomes.LOG_RATIO,
       'unit': 'log loss ratio',
     }
     yield from contrasts.family(
@@ -205,7 +276,8 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
             'decrease': outcomes.decrease(
               results, batch, cell, best[signal]
             ).mean(),
-          },
+          }
+          | tuned_otherwise(signal),
         )
         for signal in signals
       ],
@@ -221,6 +293,12 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
         best['exact'],
         batch=name,
         protocol=protocol,
+        details={
+          key: share
+          for signal in ('linear', 'exact')
+          for key, share in tuned_otherwise(signal).items()
+          if 'several' in key
+        },
       )
 
 
@@ -264,14 +342,18 @@ def reversals(
           )
         )
   yield from contrasts.family(
-    cells, protocol='all moves, A', unit='share of all moves', bounds=(-1, 1)
+    cells,
+    smallest=outcomes.SHARE,
+    protocol='all moves, A',
+    unit='share of all moves',
+    bounds=(-1, 1),
   )
 
 
 def judge(results: xarray.Dataset) -> outcomes.Verdicts:
   """Yields all findings about rounds, for all balls, layers and states."""
   for cell in outcomes.cells(results):
-    for find in (several, split, against_one, tuned, reversals):
+    for find in (several, literal, split, against_one, tuned, reversals):
       yield from find(results, cell)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -26,21 +27,18 @@ if TYPE_CHECKING:
   import xarray
 
 __all__ = [
-  'CHOICES',
   'Arm',
   'collect',
-  'losses',
   'multi',
   'noisy',
   'restarts',
+  'schedule',
   'single',
+  'starts',
   'variant',
 ]
 
 CHUNK = 8  # Lanes between two saves: at the note's sizes a lane takes seconds.
-
-# Axes along which a method may choose; the others tell trials apart.
-CHOICES = ('learning_rate', 'control_rate', 'control_draw', 'step_size', 'step')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +53,8 @@ class Arm:
     lanes: axes of traced values.
     axis: the name of the axis along which the arm reports.
     points: the points of that axis, which are its coordinates.
+    starts: the noise amplitude and the draw for which each value of the lane axis
+      ``start`` stands, if there is such an axis; see `starts`.
   """
 
   name: str
@@ -63,6 +63,7 @@ class Arm:
   lanes: Mapping[str, Sequence[Any]]
   axis: str
   points: Any
+  starts: Sequence[tuple[float, int]] = ()
 
 
 def collect(
@@ -74,7 +75,8 @@ def collect(
 
   Returns:
     Variables ``<arm>_search``, ``<arm>_holdout``, ``<arm>_flips``,
-    ``<arm>_used`` and whatever else an arm reports.
+    ``<arm>_used`` and whatever else an arm reports, of the tested seeds; and
+    ``tuning_<arm>_holdout``, of the seeds on which settings are tuned.
   """
   import xarray
 
@@ -91,43 +93,21 @@ def collect(
       coords={arm.axis: points},
       chunk=CHUNK,
     )
+    if arm.starts:
+      outcome = _by_noise(outcome, arm.starts)
     names = {name: f'{arm.name}_{name}' for name in outcome.data_vars}
     results.append(outcome.rename(names))
   # An arm that covers a part of an axis has NaN in the rest of its table.
   merged = xarray.merge(results, join='outer', combine_attrs='drop')
-  return merged.assign_attrs(
+  tested = protocols.apart(
+    merged,
+    problems.config.tuning_seeds,
+    [f'{arm.name}_holdout' for arm in arms],
+  )
+  return tested.assign_attrs(
     examples=len(problems.dataset.labels),
     independent=int(problems.config.augment == 'none'),
   )
-
-
-def losses(
-  results: xarray.Dataset,
-  arm: str,
-  *,
-  protocol: str = 'deployable',
-  batch: str = 'holdout',
-  keep: Sequence[str] = (),
-  **labels: Any,
-) -> xarray.DataArray:
-  """Returns the loss that an arm reaches with the setting that a protocol chooses.
-
-  Args:
-    results: what `collect` returned.
-    arm: name of the arm.
-    protocol: ``'oracle'`` or ``'deployable'``.
-    batch: ``'search'`` for A, ``'holdout'`` for B.
-    keep: axes in `CHOICES` over which the protocol must not choose.
-    **labels: coordinates to select, by label.
-
-  Returns:
-    The losses by seed, draw, noise and any other axis that is left.
-  """
-  outcomes = protocols.select_arm(results, arm, **labels)[['search', 'holdout']]
-  over = [n for n in CHOICES if n in outcomes.dims and n not in keep]
-  if not over:
-    return outcomes[batch]
-  return protocols.select(outcomes, over, protocol)[batch]
 
 
 def single(
@@ -195,35 +175,72 @@ def multi(
   num_steps: int,
   name: str,
   static: Mapping[str, Sequence[Any]],
-  lanes: Mapping[str, Sequence[Any]],
   *,
+  starts: Sequence[tuple[float, int]] = (),
   norm: types.Norm | None = None,
 ) -> Arm:
-  """Returns an arm of several steps of STE.
+  """Returns an arm of several steps of STE, over step sizes.
 
   Args:
     problems: the toy problems of all seeds.
-    num_steps: number of updates.
+    num_steps: number of updates; they are reported as `schedule` says.
     name: of the arm.
     static: axes among ``batch_size`` and ``optimizer`` (default: the largest
       batch, and SGD), besides the network.
-    lanes: axes among ``noise``, ``draw`` (default: none) and ``step_size``,
-      besides the seed.
+    starts: noise amplitudes and draws, as `starts` returns them; empty for no noise,
+      and no such axes.
     norm: of the ball; None for that of the study.
   """
 
-  def fn(network, seed, data, points, **options):
-    del points  # A trajectory passes through every step, asked for or not.
+  def fn(network, seed, data, points, start=None, **options):
+    if start is not None:
+      noise, draw = (
+        jnp.asarray(values)[start] for values in zip(*starts, strict=True)
+      )
+      options |= {'noise': noise, 'draw': draw}
     batch_size = options.pop('batch_size', None)
     posed = problems.pose(network, seed, data, batch_size=batch_size)
-    return toy.multi_step(posed, budget, num_steps=num_steps, **options)
+    path = toy.multi_step(posed, budget, num_steps=num_steps, **options)
+    return {name: values[points] for name, values in path.items()}
 
   budget = problems.budget
   if norm is not None:
     budget = dataclasses.replace(budget, norm=norm)
   static = {'network': _networks(problems)} | dict(static)
-  lanes = _seeds(problems) | dict(lanes)
-  return Arm(name, fn, static, lanes, 'step', range(num_steps + 1))
+  lanes = _seeds(problems) | {
+    'step_size': cast(Any, problems.config).step_sizes
+  }
+  if starts:
+    lanes |= {'start': range(len(starts))}
+  steps = schedule(num_steps)
+  return Arm(name, fn, static, lanes, 'step', steps, starts)
+
+
+def schedule(num_steps: int) -> tuple[int, ...]:
+  """Returns the numbers of updates after which several steps report.
+
+  They are all from 0 to 10, then four in each doubling, and the last.
+  """
+  dense = min(num_steps, 10)
+  doublings = math.log2(num_steps / dense)
+  sparse = np.geomspace(dense, num_steps, 1 + math.ceil(4 * doublings))
+  return tuple(sorted({*range(dense + 1), *map(round, sparse.tolist())}))
+
+
+def starts(noise: Sequence[float], num_draws: int) -> list[tuple[float, int]]:
+  """Returns the noise amplitude and the draw of every start that differs.
+
+  Without noise all draws are equal, so that there is one.
+
+  Args:
+    noise: amplitudes, as fractions of the budget.
+    num_draws: number of draws for each amplitude.
+  """
+  return [
+    (float(value), draw)
+    for value in noise
+    for draw in range(num_draws if value > 0 else 1)
+  ]
 
 
 def noisy(
@@ -267,9 +284,24 @@ def restarts(
   return Arm('restarts', fn, static, lanes, 'control_draw', range(num_draws))
 
 
+def _by_noise(outcome, starts):
+  """Replaces the axis ``start`` by ``noise`` and ``draw``, over which starts repeat."""
+  import xarray
+
+  noise, draws = (
+    list(dict.fromkeys(values)) for values in zip(*starts, strict=True)
+  )
+  where = [
+    [starts.index((n, d if (n, d) in starts else 0)) for d in draws]
+    for n in noise
+  ]
+  index = xarray.DataArray(where, {'noise': noise, 'draw': draws})
+  return outcome.isel(start=index).drop_vars('start')
+
+
 def _networks(problems):
   return cast(Any, problems.config).networks
 
 
 def _seeds(problems):
-  return {'seed': problems.config.seeds}
+  return {'seed': problems.config.all_seeds}

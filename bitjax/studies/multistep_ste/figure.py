@@ -12,7 +12,7 @@ from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.evidence import protocols
 from bitjax.studies.multistep_ste import findings
-from bitjax.studies.multistep_ste.arms import losses
+from bitjax.studies.multistep_ste.choices import losses
 from bitjax.studies.toy import labels
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
     name for name in optimizers if name != 'adam' or name == optimizers[0]
   ]
   rows = _rows(results)
-  heights = [1.1 + 0.19 * len(rows), 4.0]
+  heights = [1.25 + 0.19 * len(rows), 4.0]
   fig = pyplot.figure(figsize=(6.75, sum(heights)))
   top, bottom = fig.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
   gains(top.subplots(), results)
@@ -61,7 +61,8 @@ def gains(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
   """Draws log(L1 / Lm) of the first optimiser without noise, with its intervals.
 
   A row stands for a network, the batch on which losses are read, and how the setting
-  was chosen; that of the primary contrast, if it was run, is marked.
+  was chosen; that of the primary contrast, if it was run, is marked. Dashed lines are at
+  the smallest effect that counts.
 
   Args:
     ax: where to draw.
@@ -87,13 +88,17 @@ def gains(ax: axes_lib.Axes, results: xarray.Dataset) -> None:
   ax.set_yticks(range(len(rows)), names)
   ax.set_ylim(len(rows) - 0.5, -0.5)
   ax.axvline(0, color='black', linewidth=0.8)
+  for end in (-findings.MARGIN, findings.MARGIN):
+    ax.axvline(end, color=plots.GREY, linewidth=0.8, linestyle='--')
+  ax.locator_params(axis='x', nbins=5)
   primary = ('binary', 'deployable', 'holdout')
   if primary in rows:
     plots.primary_rows(ax, rows.index(primary))
   first = labels.optimizer(results.optimizer.values.tolist()[0])
   ax.set_xlabel(
     rf'$\log(L_1 / L_m)$, {first} without noise'
-    '\n(above 0: several steps are better)'
+    '\n(above 0: several steps are better;'
+    '\ndashed: the smallest effect that counts)'
   )
   ax.set_title(
     'Several steps against one scanned step\n(bold: primary contrast)'
@@ -148,25 +153,31 @@ def against_steps(
       thin = {'color': style['color'], 'linewidth': 0.6, 'linestyle': ':'}
       lines = ax.plot(each.step, each.transpose('step', 'step_size'), **thin)
       lines[0].set_label(f'{style["label"]}, each rate')
-  ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+  if results.step.max() > 10:
+    plots.log_axis(ax)
+  else:
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   ax.set_xlabel('number of steps, without noise')
 
 
 def _curves(fig, results, optimizers):
-  """Draws the note's curve against noise and steps, on A and on B."""
-  axes = fig.subplots(2, 2, sharex='col', sharey='row')
+  """Draws the note's curve against noise, if any, and steps, on A and on B."""
+  columns = {'best learning rate for each number of steps': against_steps}
+  if results.sizes['noise'] > 1:
+    columns = {'best of all steps and learning rates': against_noise, **columns}
+  axes = fig.subplots(
+    2, len(columns), sharex='col', sharey='row', squeeze=False
+  )
   for row, (batch, name) in zip(axes, _BATCHES.items(), strict=True):
-    against_noise(row[0], results, batch, optimizers)
-    against_steps(row[1], results, batch, optimizers)
+    for ax, draw in zip(row, columns.values(), strict=True):
+      draw(ax, results, batch, optimizers)
+      ax.axhline(0, color='black', linewidth=0.8)
     read = 'searched' if name == 'A' else 'held out'
     row[0].set_ylabel(f'$(L_1 - L_m) / L_1$\non {name} ({read})')
-    for ax in row:
-      ax.axhline(0, color='black', linewidth=0.8)
-  for ax in axes[0]:
+  for ax, title in zip(axes[0], columns, strict=True):
     ax.set_xlabel('')
-  axes[0, 0].set_title('best of all steps and learning rates')
-  axes[0, 1].set_title('best learning rate for each number of steps')
-  lines = axes[0, 1].get_legend_handles_labels()
+    ax.set_title(title)
+  lines = axes[0, -1].get_legend_handles_labels()
   fig.legend(*lines, loc='outside lower center', ncols=2, handlelength=3)
 
 

@@ -11,6 +11,7 @@ from bitjax.studies.toy import searches
 
 __all__ = [
   'ball',
+  'between',
   'direction',
   'flips',
   'optimizer',
@@ -71,6 +72,14 @@ def flips(signal: str, name: str) -> str:
   if signal == 'random':
     return f'random gains, {ranking(name)}'
   return f'{signal} gains, {ranking(name)}'
+
+
+def between(crossing: str, behind: str) -> str:
+  """Returns the words for flips by a signal between exact and linear gains."""
+  return {
+    ('true', 'linear'): 'exact gains, only linearised',
+    ('smoothed', 'exact'): 'exact gains, only smoothed',
+  }[crossing, behind]
 
 
 def rounds(number: int, signal: str, name: str | None, split: str) -> str:

@@ -2,7 +2,7 @@
 
 A search takes a function ``pose`` that returns the seed's problem (with other
 estimators on request), and the ball. It returns losses on A and on B along axes of
-its own. `reliability` searches nothing: it compares what the moves promise.
+its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitjax import lanes as lanes_lib
-from bitjax import measures
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
@@ -31,12 +30,13 @@ __all__ = [
   'LAYERS',
   'NUM_DRAWS',
   'ORDERS',
-  'PAIRS',
   'RANKINGS',
+  'RANKING_OF_NORM',
   'SCORED',
   'SHARES',
   'SIGNALS',
   'SPLITS',
+  'Pose',
   'ball',
   'check',
   'coordinate',
@@ -46,8 +46,8 @@ __all__ = [
   'multi',
   'pose_layers',
   'random',
-  'reliability',
   'rounds',
+  'spend',
   'ste',
 ]
 
@@ -57,6 +57,14 @@ LAYERS = {'first': 'Dense_0', 'all': None}
 SIGNALS = ('exact', 'linear', 'random', 'cost')
 SCORED = SIGNALS[:2]  # The signals that depend on the loss.
 RANKINGS = ('gain', 'per cost', 'per squared cost')
+# A ball is a knapsack. Norm -> the ranking that fills it by density.
+RANKING_OF_NORM = dict(
+  zip(
+    ('flips', 'linf', 'l1', 'l2'),
+    (RANKINGS[power] for power in (0, 0, 1, 2)),
+    strict=True,
+  )
+)
 SPLITS = ('even', 'cumulative')
 NUM_DRAWS = 8  # Number of random points of the ball.
 DIRECTIONS = ('gradient', 'sign', 'central', 'variant')
@@ -64,7 +72,6 @@ VARIANT = quantizers.window(0.5)  # Activation estimator of 'variant'.
 ORDERS = ('linear', 'cost')
 _RANDOM = 1 << 21  # Folded into a seed's noise key to draw random signals.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # Shares of rounds after which to report.
-PAIRS = ('exact A, exact B', 'linear A, linear B', 'linear A, exact B')
 
 
 def ball(name: str) -> types.Budget:
@@ -196,21 +203,8 @@ def discrete(
   posed = pose()
   signals = _signals(posed, SIGNALS)
 
-  def spend(signal, ranking):
-    step = scans.discrete_gradient(
-      posed.search, budget, rank_by=ranking, signal=signals[signal]
-    )
-    scan = scans.prefix_scan(
-      posed.search, step, prefixes, holdout=posed.holdout
-    )
-    return {
-      'search': scan.search,
-      'holdout': scan.holdout,
-      'used': step.used / budget.radius,
-      'moves': step.num_moves,
-      'predicted': step.predicted,
-      'true': step.decrease_search,
-    }
+  def each(signal, ranking):
+    return spend(posed, budget, signals[signal], ranking, prefixes)
 
   shape = len(SIGNALS), len(RANKINGS)
   rows = [  # Every ranking by cost alone is the same.
@@ -219,11 +213,41 @@ def discrete(
   ]
   distinct = sorted(set(rows))
   signal, ranking = jnp.asarray(distinct).T
-  found = lanes_lib.each(spend, {'signal': signal, 'ranking': ranking})
+  found = lanes_lib.each(each, {'signal': signal, 'ranking': ranking})
   index = jnp.asarray([distinct.index(row) for row in rows])
   return jax.tree.map(
     lambda leaf: leaf[index].reshape(*shape, *leaf.shape[1:]), found
   )
+
+
+def spend(
+  posed: problem.Problem,
+  budget: types.Budget,
+  signal: types.Array,
+  ranking: types.Scalar,
+  prefixes: Sequence[int],
+) -> moves.Outputs:
+  """Makes the moves of one discrete gradient, for one signal and ranking.
+
+  Args:
+    posed: one seed's problem.
+    budget: the ball.
+    signal: what each move promises, of the kernel's shape.
+    ranking: index into `RANKINGS`.
+    prefixes: numbers of moves after which to report losses.
+  """
+  step = scans.discrete_gradient(
+    posed.search, budget, rank_by=ranking, signal=signal
+  )
+  scan = scans.prefix_scan(posed.search, step, prefixes, holdout=posed.holdout)
+  return {
+    'search': scan.search,
+    'holdout': cast(jax.Array, scan.holdout),
+    'used': step.used / budget.radius,
+    'moves': step.num_moves,
+    'predicted': step.predicted,
+    'true': step.decrease_search,
+  }
 
 
 def _signals(posed, names):
@@ -362,23 +386,3 @@ def random(pose: Pose, budget: types.Budget) -> moves.Outputs:
   """Evaluates `NUM_DRAWS` random points of the ball."""
   found = moves.restarts(pose(), budget, 1.0, jnp.arange(NUM_DRAWS))
   return {name: found[name] for name in ('search', 'holdout')}
-
-
-def reliability(pose: Pose) -> moves.Outputs:
-  """Measures how two signals of all moves agree, for each of the `PAIRS`."""
-  posed = pose()
-
-  def promises(view):
-    gradient = jax.grad(view.loss)(view.kernel)
-    return {
-      'exact': measures.ranked(scans.flip_gains(view).gains),
-      'linear': measures.ranked(-gradient * scans.moves(view).changes[0]),
-    }
-
-  found = {'A': promises(posed.search), 'B': promises(posed.holdout)}
-  agreements = []
-  for pair in PAIRS:
-    (a, on_a), (b, on_b) = (side.split() for side in pair.split(', '))
-    agreements.append(measures.agreement(found[on_a][a], found[on_b][b]))
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *agreements)
-  return stacked._asdict()

@@ -9,11 +9,13 @@ import xarray
 
 from bitjax.evidence import plots
 from bitjax.studies.discrete_gradient import balls
+from bitjax.studies.discrete_gradient import factorial
 from bitjax.studies.discrete_gradient import figure as page
 from bitjax.studies.discrete_gradient import findings
 from bitjax.studies.discrete_gradient import outcomes as reads
 from bitjax.studies.discrete_gradient import rounds
 from bitjax.studies.discrete_gradient import schedules
+from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
 SEEDS = 12
@@ -38,10 +40,13 @@ COORDS = {
   'order': list(searches.ORDERS),
   'control_draw': [0, 1],
   'batch_size': [64, 256],
-  'pair': list(searches.PAIRS),
+  'pair': list(promises.PAIRS),
+  'crossing': list(promises.CROSSINGS),
+  'behind': list(promises.BEHIND),
 }
 AXES = {
   'discrete': ('signal', 'ranking', 'prefix'),
+  'factorial': ('crossing', 'behind', 'prefix'),
   'rounds': ('signal', 'ranking', 'split', 'num_rounds', 'share'),
   'ste': ('direction', 'learning_rate'),
   'multi': ('optimizer', 'step_size', 'step'),
@@ -61,6 +66,7 @@ class Table:
       for arm, own in AXES.items()
       for batch in ('search', 'holdout')
     }
+    tuned = {'seed': 'tuning_seed'}
     once = ('signal', 'ranking')
     arms |= {
       f'discrete_{name}': (*CELL, *once)
@@ -70,7 +76,13 @@ class Table:
       f'rounds_{name}': (*CELL, *AXES['rounds'][:-1])
       for name in ('used', 'moves', 'returns')
     }
+    arms |= {
+      f'tuning_{name}': tuple(tuned.get(d, d) for d in dims)
+      for name, dims in arms.items()
+      if name.endswith('_holdout')
+    }
     arms['reliability_correlation'] = ('batch_size', 'state', 'seed', 'pair')
+    coords |= {'tuning_seed': range(1000, 1004)}
     sizes = {name: len(values) for name, values in coords.items()}
     self.results = xarray.Dataset(
       {
@@ -86,6 +98,8 @@ class Table:
     noise = 1 + 0.001 * self.random.normal(size=SEEDS)
     noise = xarray.DataArray(noise, dims='seed')
     cells.loc[labels] = (xarray.ones_like(cells.sel(labels)) * noise) * value
+    if name.endswith('_holdout'):  # Tuning seeds choose as tested ones would.
+      self.results[f'tuning_{name}'].loc[labels] = value
     return self
 
 
@@ -136,13 +150,41 @@ def test_causes_are_told_apart(table):
     'cause: signal, B': 'contradicted',
     'control: linear': 'supported',
     'cause: overfitting': 'supported',
+    'control: overfitting, linear': 'supported',
+    'cause: overfitting, exact less linear': 'supported',
     'cause: additivity': 'supported',
   }
-  np.testing.assert_allclose(
-    found['cause: overfitting'].effect, 0.5 / 0.7 - 0.1 / 0.6, atol=0.02
-  )
+  for finding, effect in (
+    ('cause: overfitting', 0.5 / 0.7),
+    ('control: overfitting, linear', 0.1 / 0.6),
+    ('cause: overfitting, exact less linear', 0.4),
+  ):
+    np.testing.assert_allclose(found[finding].effect, effect, atol=0.02)
   held = judged(findings.held_out, table, WHERE)['N3 held out']
   assert held.verdict == 'supported'
+  assert held.details['tuned otherwise, exact'] == 0
+  table.put('discrete_search', 1.4, prefix=64, signal='linear', ranking=dense)
+  found = judged(findings.causes, table, WHERE)
+  share = found['control: overfitting, linear']
+  assert share.verdict == 'inconclusive' and np.isnan(share.effect)
+  assert 'not clearly positive' in share.caveat
+  less = found['cause: overfitting, exact less linear']
+  assert less.verdict == 'supported'  # Nats are defined.
+
+
+def test_tuning_seeds_choose_for_all_others(table):
+  exact = {'signal': 'exact', 'ranking': searches.RANKINGS[2]}
+  table.put('discrete_holdout', 0.2, prefix=64, **exact)
+  tuning = table.results['tuning_discrete_holdout']
+  tuning.loc[{'prefix': 64, **exact}] = 3.0
+  tuning.loc[{'prefix': 8, **exact}] = 0.9
+  tuning.loc[{'prefix': 0, 'tuning_seed': 1003, **exact}] = 0.7
+  held = judged(findings.held_out, table, WHERE)['N3 held out']
+  np.testing.assert_allclose(held.effect, 0, atol=0.01)
+  # Moves are made unless seed 1003 is drawn twice or more often.
+  chance = 1 - 0.75**4 - 0.75**3
+  share = held.details['tuned otherwise, exact']
+  np.testing.assert_allclose(share, chance, atol=0.05)
 
 
 def test_rounds_against_one_and_against_ste(table):
@@ -192,7 +234,8 @@ def test_schedules_against_one_round_of_the_same_ranking(table):
     np.testing.assert_allclose(mean, np.log(one / loss), atol=0.01)
     assert low < mean < high
   assert not any('1' in name.split(', ')[-1] for name in exact.details)
-  assert len(found['N1 schedules, A, cost'].details) == 2 * 3  # One ranking.
+  cheap = found['N1 schedules, A, cost'].details
+  assert sum(name.endswith(' low') for name in cheap) == 2  # One ranking.
   table.results['rounds_search'].loc[{'ranking': 'gain'}] = np.nan
   again = judged(rounds.against_one, table, WHERE)['N1 schedules, A, exact']
   assert not any(name.startswith('gain') for name in again.details)
@@ -358,15 +401,81 @@ def test_arms_that_do_the_same_are_inert(table):
 
 def test_reliability_by_size_and_signal(table):
   for pair, values in zip(
-    searches.PAIRS, ((0.1, 0.3), (0.5, 0.7), (0.2, 0.25)), strict=True
+    (('exact', 'exact'), ('linear', 'linear'), ('linear', 'exact')),
+    ((0.1, 0.3), (0.5, 0.7), (0.2, 0.25)),
+    strict=True,
   ):
     for size, value in zip((64, 256), values, strict=True):
-      table.put('reliability_correlation', value, pair=pair, batch_size=size)
+      labels = {'pair': promises.pair(*pair), 'batch_size': size}
+      table.put('reliability_correlation', value, **labels)
   found = judged(findings.reliable, table, 'trained')
   assert found['N3 reliability, data'].verdict == 'supported'
   assert found['N3 reliability, signal'].verdict == 'supported'
   assert found['N3 smoothed'].verdict == 'contradicted'
   np.testing.assert_allclose(found['N3 smoothed'].effect, -0.05, atol=0.01)
+
+
+def test_main_effects_of_the_factorial(table):
+  """Decreases on B of .36, .66, .56 and .74 nats."""
+  losses = iter((0.64, 0.34, 0.44, 0.26))
+  for crossing in promises.CROSSINGS:
+    for behind in promises.BEHIND:
+      labels = {'crossing': crossing, 'behind': behind, 'prefix': 8}
+      table.put('factorial_holdout', next(losses), **labels)
+  found = judged(factorial.saved, table, WHERE)
+  effects = {
+    'linearising': (0.24, 'supported'),
+    'smoothing': (0.14, 'supported'),
+    'interaction': (-0.06, 'contradicted'),
+    'linearising less smoothing': (0.10, 'supported'),
+    'linearised less both': (-0.08, 'contradicted'),
+  }
+  for name, (effect, verdict) in effects.items():
+    judgement = found[f'N3 factorial, B, {name}']
+    np.testing.assert_allclose(judgement.effect, effect, atol=0.002)
+    assert judgement.verdict == verdict
+    assert '4 other' in judgement.caveat
+    assert found[f'N3 factorial, A, {name}'].verdict == 'inert'
+  details = found['N3 factorial, B, linearising'].details
+  np.testing.assert_allclose(
+    details['decrease, smoothed crossing, exact effect'], 0.56, atol=0.002
+  )
+  np.testing.assert_allclose(
+    details['whole budget, true crossing, exact effect'], 0, atol=0.002
+  )
+  assert not judged(factorial.saved, table, WHERE | {'layers': 'all'})
+
+
+def test_what_matters_to_replication(table):
+  for signal, value in zip(
+    promises.SIGNALS, (0.12, 0.63, 0.39, 0.89), strict=True
+  ):
+    pair = promises.pair(signal, signal)
+    table.put('reliability_correlation', value, pair=pair)
+  found = judged(factorial.replication, table, 'trained')
+  for name, effect in (('linearising', 0.505), ('smoothing', 0.265)):
+    judgement = found[f'N3 replication, {name}']
+    assert judgement.verdict == 'supported'
+    np.testing.assert_allclose(judgement.effect, effect, atol=0.002)
+  less = found['N3 replication, linearising less smoothing']
+  np.testing.assert_allclose(less.effect, 0.24, atol=0.002)
+  assert found['N3 replication, interaction'].verdict == 'equivalent'
+
+
+def test_the_literal_rounds_spend_the_whole_budget(table):
+  even = {'signal': 'exact', 'ranking': 'gain', 'split': 'even'}
+  table.put('rounds_search', 0.2, share=0.5, num_rounds=4, **even)
+  table.put('rounds_search', 0.8, share=1.0, num_rounds=4, **even)
+  table.put('rounds_holdout', 0.9, share=1.0, num_rounds=4, **even)
+  table.put('multi_search', 0.7, step=1)
+  found = judged(rounds.literal, table, WHERE)
+  assert found['N1 literal, A'].verdict == 'contradicted'
+  np.testing.assert_allclose(
+    found['N1 literal, A'].effect, np.log(0.7 / 0.8), atol=0.01
+  )
+  assert found['N1 literal, B'].verdict == 'supported'
+  table.results['rounds_search'].loc[{'ranking': 'gain'}] = np.nan
+  assert not judged(rounds.literal, table, WHERE)
 
 
 @pytest.mark.slow
@@ -382,15 +491,16 @@ def test_seeds_that_diverged(table, as_if_not_run):
     labels = {'signal': signal, 'ranking': ranking}
     table.put('rounds_returns', 0.2, **labels)
     table.put('discrete_true', 0.5, **labels)
-  for pair in searches.PAIRS:
+  for pair in promises.PAIRS:
     table.put('reliability_correlation', 0.5, pair=pair)
-  for name in ('ste', 'multi'):
+  for name in ('ste', 'multi', 'factorial'):
     table.put(f'{name}_search', 0.9)
     table.put(f'{name}_holdout', 0.9)
   losses = [
     name
     for name in table.results.data_vars
     if name.endswith(('_search', '_holdout', '_correlation'))
+    and not name.startswith('tuning_')
   ]
   as_if_not_run(findings.judge, table.results, losses)
 
@@ -413,7 +523,11 @@ BALLS = ['l2:0.1', 'linf:0.002', 'flips:200']
   ('coords', 'axes', 'rows'),
   [
     # What the main methods save, and reliability.
-    pytest.param({'num_rounds': [4]}, 4, 16, marks=pytest.mark.slow),
+    pytest.param({'num_rounds': [4]}, 4, 18, marks=pytest.mark.slow),
+    # The same in two balls.
+    pytest.param(
+      {'num_rounds': [4], 'ball': BALLS[:2]}, 6, 18, marks=pytest.mark.slow
+    ),
     # Schedules.
     pytest.param(
       {'num_rounds': [1, 4, 16, 64]}, 12, None, marks=pytest.mark.study

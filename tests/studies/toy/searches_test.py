@@ -157,20 +157,6 @@ def test_directions_reach_the_edge_of_the_ball(problems):
     )
 
 
-def test_reliability_compares_both_batches(problems):
-  posed = pose(problems, 'Dense_0')
-  found = searches.reliability(lambda: posed)
-  views = {'A': posed.search, 'B': posed.holdout}
-  for row, pair in enumerate(searches.PAIRS):
-    a, b = (
-      np.ravel(signal_of(views[batch], name))
-      for name, batch in (side.split() for side in pair.split(', '))
-    )
-    np.testing.assert_allclose(
-      found['correlation'][row], np.corrcoef(a, b)[0, 1], rtol=1e-4
-    )
-
-
 @pytest.mark.parametrize(
   ('balls', 'layers', 'num_rounds', 'words'),
   [

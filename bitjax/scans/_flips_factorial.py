@@ -1,0 +1,167 @@
+r"""Computes flip gains with the crossing smoothed, with what lies behind linearised.
+
+The straight-through estimator predicts the gain of a move as minus the gradient times
+the change of the quantised weight. Before a sign, this departs from the exact gain in
+two ways. With :math:`\Delta_{ij}` the change of weight (i, j), h the output of a unit
+(what its layer hands to the next product), and :math:`\tau_{bj}` what h changes by where
+the sign becomes the other one:
+
+* *crossing*: how far h moves. In truth by :math:`\tau` for the examples whose sign really
+  changes, and not at all for the others; *smoothed*, for each example a little, by the
+  estimator's derivative times the change of the pre-activation,
+
+  .. math:: \delta_{bij} = \tau_{bj} \, 1[\text{the sign changes}]
+    \quad \text{or} \quad
+    \tilde\delta_{bij} = h'(p_{bj}) \, x_{bi} \, q'(w_{ij}) \, \Delta_{ij};
+
+* *behind*: what a change of h does to the loss, for each unit of change. Exactly, it is the
+  slope between the only two values that h can take; *linearised*, it is the gradient,
+
+  .. math:: S_{bj} = \frac{\ell_b(h_j + \tau_{bj}) - \ell_b(h_j)}{\tau_{bj}}
+    \quad \text{or} \quad G_{bj} = \frac{\partial \ell_b}{\partial h_{bj}}.
+
+Each of the four products :math:`-\frac1B \sum_b \delta_{bij} S_{bj}` is a signal. True and
+exact, it is the gain; smoothed and linear, STE's prediction, to the last term of the chain
+rule. Smoothed and exact interpolates the loss between both signs, by the share of the way
+that h goes: a network of signs has no other loss to ask for, as in between all further
+signs would stay as they are. The share may be negative (h leads away from the threshold).
+All derivatives are those of the view's estimators, also of the signs behind.
+
+A true crossing needs one comparison for each (example, weight), as on the path ``sign`` of
+`flip_gains`; a smoothed one is a product of matrices. All need one loss for each
+(example, unit) that a move can flip, or that the estimator lets pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import types
+from bitjax.scans import _flips_moves
+from bitjax.scans import _flips_sign
+from bitjax.scans import _split
+from bitjax.scans import _view
+
+__all__ = ['FlipFactorial', 'flip_factorial']
+
+_CHUNK = 1024  # Examples at a time.
+
+
+class FlipFactorial(NamedTuple):
+  """What each move promises, in nats: [fan_in, units], or [2, fan_in, units].
+
+  The shapes are those of `FlipGains.gains`; positive is better.
+
+  Attributes:
+    exact: true crossings, the exact effect behind: the gain.
+    true_linear: true crossings, the effect behind linearised.
+    smoothed_exact: smoothed crossings, the exact effect behind.
+    linear: smoothed crossings, the effect behind linearised: the straight-through
+      estimator's prediction.
+  """
+
+  exact: types.Array
+  true_linear: types.Array
+  smoothed_exact: types.Array
+  linear: types.Array
+
+
+def flip_factorial(view: _view.LayerView) -> FlipFactorial:
+  r"""Returns what all single moves of a layer promise, by crossing and effect behind.
+
+  It splits the difference between `flip_gains` and the straight-through estimator's
+  prediction :math:`-g_{ij} \Delta q_{ij}` into two factors: whether a unit's sign really
+  changes, or its output is taken to move a little for every example in the estimator's
+  window; and whether what that does to the loss is computed, or linearised.
+
+  Args:
+    view: a layer with a quantised kernel that feeds a sign activation.
+
+  Returns:
+    A `FlipFactorial`, NaN under ``jit`` if the loss is not finite.
+
+  Raises:
+    BadInput: for a view that the path ``'sign'`` of `flip_gains` does not apply to,
+      a scale that couples the weights, an empty batch or kernel, what `moves` objects
+      to, or a loss that is concrete and not finite.
+  """
+  _view.check_filled(view)
+  reason = _flips_sign.obstacle(view)
+  if reason is None and view.coupling != 'none':
+    reason = (
+      f'its scale couples the weights ({view.coupling}); use '
+      'view.freeze_scale()'
+    )
+  if reason is not None:
+    raise types.BadInput(f'view has no crossings to smooth: {reason}.')
+  loss, found = _factorial(view)
+  types.check_finite('The loss', loss)
+  return found
+
+
+@jax.jit
+def _factorial(view):
+  parts, moves = _split.split(view), _flips_moves.moves(view)
+  changes = moves.changes.astype(parts.inputs.dtype)
+  before, behind = _flips_sign.cut(parts.front)
+  edges = _flips_sign.edge(before, changes)
+  deltas = jnp.swapaxes(changes, 1, 2)  # fan_in, the long axis, comes last.
+  reach = jnp.max(jnp.abs(deltas), axis=(0, 2))[None, :]
+
+  def block(totals, batch):
+    x, y, valid = batch
+    p = parts.products(x)
+    signs = _split.apply(before, p)
+    h, other = (_split.apply(behind, s) for s in (signs, -signs))
+    tau = other - h
+    # Stages before the next product act on each unit alone.
+    passed = _gradient(lambda p: _split.apply(parts.front, p), p)
+    side, threshold = _flips_sign.crossing(signs, edges)
+    p = side * p
+    farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
+    needed = (farthest >= threshold) | ((passed != 0) & (tau != 0))
+    needed = needed & valid[:, None]
+    base, exact = _flips_sign.flip_changes(parts, h, tau, y, needed)
+    slope = exact / jnp.where(tau == 0, 1.0, tau)
+    gradient = _gradient(lambda h: parts.losses(parts.next_products(h), y), h)
+    gradient = jnp.where(valid[:, None], gradient, 0.0)
+    columns = exact, tau * gradient
+    sums = (
+      jnp.sum(base * valid.astype(base.dtype)),
+      _flips_sign.crossed_sums(deltas, x, side, p, threshold, *columns),
+      tuple(_split.product(x.T, passed * s) for s in (slope, gradient)),
+    )
+    return jax.tree.map(jnp.add, totals, sums), None
+
+  size = view.labels.size
+  group = _flips_sign.GROUP
+  chunk = group * -(-min(_CHUNK, size) // group)
+  start = (
+    jnp.zeros((), parts.dtype),
+    2 * (jnp.zeros(deltas.shape, parts.dtype),),
+    2 * (jnp.zeros(view.kernel.shape, parts.dtype),),
+  )
+  valid = jnp.ones(size, bool)
+  batches = _split.batches((view.inputs, view.labels, valid), chunk)
+  (loss, true, smoothed), _ = jax.lax.scan(block, start, batches)
+  _, pull = jax.vjp(view.quantizer, view.kernel)
+  smoothed = [
+    pull(total.astype(view.kernel.dtype))[0][None] * moves.changes
+    for total in smoothed
+  ]
+  true = [jnp.swapaxes(total, 1, 2) for total in true]
+  loss = loss / size
+  found = (
+    types.nan_where(~jnp.isfinite(loss), moves.per_weight(-total / size))
+    for total in (*true, *smoothed)
+  )
+  return loss, FlipFactorial(*found)
+
+
+def _gradient(fn, x):
+  """Returns the gradient of the sum of ``fn(x)``, by the view's estimators."""
+  value, pull = jax.vjp(fn, x)
+  return pull(jnp.ones_like(value))[0]
