@@ -160,7 +160,9 @@ def nan_where(mask: Array, x: Array) -> Array:
   under ``jax_debug_nans`` and ``jax_disable_jit`` such a constant is an error.
   """
   one = jnp.where(mask, 0, 1).astype(x.dtype)
-  return x * (one / one)
+  return jnp.where(
+    mask, one / one, x
+  )  # Not a product: XLA takes 0 * NaN to be 0.
 
 
 def shown(value: Any) -> str:

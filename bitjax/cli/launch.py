@@ -204,7 +204,7 @@ def _code(study: Study[Any]) -> code_lib.Code:
     getattr(function, '__module__', '')
     for function in (study.run, study.verdicts, study.plot)
   )
-  aside = set(aside) - {home}
+  aside = code_lib.only_for(set(aside) - {home}, home)
   return code_lib.Code(aside, script=home == '__main__')
 
 

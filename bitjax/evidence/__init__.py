@@ -6,6 +6,7 @@ labelled ``xarray`` datasets, whatever they are about.
 
 from bitjax.evidence import divergence
 from bitjax.evidence import plots
+from bitjax.evidence import twoway
 from bitjax.evidence.contrasts import any_arm
 from bitjax.evidence.contrasts import difference
 from bitjax.evidence.contrasts import equivalent
@@ -52,6 +53,7 @@ __all__ = [
   'select_arm',
   'share',
   'simultaneous',
+  'twoway',
   'unsettled',
   'variances',
 ]

@@ -10,6 +10,7 @@ lie around 0.95, it covers the mean correlation in 55 % of cases instead of 95 %
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ def within(
   Args:
     found: an interval of a mean.
     bounds: the smallest and the largest value of a sample; None if there are none. With
-      fewer than two clusters the ends are unknown, and stay infinite.
+      fewer than two clusters, or without an estimate, the ends are unknown, and infinite.
 
   Raises:
     ValueError: if the mean lies outside the bounds by more than rounding.
   """
-  if bounds is None or found.num < 2:
+  if bounds is None or found.num < 2 or math.isnan(found.mean):
     return found
   low, high = bounds
   slack = ROUNDING * max(abs(low), abs(high))

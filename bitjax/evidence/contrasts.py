@@ -25,6 +25,9 @@ from bitjax.evidence import verdicts
 __all__ = [
   'Cell',
   'any_arm',
+  'conclude',
+  'conclude_any',
+  'conclude_equivalence',
   'difference',
   'equivalent',
   'family',
@@ -75,8 +78,9 @@ def difference(
   else:
     found = intervals.share(samples, whole, bounds=bounds)
   verdict = intervals.judge(found, direction=direction, smallest=smallest)
-  info = _with_smallest(info, smallest)
-  return _verdict(finding, claim, verdict, found, info, len(samples))
+  return conclude(
+    finding, claim, verdict, found, info, len(samples), smallest=smallest
+  )
 
 
 def equivalent(
@@ -100,14 +104,7 @@ def equivalent(
     **info: further fields of `Verdict`.
   """
   found = intervals.equivalence(samples, margin, whole=whole)
-  info['details'] = {
-    'margin': margin,
-    'low90': found.inner.low,
-    'high90': found.inner.high,
-  } | dict(info.get('details', {}))
-  return _verdict(
-    finding, claim, found.verdict, found.interval, info, len(samples)
-  )
+  return conclude_equivalence(finding, claim, found, info, len(samples))
 
 
 def any_arm(
@@ -141,35 +138,9 @@ def any_arm(
     wholes and [wholes[name] for name in arms],
     bounds=bounds,
   )
-  judged = {intervals.judge(arm, smallest=smallest) for arm in found}
-  if 'supported' in judged:
-    verdict = 'supported'
-  elif judged == {'equivalent'}:
-    verdict = 'equivalent'
-  elif judged <= {'equivalent', 'contradicted'}:
-    verdict = 'contradicted'
-  else:
-    verdict = 'inconclusive'
-  info = _with_smallest(info, smallest)
-  details = dict(info.pop('details', {}))
-  for name, arm in zip(arms, found, strict=True):
-    details |= {
-      name: arm.mean,
-      f'{name} low': arm.low,
-      f'{name} high': arm.high,
-    }
-  # The best arm has the largest mean among those whose interval lies above what counts,
-  # or among all arms if there are none; what is not defined comes last.
-  best = max(
-    found,
-    key=lambda arm: (
-      arm.low > smallest,
-      -np.inf if np.isnan(arm.mean) else arm.mean,
-    ),
-  )
+  found = dict(zip(arms, found, strict=True))
   num_seeds = len(next(iter(arms.values())))
-  info |= {'details': details}
-  return _verdict(finding, claim, verdict, best, info, num_seeds)
+  return conclude_any(finding, claim, found, info, num_seeds, smallest=smallest)
 
 
 class Cell(NamedTuple):
@@ -228,12 +199,17 @@ def family(
     known = samples[np.isfinite(samples)]
     inert = known.size > 0 and not known.any()
     verdict = intervals.judge(found, smallest=smallest)
-    own = _with_smallest(
-      {'details': cell.details, 'caveat': caveat} | info, smallest
-    )
-    verdict = 'inert' if inert else verdict
+    own = {'details': cell.details, 'caveat': caveat} | info
     judged.append(
-      _verdict(cell.finding, cell.claim, verdict, found, own, len(samples))
+      conclude(
+        cell.finding,
+        cell.claim,
+        'inert' if inert else verdict,
+        found,
+        own,
+        len(samples),
+        smallest=smallest,
+      )
     )
   return judged
 
@@ -254,12 +230,109 @@ def variances(
   found = intervals.log_variance_ratio(a, b)
   verdict = intervals.judge(found, direction=-1)
   info = {'unit': 'log variance ratio'} | info
-  return _verdict(finding, claim, verdict, found, info, len(a))
+  return conclude(finding, claim, verdict, found, info, len(a))
 
 
-def _verdict(finding, claim, verdict, found, info, num_seeds):
+def conclude_any(
+  finding: str,
+  claim: str,
+  arms: Mapping[str, intervals.Interval],
+  info: Mapping[str, Any],
+  num_seeds: int,
+  *,
+  smallest: float = 0.0,
+) -> verdicts.Verdict:
+  """Returns the verdict of `any_arm` on simultaneous intervals.
+
+  Args:
+    finding: label of the finding.
+    claim: the claim in one sentence.
+    arms: name -> interval.
+    info: further fields of `Verdict`.
+    num_seeds: number of all seeds, lost ones too.
+    smallest: the smallest effect that counts.
+  """
+  judged = {intervals.judge(arm, smallest=smallest) for arm in arms.values()}
+  verdict = 'inconclusive'
+  if 'supported' in judged:
+    verdict = 'supported'
+  elif judged == {'equivalent'}:
+    verdict = 'equivalent'
+  elif judged <= {'equivalent', 'contradicted'}:
+    verdict = 'contradicted'
+  details = dict(info.get('details', {}))
+  for name, arm in arms.items():
+    details |= {
+      name: arm.mean,
+      f'{name} low': arm.low,
+      f'{name} high': arm.high,
+    }
+  # The best arm has the largest mean among those whose interval lies above what counts,
+  # or among all arms if there are none; what is not defined comes last.
+  best = max(
+    arms.values(),
+    key=lambda arm: (
+      arm.low > smallest,
+      -np.inf if np.isnan(arm.mean) else arm.mean,
+    ),
+  )
+  info = {**info, 'details': details}
+  return conclude(
+    finding, claim, verdict, best, info, num_seeds, smallest=smallest
+  )
+
+
+def conclude_equivalence(
+  finding: str,
+  claim: str,
+  found: intervals.Equivalence,
+  info: Mapping[str, Any],
+  num_seeds: int,
+) -> verdicts.Verdict:
+  """Returns the verdict of `equivalent` on a test that was made.
+
+  Args:
+    finding: label of the finding.
+    claim: the claim in one sentence.
+    found: the result of the test.
+    info: further fields of `Verdict`.
+    num_seeds: number of all seeds, lost ones too.
+  """
+  details = {
+    'margin': found.margin,
+    'low90': found.inner.low,
+    'high90': found.inner.high,
+  } | dict(info.get('details', {}))
+  info = {**info, 'details': details}
+  return conclude(
+    finding, claim, found.verdict, found.interval, info, num_seeds
+  )
+
+
+def conclude(
+  finding: str,
+  claim: str,
+  verdict: str,
+  found: intervals.Interval,
+  info: Mapping[str, Any],
+  num_seeds: int,
+  *,
+  smallest: float = 0.0,
+) -> verdicts.Verdict:
+  """Returns a verdict that says what its interval rests on: what was lost, or one seed.
+
+  Args:
+    finding: label of the finding.
+    claim: the claim in one sentence.
+    verdict: what the interval says.
+    found: the interval.
+    info: further fields of `Verdict`.
+    num_seeds: number of all seeds, lost ones too.
+    smallest: the smallest effect that counts.
+  """
   info = dict(info)
-  details = dict(info.pop('details', {}))
+  details = {'smallest that counts': smallest} if smallest else {}
+  details |= dict(info.pop('details', {}))
   if num_seeds == 1:
     if verdict != 'inert':
       verdict = 'inconclusive'
@@ -286,13 +359,6 @@ def _verdict(finding, claim, verdict, found, info, num_seeds):
     details=details,
     **info,
   )
-
-
-def _with_smallest(info, smallest):
-  if not smallest:
-    return info
-  details = {'smallest that counts': smallest} | dict(info.get('details', {}))
-  return info | {'details': details}
 
 
 def _add_caveat(info, text):

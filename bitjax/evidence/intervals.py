@@ -37,6 +37,7 @@ from bitjax.evidence import samples as samples_lib
 __all__ = [
   'Equivalence',
   'Interval',
+  'decide',
   'equivalence',
   'interval',
   'judge',
@@ -215,21 +216,29 @@ def equivalence(
     level: one minus the size of each one-sided test.
     **options: further arguments of `interval`, or of `share`.
   """
-  if not margin > 0:
-    raise ValueError(f'the margin of an equivalence must be > 0; got {margin}.')
   if whole is None:
     find = functools.partial(interval, differences, **options)
   else:
     find = functools.partial(share, differences, whole, **options)
-  outer, inner = find(level=level), find(level=2 * level - 1)
-  if math.isnan(outer.mean):
-    verdict = 'inconclusive'
-  elif -margin < inner.low and inner.high < margin:
-    verdict = 'supported'
-  elif outer.low > margin or outer.high < -margin:
-    verdict = 'contradicted'
-  else:
-    verdict = 'inconclusive'
+  return decide(find(level=level), find(level=2 * level - 1), margin)
+
+
+def decide(outer: Interval, inner: Interval, margin: float) -> Equivalence:
+  """Returns what intervals at ``level`` and ``2 level - 1`` say of an equivalence.
+
+  Args:
+    outer: the wider interval, which contradicts the claim beyond the margin.
+    inner: the narrower one, which supports it within the margin.
+    margin: the largest difference that does not matter, > 0.
+  """
+  if not margin > 0:
+    raise ValueError(f'the margin of an equivalence must be > 0; got {margin}.')
+  verdict = 'inconclusive'
+  if not math.isnan(outer.mean):
+    if -margin < inner.low and inner.high < margin:
+      verdict = 'supported'
+    elif outer.low > margin or outer.high < -margin:
+      verdict = 'contradicted'
   return Equivalence(verdict, outer, inner, margin)
 
 

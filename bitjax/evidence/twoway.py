@@ -143,16 +143,8 @@ def equivalence(
     margin: the largest absolute difference that does not matter, > 0.
     level: one minus the size of each one-sided test.
   """
-  if not margin > 0:
-    raise ValueError(f'the margin of an equivalence must be > 0; got {margin}.')
-  outer = interval(cells, level=level)
-  inner = interval(cells, level=2 * level - 1)
-  verdict = 'inconclusive'
-  if -margin < inner.low and inner.high < margin:
-    verdict = 'supported'
-  elif outer.low > margin or outer.high < -margin:
-    verdict = 'contradicted'
-  return intervals.Equivalence(verdict, outer, inner, margin)
+  outer, inner = (interval(cells, level=p) for p in (level, 2 * level - 1))
+  return intervals.decide(outer, inner, margin)
 
 
 def difference(
@@ -178,8 +170,9 @@ def difference(
   """
   found = interval(cells, bounds=bounds)
   verdict = intervals.judge(found, direction=direction, smallest=smallest)
-  info = contrasts._with_smallest(info, smallest)
-  return contrasts._verdict(finding, claim, verdict, found, info, len(cells))
+  return contrasts.conclude(
+    finding, claim, verdict, found, info, len(cells), smallest=smallest
+  )
 
 
 def equivalent(
@@ -195,14 +188,7 @@ def equivalent(
     **info: further fields of `Verdict`.
   """
   found = equivalence(cells, margin)
-  info['details'] = {
-    'margin': margin,
-    'low90': found.inner.low,
-    'high90': found.inner.high,
-  } | dict(info.get('details', {}))
-  return contrasts._verdict(
-    finding, claim, found.verdict, found.interval, info, len(cells)
-  )
+  return contrasts.conclude_equivalence(finding, claim, found, info, len(cells))
 
 
 def any_arm(
@@ -227,26 +213,15 @@ def any_arm(
     **info: further fields of `Verdict`.
   """
   found = simultaneous(list(arms.values()), bounds=bounds)
-  judged = {intervals.judge(arm, smallest=smallest) for arm in found}
-  verdict = 'inconclusive'
-  if 'supported' in judged:
-    verdict = 'supported'
-  elif judged == {'equivalent'}:
-    verdict = 'equivalent'
-  elif judged <= {'equivalent', 'contradicted'}:
-    verdict = 'contradicted'
-  info = contrasts._with_smallest(info, smallest)
-  details = dict(info.pop('details', {}))
-  for name, arm in zip(arms, found, strict=True):
-    details |= {
-      name: arm.mean,
-      f'{name} low': arm.low,
-      f'{name} high': arm.high,
-    }
-  best = max(found, key=lambda arm: (arm.low > smallest, arm.mean))
-  info |= {'details': details}
   num_seeds = len(next(iter(arms.values())))
-  return contrasts._verdict(finding, claim, verdict, best, info, num_seeds)
+  return contrasts.conclude_any(
+    finding,
+    claim,
+    dict(zip(arms, found, strict=True)),
+    info,
+    num_seeds,
+    smallest=smallest,
+  )
 
 
 def _squares(values):

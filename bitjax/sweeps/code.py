@@ -9,7 +9,8 @@ in a training, the sources decide.
 A source counts by its syntax tree without docstrings, so comments, docstrings and layout
 may change. Of installed packages only the versions in the environment count, except
 bitjax, which counts by its sources wherever it lies; Python and its library do not.
-Left aside is what works on finished numbers only: command lines, figures, and verdicts.
+Left aside is what works on finished numbers only: command lines, figures, and verdicts,
+with all modules that nothing else reaches.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from typing import Any
 
 import jax
 
-__all__ = ['Code', 'environment', 'identify', 'program']
+from bitjax.sweeps import reach
+
+__all__ = ['Code', 'environment', 'identify', 'only_for', 'program']
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 # Settings of JAX with which the same source computes other numbers.
@@ -112,9 +115,34 @@ class Code:
       return False
     if name == '__main__':
       return self._script
-    return not any(
-      name == aside or name.startswith(aside + '.') for aside in self._aside
-    )
+    return not _below(name, self._aside)
+
+
+def only_for(judges: Iterable[str], home: str) -> set[str]:
+  """Returns the modules that are needed for what ``judges`` do, and for nothing else.
+
+  Args:
+    judges: modules that work on finished numbers.
+    home: the module that computes numbers; it may import judges, to name them.
+  """
+  judges = set(judges)
+
+  def find(name: str) -> pathlib.Path | None:
+    if _below(name, _ASIDE):
+      return None
+    try:
+      spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+      return None
+    return _source(spec.origin) if spec else None
+
+  own = reach.reached([home], find, without=judges)
+  return judges | reach.reached(judges, find) - own
+
+
+def _below(name: str, modules: Iterable[str]) -> bool:
+  """Returns whether a module is one of these, or below one of them."""
+  return any(name == each or name.startswith(each + '.') for each in modules)
 
 
 def environment() -> dict[str, str]:

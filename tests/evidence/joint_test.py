@@ -127,3 +127,10 @@ def test_one_cluster_and_wrong_shapes():
   for arguments in ((np.zeros(3),), (np.zeros((2, 3)), np.zeros((2, 4)))):
     with pytest.raises(ValueError, match='arms'):
       evidence.simultaneous(*arguments)
+
+
+def test_bounds_of_what_is_not_defined():
+  noise = np.random.default_rng(0).normal(size=(2, 12))
+  noise -= noise.mean(axis=1, keepdims=True)
+  found = evidence.simultaneous([noise[0]] * 2, [noise[1]] * 2, bounds=(0, 1))
+  assert all(math.isnan(arm.mean) and arm.high == math.inf for arm in found)

@@ -176,3 +176,41 @@ def test_the_program_of_a_chunk(one, other, same, tmp_path):
   ]
   assert (digests[0] == digests[1]) is same
   assert len(digests[0]) == 64
+
+
+def test_what_only_judges_reach_does_not_count(tmp_path, monkeypatch):
+  """Lazy imports count, and a package's own file only if the package is imported."""
+  sources = {
+    '__init__': 'from room_of_tests import package_wide',
+    'package_wide': '',
+    'study': 'from room_of_tests import arms, findings',
+    'arms': 'def run():\n  from . import lazy\n',
+    'lazy': 'import json',
+    'shared': '',
+    'findings': 'from room_of_tests import outcomes\nfrom .shared import nothing',
+    'outcomes': 'from room_of_tests import lazy, intervals',
+    'intervals': 'import numpy.linalg',
+  }
+  folder = tmp_path / 'room_of_tests'
+  folder.mkdir()
+  for name, source in sources.items():
+    (folder / f'{name}.py').write_text(source)
+  monkeypatch.syspath_prepend(tmp_path)
+
+  def names(*without):
+    found = code.only_for(['room_of_tests.findings'], 'room_of_tests.study')
+    return {name.removeprefix('room_of_tests.') for name in found} - {*without}
+
+  assert names() == {'findings', 'outcomes', 'intervals', 'shared'}
+  (folder / 'lazy.py').write_text('import room_of_tests.shared')
+  assert names() == {'findings', 'outcomes', 'intervals'}
+  (folder / 'arms.py').write_text('import room_of_tests.outcomes as o')
+  assert names() == {'findings'}
+
+
+def test_verdicts_do_not_count_as_code_of_the_numbers():
+  room = 'bitjax.studies.dsq'
+  found = code.only_for([f'{room}.findings', f'{room}.figure'], f'{room}.study')
+  assert 'bitjax.evidence.contrasts' in found
+  assert 'bitjax.evidence.intervals' in found
+  assert not found & {'bitjax.evidence.protocols', f'{room}.arms'}

@@ -52,6 +52,7 @@ from bitjax.studies.toy.training import trained
 from bitjax.studies.toy.variants import NORMAL
 from bitjax.studies.toy.variants import Estimators
 from bitjax.studies.toy.variants import Variant
+from bitjax.studies.toy.variants import Windows
 
 __all__ = [
   'MAX_STEP',
@@ -72,6 +73,7 @@ __all__ = [
   'Trial',
   'Tuned',
   'Variant',
+  'Windows',
   'check_trainable',
   'check_weights',
   'cross_entropy',

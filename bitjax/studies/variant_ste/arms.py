@@ -11,6 +11,10 @@ same learning rates, and compared with two gradients that need no estimator. One
 with all other weights as they are. The other is the *central* difference of the latent
 weights, :math:`(L(w + s e_i) - L(w - s e_i)) / 2s`, with s their median magnitude: it
 is :math:`D_i / s` where :math:`|w_i| \le s`, and 0 elsewhere.
+
+A step through all layers also depends on how a variant divides the gradient among the
+layers. There windows are followed twice: at height 1, and at the heights that keep
+their mass (see `layerwise`).
 """
 
 from __future__ import annotations
@@ -32,18 +36,22 @@ from bitjax import tree
 from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.toy import dispatch
+from bitjax.studies.variant_ste import families
 from bitjax.studies.variant_ste import gradients
+from bitjax.studies.variant_ste import layerwise
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['PRIMARY', 'compare', 'discrete']
+__all__ = ['EVERYWHERE', 'PRIMARY', 'compare', 'discrete']
 
 PRIMARY = 'window on activations 0.5'  # The variant of the primary contrast.
+# The variants that step through all layers as well, besides windows layer by layer.
+EVERYWHERE = ('normal', PRIMARY, 'window on weights 0.05', 'Bi-Real')
 
 
 def compare(
-  problems: toy.Problems[toy.BallConfig],
+  networks: toy.States,
   sweep: sweeps.Sweep,
   variants: Sequence[toy.Variant],
   rates: Sequence[float],
@@ -52,23 +60,21 @@ def compare(
   few_rates: Sequence[float],
   half_widths: Sequence[float],
   num_groups: int,
-  train_steps: int,
-  states: Sequence[str] = toy.STATES,
 ) -> xarray.Dataset:
   """Runs all variants on every seed, in every state of its network.
 
   Args:
-    problems: the toy problems of all seeds.
+    networks: the networks of all seeds, in all states.
     sweep: runs the sweep.
     variants: the variants; the first is the normal STE.
     rates: learning rates of a step of the first layer, as fractions of
       `descent.reach`.
-    everywhere: names of the variants that also step through all layers.
+    everywhere: names of the variants that also step through all layers, besides those
+      with windows of each layer's own. These and `PRIMARY` do so twice: once more with
+      windows that keep their mass, as the name with `families.KEPT`.
     few_rates: learning rates of those steps, each of which costs a forward pass.
     half_widths: half-widths c, for the shares of pre-activations within [-c, c].
     num_groups: number of equal parts of a batch, over which gradients vary.
-    train_steps: number of updates that lead to the trained state.
-    states: some of `toy.STATES`.
 
   Returns:
     A dataset over (state, seed, variant, ...): ``search``, ``holdout``, ``flips``,
@@ -77,27 +83,37 @@ def compare(
     share of the first layer's gradient that differs from the normal STE's;
     ``reliability``, the correlation of the gradients on A and B; agreements with the
     gradients that need no estimator; by layer, gradient statistics and what enters the
-    activations.
+    activations. ``entering_rms`` is the unit of relative windows.
   """
-  networks = toy.States(problems, states, train_steps)
+  names = [variant.name for variant in variants]
+  chosen = {
+    name: (number, None)
+    for number, name in enumerate(names)
+    if name in everywhere or variants[number].windows
+  }
+  num_hidden = len(networks.problems.config.hidden)
+  half = toy.Windows((families.HALF,) * num_hidden, (0.0,) * num_hidden)
+  own = {each.name: each.windows for each in variants} | {PRIMARY: half}
+  chosen |= {
+    f'{name}{families.KEPT}': (number, own[name])
+    for name, (number, _) in chosen.items()
+    if own[name] is not None
+  }
   fn = functools.partial(
     _lane,
     networks=networks,
     variants=tuple(variants),
-    chosen=tuple(
-      number for number, v in enumerate(variants) if v.name in everywhere
-    ),
+    chosen=tuple(chosen.values()),
     num_groups=num_groups,
   )
-  names = [variant.name for variant in variants]
-  own = {'variant': names, 'layer': problems.layers}
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(
     toy.REPORTED, ('variant', 'learning_rate')
   )
   dims |= dict.fromkeys(('all_search', 'all_holdout'), ('chosen', 'few_rate'))
   dims |= dict.fromkeys(_PER_VARIANT, ('variant',))
   dims |= dict.fromkeys(_PER_LAYER, ('variant', 'layer'))
-  dims |= dict.fromkeys(('entering_mean', 'entering_std'), ('layer',))
+  entering = ('entering_mean', 'entering_std', 'entering_rms')
+  dims |= dict.fromkeys(entering, ('layer',))
   dims |= {'entering_share': ('layer', 'half_width')}
   found = sweep(
     fn,
@@ -110,12 +126,13 @@ def compare(
       'half_widths': jnp.asarray(half_widths, jnp.float32),
     },
     dims=dims,
-    coords=own
-    | {
+    coords={
+      'variant': names,
+      'layer': networks.problems.layers,
       'learning_rate': np.asarray(rates),
       'few_rate': np.asarray(few_rates),
       'half_width': np.asarray(half_widths),
-      'chosen': [name for name in names if name in everywhere],
+      'chosen': list(chosen),
     },
     chunk=1,
   )
@@ -161,12 +178,16 @@ def _lane(
   }
   first = posed[layers[0]]
   truths = {layer: discrete(posed[layer].search) for layer in layers}
+  kernels = {layer: posed[layer].kernel for layer in layers}
+  search, _ = trial.batches[size]
+  spreads = layerwise.spreads(model, kernels, search.inputs)
   compared = _truths(first, truths[layers[0]])
   gradients_of = gradients.by_part(
-    functools.partial(problems.model, 'binary'),
+    model,
     trial,
     size,
-    [variant.estimators for variant in variants],
+    variants,
+    spreads[:-1],
     num_parts=num_groups,
     layers=layers,
   )
@@ -199,8 +220,11 @@ def _lane(
       outputs |= {f'{name}_{kind}': value for kind, value in found.items()}
     return outputs
 
-  def through_all(number, directions):
-    direction = jax.tree.map(lambda leaf: leaf[number], directions)
+  def through_all(number, heights, directions):
+    direction = {
+      layer: heights[index] * directions[layer][number]
+      for index, layer in enumerate(layers)
+    }
     return _all_layers(problems, model, trial, direction, few_rates)
 
   outputs = lanes.each(describe, {'variant': jnp.arange(len(variants))})
@@ -212,12 +236,18 @@ def _lane(
   )
   everywhere = lanes.each(
     through_all,
-    {'number': jnp.asarray(chosen)},
+    {
+      'number': jnp.asarray([number for number, _ in chosen]),
+      'heights': jnp.stack(
+        [layerwise.heights(windows, spreads[:-1]) for _, windows in chosen]
+      ),
+    },
     shared={'directions': everywhere},
   )
   outputs |= {f'all_{name}': value for name, value in everywhere.items()}
   before = first.losses(first.kernel)
   outputs |= {f'start_{name}': value for name, value in before.items()}
+  outputs['entering_rms'] = spreads
   return outputs | _entering(posed, layers, half_widths)
 
 

@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from bitjax import quantizers
 from bitjax.studies import toy
 
-__all__ = ['NAMES', 'WINDOWS', 'variants']
+__all__ = [
+  'HALF',
+  'KEPT',
+  'LAYERWISE',
+  'NAMES',
+  'RELATIVE',
+  'WINDOWS',
+  'layerwise',
+  'places',
+  'variants',
+]
 
 WINDOWS = (
   'window on activations',
@@ -36,6 +46,65 @@ NAMES = (
   'DSQ',
   'EWGS',
 )
+
+HALF = 0.5  # The half-width of the primary contrast.
+KEPT = ', mass kept'  # Ends the names of windows of height 1/c.
+RELATIVE = (
+  'relative window in '  # Begins the names of windows in units of spreads.
+)
+LAYERWISE = ('window in ', RELATIVE)
+_ORDINALS = ('first', 'second', 'third', 'fourth')
+
+
+def places(num_hidden: int) -> dict[str, tuple[bool, ...]]:
+  """Names the sets of hidden layers whose windows change: each layer, and all.
+
+  Args:
+    num_hidden: number of hidden layers.
+
+  Returns:
+    Name -> whether each hidden layer is one of them. A single layer is not all.
+  """
+  found = {
+    _place(layer): tuple(layer == other for other in range(num_hidden))
+    for layer in range(num_hidden)
+  }
+  return found | (
+    {'all layers': (True,) * num_hidden} if num_hidden > 1 else {}
+  )
+
+
+def _place(layer):
+  known = layer < len(_ORDINALS)
+  return f'{_ORDINALS[layer]} layer' if known else f'layer {layer + 1}'
+
+
+def layerwise(
+  half_widths: Sequence[float], num_hidden: int
+) -> list[toy.Variant]:
+  """Lists windows that are the normal STE's, 1, but in some of the layers.
+
+  In these they are `HALF` (of one layer only: of all layers it is one of `variants`),
+  or have each of the given half-widths, in units of the layer's own spread.
+
+  Args:
+    half_widths: in units of the spread; an empty list for no windows at all.
+    num_hidden: number of hidden layers.
+  """
+  found = []
+  for place, inside in places(num_hidden).items():
+    if half_widths and not all(inside):
+      narrow = toy.Windows(
+        tuple(HALF if one else 1.0 for one in inside), (0.0,) * num_hidden
+      )
+      found.append(toy.Variant(f'{LAYERWISE[0]}{place}', HALF, windows=narrow))
+    for c in half_widths:
+      own = toy.Windows(
+        tuple(0.0 if one else 1.0 for one in inside),
+        tuple(c if one else 0.0 for one in inside),
+      )
+      found.append(toy.Variant(f'{RELATIVE}{place}', c, windows=own))
+  return found
 
 
 def variants(

@@ -1,15 +1,18 @@
-"""The study's figures: windows, nearness to the discrete gradient, all variants."""
+"""The study's figures: windows, nearness to the discrete gradient, all variants.
+
+Those of windows and thresholds of each layer's own are in `figure_layers`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.studies.variant_ste import arms
+from bitjax.studies.variant_ste import effects
+from bitjax.studies.variant_ste import figure_layers
 from bitjax.studies.variant_ste import findings
 
 if TYPE_CHECKING:
@@ -36,28 +39,41 @@ _WORDS = {
 
 
 def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
-  """Draws windows and nearness; a supplement has a row for each variant.
+  """Draws windows and nearness; supplements show each variant, and each layer.
 
   Args:
-    results: of `arms.compare`.
+    results: of `study.run`.
   """
   from matplotlib import pyplot
 
+  layers, everything = {}, results
+  if effects.within_layers(results.variant):
+    layers = effects.STEPS
+  results = results.sel(variant=effects.variants(results))
   states = results.state.values.tolist()
   fig, axes = pyplot.subplots(
-    2, len(states), figsize=(6.75, 5.4), squeeze=False
+    2 + len(layers),
+    len(states),
+    figsize=(6.75, 5.4 + 1.8 * len(layers)),
+    squeeze=False,
   )
-  for state, (top, bottom) in zip(states, axes.T, strict=True):
-    windows(top, results, state)
-    nearness(bottom, results, state)
-  for ax in axes[:, 0]:
-    ax.set_ylabel(f'{_EFFECT}\n({_UNIT})')
+  for state, column in zip(states, axes.T, strict=True):
+    windows(column[0], results, state)
+    for ax, step in zip(column[1:-1], layers, strict=True):
+      figure_layers.saved(ax, everything, state, step)
+    nearness(column[-1], results, state)
+  for ax, step in zip(axes[:, 0], ('', *layers, ''), strict=True):
+    ax.set_ylabel(
+      f'step of {step}\n({_UNIT})' if step else f'{_EFFECT}\n({_UNIT})',
+      fontsize=8,
+    )
   handles = {}
-  for ax in (axes[0, 0], axes[1, 0]):
+  for ax in axes[:, 0]:
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
       handles.setdefault(label, handle)
   fig.legend(handles.values(), handles, loc='outside lower center', ncols=3)
-  return {'figure': fig, 'figure_supplement': _supplement(results)}
+  supplement = _supplement(results, everything if layers else None)
+  return {'figure': fig, 'figure_supplement': supplement}
 
 
 def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
@@ -68,12 +84,12 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
 
   Args:
     ax: where to draw.
-    results: of `arms.compare`.
+    results: of `study.run`.
     state: of the network.
   """
-  found = findings.spread(results, state)
   names = results.variant.values.tolist()
-  inert = findings.inert(results, state)
+  found = effects.percentages(effects.saved(results, state), names)
+  inert = effects.inert(results, state)
   drawn: set[float] = set()
   for family, (color, marker, style) in STYLES.items():
     points = _windows(results, family)
@@ -81,13 +97,13 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
       continue
     widths = np.array(list(points))
     drawn.update(points)
-    effects = [_percent(found[index]) for index in points.values()]
+    shown = [found[names[index]] for index in points.values()]
     plots.band(
-      ax, _DODGE[family] * widths, effects,
+      ax, _DODGE[family] * widths, shown,
       color=color, marker=marker, linestyle=style, label=family,
     )  # fmt: skip
     for width, index, effect in zip(
-      widths, points.values(), effects, strict=True
+      widths, points.values(), shown, strict=True
     ):
       if names[index] in inert or index == 0:
         ax.plot(
@@ -121,19 +137,20 @@ def nearness(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
 
   Args:
     ax: where to draw.
-    results: of `arms.compare`.
+    results: of `study.run`.
     state: of the network.
   """
   cosine = results['discrete_cosine'].sel(state=state).mean('seed').values
-  inert = findings.inert(results, state)
-  found = findings.spread(results, state)
+  names = results.variant.values.tolist()
+  inert = effects.inert(results, state)
+  found = effects.percentages(effects.saved(results, state), names)
   families = results.family.values.tolist()
   labels = {OTHER: 'another estimator'}
-  for index, name in enumerate(results.variant.values.tolist()[1:], start=1):
+  for index, name in enumerate(names[1:], start=1):
     if name in inert:
       continue
     color, marker, _ = STYLES.get(families[index], (OTHER, 'D', ''))
-    effect = _percent(found[index])
+    effect = found[name]
     x = cosine[index]
     ax.plot([x, x], [effect.low, effect.high], color=color, linewidth=0.6)
     ax.plot(
@@ -155,20 +172,20 @@ def every(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
 
   Args:
     ax: where to draw.
-    results: of `arms.compare`.
+    results: of `study.run`.
     state: of the network.
   """
   names = results.variant.values.tolist()
   families = results.family.values.tolist()
   rows = _ordered(results)
-  found = [_percent(interval) for interval in findings.spread(results, state)]
-  inert = findings.inert(results, state)
+  found = effects.percentages(effects.saved(results, state), names)
+  inert = effects.inert(results, state)
   for row, index in enumerate(rows):
     color, marker, _ = STYLES.get(families[index], (OTHER, 'D', ''))
     if names[index] in inert:
       ax.plot(0, row, marker='x', color='black', markersize=4)
     else:
-      plots.whisker(ax, row, found[index], color=color, marker=marker)
+      plots.whisker(ax, row, found[names[index]], color=color, marker=marker)
   margin = 100 * findings.MARGIN
   ax.axvspan(-margin, margin, color=OTHER, alpha=0.2, linewidth=0)
   ax.axvline(0, color='black', linewidth=0.8)
@@ -180,18 +197,25 @@ def every(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   ax.set_title(f'{state} network')
 
 
-def _supplement(results):
+def _supplement(results, layers):
   from matplotlib import pyplot
 
   states = results.state.values.tolist()
+  rows = 0.145 * len(_ordered(results))
+  heights = [1.4, rows] if layers is not None else [rows]
   fig, axes = pyplot.subplots(
-    1,
+    len(heights),
     len(states),
-    figsize=(6.75, 1.2 + 0.165 * len(_ordered(results))),
-    sharey=True,
+    figsize=(6.75, 1.6 + sum(heights)),
+    sharey='row',
     squeeze=False,
+    height_ratios=heights,
   )
-  for ax, state in zip(axes[0], states, strict=True):
+  if layers is not None:
+    for ax, state in zip(axes[0], states, strict=True):
+      figure_layers.varied(ax, layers, state)
+    axes[0, 0].set_ylabel('log variance ratio', fontsize=8)
+  for ax, state in zip(axes[-1], states, strict=True):
     every(ax, results, state)
     ax.set_xlabel(f"{_EFFECT}\n(% of nSTE's; right of 0: better)", fontsize=8)
   marks = [
@@ -212,8 +236,8 @@ def _primary(ax, results, state):
   """Marks the primary contrast with an interval of its own, not a simultaneous one."""
   names = results.variant.values.tolist()
   width = results.setting.values[names.index(arms.PRIMARY)]
-  effect = findings.effects(results, state).sel(variant=arms.PRIMARY)
-  found = _percent(intervals.interval(effect.values))
+  saved = effects.saved(results, state)
+  found = effects.percentages(saved, [arms.PRIMARY])[arms.PRIMARY]
   x = _DODGE['window on activations'] * width
   ax.plot([x, x], [found.low, found.high], color='black', linewidth=1.6)
   ax.plot(
@@ -248,8 +272,3 @@ def _ordered(results):
 
 def _name(name, family):
   return name.replace(family, _WORDS.get(family, family), 1)
-
-
-def _percent(interval):
-  scaled = {n: 100 * getattr(interval, n) for n in ('mean', 'low', 'high')}
-  return dataclasses.replace(interval, **scaled)

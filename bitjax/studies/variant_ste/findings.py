@@ -1,8 +1,9 @@
-"""Judges the note's N11 and N12 from the results of `arms.compare`.
+"""Judges the note's N11 from the results of the study; N12 is `variation`'s.
 
 An effect is how much more a variant decreases the loss on the held-out batch B than
-the normal STE does, as a share of the normal STE's own decrease. Learning rates are
-chosen by the deployable protocol, for each variant on its own.
+the normal STE does, as a share of the normal STE's own decrease. It is undefined where
+that decrease is not clearly positive. Learning rates are chosen by the deployable
+protocol, for each variant on its own.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import numpy as np
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
-from bitjax.evidence import intervals
-from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies.variant_ste import arms
+from bitjax.studies.variant_ste import effects
+from bitjax.studies.variant_ste import families
+from bitjax.studies.variant_ste import variation
 
 if TYPE_CHECKING:
   import xarray
@@ -27,18 +29,14 @@ __all__ = [
   'MARGIN',
   'all_layers',
   'any_variant',
-  'effects',
+  'by_layer',
   'equivalent_decrease',
-  'inert',
   'judge',
   'nearest',
-  'replication',
-  'spread',
+  'relative',
 ]
 
-# The largest difference that does not matter, as a share of nSTE's decrease.
-MARGIN = 0.05
-
+MARGIN = effects.MARGIN
 INFO = {'unit': "of nSTE's decrease", 'protocol': 'deployable, B'}
 
 # Prefixes of results -> names of the gradients that directions are compared with.
@@ -60,37 +58,12 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     found += equivalent_decrease(results, arms.PRIMARY, state, primary=primary)
     found += any_variant(results, state)
     found += all_layers(results, arms.PRIMARY, state)
+    found += by_layer(results, state)
+    for step in effects.STEPS:
+      found += relative(results, state, step)
     found += nearest(results, state)
-    found += replication(results, arms.PRIMARY, state)
+    found += variation.judge(results, state)
   return found
-
-
-def effects(
-  results: xarray.Dataset,
-  state: str,
-  *,
-  protocol: str = 'deployable',
-  batch: str = 'holdout',
-) -> xarray.DataArray:
-  """Returns how much more each variant saves than the normal STE, [variant, seed].
-
-  Args:
-    results: of `arms.compare`.
-    state: of the network.
-    protocol: ``'oracle'`` or ``'deployable'``.
-    batch: ``'search'`` for A, ``'holdout'`` for B.
-  """
-  return _relative(
-    results, state, batch, ('search', 'holdout'), 'learning_rate',
-    protocol, 'variant',
-  )  # fmt: skip
-
-
-def inert(results: xarray.Dataset, state: str) -> list[str]:
-  """Lists the variants that change no entry of the first layer's gradients."""
-  share = results['affected'].sel(state=state).max('seed')
-  names = share.variant.values[share.values == 0].tolist()
-  return [name for name in names if name != results.variant.values[0]]
 
 
 def equivalent_decrease(
@@ -99,57 +72,53 @@ def equivalent_decrease(
   """Judges N11: one variant and the normal STE cannot be told apart (TOST).
 
   Args:
-    results: of `arms.compare`.
+    results: of `study.run`.
     variant: name of the variant.
     state: of the network.
     primary: whether it is the study's primary contrast.
   """
-  effect = effects(results, state).sel(variant=variant)
-  start = results['start_holdout'].sel(state=state)
-  normal = _losses(results, state, 'holdout', 'deployable').isel(variant=0)
-  searched = effects(results, state, protocol='oracle', batch='search')
+  found = effects.saved(results, state)
+  searched = effects.saved(results, state, protocol='oracle', batch='search')
   verdict = contrasts.equivalent(
     'N11',
     f'{state}, first layer: {variant} decreases the loss as the normal STE '
     f'does, within {MARGIN:.0%} of its decrease.',
-    effect,
+    found.extra.sel(variant=variant),
     MARGIN,
+    whole=found.own,
     primary=primary,
     details={
-      'decrease of nSTE (nats)': (start - normal).mean(),
-      'share of gradient affected': _affected(results, state, variant),
-      'effect, oracle, A': searched.sel(variant=variant).mean(),
-    },
+      'decrease of nSTE (nats)': divergence.finite_mean(found.own),
+      'share of gradient affected': effects.affected(results, state, variant),
+      'extra decrease, oracle, A (nats)': divergence.finite_mean(
+        searched.extra.sel(variant=variant)
+      ),
+    }
+    | effects.unsettled(results, state, 'first layer', [variant]),
     **INFO,
   )
-  yield _mark_inert(results, state, [variant], verdict)
+  if variant in effects.inert(results, state):
+    verdict = dataclasses.replace(verdict, verdict='inert')
+  yield verdict
 
 
 def any_variant(results: xarray.Dataset, state: str) -> Verdicts:
   """Judges N11: at least one variant is better, or worse, than the normal STE."""
-  table = effects(results, state)
-  unchanged = inert(results, state)
-  names = [n for n in table.variant.values.tolist()[1:] if n not in unchanged]
+  found = effects.saved(results, state)
+  unchanged = effects.inert(results, state)
+  names = [n for n in effects.variants(results)[1:] if n not in unchanged]
   if not names:
     return
   caveat = (
     f'Inert, no entry differs: {", ".join(unchanged)}.' if unchanged else ''
   )
-  for sign, word in ((1, 'better'), (-1, 'worse')):
-    yield contrasts.any_arm(
-      f'N11 any {word}',
-      f'{state}, first layer: at least one of {len(names)} variants is {word} '
-      'than the normal STE (simultaneous intervals).',
-      {name: sign * table.sel(variant=name) for name in names},
-      caveat=caveat,
-      **INFO,
-    )
-
-
-def spread(results: xarray.Dataset, state: str) -> list[intervals.Interval]:
-  """Returns simultaneous intervals of all variants' effects, in the same order."""
-  return intervals.simultaneous(
-    effects(results, state).transpose('variant', 'seed').values
+  yield from _better_and_worse(
+    'N11 any',
+    f'{state}, first layer: at least one of {len(names)} variants',
+    found,
+    names,
+    caveat=caveat,
+    details=effects.unsettled(results, state, 'first layer', names),
   )
 
 
@@ -157,26 +126,95 @@ def all_layers(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
   """Judges N11 once more, with a step through all layers."""
   if variant not in results.chosen.values:
     return
-  effect = _relative(
-    results, state, 'all_holdout', ('all_search', 'all_holdout'), 'few_rate',
-    'deployable', 'chosen',
-  )  # fmt: skip
-  verdict = contrasts.equivalent(
+  found = effects.saved(results, state, step='all layers')
+  yield contrasts.equivalent(
     'N11 all layers',
     f'{state}, all layers: {variant} decreases the loss as the normal STE '
     f'does, within {MARGIN:.0%} of its decrease.',
-    effect.sel(chosen=variant),
+    found.extra.sel(variant=variant),
     MARGIN,
+    whole=found.own,
+    details={'decrease of nSTE (nats)': divergence.finite_mean(found.own)}
+    | effects.unsettled(results, state, 'all layers', [variant]),
     **INFO,
   )
-  yield verdict
+
+
+def by_layer(results: xarray.Dataset, state: str) -> Verdicts:
+  """Judges which layer's narrower window helps or hurts, and whether its height does.
+
+  Window 0.5 is that of one layer, while all others keep the normal STE's, or that of
+  all layers. Steps through all layers are also taken with windows that keep their mass
+  (height 2): a lower gradient in early layers leaves more of the budget to later ones.
+  The intervals hold for all these claims at once.
+  """
+  cells = []
+  for step in effects.STEPS:
+    found = effects.saved(results, state, step=step)
+    names = [
+      name
+      for name in found.extra.variant.values.tolist()
+      if name.startswith(families.LAYERWISE[0])
+      or name == arms.PRIMARY + families.KEPT
+      or (name, step) == (arms.PRIMARY, 'all layers')
+    ]
+    tuned = effects.unsettled(results, state, step, names)
+    for name in names:
+      own = [f'tuned otherwise, {each}' for each in ('normal', name)]
+      cells.append(
+        contrasts.Cell(
+          f'N11 layers, {step} steps, {name}',
+          f'{state}, {step}: {_words(name)} decreases the loss by more than the '
+          'normal STE does.',
+          found.extra.sel(variant=name),
+          details={label: tuned[label] for label in own},
+          whole=found.own,
+        )
+      )
+  yield from contrasts.family(cells, smallest=MARGIN, **INFO)
+
+
+def relative(results: xarray.Dataset, state: str, step: str) -> Verdicts:
+  """Judges windows in units of each layer's spread, in one layer or in all.
+
+  Args:
+    results: of `study.run`.
+    state: of the network.
+    step: which layers step, a name in `effects.STEPS`.
+  """
+  found = effects.saved(results, state, step=step)
+  names = effects.within_layers(found.extra.variant)
+  if not names:
+    return
+  yield from _better_and_worse(
+    f'N11 relative windows, {step} steps, any',
+    f"{state}, {step}: at least one of {len(names)} windows in units of a layer's "
+    'spread',
+    found,
+    names,
+    details=units(results, state)
+    | effects.unsettled(results, state, step, names),
+  )
+
+
+def units(results: xarray.Dataset, state: str) -> dict[str, float]:
+  """Returns each hidden layer's spread, and the normal STE's window in units of it."""
+  rms = results['entering_rms'].sel(state=state)
+  found = {}
+  for layer in results.layer.values.tolist()[:-1]:
+    own = rms.sel(layer=layer)
+    found |= {
+      f'spread after {layer}': divergence.finite_mean(own),
+      f'window 1 in spreads after {layer}': divergence.finite_mean(1 / own),
+    }
+  return found
 
 
 def nearest(results: xarray.Dataset, state: str) -> Verdicts:
   """Judges whether variants nearer to a gradient without estimator save more on B."""
-  unchanged = inert(results, state)
-  names = [n for n in results.variant.values.tolist() if n not in unchanged]
-  table = effects(results, state).sel(variant=names)
+  unchanged = effects.inert(results, state)
+  names = [n for n in effects.variants(results) if n not in unchanged]
+  table = effects.saved(results, state).extra.sel(variant=names)
   table = table.transpose('seed', 'variant')
   for truth, words in _TRUTHS.items():
     cosine = results[f'{truth}_cosine'].sel(state=state, variant=names)
@@ -191,6 +229,7 @@ def nearest(results: xarray.Dataset, state: str) -> Verdicts:
       [_rank_correlation(a, b) for a, b in rows],
       unit='rank correlation over variants',
       bounds=(-1, 1),
+      smallest=variation.SMALLEST,
       protocol='deployable, B',
       details={
         f'cosine of {names[index]}': means.values[index]
@@ -200,66 +239,30 @@ def nearest(results: xarray.Dataset, state: str) -> Verdicts:
     )
 
 
-def replication(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
-  """Judges N12: a window makes the gradient vary less over batches.
-
-  Args:
-    results: of `arms.compare`.
-    variant: name of the variant.
-    state: of the network.
-  """
-  found = results['reliability'].sel(state=state)
-  signal = results['gradient_signal_to_noise'].sel(state=state).isel(layer=0)
-  bias = results['gradient_bias'].sel(state=state).isel(layer=0)
-  details = {}
-  for name in ('normal', variant):
-    details |= {
-      f'correlation A, B of {name}': found.sel(variant=name).mean(),
-      f'signal to noise of {name}': signal.sel(variant=name).mean(),
-      f'bias of {name}': bias.sel(variant=name).mean(),
-    }
-  verdict = contrasts.difference(
-    'N12',
-    f'{state}, first layer: {variant} makes the gradient replicate better '
-    'from A to B.',
-    found.sel(variant=variant) - found.sel(variant='normal'),
-    unit='correlation of the gradients on A and B',
-    bounds=(-2, 2),
-    protocol='A, B',
-    details=details,
-  )
-  yield _mark_inert(results, state, [variant], verdict)
+def _better_and_worse(finding, claim, found, names, **info):
+  for sign, word in ((1, 'better'), (-1, 'worse')):
+    yield contrasts.any_arm(
+      f'{finding} {word}',
+      f'{claim} is {word} than the normal STE by more than {MARGIN:.0%} of its '
+      'decrease (simultaneous intervals).',
+      {name: sign * found.extra.sel(variant=name) for name in names},
+      wholes=dict.fromkeys(names, found.own),
+      smallest=MARGIN,
+      **INFO,
+      **info,
+    )
 
 
-def _relative(results, state, batch, names, over, protocol, axis):
-  """Returns (normal - variant) / mean(start - normal), the mean over seeds."""
-  read = batch.removeprefix('all_')
-  losses = _chosen(results, state, names, over, protocol)[read]
-  normal = losses.isel({axis: 0}, drop=True)
-  start = results[f'start_{read}'].sel(state=state)
-  return (normal - losses) / divergence.finite_mean(start - normal)
-
-
-def _losses(results, state, batch, protocol):
-  names = ('search', 'holdout')
-  return _chosen(results, state, names, 'learning_rate', protocol)[batch]
-
-
-def _chosen(results, state, names, over, protocol):
-  outcomes = results[list(names)].sel(state=state)
-  search, holdout = names
-  outcomes = outcomes.rename({search: 'search', holdout: 'holdout'})
-  return protocols.select(outcomes, [over], protocol)
-
-
-def _affected(results, state, variant):
-  return results['affected'].sel(state=state, variant=variant).mean().item()
-
-
-def _mark_inert(results, state, variants, verdict):
-  if set(variants) <= set(inert(results, state)):
-    return dataclasses.replace(verdict, verdict='inert')
-  return verdict
+def _words(name):
+  """Returns the words for window 0.5 in some of the layers."""
+  kept = name.endswith(families.KEPT)
+  name = name.removesuffix(families.KEPT)
+  inside = 'all layers'
+  if name.startswith(families.LAYERWISE[0]):
+    place = name.removeprefix(families.LAYERWISE[0]).rpartition(' ')[0]
+    inside = f'the {place} alone'
+  height = f', of height {1 / families.HALF:g},' if kept else ''
+  return f'window {families.HALF:g} in {inside}{height}'
 
 
 def _rank_correlation(a, b):

@@ -10,29 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from bitjax import data
 from bitjax import lanes
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.toy import dispatch
+from bitjax.studies.variant_ste import layerwise
 
-__all__ = ['Gradients', 'by_part']
+__all__ = ['Gradients', 'by_part', 'split']
 
 # Layer -> its kernel's gradient for each part of a batch, [parts, fan_in, units].
 Gradients = dict[str, types.Array]
 
 
 def by_part(
-  make_model: Callable[..., nn.MLP],
+  model: nn.MLP,
   trial: toy.Trial,
   batch_size: int,
-  estimators: Sequence[toy.Estimators],
+  variants: Sequence[toy.Variant],
+  spreads: types.Array,
   *,
   num_parts: int,
   layers: Sequence[str],
@@ -42,10 +44,11 @@ def by_part(
   The gradients for all distinct estimators of the activations are in memory at once.
 
   Args:
-    make_model: ``activation_estimator=`` -> the binary network.
+    model: the binary network; only its forward pass matters.
     trial: what one seed has drawn.
     batch_size: the size of A and B.
-    estimators: the estimators of each variant.
+    variants: the variants.
+    spreads: the unit of relative windows, [hidden layers].
     num_parts: number of equal parts of a batch.
     layers: names of the layers, in order.
 
@@ -53,8 +56,12 @@ def by_part(
     A function that maps a variant's number to two `Gradients`: of all layers on the
     parts of A, and of the first layer on the parts of B.
   """
+  estimators = [variant.estimators for variant in variants]
   activations, rows = dispatch.distinct(
-    [(each.activation, each.progress) for each in estimators]
+    [
+      (variant.windows or each.activation, each.progress)
+      for variant, each in zip(variants, estimators, strict=True)
+    ]
   )
   params = trial.variables['params']
   kernels = {layer: params[layer]['kernel'] for layer in layers}
@@ -62,11 +69,12 @@ def by_part(
   def of_part(inputs, labels, moved):
     def gradient(choice):
       activation, progress = choice
-      model = make_model(activation_estimator=activation)
+      estimators = layerwise.estimators(activation, spreads)
 
       def loss(moved):
-        params = {k: {'kernel': w} for k, w in (kernels | moved).items()}
-        logits: Any = model.apply({'params': params}, inputs, progress=progress)
+        logits = layerwise.logits(
+          model, kernels | moved, inputs, estimators, progress=progress
+        )
         return toy.cross_entropy(logits, labels)
 
       return jax.grad(loss)({layer: kernels[layer] for layer in moved})
@@ -74,9 +82,7 @@ def by_part(
     return dispatch.vectorised(gradient, activations)
 
   def of_parts(batch, moved):
-    parts = jax.tree.map(
-      lambda leaf: leaf.reshape(num_parts, -1, *leaf.shape[1:]), batch
-    )
+    parts = split(batch, num_parts)
     return lanes.each(functools.partial(of_part, moved=moved), parts._asdict())
 
   search, holdout = trial.batches[batch_size]
@@ -101,3 +107,10 @@ def by_part(
   return lambda number: dispatch.switch(
     functools.partial(through, number), estimators
   )(number)
+
+
+def split(batch: data.Batch, num_parts: int) -> data.Batch:
+  """Returns a batch as equal parts: its leaves get a leading axis of parts."""
+  return jax.tree.map(
+    lambda leaf: leaf.reshape(num_parts, -1, *leaf.shape[1:]), batch
+  )

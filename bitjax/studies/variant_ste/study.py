@@ -3,18 +3,18 @@ r"""Can the normal and a variant straight-through estimator be told apart?
 This is the study of the note's N11 and N12. The first layer of a binary MLP
 takes one step inside a ball (l2, radius 0.1), at every learning rate of a grid;
 only the gradient differs. The normal STE (nSTE) passes all of the weights'
-gradient, and that of activations in [-1, 1]. Each variant steps from the
-initialised and from a trained network (trained on the examples that batches A
-and B leave over); some step through all layers as well.
+gradient, and that of activations in [-1, 1]. Each variant steps from the initial
+and from a trained network (by what A and B leave over), some through all layers.
 
 The primary contrast, declared beforehand, is the paired difference of the
 decreases on B, of window 0.5 on the activations against the normal STE:
 initialised network, first layer, deployable protocol. The claim is equivalence
 within 5 % of the normal STE's decrease (two one-sided tests). All else is
-exploratory; the intervals of many variants hold simultaneously.
+exploratory: windows in units of each layer's spread, layer by layer, and N12
+for the threshold of the window and for that of the quantizer.
 
-On two CPU cores quick takes 3 minutes, full 4, note 14, and note_all 28 (55 of
-CPU time) and 5 GB of memory.
+On two CPU cores quick and full take minutes, note a quarter of an hour, and
+note_all about an hour and 6 GB of memory (docs/studies/variant_ste.md).
 
   bitjax variant_ste
   bitjax variant_ste --preset=full
@@ -24,6 +24,7 @@ CPU time) and 5 GB of memory.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 from bitjax import cli
@@ -31,20 +32,27 @@ from bitjax import data
 from bitjax import quantizers
 from bitjax import sweeps
 from bitjax import types
+from bitjax.evidence import protocols
 from bitjax.studies import toy
 from bitjax.studies.variant_ste import arms
 from bitjax.studies.variant_ste import families
 from bitjax.studies.variant_ste import figure
 from bitjax.studies.variant_ste import findings
+from bitjax.studies.variant_ste import thresholds
 
 if TYPE_CHECKING:
   import xarray
 
 __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
+_rates = functools.partial(cli.flag, exclusive_minimum=0, maximum=1)
+_optional = functools.partial(
+  cli.flag, exclusive_minimum=0, unique=True, nonempty=False, longest=16
+)
+
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Augmented, toy.BallConfig):
+class Config(toy.Augmented, toy.Tuned, toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
   batch_size: tuple[int, ...] = cli.flag(
@@ -73,17 +81,20 @@ class Config(toy.Augmented, toy.BallConfig):
     unique=True,
     longest=64,
   )
-  learning_rates: cli.Grid = cli.flag(
+  relative_widths: tuple[float, ...] = _optional(
+    (0.25, 0.5, 1.0, 2.0, 3.0),
+    "Half-widths of windows in one layer or all, in units of the layer's spread.",
+  )
+  thresholds: tuple[float, ...] = _optional(
+    (0.25, 0.5, 1.0),
+    'Thresholds of the sign in one layer or all, in the same units.',
+  )
+  learning_rates: cli.Grid = _rates(
     cli.Grid('log:1e-3:1:40'),
     'Learning rates; 1 is the one that reaches the edge of the ball.',
-    exclusive_minimum=0,
-    maximum=1,
   )
-  few_rates: cli.Grid = cli.flag(
-    cli.Grid('log:1e-2:1:8'),
-    'Those of steps through all layers: each costs a forward pass.',
-    exclusive_minimum=0,
-    maximum=1,
+  few_rates: cli.Grid = _rates(
+    cli.Grid('log:1e-1:1:4'), 'Those of steps through all layers.'
   )
   num_groups: int = cli.flag(4, 'Parts of a batch.', minimum=2)
   train_steps: int = cli.flag(
@@ -102,8 +113,7 @@ class Config(toy.Augmented, toy.BallConfig):
         f'half_widths must list 0.5 and families {families.WINDOWS[0]!r}, the '
         f'primary contrast; got {self.half_widths} and {self.families}.'
       )
-    size = max(self.batch_size)
-    if size % self.num_groups:
+    if (size := max(self.batch_size)) % self.num_groups:
       raise types.BadInput(
         f'num_groups must divide the batch size, {size}; got {self.num_groups}.'
       )
@@ -116,12 +126,12 @@ class Config(toy.Augmented, toy.BallConfig):
 
   def cost(self) -> cli.Cost:
     """Returns what the run costs at least: lanes, updates and results."""
-    lanes = len(self.states) * len(self.seeds)
+    lanes = len(self.states) * len(self.all_seeds)
     steps = self.train_steps if len(self.states) > 1 else 0
     rates = len(self.half_widths) * len(self.learning_rates)
     return cli.Cost(
       lanes=lanes,
-      updates=len(self.seeds) * steps,
+      updates=len(self.all_seeds) * steps,
       numbers=lanes * rates * len(toy.REPORTED) + 2 * steps,
     )
 
@@ -131,11 +141,6 @@ _NOTE = {
   'batch_size': (8192,),
   'seeds': tuple(range(30)),
   'learning_rates': cli.Grid('log:1e-1:1:16'),
-  'few_rates': cli.Grid('log:1e-1:1:4'),
-}
-_FEW_FAMILIES = {
-  'families': (families.WINDOWS[0], 'identity'),
-  'half_widths': (0.25, 0.5, 2.0),
 }
 PRESETS = {
   'smoke': {
@@ -143,43 +148,50 @@ PRESETS = {
     'batch_size': (64,),
     'hidden': (16, 16),
     'seeds': (0, 1, 2),
+    'tuning_seeds': (1000, 1001),
     'half_widths': (0.05, 0.5),
+    'relative_widths': (0.5, 2.0),
+    'thresholds': (0.5,),
     'learning_rates': cli.Grid('log:1e-2:1:5'),
     'few_rates': cli.Grid('log:1e-1:1:2'),
     'train_steps': 20,
   },
   'quick': {},
   'full': {'seeds': tuple(range(30))},
-  'note': _NOTE | _FEW_FAMILIES,
+  'note': {
+    **_NOTE,
+    'families': (families.WINDOWS[0], 'identity'),
+    'half_widths': (0.25, 0.5, 2.0),
+    'relative_widths': (),
+    'thresholds': (),
+  },
   'note_all': _NOTE,
 }
 
 
 def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Compares all variants on every seed."""
-  size = max(config.batch_size)
-  return arms.compare(
-    config.open(sweep),
+  problems = config.open(sweep)
+  part = max(config.batch_size) // config.num_groups
+  networks = toy.States(problems, config.states, config.train_steps)
+  found = arms.compare(
+    networks,
     sweep,
     families.variants(
-      config.families,
-      config.half_widths,
-      size // config.num_groups,
-      config.estimators,
-    ),
+      config.families, config.half_widths, part, config.estimators
+    )
+    + families.layerwise(config.relative_widths, len(config.hidden)),
     config.learning_rates.values,
-    everywhere=(
-      'normal',
-      arms.PRIMARY,
-      'window on weights 0.05',
-      'Bi-Real',
-    ),
+    everywhere=arms.EVERYWHERE,
     few_rates=config.few_rates.values,
     half_widths=sorted({*config.half_widths, 1.0}),
     num_groups=config.num_groups,
-    train_steps=config.train_steps,
-    states=config.states,
   )
+  shifted = thresholds.compare(
+    networks, sweep, config.thresholds, num_groups=config.num_groups
+  )
+  tuned_by = ('holdout', 'all_holdout')
+  return protocols.apart(found.merge(shifted), config.tuning_seeds, tuned_by)
 
 
 STUDY = cli.Study(

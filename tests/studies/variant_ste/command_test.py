@@ -17,6 +17,8 @@ pytestmark = pytest.mark.study
     ('--states=initialised,initialised', 'states lists initialised twice'),
     ('--half_widths=0.25', 'half_widths must list 0.5'),
     ('--families=identity', "families 'window on activations'"),
+    ('--relative_widths=0', 'relative_widths must be > 0'),
+    ('--thresholds=0.5,0.5', 'thresholds lists 0.5 twice'),
     ('--num_groups=3', 'num_groups must divide the batch size, 64'),
   ],
 )
