@@ -6,6 +6,7 @@ bitjax STUDY [--flag=value]   runs a study
 bitjax status DIR...          says how far runs are
 bitjax publish DIR...         writes the verdicts of finished runs for the documents
 bitjax findings               prints the page of findings, made from what is published
+bitjax tables PAGE...         fills the tables of pages from what is published
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bitjax import studies
 
 __all__ = ['main']
 
-_COMMANDS = ('status', 'publish', 'findings')
+_COMMANDS = ('status', 'publish', 'findings', 'tables')
 _HELP = ('-h', '-help', '--help')
 
 
@@ -90,6 +91,7 @@ def _overview(program: str) -> str:
       '       bitjax status DIRECTORY...',
       '       bitjax publish DIRECTORY...',
       '       bitjax findings',
+      '       bitjax tables PAGE...',
       '',
       'studies:',
       *rows,

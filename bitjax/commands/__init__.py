@@ -2,7 +2,8 @@
 
 from bitjax.commands import findings
 from bitjax.commands import published
+from bitjax.commands import tables
 from bitjax.commands.dispatch import COMMANDS
 from bitjax.commands.dispatch import run
 
-__all__ = ['COMMANDS', 'findings', 'published', 'run']
+__all__ = ['COMMANDS', 'findings', 'published', 'run', 'tables']

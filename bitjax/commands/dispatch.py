@@ -9,6 +9,7 @@ from bitjax import types
 from bitjax.cli import status
 from bitjax.commands import findings
 from bitjax.commands import published
+from bitjax.commands import tables
 
 __all__ = ['COMMANDS', 'run']
 
@@ -16,6 +17,7 @@ COMMANDS = {
   'status': status.main,
   'publish': published.main,
   'findings': findings.main,
+  'tables': tables.main,
 }
 
 

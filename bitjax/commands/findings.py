@@ -6,12 +6,14 @@ It is made from published verdicts (see `published`) alone: `bitjax findings` pr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import itertools
 from typing import NamedTuple
 
 from bitjax import cli
 from bitjax import evidence
 from bitjax import process
 from bitjax.commands import published
+from bitjax.commands import tables
 
 __all__ = ['ITEMS', 'Item', 'main', 'page']
 
@@ -247,17 +249,10 @@ def _row(item: Item, runs: Sequence[published.Published]) -> str:
 
 
 def _verdict(item, runs) -> evidence.Verdict | None:
-  return next(
-    (
-      verdict
-      for run in runs
-      if run.study == item.study
-      for verdict in run.verdicts
-      if item.finding == verdict.finding
-      and verdict.claim.startswith(item.where)
-    ),
-    None,
+  own = itertools.chain.from_iterable(
+    run.verdicts for run in runs if run.study == item.study
   )
+  return tables.find(own, item.finding, item.where)
 
 
 def _answer(item: Item, verdict: evidence.Verdict | None) -> str:
@@ -279,7 +274,4 @@ def _cell(verdict: evidence.Verdict | None) -> str:
   if verdict is None:
     return '–'
   unit = f' {verdict.unit}' if verdict.unit else ''
-  return (
-    f'{verdict.effect:.2g} [{verdict.low:.2g}, {verdict.high:.2g}]{unit}, '
-    f'{verdict.num_seeds} seeds: {verdict.verdict}'
-  )
+  return f'{tables.cell(verdict)}{unit}, {verdict.num_seeds} seeds: {verdict.verdict}'

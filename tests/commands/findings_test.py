@@ -201,7 +201,7 @@ def test_files_that_are_no_results(tmp_path, capsys, text):
   assert 'is no folder of published runs' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('name', ['publish', 'findings'])
+@pytest.mark.parametrize('name', ['publish', 'findings', 'tables'])
 def test_usage(name, capsys):
   assert command.main([name, '--help']) == 0
   assert f'usage: bitjax {name}' in capsys.readouterr().out
