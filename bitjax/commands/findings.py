@@ -62,12 +62,22 @@ ITEMS = (
   Item(
     'N3',
     'Is the discrete gradient (every single flip tried, the best taken) a bound on '
-    'what one step of the straight-through estimator (STE) can reach?',
+    'what one step of the straight-through estimator (STE) can reach, in an l2 ball?',
     'discrete_gradient',
     'N3 bound',
     'l2:0.1, first layer, initialised',
     'Yes: on average no step of STE reaches a lower loss on the searched batch.',
     'No: on average one step of STE reaches a lower loss, on the searched batch too.',
+  ),
+  Item(
+    'N3, linf',
+    'Is it a bound on a step along the gradient in an linf ball, where all flips within '
+    'reach are made?',
+    'discrete_gradient',
+    'N3 bound',
+    'linf:0.002, first layer, initialised',
+    'Yes: on average no step along the gradient reaches a lower loss there.',
+    'No: on average a step along the gradient reaches a lower loss there too.',
   ),
   Item(
     'N4',
@@ -169,6 +179,16 @@ ITEMS = (
     'normal',
     'Yes: flips chosen on the training loss improve the held-out loss as well.',
     'No: flips chosen on the training loss raise the held-out loss.',
+  ),
+  Item(
+    'N15, gradient',
+    'Is the gradient of STE wrong enough to be the cause: do flips still help after a '
+    'long training with a falling rate, where they do not in full precision?',
+    'local_optima',
+    'N15 gradient, held-out',
+    'normal',
+    'Yes, on held-out data.',
+    'No, not on held-out data.',
   ),
   Item(
     'N16',

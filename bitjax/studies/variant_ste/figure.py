@@ -89,6 +89,7 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   """
   names = results.variant.values.tolist()
   found = effects.percentages(effects.saved(results, state), names)
+  figure_layers.undefined(ax, found)
   inert = effects.inert(results, state)
   drawn: set[float] = set()
   for family, (color, marker, style) in STYLES.items():
@@ -144,6 +145,7 @@ def nearness(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   names = results.variant.values.tolist()
   inert = effects.inert(results, state)
   found = effects.percentages(effects.saved(results, state), names)
+  figure_layers.undefined(ax, found)
   families = results.family.values.tolist()
   labels = {OTHER: 'another estimator'}
   for index, name in enumerate(names[1:], start=1):
@@ -179,6 +181,7 @@ def every(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   families = results.family.values.tolist()
   rows = _ordered(results)
   found = effects.percentages(effects.saved(results, state), names)
+  figure_layers.undefined(ax, found, effect='x')
   inert = effects.inert(results, state)
   for row, index in enumerate(rows):
     color, marker, _ = STYLES.get(families[index], (OTHER, 'D', ''))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
   import xarray
 
-__all__ = ['saved', 'varied']
+  from bitjax.evidence import intervals
+
+__all__ = ['saved', 'undefined', 'varied']
 
 _COLORS = (plots.BLUE, plots.RED, plots.ORANGE, plots.CYAN, plots.DARK_BLUE)
 _MARKERS = ('o', 's', 'D', 'v', 'P')
@@ -51,6 +54,7 @@ def saved(
       )  # fmt: skip
   if any(name.endswith(families.KEPT) for name in names):
     ax.plot([], [], color='black', linestyle='--', label='mass of windows kept')
+  undefined(ax, drawn)
   margin = 100 * effects.MARGIN
   ax.axhspan(-margin, margin, color=plots.GREY, alpha=0.2, linewidth=0)
   _frame(
@@ -116,6 +120,31 @@ def varied(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     [c for kind in (windows, shifts) for x in kind.values() for c in x],
   )
   ax.set_xlabel('window, or threshold (dashed), in σ', fontsize=7)
+
+
+def undefined(
+  ax: axes_lib.Axes,
+  found: Mapping[str, intervals.Interval],
+  *,
+  effect: Literal['x', 'y'] = 'y',
+) -> None:
+  """Says why nothing is drawn, if no effect besides the normal STE's is defined.
+
+  Args:
+    ax: where effects would be drawn.
+    found: variant -> its effect.
+    effect: the axis of the effect, which then has no ticks.
+  """
+  means = [each.mean for name, each in found.items() if name != 'normal']
+  if not means or np.isfinite(means).any():
+    return
+  ax.text(
+    0.5, 0.25, 'not defined: the decrease by\nnSTE is not clearly positive',
+    transform=ax.transAxes, ha='center', va='center', fontsize=8,
+  )  # fmt: skip
+  ax.tick_params(
+    axis=effect, **{'labelleft' if effect == 'y' else 'labelbottom': False}
+  )
 
 
 def _frame(ax, results, state, widths):
