@@ -100,7 +100,7 @@ ITEMS = (
     'multistep_ste',
     'N6',
     'binary',
-    'Yes, but by the larger ball that they move in.',
+    'Yes, but the balls are unequal: the clip lets far more weights change sign.',
     'No.',
   ),
   Item(
