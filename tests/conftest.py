@@ -4,8 +4,12 @@ Most of the suite's time is the compiler's. So programs are compiled without XLA
 optimisations, but for tests marked ``optimised``, whose subject is arithmetic to the
 last bit; and they are kept between runs in the user's cache directory, where other
 processes of the suite find them too. ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps none.
+
+A program takes some ten memory mappings, of which Linux gives a process 65 530, and
+LLVM aborts the process that wants more. So programs are dropped before that.
 """
 
+import gc
 import os
 import platform
 import sys
@@ -36,6 +40,45 @@ def _keep_programs():
 
 
 _keep_programs()
+
+
+class _Loaded:
+  """Counts the programs that this process has loaded since it dropped all."""
+
+  event = '/jax/core/compile/backend_compile_duration'
+  most = 3000
+
+  def __init__(self):
+    self.count = 0
+    jax.monitoring.register_event_duration_secs_listener(self)
+
+  def __call__(self, event, duration, **kwargs):
+    self.count += event == self.event
+
+  def bound(self):
+    """Drops the programs if there are too many."""
+    if self.count > self.most:
+      jax.clear_caches()
+      self.count = 0
+
+
+@pytest.fixture(scope='session')
+def loaded():
+  """The number of programs in this process, which is bounded."""
+  return _Loaded()
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs(loaded):
+  """No test starts in a process that is full of programs."""
+  loaded.bound()
+
+
+def pytest_collection_finish():
+  """Looks less often for garbage: most objects are JAX's and stay."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(20_000, 20)
 
 
 @pytest.hookimpl(tryfirst=True)
