@@ -5,7 +5,7 @@ optimisations, but for tests marked ``optimised``, whose subject is arithmetic t
 last bit; and they are kept between runs in the user's cache directory, where other
 processes of the suite find them too. ``JAX_ENABLE_COMPILATION_CACHE=0`` keeps none.
 
-A program takes some ten memory mappings, of which Linux gives a process 65 530, and
+A program takes ten to forty memory mappings, of which Linux gives a process 65 530, and
 LLVM aborts the process that wants more. So programs are dropped before that.
 """
 
@@ -43,28 +43,39 @@ _keep_programs()
 
 
 class _Loaded:
-  """Counts the programs that this process has loaded since it dropped all."""
+  """Drops this process's programs when they have mapped much memory."""
 
   event = '/jax/core/compile/backend_compile_duration'
-  most = 3000
+  most = 30_000  # Mappings; as many again are left to a single test.
+  every = 100  # It takes milliseconds to count mappings.
 
   def __init__(self):
-    self.count = 0
+    self.fresh = 0  # Programs since mappings were counted.
     jax.monitoring.register_event_duration_secs_listener(self)
 
   def __call__(self, event, duration, **kwargs):
-    self.count += event == self.event
+    self.fresh += event == self.event
 
   def bound(self):
-    """Drops the programs if there are too many."""
-    if self.count > self.most:
+    if self.fresh < self.every:
+      return
+    self.fresh = 0
+    if mappings() > self.most:
       jax.clear_caches()
-      self.count = 0
+
+
+def mappings():
+  """The memory mappings of this process; 0 where Linux does not say."""
+  try:
+    with open('/proc/self/maps', 'rb') as lines:
+      return sum(1 for _ in lines)
+  except OSError:
+    return 0
 
 
 @pytest.fixture(scope='session')
 def loaded():
-  """The number of programs in this process, which is bounded."""
+  """Counts the programs that this process loads, and bounds them."""
   return _Loaded()
 
 
