@@ -97,12 +97,13 @@ class TestWhatIsSaid:
         ),
         'Block_0/Conv_0',
       ),
-      (
+      pytest.param(
         nn.VGG(
           stages=((4, 4),), num_classes=2, input_quantizer=SIGN,
           activation='relu',
         ),
         'Conv_1',
+        marks=pytest.mark.slow,
       ),
     ],
     ids=['MLP', 'ResNet', 'VGG'],

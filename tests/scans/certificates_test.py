@@ -123,7 +123,9 @@ def test_merged_gains_are_those_of_all_examples(make):
   )
 
 
-@pytest.mark.parametrize('size', [50, 20, 7])
+@pytest.mark.parametrize(
+  'size', [50, pytest.param(20, marks=pytest.mark.slow), 7]
+)
 def test_streamed_gains_are_those_of_all_examples(make, size):
   view, _ = make(seed=4, examples=50)
 

@@ -63,9 +63,7 @@ def test_single_step_is_the_loss_along_the_gradient(problems):
     np.testing.assert_allclose(found['used'][index], fraction, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-  'norm', ['linf', pytest.param('flips', marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('norm', ['linf', 'flips'])
 def test_every_arm_stays_in_the_ball(problems, norm):
   problem, budget = pose(problems), types.Budget(0.1, norm)
   if norm == 'flips':

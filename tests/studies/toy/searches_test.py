@@ -41,13 +41,7 @@ def signal_of(view, name):
   return 2 * signs * np.asarray(jax.grad(view.loss)(view.kernel))
 
 
-@pytest.mark.parametrize(
-  'layer',
-  [
-    pytest.param(layer, marks=pytest.mark.slow if layer else ())
-    for layer in searches.LAYERS.values()
-  ],
-)
+@pytest.mark.parametrize('layer', searches.LAYERS.values())
 def test_moves_of_a_layer_or_of_all_share_the_ball(problems, layer):
   posed = pose(problems, layer)
   view = posed.search
