@@ -3,12 +3,13 @@
 #   make test     linters, type checker and tests
 #   make studies  every study as a command, on its smallest preset; jobs, and several devices
 # And, for those who change the project:
+#   make modes    every public computation in every mode of JAX
 #   make test-all the long grids and studies too, without programs kept between runs
 #   make docs     the site, into docs/_build
 #   make package  the wheel, installed outside the checkout and tried
-# And every night, each in an environment that is thrown away afterwards (TESTS=tests/data
-# runs a part of the suite):
-#   make nightly         both of these:
+# And every night (TESTS=tests/data runs a part of the suite):
+#   make nightly         make modes, and these two, each in an environment that is thrown
+#                        away afterwards:
 #   make nightly-oldest  the suite with all requirements at the minimum that
 #                        pyproject.toml declares, on the oldest Python (OLDEST=python3.11)
 #   make nightly-newest  the suite with all at their newest, on PYTHON=python3.13, say
@@ -20,7 +21,7 @@ ARGS ?=
 OLDEST ?= python3.11
 TESTS ?=
 
-.PHONY: study test studies test-all lint format docs package benchmark clean
+.PHONY: study test studies modes test-all lint format docs package benchmark clean
 .PHONY: nightly nightly-oldest nightly-newest
 
 study: $(VENV)/.experiments
@@ -31,6 +32,9 @@ test: lint
 
 studies: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m 'study and not slow' $(ARGS)
+
+modes: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m slow tests/modes_test.py $(ARGS)
 
 test-all: lint
 	JAX_ENABLE_COMPILATION_CACHE=0 $(BIN)/python -m pytest -n 2 --dist loadfile \
@@ -67,7 +71,7 @@ package: $(BIN)/python
 	test -s runs/estimator_gallery/smoke/figure.png
 
 # Old packages may call what newer ones deprecate: that warns, and is no error of ours.
-nightly: nightly-oldest nightly-newest
+nightly: modes nightly-oldest nightly-newest
 nightly-oldest:
 	$(call trial,$(OLDEST),--resolution lowest-direct,\
 	  -W default::DeprecationWarning -W default::PendingDeprecationWarning \

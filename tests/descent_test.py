@@ -48,8 +48,8 @@ def size(norm, params, anchor):
   [
     ('sgd', 'l2', 'start'),
     ('adam', 'l2', 'noised'),
-    ('adam', 'linf', 'start'),
-    ('momentum', 'l1', 'noised'),
+    pytest.param('adam', 'linf', 'start', marks=pytest.mark.slow),
+    pytest.param('momentum', 'l1', 'noised', marks=pytest.mark.slow),
     ('momentum', 'flips', 'start'),
   ],
 )

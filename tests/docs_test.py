@@ -17,6 +17,13 @@ PAGES = [
   ROOT / 'CONTRIBUTING.md',
   *sorted((ROOT / 'docs').rglob('*.md')),
 ]
+# What these compute takes seconds.
+LONG = (
+  'docs/interop.md',
+  'docs/scans.md',
+  'docs/training.md',
+  'docs/tutorial.md',
+)
 MODULES = [
   '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix(
     '.__init__'
@@ -59,9 +66,14 @@ def run_docstrings(module):
 
 
 @pytest.mark.parametrize(
-  'page', PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES]
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.study if name in LONG else ())
+    for name in (str(page.relative_to(ROOT)) for page in PAGES)
+  ],
 )
-def test_page(page, tmp_path, monkeypatch):
+def test_page(name, tmp_path, monkeypatch):
+  page = ROOT / name
   monkeypatch.chdir(tmp_path)
   with jax.numpy_rank_promotion('allow'):  # Pages show other people's code.
     run_page(page.read_text(), str(page))

@@ -22,11 +22,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import contextlib
 import contextvars
+import inspect
 from typing import Any
 import warnings
 
 from flax import linen as nn
 from flax import traverse_util
+from flax.core import axes_scan
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +105,7 @@ def check(
     return
   name = '/'.join(module.path)
   if isinstance(found, jax.core.Tracer):
-    if mode == 'init':
+    if mode == 'init' and not _in_trial_of_scan():
       jax.debug.callback(_Once(name), found)
   elif found.is_fully_addressable:
     _warn(name, jax.device_get(found))
@@ -162,6 +164,22 @@ def _in_mode(mode: str) -> Iterator[None]:
     yield
   finally:
     _mode.reset(token)
+
+
+def _in_trial_of_scan() -> bool:
+  """Whether ``linen.scan`` traces its body for the first of two times.
+
+  That trace only looks for values that do not depend on the loop. Newer flax refuses a
+  callback there, which JAX cannot drop; what is computed comes from the second.
+  """
+  frame = inspect.currentframe()
+  while frame is not None:
+    if frame.f_globals.get('__name__') == axes_scan.__name__ and (
+      frame.f_locals.get('init_mode')
+    ):
+      return True
+    frame = frame.f_back
+  return False
 
 
 class _Once:

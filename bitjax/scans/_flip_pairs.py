@@ -153,7 +153,8 @@ def _others(weights, first, offset):
 
   def skip(k, position):
     next_same = order[jnp.minimum(begin + k, last)]
-    return position + ((k < same) & (next_same <= position))
+    passed = (k < same) & (next_same <= position)
+    return jnp.where(passed, position + 1, position)
 
   position = offset % jnp.maximum(weights.size - same, 1)
   position = jax.lax.fori_loop(0, jnp.max(same), skip, position)

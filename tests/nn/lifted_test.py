@@ -55,7 +55,11 @@ BINARY = (('kernel_quantizer', SIGN), ('input_quantizer', SIGN))
 
 @pytest.mark.parametrize(
   ('model', 'layer'),
-  [(Twins(JitDense), 'a'), (Twins(JitDense), 'b'), (JitMethod(), 'a')],
+  [
+    pytest.param(Twins(JitDense), 'a', marks=pytest.mark.slow),
+    (Twins(JitDense), 'b'),
+    (JitMethod(), 'a'),
+  ],
 )
 def test_a_layer_can_be_viewed_again(model, layer):
   variables = model.init(jax.random.key(0), IMAGES)

@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
 SIGN = quantizers.attach(quantizers.sign(), quantizers.window(1.0))
 PADDED = [
   ('same_lower', 2, 0.0),
-  ('SAME', 2, 1.0),
+  pytest.param('SAME', 2, 1.0, marks=pytest.mark.slow),
   pytest.param('Same_Lower', (2, 1), 1.0, marks=pytest.mark.slow),
   pytest.param(1, 1, 1.0, marks=pytest.mark.slow),
   (((2, 0), (0, 1)), 1, -1.0),

@@ -5,6 +5,7 @@ That plain and Bi-Real networks compute what they should is the business of
 """
 
 import functools
+import itertools
 
 from flax import linen
 from flax import traverse_util
@@ -100,11 +101,16 @@ def programs(model):
   return jax.jit(functools.partial(step, model)), jax.jit(model.apply)
 
 
-@pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('variant', VARIANTS)
+# Variant and kind; of the others, every shape is tested, but not every training.
+TRAINED = [('plain', 'fp'), ('bireal', 'binary'), ('react', 'lsq')]
+MORE = sorted({*itertools.product(VARIANTS, KINDS)} - {*TRAINED})
+
+
 class TestEveryKind:
   """Variants times precisions."""
 
+  @pytest.mark.parametrize('kind', KINDS)
+  @pytest.mark.parametrize('variant', VARIANTS)
   def test_names_and_shapes_are_those_of_full_precision(self, variant, kind):
     full, own = shapes(make(variant, 'fp')), shapes(make(variant, kind))
     learned = {n for n in own if any(part in n for part in LEARNED)}
@@ -112,6 +118,10 @@ class TestEveryKind:
     # Four convolutions with a step each way.
     assert len(learned) == (8 if kind == 'lsq' else 0)
 
+  @pytest.mark.parametrize(
+    ('variant', 'kind'),
+    [*TRAINED, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in MORE)],
+  )
   def test_trains_and_evaluates(self, variant, kind):
     # Two stages compile twice as long; the binary ones serve other tests too.
     small = {} if kind == 'binary' else {'stages': (1,), 'widths': (4,)}

@@ -97,12 +97,13 @@ class TestWhatIsSaid:
         ),
         'Block_0/Conv_0',
       ),
-      (
+      pytest.param(
         nn.VGG(
           stages=((4, 4),), num_classes=2, input_quantizer=SIGN,
           activation='relu',
         ),
         'Conv_1',
+        marks=pytest.mark.slow,
       ),
     ],
     ids=['MLP', 'ResNet', 'VGG'],
@@ -186,6 +187,27 @@ class TestModes:
       'own', 'CheckpointQuantDense_0',
     }  # fmt: skip
     nn.init_quietly(Scanned(), KEY, x)  # A scan hides it; nothing leaks.
+
+  def test_scans_in_scans(self):
+    def scan(body):
+      return linen.scan(
+        lambda layer, x, _: (body(layer, x), None),
+        variable_axes={'params': 0},
+        split_rngs={'params': True},
+        length=2,
+      )
+
+    inner = scan(lambda layer, x: layer(x))
+    outer = scan(lambda layer, x: inner(layer, x, None)[0])
+
+    class Nested(linen.Module):
+      @linen.compact
+      def __call__(self, x):
+        own = nn.QuantDense(18, kernel_quantizer=COARSE, name='own')
+        return outer(own, x, None)[0]
+
+    (line,) = said(Nested().init, KEY, IMAGES.reshape(-1, 18))
+    assert line.startswith('own: ')
 
 
 class TestNoFalseAlarms:

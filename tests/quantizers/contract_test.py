@@ -749,6 +749,15 @@ GRADIENTS = {
 }
 
 
+# The rest of these are parts of one another.
+NESTED = (
+  'jit(grad(checkpoint(jit)))',
+  'vmap(grad(jit))',
+  'lanes(closure)',
+  'scan(grad)',
+  'grad(scan)',
+)
+
 # Each estimator runs in one program that nests all these transformations.
 _CLOSURE = _closed_over(jax.checkpoint)
 WHOLE = _in_scan(_over_lanes(_CLOSURE))
@@ -769,7 +778,13 @@ class TestTransformations:
       x_bar = jax.jit(nested)(self.x, attach(row()), row.progress, self.g)
     row.check(x_bar, self.g, self.x, sign_of(self.x))
 
-  @pytest.mark.parametrize('nesting', GRADIENTS)
+  @pytest.mark.parametrize(
+    'nesting',
+    [
+      pytest.param(name, marks=() if name in NESTED else slow)
+      for name in GRADIENTS
+    ],
+  )
   def test_every_nesting_equals_rule(self, nesting):
     (row,) = (row for row in ESTIMATORS if row.name == 'annealed')
     with jax.checking_leaks():

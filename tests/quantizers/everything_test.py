@@ -348,7 +348,9 @@ class TestShapes:
 
     return evaluate(run, subjects)
 
-  @pytest.mark.parametrize('shape', [(0,), (0, 4), (2, 3, 4)])
+  @pytest.mark.parametrize(
+    'shape', [pytest.param((0,), marks=pytest.mark.slow), (0, 4), (2, 3, 4)]
+  )
   def test_any_shape(self, shape):
     for name, (y, _, x_bar) in self.outputs(shape, jax.eval_shape).items():
       assert y.shape == x_bar.shape == shape, name

@@ -161,7 +161,15 @@ def sign_cases():
   }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', sign_cases())
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(
+      name, marks=pytest.mark.slow if name == 'bias and threshold' else ()
+    )
+    for name in sign_cases()
+  ],
+)
 def test_sign_path_equals_the_oracle(name):
   affine, tail = sign_cases()[name]
   _, x, kernel, labels = problem(1, 37, 7, 6)
@@ -223,7 +231,18 @@ def relu_cases():
   }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', relu_cases())
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(
+      name,
+      marks=pytest.mark.slow
+      if name in ('three hidden layers', 'linear')
+      else (),
+    )
+    for name in relu_cases()
+  ],
+)
 def test_rank_one_path_equals_the_oracle(name):
   tail = relu_cases()[name]
   _, x, kernel, labels = problem(5, 13, 5, 6)

@@ -46,7 +46,9 @@ def one_layer_view(activation, kernel):
   [
     (nn.binary_mlp, None, 'sign'),
     (nn.binary_weights_mlp, None, 'rank_one'),
-    (nn.full_precision_mlp, 0.01, 'rank_one'),
+    pytest.param(
+      nn.full_precision_mlp, 0.01, 'rank_one', marks=pytest.mark.slow
+    ),
   ],
 )
 def test_toy_networks_on_bytes(make, step, path):

@@ -236,15 +236,23 @@ def test_uncertain_counts_what_rounding_may_decide():
 
 
 @pytest.mark.parametrize(
-  ('weights', 'tail', 'path'),
+  ('weights', 'tail', 'path', 'width'),
   [
-    ('real', 'relu', 'affine'),
-    ('real', 'relu', 'brute_force'),
-    ('sign', 'sign', 'steps'),
-    ('sign', 'sign', 'brute_force'),
+    ('real', 'relu', 'affine', 7),
+    ('sign', 'sign', 'steps', 7),
+    ('sign', 'sign', 'brute_force', 7),
+    *(
+      pytest.param(*rest, marks=pytest.mark.slow)
+      for rest in (
+        ('real', 'relu', 'affine', None),
+        ('real', 'relu', 'brute_force', 7),
+        ('real', 'relu', 'brute_force', None),
+        ('sign', 'sign', 'steps', None),
+        ('sign', 'sign', 'brute_force', None),
+      )
+    ),
   ],
 )
-@pytest.mark.parametrize('width', [None, 7])
 def test_equal_rates_have_equal_losses(weights, tail, path, width):
   view, direction, _ = make_case(weights=weights, tail=tail, examples=101)
   rng = np.random.default_rng(5)

@@ -99,9 +99,9 @@ def test_directions_say_which_moves_there_are(name):
   ('activation', 'path'),
   [
     ('sign', 'sign'),
-    ('sign', 'rank_one'),
+    pytest.param('sign', 'rank_one', marks=pytest.mark.slow),
     ('relu', 'rank_one'),
-    ('relu', 'brute_force'),
+    pytest.param('relu', 'brute_force', marks=pytest.mark.slow),
   ],
 )
 def test_gains(name, activation, path):
@@ -120,8 +120,24 @@ def test_gains(name, activation, path):
     )
 
 
-@pytest.mark.parametrize('norm', ['l2', 'l1', 'linf', 'flips'])
-@pytest.mark.parametrize('name', ['3 bits', 'channels'])
+@pytest.mark.parametrize(
+  ('name', 'norm'),
+  [
+    ('3 bits', 'l2'),
+    ('3 bits', 'flips'),
+    ('channels', 'l1'),
+    ('channels', 'linf'),
+    *(
+      pytest.param(name, norm, marks=pytest.mark.slow)
+      for name, norm in (
+        ('3 bits', 'l1'),
+        ('3 bits', 'linf'),
+        ('channels', 'l2'),
+        ('channels', 'flips'),
+      )
+    ),
+  ],
+)
 def test_searches_move_what_they_count(name, norm):
   view, *_ = make(name, 'relu')
   radius = {'l2': 0.8, 'l1': 4, 'linf': 0.2, 'flips': 50}[norm]
@@ -235,8 +251,22 @@ class TestRooms:
     ):
       _discrete_costs.allowance(budget, jnp.float32, 'even', most + 1, most)
 
-  @pytest.mark.parametrize('norm', ['l2', 'l1', 'linf'])
-  @pytest.mark.parametrize('split', ['even', 'cumulative'])
+  @pytest.mark.parametrize(
+    ('norm', 'split'),
+    [
+      ('l2', 'cumulative'),
+      ('l1', 'even'),
+      *(
+        pytest.param(norm, split, marks=pytest.mark.slow)
+        for norm, split in (
+          ('l2', 'even'),
+          ('l1', 'cumulative'),
+          ('linf', 'even'),
+          ('linf', 'cumulative'),
+        )
+      ),
+    ],
+  )
   def test_rounds_stay_in_the_ball(self, norm, split):
     """Also where most moves cost more than the whole budget."""
     view, *_ = make('2 bits', 'sign')

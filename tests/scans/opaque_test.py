@@ -120,7 +120,12 @@ def with_kernel(variables, layer, kernel):
 @pytest.mark.parametrize(
   ('case', 'quantizer'),
   [
-    *((case, None) for case in CASES),
+    *(
+      pytest.param(
+        case, None, marks=pytest.mark.slow if case == 'named head' else ()
+      )
+      for case in CASES
+    ),
     ('plain, first', sign_ste()),
     ('convolution', sign_ste()),
   ],
@@ -280,8 +285,15 @@ class Remat(linen.Module):
     return linen.Dense(CLASSES, name='head')(linen.relu(x))
 
 
-@pytest.mark.parametrize('lift', [linen.remat, linen.jit])
-@pytest.mark.parametrize('layer', ['lifted', 'head'])
+@pytest.mark.parametrize(
+  ('lift', 'layer'),
+  [
+    (linen.remat, 'lifted'),
+    (linen.jit, 'head'),
+    pytest.param(linen.remat, 'head', marks=pytest.mark.slow),
+    pytest.param(linen.jit, 'lifted', marks=pytest.mark.slow),
+  ],
+)
 def test_lifted_layers_are_viewed_like_others(lift, layer):
   model = Remat(lift)
   variables = random_variables(model)

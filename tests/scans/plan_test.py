@@ -25,7 +25,10 @@ def planned(view, **options):
   ('activation', 'binary', 'opaque', 'paths'),
   [
     ('sign', True, False, ('steps', 'sign', 'incremental')),
-    ('relu', True, False, ('steps', 'rank_one', 'incremental')),
+    pytest.param(
+      *('relu', True, False, ('steps', 'rank_one', 'incremental')),
+      marks=pytest.mark.slow,
+    ),
     ('relu', False, False, ('affine', 'rank_one', 'incremental')),
     ('sign', True, True, ('brute_force', 'brute_force', 'forward_passes')),
   ],

@@ -134,11 +134,16 @@ CASES = {
 }
 # These take long to trace, and are made of others or share their loop with one.
 LONG = (
+  'flip_gains in groups',
   'flip_gains layers',
+  'central_difference flips',
   'central_difference real',
+  'discrete_gradient',
   'multi_step_discrete_gradient',
   'coordinate_discrete_gradient exact',
   'flip_descent incremental',
+  'flip_descent recompute',
+  'prefix_scan incremental',
   'prefix_scan steps',
 )
 # What is told, where a loop's steps are known.

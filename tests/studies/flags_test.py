@@ -79,7 +79,11 @@ def nothing_is_computed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'every', [False, pytest.param(True, marks=pytest.mark.slow)]
+  'every',
+  [
+    pytest.param(False, marks=pytest.mark.study),
+    pytest.param(True, marks=pytest.mark.slow),
+  ],
 )
 @pytest.mark.parametrize('name', studies.NAMES)
 def test_extreme_values_are_refused_in_one_line_or_in_range(

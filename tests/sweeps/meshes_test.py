@@ -58,6 +58,7 @@ def test_more_devices_than_there_are():
     ('batch:2', '--xla_force_host_platform_device_count=3', 3),
   ],
 )
+@pytest.mark.study
 def test_the_cpu_has_the_devices_of_a_mesh(spec, flags, devices):
   """No more than cores, unless the user has said how many."""
   program = (

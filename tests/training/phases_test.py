@@ -121,7 +121,9 @@ def test_rows_cover_whole_periods(tiny, phases, staged):
       )
 
 
-@pytest.mark.parametrize('chunks', [1, 2, 3])  # 3 is at the switch.
+@pytest.mark.parametrize(
+  'chunks', [pytest.param(1, marks=pytest.mark.slow), 2, 3]
+)  # 3 is at the switch.
 def test_resume(tiny, phases, staged, same, tmp_path, chunks):
   def stop():
     raise KeyboardInterrupt

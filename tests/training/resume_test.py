@@ -53,6 +53,7 @@ def test_stopped_again_and_again(tiny, task, whole, same, tmp_path):
   equal(same, tiny.train(task, tmp_path), tmp_path, whole)
 
 
+@pytest.mark.study
 def test_killed(tiny, task, whole, same, tmp_path):
   """Sends SIGKILL to a process of its own, in the middle of an epoch."""
   environment = os.environ | {
@@ -73,7 +74,11 @@ def test_killed(tiny, task, whole, same, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'few', ['few', pytest.param('', marks=pytest.mark.slow)]
+  'few',
+  [
+    pytest.param('few', marks=pytest.mark.study),
+    pytest.param('', marks=pytest.mark.slow),
+  ],
 )
 def test_killed_at_any_operation_on_a_file(tmp_path, few):
   """Half-written and half-deleted checkpoints and logs do not change the end."""

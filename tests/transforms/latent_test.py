@@ -148,7 +148,15 @@ def stored(tx, params, updates):
 class TestRules:
   """Against NumPy, over several steps."""
 
-  @pytest.mark.parametrize('dtype', DTYPES)
+  @pytest.mark.parametrize(
+    'dtype',
+    [
+      pytest.param('float16', marks=pytest.mark.slow),
+      'bfloat16',
+      pytest.param('float32', marks=pytest.mark.slow),  # As all other tests.
+      'float64',
+    ],
+  )
   def test_every_floating_dtype(self, dtype):
     x64 = jax.enable_x64() if dtype == 'float64' else contextlib.nullcontext()
     with x64:

@@ -40,7 +40,13 @@ def same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize('norm', NORMS)
+@pytest.mark.parametrize(
+  'norm',
+  [
+    pytest.param(norm, marks=() if norm == 'l2' else pytest.mark.slow)
+    for norm in NORMS
+  ],
+)
 def test_a_ball_for_each_layer_is_a_budget_on_that_layer(norm):
   radii = {'one': 0.3, 'two': 0.7}
   found = moved(transforms.project_budget(radii, norm))

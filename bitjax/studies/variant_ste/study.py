@@ -13,8 +13,9 @@ within 5 % of the normal STE's decrease (two one-sided tests). All else is
 exploratory: windows in units of each layer's spread, layer by layer, and N12
 for the threshold of the window and for that of the quantizer.
 
-On two CPU cores quick and full take minutes, note a quarter of an hour, and
-note_all about an hour and 6 GB of memory (docs/studies/variant_ste.md).
+Quick takes 10.5 minutes of CPU time (measured). By scale, full takes about 22
+minutes, note about half an hour, and note_all about three hours and 6 GB of
+memory (docs/studies/variant_ste.md).
 
   bitjax variant_ste
   bitjax variant_ste --preset=full
