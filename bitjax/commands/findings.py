@@ -31,6 +31,7 @@ class Item(NamedTuple):
     where: how the verdict's claim begins, if several have the label.
     yes: the answer if the verdict is 'supported', or if none is needed.
     no: the answer if it is 'contradicted'.
+    unsettled: the answer if it is 'inconclusive', where there is more to say.
   """
 
   label: str
@@ -40,6 +41,7 @@ class Item(NamedTuple):
   where: str = ''
   yes: str = ''
   no: str = ''
+  unsettled: str = 'Not settled: the interval allows either answer.'
 
 
 ITEMS = (
@@ -189,6 +191,8 @@ ITEMS = (
     'normal',
     'Yes, on held-out data.',
     'No, not on held-out data.',
+    'Not settled: flips still help, but as many moves in full precision are not shown to '
+    'leave the loss as it is.',
   ),
   Item(
     'N16',
@@ -285,7 +289,7 @@ def _answer(item: Item, verdict: evidence.Verdict | None) -> str:
     'contradicted': item.no,
     'equivalent': 'Neither: if there is a difference, it is too small to count.',
     'inert': 'What was varied had no effect at all.',
-    'inconclusive': 'Not settled: the interval allows either answer.',
+    'inconclusive': item.unsettled,
     evidence.divergence.DIVERGED: 'Not settled: too many networks diverged.',
   }[verdict.verdict]
 
