@@ -41,7 +41,7 @@ class Item(NamedTuple):
   where: str = ''
   yes: str = ''
   no: str = ''
-  unsettled: str = 'Not settled: the interval allows either answer.'
+  unsettled: str = 'Not settled: the interval allows more than one answer.'
 
 
 ITEMS = (
