@@ -163,8 +163,7 @@ def share(
 ) -> Interval:
   """Returns the interval of ``mean(part) / mean(whole)``, by Fieller's method.
 
-  Both vary together from cluster to cluster, and the interval takes it into account; see
-  `ratios`. A share of something that is not clearly positive is not defined.
+  Both vary together from cluster to cluster, and the interval takes it into account. A share of something that is not clearly positive is not defined.
 
   Args:
     part: numerators, [clusters] or [clusters, repeats]; a pair of which one number is not

@@ -53,7 +53,7 @@ def simultaneous(
     differences: one row for each arm, [arms, clusters]. A cluster that is not
       finite in one arm is dropped in all.
     wholes: denominators, if the effects are shares, [arms, clusters]: each interval is
-      then one of ``mean(difference) / mean(whole)`` (see `ratios`). An arm whose
+      then one of ``mean(difference) / mean(whole)`` (Fieller's, as in `share`). An arm whose
       denominator is not clearly positive has no share, and its interval is infinite.
     level: probability that all intervals hold.
     num_resamples: number of resamples, or of normal samples.

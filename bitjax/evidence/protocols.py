@@ -141,12 +141,12 @@ def unsettled(
   average: Sequence[str] = ('draw',),
   num_resamples: int = 1000,
 ) -> xarray.DataArray:
-  """Returns how often other tuning seeds would have made `deployable` choose otherwise.
+  """Returns how often other tuning seeds would have led to another choice.
 
   Args:
-    outcomes: as for `deployable`.
+    outcomes: as for the deployable protocol.
     over: the dimensions that span the settings.
-    average: as for `deployable`.
+    average: as for the deployable protocol.
     num_resamples: number of resamples (bootstrap) of the tuning seeds.
 
   Returns:

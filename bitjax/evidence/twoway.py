@@ -26,7 +26,7 @@ negative it is taken as 0. The interval is that of Student's t, with Satterthwai
 degrees of freedom for a sum of mean squares. No bootstrap resamples both axes without
 bias (McCullagh): the pigeonhole bootstrap counts :math:`\sigma^2_{both}` three times.
 
-Functions that judge take such tables in place of the samples by seed of `contrasts`.
+Functions that judge take such tables in place of the samples by seed of ``contrasts``.
 
 References:
   Cameron, Gelbach & Miller (2011), Robust inference with multiway clustering, J. Business
@@ -136,7 +136,7 @@ def simultaneous(
 def equivalence(
   cells: Any, margin: float, *, level: float = 0.95
 ) -> intervals.Equivalence:
-  """Tests whether a difference is too small to matter, as `intervals.equivalence` does.
+  """Tests whether a difference is too small to matter, as `bitjax.evidence.equivalence` does.
 
   Args:
     cells: paired differences, [seeds, examples].
@@ -166,7 +166,7 @@ def difference(
     direction: +1 if the claim is that they are positive, -1 if negative.
     smallest: the smallest effect that counts.
     bounds: the smallest and the largest possible difference, if there are such.
-    **info: further fields of `Verdict`.
+    **info: further fields of `bitjax.evidence.Verdict`.
   """
   found = interval(cells, bounds=bounds)
   verdict = intervals.judge(found, direction=direction, smallest=smallest)
@@ -185,7 +185,7 @@ def equivalent(
     claim: the claim in one sentence.
     cells: paired differences, [seeds, examples].
     margin: the largest difference that does not matter, > 0.
-    **info: further fields of `Verdict`.
+    **info: further fields of `bitjax.evidence.Verdict`.
   """
   found = equivalence(cells, margin)
   return contrasts.conclude_equivalence(finding, claim, found, info, len(cells))
@@ -202,7 +202,7 @@ def any_arm(
 ) -> verdicts.Verdict:
   """Judges the claim that at least one of several arms has a positive effect.
 
-  It is that of `contrasts.any_arm`, with intervals of `simultaneous`.
+  It is that of `bitjax.evidence.any_arm`, with intervals of `simultaneous`.
 
   Args:
     finding: label of the finding.
@@ -210,7 +210,7 @@ def any_arm(
     arms: name -> paired differences, [seeds, examples].
     smallest: the smallest effect that counts.
     bounds: the smallest and the largest possible difference, if there are such.
-    **info: further fields of `Verdict`.
+    **info: further fields of `bitjax.evidence.Verdict`.
   """
   found = simultaneous(list(arms.values()), bounds=bounds)
   num_seeds = len(next(iter(arms.values())))

@@ -53,7 +53,7 @@ _CHUNK = 1024  # Examples at a time.
 class FlipFactorial(NamedTuple):
   """What each move promises, in nats: [fan_in, units], or [2, fan_in, units].
 
-  The shapes are those of `FlipGains.gains`; positive is better.
+  The shapes are those of ``FlipGains.gains``; positive is better.
 
   Attributes:
     exact: true crossings, the exact effect behind: the gain.

@@ -114,7 +114,7 @@ def outcome(
   Returns:
     A dict of arrays [seeds, ...]. For the last state: ``test_accuracy``,
     ``test_loss``, ``clean_train_accuracy``, ``clean_train_loss``; and ``test_right``,
-    which test examples are guessed correctly, eight to a byte (`numpy.packbits`), in
+    which test examples are guessed correctly, eight to a byte (``numpy.packbits``), in
     the order of the data. A network that diverged has none. By epoch:
     ``train_loss`` and ``train_accuracy`` (of augmented images), ``validation_loss``,
     ``validation_accuracy``. By epoch and layer: ``flip_ratio`` and `STATISTICS`.
