@@ -13,9 +13,8 @@ the binary network and SGD without noise, tuned on seeds that are never tested
 percent of the loss, the margin of all equivalences. All else is exploratory.
 The figure is the note's: (L_single - L_multi) / L_single.
 
-The commands take 14 minutes of CPU time (embedded data; measured), 24 minutes
-(64 steps; estimated), and 10 hours (the note's sizes; estimated), and go on from
-where they were interrupted:
+The commands take 14 minutes of CPU time (embedded data), about 24 minutes (64
+steps), and about 10 hours (the note's sizes); interrupted ones can go on:
 
   bitjax multistep_ste
   bitjax multistep_ste --preset=long
