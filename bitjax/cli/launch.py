@@ -23,6 +23,7 @@ from bitjax import types
 from bitjax.cli import command
 from bitjax.cli import compilation
 from bitjax.cli import flags
+from bitjax.cli import lock
 from bitjax.cli import manual
 from bitjax.cli import rehearsal
 from bitjax.cli import results as results_lib
@@ -55,7 +56,7 @@ def main(
   process.prepare()
   argv = sys.argv[1:] if argv is None else list(argv)
   try:
-    with signals.watched(lambda number: _interrupted(study, argv)):
+    with signals.watched(lambda: _abandoned(study, argv)):
       status = launch(study, argv, program=program)
   except Exception:
     with contextlib.suppress(OSError):
@@ -102,6 +103,12 @@ def launch(
     _interrupted(study, argv)
     number = getattr(interrupt, 'number', signals.Signalled().number)
     return signals.SIGNALLED + number
+
+
+def _abandoned(study, argv):
+  with contextlib.suppress(OSError):
+    lock.release_all()
+  _interrupted(study, argv)
 
 
 def _interrupted(study, argv):

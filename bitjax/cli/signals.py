@@ -65,13 +65,13 @@ def raised() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(say: Callable[[int], None]) -> Iterator[None]:
+def watched(last: Callable[[], None]) -> Iterator[None]:
   """Ends the process, from another thread, if `raised` does not end the block.
 
   It is for commands, not for notebooks, whose process is not theirs to end.
 
   Args:
-    say: given the number of the signal, says that it ends the process.
+    last: what to do before the process ends.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
@@ -87,7 +87,7 @@ def watched(say: Callable[[int], None]) -> Iterator[None]:
       if number not in _ending():
         continue
       if not (_heard.wait(_GRACE) and done.wait(_UNWINDING)):
-        say(number)
+        last()
         process.leave(SIGNALLED + number)
 
   thread = threading.Thread(target=listen, name='signals', daemon=True)
