@@ -6,15 +6,13 @@ Bad input, which the user can correct, ends in one line on standard error and st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
 import errno
 import os
 import pathlib
-import signal
 import sys
-import threading
 import traceback
 from typing import Any, NoReturn
 
@@ -25,10 +23,12 @@ from bitjax import types
 from bitjax.cli import command
 from bitjax.cli import compilation
 from bitjax.cli import flags
+from bitjax.cli import lock
 from bitjax.cli import manual
 from bitjax.cli import rehearsal
 from bitjax.cli import results as results_lib
 from bitjax.cli import rundir
+from bitjax.cli import signals
 from bitjax.cli.study import Study
 from bitjax.evidence import plots
 from bitjax.evidence import verdicts as verdicts_lib
@@ -41,18 +41,9 @@ from bitjax.sweeps import sweep as sweep_lib
 __all__ = ['launch', 'main']
 
 BAD_INPUT = 2
-_SIGNALLED = 128  # Shells add the signal's number to this.
 _SIGPIPE = 13  # Windows has no such signal.
 
 _MARK = 'other_code'  # Attribute of results with chunks of other code.
-
-
-class _Signalled(KeyboardInterrupt):
-  """Raised on a signal that asks the process to end."""
-
-  def __init__(self, number: int = signal.SIGINT):
-    super().__init__(number)
-    self.number = number
 
 
 def main(
@@ -63,8 +54,10 @@ def main(
 ) -> NoReturn:
   """Runs a study and ends the process; the arguments are those of `launch`."""
   process.prepare()
+  argv = sys.argv[1:] if argv is None else list(argv)
   try:
-    status = launch(study, argv, program=program)
+    with signals.watched(lambda: _abandoned(study, argv)):
+      status = launch(study, argv, program=program)
   except Exception:
     with contextlib.suppress(OSError):
       traceback.print_exc()
@@ -98,23 +91,33 @@ def launch(
   """
   argv = sys.argv[1:] if argv is None else list(argv)
   try:
-    with _signals():
+    with signals.raised():
       return _launch(study, argv, program)
   except BrokenPipeError:
-    return _SIGNALLED + _SIGPIPE
+    return signals.SIGNALLED + _SIGPIPE
   except (types.BadInput, OSError) as error:
     return _complain(study, error, BAD_INPUT)
   except job.Lost as error:
     return _complain(study, error, 1)
   except KeyboardInterrupt as interrupt:
-    again = 'the same command'
-    if any(argument.startswith('--overwrite') for argument in argv):
-      again += ' without --overwrite'
-    number = getattr(interrupt, 'number', signal.SIGINT)
-    # The terminal may have been closed.
-    with contextlib.suppress(OSError):
-      progress.say(f'{study.name}: interrupted; {again} goes on from here')
-    return _SIGNALLED + number
+    _interrupted(study, argv)
+    number = getattr(interrupt, 'number', signals.Signalled().number)
+    return signals.SIGNALLED + number
+
+
+def _abandoned(study, argv):
+  with contextlib.suppress(OSError):
+    lock.release_all()
+  _interrupted(study, argv)
+
+
+def _interrupted(study, argv):
+  again = 'the same command'
+  if any(argument.startswith('--overwrite') for argument in argv):
+    again += ' without --overwrite'
+  # The terminal may have been closed.
+  with contextlib.suppress(OSError):
+    progress.say(f'{study.name}: interrupted; {again} goes on from here')
 
 
 def _launch(study, argv, program) -> int:
@@ -143,7 +146,7 @@ def _results(study, argv, stack):
   if address is not None:
     meshes.start()
     # JAX's runtime handles SIGTERM too, so our handler has to be set again.
-    stack.enter_context(_signals())
+    stack.enter_context(signals.raised())
   out = request.out or os.path.join('runs', study.name, request.preset or 'run')
   settings = {
     'preset': request.preset,
@@ -303,35 +306,3 @@ def _relative(path: str | os.PathLike[str]) -> str:
     ValueError,
   ):  # The working directory has gone, or another drive.
     return os.fspath(path)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-  """Turns the signals that end a process into an exception, in the main thread.
-
-  A second signal ends the process at once.
-  """
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-  raised = False
-
-  def stop(number, frame):
-    nonlocal raised
-    if raised:
-      process.leave(_SIGNALLED + number)
-    raised = True
-    raise _Signalled(number)
-
-  before = {}
-  for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
-    number = getattr(signal, name, None)
-    # nohup and background jobs of scripts ignore signals; they keep doing so.
-    if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-      before[number] = signal.signal(number, stop)
-  try:
-    yield
-  finally:
-    for number, handler in before.items():
-      # None is a handler that Python has not set.
-      signal.signal(number, handler or signal.SIG_DFL)

@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows has no such module.
   fcntl = None
 
-__all__ = ['NAME', 'Lock', 'busy', 'holder']
+__all__ = ['NAME', 'Lock', 'busy', 'holder', 'release_all']
 
 NAME = 'run.lock'
 # Attempts, 0.1 seconds apart, until a lock counts as taken: another process may hold it
@@ -67,6 +67,7 @@ class Lock:
       if taken and _same(descriptor, self._path):
         _sign(descriptor)
         self._descriptor = descriptor
+        _held.append(self)
         return
       os.close(descriptor)
       if not taken and attempt < _ATTEMPTS - 1:
@@ -76,9 +77,19 @@ class Lock:
   def release(self) -> None:
     """Releases the lock, if this object holds it."""
     if self._descriptor is not None:
+      _held.remove(self)
       self._path.unlink(missing_ok=True)
       os.close(self._descriptor)
       self._descriptor = None
+
+
+_held: list[Lock] = []  # By this process.
+
+
+def release_all() -> None:
+  """Releases the locks of a process that is about to end."""
+  for lock in list(_held):
+    lock.release()
 
 
 def holder(directory: pathlib.Path) -> dict[str, Any] | None:

@@ -241,6 +241,9 @@ def _write(node: Any, parts: list[str]) -> None:
     parts.append(type(node).__name__)
     for name in node._fields:
       value: Any = getattr(node, name, None)
+      if isinstance(node, ast.JoinedStr) and name == 'values':
+        # Python 3.12 has empty texts in format specifications.
+        value = [part for part in value if getattr(part, 'value', None) != '']
       if name == 'body' and _has_docstring(node):
         value = value[1:]
       # Later versions of Python have more fields, which are then empty.

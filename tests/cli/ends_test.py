@@ -249,7 +249,7 @@ SIGNALS = {'SIGINT': 130, 'SIGTERM': 143, 'SIGHUP': 129}
     pytest.param('SIGTERM', marks=pytest.mark.study),
     *(
       pytest.param(name, marks=pytest.mark.slow)
-      for name in (*SIGNALS, 'twice', 'ignored')
+      for name in (*SIGNALS, 'early', 'twice', 'ignored')
     ),
   ],
 )
@@ -264,7 +264,7 @@ def test_a_signal_while_xla_compiles(tmp_path, name):
     try:
       while 'compiling' not in (line := child.stderr.readline()):
         assert line, 'the study has ended'
-      time.sleep(0.5)
+      time.sleep(0.1 if name == 'early' else 0.5)
       if name == 'ignored':
         child.send_signal(signal.SIGHUP)
         time.sleep(1)
