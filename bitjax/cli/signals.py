@@ -4,7 +4,8 @@ Python handles a signal in its main thread, between two of its own instructions,
 some versions of XLA do not return to Python before they have compiled, which may take
 hours, or lose the exception. A second thread is told at once, by Python's wakeup file
 descriptor. Nothing is lost if it ends the process: files are whole or absent, and the
-next run goes on.
+next run goes on. It leaves alone signals that have another handler, such as a study's own,
+and those of forked processes, which inherit the descriptor.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import os
 import signal
+import socket
 import threading
 
 from bitjax import process
@@ -24,6 +26,7 @@ SIGNALLED = 128  # Shells add the signal's number to this.
 # Seconds in which the main thread handles a signal, and then leaves what it does.
 _GRACE, _UNWINDING = 2.0, 10.0
 _heard = threading.Event()
+_watching = threading.Event()
 
 
 class Signalled(KeyboardInterrupt):
@@ -44,18 +47,12 @@ def raised() -> Iterator[None]:
     yield
     return
 
-  def stop(number, frame):
-    if _heard.is_set():
-      process.leave(SIGNALLED + number)
-    _heard.set()
-    raise Signalled(number)
-
   before = {}
   _heard.clear()
   for number in _ending():
     # nohup and background jobs of scripts ignore signals; they keep doing so.
     if signal.getsignal(number) != signal.SIG_IGN:
-      before[number] = signal.signal(number, stop)
+      before[number] = signal.signal(number, _stop)
   try:
     yield
   finally:
@@ -68,7 +65,8 @@ def raised() -> Iterator[None]:
 def watched(last: Callable[[], None]) -> Iterator[None]:
   """Ends the process, from another thread, if `raised` does not end the block.
 
-  It is for commands, not for notebooks, whose process is not theirs to end.
+  Clean-up of the block's own has ten seconds. It is for commands, not for notebooks,
+  whose process is not theirs to end.
 
   Args:
     last: what to do before the process ends.
@@ -76,30 +74,50 @@ def watched(last: Callable[[], None]) -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  reading, writing = os.pipe()
-  os.set_blocking(writing, False)
-  before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+  reading, writing = socket.socketpair()
+  writing.setblocking(False)
+  before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
   done = threading.Event()
 
   def listen():
-    while heard := os.read(reading, 1):
+    while heard := reading.recv(1):
       (number,) = heard
-      if number not in _ending():
+      if number not in _ending() or signal.getsignal(number) is not _stop:
         continue
       if not (_heard.wait(_GRACE) and done.wait(_UNWINDING)):
-        last()
-        process.leave(SIGNALLED + number)
+        try:
+          last()
+        finally:
+          process.leave(SIGNALLED + number)
 
   thread = threading.Thread(target=listen, name='signals', daemon=True)
   thread.start()
+  _watching.set()
   try:
     yield
   finally:
     done.set()
+    _watching.clear()
     signal.set_wakeup_fd(before)
-    os.close(writing)
+    writing.close()
     thread.join()
-    os.close(reading)
+    reading.close()
+
+
+def _stop(number, frame):
+  if _heard.is_set():
+    process.leave(SIGNALLED + number)
+  _heard.set()
+  raise Signalled(number)
+
+
+def _forked():
+  if _watching.is_set():  # The thread that listens is the parent's.
+    signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, 'register_at_fork'):  # Not on Windows.
+  os.register_at_fork(after_in_child=_forked)
 
 
 def _ending():

@@ -300,14 +300,41 @@ with signals.watched(lambda: print('the end', flush=True)), signals.raised():
 """
 
 
+# A study that saves what it has, and one that ends a process that it has forked.
+OTHERS = """
+import os, signal, sys, time
+from bitjax.cli import signals
+signals._GRACE = signals._UNWINDING = 0.1
+with signals.watched(lambda: print('the end', flush=True)), signals.raised():
+  child = os.fork()
+  if not child:
+    try:
+      time.sleep(60)
+    finally:
+      os._exit(0)
+  time.sleep(0.2)
+  os.kill(child, signal.SIGTERM)
+  os.waitpid(child, 0)
+  time.sleep(0.5)
+  signal.signal(signal.SIGTERM, lambda *_: print('saved', flush=True))
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(0.5)
+"""
+
+
 @pytest.mark.study
-def test_a_signal_whose_exception_is_lost():
+@pytest.mark.parametrize(
+  ('program', 'status', 'out'),
+  [(LOST, 143, 'the end\n'), (OTHERS, 0, 'saved\n')],
+  ids=['lost', 'others'],
+)
+def test_signals_of_which_a_second_thread_is_told(program, status, out):
   done = subprocess.run(
-    [sys.executable, '-c', LOST],
+    [sys.executable, '-c', program],
     env=os.environ | {'PYTHONPATH': str(ROOT)},
     capture_output=True,
     text=True,
     timeout=50,
     check=False,
   )
-  assert (done.returncode, done.stdout) == (143, 'the end\n'), done.stderr
+  assert (done.returncode, done.stdout) == (status, out), done.stderr
