@@ -207,7 +207,8 @@ def _code(study: Study[Any]) -> code_lib.Code:
     getattr(function, '__module__', '')
     for function in (study.run, study.verdicts, study.plot)
   )
-  aside = code_lib.only_for(set(aside) - {home}, home)
+  homes = {home, study.config.__module__}
+  aside = code_lib.only_for(set(aside) - homes, homes)
   return code_lib.Code(aside, script=home == '__main__')
 
 

@@ -57,12 +57,12 @@ class Code:
   """The code of this process, as it was when it was first looked at.
 
   Args:
-    aside: names of further modules that do not count, with all modules below them.
+    aside: names of further modules that do not count; modules below them do.
     script: whether the script that Python was started with counts.
   """
 
   def __init__(self, aside: Iterable[str] = (), *, script: bool = True):
-    self._aside = (*_ASIDE, *aside)
+    self._aside = frozenset(aside)
     self._script = script
     # Files may be edited while the process runs; it goes on with what it has loaded.
     self._seen: dict[str, list[str]] = {}
@@ -115,34 +115,51 @@ class Code:
       return False
     if name == '__main__':
       return self._script
-    return not _below(name, self._aside)
+    return name not in self._aside and not _below(name)
 
 
-def only_for(judges: Iterable[str], home: str) -> set[str]:
+def only_for(judges: Iterable[str], homes: Iterable[str]) -> set[str]:
   """Returns the modules that are needed for what ``judges`` do, and for nothing else.
 
   Args:
     judges: modules that work on finished numbers.
-    home: the module that computes numbers; it may import judges, to name them.
+    homes: the modules that compute numbers; they may import judges, to name them. If the
+      source of one is not known, judges alone are returned.
   """
-  judges = set(judges)
+  judges, homes = set(judges), {_imported_as(home) for home in homes}
+  find = functools.cache(_followed)
+  own = reach.reached(homes, find, without=judges)
+  if not homes <= own:
+    return judges
+  return judges | reach.reached(judges, find, without=own)
 
-  def find(name: str) -> pathlib.Path | None:
-    if _below(name, _ASIDE):
+
+def _followed(name: str) -> pathlib.Path | None:
+  """Returns the file of a module whose imports are followed, None for any other."""
+  if _below(name):
+    return None
+  if name == '__main__':
+    return _source(getattr(sys.modules[name], '__file__', None))
+  try:
+    # To look below an installed package imports it, which may take seconds.
+    top = importlib.util.find_spec(name.partition('.')[0])
+    if top is None or (top.origin and _source(top.origin) is None):
       return None
-    try:
-      spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-      return None
-    return _source(spec.origin) if spec else None
-
-  own = reach.reached([home], find, without=judges)
-  return judges | reach.reached(judges, find) - own
+    spec = importlib.util.find_spec(name)
+  except (ImportError, ValueError):
+    return None
+  return _source(spec.origin) if spec else None
 
 
-def _below(name: str, modules: Iterable[str]) -> bool:
-  """Returns whether a module is one of these, or below one of them."""
-  return any(name == each or name.startswith(each + '.') for each in modules)
+def _imported_as(name: str) -> str:
+  """Returns the name of a module that ``python -m`` may have started."""
+  spec = getattr(sys.modules.get(name), '__spec__', None)
+  return spec.name if spec else name
+
+
+def _below(name: str) -> bool:
+  """Returns whether a module is one of those left aside, or below one of them."""
+  return any(name == each or name.startswith(each + '.') for each in _ASIDE)
 
 
 def environment() -> dict[str, str]:

@@ -7,9 +7,10 @@ a name that it defines, is imported; ``from package import module`` reaches the 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 import importlib.util
 import pathlib
+from typing import Any
 
 __all__ = ['reached']
 
@@ -42,7 +43,7 @@ def reached(
 def _imports(name: str, path: pathlib.Path, find: Find) -> list[str]:
   package = name if path.name == '__init__.py' else name.rpartition('.')[0]
   found = []
-  for node in ast.walk(ast.parse(path.read_text())):
+  for node in _statements(ast.parse(path.read_bytes())):
     if isinstance(node, ast.Import):
       found += [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
@@ -52,3 +53,11 @@ def _imports(name: str, path: pathlib.Path, find: Find) -> list[str]:
         inner = f'{base}.{alias.name}'
         found.append(inner if find(inner) else base)
   return found
+
+
+def _statements(node: Any) -> Iterator[ast.AST]:
+  """Yields all statements below one; expressions, which are many more, import nothing."""
+  for field in ('body', 'orelse', 'finalbody', 'handlers', 'cases'):
+    for child in getattr(node, field, ()):
+      yield child
+      yield from _statements(child)

@@ -1,8 +1,10 @@
 """The code that numbers come from: what counts, and what is a change."""
 
 import importlib
+import importlib.util
 import json
 import sys
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -189,7 +191,7 @@ def test_what_only_judges_reach_does_not_count(tmp_path, monkeypatch):
     'shared': '',
     'findings': 'from room_of_tests import outcomes\nfrom .shared import nothing',
     'outcomes': 'from room_of_tests import lazy, intervals',
-    'intervals': 'import numpy.linalg',
+    'intervals': 'import xmlrpc.client',
   }
   folder = tmp_path / 'room_of_tests'
   folder.mkdir()
@@ -198,10 +200,12 @@ def test_what_only_judges_reach_does_not_count(tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
 
   def names(*without):
-    found = code.only_for(['room_of_tests.findings'], 'room_of_tests.study')
+    found = code.only_for(['room_of_tests.findings'], ['room_of_tests.study'])
     return {name.removeprefix('room_of_tests.') for name in found} - {*without}
 
+  monkeypatch.delitem(sys.modules, 'xmlrpc', raising=False)
   assert names() == {'findings', 'outcomes', 'intervals', 'shared'}
+  assert 'xmlrpc' not in sys.modules  # What is installed is not even imported.
   (folder / 'lazy.py').write_text('import room_of_tests.shared')
   assert names() == {'findings', 'outcomes', 'intervals'}
   (folder / 'arms.py').write_text('import room_of_tests.outcomes as o')
@@ -210,7 +214,35 @@ def test_what_only_judges_reach_does_not_count(tmp_path, monkeypatch):
 
 def test_verdicts_do_not_count_as_code_of_the_numbers():
   room = 'bitjax.studies.dsq'
-  found = code.only_for([f'{room}.findings', f'{room}.figure'], f'{room}.study')
+  judges = [f'{room}.findings', f'{room}.figure']
+  found = code.only_for(judges, [f'{room}.study'])
   assert 'bitjax.evidence.contrasts' in found
   assert 'bitjax.evidence.intervals' in found
   assert not found & {'bitjax.evidence.protocols', f'{room}.arms'}
+  # Studies compute with it, and judges alone use what its package exports.
+  counts = code.Code([*found, 'bitjax.evidence']).sources()
+  assert 'bitjax.evidence.protocols' in counts
+  assert not counts.keys() & {'bitjax.evidence', 'bitjax.evidence.contrasts'}
+
+
+@pytest.mark.parametrize('started', ['as a script', 'with -m', 'unknown'])
+def test_what_a_script_and_its_judges_share_counts(
+  started, tmp_path, monkeypatch
+):
+  for name, source in {
+    'script_of_tests': 'import maths_of_tests, judge_of_tests',
+    'judge_of_tests': 'import maths_of_tests, more_of_tests',
+    'maths_of_tests': '',
+    'more_of_tests': '',
+  }.items():
+    (tmp_path / f'{name}.py').write_text(source)
+  monkeypatch.syspath_prepend(tmp_path)
+  script = types.ModuleType('__main__')
+  if started == 'as a script':
+    script.__file__ = str(tmp_path / 'script_of_tests.py')
+  if started == 'with -m':
+    script.__spec__ = importlib.util.find_spec('script_of_tests')
+  monkeypatch.setitem(sys.modules, '__main__', script)
+  found = code.only_for(['judge_of_tests'], ['__main__'])
+  more = {'more_of_tests'} if started != 'unknown' else set()
+  assert found == {'judge_of_tests'} | more
