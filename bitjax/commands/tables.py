@@ -29,8 +29,9 @@ from bitjax.commands import published
 __all__ = ['cell', 'fill', 'find', 'main']
 
 _USAGE = f'bitjax tables PAGE... [--from={published.FOLDER}]'
+_BEGIN = '<!-- verdicts of '
 _BLOCK = re.compile(
-  r'(<!-- verdicts of (?P<study>\w+)\n(?P<rows>.*?)-->\n)'
+  rf'({_BEGIN}(?P<study>\w+)\n(?P<rows>.*?)-->\n)'
   r'.*?(?P<end><!-- end of verdicts -->)',
   re.DOTALL,
 )
@@ -45,7 +46,8 @@ def fill(page: str, runs: Iterable[published.Published]) -> str:
     runs: what is published.
 
   Raises:
-    BadInput: for a line that is not understood, or a row without any verdict.
+    BadInput: for a line that is not understood, a row without any verdict, or a table
+      that does not end.
   """
   runs = sorted(runs, key=lambda run: (_rank(run.preset), run.preset))
 
@@ -54,7 +56,13 @@ def fill(page: str, runs: Iterable[published.Published]) -> str:
     rows = [line for line in block['rows'].splitlines() if line.strip()]
     return f'{block[1]}\n{_table(rows, own)}\n\n{block["end"]}'
 
-  return _BLOCK.sub(made, page)
+  filled, num = _BLOCK.subn(made, page)
+  if num != page.count(_BEGIN):
+    raise types.BadInput(
+      f'each "{_BEGIN}STUDY" needs rows, "-->", and "<!-- end of verdicts -->" before '
+      'the next table.'
+    )
+  return filled
 
 
 def find(
@@ -90,7 +98,11 @@ def main(argv: Sequence[str]) -> int:
       raise types.BadInput(
         f'{name} cannot be read: {types.one_line(error)}'
       ) from None
-    files.write_text(path, fill(text, runs))
+    try:
+      filled = fill(text, runs)
+    except types.BadInput as error:
+      raise types.BadInput(f'{name}: {error}') from None
+    files.write_text(path, filled)
     process.write(f'{path}\n')
   return 0
 

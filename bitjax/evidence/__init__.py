@@ -19,7 +19,6 @@ from bitjax.evidence.intervals import equivalence
 from bitjax.evidence.intervals import interval
 from bitjax.evidence.intervals import judge
 from bitjax.evidence.intervals import log_variance_ratio
-from bitjax.evidence.intervals import paired
 from bitjax.evidence.intervals import share
 from bitjax.evidence.joint import simultaneous
 from bitjax.evidence.protocols import PROTOCOLS
@@ -47,7 +46,6 @@ __all__ = [
   'judge',
   'log_ratio',
   'log_variance_ratio',
-  'paired',
   'plots',
   'select',
   'select_arm',

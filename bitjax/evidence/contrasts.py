@@ -8,6 +8,10 @@ seed has no interval: whatever the claim, its verdict is inconclusive and says s
 An effect may be a share: the mean of its samples over the mean of a *whole*. Both are
 estimates, and the interval takes that into account. A share of a whole that is not clearly
 positive is not defined, and its verdict says so.
+
+*Crossed* samples, [seeds, examples], are of the same examples for every seed, such as which
+test images each seed's network guesses correctly. Neither is averaged away: the claim is
+about other seeds and other examples, and so are its intervals (see `twoway`).
 """
 
 from __future__ import annotations
@@ -20,20 +24,23 @@ import numpy as np
 from bitjax.evidence import divergence
 from bitjax.evidence import intervals
 from bitjax.evidence import joint
+from bitjax.evidence import twoway
 from bitjax.evidence import verdicts
 
 __all__ = [
   'Cell',
   'any_arm',
-  'conclude',
-  'conclude_any',
-  'conclude_equivalence',
   'difference',
   'equivalent',
   'family',
   'log_ratio',
   'variances',
 ]
+
+_NO_SHARE = (
+  'The share is not defined: what it is a share of is not clearly positive.'
+)
+_NO_RATIO = 'The ratio is not defined: neither varies over seeds.'
 
 
 def log_ratio(above: Any, below: Any) -> Any:
@@ -55,6 +62,7 @@ def difference(
   samples: Any,
   *,
   whole: Any = None,
+  crossed: bool = False,
   direction: int = 1,
   smallest: float = 0.0,
   bounds: tuple[float, float] | None = None,
@@ -67,18 +75,22 @@ def difference(
     claim: the claim in one sentence.
     samples: paired differences, [seeds] or [seeds, draws].
     whole: what they are shares of, of the same shape; None if they are not.
+    crossed: whether samples are crossed, [seeds, examples], and no shares.
     direction: +1 if the claim is that they are positive, -1 if negative.
     smallest: the smallest effect that counts, fixed beforehand. If the interval lies
       within it, the verdict is ``'equivalent'``.
     bounds: the smallest and the largest possible difference, if there are such.
     **info: further fields of `Verdict`.
   """
-  if whole is None:
+  _check_crossed(crossed, whole)
+  if crossed:
+    found = twoway.interval(samples, bounds=bounds)
+  elif whole is None:
     found = intervals.interval(samples, bounds=bounds)
   else:
     found = intervals.share(samples, whole, bounds=bounds)
   verdict = intervals.judge(found, direction=direction, smallest=smallest)
-  return conclude(
+  return _conclude(
     finding, claim, verdict, found, info, len(samples), smallest=smallest
   )
 
@@ -90,6 +102,7 @@ def equivalent(
   margin: float,
   *,
   whole: Any = None,
+  crossed: bool = False,
   **info: Any,
 ) -> verdicts.Verdict:
   """Judges the claim that a paired difference does not matter (TOST).
@@ -101,10 +114,23 @@ def equivalent(
     margin: the largest difference that does not matter, fixed beforehand, > 0: in the
       unit of the samples, or as a share of the whole.
     whole: what the differences are shares of, of the same shape; None if they are not.
+    crossed: whether samples are crossed, [seeds, examples], and no shares.
     **info: further fields of `Verdict`.
   """
-  found = intervals.equivalence(samples, margin, whole=whole)
-  return conclude_equivalence(finding, claim, found, info, len(samples))
+  _check_crossed(crossed, whole)
+  if crossed:
+    found = twoway.equivalence(samples, margin)
+  else:
+    found = intervals.equivalence(samples, margin, whole=whole)
+  details = {
+    'margin': found.margin,
+    'low90': found.inner.low,
+    'high90': found.inner.high,
+  } | dict(info.pop('details', {}))
+  info['details'] = details
+  return _conclude(
+    finding, claim, found.verdict, found.interval, info, len(samples)
+  )
 
 
 def any_arm(
@@ -113,6 +139,7 @@ def any_arm(
   arms: Mapping[str, Any],
   *,
   wholes: Mapping[str, Any] | None = None,
+  crossed: bool = False,
   smallest: float = 0.0,
   bounds: tuple[float, float] | None = None,
   **info: Any,
@@ -129,18 +156,48 @@ def any_arm(
     claim: the claim in one sentence.
     arms: name -> paired differences, [seeds].
     wholes: name -> what they are shares of, [seeds]; None if they are not.
+    crossed: whether samples are crossed, [seeds, examples], and no shares.
     smallest: the smallest effect that counts, fixed beforehand.
     bounds: the smallest and the largest possible difference, if there are such.
     **info: further fields of `Verdict`.
   """
-  found = joint.simultaneous(
-    list(arms.values()),
-    wholes and [wholes[name] for name in arms],
-    bounds=bounds,
+  _check_crossed(crossed, wholes)
+  samples = list(arms.values())
+  if crossed:
+    each = twoway.simultaneous(samples, bounds=bounds)
+  else:
+    shared = wholes and [wholes[name] for name in arms]
+    each = joint.simultaneous(samples, shared, bounds=bounds)
+  found = dict(zip(arms, each, strict=True))
+  judged = {intervals.judge(arm, smallest=smallest) for arm in found.values()}
+  verdict = 'inconclusive'
+  if 'supported' in judged:
+    verdict = 'supported'
+  elif judged == {'equivalent'}:
+    verdict = 'equivalent'
+  elif judged <= {'equivalent', 'contradicted'}:
+    verdict = 'contradicted'
+  details = dict(info.get('details', {}))
+  for name, arm in found.items():
+    details |= {
+      name: arm.mean,
+      f'{name} low': arm.low,
+      f'{name} high': arm.high,
+    }
+  # The best arm has the largest mean among those whose interval lies above what counts,
+  # or among all arms if there are none; what is not defined comes last.
+  best = max(
+    found.values(),
+    key=lambda arm: (
+      arm.low > smallest,
+      -np.inf if np.isnan(arm.mean) else arm.mean,
+    ),
   )
-  found = dict(zip(arms, found, strict=True))
+  info['details'] = details
   num_seeds = len(next(iter(arms.values())))
-  return conclude_any(finding, claim, found, info, num_seeds, smallest=smallest)
+  return _conclude(
+    finding, claim, verdict, best, info, num_seeds, smallest=smallest
+  )
 
 
 class Cell(NamedTuple):
@@ -201,7 +258,7 @@ def family(
     verdict = intervals.judge(found, smallest=smallest)
     own = {'details': cell.details, 'caveat': caveat} | info
     judged.append(
-      conclude(
+      _conclude(
         cell.finding,
         cell.claim,
         'inert' if inert else verdict,
@@ -230,86 +287,17 @@ def variances(
   found = intervals.log_variance_ratio(a, b)
   verdict = intervals.judge(found, direction=-1)
   info = {'unit': 'log variance ratio'} | info
-  return conclude(finding, claim, verdict, found, info, len(a))
-
-
-def conclude_any(
-  finding: str,
-  claim: str,
-  arms: Mapping[str, intervals.Interval],
-  info: Mapping[str, Any],
-  num_seeds: int,
-  *,
-  smallest: float = 0.0,
-) -> verdicts.Verdict:
-  """Returns the verdict of `any_arm` on simultaneous intervals.
-
-  Args:
-    finding: label of the finding.
-    claim: the claim in one sentence.
-    arms: name -> interval.
-    info: further fields of `Verdict`.
-    num_seeds: number of all seeds, lost ones too.
-    smallest: the smallest effect that counts.
-  """
-  judged = {intervals.judge(arm, smallest=smallest) for arm in arms.values()}
-  verdict = 'inconclusive'
-  if 'supported' in judged:
-    verdict = 'supported'
-  elif judged == {'equivalent'}:
-    verdict = 'equivalent'
-  elif judged <= {'equivalent', 'contradicted'}:
-    verdict = 'contradicted'
-  details = dict(info.get('details', {}))
-  for name, arm in arms.items():
-    details |= {
-      name: arm.mean,
-      f'{name} low': arm.low,
-      f'{name} high': arm.high,
-    }
-  # The best arm has the largest mean among those whose interval lies above what counts,
-  # or among all arms if there are none; what is not defined comes last.
-  best = max(
-    arms.values(),
-    key=lambda arm: (
-      arm.low > smallest,
-      -np.inf if np.isnan(arm.mean) else arm.mean,
-    ),
-  )
-  info = {**info, 'details': details}
-  return conclude(
-    finding, claim, verdict, best, info, num_seeds, smallest=smallest
+  return _conclude(
+    finding, claim, verdict, found, info, len(a), undefined=_NO_RATIO
   )
 
 
-def conclude_equivalence(
-  finding: str,
-  claim: str,
-  found: intervals.Equivalence,
-  info: Mapping[str, Any],
-  num_seeds: int,
-) -> verdicts.Verdict:
-  """Returns the verdict of `equivalent` on a test that was made.
-
-  Args:
-    finding: label of the finding.
-    claim: the claim in one sentence.
-    found: the result of the test.
-    info: further fields of `Verdict`.
-    num_seeds: number of all seeds, lost ones too.
-  """
-  details = {
-    'margin': found.margin,
-    'low90': found.inner.low,
-    'high90': found.inner.high,
-  } | dict(info.get('details', {}))
-  info = {**info, 'details': details}
-  return conclude(
-    finding, claim, found.verdict, found.interval, info, num_seeds
-  )
+def _check_crossed(crossed, whole):
+  if crossed and whole is not None:
+    raise ValueError('shares have no interval over seeds and examples.')
 
 
-def conclude(
+def _conclude(
   finding: str,
   claim: str,
   verdict: str,
@@ -318,6 +306,7 @@ def conclude(
   num_seeds: int,
   *,
   smallest: float = 0.0,
+  undefined: str = _NO_SHARE,
 ) -> verdicts.Verdict:
   """Returns a verdict that says what its interval rests on: what was lost, or one seed.
 
@@ -329,6 +318,7 @@ def conclude(
     info: further fields of `Verdict`.
     num_seeds: number of all seeds, lost ones too.
     smallest: the smallest effect that counts.
+    undefined: why an effect of several seeds may be NaN.
   """
   info = dict(info)
   details = {'smallest that counts': smallest} if smallest else {}
@@ -340,10 +330,7 @@ def conclude(
     _add_caveat(info, f'One seed: no interval{why}.')
   else:
     if np.isnan(found.mean) and found.num > 1:
-      _add_caveat(
-        info,
-        'The share is not defined: what it is a share of is not clearly positive.',
-      )
+      _add_caveat(info, undefined)
     verdict, info['caveat'], lost = divergence.account(
       verdict, found, info.get('caveat', '')
     )

@@ -63,9 +63,9 @@ def unless_any(
 
 
 def finite_mean(values: xarray.DataArray) -> xarray.DataArray:
-  """Returns the mean of the values that are finite: a scale to divide effects by.
+  """Returns the mean of the values that are finite, as intervals take it.
 
-  A single infinite loss would otherwise make all effects 0.
+  xarray's mean leaves out NaN, but not what is infinite.
   """
   return values.where(np.isfinite(values)).mean()
 

@@ -42,7 +42,6 @@ __all__ = [
   'interval',
   'judge',
   'log_variance_ratio',
-  'paired',
   'share',
 ]
 
@@ -137,23 +136,6 @@ def _interval(samples, *, level, num_resamples, seed) -> Interval:
   return Interval(mean, float(ends[0]), float(ends[1]), num, dropped, total)
 
 
-def paired(a: Any, b: Any, **options: Any) -> Interval:
-  """Returns the `interval` of the paired differences ``a - b``.
-
-  Both arrays hold samples of the same clusters, in the same order.
-
-  Raises:
-    ValueError: if the shapes differ.
-  """
-  a, b = np.asarray(a, float), np.asarray(b, float)
-  if a.shape != b.shape:
-    raise ValueError(
-      f'paired samples need the same shape; got {a.shape} and {b.shape}.'
-    )
-  with np.errstate(invalid='ignore'):
-    return interval(a - b, **options)
-
-
 def share(
   part: Any,
   whole: Any,
@@ -163,7 +145,8 @@ def share(
 ) -> Interval:
   """Returns the interval of ``mean(part) / mean(whole)``, by Fieller's method.
 
-  Both vary together from cluster to cluster, and the interval takes it into account. A share of something that is not clearly positive is not defined.
+  Both vary together from cluster to cluster, and the interval takes that into account. A
+  share of something that is not clearly positive is not defined.
 
   Args:
     part: numerators, [clusters] or [clusters, repeats]; a pair of which one number is not
@@ -176,7 +159,11 @@ def share(
     The interval; NaN with infinite ends if the interval of ``mean(whole)`` does not lie
     above 0, and infinite for fewer than two clusters.
   """
-  part, whole = np.broadcast_arrays(*np.atleast_1d(part, whole))
+  part, whole = np.asarray(part, float), np.asarray(whole, float)
+  if part.shape != whole.shape:
+    raise ValueError(
+      f'a share needs samples of one shape; got {part.shape} and {whole.shape}.'
+    )
   known = np.isfinite(part) & np.isfinite(whole)
   parts, dropped = samples_lib.clusters(np.where(known, part, math.nan))
   wholes, _ = samples_lib.clusters(np.where(known, whole, math.nan))
@@ -306,7 +293,12 @@ def log_variance_ratio(
     )
   options = {'level': level, 'num_resamples': num_resamples, 'seed': seed}
   if a.ndim == 2:
-    return paired(_log_variance(a), _log_variance(b), **options)
+    if len(a) != len(b):
+      raise ValueError(
+        f'repeats must be of the same clusters; got {a.shape} and {b.shape}.'
+      )
+    with np.errstate(invalid='ignore'):
+      return interval(_log_variance(a) - _log_variance(b), **options)
   together = len(a) == len(b)
   if together:
     usable = np.isfinite(a) & np.isfinite(b)

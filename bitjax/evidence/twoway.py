@@ -26,7 +26,7 @@ negative it is taken as 0. The interval is that of Student's t, with Satterthwai
 degrees of freedom for a sum of mean squares. No bootstrap resamples both axes without
 bias (McCullagh): the pigeonhole bootstrap counts :math:`\sigma^2_{both}` three times.
 
-Functions that judge take such tables in place of the samples by seed of ``contrasts``.
+Functions of ``contrasts`` judge such tables as *crossed* samples.
 
 References:
   Cameron, Gelbach & Miller (2011), Robust inference with multiway clustering, J. Business
@@ -38,23 +38,18 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import math
 from typing import Any
 
 import numpy as np
 
 from bitjax.evidence import bounds as bounds_lib
-from bitjax.evidence import contrasts
 from bitjax.evidence import intervals
 from bitjax.evidence import optional
-from bitjax.evidence import verdicts
 
 __all__ = [
-  'any_arm',
-  'difference',
   'equivalence',
-  'equivalent',
   'interval',
   'simultaneous',
 ]
@@ -145,83 +140,6 @@ def equivalence(
   """
   outer, inner = (interval(cells, level=p) for p in (level, 2 * level - 1))
   return intervals.decide(outer, inner, margin)
-
-
-def difference(
-  finding: str,
-  claim: str,
-  cells: Any,
-  *,
-  direction: int = 1,
-  smallest: float = 0.0,
-  bounds: tuple[float, float] | None = None,
-  **info: Any,
-) -> verdicts.Verdict:
-  """Judges the claim that a paired effect is positive (or negative).
-
-  Args:
-    finding: label of the finding.
-    claim: the claim in one sentence.
-    cells: paired differences, [seeds, examples].
-    direction: +1 if the claim is that they are positive, -1 if negative.
-    smallest: the smallest effect that counts.
-    bounds: the smallest and the largest possible difference, if there are such.
-    **info: further fields of `bitjax.evidence.Verdict`.
-  """
-  found = interval(cells, bounds=bounds)
-  verdict = intervals.judge(found, direction=direction, smallest=smallest)
-  return contrasts.conclude(
-    finding, claim, verdict, found, info, len(cells), smallest=smallest
-  )
-
-
-def equivalent(
-  finding: str, claim: str, cells: Any, margin: float, **info: Any
-) -> verdicts.Verdict:
-  """Judges the claim that a paired difference does not matter (TOST).
-
-  Args:
-    finding: label of the finding.
-    claim: the claim in one sentence.
-    cells: paired differences, [seeds, examples].
-    margin: the largest difference that does not matter, > 0.
-    **info: further fields of `bitjax.evidence.Verdict`.
-  """
-  found = equivalence(cells, margin)
-  return contrasts.conclude_equivalence(finding, claim, found, info, len(cells))
-
-
-def any_arm(
-  finding: str,
-  claim: str,
-  arms: Mapping[str, Any],
-  *,
-  smallest: float = 0.0,
-  bounds: tuple[float, float] | None = None,
-  **info: Any,
-) -> verdicts.Verdict:
-  """Judges the claim that at least one of several arms has a positive effect.
-
-  It is that of `bitjax.evidence.any_arm`, with intervals of `simultaneous`.
-
-  Args:
-    finding: label of the finding.
-    claim: the claim in one sentence.
-    arms: name -> paired differences, [seeds, examples].
-    smallest: the smallest effect that counts.
-    bounds: the smallest and the largest possible difference, if there are such.
-    **info: further fields of `bitjax.evidence.Verdict`.
-  """
-  found = simultaneous(list(arms.values()), bounds=bounds)
-  num_seeds = len(next(iter(arms.values())))
-  return contrasts.conclude_any(
-    finding,
-    claim,
-    dict(zip(arms, found, strict=True)),
-    info,
-    num_seeds,
-    smallest=smallest,
-  )
 
 
 def _squares(values):

@@ -93,6 +93,21 @@ def test_rows_that_cannot_be_filled(row, words):
     tables.fill(page, RUNS)
 
 
+@pytest.mark.parametrize(
+  ('old', 'new'),
+  [
+    ('<!-- end of verdicts -->\n', ''),
+    ('verdicts of multistep_ste\n', 'verdicts of multistep_ste:\n'),
+    ('multistep_ste\n', 'multistep-ste\n'),
+  ],
+)
+def test_a_table_that_does_not_end_takes_nothing_with_it(old, new):
+  broken = PAGE.replace(old, new)
+  for page in (broken, broken + PAGE):
+    with pytest.raises(types.BadInput, match='each "<!-- verdicts of STUDY"'):
+      tables.fill(page, RUNS)
+
+
 def test_command(tmp_path, capsys):
   page = tmp_path / 'page.md'
   page.write_text(PAGE)
@@ -104,6 +119,7 @@ def test_command(tmp_path, capsys):
   page.write_text(PAGE.replace('N9', 'N7'))
   assert command.main(['tables', f'--from={tmp_path}', str(page)]) == 2
   assert 'N7' in page.read_text()
+  assert f'{page}: no verdict is published on N7' in capsys.readouterr().err
   none = str(tmp_path / 'none.md')
   assert command.main(['tables', f'--from={tmp_path}', none]) == 2
   assert 'none.md cannot be read' in capsys.readouterr().err

@@ -96,6 +96,12 @@ def test_variances():
   assert found.verdict == 'contradicted'
 
 
+def test_what_does_not_vary_has_no_ratio_of_variances():
+  found = contrasts.variances('N1', 'c.', 0 * NOISE, 0 * NOISE, protocol='B')
+  assert found.verdict == 'inconclusive' and np.isnan(found.effect)
+  assert found.caveat == 'The ratio is not defined: neither varies over seeds.'
+
+
 def test_log_ratios_keep_their_labels():
   above = xarray.DataArray([2.0, 1.0, 0.5], {'seed': [4, 5, 6]}, dims='seed')
   found = contrasts.log_ratio(above, 1.0)

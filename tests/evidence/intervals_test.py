@@ -114,14 +114,6 @@ def test_an_end_that_is_zero_but_for_rounding_is_zero():
     assert evidence.judge(flipped) == 'inconclusive'
 
 
-def test_paired():
-  rng = np.random.default_rng(0)
-  a, b = rng.normal(size=(2, 10))
-  assert evidence.paired(a, b) == evidence.interval(a - b)
-  with pytest.raises(ValueError, match='same shape'):
-    evidence.paired(a, b[1:])
-
-
 @pytest.mark.parametrize(
   'centre, verdict',
   [(0.0, 'supported'), (5.0, 'contradicted'), (1.0, 'inconclusive')],

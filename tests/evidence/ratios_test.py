@@ -87,6 +87,12 @@ def test_pairs_are_dropped_together_and_repeats_are_averaged():
   assert (some.num, some.dropped, some.total) == (7, 6, 27)
 
 
+def test_samples_of_other_shapes_are_no_pairs():
+  """Not even where they would broadcast: one number a seed, and one a repeat."""
+  with pytest.raises(ValueError, match='of one shape'):
+    evidence.share(np.ones((4, 4)), np.ones(4))
+
+
 def test_bounds():
   part = np.array([0.9, 1.0, 0.8, 1.0, 0.7])
   free = evidence.share(part, np.ones(5))

@@ -5,6 +5,7 @@ import pytest
 from scipy import special
 from scipy import stats
 
+from bitjax.evidence import contrasts
 from bitjax.evidence import twoway
 
 
@@ -88,7 +89,9 @@ def test_seeds_that_diverged_are_dropped():
   found, wanted = twoway.interval(lost), twoway.interval(np.delete(x, 2, 0))
   assert (found.low, found.high) == (wanted.low, wanted.high)
   assert (found.num, found.dropped, found.total) == (5, 1, 6)
-  verdict = twoway.difference('A', 'It rises.', lost, unit='', protocol='')
+  verdict = contrasts.difference(
+    'A', 'It rises.', lost, crossed=True, unit='', protocol=''
+  )
   assert '1 of 6 samples are left out' in verdict.caveat
 
 
@@ -131,18 +134,25 @@ def test_intervals_of_one_arm_and_of_equal_arms_are_the_same():
 )
 def test_verdicts(shift, difference, equivalent, any_arm):
   x = tables(2, (8, 50), seeds=0.1, examples=0.3, both=1, shift=shift)[:, 0]
-  info = {'unit': 'points', 'protocol': 'test'}
-  found = twoway.difference('A', 'It rises.', x[0], smallest=0.5, **info)
+  info = {'crossed': True, 'unit': 'points', 'protocol': 'test'}
+  found = contrasts.difference('A', 'It rises.', x[0], smallest=0.5, **info)
   assert (found.verdict, found.num_seeds) == (difference, 8)
-  found = twoway.equivalent('A', 'It stays.', x[0], 0.5, **info)
+  found = contrasts.equivalent('A', 'It stays.', x[0], 0.5, **info)
   assert found.verdict == equivalent and found.details['margin'] == 0.5
   arms = dict(zip('ab', x, strict=True))
-  found = twoway.any_arm('A', 'One rises.', arms, smallest=0.5, **info)
+  found = contrasts.any_arm('A', 'One rises.', arms, smallest=0.5, **info)
   assert found.verdict == any_arm
   assert found.details['a low'] < found.details['a'] < found.details['a high']
-  found = twoway.difference('A', 'It rises.', x[0][:1], **info)
+  found = contrasts.difference('A', 'It rises.', x[0][:1], **info)
   assert (found.verdict, found.num_seeds) == ('inconclusive', 1)
   assert found.caveat.startswith('One seed: no interval.')
+  for judged in (
+    lambda: contrasts.difference('A', 'a.', x[0], whole=x[0], **info),
+    lambda: contrasts.equivalent('A', 'a.', x[0], 0.5, whole=x[0], **info),
+    lambda: contrasts.any_arm('A', 'a.', arms, wholes=arms, **info),
+  ):
+    with pytest.raises(ValueError, match='shares have no interval over seeds'):
+      judged()
 
 
 @pytest.mark.slow

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.evidence import protocols
-from bitjax.evidence import twoway
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
 from bitjax.studies.dsq import arms
@@ -91,10 +91,11 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     for finding, arm, against, claim in _CLAIMS:
       if arm in known and against in known:
         found.append(
-          twoway.difference(
+          contrasts.difference(
             f'{finding}, {bits} bit',
             f'{bits} bit: {claim}.',
             _difference(answers, arm, against),
+            crossed=True,
             smallest=MARGIN,
             bounds=(-100, 100),
             primary=not found,
@@ -105,11 +106,12 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     arm, against, claim = _SHAPE
     if arm in known and against in known:
       found.append(
-        twoway.equivalent(
+        contrasts.equivalent(
           f'N13 shape, {bits} bit',
           f'{bits} bit: {claim}.',
           _difference(answers, arm, against),
           MARGIN,
+          crossed=True,
           details=about((arm, against)),
           **info,
         )
@@ -117,13 +119,14 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     others = [name for name in known if name != 'clipped identity']
     if 'clipped identity' in known and others:
       found.append(
-        twoway.any_arm(
+        contrasts.any_arm(
           f'N13 soft, {bits} bit',
           f'{bits} bit: some other gradient ends better than the clipped identity.',
           {
             name: _difference(answers, name, 'clipped identity')
             for name in others
           },
+          crossed=True,
           smallest=MARGIN,
           bounds=(-100, 100),
           details={

@@ -12,7 +12,6 @@ import numpy as np
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
-from bitjax.evidence import twoway
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
 
@@ -51,11 +50,12 @@ def reaches(
     primary: whether this is the study's primary claim.
   """
   own = f' ({results.own})' if results.attrs.get('own') else ''
-  return twoway.difference(
+  return contrasts.difference(
     'accuracy',
     f'The test accuracy of the last weights is above {target:g} %{own}; within '
     f'{MARGIN:g} points it is the same.',
     _cells(results) - target,
+    crossed=True,
     smallest=MARGIN,
     unit='points above it',
     bounds=(-float(target), 100 - float(target)),
@@ -74,11 +74,12 @@ def reaches(
 def generalisation(results: xarray.Dataset) -> verdicts.Verdict:
   """Judges whether networks are worse on test images than on their training images."""
   training = 100 * results.clean_train_accuracy.values[:, None]
-  return twoway.difference(
+  return contrasts.difference(
     'overfitting',
     'The network overfits: it is better on its training images, without '
     'augmentation, than on test images.',
     training - _cells(results),
+    crossed=True,
     smallest=MARGIN,
     unit='points',
     bounds=(-100, 100),
