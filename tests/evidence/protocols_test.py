@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
+from bitjax.evidence import intervals
 from bitjax.evidence import protocols
 
 
@@ -101,3 +102,34 @@ def test_arm_strips_its_prefix():
   assert list(found) == ['search', 'flips', 'tuning_holdout']
   assert found['search'] == 2.0
   assert list(protocols.losses(found)) == ['search', 'tuning_holdout']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('num', 'on_tested'), [(8, 0.92), (16, 0.84), (32, 0.73)]
+)
+def test_coverage_of_a_contrast_of_tuned_methods(num, on_tested):
+  """Of two methods with 20 rates that are equally good; tuned on others, and on tested."""
+  rng = np.random.default_rng(num)
+  apart, together = [], []
+  for _ in range(1000):
+    losses = rng.normal(size=(num + 4, 2, 20))
+    dims = ('seed', 'method', 'rate')
+    found = xarray.Dataset({'holdout': (dims, losses)}).assign_coords(
+      seed=range(num + 4)
+    )
+    found = protocols.apart(found, range(num, num + 4), ['holdout'])
+    chosen = protocols.deployable(found, ['rate']).holdout
+    apart.append(_covers(chosen.transpose('method', 'seed').values))
+    losses = losses[:num]
+    others = (losses.sum(axis=0) - losses).argmin(axis=-1)
+    own = np.take_along_axis(losses, others[..., None], axis=-1)[..., 0]
+    together.append(_covers(own.T))
+  print(num, np.mean(apart), np.mean(together))
+  assert 0.93 <= np.mean(apart) <= 0.975
+  assert np.mean(together) == pytest.approx(on_tested, abs=0.04)
+
+
+def _covers(methods):
+  found = intervals.interval(methods[0] - methods[1], num_resamples=1000)
+  return found.low <= 0 <= found.high
