@@ -1,9 +1,12 @@
 """Published runs, and the page that is made from them."""
 
 import dataclasses
+import decimal
 import json
 import pathlib
+import re
 
+import numpy as np
 import pytest
 
 from bitjax import __main__ as command
@@ -179,6 +182,42 @@ def test_every_item_names_a_study_and_a_page():
 def test_the_committed_page_is_made_from_the_committed_results():
   page = findings.page(published.load(ROOT / published.FOLDER))
   assert (ROOT / 'docs' / 'findings.md').read_text() == page
+
+
+NUMBER = r'(-?\d+(?:\.\d+)?(?:e-\d+)?)'
+EFFECT = re.compile(rf'{NUMBER}\s+\[{NUMBER},\s+{NUMBER}\]')
+# What a page says of other runs than the published one.
+OTHERS = re.compile(
+  r'^## (What changed|Earlier runs).*?(?=^## |\Z)', re.M | re.S
+)
+
+
+def intervals(verdict):
+  """An effect and its ends, also those of the details, and what it is the other way."""
+  found = [(verdict.effect, verdict.low, verdict.high)]
+  for name in verdict.details:
+    if f'{name} low' in verdict.details:
+      ends = (f'{name}{end}' for end in ('', ' low', ' high'))
+      found.append(tuple(verdict.details[end] for end in ends))
+  return found + [(-mean, -high, -low) for mean, low, high in found]
+
+
+@pytest.mark.parametrize(
+  'run', published.load(ROOT / published.FOLDER), ids=lambda run: run.study
+)
+def test_effects_in_the_text_of_pages_are_published(run):
+  """Those with intervals, rounded as in the text."""
+  text = (ROOT / 'docs' / 'studies' / f'{run.study}.md').read_text()
+  known = [row for verdict in run.verdicts for row in intervals(verdict)]
+  known = np.array(known, float)
+  unknown = []
+  for found in EFFECT.finditer(OTHERS.sub('', text)):
+    written = [decimal.Decimal(part) for part in found.groups()]
+    digits = [10.0 ** number.as_tuple().exponent for number in written]
+    away = np.abs(known - np.array(written, float))
+    if not (away <= np.multiply(0.5 + 1e-6, digits)).all(1).any():
+      unknown.append(found[0])
+  assert not unknown
 
 
 def test_published_verdicts_answer_their_items():

@@ -132,9 +132,8 @@ def test_signals_equal_the_oracle(name):
 
 def test_corners_are_the_gain_and_the_prediction():
   """As JAX's gradient and `flip_gains` compute them."""
-  view = Network(1, 1300, 9, 6, 5).view(
-    half_width=2.0
-  )  # Two blocks of examples.
+  two_blocks = Network(1, 1300, 9, 6, 5)
+  view = two_blocks.view(half_width=2.0)
   found = scans.flip_factorial(view)
   np.testing.assert_allclose(
     found.exact, scans.flip_gains(view, path='sign').gains, atol=1e-7

@@ -120,23 +120,27 @@ def test_gains(name, activation, path):
     )
 
 
+def grid(*axes, fast):
+  """All combinations of some labels; those that are not in ``fast`` are slow."""
+  assert set(fast) <= {*itertools.product(*axes)}
+  return [
+    pytest.param(*cell, marks=() if cell in fast else pytest.mark.slow)
+    for cell in itertools.product(*axes)
+  ]
+
+
 @pytest.mark.parametrize(
   ('name', 'norm'),
-  [
-    ('3 bits', 'l2'),
-    ('3 bits', 'flips'),
-    ('channels', 'l1'),
-    ('channels', 'linf'),
-    *(
-      pytest.param(name, norm, marks=pytest.mark.slow)
-      for name, norm in (
-        ('3 bits', 'l1'),
-        ('3 bits', 'linf'),
-        ('channels', 'l2'),
-        ('channels', 'flips'),
-      )
-    ),
-  ],
+  grid(
+    ('3 bits', 'channels'),
+    ('l2', 'l1', 'linf', 'flips'),
+    fast=[
+      ('3 bits', 'l2'),
+      ('3 bits', 'flips'),
+      ('channels', 'l1'),
+      ('channels', 'linf'),
+    ],
+  ),
 )
 def test_searches_move_what_they_count(name, norm):
   view, *_ = make(name, 'relu')
@@ -253,19 +257,11 @@ class TestRooms:
 
   @pytest.mark.parametrize(
     ('norm', 'split'),
-    [
-      ('l2', 'cumulative'),
-      ('l1', 'even'),
-      *(
-        pytest.param(norm, split, marks=pytest.mark.slow)
-        for norm, split in (
-          ('l2', 'even'),
-          ('l1', 'cumulative'),
-          ('linf', 'even'),
-          ('linf', 'cumulative'),
-        )
-      ),
-    ],
+    grid(
+      ('l2', 'l1', 'linf'),
+      ('even', 'cumulative'),
+      fast=[('l2', 'cumulative'), ('l1', 'even')],
+    ),
   )
   def test_rounds_stay_in_the_ball(self, norm, split):
     """Also where most moves cost more than the whole budget."""

@@ -21,10 +21,8 @@ from bitjax.evidence import samples
 pytestmark = pytest.mark.slow
 
 SEEDS, MANY = 12, 1500
-TUNINGS, TRIALS = (
-  8,
-  25,
-)  # Draws of the tuning seeds, and of tested seeds for each.
+# Draws of the tuning seeds, and of tested seeds for each.
+TUNINGS, TRIALS = 8, 25
 NAMES = (
   'discrete_gradient', 'discrete_optimum', 'local_optima', 'multistep_ste',
   'variant_ste',

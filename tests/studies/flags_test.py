@@ -164,6 +164,7 @@ CROSSED = {
   'discrete_gradient': {
     ('--more_balls=l2:1e39',): 'a radius from 1e-12 to 1e+12',
     ('--more_balls=l2:0.1',): 'the ball l2:0.1 is listed twice',
+    ('--more_balls=l2:1e-1',): 'the ball l2:1e-1 is listed twice',
     ('--anchor=start',): 'unknown flag --anchor',
     ('--networks=binary',): 'unknown flag --networks',
     ('--num_rounds=2,1',): 'num_rounds must grow',

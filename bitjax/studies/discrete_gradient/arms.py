@@ -132,15 +132,12 @@ def discrete(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
     problems: the toy problems of all seeds.
     cells: static axes ``ball`` and ``layers``.
   """
-  prefixes = _prefixes(problems, cells['layers'])
   return Arm(
     'discrete',
     searches.discrete,
     cells,
-    axis={'prefix': prefixes},
     search_axes={'signal': searches.SIGNALS, 'ranking': searches.RANKINGS},
-    scalar_outputs=('used', 'moves', 'predicted', 'true'),
-    options={'prefixes': prefixes},
+    **_at_once(problems, cells),
   )
 
 
@@ -154,15 +151,12 @@ def factorial(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
     problems: the toy problems of all seeds.
     cells: static axes ``ball`` and ``layers``.
   """
-  prefixes = _prefixes(problems, cells['layers'])
   return Arm(
     'factorial',
     promises.factorial,
     {**cells, 'layers': cells['layers'][:1]},
-    axis={'prefix': prefixes},
     search_axes={'crossing': promises.CROSSINGS, 'behind': promises.BEHIND},
-    scalar_outputs=('used', 'moves', 'predicted', 'true'),
-    options={'prefixes': prefixes},
+    **_at_once(problems, cells),
   )
 
 
@@ -290,6 +284,16 @@ def reliability(batch_sizes: Sequence[int]) -> Arm:
     axis={'pair': promises.PAIRS},
     outputs=measures.Agreement._fields,
   )
+
+
+def _at_once(problems, cells) -> dict[str, Any]:
+  """Returns what arms share that make all their moves at once."""
+  prefixes = _prefixes(problems, cells['layers'])
+  return {
+    'axis': {'prefix': prefixes},
+    'scalar_outputs': ('used', 'moves', 'predicted', 'true'),
+    'options': {'prefixes': prefixes},
+  }
 
 
 def _prefixes(

@@ -102,10 +102,7 @@ def replication(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
     'replicates better from A to B',
     own,
     details,
-    smallest=outcomes.SHARE,
-    protocol='A, B',
-    unit='correlation over moves',
-    bounds=(-2, 2),
+    **outcomes.CORRELATION,
   )
 
 

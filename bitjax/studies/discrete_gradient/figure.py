@@ -15,7 +15,6 @@ import numpy as np
 
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
-from bitjax.evidence import protocols
 from bitjax.studies.discrete_gradient import balls
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import schedules
@@ -41,11 +40,8 @@ _COLORS = {
   'multi': plots.RED,
   'random': plots.GREY,
 }
-_SPENT = (
-  'discrete',
-  'factorial',
-  'rounds',
-)  # Arms that may spend the whole budget.
+# Arms that may spend the whole budget.
+_SPENT = ('discrete', 'factorial', 'rounds')
 _CELLS = 4  # Panels of a figure that shows what every main method saves.
 _FIRST = ('coordinate', 'factorial')  # Arms that move the first layer only.
 _ROW = 0.13  # Inches.
@@ -167,7 +163,7 @@ def panel(
     brief: whether to draw the main arms only.
   """
   rows = _rows(results, brief)
-  start = _start(results, cell)
+  start = outcomes.start(results, **cell)
   drawn = []
   for row, (arm, _, options) in enumerate(rows):
     for read in _READS:
@@ -320,12 +316,6 @@ _READS = (
     'B (held out), tuned on other seeds',
   ),
 )
-
-
-def _start(results, cell):
-  """Returns the losses before any move."""
-  start = protocols.select_arm(results, 'discrete').sel(cell)
-  return start.isel(prefix=0, signal=0, ranking=0)
 
 
 def _rows(results, brief):

@@ -243,12 +243,6 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
     for name in (('exact', 'exact'), ('linear', 'linear'), ('linear', 'exact'))
   }
   exact, linear, across = (found.sel(pair=pair) for pair in pairs.values())
-  info: dict[str, Any] = {
-    'protocol': 'A, B',
-    'unit': 'correlation over moves',
-    'smallest': outcomes.SHARE,
-    'bounds': (-2, 2),
-  }
   if len(sizes) > 1:
     yield contrasts.difference(
       'N3 reliability, data',
@@ -260,7 +254,7 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
         for pair in pairs.values()
         for size in sizes
       },
-      **info,
+      **outcomes.CORRELATION,
     )
   large = {'batch_size': sizes[-1]}
   yield contrasts.difference(
@@ -272,7 +266,7 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
       'exact': exact.sel(large).mean(),
       'linear': linear.sel(large).mean(),
     },
-    **info,
+    **outcomes.CORRELATION,
   )
   yield contrasts.difference(
     'N3 smoothed',
@@ -287,15 +281,13 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
       f'exact A, exact B, batch {size}': exact.sel(batch_size=size).mean()
       for size in sizes
     },
-    **info,
+    **outcomes.CORRELATION,
   )
 
 
 def judge(results: xarray.Dataset) -> outcomes.Verdicts:
   """Yields findings for all balls, layers and states, the primary contrast first."""
-  start = results['discrete_search'].isel(
-    prefix=0, signal=0, ranking=0, drop=True
-  )
+  start = outcomes.start(results)['search']
   results = divergence.without(results.assign(start=start), ['start'])
   results = results.drop_vars('start')
   for number, cell in enumerate(outcomes.cells(results)):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
   'BATCHES',
+  'CORRELATION',
   'LOG_RATIO',
   'NATS',
   'PER_SQUARED_COST',
@@ -37,6 +38,7 @@ __all__ = [
   'otherwise',
   'ranking_of_ball',
   'reached',
+  'start',
   'step',
 ]
 
@@ -47,6 +49,13 @@ BATCHES = {'search': 'A', 'holdout': 'B'}
 # (about as much), and a hundredth of a share or of a correlation.
 LOG_RATIO, NATS, SHARE = 0.005, 0.01, 0.01
 PROTOCOLS = {'search': 'oracle', 'holdout': 'deployable'}
+# What verdicts about correlations between the signals of A and B have in common.
+CORRELATION: dict[str, Any] = {
+  'protocol': 'A, B',
+  'unit': 'correlation over moves',
+  'smallest': SHARE,
+  'bounds': (-2, 2),
+}
 
 Verdicts = Iterator[verdicts.Verdict]
 
@@ -163,8 +172,13 @@ def decrease(
   results: xarray.Dataset, batch: str, cell: dict[str, Any], loss: Any
 ) -> Any:
   """Returns how far a loss lies below that before any move, by seed, in nats."""
-  start = protocols.select_arm(results, 'discrete').sel(cell)
-  return start.isel(prefix=0, signal=0, ranking=0)[batch] - loss
+  return start(results, **cell)[batch] - loss
+
+
+def start(results: xarray.Dataset, **cell: Any) -> xarray.Dataset:
+  """Returns the losses on A and on B before any move, by seed."""
+  found = protocols.losses(protocols.select_arm(results, 'discrete', **cell))
+  return found.isel(prefix=0, signal=0, ranking=0, drop=True)
 
 
 def contrast(

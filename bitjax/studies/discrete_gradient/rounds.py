@@ -65,7 +65,7 @@ def several(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   )
   optimizer = results.optimizer.values.tolist()[0]
   for batch, name in outcomes.BATCHES.items():
-    protocol = 'oracle' if name == 'A' else 'deployable'
+    protocol = outcomes.PROTOCOLS[batch]
     steps = outcomes.reached(
       results, 'multi', protocol, batch, **cell, optimizer=optimizer
     )

@@ -43,7 +43,7 @@ from bitjax.studies.toy import searches
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
+__all__ = ['PRESETS', 'STUDY', 'Config', 'declared', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +122,17 @@ class Config(toy.Tuned, toy.BallConfig):
     cells = len(self.balls) * len(self.layers)
     trials = cells * len(toy.STATES) * len(self.all_seeds)
     first = trials // len(self.layers)
+    agreements = first // len(self.balls) * len(self.batch_size)
     steps = trials * len(self.optimizers) * len(self.step_sizes)
     last = self.num_rounds[-1]
     rounds = trials * len(self.round_signals) * len(searches.SPLITS)
     scanned = len(searches.DIRECTIONS) * len(self.learning_rates)
     return cli.Cost(
-      lanes=4 * trials + first + steps + rounds * len(self.num_rounds),
+      lanes=3 * trials
+      + 2 * first
+      + agreements
+      + steps
+      + rounds * len(self.num_rounds),
       updates=steps * last
       + rounds * sum(self.num_rounds)
       + len(self.all_seeds) * self.train_steps,
@@ -168,8 +173,14 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Runs every arm on every seed."""
   problems = config.open(sweep)
   networks = toy.States(problems, toy.STATES, config.train_steps)
+  return arms.collect(networks, sweep, declared(problems))
+
+
+def declared(problems: toy.Problems[Config]) -> list[arms.Arm]:
+  """Returns the arms of the study."""
+  config = problems.config
   cells = {'ball': config.balls, 'layers': config.layers}
-  study = [
+  return [
     arms.discrete(problems, cells),
     arms.factorial(problems, cells),
     arms.rounds(
@@ -183,7 +194,6 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
     arms.random(cells),
     arms.reliability(config.batch_size),
   ]
-  return arms.collect(networks, sweep, study)
 
 
 STUDY = cli.Study(

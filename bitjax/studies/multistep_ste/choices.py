@@ -25,7 +25,6 @@ _CHOICES = (
 # rate of a single step is the edge of the ball, and step 0 is the start.
 _ENDS = {
   'learning_rate': ('rate', [0]),
-  'control_rate': ('rate', [0]),
   'step_size': ('rate', [0, -1]),
   'step': ('step', [-1]),
 }

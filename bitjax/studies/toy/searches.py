@@ -58,13 +58,12 @@ SIGNALS = ('exact', 'linear', 'random', 'cost')
 SCORED = SIGNALS[:2]  # The signals that depend on the loss.
 RANKINGS = ('gain', 'per cost', 'per squared cost')
 # A ball is a knapsack. Norm -> the ranking that fills it by density.
-RANKING_OF_NORM = dict(
-  zip(
-    ('flips', 'linf', 'l1', 'l2'),
-    (RANKINGS[power] for power in (0, 0, 1, 2)),
-    strict=True,
-  )
-)
+RANKING_OF_NORM = {
+  'flips': RANKINGS[0],
+  'linf': RANKINGS[0],
+  'l1': RANKINGS[1],
+  'l2': RANKINGS[2],
+}
 SPLITS = ('even', 'cumulative')
 NUM_DRAWS = 8  # Number of random points of the ball.
 DIRECTIONS = ('gradient', 'sign', 'central', 'variant')
@@ -102,9 +101,9 @@ def check(
   round_signals: Sequence[str] = SIGNALS,
 ) -> None:
   """Raises `BadInput` for choices that the arms or the contrasts cannot use."""
-  for name in balls:
-    ball(name)
-    if balls.count(name) > 1:
+  parsed = [ball(name) for name in balls]
+  for name, one in reversed([*zip(balls, parsed, strict=True)]):
+    if parsed.count(one) > 1:
       raise types.BadInput(
         f'the ball {name} is listed twice, by norm, budget and more_balls.'
       )

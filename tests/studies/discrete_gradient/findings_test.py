@@ -1,6 +1,8 @@
 """N1-N3, judged on tables whose answer is known."""
 
 import itertools
+import math
+import types
 
 from matplotlib import pyplot
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import xarray
 
 from bitjax.evidence import plots
+from bitjax.studies.discrete_gradient import arms
 from bitjax.studies.discrete_gradient import balls
 from bitjax.studies.discrete_gradient import factorial
 from bitjax.studies.discrete_gradient import figure as page
@@ -15,6 +18,7 @@ from bitjax.studies.discrete_gradient import findings
 from bitjax.studies.discrete_gradient import outcomes as reads
 from bitjax.studies.discrete_gradient import rounds
 from bitjax.studies.discrete_gradient import schedules
+from bitjax.studies.discrete_gradient import study
 from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
@@ -101,6 +105,24 @@ class Table:
     if name.endswith('_holdout'):  # Tuning seeds choose as tested ones would.
       self.results[f'tuning_{name}'].loc[labels] = value
     return self
+
+
+@pytest.mark.parametrize('num_balls', [1, 3])
+@pytest.mark.parametrize('sizes', [(64,), (32, 64)])
+def test_the_cost_counts_the_lanes_of_all_arms(num_balls, sizes, monkeypatch):
+  config = study.Config(
+    layers=('first', 'all'),
+    more_balls=','.join(['linf:0.002', 'flips:9'][: num_balls - 1]) or None,
+    batch_size=sizes,
+  )
+  monkeypatch.setattr(arms, '_prefixes', lambda problems, layers: [0, 1])
+  problems = types.SimpleNamespace(config=config)
+  networks = 2 * len(config.all_seeds)
+  lanes = [
+    networks * math.prod(map(len, (arm.static | arm.lanes).values()))
+    for arm in study.declared(problems)
+  ]
+  assert config.cost().lanes == sum(lanes)
 
 
 def judged(judge, table, *args):
