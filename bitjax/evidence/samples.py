@@ -26,7 +26,7 @@ def clusters(samples: Any) -> tuple[np.ndarray, int]:
     raise ValueError(
       f'samples must be [clusters] or [clusters, repeats]; got {values.shape}.'
     )
-  values = values.reshape(len(values), -1)
+  values = values.reshape(len(values), *(values.shape[1:] or (1,)))
   finite = np.isfinite(values)
   counts = finite.sum(axis=1)
   sums = np.where(finite, values, 0.0).sum(axis=1)

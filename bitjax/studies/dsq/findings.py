@@ -18,6 +18,7 @@ __all__ = ['MARGIN', 'judge', 'tested']
 
 MARGIN = 0.5  # Points of accuracy: a smaller difference does not matter.
 
+_SHAPE = 'N13 shape'
 # (finding, arm, the arm that it is compared with, claim), the primary contrast first.
 _CLAIMS = (
   (
@@ -37,12 +38,13 @@ _CLAIMS = (
     'falling',
     'a shrinking window ends better than tanh steps on the same schedule',
   ),
-)
-_SHAPE = (
-  'falling window',
-  'falling',
-  'a shrinking window and tanh steps, on the same schedule, end within '
-  f'{MARGIN:g} points of each other',
+  (
+    _SHAPE,
+    'falling window',
+    'falling',
+    'a shrinking window and tanh steps, on the same schedule, end within '
+    f'{MARGIN:g} points of each other',
+  ),
 )
 _CAVEAT = (
   'Short trainings of a small network on small images, unless told longer.'
@@ -83,36 +85,29 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
       'caveat': _CAVEAT,
     }
 
-    def about(names, answers=answers, doubt=doubt):
-      details = {n: float(answers.sel(arm=n).mean()) for n in names}
-      tuned = {f'tuned otherwise, {n}': float(doubt.sel(arm=n)) for n in names}
-      return details | tuned
-
-    for finding, arm, against, claim in _CLAIMS:
-      if arm in known and against in known:
-        found.append(
-          contrasts.difference(
-            f'{finding}, {bits} bit',
-            f'{bits} bit: {claim}.',
-            _difference(answers, arm, against),
-            crossed=True,
-            smallest=MARGIN,
-            bounds=(-100, 100),
-            primary=not found,
-            details=about((arm, against)),
-            **info,
-          )
-        )
-    arm, against, claim = _SHAPE
-    if arm in known and against in known:
+    for finding, *names, claim in _CLAIMS:
+      if not {*names} <= {*known}:
+        continue
+      asked = (
+        f'{finding}, {bits} bit',
+        f'{bits} bit: {claim}.',
+        _difference(answers, *names),
+      )
+      details = {n: float(answers.sel(arm=n).mean()) for n in names} | {
+        f'tuned otherwise, {n}': float(doubt.sel(arm=n)) for n in names
+      }
       found.append(
         contrasts.equivalent(
-          f'N13 shape, {bits} bit',
-          f'{bits} bit: {claim}.',
-          _difference(answers, arm, against),
-          MARGIN,
+          *asked, MARGIN, crossed=True, details=details, **info
+        )
+        if finding == _SHAPE
+        else contrasts.difference(
+          *asked,
           crossed=True,
-          details=about((arm, against)),
+          smallest=MARGIN,
+          bounds=(-100, 100),
+          primary=not found,
+          details=details,
           **info,
         )
       )

@@ -22,7 +22,7 @@ def control(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     results: the results of `controls.binary`.
     estimator: the estimator that trained the networks.
   """
-  own = _select(results, 'control_')
+  own = margins.sound(results, 'control_')
   base = _last(own, schedule='constant', updates=0)
   arms = {
     'a falling rate': _last(own, schedule='cosine', updates=0),
@@ -83,10 +83,10 @@ def gradient(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     results: the results of `controls.binary` and `controls.full_precision`.
     estimator: the estimator that trained the networks.
   """
-  own = _last(_select(results, 'control_'), schedule='cosine')
+  own = _last(margins.sound(results, 'control_'), schedule='cosine')
   precise = None
   if 'precise_trained_search' in results:
-    precise = _select(results, 'precise_')
+    precise = margins.sound(results, 'precise_')
     for move in precise.move.values.tolist():
       yield from margins.excess(
         f'full precision, {move}, ',
@@ -183,18 +183,6 @@ def _both(name, estimator, survives, shows):
       'full precision high': shows.high,
     },
   )
-
-
-def _select(results, prefix):
-  """Returns the variables of one group of controls, without their prefix."""
-  names = {
-    str(name): str(name).removeprefix(prefix)
-    for name in results.data_vars
-    if str(name).startswith(prefix)
-  }
-  own = results[list(names)].rename(names)
-  losses = ['trained_search', 'trained_holdout']
-  return divergence.without(own, losses)
 
 
 def _last(own, *, schedule, updates=-1):

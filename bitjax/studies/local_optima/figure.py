@@ -45,6 +45,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
   """
   from matplotlib import pyplot
 
+  results = margins.sound(results)
   names = results.estimator.values.tolist()
   controls = _controls(results)
   rows = len(names), len(controls)
@@ -120,18 +121,12 @@ def _controls(results):
       rate = 'falling' if schedule == 'cosine' else 'constant'
       name = f'{rate} rate' + (f', {times} x longer' if times > 1 else '')
       one = own.sel(schedule=schedule, updates=times)
-      found[name] = _select(one, 'control_')
+      found[name] = margins.sound(one, 'control_')
   if 'precise_trained_search' in results:
     for move in own.move.values.tolist():
       name = f'full precision:\n{move} moves'
-      found[name] = _select(own.sel(move=move), 'precise_')
+      found[name] = margins.sound(own.sel(move=move), 'precise_')
   return found
-
-
-def _select(own, prefix):
-  names = [str(name) for name in own.data_vars]
-  names = [name for name in names if name.startswith(prefix)]
-  return own[names].rename({name: name.removeprefix(prefix) for name in names})
 
 
 def _control(axes, position, own):

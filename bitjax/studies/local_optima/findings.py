@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bitjax.evidence import contrasts
-from bitjax.evidence import divergence
 from bitjax.evidence import verdicts
 from bitjax.studies.local_optima import causes
 from bitjax.studies.local_optima import margins
@@ -21,8 +20,7 @@ __all__ = ['descent', 'escape', 'judge', 'nearest', 'optimum']
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges N15 and N16; contrasts are about the first estimator."""
-  losses = ['trained_search', 'trained_holdout']
-  results = divergence.without(results, losses)
+  results = margins.sound(results)
   first = results.estimator.values.tolist()[0]
   return [
     *descent(results, first),
@@ -82,16 +80,21 @@ def optimum(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
   yield from margins.excess('', f'{estimator}:', every, details)
   for kind in ('holds', 'significant_holds'):
     chosen = 'improve' if kind == 'holds' else 'significantly improve'
+    # A network without such flips has no share, which does not mean that it diverged.
+    none = every[kind].isnull() & every['random_holds'].notnull()
     yield contrasts.difference(
       f'N15 {kind.replace("_", " ")}',
       f'{estimator}: flips that {chosen} the training loss improve the held-out '
       'loss more often than random flips do.',
-      every[kind] - every['random_holds'],
+      (every[kind] - every['random_holds']).where(~none, drop=True),
       details={
         kind: every[kind].mean(),
         'random': every['random_holds'].mean(),
         'mean held-out gain, nats': every['mean_holdout'].mean(),
       },
+      caveat=f'{none.sum():d} of {none.size} networks have no such flip.'
+      if none.any()
+      else '',
       **margins.SHARES | {'unit': 'share of these flips'},
     )
   yield contrasts.difference(

@@ -13,6 +13,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 
@@ -28,6 +29,7 @@ __all__ = [
   'SHARES',
   'Verdicts',
   'excess',
+  'sound',
   'unsettled',
 ]
 
@@ -50,6 +52,20 @@ SHARES: dict[str, Any] = {
 NOMINAL = math.erfc(math.sqrt(2)) / 2
 
 Verdicts = Iterator[verdicts.Verdict]
+
+
+def sound(results: xarray.Dataset, prefix: str = '') -> xarray.Dataset:
+  """Returns a group of variables, with NaN for networks that diverged.
+
+  Args:
+    results: of the study.
+    prefix: with which the names of the group begin, and which they lose here:
+      ``'control_'``, ``'precise_'``, or none for what `arms.compare` returns.
+  """
+  names = [str(name) for name in results.data_vars]
+  names = [name for name in names if name.startswith(prefix)]
+  own = results[names].rename({n: n.removeprefix(prefix) for n in names})
+  return divergence.without(own, ['trained_search', 'trained_holdout'])
 
 
 def excess(

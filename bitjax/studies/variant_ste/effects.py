@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from bitjax.evidence import divergence
 from bitjax.evidence import intervals
 from bitjax.evidence import joint
 from bitjax.evidence import protocols
@@ -28,6 +29,7 @@ __all__ = [
   'inert',
   'percentages',
   'saved',
+  'sound',
   'unsettled',
   'variants',
   'within_layers',
@@ -40,6 +42,11 @@ STEPS = {
   'first layer': ('', 'learning_rate', 'variant'),
   'all layers': ('all_', 'few_rate', 'chosen'),
 }
+
+
+def sound(results: xarray.Dataset) -> xarray.Dataset:
+  """Returns the results with NaN for networks that diverged before the step."""
+  return divergence.without(results, ['start_search', 'start_holdout'])
 
 
 class Saved(NamedTuple):

@@ -46,9 +46,8 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
   """
   from matplotlib import pyplot
 
-  layers, everything = {}, results
-  if effects.within_layers(results.variant):
-    layers = effects.STEPS
+  results = everything = effects.sound(results)
+  layers = effects.STEPS if effects.within_layers(results.variant) else {}
   results = results.sel(variant=effects.variants(results))
   states = results.state.values.tolist()
   fig, axes = pyplot.subplots(
@@ -72,7 +71,8 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
     for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
       handles.setdefault(label, handle)
   fig.legend(handles.values(), handles, loc='outside lower center', ncols=3)
-  supplement = _supplement(results, everything if layers else None)
+  varied = bool(layers) or 'shifted_reliability' in results
+  supplement = _supplement(results, everything if varied else None)
   return {'figure': fig, 'figure_supplement': supplement}
 
 
@@ -200,12 +200,12 @@ def every(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
   ax.set_title(f'{state} network')
 
 
-def _supplement(results, layers):
+def _supplement(results, everything):
   from matplotlib import pyplot
 
   states = results.state.values.tolist()
   rows = 0.145 * len(_ordered(results))
-  heights = [1.4, rows] if layers is not None else [rows]
+  heights = [1.4, rows] if everything is not None else [rows]
   fig, axes = pyplot.subplots(
     len(heights),
     len(states),
@@ -214,9 +214,9 @@ def _supplement(results, layers):
     squeeze=False,
     height_ratios=heights,
   )
-  if layers is not None:
+  if everything is not None:
     for ax, state in zip(axes[0], states, strict=True):
-      figure_layers.varied(ax, layers, state)
+      figure_layers.varied(ax, everything, state)
     axes[0, 0].set_ylabel('log variance ratio', fontsize=8)
   for ax, state in zip(axes[-1], states, strict=True):
     every(ax, results, state)
@@ -231,6 +231,10 @@ def _supplement(results, layers):
     f'equivalent: within {100 * findings.MARGIN:g} %',
     'primary contrast',
   ]
+  if everything is not None:
+    for mark, word in figure_layers.key(everything):
+      marks.append(mark)
+      words.append(word)
   fig.legend(marks, words, loc='outside upper center', ncols=3)
   return fig
 

@@ -14,12 +14,13 @@ from bitjax.studies.variant_ste import families
 from bitjax.studies.variant_ste import variation
 
 if TYPE_CHECKING:
+  from matplotlib import artist
   from matplotlib import axes as axes_lib
   import xarray
 
   from bitjax.evidence import intervals
 
-__all__ = ['saved', 'undefined', 'varied']
+__all__ = ['key', 'saved', 'undefined', 'varied']
 
 _COLORS = (plots.BLUE, plots.RED, plots.ORANGE, plots.CYAN, plots.DARK_BLUE)
 _MARKERS = ('o', 's', 'D', 'v', 'P')
@@ -120,6 +121,26 @@ def varied(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     [c for kind in (windows, shifts) for x in kind.values() for c in x],
   )
   ax.set_xlabel('window, or threshold (dashed), in σ', fontsize=7)
+
+
+def key(results: xarray.Dataset) -> list[tuple[artist.Artist, str]]:
+  """Returns the entries of a legend for what `varied` draws."""
+  from matplotlib import pyplot
+
+  places = families.places(results.layer.size - 1)
+  looks = [(*_look(place, results), '-', place) for place in places]
+  looks += [
+    ('black', None, '-', 'windows'),
+    ('black', None, '--', 'thresholds of the sign'),
+    ('black', None, ':', "nSTE's window, by layer"),
+  ]
+  return [
+    (
+      pyplot.Line2D([], [], color=color, marker=marker, linestyle=style),
+      f'above: {words}',
+    )
+    for color, marker, style, words in looks
+  ]
 
 
 def undefined(

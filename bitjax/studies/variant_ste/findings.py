@@ -52,7 +52,7 @@ Verdicts = Iterator[verdicts.Verdict]
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges N11 and N12, for every state."""
   found: list[verdicts.Verdict] = []
-  results = divergence.without(results, ['start_search', 'start_holdout'])
+  results = effects.sound(results)
   for state in results.state.values.tolist():
     primary = state == 'initialised'
     found += equivalent_decrease(results, arms.PRIMARY, state, primary=primary)

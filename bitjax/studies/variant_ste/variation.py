@@ -5,6 +5,8 @@ layer's spread, or as that of the quantizer. Two measures of variation are judge
 of the first layer's gradient. One is the correlation of the gradients on A and B. The
 other is the variance over parts of A, divided by the squared length of the mean: a
 gradient that a window makes shorter varies less in a way that any learning rate undoes.
+That length is without the noise that is left in a mean of a few parts; with it the ratio
+could not exceed their number, and noisy gradients would all look alike.
 Neither says whether the gradient is right (see the nearness of N11).
 """
 
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
 from bitjax.evidence import verdicts
 from bitjax.studies.variant_ste import arms
 from bitjax.studies.variant_ste import effects
@@ -131,6 +134,12 @@ def thresholds(results: xarray.Dataset, state: str) -> Verdicts:
     for place in places
     for value in values
   }
+  losses = {
+    name: divergence.finite_mean(own['shifted_loss'].sel(case))
+    for name, case in cases.items()
+  }
+  normal = {'place': places[0], 'threshold': 0.0}
+  before = divergence.finite_mean(own['shifted_loss'].sel(normal))
   yield from _either_way(
     'N12 quantizer threshold',
     f'{state}, first layer: at least one of {len(cases)} thresholds of the sign, in '
@@ -138,23 +147,26 @@ def thresholds(results: xarray.Dataset, state: str) -> Verdicts:
     own['shifted_reliability'],
     relative_variance(own, 'shifted'),
     cases,
-    {'place': places[0], 'threshold': 0.0},
+    normal,
+    details={'loss on A (nats), no threshold': before}
+    | {f'loss on A (nats), {name}': loss for name, loss in losses.items()},
   )
 
 
 def relative_variance(results: xarray.Dataset, prefix: str) -> xarray.DataArray:
   """Returns the log of a first layer's variance over batches by its squared mean.
 
-  Both are averaged over coordinates.
+  Both are summed over coordinates; the squared mean is an unbiased estimate.
 
   Args:
     results: with the `measures.GradientStatistics` of each layer.
     prefix: of their names, ``'gradient'`` or ``'shifted'``.
+
+  Returns:
+    The log; NaN where that estimate is not positive, since no signal is seen.
   """
-  first = results.isel(layer=0)
-  power = first[f'{prefix}_mean'] ** 2 + first[f'{prefix}_coordinate_variance']
-  with np.errstate(divide='ignore', invalid='ignore'):
-    return contrasts.log_ratio(first[f'{prefix}_batch_variance'], power)
+  signal = results[f'{prefix}_signal_to_noise'].isel(layer=0)
+  return -np.log(signal.where(signal > 0))
 
 
 def _either_way(
@@ -164,6 +176,7 @@ def _either_way(
   variance: xarray.DataArray,
   cases: Mapping[str, Mapping[str, object]],
   normal: Mapping[str, object],
+  details: Mapping[str, Any] | None = None,
 ) -> Verdicts:
   """Judges whether some case varies less, and whether some case varies more."""
   if not cases:
@@ -189,5 +202,6 @@ def _either_way(
         f'{finding}, {word}',
         f'{claim} makes the gradient {word} (simultaneous intervals).',
         {name: sign * each for name, each in differences.items()},
+        details=details or {},
         **info,
       )

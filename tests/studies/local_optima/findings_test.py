@@ -5,7 +5,9 @@ import pytest
 import xarray
 
 from bitjax.evidence import divergence
+from bitjax.evidence import plots
 from bitjax.studies.local_optima import causes
+from bitjax.studies.local_optima import figure
 from bitjax.studies.local_optima import findings
 from bitjax.studies.local_optima import margins
 
@@ -144,6 +146,47 @@ def test_what_is_significant_is_judged_against_its_null(significant, wanted):
     found = verdicts[f'N15 significant, less {null}']
     assert found.verdict == verdict
     assert found.details['nominal'] == pytest.approx(0.02275, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('without', 'verdict', 'num_seeds'),
+  [(3, 'supported', 9), (8, 'supported', 4), (12, 'inconclusive', 0)],
+)
+def test_a_network_without_significant_flips_did_not_diverge(
+  without, verdict, num_seeds
+):
+  results = table()
+  results['significant_holds'] += 0.2
+  results['significant_holds'][:, :without] = np.nan
+  verdicts = {v.finding: v for v in findings.optimum(results, 'normal')}
+  found = verdicts['N15 significant holds']
+  assert (found.verdict, found.num_seeds) == (verdict, num_seeds)
+  assert 'diverged' not in found.details
+  assert found.caveat == f'{without} of 12 networks have no such flip.'
+  assert not verdicts['N15 holds'].caveat
+
+
+def test_what_diverged_is_not_drawn(monkeypatch):
+  """A network of which the loss is NaN has a share of improving flips: none."""
+  drawn = {}
+  pyplot = pytest.importorskip('matplotlib.pyplot')
+
+  def whisker(ax, position, found, *, label, **style):
+    drawn.setdefault(label, found)
+
+  monkeypatch.setattr(plots, 'whisker', whisker)
+  results = table()
+  for prefix in ('', 'control_'):
+    for name in ('trained_search', 'trained_holdout'):
+      results[f'{prefix}{name}'][..., 3] = np.nan
+    results[f'{prefix}improving'][..., 3, :] = 0
+    results[f'{prefix}mirrored'][..., 3, :] = 0
+  pyplot.close(figure.page(results))
+  for label in (
+    'flips that lower the training loss',
+    'higher training loss by over 2 errors',
+  ):
+    assert (drawn[label].num, drawn[label].dropped) == (11, 1), label
 
 
 def test_additivity_needs_a_sum_that_is_positive():

@@ -1,10 +1,12 @@
 """N11 and N12, judged on tables whose answer is known."""
 
+import jax.numpy as jnp
 from matplotlib import pyplot
 import numpy as np
 import pytest
 import xarray
 
+from bitjax import measures
 from bitjax.evidence import contrasts
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
@@ -61,8 +63,8 @@ def table(*, spread=0.01):
   shifted = ('state', 'place', 'threshold', 'seed')
   correlation = 0.5 + 0.1 * spread * random.normal(size=(2, 3, 2, SEEDS))
   correlation[:, :, 1] -= 0.1
-  variance = np.exp(-correlation)[..., None] * np.ones(3)
-  ones = np.ones((2, 3, 2, SEEDS, 3))
+  ratio = np.exp(correlation)[..., None] * np.ones(3)
+  shifted_loss = np.broadcast_to([[2.0], [2.5]], correlation.shape)
   rates = ('learning_rate',)
   few = ('state', 'chosen', 'seed', 'few_rate')
   tuned = 'tuning_seed'
@@ -78,11 +80,9 @@ def table(*, spread=0.01):
       'discrete_cosine': (wide, cosine),
       'central_cosine': (wide, -cosine),
       'holdout_discrete_cosine': (wide, cosine),
-      'gradient_signal_to_noise': ((*wide, 'layer'), layered),
+      'gradient_signal_to_noise': ((*wide, 'layer'), np.exp(5 * layered)),
       'gradient_bias': ((*wide, 'layer'), layered),
       'gradient_mean': ((*wide, 'layer'), 0 * layered),
-      'gradient_coordinate_variance': ((*wide, 'layer'), 0 * layered + 1),
-      'gradient_batch_variance': ((*wide, 'layer'), np.exp(-5 * layered)),
       'entering_rms': (
         (*seeds, 'layer'),
         np.broadcast_to([0.5, 1.0, 2.0], (2, SEEDS, 3)),
@@ -94,9 +94,8 @@ def table(*, spread=0.01):
         all_tuning,
       ),
       'shifted_reliability': (shifted, correlation),
-      'shifted_mean': ((*shifted, 'layer'), 0 * ones),
-      'shifted_coordinate_variance': ((*shifted, 'layer'), ones),
-      'shifted_batch_variance': ((*shifted, 'layer'), variance),
+      'shifted_loss': (shifted, shifted_loss),
+      'shifted_signal_to_noise': ((*shifted, 'layer'), ratio),
     },
     {
       'state': STATES,
@@ -197,11 +196,63 @@ def test_variation_by_every_reading_of_the_threshold():
   assert windows == ['contradicted', 'supported', 'contradicted', 'supported']
   found = list(variation.thresholds(table(), 'trained'))
   assert [v.verdict for v in found[:2]] == ['contradicted', 'supported']
-  # One threshold in three places, and the smallest effect that counts.
-  assert len(found[1].details) == 3 * 3 + 1
+  # One threshold in three places, the smallest effect that counts, and the losses.
+  assert len(found[1].details) == 3 * 3 + 1 + 4
+  for each in found:  # Another network, of another loss.
+    assert each.details['loss on A (nats), no threshold'] == 2.0
+    name = 'loss on A (nats), threshold 0.5 in all layers'
+    assert each.details[name] == 2.5
   np.testing.assert_allclose(found[1].effect, 0.1, atol=0.01)
   without = table().drop_vars('shifted_reliability')
   assert not list(variation.thresholds(without, 'trained'))
+
+
+def test_a_noisy_mean_does_not_hide_how_noisy_gradients_are():
+  """A mean of 4 parts is longer than the gradient, by the noise that is left in it."""
+  random = np.random.default_rng(2)
+  gradient = random.normal(size=20_000)
+  found = []
+  for noise in (10, 20):
+    parts = np.sqrt(noise) * random.normal(size=(4, gradient.size)) + gradient
+    own = measures.gradient_statistics(jnp.float32(parts))._asdict()
+    table = {f'gradient_{name}': ('layer', [x]) for name, x in own.items()}
+    found.append(variation.relative_variance(xarray.Dataset(table), 'gradient'))
+  np.testing.assert_allclose(found, np.log([10, 20]), atol=0.2)
+
+
+def test_without_a_signal_there_is_no_relative_variance():
+  results = table()
+  results['gradient_signal_to_noise'][1, 2, 7] = -0.1
+  _, found = variation.replication(results, 'better', 'trained')
+  assert (found.verdict, found.num_seeds) == ('supported', SEEDS - 1)
+  assert 'not defined' in found.caveat
+
+
+def test_what_diverged_is_not_drawn(monkeypatch):
+  """A network of infinite loss may still have cosines."""
+  drawn = []
+  monkeypatch.setattr(
+    figure, 'nearness', lambda ax, results, state: drawn.append(results)
+  )
+  results = drawable()
+  results['start_search'][:, 3] = np.inf
+  with plots.style():
+    for fig in figure.page(results).values():
+      pyplot.close(fig)
+  cosine = drawn[0]['discrete_cosine']
+  assert np.isnan(cosine.sel(seed=3)).all() and cosine.notnull().any()
+
+
+def test_thresholds_are_drawn_without_windows_in_units_of_spreads():
+  results = drawable().isel(state=[0]).drop_sel(variant=WIDE)
+  results = results.drop_sel(chosen=[WIDE, WIDE + families.KEPT])
+  with plots.style():
+    drawn = figure.page(results)
+    above, _ = drawn['figure_supplement'].axes
+    for fig in drawn.values():
+      pyplot.close(fig)
+  curves = [line for line in above.lines if line.get_linestyle() == '--']
+  assert len(curves) == len(families.places(2))
 
 
 def test_simultaneous_intervals_are_wider():
@@ -284,26 +335,43 @@ def test_one_seed_has_no_interval():
     assert 'One seed: no interval' in verdict.caveat
 
 
-def test_the_normal_window_is_drawn_at_zero(complaints):
-  """A line from half-width 0.5 to 2 would pass 0 where nothing was measured."""
+def drawable():
   named = ['normal', *['window on activations'] * 2, 'window on weights']
-  results = table().isel(seed=[0, 1])
   names = ['normal', arms.PRIMARY, 'window on activations 2', 'still']
   named += ['window in first layer', 'relative window in first layer']
-  results = results.assign_coords(
+  results = table().assign_coords(
     variant=names + VARIANTS[4:],
     family=('variant', named),
     setting=('variant', [0.0, 0.5, 2.0, 1.0, 0.5, 2.0]),
   )
   results['affected'][:, 1] = 1
+  return results
+
+
+def test_the_normal_window_is_drawn_at_zero(complaints):
+  """A line from half-width 0.5 to 2 would pass 0 where nothing was measured."""
+  results = drawable().isel(seed=[0, 1])
   with plots.style():
     drawn = figure.page(results)
     for fig in drawn.values():
       assert complaints(fig) == []
       pyplot.close(fig)
+  (legend,) = drawn['figure_supplement'].legends
+  words = [text.get_text() for text in legend.get_texts()]
+  colors = {
+    word: handle.get_color()
+    for word, handle in zip(words, legend.legend_handles, strict=True)
+    if word.removeprefix('above: ') in families.places(2)
+  }
+  above = drawn['figure_supplement'].axes[0]
+  assert len(colors) == 3
+  assert {*colors.values()} == {
+    line.get_color() for line in above.lines if line.get_linestyle() == '--'
+  }
   window, *_ = drawn['figure'].axes
-  curve = next(line for line in window.lines if line.get_label() == named[1])
-  half_widths = curve.get_xdata() / figure._DODGE[named[1]]
+  name = 'window on activations'
+  curve = next(line for line in window.lines if line.get_label() == name)
+  half_widths = curve.get_xdata() / figure._DODGE[name]
   np.testing.assert_allclose(half_widths, [0.5, 1, 2])
   assert curve.get_ydata()[1] == 0
   (mark,) = (one for one in window.lines if one.get_marker() == '*')
