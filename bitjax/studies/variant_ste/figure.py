@@ -16,6 +16,7 @@ from bitjax.studies.variant_ste import figure_layers
 from bitjax.studies.variant_ste import findings
 
 if TYPE_CHECKING:
+  from matplotlib import artist
   from matplotlib import axes as axes_lib
   from matplotlib import figure
   import xarray
@@ -221,7 +222,7 @@ def _supplement(results, everything):
   for ax, state in zip(axes[-1], states, strict=True):
     every(ax, results, state)
     ax.set_xlabel(f"{_EFFECT}\n(% of nSTE's; right of 0: better)", fontsize=8)
-  marks = [
+  marks: list[artist.Artist] = [
     pyplot.Line2D([], [], color='black', marker='x', linestyle=''),
     pyplot.Rectangle((0, 0), 1, 1, color=OTHER, alpha=0.2),
     pyplot.Rectangle((0, 0), 1, 1, color=plots.PRIMARY),

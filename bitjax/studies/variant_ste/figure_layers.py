@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -127,19 +127,18 @@ def key(results: xarray.Dataset) -> list[tuple[artist.Artist, str]]:
   """Returns the entries of a legend for what `varied` draws."""
   from matplotlib import pyplot
 
-  places = families.places(results.layer.size - 1)
-  looks = [(*_look(place, results), '-', place) for place in places]
-  looks += [
-    ('black', None, '-', 'windows'),
-    ('black', None, '--', 'thresholds of the sign'),
-    ('black', None, ':', "nSTE's window, by layer"),
-  ]
+  looks: dict[str, dict[str, Any]] = {
+    place: dict(zip(('color', 'marker'), _look(place, results), strict=True))
+    for place in families.places(results.layer.size - 1)
+  }
+  looks |= {
+    'windows': {'linestyle': '-'},
+    'thresholds of the sign': {'linestyle': '--'},
+    "nSTE's window, by layer": {'linestyle': ':'},
+  }
   return [
-    (
-      pyplot.Line2D([], [], color=color, marker=marker, linestyle=style),
-      f'above: {words}',
-    )
-    for color, marker, style, words in looks
+    (pyplot.Line2D([], [], **({'color': 'black'} | look)), f'above: {words}')
+    for words, look in looks.items()
   ]
 
 

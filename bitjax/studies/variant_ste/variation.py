@@ -166,7 +166,7 @@ def relative_variance(results: xarray.Dataset, prefix: str) -> xarray.DataArray:
     The log; NaN where that estimate is not positive, since no signal is seen.
   """
   signal = results[f'{prefix}_signal_to_noise'].isel(layer=0)
-  return -np.log(signal.where(signal > 0))
+  return contrasts.log_ratio(1.0, signal.where(signal > 0))
 
 
 def _either_way(
