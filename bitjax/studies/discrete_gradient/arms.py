@@ -34,6 +34,7 @@ __all__ = [
   'Arm',
   'collect',
   'coordinate',
+  'declared',
   'discrete',
   'factorial',
   'multi',
@@ -73,6 +74,28 @@ class Arm:
   outputs: Sequence[str] = ('search', 'holdout')
   lanes: Axes = dataclasses.field(default_factory=dict)
   options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def declared(problems: toy.Problems[Any]) -> list[Arm]:
+  """Returns all arms of the study.
+
+  Args:
+    problems: the toy problems of all seeds, with the configuration of the study.
+  """
+  config = problems.config
+  cells = {'ball': config.balls, 'layers': config.layers}
+  return [
+    discrete(problems, cells),
+    factorial(problems, cells),
+    rounds(
+      cells, config.round_signals, config.round_rankings, config.num_rounds
+    ),
+    ste(cells, config.learning_rates.values),
+    multi(cells, config.optimizers, config.step_sizes, config.num_rounds[-1]),
+    coordinate(cells, config.num_candidates),
+    random(cells),
+    reliability(config.batch_size),
+  ]
 
 
 def collect(

@@ -43,7 +43,7 @@ from bitjax.studies.toy import searches
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['PRESETS', 'STUDY', 'Config', 'declared', 'run']
+__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,27 +173,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Runs every arm on every seed."""
   problems = config.open(sweep)
   networks = toy.States(problems, toy.STATES, config.train_steps)
-  return arms.collect(networks, sweep, declared(problems))
-
-
-def declared(problems: toy.Problems[Config]) -> list[arms.Arm]:
-  """Returns the arms of the study."""
-  config = problems.config
-  cells = {'ball': config.balls, 'layers': config.layers}
-  return [
-    arms.discrete(problems, cells),
-    arms.factorial(problems, cells),
-    arms.rounds(
-      cells, config.round_signals, config.round_rankings, config.num_rounds
-    ),
-    arms.ste(cells, config.learning_rates.values),
-    arms.multi(
-      cells, config.optimizers, config.step_sizes, config.num_rounds[-1]
-    ),
-    arms.coordinate(cells, config.num_candidates),
-    arms.random(cells),
-    arms.reliability(config.batch_size),
-  ]
+  return arms.collect(networks, sweep, arms.declared(problems))
 
 
 STUDY = cli.Study(

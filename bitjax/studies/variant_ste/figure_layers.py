@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -24,6 +24,11 @@ __all__ = ['key', 'saved', 'undefined', 'varied']
 
 _COLORS = (plots.BLUE, plots.RED, plots.ORANGE, plots.CYAN, plots.DARK_BLUE)
 _MARKERS = ('o', 's', 'D', 'v', 'P')
+_STYLES: dict[str, Literal['-', '--', ':']] = {
+  'windows': '-',
+  'thresholds of the sign': '--',
+  "nSTE's window, by layer": ':',
+}
 _ALL = (plots.TEAL, '^')
 _UNITS = 'in spreads σ of the layer'
 
@@ -127,19 +132,15 @@ def key(results: xarray.Dataset) -> list[tuple[artist.Artist, str]]:
   """Returns the entries of a legend for what `varied` draws."""
   from matplotlib import pyplot
 
-  looks: dict[str, dict[str, Any]] = {
-    place: dict(zip(('color', 'marker'), _look(place, results), strict=True))
-    for place in families.places(results.layer.size - 1)
-  }
-  looks |= {
-    'windows': {'linestyle': '-'},
-    'thresholds of the sign': {'linestyle': '--'},
-    "nSTE's window, by layer": {'linestyle': ':'},
-  }
-  return [
-    (pyplot.Line2D([], [], **({'color': 'black'} | look)), f'above: {words}')
-    for words, look in looks.items()
-  ]
+  found: list[tuple[artist.Artist, str]] = []
+  for place in families.places(results.layer.size - 1):
+    color, marker = _look(place, results)
+    line = pyplot.Line2D([], [], color=color, marker=marker)
+    found.append((line, f'above: {place}'))
+  for words, style in _STYLES.items():
+    line = pyplot.Line2D([], [], color='black', linestyle=style)
+    found.append((line, f'above: {words}'))
+  return found
 
 
 def undefined(

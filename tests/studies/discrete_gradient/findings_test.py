@@ -120,7 +120,7 @@ def test_the_cost_counts_the_lanes_of_all_arms(num_balls, sizes, monkeypatch):
   networks = 2 * len(config.all_seeds)
   lanes = [
     networks * math.prod(map(len, (arm.static | arm.lanes).values()))
-    for arm in study.declared(problems)
+    for arm in arms.declared(problems)
   ]
   assert config.cost().lanes == sum(lanes)
 
