@@ -1,7 +1,8 @@
 """The training loop: chunks of jitted updates, and all other work between them.
 
 After each chunk it saves a checkpoint, so that a killed training loses at most the
-chunk in flight and resumes to the same result, bit for bit. At the end of every
+chunk in flight and resumes to the same result: bit for bit on a CPU, and wherever a
+program gives the same bits twice (`docs/scaling.md`). At the end of every
 period, an epoch by default, it evaluates, describes the layers and writes a row of the
 log. A training has one phase or several: each has its own quantizers (activations may
 be quantized first, weights later), and takes over the weights and the optimiser's state
