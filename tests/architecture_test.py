@@ -29,6 +29,7 @@ FLOORS = {
   'process': 0,
   'tree': 0,
   'lanes': 0,
+  'memory': 0,
   'quantizers': 1,
   'transforms': 1,
   'data': 1,
@@ -55,6 +56,8 @@ ALSO = {
   ('files', 'types'),
   ('tree', 'types'),
   ('lanes', 'types'),
+  ('lanes', 'memory'),
+  ('memory', 'types'),
 }
 # What a command starts with.
 BINARIES = {'cli', 'commands', 'process', 'studies'}
