@@ -234,7 +234,7 @@ def keys(key: types.Array, lanes: types.Array) -> types.Array:
 
 def fitting(
   fn: Callable[..., types.PyTree],
-  lanes: Lanes,
+  lanes: Mapping[str, Any],
   *,
   shared: Mapping[str, Any] | None = None,
   most: int | None = None,
@@ -278,7 +278,9 @@ class _Lane:
     *others: further arguments of ``run``, arrays or their shapes.
   """
 
-  def __init__(self, run: Callable[..., Any], lanes: Lanes, *others: Any):
+  def __init__(
+    self, run: Callable[..., Any], lanes: Mapping[str, Any], *others: Any
+  ):
     lane = {
       name: jax.ShapeDtypeStruct(values.shape[1:], values.dtype)
       for name, values in lanes.items()
@@ -308,9 +310,11 @@ class _Lane:
     memory.check(f'one lane of {num_lanes}', taken.total)
     common = taken.arguments - self._own
     each = taken.total - common
-    fits = max(min(room, memory.budget() - common) // max(each, 1), 1)
-    fits = 1 << (int(min(fits, most)).bit_length() - 1)
-    return most if fits == most else -(-num_lanes // -(-num_lanes // fits))
+    fits = int(min(room, memory.budget() - common) // max(each, 1))
+    if fits >= most:
+      return most
+    fits = 1 << (max(fits, 1).bit_length() - 1)
+    return -(-num_lanes // -(-num_lanes // fits))
 
   def _compiled(self) -> memory.Taken | None:
     """Returns what the program of one lane takes, as a function of its constants too."""

@@ -253,7 +253,7 @@ def _questions(view, num_rates, num_pairs, max_flips):
 def _reserved(view, question):
   """Returns the bytes that a compiled scan reserves; None if no compiler says so."""
   found = memory_lib.of(jax.jit(question).lower(view).compile())
-  return found and found.temporaries + found.outputs
+  return None if found is None else found.temporaries + found.outputs
 
 
 def _time(view):

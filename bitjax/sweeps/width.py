@@ -70,10 +70,12 @@ def fit(
       task.compile(block, reporter)
       if number >= _HELD:
         task.drop(block.combination)
-    too_large = task.taken > memory.budget()
-    if not chosen or not job.decide(lambda: too_large and task.width > 1):  # noqa: B023
+    narrower = (task.width or 1) // 2 if task.taken > memory.budget() else 0
+    if chosen:
+      narrower = job.decide(lambda: narrower)  # noqa: B023 - called at once.
+    if not chosen or not narrower:
       return
-    task.narrow(task.width // 2)
+    task.narrow(narrower)
 
 
 def report(task: compute.Task) -> None:
