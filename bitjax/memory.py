@@ -43,7 +43,7 @@ _UNITS = {
   **{unit: 1000**power for power, unit in enumerate(('B', 'KB', 'MB', 'GB', 'TB'))},
   **{f'{unit}iB': 1024**power for power, unit in enumerate('KMGT', start=1)},
 }  # fmt: skip
-_SIZE = re.compile(r'([0-9]+(?:\.[0-9]*)?) *([KMGT]?i?B)')
+_SIZE = re.compile(r'([0-9]+(?:\.[0-9]*)?) *((?:[KMGT]i?)?B)')
 
 # A context of JAX's own, so that a function that was traced under one budget is traced
 # again under another.
@@ -114,7 +114,10 @@ def limited(size: int | str | None) -> Iterator[None]:
   if size is None:
     yield
     return
-  types.check_integer('The memory budget', size, 1)
+  if not isinstance(size, int) or size < 1:
+    raise types.BadInput(
+      f'The memory budget must be an integer >= 1, or such as 8GiB; got {size!r}.'
+    )
   with _LIMIT(size):
     yield
 
