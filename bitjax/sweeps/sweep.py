@@ -338,13 +338,15 @@ class Sweep:
         )
       if task.table.template is None:
         task.table.use(template)
+      job.decide(lambda: self._begin(task))
       reporter: progress.Silent = progress.Silent()
       if reports:
         done = plan.total - sum(block.size for block in missing)
         reporter = progress.reporter(plan.name, plan.total, done)
       try:
         width_lib.fit(task, missing, chosen, reporter)
-        job.decide(lambda: self._begin(task))
+        if chosen:  # It may have been narrowed.
+          job.decide(lambda: self._begin(task))
         if reports:
           width_lib.report(task)
         task.run(missing, reporter)

@@ -2,7 +2,7 @@
 
 On a CPU, one lane at a time is fastest. On an accelerator as many run as the budget of
 `bitjax.memory` has room for, in the largest of the sweep's programs: all have one width,
-and the manifest keeps it. Every program is compiled before anything is written, as only
+and the manifest keeps it. Every program is compiled before anything is computed, as only
 the compiler knows what it takes.
 """
 
