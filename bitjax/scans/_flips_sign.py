@@ -138,7 +138,7 @@ def moments(
   if noise is not None:
     zeros += (jnp.zeros(deltas.shape, jnp.int32),)
   valid = jnp.ones(view.labels.size, bool)
-  batches = _split.batches((view.inputs, view.labels, valid), chunk)
+  batches = _split.batches((parts.inputs, view.labels, valid), chunk)
   (loss, first, second, *counts), _ = _report.scan(
     report, block, zeros, batches
   )

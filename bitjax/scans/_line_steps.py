@@ -92,7 +92,7 @@ def start(view: _view.LayerView, weights: types.Array) -> Start:
   """
   parts = _split.split(view)
   inputs = parts.inputs
-  products = _split.product(inputs, weights).T
+  products = parts.products(inputs, weights).T
   units = jnp.arange(products.shape[0])
   next_products = parts.next_products(_front(parts, products, units).T)
   return Start(
