@@ -80,6 +80,8 @@ class Arithmetic:
     """Returns ``x`` with the values that are multiplied, in a dtype of its own."""
     if not self.rounds:
       return x
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      x = types.widened(x)
     # XLA would leave out a conversion to 16 bits and back.
     info = jnp.finfo(self.dtype)
     return lax.reduce_precision(x, info.nexp, info.nmant)
@@ -247,20 +249,25 @@ def _convolved(x, weights):
 
 
 def _check_precision(precision):
-  each = precision if isinstance(precision, tuple) else (precision,)
-  try:
-    for one in each:
-      if one is not None:
-        lax.Precision(one)
-  except ValueError:
-    pass
-  else:
-    if len(each) == (2 if isinstance(precision, tuple) else 1):
-      return
+  pair = isinstance(precision, tuple) and len(precision) == 2
+  if all(map(_is_precision, precision if pair else (precision,))):
+    return
   raise types.BadInput(
     f'precision must be one of {", ".join(PRECISIONS)}, another that jax.lax takes, '
     f'or None; got {types.shown(precision)}.'
   )
+
+
+def _is_precision(value):
+  if value is None or isinstance(value, lax.DotAlgorithm):
+    return True
+  for kind in (lax.Precision, lax.DotAlgorithmPreset):
+    try:
+      kind(value)
+    except (ValueError, TypeError):
+      continue
+    return True
+  return isinstance(value, str) and value in lax.DotAlgorithmPreset.__members__
 
 
 def _dtype(dtype):

@@ -29,6 +29,7 @@ FLOORS = {
   'process': 0,
   'tree': 0,
   'lanes': 0,
+  'sums': 0,
   'quantizers': 1,
   'transforms': 1,
   'data': 1,
@@ -55,6 +56,7 @@ ALSO = {
   ('files', 'types'),
   ('tree', 'types'),
   ('lanes', 'types'),
+  ('sums', 'types'),
 }
 # What a command starts with.
 BINARIES = {'cli', 'commands', 'process', 'studies'}
