@@ -259,15 +259,16 @@ def _check_precision(precision):
 
 
 def _is_precision(value):
-  if value is None or isinstance(value, lax.DotAlgorithm):
+  kinds = (lax.Precision, lax.DotAlgorithm, lax.DotAlgorithmPreset)
+  if value is None or isinstance(value, kinds):
     return True
-  for kind in (lax.Precision, lax.DotAlgorithmPreset):
-    try:
-      kind(value)
-    except (ValueError, TypeError):
-      continue
-    return True
-  return isinstance(value, str) and value in lax.DotAlgorithmPreset.__members__
+  if not isinstance(value, str):
+    return False
+  try:
+    lax.Precision(value)
+  except ValueError:
+    return value in lax.DotAlgorithmPreset.__members__
+  return True
 
 
 def _dtype(dtype):
