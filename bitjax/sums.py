@@ -36,6 +36,7 @@ __all__ = ['DTYPES', 'PRECISIONS', 'Arithmetic', 'check']
 
 PRECISIONS = ('default', 'high', 'highest')
 DTYPES = ('float32', 'bfloat16')
+_SIGNS = np.array([-1, 1], np.float32)
 
 # A product of two arrays, whose sums have the given dtype; None for that of the arrays.
 Multiply: TypeAlias = Callable[[types.Array, types.Array, Any], types.Array]
@@ -210,17 +211,18 @@ def _wrong(arithmetic, name, kind):
     return [product(jnp.float32(x), jnp.float32(w)) for x, w in pairs]
 
   given = list(pairs())
-  return sum(
-    int((np.asarray(got, np.float64) != exact(*map(np.float64, pair))).sum())
-    for got, pair in zip(compute(given), given, strict=True)
-  )
+  wrong = 0
+  for (x, w), got in zip(given, compute(given), strict=True):
+    wanted = exact(x.astype(np.float64), w.astype(np.float64))
+    wrong += np.count_nonzero(np.asarray(got) != wanted)
+  return wrong
 
 
 def _matrices():
   """Yields pairs of matrices, in whose first sums all terms are largest and equal."""
   rng = np.random.default_rng(0)
   for rows, size in ((32, 1024), (2, 2**16)):
-    signs = rng.choice(np.float32([-1, 1]), (size, rows))
+    signs = rng.choice(_SIGNS, (size, rows))
     signs[:, 0] = 1
     x = rng.integers(0, 256, (rows, size)).astype(np.float32)
     x[0] = 255
@@ -230,12 +232,12 @@ def _matrices():
 
 def _images():
   rng = np.random.default_rng(0)
-  signs = rng.choice(np.float32([-1, 1]), (3, 3, 64, 32))
+  signs = rng.choice(_SIGNS, (3, 3, 64, 32))
   signs[..., 0] = 1
   x = rng.integers(0, 256, (2, 8, 8, 64)).astype(np.float32)
   x[0] = 255
   yield x, signs
-  yield rng.choice(np.float32([-1, 1]), x.shape), signs
+  yield rng.choice(_SIGNS, x.shape), signs
 
 
 def _convolved(x, weights):
