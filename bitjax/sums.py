@@ -32,7 +32,7 @@ import numpy as np
 
 from bitjax import types
 
-__all__ = ['DTYPES', 'PRECISIONS', 'Arithmetic', 'check']
+__all__ = ['DTYPES', 'PRECISIONS', 'Arithmetic', 'check', 'unrounded']
 
 PRECISIONS = ('default', 'high', 'highest')
 DTYPES = ('float32', 'bfloat16')
@@ -48,8 +48,8 @@ class Arithmetic:
   """How products are computed: what may be rounded before it is multiplied.
 
   Attributes:
-    precision: ``'default'`` (the fastest: TF32 on recent GPUs, bfloat16 on TPUs),
-      ``'high'`` (three passes of these) or ``'highest'`` (float32); any other that
+    precision: ``'default'`` (TF32 on recent GPUs, bfloat16 on TPUs), ``'high'`` (TF32,
+      or three passes of bfloat16 on TPUs) or ``'highest'`` (float32); any other that
       ``jax.lax`` takes, or None for what JAX is configured to.
     dtype: dtype to which both arrays are rounded before they are multiplied; None for
       theirs. Sums are float32 at least.
@@ -76,6 +76,21 @@ class Arithmetic:
   def total(self) -> Any:
     """The dtype of the sums; None for that of the arrays."""
     return jnp.float32 if self.rounds else self.dtype
+
+  @property
+  def roundoff(self) -> float:
+    """A bound on how far a device may round what it multiplies, relative to its size.
+
+    It is zero in ``'highest'``, and for a dtype of 16 bits, in which nothing is left to
+    round. Signs and bytes are not rounded whatever it is (`unrounded`).
+    """
+    pair = (
+      self.precision if isinstance(self.precision, tuple) else (self.precision,)
+    )
+    kinds = {lax.Precision(p) for p in pair if _is_lax_precision(p)}
+    if self.rounds or kinds == {lax.Precision.HIGHEST}:
+      return 0.0
+    return 2.0**-10 if kinds == {lax.Precision.HIGH} else 2.0**-7
 
   def rounded(self, x: types.Array) -> types.Array:
     """Returns ``x`` with the values that are multiplied, in a dtype of its own."""
@@ -159,6 +174,15 @@ class _Convolve:
       precision=self.precision,
       preferred_element_type=dtype,
     )
+
+
+def unrounded(*arrays: types.Array) -> types.Array:
+  """Returns whether bfloat16, and so every precision, holds all entries exactly."""
+  info = jnp.finfo(jnp.bfloat16)
+  same = [
+    jnp.all(x == lax.reduce_precision(x, info.nexp, info.nmant)) for x in arrays
+  ]
+  return functools.reduce(jnp.logical_and, same)
 
 
 def check(
@@ -261,15 +285,20 @@ def _check_precision(precision):
 
 
 def _is_precision(value):
-  kinds = (lax.Precision, lax.DotAlgorithm, lax.DotAlgorithmPreset)
-  if value is None or isinstance(value, kinds):
+  if value is None or _is_lax_precision(value):
     return True
-  if not isinstance(value, str):
+  kinds = (lax.DotAlgorithm, lax.DotAlgorithmPreset)
+  named = isinstance(value, str) and value in lax.DotAlgorithmPreset.__members__
+  return named or isinstance(value, kinds)
+
+
+def _is_lax_precision(value):
+  if not isinstance(value, (str, lax.Precision)):
     return False
   try:
     lax.Precision(value)
   except ValueError:
-    return value in lax.DotAlgorithmPreset.__members__
+    return False
   return True
 
 

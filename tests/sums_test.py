@@ -73,6 +73,23 @@ def test_float32_is_the_program_without_an_arithmetic():
     assert str(ours(*args)) == str(plain(*args))
 
 
+def test_how_far_a_device_may_round():
+  digits = {
+    'highest': None,
+    'high': 11,
+    'default': 8,
+    None: 8,
+    'F32_F32_F32': 8,
+  }
+  for precision, number in digits.items():
+    found = sums.Arithmetic(precision).roundoff
+    assert found == (0.0 if number is None else 2.0 ** (1 - number))
+    assert sums.Arithmetic(precision, 'bfloat16').roundoff == 0.0
+  held = jnp.asarray([255.0, -1.0, 2.0**-100])
+  assert sums.unrounded(held)
+  assert not sums.unrounded(held, jnp.asarray([257.0]))
+
+
 def test_integers_are_multiplied_too():
   z = sums.Arithmetic(dtype='bfloat16').matmul(
     jnp.arange(6).reshape(2, 3), jnp.ones(3)

@@ -176,6 +176,24 @@ def test_the_walk_sees_products_without_a_precision():
   assert found.params['precision'] is None
 
 
+@pytest.mark.parametrize('precision', ['high', 'default'])
+def test_bounds_on_rounding_include_that_of_the_precision(make, precision):
+  """Integers of 8 digits are exact all the same; longer numbers may be rounded."""
+  exact, _ = make()
+  fast = computed_by(exact, sums.Arithmetic(precision))
+  near = functools.partial(scans.flip_gains, count_near_ties=True)
+  few = near(exact).near_ties
+  np.testing.assert_array_equal(near(fast).near_ties, few)
+  views = [
+    dataclasses.replace(view, inputs=view.inputs + 2.0**-10)
+    for view in (exact, fast)
+  ]
+  assert near(views[1]).near_ties.sum() > near(views[0]).near_ties.sum()
+  doubtful = [line('steps', view).uncertain for view in (exact, fast, *views)]
+  assert doubtful[0] == doubtful[1]
+  assert doubtful[2] < doubtful[3]
+
+
 class TestRoundedToBfloat16:
   def test_signs_keep_their_fast_paths_and_their_gains(self, make):
     """Inputs that bfloat16 cannot hold are rounded once, on both paths."""

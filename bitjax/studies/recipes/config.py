@@ -155,7 +155,7 @@ class TrainConfig:
   precision: str = cli.flag(
     'highest',
     'Precision of all products in networks; high and default are faster on '
-    'accelerators (default: TF32 on recent GPUs), and the same on a CPU.',
+    'accelerators (TF32 on recent GPUs), and the same on a CPU.',
     choices=sums.PRECISIONS,
   )
   dtype: str = cli.flag(
