@@ -37,9 +37,8 @@ _AXIS = 'lanes'
 # The part of the memory budget that the lanes of one `each` take by default. The rest is
 # for what surrounds it: a sweep, say, whose lanes scan many candidates each.
 SHARE = 1 / 4
-_SLACK = (
-  2  # What a compiler may need besides what a program computes, as a factor.
-)
+# What a compiler may need besides what a program computes, as a factor.
+_SLACK = 2
 
 
 def grid(
@@ -121,8 +120,9 @@ def each(
     fn: function of keyword arguments.
     lanes: each lane's arguments, arrays of shape [lanes, ...].
     width: number of lanes vectorised at a time on each device; None for 1 on a CPU,
-      and for what is `fitting` on an accelerator. If the width does not divide the number of lanes, the last lane
-      is repeated and the copies are dropped again, so that ``fn`` is traced once.
+      and for what is `fitting` on an accelerator. If the width does not divide the
+      number of lanes, the last lane is repeated and the copies are dropped again, so
+      that ``fn`` is traced once.
     shared: inputs that all lanes have in common. On a mesh, arrays that ``fn`` uses
       must be passed here, not closed over. They are replicated over the mesh's axis
       'lanes', and keep the sharding that they have over other axes: a batch that is
