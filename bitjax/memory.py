@@ -34,9 +34,8 @@ __all__ = [
   'shown',
 ]
 
-MOST = (
-  16 * 2**30
-)  # Bytes of a program on an accelerator, unless `limited` says more.
+# Bytes of a program on an accelerator, unless `limited` says more.
+MOST = 16 * 2**30
 _SHARE = 3 / 4  # Of what there is; the rest is left to everything else.
 _CONTAINER = pathlib.Path('/sys/fs/cgroup/memory.max')
 _UNITS = {
