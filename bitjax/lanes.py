@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from bitjax import memory
 from bitjax import types
 
-__all__ = ['SHARE', 'each', 'fitting', 'grid', 'keys', 'product']
+__all__ = ['each', 'fitting', 'grid', 'keys', 'product']
 
 Lanes = Mapping[str, types.Array]
 _AXIS = 'lanes'
