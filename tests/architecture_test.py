@@ -30,6 +30,8 @@ FLOORS = {
   'tree': 0,
   'lanes': 0,
   'sizes': 0,
+  'sums': 0,
+  'memory': 0,
   'quantizers': 1,
   'transforms': 1,
   'data': 1,
@@ -57,6 +59,9 @@ ALSO = {
   ('tree', 'types'),
   ('lanes', 'types'),
   ('sizes', 'types'),
+  ('sums', 'types'),
+  ('lanes', 'memory'),
+  ('memory', 'types'),
 }
 # What a command starts with.
 BINARIES = {'cli', 'commands', 'process', 'studies'}
