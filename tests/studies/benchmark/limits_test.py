@@ -29,7 +29,7 @@ def launch(folder, *argv):
   command = [*argv, *TINY, f'--out={folder}', '--nocompilation_cache']
   assert cli.launch(study, command) == 0
   verdicts = json.loads((folder / 'verdicts.json').read_text())
-  return {v['finding']: v for v in verdicts['verdicts']}
+  return {v['finding']: v for v in verdicts}
 
 
 def test_a_kind_of_device_has_targets_of_its_own():
