@@ -107,7 +107,7 @@ _CPU = Sizes(
   affine_examples=512,
   updates=50,
   evaluated=500,
-  seeds='vmap',
+  seeds='map',
 )
 _GPU = Sizes(
   sign_examples=4096,

@@ -123,7 +123,7 @@ def fit(
     together: how several seeds run on one device: ``'vmap'`` vectorises them,
       ``'map'`` runs them one after another in one program, and ``'stream'`` (without a
       mesh) launches the program of a single seed for each. None for what suits the
-      kind of device (`bitjax.sizes`), ``'vmap'`` on a CPU. Results are equal up to
+      kind of device (`bitjax.sizes`), today ``'map'`` on all. Results are equal up to
       rounding, and bitwise only for the same choice.
     tensorboard: whether to write event files too.
     mesh: devices to train on; None for one. Its axis ``'lanes'`` splits the seeds, if

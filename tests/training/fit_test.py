@@ -157,9 +157,9 @@ class TestWaysToRunSeeds:
     return jax.make_mesh((1,), ('lanes',))
 
   def test_the_kind_of_device_chooses(self, monkeypatch):
-    assert _seeds.choose(None) == 'vmap'
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-    assert _seeds.choose(None) == 'map'
+    for kind in ('cpu', 'gpu'):
+      monkeypatch.setattr(jax, 'default_backend', lambda kind=kind: kind)
+      assert _seeds.choose(None) == sizes.of(kind).seeds
     assert _seeds.choose('vmap') == 'vmap'
 
   def test_devices_of_a_mesh_run_one_program(self, devices, monkeypatch):
