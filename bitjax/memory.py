@@ -9,7 +9,7 @@ the budget has room for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import math
 import os
@@ -26,6 +26,7 @@ __all__ = [
   'Taken',
   'budget',
   'check',
+  'checked',
   'device',
   'limited',
   'machine',
@@ -168,6 +169,37 @@ def check(what: str, size: float) -> None:
       f'{shown(budget())}; ways out are more (--memory, or memory.limited in Python), '
       'where the device has it, or fewer examples'
     )
+
+
+def checked(fn: Any, what: str) -> Callable[..., Any]:
+  """Returns a jitted function that refuses to run where its program does not fit.
+
+  Like that of ``jax.jit``, a program is compiled once for each combination of shapes,
+  dtypes and devices; before its first run its memory is compared with the budget.
+
+  Args:
+    fn: a function that ``jax.jit`` returned, to be called with positional arguments.
+    what: what takes so much, as for `check`.
+
+  Returns:
+    The function, with the method ``lower`` of ``fn``. It raises `Exceeded`.
+  """
+  programs: dict[Any, jax.stages.Compiled] = {}
+
+  def call(*args: Any) -> Any:
+    leaves, structure = jax.tree.flatten(args)
+    kinds = [(jax.typeof(x), getattr(x, 'sharding', None)) for x in leaves]
+    key = structure, tuple(kinds)
+    if key not in programs:
+      compiled = fn.lower(*args).compile()
+      taken = of(compiled)
+      if taken is not None:
+        check(what, taken.total)
+      programs[key] = compiled
+    return programs[key](*args)
+
+  setattr(call, 'lower', fn.lower)  # noqa: B010 - functions have no such field.
+  return call
 
 
 def shown(size: float) -> str:

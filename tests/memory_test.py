@@ -146,3 +146,23 @@ def test_what_a_program_takes():
   donated = memory.of(jax.jit(f, donate_argnums=0).lower(x).compile())
   assert donated.arguments == 40_000
   assert donated.outputs == 0  # In the place of the argument.
+
+
+def test_a_checked_function_runs_only_where_it_fits():
+  traces = []
+
+  def product(x, number):
+    traces.append(x.shape)
+    return x @ x.T + number
+
+  run = memory.checked(jax.jit(product), 'the product')
+  x = jnp.arange(6.0).reshape(2, 3)
+  for number in (1, 2):
+    assert (run(x, number) == x @ x.T + number).all()
+  with (
+    memory.limited(10),
+    pytest.raises(memory.Exceeded, match='the product takes .* may take 10 B'),
+  ):
+    run(jnp.ones((5, 3)), 1)
+  assert traces == [(2, 3), (5, 3)]
+  assert 'dot' in run.lower(x, 1).as_text()

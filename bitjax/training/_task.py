@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from bitjax import data
+from bitjax import memory
 from bitjax import nn as networks
 from bitjax import tree
 from bitjax import types
@@ -291,7 +292,7 @@ def loop(
     The same function for the same arguments, so that seeds that are trained one
     after another share a program. Its ``fed`` has leading axes [seeds, steps], of
     which the first ``num_steps`` steps are run. It donates the buffers of ``state``,
-    except in a stream.
+    except in a stream. It raises `memory.Exceeded` before it runs what does not fit.
   """
   together = _seeds.choose(together, mesh)
   if together == 'stream' and num_seeds > 1:
@@ -332,4 +333,5 @@ def loop(
   def run(state, arrays, fed, num_steps, teacher_variables):
     return steps(state, fed, arrays, jnp.asarray(num_steps), teacher_variables)
 
-  return jax.jit(run, donate_argnums=0)
+  program = jax.jit(run, donate_argnums=0)
+  return memory.checked(program, f'the training of {num_seeds} at once')
