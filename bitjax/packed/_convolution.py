@@ -1,0 +1,342 @@
+r"""Convolutions of ±1 images with ±1 kernels, exact in int32.
+
+.. math::
+  y_p = n - 2 \sum_k \operatorname{popcount}(x_{s p + k} \oplus w_k)
+    + (1 + v) \sum_{k \notin I(p)} \sum_c w_{k c}
+
+Here p are positions of the output, k those of the kernel, c channels, s strides, n the
+products in a sum, and I(p) the k that fall on the image. Words have no third value for
+a zero, so padding is packed as -1, and the last term makes of it the value v that it
+should have: it depends on few kinds of places and is computed once for each.
+
+Images are innermost, [height, width, words, images]: all of them meet the same weight,
+which fills vectors whatever the number of channels, and a word of the output is packed
+by whole vectors too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import functools
+import math
+from typing import Any, TypeAlias
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import types
+from bitjax.packed import _paths
+from bitjax.packed import _thresholds
+from bitjax.packed import _words
+
+__all__ = ['conv', 'conv_threshold']
+
+Pair: TypeAlias = tuple[int, int]
+Pads: TypeAlias = tuple[Pair, Pair]
+
+# With fewer images than this, features fill the vectors instead.
+_FEW_IMAGES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+  """What of a convolution is no array."""
+
+  channels: int
+  strides: Pair
+  pads: Pads
+  pad_value: int
+
+  def sizes(self, x: types.Array, w: types.Array) -> Pair:
+    """Returns height and width of the output."""
+    rows, columns = (
+      (x.shape[i] + sum(self.pads[i]) - w.shape[i]) // self.strides[i] + 1
+      for i in (0, 1)
+    )
+    return rows, columns
+
+  def inside(self, x: types.Array, w: types.Array, axis: int) -> np.ndarray:
+    """Returns [output, kernel], which pairs of one axis fall on the image."""
+    place = np.arange(self.sizes(x, w)[axis])[:, None] * self.strides[axis]
+    place = place + np.arange(w.shape[axis]) - self.pads[axis][0]
+    return (place >= 0) & (place < x.shape[axis])
+
+
+def conv(
+  x: types.Array,
+  w: types.Array,
+  channels: int,
+  *,
+  strides: Pair = (1, 1),
+  padding: Pads = ((0, 0), (0, 0)),
+  pad_value: int = 0,
+  path: str = 'auto',
+) -> types.Array:
+  """Convolves packed images ±1 with packed kernels ±1.
+
+  For many images, call it in `map_images`.
+
+  Args:
+    x: words [height, width, words, images]: `pack_images`, or any ±1 array packed
+      along axis 2.
+    w: words [kernel height, kernel width, words, features] of the same dtype: ``pack(w,
+      2)`` of a kernel of the layout HWIO.
+    channels: the number of channels of the images. Groups are not supported.
+    strides: strides of rows and columns.
+    padding: values (before, after) that are added to rows and to columns.
+    pad_value: 0, -1 or +1, which the padding counts as.
+    path: as in `matmul`.
+
+  Returns:
+    int32 sums [height', width', features, images].
+
+  Raises:
+    BadInput: for arrays that do not fit each other or the channels, a kernel that is
+      larger than the padded image, or other values of the options.
+  """
+  window = _checked(x, w, channels, strides, padding, pad_value, path)
+  return _conv(x, w, window, path)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _conv(x, w, window, path):
+  def popcount(x, w):
+    count = _mismatches(x, w, window, np.dtype('int32'))
+    return _over_images(_offsets(x, w, window), x) - 2 * count
+
+  def int8(x, w):
+    return _by_int8(x, w, window)
+
+  return _paths.run(path, popcount, int8, x, w)
+
+
+def conv_threshold(
+  x: types.Array,
+  w: types.Array,
+  channels: int,
+  low: types.Array,
+  flip: types.Array,
+  *,
+  strides: Pair = (1, 1),
+  padding: Pads = ((0, 0), (0, 0)),
+  pad_value: int = 0,
+  word: Any = None,
+  path: str = 'auto',
+) -> types.Array:
+  """Returns ``threshold(conv(x, w, channels), low, flip, axis=2)``: words to words.
+
+  It is faster than the two, because sums are compared before they are widened.
+
+  Args:
+    x: as in `conv`.
+    w: as in `conv`.
+    channels: as in `conv`.
+    low: [features], int32: see `Thresholds`.
+    flip: [features], booleans.
+    strides: as in `conv`.
+    padding: as in `conv`.
+    pad_value: as in `conv`.
+    word: as in `pack`, for the result.
+    path: as in `matmul`.
+
+  Returns:
+    Words [height', width', words of features, images].
+
+  Raises:
+    BadInput: as `conv` and `threshold`.
+  """
+  window = _checked(x, w, channels, strides, padding, pad_value, path)
+  features = jnp.shape(w)[3]
+  low, flip = _thresholds.check_thresholds(low, flip, features)
+  word = _words.check_word(word, features)
+  return _conv_threshold(x, w, low, flip, window, word, path)
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def _conv_threshold(x, w, low, flip, window, word, path):
+  def popcount(x, w, low, flip):
+    length = _length(w, window)
+    dtype = _paths.count_dtype(x.dtype, length)
+    count = _mismatches(x, w, window, dtype)
+    # The least sums differ where the padding differs.
+    offsets = _offsets(x, w, window)
+    low = _thresholds.spread(low, offsets.shape, 2)
+    most = _thresholds.most_mismatches(offsets, low, length).astype(dtype)
+    return _thresholds.flipped(count <= _over_images(most, x), flip, 2, word)
+
+  def int8(x, w, low, flip):
+    sums = _by_int8(x, w, window)
+    return _thresholds.threshold(sums, low, flip, axis=2, word=word)
+
+  return _paths.run(path, popcount, int8, x, w, low, flip)
+
+
+def _length(w, window):
+  return math.prod(w.shape[:2]) * window.channels
+
+
+def _mismatches(x, w, window, dtype):
+  """Counts the bits in which patches and kernels differ, with padding of -1."""
+  images, features = x.shape[3], w.shape[3]
+  few = images < min(_FEW_IMAGES, features)
+  # Where features are innermost, and where images are.
+  shape = (
+    *window.sizes(x, w),
+    *((images, features) if few else (features, images)),
+  )
+  here = (0, 1, 2 if few else 3), 3 if few else 2
+  x = padded(x, window.pads, 0)
+
+  def part(x, w):
+    total = None
+    for i, j in np.ndindex(*w.shape[:2]):
+      inputs = patch(x, (i, j), shape[:2], window.strides)
+      for k in range(w.shape[2]):
+        both = lax.broadcast_in_dim(inputs[:, :, k], shape, here[0])
+        both ^= lax.broadcast_in_dim(w[i, j, k], shape, here[1:])
+        term = lax.population_count(both).astype(dtype)
+        total = term if total is None else total + term
+    return total
+
+  taps = math.prod(w.shape[:2])
+  count = _paths.grouped(part, x, 2, w, 2, taps)
+  return count.swapaxes(2, 3) if few else count
+
+
+def padded(x: types.Array, pads: Pads, value: int) -> types.Array:
+  """Pads rows and columns."""
+  edges = [(*p, 0) for p in (*pads, (0, 0), (0, 0))]
+  return lax.pad(x, np.array(value, x.dtype), edges)
+
+
+def patch(
+  x: types.Array, place: Pair, sizes: Sequence[int], strides: Pair
+) -> types.Array:
+  """Returns what meets one place of the kernel: [height', width', ...]."""
+  ends = [
+    start + (size - 1) * stride + 1
+    for start, size, stride in zip(place, sizes, strides, strict=True)
+  ]
+  return lax.slice(
+    x, (*place, *[0] * (x.ndim - 2)), (*ends, *x.shape[2:]), (*strides, 1, 1)
+  )
+
+
+def _offsets(x, w, window):
+  """Returns int32 [height', width', features], to which -2 mismatches are added.
+
+  It is the length and what makes of padding the value that it should have.
+  """
+  length = np.int32(_length(w, window))
+  sizes, scale = window.sizes(x, w), np.int32(1 + window.pad_value)
+  inside = [window.inside(x, w, axis) for axis in (0, 1)]
+  if not scale or all(part.all() for part in inside):
+    return jnp.full((*sizes, w.shape[3]), length)
+  # Rows, and columns, of the output that meet the padding in the same way.
+  (rows, row), (columns, column) = (
+    np.unique(part, axis=0, return_inverse=True) for part in inside
+  )
+  ones = lax.population_count(w).astype(np.int32).sum(2, dtype=np.int32)
+  taps = 2 * ones - np.int32(window.channels)
+  outside = ~(rows[:, None, :, None] & columns[None, :, None, :])
+  # An integer product of a few places.
+  missing = lax.dot_general(
+    outside.astype(np.int32), taps, (((2, 3), (0, 1)), ((), ()))
+  )
+  offsets = length + scale * missing
+  return offsets[row.reshape(-1)][:, column.reshape(-1)]
+
+
+def _over_images(values, x):
+  shape = (*values.shape, x.shape[3])
+  return lax.broadcast_in_dim(values, shape, (0, 1, 2))
+
+
+def _by_int8(x, w, window):
+  """Multiplies patches and kernels as 8-bit integers, padding included."""
+  shape = window.sizes(x, w)
+  x, w = (_words.unpack(a, window.channels, 2, dtype=np.int8) for a in (x, w))
+  x = padded(x, window.pads, window.pad_value)
+  places = np.ndindex(*w.shape[:2])
+  patches = lax.concatenate(
+    [patch(x, place, shape, window.strides) for place in places], 2
+  )
+  sums = lax.dot_general(
+    w.reshape(-1, w.shape[3]),
+    patches,
+    (((0,), (2,)), ((), ())),
+    preferred_element_type=np.int32,
+  )
+  return lax.transpose(sums, (1, 2, 0, 3))
+
+
+def _checked(x, w, channels, strides, padding, pad_value, path):
+  """Returns the window of a convolution; its arguments are checked."""
+  _paths.check(path)
+  x, w = _words.check_words('x', x), _words.check_words('w', w)
+  channels = types.check_integer('channels', channels, 1)
+  layouts = {
+    'x': (x, '[height, width, words, images]'),
+    'w': (w, '[kernel height, kernel width, words, features]'),
+  }
+  for name, (array, layout) in layouts.items():
+    if array.ndim != 4 or 0 in array.shape[:2] or not w.shape[-1]:
+      raise types.BadInput(
+        f'{name} must have shape {layout}; got shape {array.shape}.'
+      )
+    _words.check_length(name, array, 2, channels)
+  _words.check_same(x, w)
+  if types.integer(pad_value) not in (-1, 0, 1):
+    raise types.BadInput(
+      f'pad_value must be -1, 0 or 1; got {types.shown(pad_value)}.'
+    )
+  window = _Window(
+    channels,
+    pair('strides', strides, 1),
+    pads(padding),
+    int(pad_value),
+  )
+  if min(window.sizes(x, w)) < 1:
+    raise types.BadInput(
+      f'w must not be larger than the padded image; got a kernel {w.shape[:2]} '
+      f'for an image {x.shape[:2]} with padding {window.pads}.'
+    )
+  return window
+
+
+def pair(name: str, value: Any, low: int) -> Pair:
+  """Returns two integers >= ``low``, for rows and columns."""
+  found = _integers(value)
+  if found is None or len(found) != 2 or min(found) < low:
+    raise types.BadInput(
+      f'{name} must be two integers >= {low}, for rows and columns; got '
+      f'{types.shown(value)}.'
+    )
+  return found[0], found[1]
+
+
+def pads(padding: Any) -> Pads:
+  """Returns explicit padding, checked."""
+  found = []
+  if isinstance(padding, Iterable) and not isinstance(padding, (str, bytes)):
+    found = [_integers(part) for part in padding]
+  if len(found) != 2 or not all(
+    p and len(p) == 2 and min(p) >= 0 for p in found
+  ):
+    raise types.BadInput(
+      'padding must be ((top, bottom), (left, right)), integers >= 0; got '
+      f'{types.shown(padding)}.'
+    )
+  rows, columns = found
+  return (rows[0], rows[1]), (columns[0], columns[1])
+
+
+def _integers(value):
+  """Returns a tuple of Python's integers, or None."""
+  if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+    return None
+  found = tuple(types.integer(part) for part in value)
+  return None if None in found else found
