@@ -21,6 +21,7 @@ __all__ = [
   'lanes',
   'measures',
   'nn',
+  'packed',
   'quantizers',
   'scans',
   'studies',

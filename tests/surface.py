@@ -23,6 +23,7 @@ from bitjax import descent
 from bitjax import lanes
 from bitjax import measures
 from bitjax import nn
+from bitjax import packed
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import sweeps
@@ -272,6 +273,60 @@ def _(given):
     size = lambda m, run=run, r=radius: tree.norm(run(m, r), 'l2')
     found[f'{norm} gradient'] = jax.grad(size)(moved)
   return found
+
+
+@case(
+  'packed products',
+  'packed.matmul',
+  'packed.matmul_bytes',
+  'packed.matmul_threshold',
+  'packed.pack',
+  'packed.threshold',
+  'packed.thresholds',
+  'packed.unpack',
+  narrow=('unpacked',),
+)
+def _(given):
+  x = given.floats(X)
+  words, w = packed.pack(x), packed.pack(x.T, 0)
+  found = packed.thresholds(lambda sums: sums - 1, -4, 4, 8)
+  sums = packed.matmul(words, w, 4)
+  return {
+    'thresholds': found,
+    'sums': sums,
+    'signs': packed.threshold(sums, *found),
+    'both': packed.matmul_threshold(words, w, 4, *found),
+    'bytes': packed.matmul_bytes((x > 0).astype(np.uint8), w, 4),
+    'unpacked': packed.unpack(words, 4),
+  }
+
+
+@case(
+  'packed convolutions',
+  'packed.conv',
+  'packed.conv_nhwc',
+  'packed.conv_threshold',
+  'packed.map_images',
+  'packed.max_pool',
+  'packed.pack_images',
+  'packed.unpack_images',
+  narrow=('unpacked',),
+)
+def _(given):
+  x = given.floats(X).reshape(2, 2, 2, 4)
+  kernel = x.reshape(2, 2, 4, 2)
+  words, w = packed.pack_images(x), packed.pack(kernel, 2)
+  low, flip = jnp.zeros(2, jnp.int32), jnp.zeros(2, bool)
+  padding = ((0, 1), (1, 0))
+  return {
+    'sums': packed.conv(words, w, 4, padding=padding),
+    'chunks': packed.conv_nhwc(x, kernel, padding=padding, chunk=1),
+    'signs': packed.conv_threshold(words, w, 4, low, flip, padding=padding),
+    'pooled': packed.map_images(
+      lambda words: packed.max_pool(words, (2, 1)), words, chunk=1
+    ),
+    'unpacked': packed.unpack_images(words, 4),
+  }
 
 
 @case(

@@ -97,7 +97,7 @@ def conv(
     BadInput: for arrays that do not fit each other or the channels, a kernel that is
       larger than the padded image, or other values of the options.
   """
-  window = _checked(x, w, channels, strides, padding, pad_value, path)
+  window = _checked_window(x, w, channels, strides, padding, pad_value, path)
   return _conv(x, w, window, path)
 
 
@@ -148,7 +148,7 @@ def conv_threshold(
   Raises:
     BadInput: as `conv` and `threshold`.
   """
-  window = _checked(x, w, channels, strides, padding, pad_value, path)
+  window = _checked_window(x, w, channels, strides, padding, pad_value, path)
   features = jnp.shape(w)[3]
   low, flip = _thresholds.check_thresholds(low, flip, features)
   word = _words.check_word(word, features)
@@ -258,7 +258,9 @@ def _over_images(values, x):
 def _by_int8(x, w, window):
   """Multiplies patches and kernels as 8-bit integers, padding included."""
   shape = window.sizes(x, w)
-  x, w = (_words.unpack(a, window.channels, 2, dtype=np.int8) for a in (x, w))
+  x, w = (
+    _words.signs_of(a, window.channels, 2, np.dtype('int8')) for a in (x, w)
+  )
   x = padded(x, window.pads, window.pad_value)
   places = np.ndindex(*w.shape[:2])
   patches = lax.concatenate(
@@ -273,9 +275,9 @@ def _by_int8(x, w, window):
   return lax.transpose(sums, (1, 2, 0, 3))
 
 
-def _checked(x, w, channels, strides, padding, pad_value, path):
+def _checked_window(x, w, channels, strides, padding, pad_value, path):
   """Returns the window of a convolution; its arguments are checked."""
-  _paths.check(path)
+  _paths.check_path(path)
   x, w = _words.check_words('x', x), _words.check_words('w', w)
   channels = types.check_integer('channels', channels, 1)
   layouts = {

@@ -43,8 +43,7 @@ def pack_images(images: Any, *, word: Any = None) -> types.Array:
   """
   images = jnp.asarray(images)
   _check_nhwc('images', images)
-  words = _words.pack(images, 3, word=word)
-  return words.transpose(1, 2, 3, 0)
+  return _packed('images', images, word)
 
 
 def unpack_images(
@@ -64,7 +63,7 @@ def unpack_images(
   channels = types.check_integer('channels', channels, 1)
   _words.check_length('words', words, 2, channels)
   words = words.transpose(3, 0, 1, 2)
-  return _words.unpack(words, channels, 3, dtype=dtype)
+  return _words.signs_of(words, channels, 3, np.dtype(dtype))
 
 
 def conv_nhwc(
@@ -101,7 +100,7 @@ def conv_nhwc(
       f'kernel must have shape [height, width, {x.shape[3]}, features]; got '
       f'shape {kernel.shape} (groups are not supported).'
     )
-  w = _words.pack(kernel, 2)
+  w = _words.pack_named('kernel', kernel, 2, None)
   conv = functools.partial(
     _convolution.conv,
     w=w,
@@ -111,7 +110,9 @@ def conv_nhwc(
     pad_value=pad_value,
     path=path,
   )
-  return map_images(conv, pack_images(x), chunk=chunk).transpose(3, 0, 1, 2)
+  return map_images(conv, _packed('x', x, None), chunk=chunk).transpose(
+    3, 0, 1, 2
+  )
 
 
 def map_images(
@@ -205,6 +206,10 @@ def _max_pool(x, window, strides, padding):
     for place in np.ndindex(*window)
   )
   return functools.reduce(lax.bitwise_or, patches)
+
+
+def _packed(name, images, word):
+  return _words.pack_named(name, images, 3, word).transpose(1, 2, 3, 0)
 
 
 def _check_nhwc(name, value):

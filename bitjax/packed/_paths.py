@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax import lax
+import jax.numpy as jnp
 import numpy as np
 
 from bitjax import types
 
-__all__ = ['MOST_TERMS', 'PATHS', 'check', 'count_dtype', 'grouped', 'run']
+__all__ = ['MOST_TERMS', 'PATHS', 'check_path', 'count_dtype', 'grouped', 'run']
 
 PATHS = ('auto', 'popcount', 'int8')
 # Terms of one sum that are written out: XLA is ten times slower from about 288 on.
 MOST_TERMS = 144
 
 
-def check(path: Any) -> None:
+def check_path(path: Any) -> None:
   """Raises `BadInput` for an unknown path."""
   types.check_choice('path', path, PATHS)
 
@@ -71,10 +73,11 @@ def grouped(
   x, w = (
     _split(a, axis, steps, group) for a, axis in ((x, x_axis), (w, w_axis))
   )
+  shape = jax.eval_shape(part, x[0], w[0])
   total, _ = lax.scan(
     lambda total, xw: (total + part(*xw), None),
-    part(x[0], w[0]),
-    (x[1:], w[1:]),
+    jnp.zeros(shape.shape, shape.dtype),
+    (x, w),
   )
   return total
 

@@ -54,7 +54,7 @@ def matmul(
     BadInput: for what are no words, lengths that take another number of words, words
       of two dtypes, or an unknown path.
   """
-  x, w, length = _checked(x, w, length, path)
+  x, w, length = _checked_product(x, w, length, path)
   return _matmul(x, w, length, path)
 
 
@@ -100,7 +100,7 @@ def matmul_threshold(
   Raises:
     BadInput: as `matmul` and `threshold`.
   """
-  x, w, length = _checked(x, w, length, path)
+  x, w, length = _checked_product(x, w, length, path)
   low, flip = _thresholds.check_thresholds(low, flip, w.shape[1])
   word = _words.check_word(word, w.shape[1])
   return _matmul_threshold(x, w, low, flip, length, word, path)
@@ -188,7 +188,7 @@ def _mismatches(x, w, dtype):
 
 
 def _unpacked(words, length, axis):
-  return _words.unpack(words, length, axis, dtype=np.int8)
+  return _words.signs_of(words, length, axis, np.dtype('int8'))
 
 
 def _by_int8(x, w):
@@ -197,9 +197,9 @@ def _by_int8(x, w):
   )
 
 
-def _checked(x, w, length, path):
+def _checked_product(x, w, length, path):
   """Returns the arguments of a product, checked."""
-  _paths.check(path)
+  _paths.check_path(path)
   x, w = _words.check_words('x', x), _words.check_words('w', w)
   length = types.check_integer('length', length, 1)
   if not x.ndim:
@@ -211,7 +211,7 @@ def _checked(x, w, length, path):
 
 
 def _check_matrix(w, length):
-  if w.ndim != 2:
+  if w.ndim != 2 or not w.shape[1]:
     raise types.BadInput(
       f'w must have shape [words, features]; got shape {w.shape}.'
     )

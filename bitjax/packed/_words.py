@@ -27,6 +27,8 @@ __all__ = [
   'num_words',
   'pack',
   'pack_bits',
+  'pack_named',
+  'signs_of',
   'unpack',
   'word_for',
 ]
@@ -53,12 +55,19 @@ def pack(signs: Any, axis: int = -1, *, word: Any = None) -> types.Array:
   """
   signs = jnp.asarray(signs)
   axis = check_axis(signs, 'signs', axis)
+  return pack_named('signs', signs, axis, word)
+
+
+def pack_named(
+  name: str, signs: types.Array, axis: int, word: Any
+) -> types.Array:
+  """Packs the argument ``name`` of a caller along the axis ``axis`` >= 0."""
   if not signs.shape[axis]:
     raise types.BadInput(
-      f'signs must hold a value along axis {axis}; got shape {signs.shape}.'
+      f'{name} must hold a value along axis {axis}; got shape {signs.shape}.'
     )
-  bits = _as_bits(signs)
-  return pack_bits(bits, axis, check_word(word, signs.shape[axis]))
+  word = check_word(word, signs.shape[axis])
+  return pack_bits(_as_bits(name, signs), axis, word)
 
 
 def unpack(
@@ -80,11 +89,14 @@ def unpack(
   axis = check_axis(words, 'words', axis)
   length = types.check_integer('length', length, 1)
   check_length('words', words, axis, length)
-  return _unpack(words, length, axis, np.dtype(dtype))
+  return signs_of(words, length, axis, np.dtype(dtype))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _unpack(words, length, axis, dtype):
+def signs_of(
+  words: types.Array, length: int, axis: int, dtype: np.dtype
+) -> types.Array:
+  """Unpacks words, which are not checked, along the axis ``axis`` >= 0."""
   size = bits_of(words.dtype)
   shape = _split(words.shape, axis, words.shape[axis], size)
   words = lax.broadcast_in_dim(
@@ -110,11 +122,21 @@ def pack_bits(bits: types.Array, axis: int, word: np.dtype) -> types.Array:
   if rest := count * size - bits.shape[axis]:
     edges = [(0, rest * (i == axis), 0) for i in range(bits.ndim)]
     bits = lax.pad(bits, np.array(False), edges)
+  zero, powers = (
+    np.array(0, word),
+    np.array([1 << i for i in range(size)], word),
+  )
+  if count == 1 and size == 16:  # Half the time, for 16 channels only.
+    parts = (
+      jnp.where(lax.slice_in_dim(bits, i, i + 1, axis=axis), power, zero)
+      for i, power in enumerate(powers)
+    )
+    return functools.reduce(lax.bitwise_or, parts)
   shape = _split(bits.shape, axis, count, size)
-  shifts = lax.broadcasted_iota(word, shape, axis + 1)
-  bits = bits.reshape(shape).astype(word) << shifts
-  # XLA turns this into one pass over the bits.
-  return lax.reduce(bits, np.array(0, word), lax.bitwise_or, (axis + 1,))
+  powers = lax.broadcast_in_dim(powers, shape, (axis + 1,))
+  # XLA computes this, and the comparison that gave the bits, in one pass.
+  bits = jnp.where(bits.reshape(shape), powers, zero)
+  return lax.reduce(bits, zero, lax.bitwise_or, (axis + 1,))
 
 
 def _split(shape, axis, count, size):
@@ -191,13 +213,13 @@ def check_axis(array: types.Array, name: str, axis: Any) -> int:
   return axis % array.ndim
 
 
-def _as_bits(signs):
+def _as_bits(name, signs):
   if signs.dtype == bool:
     return signs
   if not jnp.issubdtype(signs.dtype, jnp.integer) and not jnp.issubdtype(
     signs.dtype, jnp.floating
   ):
     raise types.BadInput(
-      f'signs must be booleans or real numbers; got {types.shown(signs)}.'
+      f'{name} must be booleans or real numbers; got {types.shown(signs)}.'
     )
   return signs >= jnp.zeros((), signs.dtype)
