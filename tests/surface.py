@@ -279,7 +279,6 @@ def _(given):
   'packed products',
   'packed.matmul',
   'packed.matmul_bytes',
-  'packed.matmul_threshold',
   'packed.pack',
   'packed.threshold',
   'packed.thresholds',
@@ -295,8 +294,8 @@ def _(given):
     'thresholds': found,
     'sums': sums,
     'signs': packed.threshold(sums, *found),
-    'both': packed.matmul_threshold(words, w, 4, *found),
     'bytes': packed.matmul_bytes((x > 0).astype(np.uint8), w, 4),
+    'many': packed.matmul_bytes(jnp.ones((16, 4), np.int8), w, 4),
     'unpacked': packed.unpack(words, 4),
   }
 
@@ -305,7 +304,6 @@ def _(given):
   'packed convolutions',
   'packed.conv',
   'packed.conv_nhwc',
-  'packed.conv_threshold',
   'packed.map_images',
   'packed.max_pool',
   'packed.pack_images',
@@ -316,12 +314,10 @@ def _(given):
   x = given.floats(X).reshape(2, 2, 2, 4)
   kernel = x.reshape(2, 2, 4, 2)
   words, w = packed.pack_images(x), packed.pack(kernel, 2)
-  low, flip = jnp.zeros(2, jnp.int32), jnp.zeros(2, bool)
   padding = ((0, 1), (1, 0))
   return {
     'sums': packed.conv(words, w, 4, padding=padding),
     'chunks': packed.conv_nhwc(x, kernel, padding=padding, chunk=1),
-    'signs': packed.conv_threshold(words, w, 4, low, flip, padding=padding),
     'pooled': packed.map_images(
       lambda words: packed.max_pool(words, (2, 1)), words, chunk=1
     ),

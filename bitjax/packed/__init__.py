@@ -5,14 +5,13 @@ A product of two values ±1 is +1 where their bits agree, so a sum of n products
 are int32 and equal to those of any float product, whose integers are exact as well.
 Accelerators multiply 8-bit integers instead, with the same sums.
 
-Signs are packed once (`pack`, `pack_images`), layers turn words into words
-(`matmul_threshold`, `conv_threshold`, `max_pool`), and the last one gives sums (`matmul`,
-`conv`). `thresholds` turns whatever stands between two layers, such as a BatchNorm
-and a sign, into one integer for each channel.
+Signs are packed (`pack`, `pack_images`) and multiplied (`matmul`, `conv`), and the sums
+become packed signs again (`threshold`), for the next layer. Under ``jax.jit``, XLA makes
+one pass of a product and its threshold. `thresholds` turns whatever stands between
+two layers, such as a BatchNorm and a sign, into one integer for each channel.
 """
 
 from bitjax.packed._convolution import conv
-from bitjax.packed._convolution import conv_threshold
 from bitjax.packed._images import conv_nhwc
 from bitjax.packed._images import map_images
 from bitjax.packed._images import max_pool
@@ -21,7 +20,6 @@ from bitjax.packed._images import unpack_images
 from bitjax.packed._paths import PATHS
 from bitjax.packed._product import matmul
 from bitjax.packed._product import matmul_bytes
-from bitjax.packed._product import matmul_threshold
 from bitjax.packed._thresholds import Thresholds
 from bitjax.packed._thresholds import threshold
 from bitjax.packed._thresholds import thresholds
@@ -33,11 +31,9 @@ __all__ = [
   'Thresholds',
   'conv',
   'conv_nhwc',
-  'conv_threshold',
   'map_images',
   'matmul',
   'matmul_bytes',
-  'matmul_threshold',
   'max_pool',
   'pack',
   'pack_images',

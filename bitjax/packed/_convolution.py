@@ -29,10 +29,9 @@ import numpy as np
 
 from bitjax import types
 from bitjax.packed import _paths
-from bitjax.packed import _thresholds
 from bitjax.packed import _words
 
-__all__ = ['conv', 'conv_threshold']
+__all__ = ['conv', 'padded', 'pads', 'pair', 'patch']
 
 Pair: TypeAlias = tuple[int, int]
 Pads: TypeAlias = tuple[Pair, Pair]
@@ -104,8 +103,9 @@ def conv(
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _conv(x, w, window, path):
   def popcount(x, w):
-    count = _mismatches(x, w, window, np.dtype('int32'))
-    return _over_images(_offsets(x, w, window), x) - 2 * count
+    count = _mismatches(x, w, window)
+    offsets = _offsets(x, w, window)
+    return lax.broadcast_in_dim(offsets, count.shape, (0, 1, 2)) - 2 * count
 
   def int8(x, w):
     return _by_int8(x, w, window)
@@ -113,74 +113,14 @@ def _conv(x, w, window, path):
   return _paths.run(path, popcount, int8, x, w)
 
 
-def conv_threshold(
-  x: types.Array,
-  w: types.Array,
-  channels: int,
-  low: types.Array,
-  flip: types.Array,
-  *,
-  strides: Pair = (1, 1),
-  padding: Pads = ((0, 0), (0, 0)),
-  pad_value: int = 0,
-  word: Any = None,
-  path: str = 'auto',
-) -> types.Array:
-  """Returns ``threshold(conv(x, w, channels), low, flip, axis=2)``: words to words.
-
-  It is faster than the two, because sums are compared before they are widened.
-
-  Args:
-    x: as in `conv`.
-    w: as in `conv`.
-    channels: as in `conv`.
-    low: [features], int32: see `Thresholds`.
-    flip: [features], booleans.
-    strides: as in `conv`.
-    padding: as in `conv`.
-    pad_value: as in `conv`.
-    word: as in `pack`, for the result.
-    path: as in `matmul`.
-
-  Returns:
-    Words [height', width', words of features, images].
-
-  Raises:
-    BadInput: as `conv` and `threshold`.
-  """
-  window = _checked_window(x, w, channels, strides, padding, pad_value, path)
-  features = jnp.shape(w)[3]
-  low, flip = _thresholds.check_thresholds(low, flip, features)
-  word = _words.check_word(word, features)
-  return _conv_threshold(x, w, low, flip, window, word, path)
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5, 6))
-def _conv_threshold(x, w, low, flip, window, word, path):
-  def popcount(x, w, low, flip):
-    length = _length(w, window)
-    dtype = _paths.count_dtype(x.dtype, length)
-    count = _mismatches(x, w, window, dtype)
-    # The least sums differ where the padding differs.
-    offsets = _offsets(x, w, window)
-    low = _thresholds.spread(low, offsets.shape, 2)
-    most = _thresholds.most_mismatches(offsets, low, length).astype(dtype)
-    return _thresholds.flipped(count <= _over_images(most, x), flip, 2, word)
-
-  def int8(x, w, low, flip):
-    sums = _by_int8(x, w, window)
-    return _thresholds.threshold(sums, low, flip, axis=2, word=word)
-
-  return _paths.run(path, popcount, int8, x, w, low, flip)
-
-
 def _length(w, window):
   return math.prod(w.shape[:2]) * window.channels
 
 
-def _mismatches(x, w, window, dtype):
+def _mismatches(x, w, window):
   """Counts the bits in which patches and kernels differ, with padding of -1."""
   images, features = x.shape[3], w.shape[3]
+  dtype = _paths.count_dtype(x.dtype, _length(w, window))
   few = images < min(_FEW_IMAGES, features)
   # Where features are innermost, and where images are.
   shape = (
@@ -191,24 +131,24 @@ def _mismatches(x, w, window, dtype):
   x = padded(x, window.pads, 0)
 
   def part(x, w):
-    total = None
+    total = jnp.zeros(shape, dtype)
     for i, j in np.ndindex(*w.shape[:2]):
       inputs = patch(x, (i, j), shape[:2], window.strides)
       for k in range(w.shape[2]):
         both = lax.broadcast_in_dim(inputs[:, :, k], shape, here[0])
         both ^= lax.broadcast_in_dim(w[i, j, k], shape, here[1:])
-        term = lax.population_count(both).astype(dtype)
-        total = term if total is None else total + term
+        total += lax.population_count(both).astype(dtype)
     return total
 
   taps = math.prod(w.shape[:2])
   count = _paths.grouped(part, x, 2, w, 2, taps)
-  return count.swapaxes(2, 3) if few else count
+  count = count.swapaxes(2, 3) if few else count
+  return count.astype(np.int32)
 
 
 def padded(x: types.Array, pads: Pads, value: int) -> types.Array:
   """Pads rows and columns."""
-  edges = [(*p, 0) for p in (*pads, (0, 0), (0, 0))]
+  edges = [(low, high, 0) for low, high in (*pads, (0, 0), (0, 0))]
   return lax.pad(x, np.array(value, x.dtype), edges)
 
 
@@ -248,11 +188,6 @@ def _offsets(x, w, window):
   )
   offsets = length + scale * missing
   return offsets[row.reshape(-1)][:, column.reshape(-1)]
-
-
-def _over_images(values, x):
-  shape = (*values.shape, x.shape[3])
-  return lax.broadcast_in_dim(values, shape, (0, 1, 2))
 
 
 def _by_int8(x, w, window):
@@ -311,34 +246,37 @@ def _checked_window(x, w, channels, strides, padding, pad_value, path):
 
 def pair(name: str, value: Any, low: int) -> Pair:
   """Returns two integers >= ``low``, for rows and columns."""
-  found = _integers(value)
-  if found is None or len(found) != 2 or min(found) < low:
+  found = _pair(value, low)
+  if found is None:
     raise types.BadInput(
       f'{name} must be two integers >= {low}, for rows and columns; got '
       f'{types.shown(value)}.'
     )
-  return found[0], found[1]
+  return found
 
 
 def pads(padding: Any) -> Pads:
   """Returns explicit padding, checked."""
-  found = []
-  if isinstance(padding, Iterable) and not isinstance(padding, (str, bytes)):
-    found = [_integers(part) for part in padding]
-  if len(found) != 2 or not all(
-    p and len(p) == 2 and min(p) >= 0 for p in found
-  ):
+  parts = _two(padding)
+  rows, columns = (_pair(part, 0) for part in parts or (None, None))
+  if rows is None or columns is None:
     raise types.BadInput(
       'padding must be ((top, bottom), (left, right)), integers >= 0; got '
       f'{types.shown(padding)}.'
     )
-  rows, columns = found
-  return (rows[0], rows[1]), (columns[0], columns[1])
+  return rows, columns
 
 
-def _integers(value):
-  """Returns a tuple of Python's integers, or None."""
-  if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
+def _pair(value, low) -> Pair | None:
+  first, second = map(types.integer, _two(value) or (None, None))
+  if first is None or second is None or min(first, second) < low:
     return None
-  found = tuple(types.integer(part) for part in value)
-  return None if None in found else found
+  return first, second
+
+
+def _two(value):
+  """Returns the two entries of a sequence; None for all else."""
+  if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    return None
+  found = tuple(value)
+  return found if len(found) == 2 else None

@@ -20,8 +20,8 @@ from bitjax import types
 __all__ = ['MOST_TERMS', 'PATHS', 'check_path', 'count_dtype', 'grouped', 'run']
 
 PATHS = ('auto', 'popcount', 'int8')
-# Terms of one sum that are written out: XLA is ten times slower from about 288 on.
-MOST_TERMS = 144
+# Terms of one sum that are written out: more are slower, from 288 on ten times.
+MOST_TERMS = 36
 
 
 def check_path(path: Any) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax
 from jax import lax
@@ -26,12 +25,12 @@ from bitjax.packed import _paths
 from bitjax.packed import _thresholds
 from bitjax.packed import _words
 
-__all__ = ['matmul', 'matmul_bytes', 'matmul_threshold']
+__all__ = ['matmul', 'matmul_bytes']
 
 # Fewer than this many features or rows do not fill a vector register.
 _NARROW = 16
 # Sums of this many products of a byte and ±1 fit in an int32.
-_MOST_BYTES = 1 << 23
+_MOST_BYTES = 1 << 22
 
 
 def matmul(
@@ -63,8 +62,7 @@ def _matmul(x, w, length, path):
   rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
   def popcount(rows, w):
-    count = _mismatches(rows, w, np.dtype('int32'))
-    return np.int32(length) - 2 * count
+    return _by_popcount(rows, w, length)
 
   def int8(rows, w):
     return _by_int8(_unpacked(rows, length, 1), _unpacked(w, length, 0))
@@ -73,118 +71,92 @@ def _matmul(x, w, length, path):
   return sums.reshape(*x.shape[:-1], w.shape[1])
 
 
-def matmul_threshold(
-  x: types.Array,
-  w: types.Array,
-  length: int,
-  low: types.Array,
-  flip: types.Array,
-  *,
-  word: Any = None,
-  path: str = 'auto',
+def matmul_bytes(
+  x: types.Array, w: types.Array, length: int, *, path: str = 'auto'
 ) -> types.Array:
-  """Returns ``threshold(matmul(x, w, length), low, flip)``, faster: words to words.
-
-  Args:
-    x: as in `matmul`.
-    w: as in `matmul`.
-    length: as in `matmul`.
-    low: [features], int32: see `Thresholds`.
-    flip: [features], booleans.
-    word: as in `pack`, for the result.
-    path: as in `matmul`.
-
-  Returns:
-    Words [..., words of features].
-
-  Raises:
-    BadInput: as `matmul` and `threshold`.
-  """
-  x, w, length = _checked_product(x, w, length, path)
-  low, flip = _thresholds.check_thresholds(low, flip, w.shape[1])
-  word = _words.check_word(word, w.shape[1])
-  return _matmul_threshold(x, w, low, flip, length, word, path)
-
-
-@functools.partial(jax.jit, static_argnums=(4, 5, 6))
-def _matmul_threshold(x, w, low, flip, length, word, path):
-  rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-  def popcount(rows, w, low, flip):
-    dtype = _paths.count_dtype(rows.dtype, length)
-    most = _thresholds.most_mismatches(np.int32(length), low, length)
-    # Rows innermost: then a word is packed by whole vectors of rows.
-    count = _mismatches(w.T, rows.T, dtype)
-    bits = count <= _thresholds.spread(most.astype(dtype), count.shape, 0)
-    return _thresholds.flipped(bits, flip, 0, word).T
-
-  def int8(rows, w, low, flip):
-    sums = _by_int8(_unpacked(rows, length, 1), _unpacked(w, length, 0))
-    return _thresholds.threshold(sums, low, flip, word=word)
-
-  words = _paths.run(path, popcount, int8, rows, w, low, flip)
-  return words.reshape(*x.shape[:-1], words.shape[1])
-
-
-def matmul_bytes(x: types.Array, w: types.Array, length: int) -> types.Array:
   """Returns the matrix product of bytes by packed weights ±1.
 
   Args:
     x: [..., length], uint8 (such as pixels) or int8.
     w: words [words, features]: ``pack(w, 0)`` of weights [length, features].
-    length: the number of products in a sum, at most 2^23.
+    length: the number of products in a sum, at most 2^22.
+    path: ``'popcount'``, which multiplies the eight bits of a byte one by one;
+      ``'int8'``; or ``'auto'``, which is popcount for fewer than 16 rows on CPUs.
 
   Returns:
     int32 [..., features].
 
   Raises:
-    BadInput: for inputs of another dtype or length, or a length that takes another
-      number of words or is too large for int32.
+    BadInput: for inputs of another dtype or length, a length that takes another
+      number of words or is too large for int32, or an unknown path.
   """
+  _paths.check_path(path)
   x, w = jnp.asarray(x), _words.check_words('w', w)
   length = types.check_integer('length', length, 1)
   if length > _MOST_BYTES:
     raise types.BadInput(
-      f'length must be at most 2^23, so that sums fit in int32; got {length}.'
+      f'length must be at most 2^22, so that sums fit in int32; got {length}.'
     )
   if x.dtype not in (np.uint8, np.int8) or not x.ndim or x.shape[-1] != length:
     raise types.BadInput(
       f'x must be uint8 or int8 of shape [..., {length}]; got {types.shown(x)}.'
     )
   _check_matrix(w, length)
-  return _matmul_bytes(x, w, length)
+  return _matmul_bytes(x, w, length, path)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _matmul_bytes(x, w, length):
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _matmul_bytes(x, w, length, path):
   rows = x.reshape(math.prod(x.shape[:-1]), length)
-  values = _unpacked(w, length, 0)
-  if x.dtype == np.int8:
-    sums = _by_int8(rows, values)
-  else:
-    rows = lax.bitcast_convert_type(rows ^ np.uint8(128), np.int8)
-    offset = np.int32(128) * values.astype(np.int32).sum(0, dtype=np.int32)
-    sums = _by_int8(rows, values)
-    sums += _thresholds.spread(offset, sums.shape, 1)
+  if rows.shape[0] >= _NARROW and path == 'auto':
+    path = 'int8'
+  # Signed bytes for the one, unsigned bytes for the other: 128 apart.
+  signed, offset = x.dtype == np.int8, 0 if x.dtype == np.int8 else 128
+
+  def popcount(rows, w):
+    rows = rows.view(np.uint8) ^ np.uint8(128) if signed else rows
+    shifts = lax.broadcasted_iota(np.uint8, (8, *rows.shape), 0)
+    bits = (lax.broadcast(rows, (8,)) >> shifts) & np.uint8(1)
+    planes = _words.pack_bits(bits.astype(bool), 2, w.dtype)
+    sums = _by_popcount(planes.reshape(-1, w.shape[0]), w, length)
+    sums = sums.reshape(8, rows.shape[0], w.shape[1])
+    # A bit is half of 1 more than its sign.
+    shifts = lax.broadcasted_iota(np.int32, sums.shape, 0)
+    doubled = (sums << shifts).sum(0, dtype=np.int32)
+    return (doubled + (2 * offset - 1) * _totals(w, length, doubled.shape)) >> 1
+
+  def int8(rows, w):
+    rows = rows if signed else (rows ^ np.uint8(128)).view(np.int8)
+    sums = _by_int8(rows, _unpacked(w, length, 0))
+    return sums + offset * _totals(w, length, sums.shape)
+
+  sums = _paths.run(path, popcount, int8, rows, w)
   return sums.reshape(*x.shape[:-1], w.shape[1])
 
 
-def _mismatches(x, w, dtype):
-  """Counts the bits in which rows of x and columns of w differ: [rows, columns]."""
+def _totals(w, length, shape):
+  """Returns the sum of each column of weights, for every row."""
+  ones = lax.population_count(w).astype(np.int32).sum(0, dtype=np.int32)
+  return _thresholds.spread(2 * ones - np.int32(length), shape, 1)
+
+
+def _by_popcount(x, w, length):
+  """Returns int32 sums of rows of x by columns of w."""
   if w.shape[1] < _NARROW <= x.shape[0]:
-    return _mismatches(w.T, x.T, dtype).T
+    return _by_popcount(w.T, x.T, length).T
   shape = (x.shape[0], w.shape[1])
+  dtype = _paths.count_dtype(x.dtype, length)
 
   def part(x, w):
-    total = None
+    total = jnp.zeros(shape, dtype)
     for k in range(w.shape[0]):
       both = lax.broadcast_in_dim(x[:, k], shape, (0,))
       both ^= lax.broadcast_in_dim(w[k], shape, (1,))
-      term = lax.population_count(both).astype(dtype)
-      total = term if total is None else total + term
+      total += lax.population_count(both).astype(dtype)
     return total
 
-  return _paths.grouped(part, x, 1, w, 0, 1)
+  count = _paths.grouped(part, x, 1, w, 0, 1)
+  return np.int32(length) - 2 * count.astype(np.int32)
 
 
 def _unpacked(words, length, axis):

@@ -35,7 +35,7 @@ _MOST = 1 << 24  # Integers up to here are exact in float32.
 class Thresholds(NamedTuple):
   """A sum s becomes +1 where ``(s >= low) != flip``, in each channel."""
 
-  low: types.Array  # shape=(features,), int32.
+  low: types.Array  # shape=(features,), int32: where the sign changes.
   flip: types.Array  # shape=(features,), bool: whether the function falls.
 
 
@@ -50,8 +50,8 @@ def thresholds(
 
   Args:
     fn: takes sums, float32 of shape [sums, features], and returns real numbers of
-      that shape, of which those >= 0 are +1, or booleans. Each column must rise or
-      fall, as a function of the sum.
+      that shape, of which those >= 0 are +1, or booleans. In each column the sign may
+      change once, as it does in a function that rises or falls.
     low: the least sum that can occur: ``-length`` for a product of that length.
     high: the largest.
     features: the number of channels.
@@ -65,18 +65,11 @@ def thresholds(
       that are no real numbers or NaN, or a sign that changes more than once; the last
       two name the channel.
   """
-  bounds = types.integer(low), types.integer(high)
-  for name, value, bound in zip(
-    ('low', 'high'), (low, high), bounds, strict=True
-  ):
-    if bound is None or abs(bound) > _MOST:
-      raise types.BadInput(
-        f'{name} must be an integer in [-2^24, 2^24]; got {types.shown(value)}.'
-      )
-  if bounds[0] > bounds[1]:
+  least, most = _bound('low', low), _bound('high', high)
+  if least > most:
     raise types.BadInput(f'high must be >= low = {low}; got {high}.')
   features = types.check_integer('features', features, 1)
-  sums = np.arange(bounds[0], bounds[1] + 1, dtype=np.int32)
+  sums = np.arange(least, most + 1, dtype=np.int32)
   bits = _signs(fn, sums, features)
   first, last = bits[0], bits[-1]
   changes = np.count_nonzero(bits[1:] != bits[:-1], axis=0)
@@ -89,6 +82,15 @@ def thresholds(
   flip = first & ~last
   where = np.count_nonzero(bits == flip, axis=0)  # Sums below the change.
   return Thresholds(jnp.asarray(sums[0] + where, jnp.int32), jnp.asarray(flip))
+
+
+def _bound(name, value):
+  number = types.integer(value)
+  if number is None or abs(number) > _MOST:
+    raise types.BadInput(
+      f'{name} must be an integer in [-2^24, 2^24]; got {types.shown(value)}.'
+    )
+  return number
 
 
 def _signs(fn, sums, features):
@@ -160,29 +162,9 @@ def threshold(
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _threshold(sums, low, flip, axis, word):
   sums = sums.astype(np.int32)
-  return flipped(sums >= spread(low, sums.shape, axis), flip, axis, word)
-
-
-def flipped(
-  bits: types.Array, flip: types.Array, axis: int, word: np.dtype
-) -> types.Array:
-  """Packs bits along an axis, and flips some channels, a word at a time."""
-  words = _words.pack_bits(bits, axis, word)
+  words = _words.pack_bits(sums >= spread(low, sums.shape, axis), axis, word)
+  # A flip of 32 channels is one operation on their word.
   return words ^ spread(_words.pack_bits(flip, 0, word), words.shape, axis)
-
-
-def most_mismatches(
-  offset: types.Array, low: types.Array, length: int
-) -> types.Array:
-  """Returns the largest count m with ``offset - 2 m >= low``, in [-1, length].
-
-  Args:
-    offset: int32, in [-length, length] and of a shape that ``low`` has too.
-    low: int32.
-    length: the largest count.
-  """
-  low = jnp.clip(low, -length - 1, length + 1)
-  return jnp.clip((offset - low) >> 1, -1, length)
 
 
 def spread(

@@ -32,11 +32,15 @@ def test_sums_and_their_signs_are_numpys(sizes, path):
   sums = packed.matmul(*words, length, path=path)
   np.testing.assert_array_equal(sums, x @ w)
   assert sums.dtype == np.int32
-  out = packed.matmul_threshold(*words, length, low, flip, path=path)
+
+  @jax.jit
+  def layer(x, w):
+    sums = packed.matmul(x, w, length, path=path)
+    return packed.threshold(sums, low, flip)
+
   np.testing.assert_array_equal(
-    packed.unpack(out, features), oracle.threshold(x @ w, low, flip)
+    packed.unpack(layer(*words), features), oracle.threshold(x @ w, low, flip)
   )
-  np.testing.assert_array_equal(out, packed.threshold(sums, low, flip))
 
 
 def test_sums_of_many_words_are_made_in_groups():
@@ -52,49 +56,32 @@ def test_counts_beyond_int16_are_widened():
   x = np.ones((1, length))
   words = packed.pack(x, word=np.uint16), packed.pack(-x.T, 0, word=np.uint16)
   assert packed.matmul(*words, length) == -length
-  for low, bit in ((-length, 1), (1 - length, 0)):
-    low, flip = np.int32([low]), np.array([False])
-    assert packed.matmul_threshold(*words, length, low, flip) == bit
 
 
-@pytest.mark.parametrize('extreme', [np.iinfo(np.int32).min, 2**31 - 1])
-def test_thresholds_beyond_all_sums_do_not_overflow(extreme):
-  _, _, words, _, _ = arrays(2, 33, 4)
-  low, flip = np.full(4, extreme, np.int32), np.array([False, True] * 2)
-  for path in PATHS:
-    out = packed.matmul_threshold(*words, 33, low, flip, path=path)
-    want = (extreme < 0) != flip
-    np.testing.assert_array_equal(
-      packed.unpack(out, 4, dtype=bool), np.stack([want] * 2)
-    )
-
-
+@pytest.mark.parametrize('path', PATHS)
 @pytest.mark.parametrize('dtype', [np.uint8, np.int8])
-def test_bytes_by_signs_are_numpys(dtype):
+def test_bytes_by_signs_are_numpys(dtype, path):
   kind = np.iinfo(dtype)
   x = RNG.integers(kind.min, kind.max, size=(2, 3, 37), endpoint=True)
   x[0, 0], x[0, 1] = kind.min, kind.max
   w = oracle.signs(RNG, 37, 20)
-  sums = packed.matmul_bytes(x.astype(dtype), packed.pack(w, 0), 37)
+  sums = packed.matmul_bytes(x.astype(dtype), packed.pack(w, 0), 37, path=path)
   np.testing.assert_array_equal(sums, x @ w)
   assert sums.dtype == np.int32
 
 
 def test_leading_axes_may_be_none_or_several():
-  *_, words, low, flip = arrays(6, 33, 20)
+  *_, words, _, _ = arrays(6, 33, 20)
   several = words[0].reshape(2, 3, -1), words[1]
-  for fn in (
-    functools.partial(packed.matmul, length=33),
-    functools.partial(packed.matmul_threshold, length=33, low=low, flip=flip),
-  ):
-    want = fn(*words)
-    np.testing.assert_array_equal(fn(words[0][0], words[1]), want[0])
-    np.testing.assert_array_equal(fn(*several), want.reshape(2, 3, -1))
-    np.testing.assert_array_equal(jax.jit(fn)(*words), want)
-    kernels = np.stack([words[1], words[1][:, ::-1]])
-    mapped = jax.vmap(fn, (None, 0))(words[0], kernels)
-    np.testing.assert_array_equal(mapped[0], want)
-    np.testing.assert_array_equal(mapped[1], fn(words[0], kernels[1]))
+  fn = functools.partial(packed.matmul, length=33)
+  want = fn(*words)
+  np.testing.assert_array_equal(fn(words[0][0], words[1]), want[0])
+  np.testing.assert_array_equal(fn(*several), want.reshape(2, 3, -1))
+  np.testing.assert_array_equal(jax.jit(fn)(*words), want)
+  kernels = np.stack([words[1], words[1][:, ::-1]])
+  mapped = jax.vmap(fn, (None, 0))(words[0], kernels)
+  np.testing.assert_array_equal(mapped[0], want)
+  np.testing.assert_array_equal(mapped[1], fn(words[0], kernels[1]))
 
 
 def test_in_64_bits_sums_stay_int32():
@@ -102,14 +89,13 @@ def test_in_64_bits_sums_stay_int32():
   with jax.enable_x64(True):
     sums = packed.matmul(*words, 33)
     bytes_ = packed.matmul_bytes(np.uint8(x > 0), words[1], 33)
-    out = packed.matmul_threshold(*words, 33, low, flip)
+    out = packed.threshold(sums, low, flip)
   assert (sums.dtype, bytes_.dtype, out.dtype) == ('int32', 'int32', 'uint32')
   np.testing.assert_array_equal(sums, x @ w)
   np.testing.assert_array_equal(bytes_, (x > 0) @ w)
 
 
 X, W = np.zeros((2, 2), np.uint32), np.zeros((2, 3), np.uint32)
-LOW, FLIP = np.zeros(3, np.int32), np.zeros(3, bool)
 BAD = [
   (lambda: packed.matmul(X, W, 65), r'x must have 3 words of uint32'),
   (lambda: packed.matmul(X, W[:1], 64), r'w must have 2 words'),
@@ -123,22 +109,14 @@ BAD = [
   (lambda: packed.matmul(np.uint16(X[:, :1]), W[:1], 9), r'x and w must be'),
   (lambda: packed.matmul(X, W, 64, path='fast'), r'path must be one of auto'),
   (lambda: packed.matmul(X, W, 0), r'length must be an integer >= 1'),
-  (
-    lambda: packed.matmul_threshold(X, W, 64, LOW[:2], FLIP),
-    r'low must be int32\[3\]',
-  ),
-  (
-    lambda: packed.matmul_threshold(X, W, 64, LOW, LOW),
-    r'flip must be bool\[3\]',
-  ),
   (lambda: packed.matmul_bytes(X, W, 64), r'x must be uint8 or int8 of shape'),
   (
     lambda: packed.matmul_bytes(np.uint8(X), W, 64),
     r'x must be uint8 or int8 of shape \[..., 64\]; got uint8\[2, 2\]',
   ),
   (
-    lambda: packed.matmul_bytes(X, W, 2**23 + 1),
-    r'length must be at most 2\^23',
+    lambda: packed.matmul_bytes(X, W, 2**22 + 1),
+    r'length must be at most 2\^22',
   ),
 ]
 

@@ -72,6 +72,15 @@ def test_signs_are_packed_along_the_channels(axis):
   assert not np.asarray(words >> np.uint32(20)).any()
 
 
+@pytest.mark.parametrize('extreme', [-(2**31), 2**31 - 1])
+def test_thresholds_beyond_all_sums_do_not_overflow(extreme):
+  low, flip = np.full(4, extreme, np.int32), np.array([False, True] * 2)
+  words = packed.threshold(np.int32([[-5, 0, 7, 9]]), low, flip)
+  np.testing.assert_array_equal(
+    packed.unpack(words, 4, dtype=bool), [(extreme < 0) != flip]
+  )
+
+
 CHANNELS = (5, 18, 33, 4)
 STRIDES = ((1, 1), (2, 2), (1, 1))
 
@@ -132,7 +141,7 @@ def test_a_packed_network_is_the_float_network(seed):
       for i, (w, low, flip) in enumerate(folded):
         how = {'strides': STRIDES[i], 'padding': ((1, 1), (1, 1))}
         sums = packed.conv(x, w, CHANNELS[i], **how)
-        x = packed.conv_threshold(x, w, CHANNELS[i], low, flip, **how)
+        x = packed.threshold(sums, low, flip, axis=2)
         if STRIDES[i] == (1, 1):
           x = packed.max_pool(x, (2, 2), strides=(1, 1))
       return sums
@@ -187,6 +196,10 @@ BAD = [
   (
     lambda: packed.threshold(ONES, ONES[:1], FALSE),
     r'low must be int32\[2\], one for each feature; got int32\[1\]',
+  ),
+  (
+    lambda: packed.threshold(ONES, ONES, ONES),
+    r'flip must be bool\[2\], one for each feature; got int32\[2\]',
   ),
 ]
 
