@@ -20,6 +20,7 @@ __all__ = [
   'evidence',
   'lanes',
   'measures',
+  'memory',
   'nn',
   'packed',
   'quantizers',

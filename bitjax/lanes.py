@@ -4,9 +4,10 @@ A *lane* is one point of the product of the axes: one seed with one learning rat
 and one noise amplitude, say. All lanes of a grid run the same compiled program.
 ``width`` of them are vectorised at a time, so memory is bounded by the width and
 not by the size of the grid; the groups follow one another inside the program.
-On a CPU a width of 1 is often fastest, because one lane's matrix products already
-fill the cores and its intermediates stay in cache; on a GPU or TPU a larger width
-fills the device.
+On a CPU the default is a width of 1, which is often fastest, because one lane's matrix
+products already fill the cores and its intermediates stay in cache. On a GPU or TPU a
+larger width fills the device, and the default is as many lanes as its memory holds
+(`fitting`, by the budget of `bitjax.memory`).
 
 On a ``mesh`` every device runs that program on lanes of its own. Lanes are
 independent, so the devices never communicate, and a lane's result depends on how many
@@ -18,18 +19,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import functools
+import hashlib
 import math
 from typing import Any
 
 import jax
+from jax.extend import core
 import jax.numpy as jnp
 
+from bitjax import memory
 from bitjax import types
 
-__all__ = ['default_width', 'each', 'grid', 'keys', 'product']
+__all__ = ['each', 'fitting', 'grid', 'keys', 'product']
 
 Lanes = Mapping[str, types.Array]
 _AXIS = 'lanes'
+# The part of the memory budget that the lanes of one `each` take by default. The rest is
+# for what surrounds it: a sweep, say, whose lanes scan many candidates each.
+SHARE = 1 / 4
+# What a compiler may need besides what a program computes, as a factor.
+_SLACK = 2
 
 
 def grid(
@@ -49,7 +58,7 @@ def grid(
     axes: values of each named axis, each an array of shape [size, ...]; a lane
       takes one entry of each. The axes of the result have the order of this mapping;
       a dict that was an argument of a jitted function is sorted by name.
-    width: number of lanes vectorised at a time; None for `default_width`.
+    width: number of lanes vectorised at a time; None for the default of `each`.
     shared: inputs that all lanes have in common; never copied.
     mesh: devices to use; see `each`.
 
@@ -110,9 +119,10 @@ def each(
   Args:
     fn: function of keyword arguments.
     lanes: each lane's arguments, arrays of shape [lanes, ...].
-    width: number of lanes vectorised at a time on each device; None for
-      `default_width`. If the width does not divide the number of lanes, the last lane
-      is repeated and the copies are dropped again, so that ``fn`` is traced once.
+    width: number of lanes vectorised at a time on each device; None for 1 on a CPU,
+      and for what is `fitting` on an accelerator. If the width does not divide the
+      number of lanes, the last lane is repeated and the copies are dropped again, so
+      that ``fn`` is traced once.
     shared: inputs that all lanes have in common. On a mesh, arrays that ``fn`` uses
       must be passed here, not closed over. They are replicated over the mesh's axis
       'lanes', and keep the sharding that they have over other axes: a batch that is
@@ -124,8 +134,9 @@ def each(
     The pytree of ``fn``'s outputs, each leaf of shape [lanes, ...].
 
   Raises:
-    BadInput: for no lanes, arguments of different lengths, a width below 1, or a
-      mesh without an axis 'lanes'.
+    BadInput: for no lanes, arguments of different lengths, a width below 1, a mesh
+      without an axis 'lanes', or (by default, on an accelerator) a lane that alone
+      exceeds the memory budget.
   """
   lanes = {name: jnp.asarray(lane) for name, lane in lanes.items()}
   sizes = {name: lane.shape[0] for name, lane in lanes.items()}
@@ -172,11 +183,16 @@ def _without_types(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
 def _one_device(fn, width, lanes, shared):
   """Computes `each` on one device."""
   num_lanes = next(iter(lanes.values())).shape[0]
-  width = default_width(num_lanes) if width is None else min(width, num_lanes)
 
   def run(lane):
     return fn(**lane, **shared)
 
+  if width is None and (jax.default_backend() == 'cpu' or num_lanes == 1):
+    width = 1
+  if width is None:
+    run = _Lane(run, lanes)
+    width = run.fitting(num_lanes, num_lanes, SHARE)
+  width = min(width, num_lanes)
   if width == num_lanes and width > 1:
     return jax.vmap(run)(lanes)
   if width == 1:
@@ -216,6 +232,144 @@ def keys(key: types.Array, lanes: types.Array) -> types.Array:
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(lanes))
 
 
-def default_width(num_lanes: int) -> int:
-  """Returns how many lanes to vectorise: 1 on a CPU, all on an accelerator."""
-  return 1 if jax.default_backend() == 'cpu' else num_lanes
+def fitting(
+  fn: Callable[..., types.PyTree],
+  lanes: Mapping[str, Any],
+  *,
+  shared: Mapping[str, Any] | None = None,
+  most: int | None = None,
+  share: float = SHARE,
+) -> int:
+  """Returns how many lanes may be vectorised at a time within the memory budget.
+
+  One lane is traced, and compiled unless the sizes of all that it computes already say
+  that every lane fits. As many lanes fit as a power of two of what it takes; if these are
+  not all, the number is lowered to what makes groups of equal size.
+
+  Args:
+    fn: as for `each`; it may close over traced values.
+    lanes: each lane's arguments, arrays of shape [lanes, ...].
+    shared: inputs that all lanes have in common, arrays or their shapes.
+    most: the most lanes at a time; None for all.
+    share: the part of the budget that they may take. They are also bounded by what
+      the shared inputs leave.
+
+  Returns:
+    The number of lanes, at least 1; 1 if the compiler does not say what a lane takes.
+
+  Raises:
+    memory.Exceeded: if one lane and the shared inputs exceed the whole budget.
+  """
+  num_lanes = next(iter(lanes.values())).shape[0]
+  most = num_lanes if most is None else min(most, num_lanes)
+
+  def run(lane, shared):
+    return fn(**lane, **shared)
+
+  return _Lane(run, lanes, dict(shared or {})).fitting(num_lanes, most, share)
+
+
+class _Lane:
+  """One lane, traced: a function of its arguments, and what it takes of memory.
+
+  Args:
+    run: function of a lane, and of whatever else.
+    lanes: all lanes' arguments.
+    *others: further arguments of ``run``, arrays or their shapes.
+  """
+
+  def __init__(
+    self, run: Callable[..., Any], lanes: Mapping[str, Any], *others: Any
+  ):
+    lane = {
+      name: jax.ShapeDtypeStruct(values.shape[1:], values.dtype)
+      for name, values in lanes.items()
+    }
+    self._inputs = [
+      _abstract(leaf) for leaf in jax.tree.leaves((lane, *others))
+    ]
+    self._own = sum(map(_bytes, jax.tree.leaves(lane)))
+    self._traced, shapes = jax.make_jaxpr(run, return_shape=True)(
+      lane, *jax.tree.map(_abstract, others)
+    )
+    self._structure = jax.tree.structure(shapes)
+
+  def __call__(self, *args: Any) -> Any:
+    """Computes what was traced, for which nothing is traced again."""
+    outputs = core.jaxpr_as_fun(self._traced)(*jax.tree.leaves(args))
+    return jax.tree.unflatten(self._structure, outputs)
+
+  def fitting(self, num_lanes: int, most: int, share: float) -> int:
+    """Returns how many lanes fit: of so many, at most ``most``, in a share of memory."""
+    room = share * memory.budget()
+    if _SLACK * most * (self._own + _computed(self._traced.jaxpr)) <= room:
+      return most
+    taken = self._compiled()
+    if taken is None:
+      return 1
+    memory.check(f'one lane of {num_lanes}', taken.total)
+    common = taken.arguments - self._own
+    each = taken.total - common
+    fits = int(min(room, memory.budget() - common) // max(each, 1))
+    if fits >= most:
+      return most
+    fits = 1 << (max(fits, 1).bit_length() - 1)
+    return -(-num_lanes // -(-num_lanes // fits))
+
+  def _compiled(self) -> memory.Taken | None:
+    """Returns what the program of one lane takes, as a function of its constants too."""
+    constants = self._traced.consts
+
+    def program(constants, inputs):
+      closed = core.ClosedJaxpr(self._traced.jaxpr, constants)
+      return core.jaxpr_as_fun(closed)(*inputs)
+
+    # On a mesh, the lane is that of one device.
+    for axis in jax.sharding.get_abstract_mesh().manual_axes:
+      program = jax.vmap(program, None, axis_name=axis, axis_size=1)
+    alone = jax.sharding.AbstractMesh((), ())
+    with jax.sharding.use_abstract_mesh(alone):
+      lowered = jax.jit(program, keep_unused=True).lower(
+        [_abstract(constant) for constant in constants], self._inputs
+      )
+      key = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+      if key not in _TAKEN:
+        _TAKEN[key] = memory.of(lowered.compile())
+    return _TAKEN[key]
+
+
+_TAKEN: dict[str, memory.Taken | None] = {}  # By the digest of the program.
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+  """Returns the shape and dtype of an array, wherever it is."""
+  found = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+  return jax.ShapeDtypeStruct(
+    found.shape, found.dtype, weak_type=getattr(found, 'weak_type', False)
+  )
+
+
+def _bytes(leaf: Any) -> int:
+  """Returns the bytes of an array or a shape, at 8 for a key's numbers."""
+  return math.prod(leaf.shape) * getattr(leaf.dtype, 'itemsize', 8)
+
+
+def _computed(jaxpr: Any) -> int:
+  """Returns the bytes of all that a traced function computes, each loop's body once."""
+  total = 0
+  for equation in jaxpr.eqns:
+    total += sum(
+      _bytes(variable.aval)
+      for variable in equation.outvars
+      if hasattr(variable.aval, 'dtype')
+    )
+    for value in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=_is_traced
+    ):
+      if _is_traced(value):
+        total += _computed(getattr(value, 'jaxpr', value))
+  return total
+
+
+def _is_traced(value: Any) -> bool:
+  return isinstance(value, (core.ClosedJaxpr, core.Jaxpr))

@@ -29,6 +29,8 @@ FLOORS = {
   'process': 0,
   'tree': 0,
   'lanes': 0,
+  'sums': 0,
+  'memory': 0,
   'quantizers': 1,
   'transforms': 1,
   'data': 1,
@@ -56,6 +58,9 @@ ALSO = {
   ('files', 'types'),
   ('tree', 'types'),
   ('lanes', 'types'),
+  ('sums', 'types'),
+  ('lanes', 'memory'),
+  ('memory', 'types'),
 }
 # What a command starts with.
 BINARIES = {'cli', 'commands', 'process', 'studies'}

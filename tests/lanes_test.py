@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from bitjax import lanes
+from bitjax import memory
 from bitjax import types
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
@@ -246,11 +248,123 @@ class TestEach:
       lanes.each(lambda **kwargs: kwargs, listed)
 
 
-def test_default_width_is_one_on_a_cpu(monkeypatch):
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
-  assert lanes.default_width(12) == 1
+@pytest.fixture
+def gpu(monkeypatch):
+  """Takes this machine's CPU for a GPU."""
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert lanes.default_width(12) == 12
+
+
+class TestFitting:
+  """How many lanes are vectorised by default: by the bytes that one takes."""
+
+  side = 100
+  lanes = MappingProxyType({'x': np.linspace(0, 1, 10, dtype=np.float32)})
+  kernel = np.cos(np.arange(side**2, dtype=np.float32)).reshape(side, side)
+
+  @classmethod
+  def lane(cls, x):
+    """Takes 40 kB for the product, and as much for the sine unless both are fused."""
+    return jnp.max(jnp.sin(x * cls.kernel) @ cls.kernel, axis=0)
+
+  def test_one_on_a_cpu(self):
+    def each(x):
+      return lanes.each(lambda x: x @ x, {'x': x})
+
+    traced = jax.make_jaxpr(each)(jnp.ones((10, 3, 3)))
+    (loop,) = [e for e in traced.eqns if e.primitive.name == 'scan']
+    assert loop.params['length'] == 10
+
+  @pytest.mark.parametrize('size', ['1GiB', '1MB', '500KB', '250KB'])
+  def test_the_budget_holds_what_is_vectorised_and_no_more(self, gpu, size):
+    def temporaries(width):
+      each = lambda x: lanes.each(self.lane, {'x': x}, width=width)
+      compiled = jax.jit(each).lower(self.lanes['x']).compile()
+      return memory.of(compiled).temporaries
+
+    with memory.limited(size):
+      width = lanes.fitting(self.lane, self.lanes)
+      found = lanes.each(self.lane, self.lanes)
+      share = (
+        lanes.SHARE * memory.budget() + 10_000
+      )  # Small things are not counted.
+      assert temporaries(None) <= share
+    assert (width == 10) == (size == '1GiB')
+    if (
+      4 * width <= 10
+    ):  # A power of two is at least half, equal groups half of that.
+      assert temporaries(4 * width) > share
+    for x, one in zip(self.lanes['x'], found, strict=True):
+      want = np.sin(x * self.kernel.astype(float)) @ self.kernel
+      np.testing.assert_allclose(one, want.max(axis=0), atol=1e-4)
+
+  @pytest.mark.parametrize(
+    ('most', 'share', 'width'), [(None, 1, 10), (7, 1, 7), (3, 0.25, 3)]
+  )
+  def test_what_bounds_it(self, most, share, width):
+    """The bound holds on a CPU too, where whoever asks for more than a lane uses it."""
+    with memory.limited('2MB'):
+      found = lanes.fitting(self.lane, self.lanes, most=most, share=share)
+    assert found == width
+
+  def test_what_lanes_share_is_taken_off_once(self):
+    shared = {'table': jax.ShapeDtypeStruct((250_000,), jnp.float32)}
+    fn = lambda x, table: self.lane(x) + table[0]
+    with memory.limited('1.25MB'):
+      assert lanes.fitting(fn, self.lanes, shared=shared, share=1) < 6
+    with memory.limited('2.2MB'):
+      assert lanes.fitting(fn, self.lanes, shared=shared, share=1) == 10
+
+  def test_a_lane_that_does_not_fit_is_refused(self, gpu):
+    with (
+      memory.limited('60KB'),
+      pytest.raises(memory.Exceeded, match='one lane of 10 takes'),
+    ):
+      lanes.each(self.lane, self.lanes)
+
+  def test_a_lane_is_traced_once(self, gpu):
+    calls = []
+
+    def fn(x):
+      calls.append(x)
+      return {'twice': (2 * x, None)}
+
+    found = jax.jit(lambda x: lanes.each(fn, {'x': x}))(self.lanes['x'])
+    assert len(calls) == 1
+    np.testing.assert_array_equal(found['twice'][0], 2 * self.lanes['x'])
+
+  def test_every_transformation_may_surround_it(self, gpu):
+    """Lanes within lanes of a mesh, mapped and differentiated, close over both."""
+
+    def nested(scale, kernel):
+      inner = lambda x: jnp.sum(jnp.sin(x * kernel) @ self.kernel) * scale
+      return jnp.sum(lanes.each(inner, self.lanes))
+
+    mesh = jax.make_mesh((1,), ('lanes',))
+    scales, kernel = jnp.arange(1.0, 4.0), jnp.asarray(self.kernel)
+
+    def outer(kernel, scales):
+      found = lanes.each(
+        nested, {'scale': scales}, shared={'kernel': kernel}, mesh=mesh
+      )
+      return jnp.sum(found)
+
+    with memory.limited('1.2MB'):
+      gradient = jax.jit(jax.grad(outer))(kernel, scales)
+      mapped = jax.vmap(nested, (0, None))(scales, kernel)
+    kernel = self.kernel.astype(float)
+    x = self.lanes['x'][:, None, None].astype(float)
+    weight = kernel.sum(axis=1)[None, None, :]
+    one = (np.sin(x * kernel) * weight).sum()
+    np.testing.assert_allclose(mapped, one * np.arange(1, 4), rtol=1e-3)
+    want = 6 * (x * np.cos(x * kernel) * weight).sum(axis=0)
+    np.testing.assert_allclose(gradient, want, atol=1e-3)
+
+  def test_random_keys(self, gpu):
+    keys = lambda: jax.random.split(jax.random.key(0), 6)
+    draw = lambda key: jax.random.normal(key, (2,))
+    with memory.limited('1KB'):
+      found = lanes.each(draw, {'key': keys()})
+    np.testing.assert_array_equal(found, jax.vmap(draw)(keys()))
 
 
 def test_a_lanes_key_is_its_own():

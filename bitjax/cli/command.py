@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 from typing import Any
 
+from bitjax import memory
 from bitjax import types
 from bitjax.cli import flags
 from bitjax.cli import kinds
@@ -45,9 +46,14 @@ class _Shared:
   )
   width: int | None = flags.flag(
     None,
-    'lanes that are vectorised at a time (default: 1 on a CPU, a whole chunk on '
-    'an accelerator)',
+    'lanes that are vectorised at a time (default: 1 on a CPU, as many as the '
+    'memory holds on an accelerator)',
     minimum=1,
+  )
+  memory: str | None = flags.flag(
+    None,
+    'what one program may take on one device, such as 8GiB (default: 3/4 of the '
+    "device's memory, at most 16GiB, or of the machine's on a CPU)",
   )
   mesh: str = flags.flag(
     meshes.AUTO,
@@ -123,6 +129,8 @@ def parse(study: Study[Any], argv: Sequence[str]) -> Request:
   for name, value in shared.items():
     flags.check_value(SHARED[name], value)
   meshes.parse(shared.get('mesh', meshes.AUTO))
+  if shared.get('memory') is not None:
+    memory.parse(shared['memory'])
   values = {
     name: fields[name].kind.coerce(value)
     for name, value in (presets[preset] if preset is not None else {}).items()

@@ -8,24 +8,19 @@ one that is not may still be too large.
 from __future__ import annotations
 
 from collections.abc import Callable
-import contextlib
 import dataclasses
-import math
-import os
-import pathlib
 from typing import Any
 
-import jax
-
+from bitjax import memory
 from bitjax import types
 from bitjax.cli import flags
 from bitjax.sweeps import progress
 
-__all__ = ['Cost', 'admit', 'available']
+__all__ = ['Cost', 'admit', 'available', 'smaller']
 
 _MANY_LANES = 10_000
 _MANY_UPDATES = 1_000_000
-_CONTAINER = pathlib.Path('/sys/fs/cgroup/memory.max')
+_SIZES = ('batch_size', 'hidden', 'stream')  # Flags that make a lane large.
 _LANE = 16  # Bytes that a sweep keeps for each lane, whatever its results.
 
 
@@ -63,13 +58,13 @@ def admit(config: Any, cost_of: Callable[[Any], Cost]) -> None:
   cost, there = cost_of(config), available()
   if cost.memory > there:
     raise types.BadInput(
-      f'{_culprit(config, cost_of)}: the run holds at least {_size(cost.memory)} '
-      f'at once, and this machine has {_size(there)}.'
+      f'{_culprit(config, cost_of)}: the run holds at least {memory.shown(cost.memory)} '
+      f'at once, and this machine has {memory.shown(there)}.'
     )
   if cost.lanes >= _MANY_LANES or cost.updates >= _MANY_UPDATES:
     progress.say(
       f'a large run: {cost.lanes} lanes and {cost.updates} updates in all, with '
-      f'at least {_size(cost.memory)} of memory'
+      f'at least {memory.shown(cost.memory)} of memory'
     )
 
 
@@ -78,15 +73,14 @@ def available() -> float:
 
   A container has no more than its limit. It is infinite where no system tells.
   """
-  memory = math.inf
-  if hasattr(os, 'sysconf'):  # Windows has none.
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-  with contextlib.suppress(OSError, ValueError):  # No container, or no limit.
-    memory = min(memory, int(_CONTAINER.read_text()))
-  device = jax.local_devices()[0]
-  if device.platform != 'cpu':
-    memory += (device.memory_stats() or {}).get('bytes_limit', 0)
-  return memory
+  return memory.machine() + memory.device()
+
+
+def smaller(config: Any) -> str:
+  """Returns the end of a sentence that names the flags that make a lane smaller."""
+  names = [f'--{field.name}' for field in flags.fields(config)]
+  found = [name for name in names if name.removeprefix('--') in _SIZES]
+  return f', or a smaller {" or ".join(found)}' if found else ''
 
 
 def _culprit(config: Any, cost_of: Callable[[Any], Cost]) -> str:
@@ -105,11 +99,3 @@ def _culprit(config: Any, cost_of: Callable[[Any], Cost]) -> str:
   if not name or least >= cost_of(config).memory:
     return 'less of everything is needed'
   return f'{name} is too large'
-
-
-def _size(memory: float) -> str:
-  for unit in ('B', 'KiB', 'MiB', 'GiB', 'TiB'):
-    if memory < 1024:
-      return f'{memory:.3g} {unit}'
-    memory /= 1024
-  return f'{memory:.3g} PiB'

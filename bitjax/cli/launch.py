@@ -18,10 +18,12 @@ from typing import Any, NoReturn
 
 from bitjax import extras
 from bitjax import files
+from bitjax import memory
 from bitjax import process
 from bitjax import types
 from bitjax.cli import command
 from bitjax.cli import compilation
+from bitjax.cli import costs
 from bitjax.cli import flags
 from bitjax.cli import lock
 from bitjax.cli import manual
@@ -152,6 +154,7 @@ def _results(study, argv, stack):
     'preset': request.preset,
     'chunk': request.chunk,
     'width': request.width,
+    'memory': request.memory,
     'mesh': request.mesh,
     'processes': job.count(),
   }
@@ -188,7 +191,11 @@ def _results(study, argv, stack):
     run=directory,
     accept_other_code=request.accept_other_code,
   )
-  computed = study.run(request.config, sweep)
+  try:
+    with memory.limited(request.memory):
+      computed = study.run(request.config, sweep)
+  except memory.Exceeded as error:
+    raise types.BadInput(f'{error}{costs.smaller(request.config)}') from error
   if job.index():
     return directory.path, computed, ''
   directory.begin(sweep.records)  # Does nothing if a sweep has begun.

@@ -9,7 +9,8 @@ A page in Markdown says which verdicts a table holds, in a comment in front of i
   <!-- end of verdicts -->
 
 Each line has the words of a row, the label of the finding, and, if several verdicts have
-that label, how the claim begins. There is a column for each preset that is published.
+that label, how the claim begins. There is a column for each preset that is published, or
+for some of them: ``<!-- verdicts of multistep_ste, quick, full``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = ['cell', 'fill', 'find', 'main']
 _USAGE = f'bitjax tables PAGE... [--from={published.FOLDER}]'
 _BEGIN = '<!-- verdicts of '
 _BLOCK = re.compile(
-  rf'({_BEGIN}(?P<study>\w+)\n(?P<rows>.*?)-->\n)'
+  rf'({_BEGIN}(?P<study>\w+)(?P<presets>(?:, *\w+)*)\n(?P<rows>.*?)-->\n)'
   r'.*?(?P<end><!-- end of verdicts -->)',
   re.DOTALL,
 )
@@ -46,13 +47,20 @@ def fill(page: str, runs: Iterable[published.Published]) -> str:
     runs: what is published.
 
   Raises:
-    BadInput: for a line that is not understood, a row without any verdict, or a table
-      that does not end.
+    BadInput: for a line that is not understood, a preset or a row without any verdict,
+      or a table that does not end.
   """
   runs = sorted(runs, key=lambda run: (_rank(run.preset), run.preset))
 
   def made(block: re.Match[str]) -> str:
     own = [run for run in runs if run.study == block['study']]
+    chosen = re.findall(r'\w+', block['presets'])
+    for preset in chosen:
+      if all(run.preset != preset for run in own):
+        raise types.BadInput(
+          f'no run of {block["study"]} with the preset {preset} is published.'
+        )
+    own = [run for run in own if run.preset in chosen or not chosen]
     rows = [line for line in block['rows'].splitlines() if line.strip()]
     return f'{block[1]}\n{_table(rows, own)}\n\n{block["end"]}'
 

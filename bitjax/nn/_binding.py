@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import sums
 from bitjax import types
 
 __all__ = [
@@ -72,7 +73,7 @@ def bind_layer(
       f'scaling must be one of {", ".join(SCALINGS)}, or a Scaling such as '
       f'quantizers.mean_abs(); got {module.scaling!r}.'
     )
-  dtype = module.dtype
+  arithmetic = sums.Arithmetic(module.precision, module.dtype)
   kernel = module.param('kernel', module.kernel_init, shape, module.param_dtype)
   stored = kernel.dtype
   shift = 0.0
@@ -80,23 +81,21 @@ def bind_layer(
     shift = module.param(
       'bias', module.bias_init, shape[-1:], module.param_dtype
     )
-    shift = as_dtype(shift, dtype)
+    shift = as_dtype(shift, arithmetic.total)
   quantizer, scale, scaling = None, 1.0, None
   if not module.has_variable(DEPLOYED, 'kernel'):
-    quantizer = _bind(module, 'kernel_quantizer', kernel, progress, dtype)
+    quantizer = _bind(module, 'kernel_quantizer', kernel, progress)
     scale, scaling = _scales(module.scaling, shape)
-  if quantizer is None:
-    kernel = as_dtype(kernel, dtype)
   if x is not None:
-    quantize = _bind(module, 'input_quantizer', x, progress, None)
-    x = as_dtype(x if quantize is None else quantize(x), dtype)
+    quantize = _bind(module, 'input_quantizer', x, progress)
+    x = as_dtype(x if quantize is None else quantize(x), module.dtype)
   affine = scans.Affine(scale, 0.0)
   layer = scans.Dense(kernel, quantizer, scaling, affine)
   if module.is_mutable_collection(QUANTIZED) and not module.is_initializing():
     weights = layer.rescale(layer.quantized).astype(stored)
     module.sow(QUANTIZED, 'kernel', weights, reduce_fn=lambda _, new: new)
   affine = scans.Affine(scale * input_scale, shift)
-  return x, scans.Dense(kernel, quantizer, scaling, affine)
+  return x, scans.Dense(kernel, quantizer, scaling, affine, arithmetic)
 
 
 def _scales(scaling, shape):
@@ -106,7 +105,7 @@ def _scales(scaling, shape):
   return 1.0, scaling
 
 
-def _bind(module, name, x, progress, dtype):
+def _bind(module, name, x, progress):
   """Returns the quantizer in field ``name`` as a function of one array, or None."""
   quantizer = getattr(module, name)
   if quantizer is None:
@@ -124,9 +123,7 @@ def _bind(module, name, x, progress, dtype):
       memory.value = quantizers.at_progress(quantizer, progress, state=state)(x)
   # Random quantizers draw in evaluation too, so they need a key there as well.
   key = module.make_rng(RNG) if quantizers.is_random(quantizer) else None
-  return quantizers.at_progress(
-    quantizer, progress, key=key, state=state, dtype=dtype
-  )
+  return quantizers.at_progress(quantizer, progress, key=key, state=state)
 
 
 def check_fields(module: nn.Module) -> None:
@@ -147,6 +144,8 @@ def check_fields(module: nn.Module) -> None:
       types.check_integer(name, value, 1)
   for name in fields.keys() & {*QUANTIZERS, 'activation_quantizer'}:
     _check_quantizer(name, fields[name])
+  if 'precision' in fields:
+    sums.Arithmetic(fields['precision'], fields['dtype'])
   if 'momentum' in fields:
     types.check_range('momentum', fields['momentum'], 0.0, 1.0)
   if 'epsilon' in fields:

@@ -103,7 +103,6 @@ class Recipe:
       strides=strides,
       padding=1,
       use_bias=False,
-      precision=self.precision,
       name=f'Conv_{index}',
       **self._quantized(kernel, inputs),
     )
@@ -118,7 +117,6 @@ class Recipe:
       (1, 1),
       strides=strides,
       use_bias=False,
-      precision=self.precision,
       name='Conv_shortcut',
       **self._quantized(False, False),
     )
@@ -166,6 +164,7 @@ class Recipe:
       'scaling': self.scaling if scaled else 'none',
       'kernel_init': _inits.initializer(self.init_name),
       'dtype': self.dtype,
+      'precision': self.precision,
     }
 
 

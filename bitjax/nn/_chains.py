@@ -26,6 +26,7 @@ import numpy as np
 
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import sums
 from bitjax import types
 from bitjax.nn import _binding
 from bitjax.nn import _calls
@@ -286,7 +287,8 @@ def _dense(layer, variables, aval):
     return ()
   params = variables['params']
   affine = scans.Affine(1.0, params.get('bias', 0.0))
-  return (scans.Dense(params['kernel'], affine=affine),)
+  arithmetic = sums.Arithmetic(layer.precision)
+  return (scans.Dense(params['kernel'], affine=affine, arithmetic=arithmetic),)
 
 
 def _quant_dense(layer, variables, aval, progress=1.0):

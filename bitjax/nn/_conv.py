@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 import dataclasses
+import functools
 import math
 import operator
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import sums
 from bitjax import types
 from bitjax.nn import _binding
 from bitjax.nn import _convolution
@@ -55,7 +57,7 @@ class QuantConv(nn.Module):
     scaling: the scale s, as in `QuantDense`; fan_in is the number of weights of an
       output channel.
     use_bias: whether to add b.
-    dtype: dtype of the computation; None for that of inputs and parameters.
+    dtype: dtype of what is multiplied and of the outputs, as in `QuantDense`.
     param_dtype: dtype of the parameters.
     precision: precision of the convolution, as in ``jax.lax``.
     kernel_init: initialiser of the latent kernel.
@@ -150,7 +152,7 @@ class QuantConv(nn.Module):
       spread('input_dilation'),
       spread('kernel_dilation'),
       self.feature_group_count,
-      self.precision,
+      sums.Arithmetic(self.precision, self.dtype),
       float(self.pad_values),
     )
     _check_padding(product)
@@ -171,7 +173,7 @@ class Product:
   input_dilation: tuple[int, ...]
   kernel_dilation: tuple[int, ...]
   groups: int
-  precision: Any
+  arithmetic: sums.Arithmetic
   pad_value: float = 0.0
   plain: bool = False
 
@@ -189,17 +191,23 @@ class Product:
 
   def _convolve(self, x, kernel):
     x, padding = self._padded(x)
+    if self.arithmetic.dtype is None:
+      dtype = types.promoted(x, kernel)
+      x, kernel = x.astype(dtype), kernel.astype(dtype)
+    multiply = functools.partial(self._multiply, padding)
+    return self.arithmetic.product(multiply, x, kernel)
+
+  def _multiply(self, padding, x, kernel, total):
+    precision = self.arithmetic.precision
+    dilations = (*self.input_dilation, *self.kernel_dilation)
+    plain = self.plain or self.groups > 1 or set(dilations) != {1}
+    # Sums in another dtype are never differentiated, and are left to XLA.
+    own = total is None and not plain and _convolution.applies(x, kernel)
+    if own:
+      return _convolution.convolve(x, kernel, self.strides, padding, precision)
     spatial = tuple(range(len(self.kernel_size)))
     rank = len(spatial) + 2
     outer = (0, rank - 1, *(1 + a for a in spatial))
-    dtype = types.promoted(x, kernel)
-    x, kernel = x.astype(dtype), kernel.astype(dtype)
-    dilations = (*self.input_dilation, *self.kernel_dilation)
-    plain = self.plain or self.groups > 1 or set(dilations) != {1}
-    if not plain and _convolution.applies(x, kernel):
-      return _convolution.convolve(
-        x, kernel, self.strides, padding, self.precision
-      )
     return jax.lax.conv_general_dilated(
       x,
       kernel,
@@ -211,7 +219,8 @@ class Product:
         outer, (rank - 1, rank - 2, *spatial), outer
       ),
       feature_group_count=self.groups,
-      precision=self.precision,
+      precision=precision,
+      preferred_element_type=total,
     )
 
   def _padded(self, x):

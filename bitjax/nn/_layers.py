@@ -48,9 +48,11 @@ class QuantDense(nn.Module):
       mean magnitude of each unit's latent weights (detached), ``'none'`` for 1, or
       a `bitjax.quantizers.Scaling`.
     use_bias: whether to add b.
-    dtype: dtype of the computation, such as bfloat16; None for that of inputs and
-      parameters. Kernels are quantized before they are rounded to it.
+    dtype: dtype of what is multiplied and of the outputs, such as bfloat16; None for
+      that of inputs and parameters. Kernels are quantized before they are rounded to
+      it, and sums are accumulated and scaled in float32 at least.
     param_dtype: dtype of the parameters.
+    precision: precision of the product, as in ``jax.lax``.
     kernel_init: initialiser of the latent kernel.
     bias_init: initialiser of the bias.
   """
@@ -62,6 +64,7 @@ class QuantDense(nn.Module):
   use_bias: bool = True
   dtype: Any = None
   param_dtype: Any = jnp.float32
+  precision: Any = 'highest'
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   bias_init: nn.initializers.Initializer = nn.initializers.zeros
 

@@ -52,6 +52,11 @@ class MLP(nn.Module):
       ``'orthogonal'``.
     input_scale: value of one unit of an integer input; floating inputs are not
       scaled.
+    precision: precision of the products, as in ``jax.lax``.
+    dtype: dtype to which inputs, activations and weights are rounded where they are
+      multiplied, such as bfloat16; None for none. Latent weights, sums, statistics and
+      logits are float32. Bytes and signs are never rounded, so in bfloat16 a binary
+      network computes what it does in float32.
   """
 
   hidden: tuple[int, ...] = (256, 256)
@@ -63,6 +68,8 @@ class MLP(nn.Module):
   use_bias: bool = False
   init_name: str = 'xavier'
   input_scale: float = 1 / 255
+  precision: Any = 'highest'
+  dtype: Any = None
 
   def __post_init__(self):
     _binding.check_fields(self)
@@ -86,6 +93,8 @@ class MLP(nn.Module):
         scaling=self.scaling,
         use_bias=self.use_bias,
         kernel_init=kernel_init,
+        precision=self.precision,
+        dtype=self.dtype,
       )
       setattr(self, f'Dense_{layer}', dense)
       if self.batch_norm and layer < len(self.hidden):

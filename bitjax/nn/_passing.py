@@ -273,7 +273,7 @@ class _Tapped:
       weights = layer.quantizer(self._tap(module, name, _W, layer.kernel))
       weights = self._tap(module, name, _W_Q, weights)
     if product is None:
-      z = jnp.matmul(x, weights, precision='highest')
+      z = layer.arithmetic.matmul(x, weights)
     else:
       z = product(x, weights)
     return layer.rescale(z)

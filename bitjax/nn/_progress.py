@@ -53,8 +53,8 @@ def plain_convolutions() -> Iterator[None]:
   """Leaves convolutions and their gradients to XLA on every platform.
 
   Write ``with plain_convolutions(): model.apply(...)`` inside the function that is
-  jitted, for comparisons or for forward-mode derivatives. On the CPU these
-  convolutions are slower, and very slow in loops.
+  jitted, for comparisons or for forward-mode derivatives (not of layers whose dtype
+  has 16 bits). On the CPU these convolutions are slower, and very slow in loops.
   """
 
   def replace(next_fun, args, kwargs, context):

@@ -66,9 +66,9 @@ class ResNet(_blocks.Network):
       ``'orthogonal'``.
     momentum: decay of the running statistics of normalisations.
     epsilon: added to variances.
-    dtype: dtype of the computation, such as bfloat16; None for that of the images.
-      Parameters, statistics and logits are float32.
-    precision: precision of the convolutions, as in ``jax.lax``.
+    dtype: dtype of activations and of what is multiplied, such as bfloat16; None for
+      that of the images. Sums, parameters, statistics and logits are float32.
+    precision: precision of convolutions and of the classifier, as in ``jax.lax``.
     axis_name: the axis of ``jax.shard_map`` or ``jax.vmap`` over which examples are
       split; normalisations then use the statistics of all of them. None for none.
     last_init_name: initialiser of the classifier's kernel; None for ``init_name``.

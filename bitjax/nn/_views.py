@@ -199,6 +199,7 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
     quantizer=dense.quantizer,
     scaling=dense.scaling,
     affine=dense.affine,
+    arithmetic=dense.arithmetic,
   )
 
 
@@ -263,6 +264,7 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
     scaling=dense.scaling,
     affine=dense.affine,
     product=product,
+    arithmetic=dense.arithmetic,
   )
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import lanes
 from bitjax import types
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
@@ -23,7 +24,9 @@ from bitjax.scans import _view
 __all__ = ['MAX_POINTS', 'Optimum', 'exhaustive']
 
 MAX_POINTS = 2**20
-_WIDTH = 64  # Points that are evaluated at a time.
+_WIDTH = (
+  64  # Points that are evaluated at a time on a CPU: networks are tiny here.
+)
 
 
 class Optimum(NamedTuple):
@@ -137,9 +140,10 @@ def _search(view, budget, free, step, report):
     return jnp.where(fits, loss, jnp.inf), fits
 
   numbers = jnp.arange(base**free.size)
-  losses, fits = _report.each(
-    report, visit, {'number': numbers}, width=min(_WIDTH, numbers.size)
-  )
+  points, width = {'number': numbers}, None
+  if jax.default_backend() == 'cpu':
+    width = lanes.fitting(visit, points, most=_WIDTH)
+  losses, fits = _report.each(report, visit, points, width=width)
   best = jnp.argmin(losses)
   chosen, _ = point(best)
   displacement = jnp.zeros_like(kernel).at[free].set(options[chosen, columns])

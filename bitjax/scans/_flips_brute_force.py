@@ -20,10 +20,6 @@ from bitjax.scans import _report
 
 __all__ = ['leaf_losses', 'moments']
 
-# Moves that are evaluated at a time. The products of one network already fill a CPU.
-_CHUNKS = {'cpu': 1}
-_CHUNK = 64
-
 
 def moments(
   losses: Callable[[types.Array], types.Array],
@@ -41,7 +37,7 @@ def moments(
     array: values from which all moves start.
     destinations: new values, ``[moves, *array.shape]`` or [moves, coordinates].
     coordinates: indices in the flattened array, [coordinates]; None for all.
-    chunk: moves that are evaluated at a time; None for a good number.
+    chunk: moves that are evaluated at a time; None for the default of `lanes.each`.
     report: progress; None for no report.
 
   Returns:
@@ -50,8 +46,6 @@ def moments(
   """
   base = losses(array)
   indices = jnp.arange(array.size) if coordinates is None else coordinates
-  if chunk is None:
-    chunk = _CHUNKS.get(jax.default_backend(), _CHUNK)
 
   def move(index, value):
     moved = array.reshape(-1).at[index].set(value).reshape(array.shape)

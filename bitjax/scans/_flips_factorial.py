@@ -145,7 +145,7 @@ def _factorial(view):
     2 * (jnp.zeros(view.kernel.shape, parts.dtype),),
   )
   valid = jnp.ones(size, bool)
-  batches = _split.batches((view.inputs, view.labels, valid), chunk)
+  batches = _split.batches((parts.inputs, view.labels, valid), chunk)
   (loss, true, smoothed), _ = jax.lax.scan(block, start, batches)
   _, pull = jax.vjp(view.quantizer, view.kernel)
   smoothed = [

@@ -122,7 +122,7 @@ def moments(
   # One table is reused for all groups: rows left over from others are never read.
   table = jnp.zeros((group, shape[0] + _ROWS, zeros.shape[1]), dtype)
   valid = jnp.ones(view.labels.size, bool)
-  batches = _split.batches((view.inputs, view.labels, valid), chunk)
+  batches = _split.batches((parts.inputs, view.labels, valid), chunk)
   (totals, _), _ = _report.scan(report, block, (nothing, table), batches)
   loss, *sums = (total / view.labels.size for total in totals)
   first, second = (_per_move(total.reshape(shape), moves) for total in sums)

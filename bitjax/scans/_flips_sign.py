@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import sums as sums_lib
 from bitjax import types
 from bitjax.scans import _report
 from bitjax.scans import _split
@@ -138,7 +139,7 @@ def moments(
   if noise is not None:
     zeros += (jnp.zeros(deltas.shape, jnp.int32),)
   valid = jnp.ones(view.labels.size, bool)
-  batches = _split.batches((view.inputs, view.labels, valid), chunk)
+  batches = _split.batches((parts.inputs, view.labels, valid), chunk)
   (loss, first, second, *counts), _ = _report.scan(
     report, block, zeros, batches
   )
@@ -290,8 +291,9 @@ def _noise(parts, stages, edge, reach):
   """Returns a function from x to distances within which rounding may decide.
 
   They are [examples, units]: twice the bound on the rounding of a sum, (n + 4) u sum
-  |x||w|, unless all sums are exact; plus that on the rounding of the affine stages at
-  the edge, as a distance in p. (A compiler may round these once, fused, or twice.)
+  |x||w|, and of its terms in a fast precision, unless all sums are exact; plus that on
+  the rounding of the affine stages at the edge, as a distance in p. (A compiler may
+  round these once, fused, or twice.)
   """
   value = jnp.where(jnp.isfinite(edge.high), edge.high, 0.0)[None, :]
   slope, shifts = jnp.ones_like(value), jnp.zeros_like(value)
@@ -314,6 +316,9 @@ def _noise(parts, stages, edge, reach):
   )
   exact = jnp.max(sizes(parts.inputs)) * roundoff < ulp
   factor = 2 * (parts.weights.shape[0] + 4) * roundoff
+  if coarse := parts.arithmetic.roundoff:
+    exact &= sums_lib.unrounded(parts.inputs, parts.weights, reach)
+    factor += 4 * coarse
   factor = jnp.where(exact, 0.0, factor)
   return lambda x: factor * sizes(x) + shifts
 

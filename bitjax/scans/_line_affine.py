@@ -70,7 +70,8 @@ def losses(
     report: progress; None for no report.
   """
   split = _split.split(view)
-  stages = (*split.front, _view.Dense(split.matrix), *split.rest)
+  dense = _view.Dense(split.matrix, arithmetic=split.next_arithmetic)
+  stages = (*split.front, dense, *split.rest)
   products = split.products(view.inputs)
   velocity = -jnp.matmul(view.inputs, direction, precision='highest')
   num_examples = view.labels.size

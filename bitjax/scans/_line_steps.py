@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import sums
 from bitjax import types
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _report
@@ -92,7 +93,7 @@ def start(view: _view.LayerView, weights: types.Array) -> Start:
   """
   parts = _split.split(view)
   inputs = parts.inputs
-  products = _split.product(inputs, weights).T
+  products = parts.products(inputs, weights).T
   units = jnp.arange(products.shape[0])
   next_products = parts.next_products(_front(parts, products, units).T)
   return Start(
@@ -177,10 +178,9 @@ def _slack(begun, breakpoints):
     return None
   weights, (row, column, change, _) = begun.weights, breakpoints
   # Weights are monotone along the line, so their magnitudes are largest at an end.
-  largest = jnp.maximum(
-    jnp.max(jnp.abs(weights)),
-    jnp.max(jnp.abs(weights.at[row, column].add(change))),
-  )
+  largest = jnp.max(jnp.abs(weights))
+  moved = weights.at[row, column].add(change)
+  largest = jnp.maximum(largest, jnp.max(jnp.abs(moved)))
   total = begun.sizes * largest
   integers = (
     begun.integers
@@ -191,6 +191,9 @@ def _slack(begun, breakpoints):
   moves = moves.at[column].add((change != 0).astype(total.dtype))
   eps = jnp.finfo(total.dtype).eps
   bound = (begun.inputs.shape[0] + jnp.max(moves)) * eps * total
+  if coarse := begun.parts.arithmetic.roundoff:
+    integers &= sums.unrounded(begun.parts.inputs, weights, moved)
+    bound += 4 * coarse * total
   return jnp.where(integers & (2 * total < 2 / eps), 0, bound)
 
 

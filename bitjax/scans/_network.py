@@ -79,6 +79,7 @@ class Network:
         tuple(tail),
         quantizer=layer.quantizer,
         affine=layer.affine,
+        arithmetic=layer.arithmetic,
       )
       x = layer(x)
       for stage in self.stages_after[number]:

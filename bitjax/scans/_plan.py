@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import memory as memory_lib
 from bitjax import types
 from bitjax.scans import _coordinate
 from bitjax.scans import _coordinate_losses
@@ -251,10 +252,8 @@ def _questions(view, num_rates, num_pairs, max_flips):
 
 def _reserved(view, question):
   """Returns the bytes that a compiled scan reserves; None if no compiler says so."""
-  found = jax.jit(question).lower(view).compile().memory_analysis()
-  if found is None:
-    return None
-  return found.temp_size_in_bytes + found.output_size_in_bytes
+  found = memory_lib.of(jax.jit(question).lower(view).compile())
+  return None if found is None else found.temporaries + found.outputs
 
 
 def _time(view):

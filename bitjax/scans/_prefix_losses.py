@@ -78,7 +78,7 @@ def incremental(
     def whole():
       made = (rank >= 0) & (rank < count)
       weights = jnp.where(made, moved, parts.weights)
-      return _split.product(parts.inputs, weights).T
+      return parts.products(parts.inputs, weights).T
 
     def step_by_step():
       return jax.lax.fori_loop(done, count, one, products)
@@ -92,7 +92,7 @@ def incremental(
     )
     return (products, count, loss), loss
 
-  products = _split.product(parts.inputs, parts.weights).T
+  products = parts.products(parts.inputs).T
   begin = products, jnp.zeros((), counts.dtype), _loss(parts, products)
   return _report.scan(report, visit, begin, counts)[1]
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bitjax import sums
 from bitjax import types
 from bitjax.scans import _view
 
@@ -36,6 +37,9 @@ __all__ = [
 ]
 
 
+_EXACT = sums.Arithmetic()  # Of what nothing is said about.
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -48,6 +52,8 @@ class Split:
     front: pointwise stages.
     matrix: V, [units, width].
     rest: stages from u to the logits.
+    arithmetic: that of p, in which ``inputs`` and ``weights`` are already rounded.
+    next_arithmetic: that of u, in which ``matrix`` is already rounded.
   """
 
   inputs: types.Array
@@ -56,14 +62,23 @@ class Split:
   front: tuple[_view.Stage, ...]
   matrix: types.Array
   rest: tuple[_view.Stage, ...]
+  arithmetic: sums.Arithmetic = dataclasses.field(
+    default=_EXACT, metadata={'static': True}
+  )
+  next_arithmetic: sums.Arithmetic = dataclasses.field(
+    default=_EXACT, metadata={'static': True}
+  )
 
-  def products(self, inputs: types.Array) -> types.Array:
-    """Returns the products p, [examples, units]."""
-    return product(inputs, self.weights)
+  def products(
+    self, inputs: types.Array, weights: types.Array | None = None
+  ) -> types.Array:
+    """Returns the products p, [examples, units]; ``weights`` may replace q(W)."""
+    weights = self.weights if weights is None else weights
+    return product(inputs, weights, self.arithmetic)
 
   def next_products(self, activations: types.Array) -> types.Array:
     """Returns the next products u, [examples, width]."""
-    return product(activations, self.matrix)
+    return product(activations, self.matrix, self.next_arithmetic)
 
   def losses(
     self, next_products: types.Array, labels: types.Array
@@ -84,14 +99,16 @@ class Split:
     return jax.eval_shape(losses, self).dtype
 
 
-def product(a: types.Array, b: types.Array) -> types.Array:
-  """Returns ``a @ b`` in full precision, kept apart from what surrounds it.
+def product(
+  a: types.Array, b: types.Array, arithmetic: sums.Arithmetic = _EXACT
+) -> types.Array:
+  """Returns ``a @ b``, in float32 if nothing is said, apart from what surrounds it.
 
   On a CPU, XLA would otherwise fold a transposition of the operand or of the result
   into the product, which is then three times slower.
   """
   a = jax.lax.optimization_barrier(a)
-  found = jnp.matmul(a, b, precision='highest')
+  found = arithmetic.matmul(a, b)
   return jax.lax.optimization_barrier(found)
 
 
@@ -112,16 +129,28 @@ def split(view: _view.LayerView) -> Split:
   if view.scaling is not None:
     front.insert(0, _view.Affine(view.scaling(view.kernel)))
   matrix = jnp.eye(view.kernel.shape[1], dtype=view.kernel.dtype)
+  next_arithmetic = _EXACT
   rest: tuple[_view.Stage, ...] = ()
   for index, stage in enumerate(view.tail):
     if isinstance(stage, _view.Dense):
       dense = stage.freeze()
-      matrix, rest = dense.kernel, (dense.affine, *view.tail[index + 1 :])
+      next_arithmetic = dense.arithmetic
+      matrix = next_arithmetic.rounded(dense.kernel)
+      rest = (dense.affine, *view.tail[index + 1 :])
       break
     front.append(stage)
   weights = _view.Dense(view.kernel, view.quantizer).quantized
   inputs = view.inputs.astype(types.promoted(view.inputs, weights))
-  return Split(inputs, view.labels, weights, tuple(front), matrix, rest)
+  return Split(
+    view.arithmetic.rounded(inputs),
+    view.labels,
+    weights,
+    tuple(front),
+    matrix,
+    rest,
+    view.arithmetic,
+    next_arithmetic,
+  )
 
 
 def obstacle(view: _view.LayerView) -> str | None:
@@ -134,7 +163,7 @@ def obstacle(view: _view.LayerView) -> str | None:
     return 'its tail holds an opaque stage'
   if view.couples_examples:
     return 'normalisation by batch statistics couples its examples'
-  return None
+  return view.rounding
 
 
 def batches(

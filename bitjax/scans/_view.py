@@ -12,7 +12,8 @@ A stage of any other kind is `Opaque`, and only the generic paths accept it.
 
 Products of quantized kernels with quantized or integer inputs are accumulated
 *before* any scale is applied. Sums of integers below 2^24 are exact in float32,
-whatever their order, so ties at zero are ties on every path and every device.
+whatever their order, so ties at zero are ties on every path and every device, in every
+`sums.Arithmetic` in which a network may compute its products.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from bitjax import quantizers
+from bitjax import sums
 from bitjax import types
 
 __all__ = [
@@ -91,16 +93,18 @@ class Dense:
     quantizer: maps the latent weights to quantized ones; None for full precision.
     scaling: computes a scale from the latent weights; None for no such scale.
     affine: constant scale and shift (1/sqrt(fan_in), bias).
+    arithmetic: precision and dtype of the product.
   """
 
   kernel: types.Array
   quantizer: quantizers.Quantize | None = None
   scaling: quantizers.Scaling | None = None
   affine: Affine = Affine()
+  arithmetic: sums.Arithmetic = _static(default=sums.Arithmetic())
 
   def __call__(self, x: types.Array) -> types.Array:
     """Maps [..., fan_in] to [..., units]."""
-    return self.rescale(jnp.matmul(x, self.quantized, precision='highest'))
+    return self.rescale(self.arithmetic.matmul(x, self.quantized))
 
   def rescale(self, z: types.Array) -> types.Array:
     """Applies the layer's scales and shift to a product, [..., units]."""
@@ -230,6 +234,7 @@ class LayerView:
     affine: constant scale and shift of the pre-activations.
     product: callable pytree ``(inputs, weights) -> z`` that replaces the matrix
       product, for layers of other kinds; None for the matrix product.
+    arithmetic: precision and dtype of the matrix product.
   """
 
   inputs: types.Array
@@ -240,10 +245,11 @@ class LayerView:
   scaling: quantizers.Scaling | None = None
   affine: Affine = Affine()
   product: Callable[[types.Array, types.Array], types.Array] | None = None
+  arithmetic: sums.Arithmetic = _static(default=sums.Arithmetic())
 
   def pre_activations(self, kernel: types.Array) -> types.Array:
     """Returns the layer's output for a latent ``kernel``, [examples, units]."""
-    layer = Dense(kernel, self.quantizer, self.scaling, self.affine)
+    layer = self._layer(kernel)
     if self.product is None:
       return layer(self.inputs)
     return layer.rescale(self.product(self.inputs, layer.quantized))
@@ -288,10 +294,31 @@ class LayerView:
 
   def freeze_scale(self) -> LayerView:
     """Returns this view with scales computed from its weights as constants."""
-    layer = Dense(self.kernel, self.quantizer, self.scaling, self.affine)
-    frozen = layer.freeze_scale()
+    frozen = self._layer(self.kernel).freeze_scale()
     return dataclasses.replace(
       self, quantizer=frozen.quantizer, scaling=None, affine=frozen.affine
+    )
+
+  @property
+  def rounding(self) -> str | None:
+    """How products round what a move changes, in words; None if they do not.
+
+    Signs are never rounded, and inputs of the layer and weights behind it do not move.
+    """
+    changing = [(self.arithmetic, self.quantizer)]
+    before: Stage | None = None
+    for stage in self.tail:
+      if isinstance(stage, Dense):
+        changing.append((stage.arithmetic, getattr(before, 'quantizer', None)))
+      before = stage
+    for arithmetic, quantizer in changing:
+      if arithmetic.rounds and not quantizers.is_sign(quantizer):
+        return f'products round what they multiply to {arithmetic.dtype}'
+    return None
+
+  def _layer(self, kernel):
+    return Dense(
+      kernel, self.quantizer, self.scaling, self.affine, self.arithmetic
     )
 
 

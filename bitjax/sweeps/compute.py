@@ -9,6 +9,7 @@ A run may therefore be resumed with other numbers of devices and processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -21,6 +22,7 @@ import jax
 import numpy as np
 
 from bitjax import lanes as lanes_lib
+from bitjax import memory
 from bitjax import types
 from bitjax.sweeps import chunks
 from bitjax.sweeps import code as code_lib
@@ -46,12 +48,13 @@ class Task:
   Attributes:
     fn: keyword arguments -> dictionary of outputs.
     plan: plan of its lanes.
-    width: lanes that are vectorised at a time; None for the default of `lanes.each`.
+    width: lanes that are vectorised at a time; None for one (see `width`).
     shared: inputs that all lanes have in common, already on the devices.
     mesh: the devices of this process; None for a single one.
     table: receives the results.
     store: keeps the results on disk; None to keep nothing.
     origin: compares the code of chunks with that of this process.
+    taken: bytes of memory that the largest program so far takes on a device.
   """
 
   fn: Callable[..., dict[str, Any]]
@@ -62,10 +65,17 @@ class Task:
   table: table_lib.Table
   store: chunks.Store | None
   origin: origin_lib.Origin
+  taken: int = dataclasses.field(default=0, init=False)
   _traced: dict[int, jax.stages.Traced] = dataclasses.field(
     default_factory=dict, init=False
   )
   _programs: dict[int, str] = dataclasses.field(
+    default_factory=dict, init=False
+  )
+  _template: table_lib.Template | None = dataclasses.field(
+    default=None, init=False
+  )
+  _compiled: dict[int, jax.stages.Compiled] = dataclasses.field(
     default_factory=dict, init=False
   )
 
@@ -79,8 +89,54 @@ class Task:
     key = block.combination
     if key not in self._traced:
       lanes = self._lanes([block])
-      self._traced[key] = self._trace(key, lanes, self.shared, self.mesh)
+      traced = self._trace(key, lanes, self.shared, self.mesh)
+      template = table_lib.template_of(traced.out_info)
+      if self._template not in (None, template):
+        raise TypeError(
+          f'the outputs of the sweep {self.plan.name!r} must have the same names, '
+          f'shapes and dtypes everywhere; they differ for {self.plan.label(block)}.'
+        )
+      self._traced[key], self._template = traced, template
     return self._traced[key]
+
+  def compile(
+    self, block: plan_lib.Block, reporter: progress.Silent
+  ) -> jax.stages.Compiled:
+    """Compiles the program of a block's static combination, once.
+
+    Raises:
+      memory.Exceeded: if it computes one lane at a time, and does not fit.
+    """
+    key = block.combination
+    if key not in self._compiled:
+      reporter.compiling(self.plan.label(block))
+      lowered = self.trace(block).lower()
+      if self.store is not None:
+        self._program(key, lowered)
+      self._compiled[key] = lowered.compile()
+      found = memory.of(self._compiled[key])
+      self.taken = max(self.taken, found.total if found else 0)
+      if (self.width or 1) == 1:
+        memory.check(f'one lane of the sweep {self.plan.name!r}', self.taken)
+    return self._compiled[key]
+
+  def drop(self, combination: int) -> None:
+    """Forgets a compiled program, which takes memory of the process."""
+    self._compiled.pop(combination, None)
+
+  def narrow(self, width: int) -> None:
+    """Changes the width, and forgets the programs of the former one."""
+    self.width, self.taken = width, 0
+    for programs in (self._traced, self._programs, self._compiled):
+      programs.clear()
+
+  def fitting(self, combination: int) -> int:
+    """Returns how many of a combination's lanes fit in the whole memory budget."""
+    fn = functools.partial(self.fn, **self.plan.combinations[combination])
+    first = plan_lib.Block(combination, 0, 0, self.plan.block_size)
+    lanes = self.plan.traced(first, pad=True)
+    with self._naming():
+      return lanes_lib.fitting(fn, lanes, shared=self.shared, share=1.0)
 
   def agrees(self, block: plan_lib.Block, code: Any) -> bool:
     """Returns whether the code that computed a chunk would compute the same now."""
@@ -125,52 +181,48 @@ class Task:
     def program(lane, shared):
       return each(lane, shared=shared)
 
-    name = self.plan.name
-    program.__name__ = program.__qualname__ = name
-    try:
+    program.__name__ = program.__qualname__ = self.plan.name
+    with self._naming():
       return jax.jit(program).trace(lanes, shared)
+
+  @contextlib.contextmanager
+  def _naming(self) -> Iterator[None]:
+    """Makes bad input that is raised while tracing name the sweep and the line."""
+    try:
+      yield
+    except memory.Exceeded as error:
+      raise memory.Exceeded(f'{error} (sweep {self.plan.name!r})') from error
     except types.BadInput as error:
       frames = traceback.extract_tb(error.__traceback__)
       # Bitjax itself may be installed there too: then no frame is left.
       ours = [f for f in frames if 'site-packages' not in f.filename]
       last = (ours or frames)[-1]
       where = f'{pathlib.Path(last.filename).name}:{last.lineno}'
-      raise TraceError(f'{error} (sweep {name!r}, {where})') from error
+      raise TraceError(
+        f'{error} (sweep {self.plan.name!r}, {where})'
+      ) from error
 
   def run(
     self,
     missing: list[plan_lib.Block],
-    traced: jax.stages.Traced,
     reporter: progress.Silent,
   ) -> None:
     """Computes and saves this process's share of blocks; waits for the others.
 
     Args:
       missing: the blocks that have no usable chunk.
-      traced: the traced program of the first of them.
       reporter: is told of every finished block, whichever process computes it.
     """
-    groups = list(_groups(missing, self.num_devices))
-    mine = groups[job.index() :: job.count()]
+    mine = self.share(missing)
     ours = set(itertools.chain.from_iterable(mine))
     others = [block for block in missing if block not in ours]
-    template, first = self.table.template, missing[0].combination
     for combination, same in itertools.groupby(
       mine, lambda group: group[0].combination
     ):
       same = list(same)
-      if combination != first:
-        traced = self.trace(same[0][0])
       label = self.plan.label(same[0][0])
-      if table_lib.template_of(traced.out_info) != template:
-        raise TypeError(
-          f'the outputs of the sweep {self.plan.name!r} must have the same '
-          f'names, shapes and dtypes everywhere; they differ for {label}.'
-        )
-      reporter.compiling(label)
-      lowered = traced.lower()
-      code = self.store and self._program(same[0][0].combination, lowered)
-      compiled = lowered.compile()
+      compiled = self.compile(same[0][0], reporter)
+      code = self.store and self._program(combination)
       # Calls are asynchronous: while a group is written, the next one is computed.
       launched = (
         (group, compiled(self._lanes(group), self.shared)) for group in same
@@ -178,7 +230,13 @@ class Task:
       for group, outputs in _one_ahead(launched):
         self._finish(group, outputs, code, reporter, label)
         others = self.gather(others, reporter)
+      self.drop(combination)
     self.wait(others, reporter)
+
+  def share(self, missing: list[plan_lib.Block]) -> list[list[plan_lib.Block]]:
+    """Returns the groups of blocks that this process computes."""
+    groups = list(_groups(missing, self.num_devices))
+    return groups[job.index() :: job.count()]
 
   def wait(
     self, blocks: list[plan_lib.Block], reporter: progress.Silent

@@ -25,12 +25,15 @@ NAME = 'manifest.json'
 CODE = 'code.json'  # See `origin`.
 
 
-def write(store: chunks.Store, width: int | None, *, complete: bool) -> None:
+def write(
+  store: chunks.Store, width: int | None, limit: int | None, *, complete: bool
+) -> None:
   """Writes the manifest of a sweep.
 
   Args:
     store: the sweep's chunks.
     width: lanes that are vectorised at a time.
+    limit: bytes of the memory budget, if programs depend on it.
     complete: whether all chunks exist.
   """
   entry = {
@@ -42,6 +45,7 @@ def write(store: chunks.Store, width: int | None, *, complete: bool) -> None:
     'combinations': len(store.plan.combinations),
     'block': store.plan.block_size,
     'width': width,
+    'memory': limit,
     'complete': complete,
     'chunks': store.checksums(),
   }

@@ -18,6 +18,7 @@ import jax
 
 from bitjax import extras
 from bitjax import files
+from bitjax import memory
 from bitjax import types
 from bitjax.sweeps import chunks
 from bitjax.sweeps import compute
@@ -29,6 +30,7 @@ from bitjax.sweeps import plan as plan_lib
 from bitjax.sweeps import progress
 from bitjax.sweeps import run as run_lib
 from bitjax.sweeps import table as table_lib
+from bitjax.sweeps import width as width_lib
 from bitjax.sweeps.compute import TraceError
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ class Sweep:
     directory: where finished blocks are kept; None keeps nothing on disk.
     chunk: the most lanes between two saves on each device; None leaves it to the
       call.
-    width: lanes that are vectorised at a time; None leaves it to the call.
+    width: lanes that are vectorised at a time; None leaves it to the call, and then to
+      the memory budget (see `bitjax.memory`): 1 on a CPU, as many as fit on an
+      accelerator.
     mesh: devices to use, with an axis 'lanes' and perhaps an axis 'batch'; None
       for a single one.
     report: whether to show progress on standard error.
@@ -155,14 +159,15 @@ class Sweep:
     if clash:
       raise types.BadInput(f'{clash[0]!r} is both an axis and a shared input.')
     inputs = compute.place(name, shared or {}, batched or {}, self.mesh)
-    plan, width, store, origin, resumes = self._plan(
+    plan, width, store, origin, resumes, limit = self._plan(
       name, static, lanes, inputs, chunk or DEFAULT_CHUNK, width
     )
     table = table_lib.Table(plan, dims or {}, coords or {})
     task = compute.Task(
       fn, plan, width, inputs, self.mesh, table, store, origin
     )
-    self._fill(task, resumes)
+    with memory.limited(limit):
+      self._fill(task, resumes)
     self._report_divergence(task)
     return table.dataset()
 
@@ -211,7 +216,7 @@ class Sweep:
       )
     if chunk is None:
       chunk = 1 if jax.default_backend() == 'cpu' else DEFAULT_CHUNK
-    plan, _, store, origin, resumes = self._plan(
+    plan, _, store, origin, resumes, _ = self._plan(
       name, static, lanes, {}, chunk, None
     )
     table = table_lib.Table(plan, dims or {}, coords or {})
@@ -248,7 +253,7 @@ class Sweep:
     return table.dataset()
 
   def _plan(self, name, static, lanes, inputs, chunk, width):
-    """Returns plan, width, store, origin, and whether the store's chunks may be used."""
+    """Returns plan, width, store, origin, whether the store may be used, and the limit."""
     extras.check('a sweep', 'xarray')
     if name in self._names:
       raise types.BadInput(f'two sweeps of one run are named {name!r}.')
@@ -266,15 +271,17 @@ class Sweep:
     code = None if self._run is None else self._run.code
     origin = origin_lib.Origin(folder, code, self._accept)
     self._origins.append(origin)
-    plan, width, resumes = self._settle(plan, width, store, origin)
-    return plan, width, store, origin, resumes
+    plan, width, resumes, limit = self._settle(plan, width, store, origin)
+    return plan, width, store, origin, resumes, limit
 
   def _settle(self, plan, width, store, origin):
     """Decides how the lanes are cut, and whether existing chunks may be used.
 
-    A sweep keeps the block size and width that it began with, whatever the flags say
-    now: otherwise it would lose finished chunks, and mix lanes of different widths.
+    A sweep keeps the block size, width and memory budget that it began with, whatever
+    the flags say now: otherwise it would lose finished chunks, and mix lanes of
+    different widths.
     """
+    limit = width_lib.limit()
 
     def choose():
       if self._run is not None:
@@ -284,30 +291,33 @@ class Sweep:
       if resumes:
         origin.look()
       if found is None:
-        return plan.block_size, width, resumes
+        return plan.block_size, width, resumes, None
       if not manifest.matches(found, store):
         progress.say(
           f'{plan.name}: {store.folder} holds other lanes; computed again'
         )
-        return plan.block_size, width, resumes
-      if (found['block'], found['width']) != (plan.block_size, width):
+        return plan.block_size, width, resumes, None
+      began = found['block'], found['width'], found.get('memory')
+      if began != (plan.block_size, width or found['width'], limit):
         progress.say(
-          f'{plan.name}: goes on as it began, {found["block"]} lanes in a chunk, '
-          f'{found["width"] or "the default number"} vectorised'
+          f'{plan.name}: goes on as it began, {began[0]} lanes in a chunk, '
+          f'{began[1] or "the default number"} vectorised'
+          + (f', with {memory.shown(began[2])}' if began[2] else '')
         )
-      return found['block'], found['width'], resumes
+      return began[0], began[1], resumes, began[2]
 
-    block_size, width, resumes = job.decide(choose)
+    block_size, width, resumes, limit = job.decide(choose)
     plan = dataclasses.replace(plan, block_size=block_size)
     if store is not None:
       store.plan = plan
-    return plan, width, resumes
+    return plan, width, resumes, limit
 
   def _fill(self, task: compute.Task, resumes: bool) -> None:
     """Loads the blocks that are on disk and computes the others."""
     plan = task.plan
     first, reports = job.index() == 0, self._report and job.index() == 0
     everything = range(len(plan.blocks))
+    chosen = width_lib.choose(task)
 
     def look():
       if not resumes:
@@ -320,8 +330,7 @@ class Sweep:
     missing = [plan.blocks[i] for i in job.decide(look)]
     if missing:
       # Trace before anything is written: errors of tracing are often bad input.
-      traced = task.trace(missing[0])
-      template = table_lib.template_of(traced.out_info)
+      template = table_lib.template_of(task.trace(missing[0]).out_info)
       if task.table.template not in (None, template):
         raise types.BadInput(
           f'the chunks of {plan.name!r} that other code computed hold other '
@@ -334,9 +343,13 @@ class Sweep:
       if reports:
         done = plan.total - sum(block.size for block in missing)
         reporter = progress.reporter(plan.name, plan.total, done)
-        _report_idle(task)
       try:
-        task.run(missing, traced, reporter)
+        width_lib.fit(task, missing, chosen, reporter)
+        if chosen:  # It may have been narrowed.
+          job.decide(lambda: self._begin(task))
+        if reports:
+          width_lib.report(task)
+        task.run(missing, reporter)
       finally:
         reporter.close()
     elif reports:
@@ -358,7 +371,7 @@ class Sweep:
         self._begin(task)
       store.refresh()
       task.origin.write()  # More may have been loaded since it began.
-      manifest.write(store, task.width, complete=True)
+      manifest.write(store, task.width, width_lib.limit(), complete=True)
 
   def _begin(self, task: compute.Task) -> None:
     """Claims the directory and writes the manifest, before something is computed."""
@@ -370,7 +383,7 @@ class Sweep:
       files.remove_partial(folder)
       task.store.refresh()
       task.origin.write()
-      manifest.write(task.store, task.width, complete=False)
+      manifest.write(task.store, task.width, width_lib.limit(), complete=False)
 
   def _report_divergence(self, task: compute.Task) -> None:
     total, counts = task.table.diverged()
@@ -380,12 +393,3 @@ class Sweep:
         f'{task.plan.name}: {total} of {task.plan.total} lanes have outputs that '
         f'are not finite ({which})'
       )
-
-
-def _report_idle(task: compute.Task) -> None:
-  blocks = len(task.plan.blocks) // len(task.plan.combinations)
-  if blocks < task.num_devices:
-    progress.say(
-      f'{task.plan.name}: {blocks} chunks for each program leave some of '
-      f'{task.num_devices} devices idle; a smaller --chunk uses them'
-    )

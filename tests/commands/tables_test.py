@@ -72,6 +72,18 @@ def test_a_table():
   assert tables.fill(filled, RUNS) == filled
 
 
+def test_a_table_of_some_presets():
+  chosen = PAGE.replace('multistep_ste\n', 'multistep_ste, quick\n')
+  chosen = chosen.replace('Noise helps | N9\n', '')
+  filled = tables.fill(chosen, RUNS)
+  assert '| supported: 0.012 [-0.5, 1.2] | nats |' in filled
+  assert '`note`' not in filled and tables.fill(filled, RUNS) == filled
+  both = chosen.replace('quick\n', 'note, quick\n')
+  assert '| `quick`, 12 seeds | `note`, 12 seeds |' in tables.fill(both, RUNS)
+  with pytest.raises(types.BadInput, match='with the preset full is published'):
+    tables.fill(chosen.replace('quick\n', 'quick, full\n'), RUNS)
+
+
 def test_other_studies_and_pages_without_tables():
   assert tables.fill('# Nothing\n', RUNS) == '# Nothing\n'
   with pytest.raises(types.BadInput, match='no verdict is published on N8'):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bitjax import nn
+from bitjax import sums
 from bitjax import types
 from bitjax.nn import _conv
 from bitjax.nn import _convolution
@@ -104,7 +105,7 @@ def found():
         (1, 1),
         (1, 1),
         1,
-        'highest',
+        sums.Arithmetic(),
       )
       own = functools.partial(xlas, strides=strides, padding=padding)
       both[name] = [gradients(fn, *data[name]) for fn in (product, own)]
@@ -227,7 +228,9 @@ def test_what_it_does_not_have_is_xlas():
   assert not _convolution.applies(x.astype(np.int32), kernel.astype(np.int32))
   assert not _convolution.applies(x[:0], kernel)
   assert not _convolution.applies(x[0], kernel[0])
-  product = _conv.Product((3, 3), (1, 1), 'SAME', (1, 1), (1, 1), 1, None)
+  product = _conv.Product(
+    (3, 3), (1, 1), 'SAME', (1, 1), (1, 1), 1, sums.Arithmetic()
+  )
   assert product(x[:0], kernel).shape == (0, 4, 4, 2)
   with pytest.raises(types.BadInput, match='x must have 3 axes or more'):
     product(x[0, 0], kernel)

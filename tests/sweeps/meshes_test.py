@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from bitjax import memory
 from bitjax import types as bitjax_types
 from bitjax.sweeps import compute
 from bitjax.sweeps import meshes
 from bitjax.sweeps import plan
-from bitjax.sweeps import sweep
+from bitjax.sweeps import width
 
 ROOT = pathlib.Path(__file__).parents[2]
 CORES = os.cpu_count() or 1
@@ -90,9 +91,15 @@ def test_batches_that_cannot_be_split(batched, message):
 
 def test_idle_devices_are_reported(capsys):
   made = plan.make('s', {}, {'seed': np.arange(8)}, chunk=4, width=None)
+  task = types.SimpleNamespace(plan=made, width=None, taken=3 * 2**30)
   for devices in (2, 4):
-    sweep._report_idle(types.SimpleNamespace(plan=made, num_devices=devices))
-  assert capsys.readouterr().err == (
+    task.num_devices = devices
+    with memory.limited('16GiB'):
+      width.report(task)
+  widths = 's: 1 of 4 lanes at a time, which takes 3 GiB of 16 GiB of memory'
+  assert capsys.readouterr().err.splitlines() == [
+    widths,
+    widths,
     's: 2 chunks for each program leave some of 4 devices idle; a smaller '
-    '--chunk uses them\n'
-  )
+    '--chunk uses them',
+  ]

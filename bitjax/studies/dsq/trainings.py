@@ -43,6 +43,7 @@ def compare(
       num_classes=parts.train.num_classes,
       kernel_quantizer=quantizer,
       input_quantizer=quantizer if bits > 1 else None,
+      **config.arithmetic(),
     )
     return recipe.phases(model, parts.train)
 

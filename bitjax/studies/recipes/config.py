@@ -10,6 +10,7 @@ from bitjax import cli
 from bitjax import data
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import sums
 from bitjax import sweeps
 from bitjax import training
 from bitjax import types
@@ -151,6 +152,19 @@ class TrainConfig:
     unique=True,
   )
 
+  precision: str = cli.flag(
+    'highest',
+    'Precision of all products in networks; high and default are faster on '
+    'accelerators (TF32 on recent GPUs), and the same on a CPU.',
+    choices=sums.PRECISIONS,
+  )
+  dtype: str = cli.flag(
+    'float32',
+    'What activations, and what networks multiply, are rounded to; latent weights, '
+    'statistics and losses are float32.',
+    choices=sums.DTYPES,
+  )
+
   def __post_init__(self):
     cli.check(self)
     data.check_name(self.dataset)
@@ -173,7 +187,12 @@ class TrainConfig:
     """Returns the arguments of a `bitjax.training.Recipe`."""
     own = {field.name for field in dataclasses.fields(TrainConfig)}
     own -= {'dataset', 'data_dir', 'validation_examples', 'seeds'}
+    own -= self.arithmetic().keys()
     return {name: getattr(self, name) for name in sorted(own)}
+
+  def arithmetic(self) -> dict[str, Any]:
+    """Returns the ``precision`` and ``dtype`` with which all networks are built."""
+    return {'precision': self.precision, 'dtype': self.dtype}
 
   def open(self, sweep: sweeps.Sweep) -> Parts:
     """Loads the data, splits off validation examples, and records which data they are.
@@ -331,6 +350,7 @@ class NetworkConfig(TrainConfig):
         init_name=self.init_name,
         last_init_name=self.last_init_name,
         half_width=self.half_width,
+        **self.arithmetic(),
       )
       for weights in names
     ]
@@ -347,4 +367,5 @@ class NetworkConfig(TrainConfig):
       num_classes=num_classes,
       init_name=self.init_name,
       last_init_name=self.last_init_name,
+      **self.arithmetic(),
     )

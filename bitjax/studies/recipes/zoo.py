@@ -151,6 +151,7 @@ def build(
   init_name: str,
   last_init_name: str | None = None,
   half_width: float = 1.0,
+  **arithmetic: Any,
 ) -> Any:
   """Builds a network from the names of its parts.
 
@@ -163,6 +164,7 @@ def build(
     init_name: initialisation of the kernels, as for `bitjax.nn.ResNet`.
     last_init_name: initialisation of the classifier's kernel; None for the same.
     half_width: of the window of ``'sign'`` activations; others ignore it.
+    **arithmetic: ``precision`` and ``dtype`` of the network.
 
   Raises:
     BadInput: for an unknown name, or a variant that the network does not have.
@@ -184,6 +186,7 @@ def build(
     'init_name': init_name,
     'last_init_name': last_init_name,
     'variant': variant,
+    **arithmetic,
   }
   if activations == 'sign' and half_width != 1.0:
     options['input_quantizer'] = _sign(quantizers.window(half_width))

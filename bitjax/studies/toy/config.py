@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from bitjax import cli
 from bitjax import data
 from bitjax import nn
+from bitjax import sums
 from bitjax import sweeps
 from bitjax import types
 from bitjax.studies.toy import problem
@@ -97,6 +98,18 @@ class Config:
     minimum=0,
     unique=True,
   )
+  precision: str = cli.flag(
+    'highest',
+    'Precision of all products in networks; high and default are faster on '
+    'accelerators (TF32 on recent GPUs), and the same on a CPU.',
+    choices=sums.PRECISIONS,
+  )
+  dtype: str = cli.flag(
+    'float32',
+    'What networks multiply is rounded to it, which changes neither signs nor bytes; '
+    'latent weights, sums and losses are float32.',
+    choices=sums.DTYPES,
+  )
 
   augment = 'none'  # No flag, but in studies that are `Augmented`,
   tuning_seeds = ()  # or `Tuned`.
@@ -145,10 +158,13 @@ class Config:
     """Loads the data, checks the flags against it, and records which data they are.
 
     Raises:
-      BadInput: for missing or malformed files, or from `check_data`.
+      BadInput: for missing or malformed files, from `check_data`, or from `sums.check`:
+        scans are exact where sums are.
     """
     dataset = data.load(self.dataset, split=self.split, data_dir=self.data_dir)
     self.check_data(dataset)
+    sums.check()
+    sums.check(self.precision, self.dtype)
     sweep.record(
       data_checksum=dataset.checksum,
       data_examples=len(dataset.labels),
@@ -280,5 +296,7 @@ class Problems(Generic[C]):
       hidden=self.config.hidden,
       num_classes=self.dataset.num_classes,
       input_scale=self.dataset.scale,
+      precision=self.config.precision,
+      dtype=self.config.dtype,
       **kwargs,
     )

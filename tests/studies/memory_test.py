@@ -1,0 +1,273 @@
+"""On an accelerator, every program of every preset fits in the default budget.
+
+Programs are compiled as if for a GPU, on data of the right shapes, and none is run. To
+print the rows of the table in `docs/scaling.md`::
+
+  python -m tests.studies.memory_test multistep_ste note
+
+compiles one preset; without arguments, all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import data
+from bitjax import lanes as lanes_lib
+from bitjax import memory
+from bitjax import studies
+from bitjax import sweeps
+from bitjax.cli import costs
+from bitjax.studies import toy
+from bitjax.studies.toy import problem
+from bitjax.studies.toy import training as toy_training
+from bitjax.sweeps import compute
+from bitjax.sweeps import plan as plan_lib
+from bitjax.sweeps import progress
+from bitjax.sweeps import sweep as sweep_lib
+from bitjax.sweeps import table as table_lib
+from bitjax.sweeps import width as width_lib
+from bitjax.training import _evaluation
+from bitjax.training import _task
+
+# These time programs, or draw functions, and run no sweep.
+OTHERS = {'benchmark', 'scaling', 'estimator_gallery'}
+NAMES = [name for name in studies.NAMES if name not in OTHERS]
+ALL = [
+  (name, preset) for name in NAMES for preset in studies.load(name).presets
+]
+SHAPES = {'mnist5k': (28, 28, 1), 'cifar10': (32, 32, 3)}
+SIZES = {'mnist5k': {'all': 5000}, 'cifar10': {'train': 50_000, 'test': 10_000, 'all': 60_000}}  # fmt: skip
+LAST = {'train', 'dsq'}  # The last sweep of a training study.
+
+
+class Done(Exception):
+  """Raised when all programs of a training are compiled."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """What the largest program of a sweep takes, and how many lanes it vectorises."""
+
+  sweep: str
+  width: int
+  lanes: int
+  taken: int
+
+
+class Survey(sweeps.Sweep):
+  """Compiles the programs of a study, and returns zeros in the place of results."""
+
+  def __init__(self):
+    super().__init__()
+    self.rows = []
+
+  def __call__(
+    self, fn, *, name, lanes, static=None, shared=None, batched=None, dims=None,
+    coords=None, chunk=None, width=None,
+  ):  # fmt: skip
+    chunk = chunk or sweep_lib.DEFAULT_CHUNK
+    plan = plan_lib.make(name, static or {}, lanes, chunk=chunk, width=width)
+    table = table_lib.Table(plan, dims or {}, coords or {})
+    task = compute.Task(
+      fn, plan, width, abstract(shared or {}), None, table, None, None
+    )
+    chosen = width_lib.choose(task)
+    width_lib.fit(task, plan.blocks, chosen, progress.Silent())
+    self.add(name, task.width, plan.block_size, task.taken)
+    traced = task.trace(plan.blocks[0])
+    table.use(table_lib.template_of(traced.out_info))
+    return table.dataset()
+
+  def hosted(
+    self, fn, *, name, lanes, static=None, dims=None, coords=None, chunk=None
+  ):
+    chunk = chunk or sweep_lib.DEFAULT_CHUNK
+    plan = plan_lib.make(name, static or {}, lanes, chunk=chunk, width=None)
+    table = table_lib.Table(plan, dims or {}, coords or {})
+    before = len(self.rows)
+    for combination in range(len(plan.combinations)):
+      block = plan_lib.Block(combination, 0, 0, plan.block_size)
+      with contextlib.suppress(Done):
+        fn(
+          folder=None,
+          report=None,
+          mesh=None,
+          **plan.combinations[combination],
+          **plan.traced(block),
+        )
+    largest = max(row.taken for row in self.rows[before:])
+    self.rows[before:] = [Row(name, plan.block_size, plan.block_size, largest)]
+    if name in LAST:
+      raise Done
+    sizes = {
+      axis: len(np.asarray(labels)) for axis, labels in (coords or {}).items()
+    }
+    table.use({
+      output: (tuple(sizes[axis] for axis in axes), np.dtype(np.float32))
+      for output, axes in (dims or {}).items() if set(axes) <= set(sizes)
+    })  # fmt: skip
+    return table.dataset()
+
+  def add(self, name, width, lanes, taken):
+    self.rows.append(Row(name, width, lanes, taken))
+    print(
+      self.rows[-1], f'{time.process_time():.0f} s', file=sys.stderr, flush=True
+    )
+
+  def compile(self, name, fn, *args):
+    """Compiles a program that runs outside of sweeps; returns its outputs' shapes."""
+    lowered = fn.lower(*args)
+    self.add(name, 0, 0, memory.of(lowered.compile()).total)
+    return lowered.out_info
+
+
+def abstract(tree):
+  return jax.tree.map(lanes_lib._abstract, tree)
+
+
+def load(name, *, split='all', **_):
+  """Data of the right shapes."""
+  if name not in SHAPES:
+    return REAL(name, split=split)
+  size = SIZES[name][split]
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (size, *SHAPES[name]), np.uint8)
+  labels = (np.arange(size) % 10).astype(np.int32)
+  return data.Dataset(name, split, images, labels, 10, 1 / 255)
+
+
+REAL = data.load
+
+
+@contextlib.contextmanager
+def surveyed(survey):
+  """Makes studies compile as if for a GPU, and draw and train nothing."""
+  given = {}
+
+  def arrays(problems):
+    if 'arrays' in given:
+      return given['arrays']
+    config, dataset = problems.config, problems.dataset
+    seeds = jnp.asarray(config.all_seeds)
+
+    def draw(seeds, images, labels):
+      return problem.draw_trials(
+        problems.model('full_precision'), seeds, images, labels,
+        config.batch_size, augment=config.augment,
+      )  # fmt: skip
+
+    inputs = abstract((seeds, dataset.images, dataset.labels))
+    trials = survey.compile('draw', jax.jit(draw), *inputs)
+    found = {'seeds': abstract(seeds), 'trials': abstract(trials)}
+    given['arrays'] = found
+    return found
+
+  def shared(networks):
+    problems = networks.problems
+    drawn = problems.arrays
+    if 'trained' in networks.names and 'starts' not in given:
+
+      def fit(drawn):
+        given['arrays'] = drawn
+        return toy_training.trained(problems, 'binary', networks.train_steps)
+
+      survey.compile('training', jax.jit(fit), drawn)
+      given['arrays'] = drawn
+    starts = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        (len(networks.names), *leaf.shape), leaf.dtype
+      ),
+      drawn['trials'].variables,
+    )
+    return {'arrays': drawn, 'starts': starts}
+
+  def loop(*args, **kwargs):
+    fn = LOOP(*args, **kwargs)
+
+    def run(state, *rest):
+      survey.compile('training', fn, state, *rest)
+      return state
+
+    return run
+
+  def evaluator(*args, **kwargs):
+    fn = EVALUATOR(*args, **kwargs)
+
+    def evaluate(*inputs):
+      shapes = survey.compile('evaluation', fn, *inputs)
+      return jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes
+      )
+
+    return evaluate
+
+  def statistician(*args, **kwargs):
+    fn = STATISTICIAN(*args, **kwargs)
+
+    def describe(*inputs):
+      survey.compile('statistics', fn, *inputs)
+      raise Done
+
+    return describe
+
+  with contextlib.ExitStack() as stack:
+    for owner, name, new in (
+      (jax, 'default_backend', lambda: 'gpu'),
+      (data, 'load', load),
+      (costs, 'available', lambda: float('inf')),
+      (toy.Problems, 'arrays', property(arrays)),
+      (toy.States, 'shared', property(shared)),
+      (_task, 'loop', loop),
+      (_evaluation, 'evaluator', evaluator),
+      (_evaluation, 'statistician', statistician),
+    ):
+      stack.enter_context(mock.patch.object(owner, name, new))
+    yield
+
+
+LOOP, EVALUATOR = _task.loop, _evaluation.evaluator
+STATISTICIAN = _evaluation.statistician
+
+
+def rows(name, preset):
+  """Compiles all programs of a preset; returns a row for each of its sweeps."""
+  study, survey = studies.load(name), Survey()
+  values = study.presets[preset]
+  with surveyed(survey), contextlib.suppress(Done):
+    study.run(study.config(**values), survey)
+  assert survey.rows
+  return survey.rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'preset'), ALL)
+def test_programs_fit_an_accelerator(name, preset):
+  most = max(rows(name, preset), key=lambda row: row.taken)
+  assert 0 < most.taken <= 16 * 2**30, most
+
+
+def main(chosen):
+  for name, preset in chosen:
+    for row in rows(name, preset):
+      print(
+        f'| `{name}` | `{preset}` | {row.sweep} | '
+        f'{f"{row.width} of {row.lanes}" if row.width else ""} | '
+        f'{row.taken / 2**30:.2g} |',
+        flush=True,
+      )
+
+
+if __name__ == '__main__':
+  # It saves time, and leaves the memory of programs as it is.
+  jax.config.update('jax_disable_most_optimizations', True)
+  main([tuple(sys.argv[1:3])] if sys.argv[1:] else ALL)
