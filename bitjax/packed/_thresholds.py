@@ -44,9 +44,10 @@ def thresholds(
 ) -> Thresholds:
   """Finds the integers at which the sign of a function of sums changes.
 
-  Call it outside of ``jax.jit``, once for each layer of a trained network. To decide as
-  a compiled network does, give it a compiled function: compilers may fuse a product
-  and a sum, which rounds once instead of twice.
+  Call it once for each layer of a trained network, whose arrays must have values:
+  arguments of a function under ``jax.jit`` have none. To decide as a compiled network
+  does, give it a compiled function: compilers may fuse a product and a sum, which
+  rounds once instead of twice.
 
   Args:
     fn: takes sums, float32 of shape [sums, features], and returns real numbers of
@@ -98,10 +99,11 @@ def _signs(fn, sums, features):
   given = np.broadcast_to(
     sums[:, None].astype(np.float32), (sums.size, features)
   )
-  values = fn(jnp.asarray(given))
+  with jax.ensure_compile_time_eval():
+    values = fn(jnp.asarray(given))
   if isinstance(values, jax.core.Tracer):
     raise types.BadInput(
-      'fn must return concrete values: call thresholds outside of jax.jit.'
+      'fn must depend on no traced values: call thresholds outside of jax.jit.'
     )
   values = np.asarray(values)
   if values.shape != given.shape:

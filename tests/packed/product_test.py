@@ -84,6 +84,24 @@ def test_leading_axes_may_be_none_or_several():
   np.testing.assert_array_equal(mapped[1], fn(words[0], kernels[1]))
 
 
+def test_accelerators_multiply_and_cpus_count():
+  _, _, words, _, _ = arrays(3, 33, 20)
+  lower = jax.jit(packed.matmul, static_argnums=2).trace(*words, 33).lower
+  cpu, gpu = (
+    lower(lowering_platforms=(platform,)).as_text()
+    for platform in ('cpu', 'cuda')
+  )
+  assert 'popcnt' in cpu and 'dot_general' not in cpu
+  assert 'popcnt' not in gpu and 'xi8>) -> tensor<3x20xi32>' in gpu
+
+
+@pytest.mark.parametrize('path', PATHS)
+def test_no_rows_give_no_sums(path):
+  _, _, words, _, _ = arrays(3, 33, 20)
+  none = words[0][:0]
+  assert packed.matmul(none, words[1], 33, path=path).shape == (0, 20)
+
+
 def test_in_64_bits_sums_stay_int32():
   x, w, words, low, flip = arrays(3, 33, 20)
   with jax.enable_x64(True):

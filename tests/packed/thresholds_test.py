@@ -182,7 +182,7 @@ BAD = [
     lambda: jax.jit(lambda a: packed.thresholds(lambda s: s * a, -1, 3, 2))(
       1.0
     ),
-    r'fn must return concrete values: call thresholds outside of jax.jit',
+    r'fn must depend on no traced values: call thresholds outside of jax.jit',
   ),
   (lambda: packed.thresholds(bent, 3, -3, 2), r'high must be >= low = 3; got'),
   (lambda: packed.thresholds(bent, -3.5, 3, 2), r'low must be an integer in'),
