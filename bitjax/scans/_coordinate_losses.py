@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _flips_rank_one
 from bitjax.scans import _paths
@@ -27,8 +28,6 @@ from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['Generic', 'Incremental', 'Move', 'begin', 'of_unit']
-
-_ROWS = 256  # Examples whose losses are computed at a time.
 
 
 class Move(NamedTuple):
@@ -141,7 +140,7 @@ class Incremental:
       not made.
     """
     size = self.losses.size
-    rows = min(_ROWS, size)
+    rows = min(sizes.here().coordinate_examples, size)
     input_index, unit = jnp.divmod(move.position, self.products.shape[0])
     before = self.products[unit]
     after = before + move.change * self.inputs[input_index]

@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flips_moves
@@ -19,9 +20,6 @@ from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['Sums', 'begin', 'obstacle']
-
-_ROWS = 64  # Examples whose gains are computed at a time.
-_CHUNK = 1024  # The same, when all gains are computed at the start.
 
 
 def obstacle(view: _view.LayerView) -> str | None:
@@ -45,7 +43,7 @@ def begin(view: _view.LayerView) -> Sums:
     products.T,
     next_products,
     parts.losses(next_products, parts.labels),
-    _sums(view, _CHUNK),
+    _sums(view, sizes.here().sign_examples),
   )
 
 
@@ -86,7 +84,8 @@ class Sums:
 
   def flip(self, choice: types.Array) -> Sums:
     """Returns the state after a flip of weight ``choice`` of the flattened kernel."""
-    size, rows = self.losses.size, min(_ROWS, self.losses.size)
+    size = self.losses.size
+    rows = min(sizes.here().sums_examples, size)
     index, unit = jnp.divmod(choice, self.kernel.shape[1])
     there = _flips_moves.moves(self.view).destinations[0, index, unit]
     moved = dataclasses.replace(
@@ -167,7 +166,7 @@ def _column(view, inputs, next_products, losses, products, unit):
     parts, next_products, losses, tau[:, 0], unit, farthest >= threshold[:, 0]
   )
   arrays = [inputs, side, p, threshold, change[:, None]]
-  padding = -losses.size % _flips_sign.GROUP
+  padding = -losses.size % sizes.here().sign_group
   arrays = [jnp.pad(a, [(0, padding), (0, 0)]) for a in arrays]
   deltas = jnp.swapaxes(changes, 1, 2)
   first, _ = _flips_sign.masked_sums(deltas, *arrays)
@@ -176,7 +175,8 @@ def _column(view, inputs, next_products, losses, products, unit):
 
 def _other_losses(parts, next_products, losses, tau, unit, active):
   """Returns what the unit's other activation adds to the active examples' losses."""
-  size, rows = losses.size, min(_ROWS, losses.size)
+  size = losses.size
+  rows = min(sizes.here().sums_examples, size)
   ((indices,), (count,)) = _split.true_indices(active[None], room=rows)
 
   def visit(state):

@@ -39,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _flips_brute_force
 from bitjax.scans import _flips_moves
@@ -53,8 +54,6 @@ from bitjax.scans import _view
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
 
 PATHS = ('auto', 'layers', 'sign', 'rank_one', 'brute_force')
-
-_CHUNKS = {'sign': 1024, 'rank_one': 256}
 
 
 @jax.tree_util.register_dataclass
@@ -269,14 +268,20 @@ def _by_layer(view, report, step, chunk, near_ties):
 )
 def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
   moves = _flips_moves.moves(view, step=step)
-  examples = _CHUNKS.get(path, 1) if chunk is None else chunk
+  size = sizes.here()
   near_ties = None
   if path == 'sign':
     sums, near_ties = _flips_sign.moments(
-      view, moves.changes, examples, count_near_ties, report
+      view,
+      moves.changes,
+      chunk or size.sign_examples,
+      count_near_ties,
+      report,
     )
   elif path == 'rank_one':
-    sums = _flips_rank_one.moments(view, moves, examples, report)
+    sums = _flips_rank_one.moments(
+      view, moves, chunk or size.rank_one_examples, report
+    )
   else:
     destinations = moves.destinations
     if coordinates is not None:

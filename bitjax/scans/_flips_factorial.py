@@ -39,6 +39,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_sign
@@ -46,8 +47,6 @@ from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['FlipFactorial', 'flip_factorial']
-
-_CHUNK = 1024  # Examples at a time.
 
 
 class FlipFactorial(NamedTuple):
@@ -137,8 +136,8 @@ def _factorial(view):
     return jax.tree.map(jnp.add, totals, sums), None
 
   size = view.labels.size
-  group = _flips_sign.GROUP
-  chunk = group * -(-min(_CHUNK, size) // group)
+  group = sizes.here().sign_group
+  chunk = group * -(-min(sizes.here().sign_examples, size) // group)
   start = (
     jnp.zeros((), parts.dtype),
     2 * (jnp.zeros(deltas.shape, parts.dtype),),

@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_tails
@@ -36,12 +37,6 @@ from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['moments', 'obstacle']
-
-# Examples whose tables are built together, and how many floats are in memory while
-# some of their rows are evaluated. Both were chosen by measurements on a CPU.
-_GROUP = 4
-_NUMBERS = 1 << 18
-_ROWS = 64  # Rows that are evaluated at a time, at most.
 
 apply = _split.apply
 
@@ -82,7 +77,7 @@ def moments(
     # that the weight can take.
     signs = jnp.array([1.0, -1.0], changes.dtype)
     changes = moves.spacing * signs.reshape(1, 2, 1)
-  group = min(_GROUP, view.labels.size)
+  group = min(sizes.here().rank_one_group, view.labels.size)
   chunk = group * -(-min(chunk, view.labels.size) // group)
   shape = (*view.kernel.shape[:1], changes.shape[1], view.kernel.shape[1])
   dtype = parts.dtype
@@ -120,7 +115,8 @@ def moments(
     return (jax.tree.map(jnp.add, totals, sums), table), None
 
   # One table is reused for all groups: rows left over from others are never read.
-  table = jnp.zeros((group, shape[0] + _ROWS, zeros.shape[1]), dtype)
+  longest = shape[0] + sizes.here().rank_one_rows
+  table = jnp.zeros((group, longest, zeros.shape[1]), dtype)
   valid = jnp.ones(view.labels.size, bool)
   batches = _split.batches((parts.inputs, view.labels, valid), chunk)
   (totals, _), _ = _report.scan(report, block, (nothing, table), batches)
@@ -193,7 +189,9 @@ def _tabulate(parts, changes, x, y, values, counts, table):
   tail = _flips_tails.tail(parts, h, jnp.max(jnp.maximum(*ends), axis=1), y)
   size, units = p.shape
   per_row = size * changes.shape[1] * units * tail.width
-  rows = max(1, min(_ROWS, _NUMBERS // per_row))
+  size_here = sizes.here()
+  rows = size_here.rank_one_numbers // per_row
+  rows = max(1, min(size_here.rank_one_rows, rows))
   padding = [(0, 0), (0, rows)]
   values = jnp.pad(values, padding)
   if changes.shape[0] > 1:

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import sums as sums_lib
 from bitjax import types
 from bitjax.scans import _report
@@ -33,7 +34,6 @@ from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = [
-  'GROUP',
   'crossed_sums',
   'crossing',
   'cut',
@@ -43,12 +43,6 @@ __all__ = [
   'moments',
   'obstacle',
 ]
-
-# Examples unrolled into one pass over the [units, fan_in] sums, and (example, unit)
-# pairs whose losses share one matrix product. Both were chosen by measurements on a
-# CPU.
-GROUP = 16
-_PAIRS = 2048
 
 apply = _split.apply
 
@@ -111,7 +105,8 @@ def moments(
   edges = edge(before[1:] if view.coupling != 'none' else before, changes)
   deltas = jnp.swapaxes(changes, 1, 2)  # fan_in, the long axis, comes last.
   reach = jnp.max(jnp.abs(deltas), axis=(0, 2))[None, :]
-  chunk = GROUP * -(-min(chunk, view.labels.size) // GROUP)
+  group = sizes.here().sign_group
+  chunk = group * -(-min(chunk, view.labels.size) // group)
   noise = _noise(parts, before, edges, reach) if count_near_ties else None
 
   def block(totals, batch):
@@ -212,25 +207,24 @@ def crossing(signs, edge):
 def flip_changes(parts, h, tau, labels, active):
   """Returns each example's loss, and d [examples, units] where ``active``, else 0.
 
-  The active pairs are listed first, then evaluated `_PAIRS` at a time until none is
+  The active pairs are listed first, then evaluated some at a time until none is
   left: the cost depends on their number, but no shape does.
   """
   next_products = parts.next_products(h)
   base = parts.losses(next_products, labels)
   units, size = active.shape[1], active.size
-  ((listed,), (count,)) = _split.true_indices(
-    active.reshape(1, -1), room=_PAIRS
-  )
+  some = sizes.here().sign_pairs
+  ((listed,), (count,)) = _split.true_indices(active.reshape(1, -1), room=some)
 
   def evaluate(state):
     start, changes = state
-    pairs = jax.lax.dynamic_slice(listed, (start,), (_PAIRS,))
+    pairs = jax.lax.dynamic_slice(listed, (start,), (some,))
     example, unit = jnp.divmod(jnp.minimum(pairs, size - 1), units)
     moved = (
       next_products[example] + tau[example, unit, None] * parts.matrix[unit]
     )
     change = parts.losses(moved, labels[example]) - base[example]
-    return start + _PAIRS, changes.at[pairs].set(change, mode='drop')
+    return start + some, changes.at[pairs].set(change, mode='drop')
 
   _, changes = jax.lax.while_loop(
     lambda state: state[0] < count, evaluate, (0, jnp.zeros(size, base.dtype))
@@ -275,10 +269,11 @@ def _near_ties(deltas, x, side, p, threshold, bound):
 
 def _over_examples(add, sums, deltas, x, side, p, *columns):
   """Accumulates ``add`` over the examples, for moved products s (p + delta x)."""
-  groups = [a.reshape(-1, GROUP, a.shape[1]) for a in (x, side, p, *columns)]
+  size = sizes.here().sign_group
+  groups = [a.reshape(-1, size, a.shape[1]) for a in (x, side, p, *columns)]
 
   def group(sums, examples):
-    # Unrolled, so that each sum is loaded and stored once for GROUP examples.
+    # Unrolled, so that each sum is loaded and stored once for the whole group.
     for row, *column in zip(*examples, strict=True):
       s, q, *rest = (c[None, :, None] for c in column)
       sums = add(sums, s * (deltas * row[None, None, :]) + q, *rest)
@@ -307,20 +302,20 @@ def _noise(parts, stages, edge, reach):
   roundoff = float(jnp.finfo(value.dtype).eps) / 2
   shifts = 2 * roundoff * shifts
 
-  def sizes(x):
+  def magnitudes(x):
     total = _split.product(jnp.abs(x), jnp.abs(parts.weights))
     return total + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
 
   ulp = _granularity(parts.inputs) * jnp.minimum(
     _granularity(parts.weights), _granularity(reach)
   )
-  exact = jnp.max(sizes(parts.inputs)) * roundoff < ulp
+  exact = jnp.max(magnitudes(parts.inputs)) * roundoff < ulp
   factor = 2 * (parts.weights.shape[0] + 4) * roundoff
   if coarse := parts.arithmetic.roundoff:
     exact &= sums_lib.unrounded(parts.inputs, parts.weights, reach)
     factor += 4 * coarse
   factor = jnp.where(exact, 0.0, factor)
-  return lambda x: factor * sizes(x) + shifts
+  return lambda x: factor * magnitudes(x) + shifts
 
 
 def _granularity(x):

@@ -28,13 +28,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['AnyTail', 'LinearTail', 'tail']
 
-_KINKS = 4  # Kinks of an example that are visited at a time.
 # Widens the reach of a move a little, so that rounding cannot hide a kink.
 _SLACK = 1.001
 
@@ -119,15 +119,16 @@ class LinearTail:
       return jnp.expand_dims(x, tuple(axes))
 
     delta = spread(jnp.swapaxes(self.slopes, 0, 1)) * tau[None]
+    kinks = sizes.here().kinks
 
     def visit(step, delta):
       def take(x):
-        return jax.lax.dynamic_slice_in_dim(x, step * _KINKS, _KINKS, axis=1)
+        return jax.lax.dynamic_slice_in_dim(x, step * kinks, kinks, axis=1)
 
       order, distances, signs = map(
         take, (self.order, self.distances, self.signs)
       )
-      for kink in range(_KINKS):
+      for kink in range(kinks):
         unit = order[:, kink]
         slope = signs[:, kink, None] * self.rows[unit]
         beyond = -spread(distances[:, kink, None]) - spread(slope) * tau
@@ -135,7 +136,7 @@ class LinearTail:
         delta = delta + spread(logits) * jax.nn.relu(beyond)[None]
       return delta
 
-    steps = -(-self.count // _KINKS)
+    steps = -(-self.count // kinks)
     delta = jax.lax.fori_loop(0, steps, visit, delta)
     return self._loss_changes(delta)
 
@@ -214,7 +215,7 @@ def tail(
   slopes = jnp.matmul(
     pattern[:, None, :] * columns.T[None], matrix.T, precision='highest'
   )
-  order, count = _split.true_indices(reached, room=_KINKS)
+  order, count = _split.true_indices(reached, room=sizes.here().kinks)
   unit = jnp.minimum(order, z.shape[1] - 1)
   distances = jnp.take_along_axis(jnp.abs(z), unit, axis=1)
   return LinearTail(

@@ -26,15 +26,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['losses']
-
-_ROWS = 512  # Examples that restart at once.
-_RATES = 64  # Rates that are scanned at once.
 
 
 @jax.tree_util.register_dataclass
@@ -75,8 +73,8 @@ def losses(
   products = split.products(view.inputs)
   velocity = -jnp.matmul(view.inputs, direction, precision='highest')
   num_examples = view.labels.size
-  chunk = min(width or _RATES, rates.size)
-  num_rows = min(_ROWS, num_examples)
+  chunk = min(width or sizes.here().affine_rates, rates.size)
+  num_rows = min(sizes.here().affine_examples, num_examples)
   padding = -rates.size % chunk
   padded = jnp.append(rates, jnp.full(padding, rates[-1], rates.dtype))
 

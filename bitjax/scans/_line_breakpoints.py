@@ -18,12 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import quantizers
+from bitjax import sizes
 from bitjax import types
 
 __all__ = ['AllRates', 'Breakpoints', 'Grid', 'find', 'num_levels']
-
-
-_FEW = 8192  # Up to so many breakpoints are listed first, then sorted.
 
 
 class Breakpoints(NamedTuple):
@@ -170,7 +168,7 @@ def _sort(position, stop):
     order = jnp.concatenate([found[rank], jnp.zeros_like(others)])
     return order, jnp.concatenate([met[rank], others])
 
-  few = min(_FEW, position.size)
+  few = min(sizes.here().line_sorted, position.size)
   count = jnp.sum(position < stop)
   return jax.lax.cond(count <= few, find_few, sort_all)
 

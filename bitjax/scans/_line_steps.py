@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import sums
 from bitjax import types
 from bitjax.scans import _line_breakpoints
@@ -38,9 +39,6 @@ from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['Start', 'losses', 'start']
-
-_BLOCK = 64  # Breakpoints that are processed at once.
-_ROWS = 1024  # Pairs whose loss is evaluated at once.
 
 
 class Start(NamedTuple):
@@ -136,7 +134,7 @@ def losses(
   """
   count = jnp.sum(breakpoints.position < stop, dtype=jnp.int32)
   size = breakpoints.position.size
-  block = min(width or _BLOCK, size)
+  block = min(width or sizes.here().line_breakpoints, size)
   padded = _line_breakpoints.Breakpoints(
     *(jnp.append(leaf, jnp.zeros(block, leaf.dtype)) for leaf in breakpoints)
   )
@@ -275,7 +273,7 @@ def _new_losses(network, state, changes):
   counts = jnp.sum(listed, axis=1, dtype=jnp.int32)
   ends = jnp.cumsum(counts)
   step = jnp.arange(block)
-  num_rows = min(_ROWS, num_examples)
+  num_rows = min(sizes.here().line_pairs, num_examples)
 
   def evaluate(carry):
     first, table = carry
@@ -300,9 +298,32 @@ def _new_losses(network, state, changes):
     ),
   )
 
+  if sizes.here().line_loop:
+    return _passed_on(state.losses, changes.listed, table)
+  return _passed_on_at_once(state.losses, changes.listed, table)
+
+
+def _passed_on(losses, listed, table):
+  """Returns the losses after the last breakpoint, and the mean after each.
+
+  Args:
+    losses: of the examples before the block, [examples].
+    listed: where the table holds a new loss, [breakpoints, examples].
+    table: new losses, [breakpoints, examples].
+  """
+
   def pass_on(losses, news):
     listed, new = news
     losses = jnp.where(listed, new, losses)
     return losses, jnp.mean(losses)
 
-  return jax.lax.scan(pass_on, state.losses, (changes.listed, table))
+  return jax.lax.scan(pass_on, losses, (listed, table))
+
+
+def _passed_on_at_once(losses, listed, table):
+  """Returns what `_passed_on` does, without a loop."""
+  step = jnp.arange(listed.shape[0])[:, None]
+  newest = jax.lax.cummax(jnp.where(listed, step, -1), axis=0)
+  new = jnp.take_along_axis(table, jnp.maximum(newest, 0), axis=0)
+  found = jnp.where(newest >= 0, new, losses[None, :])
+  return found[-1], jnp.mean(found, axis=1)

@@ -21,15 +21,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _view
 
 __all__ = ['forward_passes', 'incremental', 'obstacle']
-
-# On a CPU, the whole product costs as much as moving one weight in 64, as measured.
-_SHARE = 64
 
 
 def obstacle(view: _view.LayerView) -> str | None:
@@ -72,6 +70,8 @@ def incremental(
     row, unit = jnp.divmod(index, units)
     return products.at[unit].add(change[index] * inputs[row])
 
+  share = sizes.here().prefix_share
+
   def visit(carry, count):
     products, done, loss = carry
 
@@ -84,7 +84,7 @@ def incremental(
       return jax.lax.fori_loop(done, count, one, products)
 
     def advance():
-      new = jax.lax.cond(count - done > size // _SHARE, whole, step_by_step)
+      new = jax.lax.cond(count - done > size // share, whole, step_by_step)
       return new, _loss(parts, new)
 
     products, loss = jax.lax.cond(

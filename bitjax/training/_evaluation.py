@@ -20,6 +20,7 @@ from bitjax import measures
 from bitjax import nn as networks
 from bitjax import tree
 from bitjax import types
+from bitjax.training import _seeds
 from bitjax.training import _state
 from bitjax.training import _task
 
@@ -54,7 +55,10 @@ class Scores(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def evaluator(
-  task: _task.Task, num_seeds: int, mesh: jax.sharding.Mesh | None = None
+  task: _task.Task,
+  num_seeds: int,
+  mesh: jax.sharding.Mesh | None = None,
+  together: str | None = None,
 ) -> Callable[[types.PyTree, Any], Scores]:
   """Compiles ``evaluate(variables, batches)``, which returns `Scores`.
 
@@ -63,12 +67,15 @@ def evaluator(
     num_seeds: number of networks side by side.
     mesh: devices; its axis ``'batch'``, if it has one, splits the examples of every
       batch. None for one device.
+    together: how seeds run together, as for `fit`.
 
   Returns:
     A function whose ``batches`` are images, labels and weights, [batches, examples,
     ...], as `bitjax.data.padded_batches` makes them: a weight is 1, or 0 for padding.
   """
-
+  together = _seeds.choose(together, mesh)
+  if together == 'stream' and num_seeds > 1:
+    return _seeds.streamed(evaluator(task, 1), num_seeds, seeded=(0,))
   axis, parts = _task.batch_split(mesh)
 
   def total(variables, batches):
@@ -100,7 +107,7 @@ def evaluator(
       each = jax.lax.all_gather(each, axis, axis=1, tiled=True)
       return jax.lax.psum(sums, axis), each
 
-    return _state.over_seeds(one, num_seeds)(variables)
+    return _seeds.inside(one, num_seeds, together)(variables)
 
   if axis is not None:
     total = jax.shard_map(
@@ -136,7 +143,12 @@ def _even(leaf, parts):
 
 @functools.lru_cache(maxsize=16)
 def statistician(
-  task: _task.Task, num_seeds: int, *, num_groups: int = 4, limit: float = 1.0
+  task: _task.Task,
+  num_seeds: int,
+  *,
+  num_groups: int = 4,
+  limit: float = 1.0,
+  together: str | None = None,
 ) -> Callable[..., dict[str, dict[str, Any]]]:
   """Compiles a function that computes statistics of each layer's kernel.
 
@@ -146,6 +158,8 @@ def statistician(
     num_groups: number of equal parts of the batch, which stand for batches in the
       variance over batches.
     limit: magnitude beyond which a latent weight is saturated.
+    together: how seeds run together, as for `fit`; in a stream they are in a loop
+      here.
 
   Returns:
     A function of the state, a batch and the teacher's variables (None without one).
@@ -191,6 +205,6 @@ def statistician(
         found['saturated'][layer] = tree.share(jnp.abs(kernel) > limit)
       return found
 
-    return _state.over_seeds(one, num_seeds)(state)
+    return _seeds.inside(one, num_seeds, together)(state)
 
   return jax.jit(describe)

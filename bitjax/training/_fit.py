@@ -1,7 +1,8 @@
 """The training loop: chunks of jitted updates, and all other work between them.
 
 After each chunk it saves a checkpoint, so that a killed training loses at most the
-chunk in flight and resumes to the same result, bit for bit. At the end of every
+chunk in flight and resumes to the same result: bit for bit on a CPU, and wherever a
+program gives the same bits twice (`docs/scaling.md`). At the end of every
 period, an epoch by default, it evaluates, describes the layers and writes a row of the
 log. A training has one phase or several: each has its own quantizers (activations may
 be quantized first, weights later), and takes over the weights and the optimiser's state
@@ -22,11 +23,13 @@ import numpy as np
 
 from bitjax import data
 from bitjax import files
+from bitjax import sizes
 from bitjax import types
 from bitjax.training import _checkpoints
 from bitjax.training import _evaluation
 from bitjax.training import _log
 from bitjax.training import _rows
+from bitjax.training import _seeds
 from bitjax.training import _state
 from bitjax.training import _task
 
@@ -92,7 +95,8 @@ def fit(
   rates: Sequence[float] | None = None,
   folder: str | os.PathLike[str] | None = None,
   period: int | None = None,
-  chunk: int = 50,
+  chunk: int | None = None,
+  together: str | None = None,
   tensorboard: bool = False,
   mesh: jax.sharding.Mesh | None = None,
   report: Reporter | None = None,
@@ -114,7 +118,13 @@ def fit(
     folder: folder of checkpoints and the log, from which a training resumes. None
       stores nothing. Its file system is tried before the first update.
     period: updates between two rows; None for an epoch.
-    chunk: updates between two checkpoints, at most.
+    chunk: updates between two checkpoints, at most, which one launch runs; None for as
+      many as suit the device (`bitjax.sizes`), 50 on a CPU.
+    together: how several seeds run on one device: ``'vmap'`` vectorises them,
+      ``'map'`` runs them one after another in one program, and ``'stream'`` (without a
+      mesh) launches the program of a single seed for each. None for what suits the
+      kind of device (`bitjax.sizes`), today ``'map'`` on all. Results are equal up to
+      rounding, and bitwise only for the same choice.
     tensorboard: whether to write event files too.
     mesh: devices to train on; None for one. Its axis ``'lanes'`` splits the seeds, if
       their number is divisible. Its axis ``'batch'``, if it has one, splits the
@@ -132,7 +142,8 @@ def fit(
     NaN for a network whose variables or mean loss are not finite: it diverged.
 
   Raises:
-    BadInput: for numbers out of range, for feeds that do not match each other or
+    BadInput: for numbers out of range, for an unknown way to run seeds or a stream
+      on a mesh, for feeds that do not match each other or
       the seeds, for ``variables`` or a checkpoint of another model, and for a folder
       that cannot hold checkpoints or whose log is damaged.
   """
@@ -142,7 +153,9 @@ def fit(
   _check_probe(probe)
   _task.check_batch_split(feeds[0].batch_size, mesh)
   phases = [Phase(p.task.lasting(phases[-1].until), p.until) for p in phases]
+  together = _seeds.choose(together, mesh)
   period = period or feeds[0].steps_per_epoch
+  chunk = min(chunk or sizes.here().updates, period)
   images = _first_images(phases[0].task, feeds[0])
   folder = None if folder is None else files.expand(folder)
   log = _log.Log(folder, tensorboard=tensorboard)
@@ -192,10 +205,11 @@ def fit(
         log=log,
         last=number == len(phases) - 1,
         period=period,
-        chunk=min(chunk, period),
+        chunk=chunk,
         validation=validation,
         probe=probe,
         mesh=mesh,
+        together=together,
         report=report,
       )
   finally:
@@ -216,15 +230,16 @@ def _run(
   validation,
   probe,
   mesh,
+  together,
   report,
 ):
   """Runs a phase from the update of the given state to its end."""
   task, num_seeds = phase.task, len(feeds)
   teacher = task.distillation
   teacher_variables = None if teacher is None else teacher.variables
-  run = _task.loop(task, feeds[0].take, num_seeds, mesh)
-  evaluate = _evaluation.evaluator(task, num_seeds, mesh)
-  describe = _evaluation.statistician(task, num_seeds)
+  run = _task.loop(task, feeds[0].take, num_seeds, mesh, together)
+  evaluate = _evaluation.evaluator(task, num_seeds, mesh, together)
+  describe = _evaluation.statistician(task, num_seeds, together=together)
   arrays, step, label = feeds[0].arrays, int(state.step[0]), ''
   lanes = None
   if mesh is not None:

@@ -17,14 +17,15 @@ import numpy as np
 
 from bitjax import data
 from bitjax import nn as networks
+from bitjax import sizes
 from bitjax import types
 from bitjax.training import _evaluation
 from bitjax.training import _fit
+from bitjax.training import _seeds
 from bitjax.training import _state
 
 __all__ = ['LAYERED', 'layout', 'outcome']
 
-_EVALUATED = 500  # Batch size in evaluation.
 _PROBED = 128  # Number of examples whose gradients describe the layers.
 
 # Outputs with an axis of epochs; those in LAYERED have an axis of layers as well.
@@ -92,6 +93,7 @@ def outcome(
   rates: Sequence[float] | None = None,
   tensorboard: bool = False,
   mesh: jax.sharding.Mesh | None = None,
+  together: str | None = None,
   report: _fit.Reporter | None = None,
 ) -> dict[str, np.ndarray]:
   """Trains networks side by side and measures the result.
@@ -109,6 +111,7 @@ def outcome(
     rates: factors on the learning rate, one for each network; None for 1.
     tensorboard: whether to write event files.
     mesh: devices; see `fit`.
+    together: how several seeds run on one device; see `fit`.
     report: told how far the training is; None for no report.
 
   Returns:
@@ -134,6 +137,7 @@ def outcome(
     folder=folder,
     tensorboard=tensorboard,
     mesh=mesh,
+    together=together,
     report=report,
   )
   found: dict[str, np.ndarray] = {
@@ -143,7 +147,9 @@ def outcome(
   for name in LAYERED:
     each = [fitted.history[f'{name}/{layer}'].T for layer in layers]
     found[name] = np.stack(each, axis=-1)
-  evaluate = _evaluation.evaluator(phases[-1].task, len(seeds), mesh)
+  evaluate = _evaluation.evaluator(
+    phases[-1].task, len(seeds), mesh, _seeds.choose(together, mesh)
+  )
   last = _state.variables_of(fitted.state, average=True)
   scores = {
     name: evaluate(last, _batches(part))
@@ -159,5 +165,5 @@ def outcome(
 
 
 def _batches(dataset):
-  size = min(_EVALUATED, len(dataset.labels))
+  size = min(sizes.here().evaluated, len(dataset.labels))
   return data.padded_batches(dataset, size)

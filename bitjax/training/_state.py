@@ -3,13 +3,12 @@
 A state and a feed with random access are enough to resume: the same state gives the
 same future, bit for bit, in the same program on the same device. Every leaf has a
 leading axis of *seeds*: networks that are trained side by side, each from its own
-initialisation, on its own order of examples. `over_seeds` turns functions of one
-network into functions of all.
+initialisation, on its own order of examples (`_seeds`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import functools
 import re
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ import optax
 
 from bitjax import nn as networks
 from bitjax import types
+from bitjax.training import _seeds
 
 __all__ = [
   'Totals',
@@ -32,7 +32,6 @@ __all__ = [
   'finite',
   'kernels',
   'mismatch',
-  'over_seeds',
   'switch',
   'variables_of',
 ]
@@ -81,24 +80,6 @@ class TrainState(NamedTuple):
   opt_state: types.PyTree
   average: types.PyTree | None
   totals: Totals
-
-
-def over_seeds(fn: Callable[..., Any], num_seeds: int) -> Callable[..., Any]:
-  """Vectorises ``fn`` over the leading axis of its arguments; one seed needs no vmap.
-
-  Args:
-    fn: a function of one network.
-    num_seeds: size of the axis.
-  """
-  if num_seeds > 1:
-    return jax.vmap(fn)
-
-  def alone(*args):
-    # With vmap, some compilers would make a grouped convolution of one kernel.
-    found = fn(*jax.tree.map(lambda leaf: leaf[0], args))
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], found)
-
-  return alone
 
 
 def create(
@@ -170,7 +151,7 @@ def _creator(model, tx, num_seeds, average):
         found = _completed(model, variables, init_key, images)
       return _begin(tx, key, found, average), silent
 
-    return over_seeds(one, num_seeds)(keys)
+    return _seeds.inside(one, num_seeds)(keys)
 
   return jax.jit(create)
 
@@ -257,7 +238,7 @@ def _switcher(model, tx, num_seeds):
         step=state.step, opt_state=kept, average=average, totals=state.totals
       )
 
-    return over_seeds(one, num_seeds)(state)
+    return _seeds.inside(one, num_seeds)(state)
 
   return jax.jit(switch)
 

@@ -26,6 +26,7 @@ from bitjax import tree
 from bitjax import types
 from bitjax.training import _losses
 from bitjax.training import _schedules
+from bitjax.training import _seeds
 from bitjax.training import _state
 
 __all__ = ['Task', 'batch_split', 'check_batch_split', 'loop']
@@ -273,6 +274,7 @@ def loop(
   take: Callable[[Any, Any], data.Batch],
   num_seeds: int,
   mesh: jax.sharding.Mesh | None = None,
+  together: str | None = None,
 ) -> Callable[..., _state.TrainState]:
   """Compiles ``run(state, arrays, fed, num_steps, teacher_variables) -> state``.
 
@@ -283,12 +285,17 @@ def loop(
     mesh: devices; its axis ``'lanes'`` splits the seeds, if their number is divisible,
       and its axis ``'batch'``, if it has one, the examples of every batch. None for
       one device.
+    together: how the seeds of a device run together, as for `fit`.
 
   Returns:
     The same function for the same arguments, so that seeds that are trained one
     after another share a program. Its ``fed`` has leading axes [seeds, steps], of
-    which the first ``num_steps`` steps are run. It donates the buffers of ``state``.
+    which the first ``num_steps`` steps are run. It donates the buffers of ``state``,
+    except in a stream.
   """
+  together = _seeds.choose(together, mesh)
+  if together == 'stream' and num_seeds > 1:
+    return _seeds.streamed(loop(task, take, 1), num_seeds, seeded=(0, 2))
   lanes, (axis, _) = None, batch_split(mesh)
   if mesh is not None:
     lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
@@ -309,7 +316,7 @@ def loop(
 
       return jax.lax.fori_loop(0, num_steps, step, state)
 
-    return _state.over_seeds(one, state.step.shape[0])(state, fed)
+    return _seeds.inside(one, state.step.shape[0], together)(state, fed)
 
   if mesh is not None:
     seeds = jax.P(lanes)

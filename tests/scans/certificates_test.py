@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bitjax import scans
+from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flip_pairs
@@ -43,9 +44,8 @@ def steepest_flips(kernel, loss):
 
 @pytest.mark.optimised
 def test_descent_equals_the_loop(make, monkeypatch):
-  monkeypatch.setattr(
-    _flip_sums, '_ROWS', 8
-  )  # More than one block of examples.
+  few = dataclasses.replace(sizes.of('cpu'), sums_examples=8)
+  monkeypatch.setattr(sizes, 'here', lambda: few)  # More than one block.
   view, loss = make(seed=1, examples=70)
   found = scans.flip_descent(view, 40)
   assert found.path == 'incremental'
@@ -67,7 +67,8 @@ def test_descent_equals_the_loop(make, monkeypatch):
 
 @pytest.mark.optimised
 def test_incremental_sums_are_those_of_all_examples(make, monkeypatch):
-  monkeypatch.setattr(_flip_sums, '_ROWS', 16)
+  few = dataclasses.replace(sizes.of('cpu'), sums_examples=16)
+  monkeypatch.setattr(sizes, 'here', lambda: few)
   view, _ = make(seed=2, examples=90)
 
   @jax.jit

@@ -1,5 +1,9 @@
 """The training loop against a loop in plain optax, and against itself."""
 
+import dataclasses
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +11,10 @@ import optax
 import pytest
 
 from bitjax import data
+from bitjax import sizes
 from bitjax import training
 from bitjax import types
+from bitjax.training import _seeds
 
 
 def loop(tiny, model, seed):
@@ -121,6 +127,79 @@ def test_seeds_are_checked_before_anything_is_trained(tiny, task, seed):
   model, images = tiny.Net(), tiny.prepare(tiny.dataset().images[:2])
   with pytest.raises(types.BadInput, match=r'^seeds must be'):
     training.create(model, training.optimizer('adam', 0.1), [3, seed], images)
+
+
+def test_ways_to_run_seeds_are_the_same_to_rounding(tiny, task):
+  """Vectorised, in a loop of one program, or the program of one, launched for each."""
+  found = {
+    together: tiny.train(
+      task, seeds=(7, 3), rates=(0.5, 1.0), until=5, together=together
+    )
+    for together in sizes.SEEDS
+  }
+  vectorised = found.pop('vmap')
+  for other in found.values():
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+      other.state._replace(key=jax.random.key_data(other.state.key)),
+      vectorised.state._replace(key=jax.random.key_data(vectorised.state.key)),
+    )
+    assert other.history.keys() == vectorised.history.keys()
+    for name, values in other.history.items():
+      np.testing.assert_allclose(
+        values, vectorised.history[name], rtol=1e-3, atol=1e-5
+      )
+
+
+class TestWaysToRunSeeds:
+  @pytest.fixture
+  def devices(self):
+    return jax.make_mesh((1,), ('lanes',))
+
+  def test_the_kind_of_device_chooses(self, monkeypatch):
+    for kind in ('cpu', 'gpu'):
+      monkeypatch.setattr(jax, 'default_backend', lambda kind=kind: kind)
+      assert _seeds.choose(None) == sizes.of(kind).seeds
+    assert _seeds.choose('vmap') == 'vmap'
+
+  def test_devices_of_a_mesh_run_one_program(self, devices, monkeypatch):
+    streams = dataclasses.replace(sizes.of('gpu'), seeds='stream')
+    monkeypatch.setattr(sizes, 'here', lambda: streams)
+    assert _seeds.choose(None) == 'stream'
+    assert _seeds.choose(None, devices) == 'map'
+
+  def test_bad_ones_are_refused_first(self, tiny, task, tmp_path, devices):
+    with pytest.raises(
+      types.BadInput, match=r"together must be .*; got 'pmap'"
+    ):
+      tiny.train(task, tmp_path / 'a', together='pmap')
+    with pytest.raises(types.BadInput, match='on a mesh'):
+      tiny.train(task, tmp_path / 'b', together='stream', mesh=devices)
+    assert not list(tmp_path.iterdir())
+
+  @pytest.mark.parametrize('together', ['vmap', 'map'])
+  def test_only_vectorised_kernels_are_grouped(self, together):
+    conv = functools.partial(
+      jax.lax.conv_general_dilated,
+      window_strides=(1, 1),
+      padding='SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    program = jax.make_jaxpr(_seeds.inside(conv, 4, together))(
+      jnp.ones((4, 2, 5, 5, 3)), jnp.ones((4, 3, 3, 3, 6))
+    )
+    groups = re.findall(r'feature_group_count=(\d+)', str(program))
+    assert groups == ['4' if together == 'vmap' else '1']
+
+
+def test_a_launch_runs_as_many_updates_as_suit_the_device(
+  tiny, task, monkeypatch
+):
+  report = tiny.Stop(100, lambda: None)
+  few = dataclasses.replace(sizes.of('cpu'), updates=2)
+  monkeypatch.setattr(sizes, 'here', lambda: few)
+  tiny.train(task, until=7, report=report, chunk=None)
+  assert [images for images, _ in report.calls[1:]] == [8, 8, 4, 8]
 
 
 def test_a_feed_from_the_host_gives_the_same(tiny, task, whole, same):

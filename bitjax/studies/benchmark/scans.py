@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
+import os
 import resource
 import subprocess
 import sys
@@ -84,7 +86,7 @@ def flip_gains(
   for case, (network, step) in _FLIPS.items():
     view, _, _ = race.problem(batch_size, hidden, network)
     found[f'flip gains, {case}'] = _passes(
-      view, lambda view, s=step: scans.flip_gains(view, step=s), turns
+      view, lambda view, s=step: _gains(view, s), turns
     )
   return found
 
@@ -110,7 +112,7 @@ def scaling(
 
   def gains(batch_size, hidden, layer='Dense_0'):
     view, _, _ = race.problem(batch_size, hidden, 'binary', layer)
-    return lambda: scans.flip_gains(view)
+    return lambda: _gains(view, None)
 
   few = max(batch_size // 4, 1)
   seconds = race.race(
@@ -125,7 +127,7 @@ def scaling(
   )
   view, _, _ = race.problem(batch_size, hidden, 'binary')
   short, long = (
-    _passes(view, lambda view, n=n: scans.flip_descent(view, n), turns)
+    _passes(view, lambda view, n=n: _descend(view, n), turns)
     for n in (num_flips // 4, num_flips)
   )
   flips = num_flips - num_flips // 4
@@ -168,6 +170,17 @@ def _scan_losses(view, direction, rates, path='auto'):
 _scan = jax.jit(_scan_losses, static_argnames=('path',))
 
 
+# Compiled as a whole: what the host checks before would cost forward passes of a GPU.
+@functools.partial(jax.jit, static_argnames='step')
+def _gains(view, step):
+  return scans.flip_gains(view, step=step)
+
+
+@functools.partial(jax.jit, static_argnames='num_flips')
+def _descend(view, num_flips):
+  return scans.flip_descent(view, num_flips)
+
+
 def _passes(
   view: scans.LayerView, scan: Callable[[scans.LayerView], Any], turns: int
 ) -> float:
@@ -199,7 +212,11 @@ def peak_memory(
       f'{(kind, batch_size, hidden, num_rates, num_timed)}'
     )
     command = [sys.executable, '-c', program]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # This process has most of an accelerator's memory already.
+    own = os.environ | {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+    done = subprocess.run(
+      command, check=True, capture_output=True, text=True, env=own
+    )
     found[f'{kind}, peak memory'] = float(done.stdout)
   return found
 
@@ -224,7 +241,7 @@ def report_memory(
   if kind == 'flip gains':
     for network, step in _FLIPS.values():
       view, _, _ = race.problem(batch_size, hidden, network)
-      jax.block_until_ready(scans.flip_gains(view, step=step))
+      jax.block_until_ready(_gains(view, step))
   else:
     rates = jnp.linspace(*RANGE, num_rates)
     lines = [
@@ -243,4 +260,6 @@ def report_memory(
     part = _scan(view, direction, rates[:num_timed], 'brute_force')
     jax.block_until_ready(part)
   resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  if jax.default_backend() != 'cpu':
+    resident = jax.local_devices()[0].memory_stats()['peak_bytes_in_use']
   print(max(resident, needed) / 2**30)

@@ -4,16 +4,21 @@ It times the toy network 784-256-256-10 at batch 8192, on synthetic images, and
 training steps of a ResNet-20 at batch 128. Everything is compared with what the
 same machine does in the same minute: the peak of its matrix product, one plain
 forward pass, the import of the libraries underneath. Contestants take turns;
-medians are reported, without compilation. It takes about ten minutes on two CPU
-cores, which should have nothing else to do:
+medians are reported, without compilation. It takes about twelve minutes on two CPU
+cores, which should have nothing else to do; --preset=gpu should take a minute on a GPU:
 
   bitjax benchmark
+  bitjax benchmark --preset=gpu
+  bitjax benchmark --parts=seeds --networks=4
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 from typing import TYPE_CHECKING
+
+import jax
 
 from bitjax import cli
 from bitjax import sweeps
@@ -25,15 +30,23 @@ from bitjax.studies.benchmark import figure
 from bitjax.studies.benchmark import findings
 from bitjax.studies.benchmark import limits
 from bitjax.studies.benchmark import networks
+from bitjax.studies.benchmark import peaks
 from bitjax.studies.benchmark import race
 from bitjax.studies.benchmark import scans
+from bitjax.studies.benchmark import together
 from bitjax.studies.benchmark import updates
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
+__all__ = ['PARTS', 'PRESETS', 'STUDY', 'Config', 'run']
 
+PARTS = (
+  'updates', 'lines', 'flips', 'resnet', 'projections', 'estimators', 'import',
+  'seeds', 'growth', 'memory',
+)  # fmt: skip
+_THOROUGH = {'seeds', 'growth', 'memory'}
+_NEEDS = {'import': 'import', 'memory': 'flip gains, peak memory'}
 _MAX_ROWS = 46_340  # Of square matrices whose entries are numbered in int32.
 
 
@@ -75,7 +88,14 @@ class Config:
     longest=6,
   )
   thorough: bool = cli.flag(
-    True, 'Also measure memory, flip descents, and how costs grow.'
+    True,
+    'Also measure memory, flip descents, how costs grow, and ways to run seeds.',
+  )
+  networks: int = cli.flag(
+    2, 'Networks whose ways to run together are compared.', minimum=1
+  )
+  parts: tuple[str, ...] = cli.flag(
+    PARTS, 'What is measured.', choices=PARTS, unique=True
   )
 
   def __post_init__(self):
@@ -90,8 +110,8 @@ class Config:
   def cost(self) -> cli.Cost:
     """Returns what the largest contestants cost at least."""
     mlp = sum(race.weights(self.hidden)) + self.batch_size * max(self.hidden)
-    resnet = self.images * 32 * 32 * 16 * sum(self.stages)
-    estimators = 4 * self.weights**2
+    resnet = self.images * 32 * 32 * 16 * sum(self.stages) * self.networks
+    estimators = 12 * self.weights**2
     largest = max(mlp, resnet, estimators, 2 * self.gemm**2, self.rates)
     return cli.Cost(lanes=1, updates=self.repeats, numbers=largest)
 
@@ -110,6 +130,13 @@ PRESETS = {
     'stages': (1,),
   },
   'quick': {},
+  'gpu': {
+    'thorough': False,
+    'gemm': 8192,
+    'repeats': 5,
+    'timed_rates': 200,
+    'parts': ('updates', 'lines', 'flips', 'resnet', 'projections'),
+  },
 }
 
 
@@ -119,23 +146,52 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   cli.admit(config, Config.cost)
   turns, network = config.repeats, (config.batch_size, config.hidden)
   few = max(turns // 2, 1)  # Some scans take many seconds.
-  overheads = estimators.overheads(config.weights, turns)
-  measured = {
-    **updates.multi_step(*network, config.gemm, turns),
-    **scans.line_scan(*network, config.rates, config.timed_rates, few),
-    **scans.flip_gains(*network, few),
-    **networks.resnet_step(config.images, config.stages, config.gemm, turns),
-    **updates.projections(),
-    'estimator overhead': max(overheads.values()),
-    'import': updates.import_ratio(turns),
+  wanted = limits.of(jax.default_backend())
+  measures: dict[str, Callable[[], dict[str, float]]] = {
+    'updates': lambda: updates.multi_step(*network, config.gemm, turns),
+    'lines': lambda: scans.line_scan(
+      *network, config.rates, config.timed_rates, few
+    ),
+    'flips': lambda: scans.flip_gains(*network, few),
+    'resnet': lambda: networks.resnet_step(
+      config.images, config.stages, config.gemm, turns
+    ),
+    'projections': updates.projections,
+    'import': lambda: {'import': updates.import_ratio(turns)},
+    'growth': lambda: scans.scaling(*network, few),
+    'memory': lambda: scans.peak_memory(
+      *network, config.rates, config.timed_rates
+    ),
   }
-  if config.thorough:
-    measured |= scans.scaling(*network, few)
-    measured |= scans.peak_memory(*network, config.rates, config.timed_rates)
-  return targets.table(limits.TARGETS, measured).assign(
-    overhead=('estimator', list(overheads.values())),
-    estimator=list(overheads),
-  )
+  # Variable -> its axis, and its numbers by label.
+  tables = {
+    'peak': ('probe', peaks.peaks(config.gemm, 4 * config.weights**2, turns))
+  }
+  # What says nothing of this kind of device has no target.
+  skipped = {part for part, case in _NEEDS.items() if case not in wanted}
+  skipped |= set() if config.thorough else _THOROUGH
+  measured = {}
+  for part in config.parts:
+    if part in skipped:
+      continue
+    if part == 'estimators':
+      ratios = estimators.overheads(config.weights, turns)
+      measured['estimator overhead'] = max(ratios.values())
+      tables['overhead'] = 'estimator', ratios
+    elif part == 'seeds':
+      ways = together.measure(
+        config.images, config.stages, config.networks, few
+      )
+      measured |= together.compared(ways)
+      tables |= {f'{name}_together': ('way', ways[name]) for name in ways}
+    else:
+      measured |= measures[part]()
+  results = targets.table(wanted, measured)
+  for name, (axis, numbers) in tables.items():
+    results = results.assign_coords({axis: list(numbers)}).assign(
+      {name: (axis, list(numbers.values()))}
+    )
+  return results.assign_attrs(device_kind=jax.default_backend())
 
 
 STUDY = cli.Study(

@@ -16,6 +16,7 @@ from bitjax import descent
 from bitjax import lanes
 from bitjax import transforms
 from bitjax import types
+from bitjax.studies.benchmark import peaks
 from bitjax.studies.benchmark import race
 
 __all__ = [
@@ -44,11 +45,9 @@ def multi_step(
     num_lanes: learning rates of the sweep.
     num_steps: updates of each.
   """
-  square = jnp.ones((gemm, gemm))
   contestants: dict[str, Callable[[], Any]] = {}
   flops = {'peak': 2 * gemm**3}
-  multiply = jax.jit(jnp.matmul)
-  contestants['peak'] = lambda: multiply(square, square)
+  contestants['peak'] = peaks.product(gemm)
   for network in ('full_precision', 'binary'):
     view, first, rest = race.problem(batch_size, hidden, network)
     name = f'multi-step, {network.replace("_", " ")}'
