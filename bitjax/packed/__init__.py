@@ -6,8 +6,8 @@ are int32 and equal to those of any float product, whose integers are exact as w
 Accelerators multiply 8-bit integers instead, with the same sums.
 
 Signs are packed (`pack`, `pack_images`) and multiplied (`matmul`, `conv`), and the sums
-become packed signs again (`threshold`), for the next layer. Under ``jax.jit``, XLA makes
-one pass of a product and its threshold. `thresholds` turns whatever stands between
+become packed signs again (`threshold`), for the next layer. Call both in one ``jax.jit``:
+XLA fuses them, and the sums are never stored. `thresholds` turns whatever stands between
 two layers, such as a BatchNorm and a sign, into one integer for each channel.
 """
 

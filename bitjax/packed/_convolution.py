@@ -122,12 +122,9 @@ def _mismatches(x, w, window):
   images, features = x.shape[3], w.shape[3]
   dtype = _paths.count_dtype(x.dtype, _length(w, window))
   few = images < min(_FEW_IMAGES, features)
-  # Where features are innermost, and where images are.
-  shape = (
-    *window.sizes(x, w),
-    *((images, features) if few else (features, images)),
-  )
-  here = (0, 1, 2 if few else 3), 3 if few else 2
+  innermost = (images, features) if few else (features, images)
+  shape = (*window.sizes(x, w), *innermost)
+  image_axis, feature_axis = (2, 3) if few else (3, 2)
   x = padded(x, window.pads, 0)
 
   def part(x, w):
@@ -135,8 +132,8 @@ def _mismatches(x, w, window):
     for i, j in np.ndindex(*w.shape[:2]):
       inputs = patch(x, (i, j), shape[:2], window.strides)
       for k in range(w.shape[2]):
-        both = lax.broadcast_in_dim(inputs[:, :, k], shape, here[0])
-        both ^= lax.broadcast_in_dim(w[i, j, k], shape, here[1:])
+        both = lax.broadcast_in_dim(inputs[:, :, k], shape, (0, 1, image_axis))
+        both ^= lax.broadcast_in_dim(w[i, j, k], shape, (feature_axis,))
         total += lax.population_count(both).astype(dtype)
     return total
 
