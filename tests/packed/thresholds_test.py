@@ -101,7 +101,7 @@ def normalise(mean, scale, sums):
   return scale * (sums - mean)
 
 
-@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('seed', range(2))
 def test_a_packed_network_is_the_float_network(seed):
   """Three convolutions with zero padding, BatchNorms and signs; pooled in between."""
   keys = jax.random.split(jax.random.key(seed), 4)
