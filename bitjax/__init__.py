@@ -22,6 +22,7 @@ __all__ = [
   'measures',
   'memory',
   'nn',
+  'packed',
   'quantizers',
   'scans',
   'studies',

@@ -35,6 +35,7 @@ FLOORS = {
   'quantizers': 1,
   'transforms': 1,
   'data': 1,
+  'packed': 1,
   'scans': 2,
   'descent': 2,
   'measures': 2,
@@ -48,8 +49,8 @@ FLOORS = {
   '__main__': 7,
 }
 SCIENCE = {
-  'quantizers', 'transforms', 'data', 'scans', 'descent', 'measures', 'nn',
-  'training',
+  'quantizers', 'transforms', 'data', 'packed', 'scans', 'descent', 'measures',
+  'nn', 'training',
 }  # fmt: skip
 WORKSHOP = {'evidence', 'sweeps', 'cli'}
 # Neighbours on the ground that may be known all the same.

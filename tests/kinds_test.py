@@ -42,6 +42,7 @@ BATCH = {'images': jnp.ones((4, 2, 2, 1)), 'targets': jnp.ones((4, 3))}
 DATASET = data.Dataset('d', 'train', IMAGES, np.zeros(4, np.int32), 3, 1.0)
 MODEL = nn.MLP(hidden=(3,))
 TASK = training.Task(MODEL, optax.sgd(0.1), 3, lambda x: x)
+WORDS = np.zeros((3, 3, 1, 2), np.uint16)
 GAINS = scans.FlipGains(*np.ones((2, 3, 2)), 1.0, None, 2, 'sign')
 
 # Values of the parameters that have no default.
@@ -133,6 +134,23 @@ GIVEN = {
     'tx': optax.sgd(0.1),
     'value_and_grad': jax.value_and_grad(jnp.sum),
   },
+  'packed': {
+    'channels': 3,
+    'features': 2,
+    'flip': np.zeros(2, bool),
+    'fn': lambda sums: sums,
+    'high': 3,
+    'images': np.ones((2, 4, 4, 3)),
+    'kernel': np.ones((3, 3, 3, 2)),
+    'length': 3,
+    'low': -3,
+    'signs': np.ones(3),
+    'sums': np.ones((1, 2), np.int32),
+    'w': WORDS[0, 0],
+    'window': (2, 2),
+    'words': WORDS[0, 0, 0],
+    'x': WORDS[0, 0],
+  },
   'measures': {'a': np.ones(3), 'b': np.ones(3), 'gradient': np.ones(3)}
   | {'gradients': np.ones((2, 3))},
 }
@@ -150,6 +168,13 @@ ALSO = {
   'progress': {'kind': 'linear'},
   'search_and_holdout': {'images': IMAGES},
   'moves': {'view': PLAIN},
+  'conv': {'x': WORDS, 'w': WORDS},
+  'conv_nhwc': {'x': np.ones((2, 4, 4, 3))},
+  'map_images': {'x': WORDS},
+  'matmul': {'x': WORDS[0, 0, :, 0]},
+  'matmul_bytes': {'x': np.ones((2, 3), np.uint8)},
+  'threshold': {'low': np.zeros(2, np.int32)},
+  'unpack_images': {'words': WORDS},
   'central_difference': {'view': PLAIN, 'step': 0.5},
   'prefix_scan': {'step': None},
   'learning_rate.milestones': {'kind': 'step'},

@@ -23,6 +23,7 @@ from bitjax import descent
 from bitjax import lanes
 from bitjax import measures
 from bitjax import nn
+from bitjax import packed
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import training
@@ -79,8 +80,10 @@ QUICKLY_TRACED = [
   ('strict promotion', 'bfloat16 transforms limit_flips'),
   ('strict promotion', 'training parts'),
   ('strict promotion', 'nn fp mlp'),
+  ('strict promotion', 'packed convolutions'),
 ]
 FAST = [
+  ('x64', 'packed products'),
   ('debug_nans, disable_jit', 'transforms bop'),
   ('rbg', 'batches'),
 ]
@@ -289,6 +292,7 @@ NAMESPACES = {
   'lanes': lanes,
   'measures': measures,
   'nn': nn,
+  'packed': packed,
   'quantizers': quantizers,
   'scans': scans,
   'training': training,

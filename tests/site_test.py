@@ -9,7 +9,8 @@ import pytest
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 PACKAGES = (
   'quantizers', 'transforms', 'data', 'scans', 'descent', 'measures', 'nn',
-  'training', 'evidence', 'sweeps', 'cli', 'types', 'tree', 'lanes', 'sums', 'files',
+  'packed', 'training', 'evidence', 'sweeps', 'cli', 'types', 'tree', 'lanes', 'sums',
+  'files',
 )  # fmt: skip
 STUDIES = sorted((DOCS / 'studies').glob('*.md'))
 NAMES = re.compile(r'^\.\. api:: (\S+)\n\n((?:   \w+\n)+)', re.MULTILINE)

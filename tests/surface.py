@@ -23,6 +23,7 @@ from bitjax import descent
 from bitjax import lanes
 from bitjax import measures
 from bitjax import nn
+from bitjax import packed
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import sweeps
@@ -272,6 +273,56 @@ def _(given):
     size = lambda m, run=run, r=radius: tree.norm(run(m, r), 'l2')
     found[f'{norm} gradient'] = jax.grad(size)(moved)
   return found
+
+
+@case(
+  'packed products',
+  'packed.matmul',
+  'packed.matmul_bytes',
+  'packed.pack',
+  'packed.threshold',
+  'packed.thresholds',
+  'packed.unpack',
+  narrow=('unpacked',),
+)
+def _(given):
+  x = given.floats(X)
+  words, w = packed.pack(x), packed.pack(x.T, 0)
+  found = packed.thresholds(lambda sums: sums - 1, -4, 4, 8)
+  sums = packed.matmul(words, w, 4)
+  return {
+    'thresholds': found,
+    'sums': sums,
+    'signs': packed.threshold(sums, *found),
+    'bytes': packed.matmul_bytes((x > 0).astype(np.uint8), w, 4),
+    'many': packed.matmul_bytes(jnp.ones((16, 4), np.int8), w, 4),
+    'unpacked': packed.unpack(words, 4),
+  }
+
+
+@case(
+  'packed convolutions',
+  'packed.conv',
+  'packed.conv_nhwc',
+  'packed.map_images',
+  'packed.max_pool',
+  'packed.pack_images',
+  'packed.unpack_images',
+  narrow=('unpacked',),
+)
+def _(given):
+  x = given.floats(X).reshape(2, 2, 2, 4)
+  kernel = x.reshape(2, 2, 4, 2)
+  words, w = packed.pack_images(x), packed.pack(kernel, 2)
+  padding = ((0, 1), (1, 0))
+  return {
+    'sums': packed.conv(words, w, 4, padding=padding),
+    'chunks': packed.conv_nhwc(x, kernel, padding=padding, chunk=1),
+    'pooled': packed.map_images(
+      lambda words: packed.max_pool(words, (2, 1)), words, chunk=1
+    ),
+    'unpacked': packed.unpack_images(words, 4),
+  }
 
 
 @case(
