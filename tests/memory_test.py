@@ -161,7 +161,7 @@ def test_a_checked_function_runs_only_where_it_fits():
     assert (run(x, number) == x @ x.T + number).all()
   with (
     memory.limited(10),
-    pytest.raises(memory.Exceeded, match='the product takes .* may take 10 B'),
+    pytest.raises(memory.Exceeded, match=r'the product takes .* may take 10 B'),
   ):
     run(jnp.ones((5, 3)), 1)
   assert traces == [(2, 3), (5, 3)]

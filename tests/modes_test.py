@@ -26,6 +26,7 @@ from bitjax import nn
 from bitjax import packed
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import sums
 from bitjax import training
 from bitjax import transforms
 from bitjax import tree
@@ -295,6 +296,7 @@ NAMESPACES = {
   'packed': packed,
   'quantizers': quantizers,
   'scans': scans,
+  'sums': sums,
   'training': training,
   'transforms': transforms,
   'tree': tree,
@@ -306,7 +308,7 @@ PLUMBING = {
   'data.from_arrays',
   'data.load',
   'data.host_feed',  # Its thread reads outside of any mode.
-  'lanes.default_width',
+  'lanes.fitting',
   'nn.binary_mlp',
   'nn.call_options',
   'nn.binary_weights_mlp',

@@ -26,6 +26,7 @@ from bitjax import nn
 from bitjax import packed
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import sums
 from bitjax import sweeps
 from bitjax import training
 from bitjax import transforms
@@ -273,6 +274,18 @@ def _(given):
     size = lambda m, run=run, r=radius: tree.norm(run(m, r), 'l2')
     found[f'{norm} gradient'] = jax.grad(size)(moved)
   return found
+
+
+@case('sums', 'sums.check', 'sums.unrounded', narrow=('z',))
+def _(given):
+  x, w = given.floats((X, G.T))
+  arithmetic = sums.Arithmetic('default', 'bfloat16')
+  sums.check(arithmetic.precision, arithmetic.dtype)
+  return {
+    'z': arithmetic.matmul(x, w),
+    'gradient': jax.grad(lambda x: jnp.sum(arithmetic.matmul(x, w)))(x),
+    'unrounded': sums.unrounded(jnp.sign(x)),
+  }
 
 
 @case(
