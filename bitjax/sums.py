@@ -4,9 +4,10 @@ A layer computes :math:`z_{bj} = \sum_i x_{bi} w_{ij}`. Accelerators have fast u
 such sums that round x and w first, to 11 binary digits (TF32) or 8 (bfloat16), multiply
 exactly, and add in float32. `Arithmetic` says what may be rounded: the ``precision`` of
 a product of float32 numbers, which JAX leaves to the device, and the ``dtype`` of what
-is multiplied. Sums are float32 at least: where inputs and weights have 16 bits, their
-products are accumulated and returned in float32, and only the gradients, which are sums
-of the same kind, are rounded to 16 bits, once each.
+is multiplied. Where that has 16 bits, products are accumulated and returned in float32,
+and only the gradients, which are sums of the same kind, are rounded to 16 bits, once
+each. Only reverse-mode derivatives are defined there. (Without a dtype, arrays of 16
+bits have sums of 16 bits, as in JAX.)
 
 Signs (+1 and -1) and bytes (0 to 255) have 8 binary digits or fewer. They are the same
 in bfloat16 and in TF32, so sums of bytes by signs, and of signs by signs, are exact at
@@ -51,8 +52,8 @@ class Arithmetic:
     precision: ``'default'`` (TF32 on recent GPUs, bfloat16 on TPUs), ``'high'`` (TF32,
       or three passes of bfloat16 on TPUs) or ``'highest'`` (float32); any other that
       ``jax.lax`` takes, or None for what JAX is configured to.
-    dtype: dtype to which both arrays are rounded before they are multiplied; None for
-      theirs. Sums are float32 at least.
+    dtype: dtype to which both arrays are rounded before they are multiplied, whose
+      sums are float32 at least; None for that of the arrays and of their sums.
 
   Raises:
     BadInput: for an unknown precision or a dtype that is not floating.
@@ -177,10 +178,23 @@ class _Convolve:
 
 
 def unrounded(*arrays: types.Array) -> types.Array:
-  """Returns whether bfloat16, and so every precision, holds all entries exactly."""
+  """Returns whether bfloat16, and so every precision, holds all entries exactly.
+
+  Args:
+    *arrays: floating arrays, at least one.
+
+  Raises:
+    BadInput: for other arrays.
+  """
+  given = [jnp.asarray(x) for x in arrays]
+  for x in given:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      raise types.BadInput(
+        f'arrays must be floating; got {types.shown(x)}: convert it first.'
+      )
   info = jnp.finfo(jnp.bfloat16)
   same = [
-    jnp.all(x == lax.reduce_precision(x, info.nexp, info.nmant)) for x in arrays
+    jnp.all(x == lax.reduce_precision(x, info.nexp, info.nmant)) for x in given
   ]
   return functools.reduce(jnp.logical_and, same)
 
@@ -235,8 +249,10 @@ def _wrong(arithmetic, name, kind):
     return [product(jnp.float32(x), jnp.float32(w)) for x, w in pairs]
 
   given = list(pairs())
+  with jax.ensure_compile_time_eval():  # A caller may be traced.
+    found = compute(given)
   wrong = 0
-  for (x, w), got in zip(given, compute(given), strict=True):
+  for (x, w), got in zip(given, found, strict=True):
     wanted = exact(x.astype(np.float64), w.astype(np.float64))
     wrong += np.count_nonzero(np.asarray(got) != wanted)
   return wrong

@@ -114,6 +114,15 @@ class TestCheck:
     monkeypatch.setattr(sums.Arithmetic, 'product', compute)
     sums.check()
 
+  def test_it_computes_while_its_caller_is_traced(self):
+    @jax.jit
+    def caller(x):
+      # A name of 'high' that no other test has used.
+      sums.check('tensorfloat32', 'float32')
+      return x
+
+    assert caller(1) == 1
+
   @pytest.mark.parametrize('convolutions', [False, True])
   def test_a_device_that_is_not_exact_is_refused(
     self, monkeypatch, convolutions
@@ -128,6 +137,12 @@ class TestCheck:
     with pytest.raises(types.BadInput, match='sums of a convolution'):
       sums.check('default', 'bfloat16', convolutions=True)
     sums.check('default', 'bfloat16')
+
+
+def test_only_floating_arrays_may_be_unrounded():
+  for array in (np.uint8([255]), [257]):
+    with pytest.raises(types.BadInput, match='arrays must be floating; got'):
+      sums.unrounded(np.float32([1.0]), array)
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,12 @@ def product(
   """Returns ``a @ b``, in float32 if nothing is said, apart from what surrounds it.
 
   On a CPU, XLA would otherwise fold a transposition of the operand or of the result
-  into the product, which is then three times slower.
+  into the product, which is then three times slower. As in a `Dense`, the dtype is
+  not narrower than the weights'.
   """
   a = jax.lax.optimization_barrier(a)
   found = arithmetic.matmul(a, b)
+  found = found.astype(types.promoted(found, b))
   return jax.lax.optimization_barrier(found)
 
 

@@ -103,8 +103,9 @@ class Dense:
   arithmetic: sums.Arithmetic = _static(default=sums.Arithmetic())
 
   def __call__(self, x: types.Array) -> types.Array:
-    """Maps [..., fan_in] to [..., units]."""
-    return self.rescale(self.arithmetic.matmul(x, self.quantized))
+    """Maps [..., fan_in] to [..., units], in a dtype as wide as the kernel's."""
+    z = self.arithmetic.matmul(x, self.quantized)
+    return self.rescale(z.astype(types.promoted(z, self.kernel)))
 
   def rescale(self, z: types.Array) -> types.Array:
     """Applies the layer's scales and shift to a product, [..., units]."""

@@ -125,6 +125,18 @@ SCANS = {
   ),
   'stream_gains': ('binary', streamed),
 }
+# Those that add sums of products up in loops.
+WIDE = (
+  'line_scan, steps',
+  'flip_factorial',
+  *(
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in (
+      *('coordinate_discrete_gradient', 'flip_descent', 'flip_gains, sign'),
+      *('line_start', 'prefix_scan, steps', 'prefix_scan, incremental'),
+    )
+  ),
+)
 NO_PRODUCTS = {
   'flip_certificate', 'merge_gains', 'moves', 'network_view', 'plan',
 }  # fmt: skip
@@ -174,6 +186,23 @@ def test_the_walk_sees_products_without_a_precision():
 
   (found,) = products(jax.make_jaxpr(careless)(jnp.eye(2)).jaxpr)
   assert found.params['precision'] is None
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('name', WIDE)
+def test_products_may_be_narrower_than_a_network_in_64_bits(make, name, dtype):
+  _, question = SCANS[name]
+  view, _ = make()
+  with jax.enable_x64(True):
+    wide = jax.tree.map(
+      lambda a: a if a is view.labels else jnp.asarray(a, jnp.float64), view
+    )
+    # A product behind the next one.
+    deeper = scans.Activation('sign', view.quantizer), scans.Dense(jnp.eye(3))
+    wide = dataclasses.replace(wide, tail=(*wide.tail, *deeper))
+    view = computed_by(wide, sums.Arithmetic(dtype=dtype))
+    found = jax.tree.leaves(jax.eval_shape(question, view))
+  assert 'float64' in {str(leaf.dtype) for leaf in found}
 
 
 def test_bounds_on_rounding_include_that_of_the_precision(make):
