@@ -63,7 +63,7 @@ def unpack_images(
   channels = types.check_integer('channels', channels, 1)
   _words.check_length('words', words, 2, channels)
   words = words.transpose(3, 0, 1, 2)
-  return _words.signs_of(words, channels, 3, np.dtype(dtype))
+  return _words.signs_of(words, channels, 3, _words.check_dtype(dtype))
 
 
 def conv_nhwc(

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _MOST = 1 << 24  # Integers up to here are exact in float32.
+_LARGEST = np.iinfo(np.int32).max
 
 
 class Thresholds(NamedTuple):
@@ -163,6 +164,9 @@ def threshold(
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _threshold(sums, low, flip, axis, word):
+  own = jnp.iinfo(sums.dtype)
+  if own.max > _LARGEST:  # Sums beyond int32 must not wrap around.
+    sums = jnp.clip(sums, max(own.min, -_LARGEST - 1), _LARGEST)
   sums = sums.astype(np.int32)
   words = _words.pack_bits(sums >= spread(low, sums.shape, axis), axis, word)
   # A flip of 32 channels is one operation on their word.

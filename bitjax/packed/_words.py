@@ -20,6 +20,7 @@ from bitjax import types
 __all__ = [
   'bits_of',
   'check_axis',
+  'check_dtype',
   'check_length',
   'check_same',
   'check_word',
@@ -79,17 +80,17 @@ def unpack(
     words: [..., words, ...].
     length: how many values were packed along ``axis``.
     axis: the axis that was packed.
-    dtype: dtype of the values; ``bool`` gives True for +1.
+    dtype: dtype of the values, floating or signed; ``bool`` gives True for +1.
 
   Raises:
     BadInput: for an array of another dtype than uint16 and uint32, an axis that it
-      lacks, or a length that takes another number of words.
+      lacks, a length that takes another number of words, or a dtype without -1.
   """
   words = check_words('words', words)
   axis = check_axis(words, 'words', axis)
   length = types.check_integer('length', length, 1)
   check_length('words', words, axis, length)
-  return signs_of(words, length, axis, np.dtype(dtype))
+  return signs_of(words, length, axis, check_dtype(dtype))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -200,6 +201,20 @@ def check_word(value: Any, length: int) -> np.dtype:
   raise types.BadInput(
     f'word must be uint16, uint32 or None; got {types.shown(value)}.'
   )
+
+
+def check_dtype(value: Any) -> np.dtype:
+  """Returns the dtype of values ±1, or bool."""
+  kinds = (jnp.floating, jnp.signedinteger, jnp.bool_)
+  try:
+    found = None if value is None else np.dtype(value)
+  except TypeError:
+    found = None
+  if found is None or not any(jnp.issubdtype(found, kind) for kind in kinds):
+    raise types.BadInput(
+      f'dtype must be floating, a signed integer or bool; got {types.shown(value)}.'
+    )
+  return found
 
 
 def check_axis(array: types.Array, name: str, axis: Any) -> int:

@@ -81,6 +81,16 @@ def test_thresholds_beyond_all_sums_do_not_overflow(extreme):
   )
 
 
+@pytest.mark.parametrize('dtype', ['uint32', 'int64', 'uint64', 'int8'])
+def test_sums_beyond_int32_do_not_wrap_around(dtype):
+  ends = np.iinfo(dtype)
+  low, flip = np.int32([-7, 7]), np.array([False, True])
+  with jax.enable_x64(True):
+    sums = np.repeat(np.array([[ends.min], [ends.max]], dtype), 2, 1)
+    found = packed.unpack(packed.threshold(sums, low, flip), 2)
+  np.testing.assert_array_equal(found, oracle.threshold(sums, low, flip))
+
+
 CHANNELS = (5, 18, 33, 4)
 STRIDES = ((1, 1), (2, 2), (1, 1))
 

@@ -81,6 +81,14 @@ def test_images_are_packed_by_channels_with_images_innermost():
     (lambda: packed.unpack(np.ones(2), 2), r'words must be words of dtype'),
     (lambda: packed.unpack(np.uint16([1]), 17), r'words must have 2 words'),
     (lambda: packed.unpack(np.uint16([1]), 0), r'length must be .* >= 1'),
+    (lambda: packed.unpack(np.uint16([1]), 9, dtype='x'), r'dtype must be flo'),
+    (lambda: packed.unpack(np.uint16([1]), 9, dtype=None), r'dtype must be fl'),
+    (
+      lambda: packed.unpack_images(
+        np.ones((1, 1, 1, 1), np.uint16), 9, dtype='u1'
+      ),
+      r"dtype must be floating, a signed integer or bool; got 'u1'",
+    ),
     (lambda: packed.pack_images(np.ones(3)), r'images must have shape'),
     (
       lambda: packed.unpack_images(np.uint16([1]), 1),
