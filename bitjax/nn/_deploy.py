@@ -29,7 +29,9 @@ def deploy(
 
   Every kernel of a `QuantDense` or `QuantConv` is replaced by its quantized
   weights, times their scale. The collection ``'deployed'`` marks these kernels: with
-  it, the same model computes the same and quantizes inputs, but no kernel again.
+  it, the same model quantizes inputs, but no kernel again, and each layer computes the
+  same up to rounding: the scale is a factor of each term, not of the sum. A sum that
+  is exactly zero need not be any more, so a sign behind it may differ.
   ``variables['params']`` alone fits models of flax's own layers, which compute the
   same if inputs are not quantized.
 

@@ -56,7 +56,7 @@ class MLP(nn.Module):
     dtype: dtype to which inputs, activations and weights are rounded where they are
       multiplied, such as bfloat16; None for none. Latent weights, sums, statistics and
       logits are float32. Bytes and signs are never rounded, so in bfloat16 a binary
-      network computes what it does in float32.
+      network of bytes has the logits that it has in float32.
   """
 
   hidden: tuple[int, ...] = (256, 256)
