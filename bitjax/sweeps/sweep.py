@@ -290,19 +290,18 @@ class Sweep:
       if self._run is not None:
         self._run.check(self._records)
       resumes = store is not None and (self._run is None or self._run.resumes)
-      asked = plan.block_size, width, resumes, limit
       found = manifest.read(store.folder) if resumes else None
       if resumes:
         origin.look()
-      if found is None:
-        return asked
-      if not manifest.matches(found, store):
+      if found is not None and not manifest.matches(found, store):
         progress.say(
           f'{plan.name}: {store.folder} holds other lanes; computed again'
         )
-        return asked
-      if limit is not None and not chunks.names(store.folder):
-        return asked  # Its budget may have been too small.
+        found = None
+      if found and limit is not None and not chunks.names(store.folder):
+        found = None  # Its budget may have been too small.
+      if found is None:
+        return plan.block_size, width, resumes, limit
       began = found['block'], found['width'], found.get('memory')
       if began != (plan.block_size, width or found['width'], limit):
         progress.say(
