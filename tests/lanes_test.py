@@ -359,6 +359,33 @@ class TestFitting:
     want = 6 * (x * np.cos(x * kernel) * weight).sum(axis=0)
     np.testing.assert_allclose(gradient, want, atol=1e-3)
 
+  @pytest.mark.parametrize('around', ['vmap', 'shard_map'])
+  def test_named_axes_may_surround_it(self, gpu, around):
+    """Lanes may sum over them, and vary over them."""
+    kernel = jnp.asarray(self.kernel)
+
+    def nested(scale):
+      def inner(x):
+        total = jax.lax.psum(scale, 'i') if around == 'vmap' else scale
+        return jnp.max(jnp.sin(x * kernel) @ kernel) * total
+
+      return lanes.each(inner, self.lanes)
+
+    mapped = jax.vmap(nested, axis_name='i')
+    if around == 'shard_map':
+      mesh = jax.sharding.Mesh(jax.devices()[:1], ('i',))
+      mapped = jax.shard_map(
+        lambda scales: nested(scales[0])[None],
+        mesh=mesh, in_specs=jax.P('i'), out_specs=jax.P('i'),
+      )  # fmt: skip
+    scales = jnp.arange(2.0, 5.0)[: 1 if around == 'shard_map' else 3]
+    with memory.limited('500KB'):
+      found = jax.jit(mapped)(scales)
+    kernel = self.kernel.astype(float)
+    for x, some in zip(self.lanes['x'], found.T, strict=True):
+      want = (np.sin(x * kernel) @ kernel).max() * scales.sum()
+      np.testing.assert_allclose(some, np.full(some.shape, want), atol=1e-3)
+
   def test_random_keys(self, gpu):
     keys = lambda: jax.random.split(jax.random.key(0), 6)
     draw = lambda key: jax.random.normal(key, (2,))

@@ -121,3 +121,49 @@ def test_a_lane_that_does_not_fit_is_refused_first(
   written = sorted(path.name for path in tmp_path.rglob('*') if path.is_file())
   left_open = backend == 'gpu' and width is None
   assert written == ([] if left_open else ['code.json', 'manifest.json'])
+
+
+@pytest.mark.parametrize('width', [None, 1])
+def test_more_memory_is_a_way_out(width, tmp_path, monkeypatch):
+  """A sweep that was refused, or killed before its first chunk, binds nothing."""
+  monkeypatch.setattr(
+    compute.Task, 'fitting', lambda task, combination: width or 20
+  )
+  with pytest.raises(memory.Exceeded):
+    run(tmp_path, limit='60KB', width=width)
+  run(tmp_path, limit='1GiB', width=width)
+  assert manifest(tmp_path)['memory'] == 2**30
+  assert manifest(tmp_path)['width'] == (width or 20)
+
+
+def test_a_training_is_not_held_to_a_budget(tmp_path, capsys):
+  def train(size, seed, **_):
+    if memory.budget() < size:
+      raise memory.Exceeded('too much')
+    return {'a': seed}
+
+  def begin(limit):
+    with memory.limited(limit):
+      return sweeps.Sweep(tmp_path).hosted(
+        train, name='s', static={'size': [1, 9]}, lanes={'seed': np.arange(2)}
+      )
+
+  with pytest.raises(memory.Exceeded):
+    begin(5)
+  assert begin(10).a.shape == (2, 2)
+  assert manifest(tmp_path)['memory'] is None
+  assert 'as it began' not in capsys.readouterr().err
+
+
+def test_programs_are_gone_when_their_blocks_are_done(monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
+  client = jax.devices()[0].client
+  held, dropped = [], compute.Task.drop
+
+  def drop(task, combination):
+    dropped(task, combination)
+    held.append(len(client.live_executables()))
+
+  monkeypatch.setattr(compute.Task, 'drop', drop)
+  run(static={'size': (1, 2, 3)}, limit='1GiB')
+  assert [more - held[-1] for more in held] == [2, 1, 0]
