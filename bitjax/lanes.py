@@ -26,6 +26,7 @@ from typing import Any
 import jax
 from jax.extend import core
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import memory
 from bitjax import types
@@ -324,9 +325,17 @@ class _Lane:
       closed = core.ClosedJaxpr(self._traced.jaxpr, constants)
       return core.jaxpr_as_fun(closed)(*inputs)
 
-    # On a mesh, the lane is that of one device.
-    for axis in jax.sharding.get_abstract_mesh().manual_axes:
-      program = jax.vmap(program, None, axis_name=axis, axis_size=1)
+    # Collectives find the axes around the lane, of a mesh or a vmap, on one device.
+    # How values vary over them was checked when the lane was traced.
+    effects = (getattr(effect, 'name', None) for effect in self._traced.effects)
+    named = {*filter(None, effects)}
+    named |= {*jax.sharding.get_abstract_mesh().manual_axes}
+    if named:
+      device = np.array(jax.local_devices()[:1])
+      mesh = jax.sharding.Mesh(device.reshape([1] * len(named)), sorted(named))
+      program = jax.shard_map(
+        program, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(), check_vma=False
+      )
     alone = jax.sharding.AbstractMesh((), ())
     with jax.sharding.use_abstract_mesh(alone):
       lowered = jax.jit(program, keep_unused=True).lower(

@@ -43,7 +43,7 @@ _UNITS = {
   **{unit: 1000**power for power, unit in enumerate(('B', 'KB', 'MB', 'GB', 'TB'))},
   **{f'{unit}iB': 1024**power for power, unit in enumerate('KMGT', start=1)},
 }  # fmt: skip
-_SIZE = re.compile(r'([0-9]+(?:\.[0-9]*)?) *((?:[KMGT]i?)?B)')
+_SIZE = re.compile(r'([0-9]{1,18}(?:\.[0-9]*)?) *((?:[KMGT]i?)?B)')
 
 # A context of JAX's own, so that a function that was traced under one budget is traced
 # again under another.
@@ -174,8 +174,8 @@ def check(what: str, size: float) -> None:
 def checked(fn: Any, what: str) -> Callable[..., Any]:
   """Returns a jitted function that refuses to run where its program does not fit.
 
-  Like that of ``jax.jit``, a program is compiled once for each combination of shapes,
-  dtypes and devices; before its first run its memory is compared with the budget.
+  Before the first run with a combination of shapes, dtypes, devices and budget, the
+  memory of the program that ``jax.jit`` has compiled for it is compared with the budget.
 
   Args:
     fn: a function that ``jax.jit`` returned, to be called with positional arguments.
@@ -184,19 +184,19 @@ def checked(fn: Any, what: str) -> Callable[..., Any]:
   Returns:
     The function, with the method ``lower`` of ``fn``. It raises `Exceeded`.
   """
-  programs: dict[Any, jax.stages.Compiled] = {}
+  fitting = set()
 
   def call(*args: Any) -> Any:
     leaves, structure = jax.tree.flatten(args)
     kinds = [(jax.typeof(x), getattr(x, 'sharding', None)) for x in leaves]
-    key = structure, tuple(kinds)
-    if key not in programs:
-      compiled = fn.lower(*args).compile()
-      taken = of(compiled)
+    key = structure, tuple(kinds), budget()
+    if key not in fitting:
+      # It is kept by `jax.jit`, so the call below compiles nothing.
+      taken = of(fn.lower(*args).compile())
       if taken is not None:
         check(what, taken.total)
-      programs[key] = compiled
-    return programs[key](*args)
+      fitting.add(key)
+    return fn(*args)
 
   setattr(call, 'lower', fn.lower)  # noqa: B010 - functions have no such field.
   return call

@@ -56,7 +56,7 @@ class Sizes:
     affine_examples: examples that restart behind a kink at a time.
     updates: updates of a training that one launch runs, and between two checkpoints.
     evaluated: examples of a batch in evaluation.
-    seeds: how the seeds of one training run together, one of `SEEDS`.
+    seeds: how the seeds of one training run together, one of ``SEEDS``.
   """
 
   sign_examples: int
@@ -145,7 +145,7 @@ def of(kind: str) -> Sizes:
   """Returns the sizes for a kind of device.
 
   Args:
-    kind: as `jax.default_backend` names it; one that is not known, such as a
+    kind: as ``jax.default_backend`` names it; one that is not known, such as a
       plugin's, is taken for a GPU.
   """
   return _KINDS.get(kind, _GPU)

@@ -114,7 +114,7 @@ class Arithmetic:
 
     Args:
       multiply: ``(x, weights, dtype) -> z``, linear in both arrays, which names this
-        `precision`; ``dtype`` is its ``preferred_element_type``, or None.
+        ``precision``; ``dtype`` is its ``preferred_element_type``, or None.
       x: inputs.
       weights: weights.
     """

@@ -26,7 +26,7 @@ def test_sizes_are_read(text, size):
 
 
 @pytest.mark.parametrize(
-  'text', ['', '8', 'GiB', '-1GiB', '8 gib', '0.1B', '0GiB', '1e9B', 'inf', '8iB']
+  'text', ['', '8', 'GiB', '-1GiB', '8 gib', '0.1B', '0GiB', '1e9B', 'inf', '8iB', '9' * 400 + 'B']
 )  # fmt: skip
 def test_what_is_no_size_is_refused(text):
   with pytest.raises(types.BadInput, match='such as 8GiB or 800MB; got'):
@@ -166,3 +166,52 @@ def test_a_checked_function_runs_only_where_it_fits():
     run(jnp.ones((5, 3)), 1)
   assert traces == [(2, 3), (5, 3)]
   assert 'dot' in run.lower(x, 1).as_text()
+
+
+class TestChecked:
+  """What is checked is still a jitted function."""
+
+  @staticmethod
+  def root(x):
+    return jnp.sqrt(x)
+
+  def test_each_budget_is_compared(self):
+    run = memory.checked(jax.jit(self.root), 'the root')
+    x = jnp.ones(50)
+    run(x)
+    with memory.limited(10), pytest.raises(memory.Exceeded):
+      run(x)
+    run(x)
+
+  def test_it_is_compiled_once(self):
+    """With shards, donated buffers and Python numbers."""
+    events = []
+    mesh = jax.make_mesh((1,), ('lanes',))
+    x = jax.device_put(jnp.ones(7), jax.NamedSharding(mesh, jax.P('lanes')))
+    run = memory.checked(
+      jax.jit(lambda x, y: x * y + 3, donate_argnums=0), 'the product'
+    )
+
+    def listen(name, *_, **__):
+      if name.endswith('backend_compile_duration'):
+        events.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+      found = run(run(x, 2), 2)
+    finally:
+      jax.monitoring.unregister_event_duration_listener(listen)
+    assert (found == 13).all() and x.is_deleted()
+    assert len(events) == 1
+
+  def test_it_may_be_debugged(self):
+    run = memory.checked(jax.jit(self.root), 'the root')
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match='sqrt'):
+      run(-jnp.ones(3))
+    with jax.disable_jit():
+      assert run(4.0) == 2
+
+  def test_it_may_be_transformed(self):
+    run = memory.checked(jax.jit(self.root), 'the root')
+    slopes = jax.jit(jax.vmap(jax.grad(run)))(jnp.array([1.0, 4.0]))
+    assert slopes.tolist() == [0.5, 0.25]

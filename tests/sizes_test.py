@@ -23,7 +23,7 @@ def test_a_device_that_is_not_known_counts_as_a_gpu():
 def test_each_size_says_what_it_counts():
   doc = sizes.Sizes.__doc__
   for field in dataclasses.fields(sizes.Sizes):
-    line = re.search(rf'^    {field.name}: (.+)$', doc, re.MULTILINE)
+    line = re.search(rf'^ *{field.name}: (.+)$', doc, re.MULTILINE)
     assert line and len(line[1].split()) > 3, field.name
 
 

@@ -24,9 +24,7 @@ from bitjax.scans import _view
 __all__ = ['MAX_POINTS', 'Optimum', 'exhaustive']
 
 MAX_POINTS = 2**20
-_WIDTH = (
-  64  # Points that are evaluated at a time on a CPU: networks are tiny here.
-)
+_WIDTH = 64  # Points at a time on a CPU: networks are tiny here.
 
 
 class Optimum(NamedTuple):

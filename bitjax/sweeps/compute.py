@@ -54,6 +54,7 @@ class Task:
     table: receives the results.
     store: keeps the results on disk; None to keep nothing.
     origin: compares the code of chunks with that of this process.
+    limit: bytes of the memory budget, if programs depend on it.
     taken: bytes of memory that the largest program so far takes on a device.
   """
 
@@ -65,6 +66,7 @@ class Task:
   table: table_lib.Table
   store: chunks.Store | None
   origin: origin_lib.Origin
+  limit: int | None
   taken: int = dataclasses.field(default=0, init=False)
   _traced: dict[int, jax.stages.Traced] = dataclasses.field(
     default_factory=dict, init=False
@@ -121,8 +123,12 @@ class Task:
     return self._compiled[key]
 
   def drop(self, combination: int) -> None:
-    """Forgets a compiled program, which takes memory of the process."""
+    """Forgets a compiled program, which takes memory of the process.
+
+    JAX keeps it for as long as the function is there that was traced for it.
+    """
     self._compiled.pop(combination, None)
+    self._traced.pop(combination, None)
 
   def narrow(self, width: int) -> None:
     """Changes the width, and forgets the programs of the former one."""

@@ -55,12 +55,14 @@ class Lines(Silent):
     self._name, self._total, self._done, self._before = name, total, done, done
     self._stream, self._every, self._clock = stream, every, clock
     self._unit = unit
-    self._start = self._last = clock()
+    self._start = self._begun = self._last = clock()
     known = f', {done} of them done before' if done else ''
     self._write(f'{total} {unit}{known}')
 
   def compiling(self, label: str) -> None:
     """Writes a line at once, since compiling may take long."""
+    if self._done == self._before:  # Programs are compiled before lanes run.
+      self._begun = self._clock()
     self._write(f'compiling {label}'.rstrip())
 
   def advance(self, count: int, label: str) -> None:
@@ -69,7 +71,7 @@ class Lines(Silent):
     now = self._clock()
     if self._done < self._total and now - self._last >= self._every:
       self._last = now
-      rate = (self._done - self._before) / max(now - self._start, 1e-9)
+      rate = (self._done - self._before) / max(now - self._begun, 1e-9)
       left = duration((self._total - self._done) / rate)
       unit = self._unit
       text = (
@@ -139,6 +141,8 @@ class Bar(Silent):
 
   def compiling(self, label: str) -> None:
     """Writes in front of the bar that a program is being compiled."""
+    if self._bar.n == self._bar.initial:
+      self._bar.unpause()  # The rate is that of lanes.
     self._describe(f'compiling {label}' if label else 'compiling')
 
   def advance(self, count: int, label: str) -> None:

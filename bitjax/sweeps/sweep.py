@@ -159,12 +159,13 @@ class Sweep:
     if clash:
       raise types.BadInput(f'{clash[0]!r} is both an axis and a shared input.')
     inputs = compute.place(name, shared or {}, batched or {}, self.mesh)
+    limit = width_lib.limit()
     plan, width, store, origin, resumes, limit = self._plan(
-      name, static, lanes, inputs, chunk or DEFAULT_CHUNK, width
+      name, static, lanes, inputs, chunk or DEFAULT_CHUNK, width, limit
     )
     table = table_lib.Table(plan, dims or {}, coords or {})
     task = compute.Task(
-      fn, plan, width, inputs, self.mesh, table, store, origin
+      fn, plan, width, inputs, self.mesh, table, store, origin, limit
     )
     with memory.limited(limit):
       self._fill(task, resumes)
@@ -217,7 +218,7 @@ class Sweep:
     if chunk is None:
       chunk = 1 if jax.default_backend() == 'cpu' else DEFAULT_CHUNK
     plan, _, store, origin, resumes, _ = self._plan(
-      name, static, lanes, {}, chunk, None
+      name, static, lanes, {}, chunk, None, None
     )
     table = table_lib.Table(plan, dims or {}, coords or {})
     folder = None
@@ -232,6 +233,7 @@ class Sweep:
       table,
       store,
       origin,
+      None,  # A training is the same in every budget that it fits in.
       folder=folder,
       report=self._report,
     )
@@ -252,7 +254,7 @@ class Sweep:
     self._report_divergence(task)
     return table.dataset()
 
-  def _plan(self, name, static, lanes, inputs, chunk, width):
+  def _plan(self, name, static, lanes, inputs, chunk, width, limit):
     """Returns plan, width, store, origin, whether the store may be used, and the limit."""
     extras.check('a sweep', 'xarray')
     if name in self._names:
@@ -271,17 +273,18 @@ class Sweep:
     code = None if self._run is None else self._run.code
     origin = origin_lib.Origin(folder, code, self._accept)
     self._origins.append(origin)
-    plan, width, resumes, limit = self._settle(plan, width, store, origin)
+    plan, width, resumes, limit = self._settle(
+      plan, width, limit, store, origin
+    )
     return plan, width, store, origin, resumes, limit
 
-  def _settle(self, plan, width, store, origin):
+  def _settle(self, plan, width, limit, store, origin):
     """Decides how the lanes are cut, and whether existing chunks may be used.
 
     A sweep keeps the block size, width and memory budget that it began with, whatever
     the flags say now: otherwise it would lose finished chunks, and mix lanes of
-    different widths.
+    different widths. On an accelerator, one without a chunk begins anew.
     """
-    limit = width_lib.limit()
 
     def choose():
       if self._run is not None:
@@ -290,13 +293,15 @@ class Sweep:
       found = manifest.read(store.folder) if resumes else None
       if resumes:
         origin.look()
-      if found is None:
-        return plan.block_size, width, resumes, None
-      if not manifest.matches(found, store):
+      if found is not None and not manifest.matches(found, store):
         progress.say(
           f'{plan.name}: {store.folder} holds other lanes; computed again'
         )
-        return plan.block_size, width, resumes, None
+        found = None
+      if found and limit is not None and not chunks.names(store.folder):
+        found = None  # Its budget may have been too small.
+      if found is None:
+        return plan.block_size, width, resumes, limit
       began = found['block'], found['width'], found.get('memory')
       if began != (plan.block_size, width or found['width'], limit):
         progress.say(
@@ -371,7 +376,7 @@ class Sweep:
         self._begin(task)
       store.refresh()
       task.origin.write()  # More may have been loaded since it began.
-      manifest.write(store, task.width, width_lib.limit(), complete=True)
+      manifest.write(store, task.width, task.limit, complete=True)
 
   def _begin(self, task: compute.Task) -> None:
     """Claims the directory and writes the manifest, before something is computed."""
@@ -383,7 +388,7 @@ class Sweep:
       files.remove_partial(folder)
       task.store.refresh()
       task.origin.write()
-      manifest.write(task.store, task.width, width_lib.limit(), complete=False)
+      manifest.write(task.store, task.width, task.limit, complete=False)
 
   def _report_divergence(self, task: compute.Task) -> None:
     total, counts = task.table.diverged()

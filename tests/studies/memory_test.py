@@ -79,7 +79,7 @@ class Survey(sweeps.Sweep):
     plan = plan_lib.make(name, static or {}, lanes, chunk=chunk, width=width)
     table = table_lib.Table(plan, dims or {}, coords or {})
     task = compute.Task(
-      fn, plan, width, abstract(shared or {}), None, table, None, None
+      fn, plan, width, abstract(shared or {}), None, table, None, None, None
     )
     chosen = width_lib.choose(task)
     width_lib.fit(task, plan.blocks, chosen, progress.Silent())

@@ -40,6 +40,26 @@ def test_progress_bar():
   assert '10/10' in text and 'lane/s' in text
 
 
+def test_programs_that_are_compiled_first_do_not_count_in_the_rate(monkeypatch):
+  now, stream = [0.0], io.StringIO()
+  lines = progress.Lines('s', 100, 0, stream, clock=lambda: now[0])
+  bar = progress.Bar('s', 100, 0, stream)
+  clock = lambda: now[0]
+  monkeypatch.setattr(bar._bar, '_time', clock)
+  bar._bar.start_t = bar._bar.last_print_t = now[0]
+  for number in range(4):
+    for one in (lines, bar):
+      one.compiling(str(number))
+    now[0] += 0.0 if number == 3 else 600.0
+  now[0] += 20.0
+  for one in (lines, bar):
+    one.advance(20, '')
+  shown = stream.getvalue()
+  assert 's: 20/100 lanes, 1 lanes/s, 1 min 20 s left' in shown
+  assert '20/100 [00:20<01:20,' in shown
+  bar.close()
+
+
 @pytest.mark.parametrize('columns', [40, 60, 80, 120])
 @pytest.mark.parametrize('unit', ['lanes', 'images'])
 def test_a_bar_stays_a_bar_whatever_its_label(columns, unit):
