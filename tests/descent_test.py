@@ -50,7 +50,7 @@ def size(norm, params, anchor):
     ('adam', 'l2', 'noised'),
     pytest.param('adam', 'linf', 'start', marks=pytest.mark.slow),
     pytest.param('momentum', 'l1', 'noised', marks=pytest.mark.slow),
-    ('momentum', 'flips', 'start'),
+    pytest.param('momentum', 'flips', 'start', marks=pytest.mark.slow),
   ],
 )
 def test_equals_a_python_loop(problem, optimizer, norm, anchor):

@@ -20,6 +20,7 @@ def compiled(loaded):
   return run
 
 
+@pytest.mark.slow  # Others compile theirs again, too.
 def test_programs_are_counted_and_dropped(loaded, compiled, monkeypatch):
   assert (compiled(), compiled()) == (1, 0)
   loaded.bound()  # Nothing is dropped without need.

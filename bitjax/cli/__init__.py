@@ -9,6 +9,8 @@ program that runs one from the command line ends with
 
 from bitjax.cli import results
 from bitjax.cli import status
+from bitjax.cli.arithmetic import dtype_flag
+from bitjax.cli.arithmetic import precision_flag
 from bitjax.cli.costs import Cost
 from bitjax.cli.costs import admit
 from bitjax.cli.flags import check
@@ -27,10 +29,12 @@ __all__ = [
   'Study',
   'admit',
   'check',
+  'dtype_flag',
   'encode',
   'flag',
   'launch',
   'main',
+  'precision_flag',
   'results',
   'status',
 ]

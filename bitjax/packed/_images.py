@@ -179,7 +179,7 @@ def max_pool(
 
   Raises:
     BadInput: for what are no packed images, a window larger than the padded image,
-      or other values of the options.
+      padding that fills a window, or other values of the options.
   """
   x = _check_layout('x', x)
   window = _convolution.pair('window', window, 1)
@@ -189,6 +189,11 @@ def max_pool(
   sizes = [
     (x.shape[i] + sum(padding[i]) - window[i]) // strides[i] + 1 for i in (0, 1)
   ]
+  if any(max(padding[i]) >= window[i] for i in (0, 1)):
+    raise types.BadInput(
+      f'padding must be less than the window, or a window may hold nothing else; got '
+      f'{padding} for {window}.'
+    )
   if min(sizes) < 1:
     raise types.BadInput(
       f'window must not be larger than the padded image; got {window} for an '

@@ -31,6 +31,7 @@ __all__ = [
 
 _MOST = 1 << 24  # Integers up to here are exact in float32.
 _LARGEST = np.iinfo(np.int32).max
+_BLOCK = 1 << 22  # Values of a function that are in memory at a time.
 
 
 class Thresholds(NamedTuple):
@@ -51,7 +52,7 @@ def thresholds(
   rounds once instead of twice.
 
   Args:
-    fn: takes sums, float32 of shape [sums, features], and returns real numbers of
+    fn: takes some of the sums, float32 of shape [sums, features], and returns real numbers of
       that shape, of which those >= 0 are +1, or booleans. In each column the sign may
       change once, as it does in a function that rises or falls.
     low: the least sum that can occur: ``-length`` for a product of that length.
@@ -72,7 +73,8 @@ def thresholds(
     raise types.BadInput(f'high must be >= low = {low}; got {high}.')
   features = types.check_integer('features', features, 1)
   sums = np.arange(least, most + 1, dtype=np.int32)
-  bits = _signs(fn, sums, features)
+  blocks = np.array_split(sums, -(-sums.size * features // _BLOCK))
+  bits = np.concatenate([_signs(fn, block, features) for block in blocks])
   first, last = bits[0], bits[-1]
   changes = np.count_nonzero(bits[1:] != bits[:-1], axis=0)
   if (wrong := np.flatnonzero(changes > 1)).size:
@@ -114,9 +116,7 @@ def _signs(fn, sums, features):
     )
   if values.dtype == bool:
     return values
-  if not jnp.issubdtype(values.dtype, jnp.floating) and not jnp.issubdtype(
-    values.dtype, jnp.integer
-  ):
+  if not _words.is_real(values.dtype):
     raise types.BadInput(
       f'fn must return real numbers or booleans; got {values.dtype}.'
     )

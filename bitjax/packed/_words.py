@@ -25,6 +25,7 @@ __all__ = [
   'check_same',
   'check_word',
   'check_words',
+  'is_real',
   'num_words',
   'pack',
   'pack_bits',
@@ -123,10 +124,8 @@ def pack_bits(bits: types.Array, axis: int, word: np.dtype) -> types.Array:
   if rest := count * size - bits.shape[axis]:
     edges = [(0, rest * (i == axis), 0) for i in range(bits.ndim)]
     bits = lax.pad(bits, np.array(False), edges)
-  zero, powers = (
-    np.array(0, word),
-    np.array([1 << i for i in range(size)], word),
-  )
+  zero = np.array(0, word)
+  powers = np.array([1 << i for i in range(size)], word)
   if count == 1 and size == 16:  # Half the time, for 16 channels only.
     parts = (
       jnp.where(lax.slice_in_dim(bits, i, i + 1, axis=axis), power, zero)
@@ -228,12 +227,15 @@ def check_axis(array: types.Array, name: str, axis: Any) -> int:
   return axis % array.ndim
 
 
+def is_real(dtype: Any) -> bool:
+  """Returns whether values of a dtype are real numbers."""
+  return any(jnp.issubdtype(dtype, k) for k in (jnp.integer, jnp.floating))
+
+
 def _as_bits(name, signs):
   if signs.dtype == bool:
     return signs
-  if not jnp.issubdtype(signs.dtype, jnp.integer) and not jnp.issubdtype(
-    signs.dtype, jnp.floating
-  ):
+  if not is_real(signs.dtype):
     raise types.BadInput(
       f'{name} must be booleans or real numbers; got {types.shown(signs)}.'
     )

@@ -11,7 +11,6 @@ import dataclasses
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
 from bitjax import types
 from bitjax.quantizers import _attach
@@ -82,7 +81,6 @@ def at_progress(
   *,
   key: types.Array | None = None,
   state: types.Array | None = None,
-  dtype: Any = None,
 ) -> _attach.Quantize:
   """Returns the quantizer with its ``progress`` filled in.
 
@@ -91,7 +89,6 @@ def at_progress(
     progress: the progress of training, in [0, 1].
     key: random key, if the staircase is random; None if not.
     state: the staircase's last output, if it has memory; None if not.
-    dtype: the dtype of the output; None for that of ``quantize``.
 
   Returns:
     A callable pytree ``(x) -> x_q``. Its `staircase` is that of ``quantize``, or
@@ -103,7 +100,7 @@ def at_progress(
   """
   types.check_range('progress', progress, 0.0, 1.0)
   quantize = as_quantize('quantize', quantize)
-  return _AtProgress(quantize, progress, key, state, dtype)
+  return _AtProgress(quantize, progress, key, state)
 
 
 @jax.tree_util.register_dataclass
@@ -113,13 +110,11 @@ class _AtProgress:
   default: types.Scalar
   key: types.Array | None
   state: types.Array | None
-  dtype: Any = dataclasses.field(metadata={'static': True})
 
   def __call__(self, x, *, progress=None, key=None):
     key = self.key if key is None else key
     progress = self.default if progress is None else progress
-    x_q = call(self.quantize, x, progress, key=key, state=self.state)
-    return x_q if self.dtype is None else x_q.astype(self.dtype)
+    return call(self.quantize, x, progress, key=key, state=self.state)
 
   def frozen(self, x):
     """Returns this quantizer with its scales as constants; see `freeze_scale`."""
@@ -134,8 +129,7 @@ class _AtProgress:
     return None if varies else _attach.staircase(self.quantize)
 
   def __repr__(self):
-    dtype = None if self.dtype is None else jnp.dtype(self.dtype).name
-    given = vars(self) | {'progress': self.default, 'dtype': dtype}
+    given = vars(self) | {'progress': self.default}
     return _written.call(at_progress, **given)
 
 

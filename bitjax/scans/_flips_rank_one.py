@@ -189,9 +189,8 @@ def _tabulate(parts, changes, x, y, values, counts, table):
   tail = _flips_tails.tail(parts, h, jnp.max(jnp.maximum(*ends), axis=1), y)
   size, units = p.shape
   per_row = size * changes.shape[1] * units * tail.width
-  size_here = sizes.here()
-  rows = size_here.rank_one_numbers // per_row
-  rows = max(1, min(size_here.rank_one_rows, rows))
+  here = sizes.here()
+  rows = max(1, min(here.rank_one_rows, here.rank_one_numbers // per_row))
   padding = [(0, 0), (0, rows)]
   values = jnp.pad(values, padding)
   if changes.shape[0] > 1:

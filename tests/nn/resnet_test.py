@@ -102,7 +102,7 @@ def programs(model):
 
 
 # Variant and kind; of the others, every shape is tested, but not every training.
-TRAINED = [('plain', 'fp'), ('bireal', 'binary'), ('react', 'lsq')]
+TRAINED = [('plain', 'fp'), ('bireal', 'binary')]
 MORE = sorted({*itertools.product(VARIANTS, KINDS)} - {*TRAINED})
 
 

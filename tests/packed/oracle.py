@@ -1,6 +1,9 @@
 """What packed functions compute, in NumPy's int64 and one place at a time."""
 
 import numpy as np
+import pytest
+
+from bitjax import types
 
 
 def signs(rng, *shape):
@@ -36,3 +39,10 @@ def words(signs, bits):
   for i in range(signs.shape[-1]):
     found[..., i // bits] |= (signs[..., i] > 0).astype(np.int64) << (i % bits)
   return found
+
+
+def refused(call, words):
+  """Asserts that a call raises `BadInput` with these words, in one line."""
+  with pytest.raises(types.BadInput, match=words) as info:
+    call()
+  assert '\n' not in str(info.value)

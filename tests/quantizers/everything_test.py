@@ -264,6 +264,7 @@ def test_integers_of_any_kind_are_static():
 class TestTransformations:
   """Quantizers are the same functions however they are run."""
 
+  @pytest.mark.slow
   def test_sweeps_nested_in_everything_equal_a_loop(self):
     """Sweeps every leaf in scan(vmap(grad(checkpoint(jit)))).
 

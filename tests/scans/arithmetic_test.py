@@ -205,6 +205,7 @@ def test_products_may_be_narrower_than_a_network_in_64_bits(make, name, dtype):
   assert 'float64' in {str(leaf.dtype) for leaf in found}
 
 
+@pytest.mark.slow
 def test_bounds_on_rounding_include_that_of_the_precision(make):
   """Integers of 8 digits are exact all the same; longer numbers may be rounded."""
   exact, _ = make()

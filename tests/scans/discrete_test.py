@@ -273,7 +273,9 @@ def test_full_precision_rounds_go_on_in_their_direction(make):
 
 
 @pytest.mark.optimised
-@pytest.mark.parametrize('binary', [True, False])
+@pytest.mark.parametrize(
+  'binary', [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_prefixes_are_the_first_moves(make, binary):
   view, loss = make(seed=8, binary=binary, activation='relu')
   holdout, holdout_loss = make(seed=9, binary=binary, activation='relu')

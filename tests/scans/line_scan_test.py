@@ -199,6 +199,7 @@ def test_constrain_acts_on_every_candidate(path):
   assert np.max(np.abs(np.subtract(free, want))) > 1e-3
 
 
+@pytest.mark.slow
 def test_vmap_over_views_directions_and_rates():
   views = [BINARY.view(seed) for seed in range(3)]
   stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *views)

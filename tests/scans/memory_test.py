@@ -49,7 +49,15 @@ def temporaries(scan, view):
   return memory.of(jax.jit(scan).lower(view).compile()).temporaries
 
 
-@pytest.mark.parametrize('name', SCANS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'line_scan',
+    'pair_gains',
+    pytest.param('flip_gains', marks=pytest.mark.slow),
+    pytest.param('exhaustive', marks=pytest.mark.slow),
+  ],
+)
 def test_candidates_are_vectorised_within_the_budget(name, make, monkeypatch):
   view, _ = make(examples=EXAMPLES)
   scan, narrow, candidates = SCANS[name]

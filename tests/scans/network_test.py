@@ -36,7 +36,9 @@ def with_kernels(params, kernels):
   }
 
 
-@pytest.mark.parametrize('use_bias', [False, True])
+@pytest.mark.parametrize(
+  'use_bias', [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_loss_and_gradient_are_those_of_the_model(use_bias):
   view, model, variables = view_and_model(use_bias=use_bias)
   params = variables['params']

@@ -29,7 +29,10 @@ def planned(view, **options):
       *('relu', True, False, ('steps', 'rank_one', 'incremental')),
       marks=pytest.mark.slow,
     ),
-    ('relu', False, False, ('affine', 'rank_one', 'incremental')),
+    pytest.param(
+      *('relu', False, False, ('affine', 'rank_one', 'incremental')),
+      marks=pytest.mark.slow,
+    ),
     ('sign', True, True, ('brute_force', 'brute_force', 'forward_passes')),
   ],
 )

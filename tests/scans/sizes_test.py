@@ -66,12 +66,19 @@ CASES = {
   'a quantized line': (line, {}),
   'a line of a real kernel': (line, {'activation': 'relu', 'binary': False}),
 }
+FAST = ('flips before a sign', 'a quantized line')
 
 
 @pytest.mark.parametrize(
   'kind', ['gpu', pytest.param('odd', marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize(
+  'case',
+  [
+    case if case in FAST else pytest.param(case, marks=pytest.mark.slow)
+    for case in CASES
+  ],
+)
 def test_blocks_do_not_change_the_answer(make, monkeypatch, case, kind):
   measure, options = CASES[case]
   chosen = {'gpu': sizes.of('gpu'), 'odd': ODD}[kind]

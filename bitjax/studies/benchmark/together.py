@@ -24,9 +24,7 @@ from bitjax.studies.benchmark import race
 __all__ = ['compared', 'flips', 'measure', 'seeds']
 
 _STEPS = 2  # Updates of each seed in a turn.
-
-
-_FLIPS = 8
+_FLIPS = 8  # That are evaluated in a turn.
 _CASES = {
   'seeds': 'seeds together',
   'flips': 'flips of a convolution together',

@@ -10,7 +10,6 @@ from bitjax import cli
 from bitjax import data
 from bitjax import nn
 from bitjax import quantizers
-from bitjax import sums
 from bitjax import sweeps
 from bitjax import training
 from bitjax import types
@@ -151,19 +150,8 @@ class TrainConfig:
     minimum=0,
     unique=True,
   )
-
-  precision: str = cli.flag(
-    'highest',
-    'Precision of all products in networks; high and default are faster on '
-    'accelerators (TF32 on recent GPUs), and the same on a CPU.',
-    choices=sums.PRECISIONS,
-  )
-  dtype: str = cli.flag(
-    'float32',
-    'What activations, and what networks multiply, are rounded to; latent weights, '
-    'statistics and losses are float32.',
-    choices=sums.DTYPES,
-  )
+  precision: str = cli.precision_flag()
+  dtype: str = cli.dtype_flag()
 
   def __post_init__(self):
     cli.check(self)

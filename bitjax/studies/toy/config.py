@@ -98,18 +98,8 @@ class Config:
     minimum=0,
     unique=True,
   )
-  precision: str = cli.flag(
-    'highest',
-    'Precision of all products in networks; high and default are faster on '
-    'accelerators (TF32 on recent GPUs), and the same on a CPU.',
-    choices=sums.PRECISIONS,
-  )
-  dtype: str = cli.flag(
-    'float32',
-    'What networks multiply is rounded to it, which changes neither signs nor bytes; '
-    'latent weights, sums and losses are float32.',
-    choices=sums.DTYPES,
-  )
+  precision: str = cli.precision_flag()
+  dtype: str = cli.dtype_flag()
 
   augment = 'none'  # No flag, but in studies that are `Augmented`,
   tuning_seeds = ()  # or `Tuned`.

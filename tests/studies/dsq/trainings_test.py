@@ -72,6 +72,7 @@ def test_stages(fake, tmp_path):
   assert not fake.calls and again.identical(results)
 
 
+@pytest.mark.slow
 def test_a_choice_that_comes_out_differently_is_noticed(fake, tmp_path):
   dsq.STUDY.run(CONFIG, sweeps.Sweep(tmp_path))
   fake.best['falling'] = 1.0

@@ -315,6 +315,7 @@ def test_equal_estimators_are_seldom_contradicted():
   assert np.mean(contradicted) < 0.08 < 0.15 < np.mean(fooled)
 
 
+@pytest.mark.slow
 def test_seeds_that_diverged(as_if_not_run, monkeypatch):
   monkeypatch.setattr(arms, 'PRIMARY', 'same')
   as_if_not_run(findings.judge, table(), ['start_search'])
