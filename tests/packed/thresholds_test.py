@@ -47,7 +47,7 @@ def test_they_are_found_some_sums_at_a_time(monkeypatch):
 
   def fn(sums):
     seen.append(len(sums))
-    return sums - np.float32([-7, 0, 5.5])
+    return sums - np.float32([[-7, 0, 5.5]])
 
   wanted = packed.thresholds(fn, -10, 10, 3)
   monkeypatch.setattr(_thresholds, '_BLOCK', 13)
