@@ -114,6 +114,7 @@ def test_user_transform_remembers_the_original_start(problem):
   assert size('linf', found.params, params) <= 1e-3
 
 
+@pytest.mark.slow
 def test_a_diverging_lane_leaves_others_alone(problem):
   params, target = problem
   loss = jax.value_and_grad(quadratic)

@@ -177,6 +177,7 @@ def test_statistics_do_not_depend_on_the_unit():
   assert (nothing.gain, nothing.bias) == (0, np.inf)
 
 
+@pytest.mark.slow
 def test_bias_is_an_angle():
   reference = jnp.array([3.0, 0.0])
   gradients = jnp.array([[1.0, 1.0], [1.0, 1.0]])
@@ -188,6 +189,7 @@ def test_bias_is_an_angle():
   assert measures.gradient_statistics(across, reference).bias == jnp.inf
 
 
+@pytest.mark.slow
 def test_signal_to_noise_is_unbiased():
   random = np.random.default_rng(4)
   gradients = random.normal(size=(4, 100_000)).astype(np.float32)

@@ -57,7 +57,7 @@ BINARY = (('kernel_quantizer', SIGN), ('input_quantizer', SIGN))
   ('model', 'layer'),
   [
     pytest.param(Twins(JitDense), 'a', marks=pytest.mark.slow),
-    (Twins(JitDense), 'b'),
+    pytest.param(Twins(JitDense), 'b', marks=pytest.mark.slow),
     (JitMethod(), 'a'),
   ],
 )

@@ -190,6 +190,7 @@ def test_mlp_is_taken_apart_by_its_stages():
   assert first.kernel_mass < 0.95
 
 
+@pytest.mark.slow
 def test_resnet_and_its_hardtanh():
   images = RNG.normal(size=(4, 4, 4, 2)).astype(np.float32)
   model = nn.ResNet(

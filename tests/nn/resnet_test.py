@@ -164,6 +164,7 @@ class TestStarts:
     np.testing.assert_allclose(step_size, want, rtol=1e-5)
     assert flat[f'{layer}/input_quantizer/step'] > 0
 
+  @pytest.mark.slow
   def test_vmap_over_seeds_equals_one_by_one(self):
     model = make('react', 'binary')
     seeds = [fill(model, seed) for seed in range(2)]
@@ -331,6 +332,7 @@ class TestCosts:
     if model is not nn.resnet32:
       assert kernels + others == total
 
+  @pytest.mark.slow
   def test_first_and_last_layer(self):
     def bits(**kwargs):
       model = make('bireal', 'lsq', **kwargs)

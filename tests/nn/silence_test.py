@@ -188,6 +188,7 @@ class TestModes:
     }  # fmt: skip
     nn.init_quietly(Scanned(), KEY, x)  # A scan hides it; nothing leaks.
 
+  @pytest.mark.slow
   def test_scans_in_scans(self):
     def scan(body):
       return linen.scan(

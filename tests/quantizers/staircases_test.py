@@ -249,6 +249,7 @@ class TestLevels:
       want = levels[np.maximum(position - 1, 0)]
       np.testing.assert_array_equal(down[:, unit], want)
 
+  @pytest.mark.slow
   def test_moves_and_gains_of_every_kind(self):
     for name in ('heaviside', 'lsq of channels'):
       view = view_of(LEVELS[name]())

@@ -65,6 +65,7 @@ def test_descent_equals_the_loop(make, monkeypatch):
   np.testing.assert_allclose(found.best, gains.max(), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.optimised
 def test_incremental_sums_are_those_of_all_examples(make, monkeypatch):
   few = dataclasses.replace(sizes.of('cpu'), sums_examples=16)

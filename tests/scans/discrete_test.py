@@ -272,10 +272,9 @@ def test_full_precision_rounds_go_on_in_their_direction(make):
   assert path.search[-1] < path.search[0]
 
 
+@pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize(
-  'binary', [True, pytest.param(False, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('binary', [True, False])
 def test_prefixes_are_the_first_moves(make, binary):
   view, loss = make(seed=8, binary=binary, activation='relu')
   holdout, holdout_loss = make(seed=9, binary=binary, activation='relu')
@@ -320,6 +319,7 @@ def test_prefixes_are_the_first_moves(make, binary):
   np.testing.assert_array_equal(default.num_moves[:4], [0, 1, 2, 4])
 
 
+@pytest.mark.slow
 def test_steps_and_central_differences_descend(make):
   view, loss = make(seed=10)
 
@@ -343,6 +343,7 @@ def test_steps_and_central_differences_descend(make):
     assert path.flips[1] > 0
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_a_traced_radius(make):
   view, loss = make()
 

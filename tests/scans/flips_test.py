@@ -125,7 +125,11 @@ class Levels:
 
 
 @pytest.mark.parametrize(
-  ('levels', 'uniform'), [((-1, 0, 1), True), ((-2, -0.5, 0, 1), False)]
+  ('levels', 'uniform'),
+  [
+    pytest.param((-1, 0, 1), True, marks=pytest.mark.slow),
+    ((-2, -0.5, 0, 1), False),
+  ],
 )
 def test_a_staircase_plugs_in_by_offering_its_neighbours(levels, uniform):
   staircase = Levels(jnp.asarray(levels, jnp.float32), uniform)
@@ -166,6 +170,7 @@ class Convolution(linen.Module):
     return linen.Dense(3)(linen.tanh(x).reshape(x.shape[0], -1))
 
 
+@pytest.mark.slow
 def test_any_layer_at_some_coordinates():
   model, images = Convolution(), jnp.asarray(IMAGES)
   variables = model.init(jax.random.key(4), images)

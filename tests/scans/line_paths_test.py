@@ -162,6 +162,7 @@ def test_kernels_are_those_of_brute_force_to_the_bit():
   np.testing.assert_allclose(fast.losses, slow.losses, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batched_over_directions_and_seeds():
   cases = [make_case(seed) for seed in (0, 1)]
   batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
@@ -189,6 +190,7 @@ def test_several_views_in_one_call(weights, tail):
   np.testing.assert_allclose(both.losses, slow.losses, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_start_serves_many_directions():
   view, direction, rates = make_case()
   views = [view, with_labels(make_view(5))]
@@ -287,6 +289,7 @@ def test_profile_is_the_loss_at_every_rate():
   assert (profile.at(starts) != profile.at(before)).any()
 
 
+@pytest.mark.slow
 def test_profile_best_interval():
   view, direction, _ = make_case()
   profile = scans.line_profile(view, direction, -2.0, 2.0)
@@ -299,6 +302,7 @@ def test_profile_best_interval():
   assert profile.at(end) != loss
 
 
+@pytest.mark.slow
 def test_profiles_of_several_views_and_without_breakpoints():
   a, direction, _ = make_case()
   profile = scans.line_profile((a, a), direction, 0.0, 1.0)

@@ -53,7 +53,7 @@ def temporaries(scan, view):
   'name',
   [
     'line_scan',
-    'pair_gains',
+    pytest.param('pair_gains', marks=pytest.mark.slow),
     pytest.param('flip_gains', marks=pytest.mark.slow),
     pytest.param('exhaustive', marks=pytest.mark.slow),
   ],

@@ -65,7 +65,12 @@ def test_loss_and_gradient_are_those_of_the_model(use_bias):
   ('make', 'step', 'path'),
   [
     (nn.binary_mlp, None, 'layers: sign, sign, rank_one'),
-    (nn.full_precision_mlp, 0.02, 'layers: rank_one, rank_one, rank_one'),
+    pytest.param(
+      nn.full_precision_mlp,
+      0.02,
+      'layers: rank_one, rank_one, rank_one',
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_gains_of_all_layers_are_those_of_brute_force(make, step, path):
@@ -94,6 +99,7 @@ def test_statistics_of_the_batch_couple_examples(train):
   assert view.couples_examples == train
 
 
+@pytest.mark.slow
 def test_gains_move_with_all_kernels():
   view, _, _ = view_and_model()
   key = jax.random.key(7)

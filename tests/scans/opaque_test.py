@@ -288,8 +288,8 @@ class Remat(linen.Module):
 @pytest.mark.parametrize(
   ('lift', 'layer'),
   [
-    (linen.remat, 'lifted'),
     (linen.jit, 'head'),
+    pytest.param(linen.remat, 'lifted', marks=pytest.mark.slow),
     pytest.param(linen.remat, 'head', marks=pytest.mark.slow),
     pytest.param(linen.jit, 'lifted', marks=pytest.mark.slow),
   ],

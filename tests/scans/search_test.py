@@ -140,6 +140,7 @@ def test_exhaustive_search_finds_the_optimum(make, norm, radius):
   assert (np.asarray(best) != np.asarray(view.kernel)).sum() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.optimised
 def test_the_greedy_search_does_not_beat_the_optimum(make):
   kernel = np.random.default_rng(5).normal(size=(6, 2)) / 8
@@ -224,6 +225,7 @@ def test_bad_input(make):
       call()
 
 
+@pytest.mark.slow
 def test_nothing_to_look_at_and_losses_that_are_not_finite(make):
   view, _ = make()
   budget, key = types.Budget(0.1), jax.random.key(0)

@@ -90,6 +90,7 @@ def test_blocks_do_not_change_the_answer(make, monkeypatch, case, kind):
   assert np.ptp(np.asarray(wanted)) > 0 or case == 'a descent'
 
 
+@pytest.mark.slow
 def test_a_loop_over_breakpoints_is_not_in_the_program_of_a_gpu(
   make, monkeypatch
 ):

@@ -59,6 +59,7 @@ def test_the_best_survives_a_restart(tiny, task, tmp_path):
   assert which(tmp_path, 'best') == 2
 
 
+@pytest.mark.slow
 def test_the_best_of_a_training_is_that_of_its_history(tiny, task, tmp_path):
   fitted = tiny.train(task, tmp_path, seeds=(7, 3), period=2)
   scores = fitted.history['validation_accuracy'].mean(axis=1)

@@ -140,7 +140,9 @@ def test_other_files_do_not_matter(sound, tmp_path):
   assert read(folder, 'latest') == [3, 3] and read(folder, 'best') == [2, 2]
 
 
-@pytest.mark.parametrize('damaged', [['13'], ['13', '10', '5']])
+@pytest.mark.parametrize(
+  'damaged', [['13'], pytest.param(['13', '10', '5'], marks=pytest.mark.slow)]
+)
 def test_a_training_goes_on_from_the_one_before(
   tiny, task, whole, same, tmp_path, damaged
 ):

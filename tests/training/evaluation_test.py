@@ -47,6 +47,7 @@ def averaged(tiny):
   return tiny.task(average=0.6)
 
 
+@pytest.mark.slow
 def test_moving_average(tiny, averaged, same):
   """It equals NumPy's from the first update on, and evaluation uses it."""
   state = tiny.start(averaged, 3, average=True)

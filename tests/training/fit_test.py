@@ -129,6 +129,7 @@ def test_seeds_are_checked_before_anything_is_trained(tiny, task, seed):
     training.create(model, training.optimizer('adam', 0.1), [3, seed], images)
 
 
+@pytest.mark.slow
 def test_ways_to_run_seeds_are_the_same_to_rounding(tiny, task):
   """Vectorised, in a loop of one program, or the program of one, launched for each."""
   found = {

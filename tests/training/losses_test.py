@@ -143,6 +143,7 @@ class TestTeacher:
     np.testing.assert_allclose(half, plain / 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_with_a_teacher_describes_its_layers(tiny, whole):
   fitted, _ = whole
   model = tiny.Net()

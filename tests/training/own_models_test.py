@@ -103,6 +103,7 @@ def test_a_task_alone_must_be_told_its_length(tiny):
   assert task.lasting(3).update(one, batch, None).step == 1
 
 
+@pytest.mark.slow
 def test_dropout_draws_anew_in_every_update_and_resumes_exactly(
   tiny, same, tmp_path
 ):

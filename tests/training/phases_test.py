@@ -107,6 +107,7 @@ def test_a_switch_between_learned_quantizers(tiny, around):
   assert not any('quantizer' in path for path in named(back._replace(key=0)))
 
 
+@pytest.mark.slow
 def test_rows_cover_whole_periods(tiny, phases, staged):
   """A row averages all steps of its period, even if quantizers change in it."""
   rough, fine = staged[0].history, tiny.train(phases, period=2).history
@@ -223,6 +224,7 @@ class TestPretrained:
     )
     assert not np.any(fitted.history['flip_ratio/Dense_0'])
 
+  @pytest.mark.slow
   def test_learned_quantizers_of_others_begin_anew(self, tiny, full):
     _, images = full
     other = tiny.Net(weights=LEARNED, scaling='none')

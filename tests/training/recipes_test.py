@@ -218,6 +218,7 @@ class TestOutcome:
     part = tiny.dataset(21, 0)
     return part, tiny.dataset(11, 1), tiny.dataset(10, 2)
 
+  @pytest.mark.slow
   def test_numbers(self, tiny, parts, tmp_path):
     phases = recipe(average=0.5).phases(tiny.Net(), parts[0])
     dims, coords = training.layout(phases, parts[0], 8)
@@ -314,6 +315,7 @@ class TestOutcome:
     assert np.any(first.chunk(0, 1) != second.chunk(0, 1))
 
 
+@pytest.mark.slow
 def test_16_samples_are_learned_by_heart(tiny):
   """A network of 1-bit weights and activations can memorise random labels."""
   draw = np.random.default_rng(0)

@@ -46,6 +46,7 @@ def test_interrupted(tiny, task, whole, same, tmp_path, chunks):
   equal(same, again, tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again(tiny, task, whole, same, tmp_path):
   for _ in range(7):
     with pytest.raises(KeyboardInterrupt):

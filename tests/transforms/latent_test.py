@@ -249,6 +249,7 @@ numbers = st.lists(st.integers(-32, 32), min_size=9, max_size=9).map(
 class TestProperties:
   """Whatever the weights and updates."""
 
+  @pytest.mark.slow
   @settings(max_examples=30, deadline=None, derandomize=True)
   @given(numbers, numbers, st.integers(0, 10))
   def test_of_flips_the_furthest_are_kept(self, weights, updates, most):

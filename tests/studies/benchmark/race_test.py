@@ -1,5 +1,7 @@
 """Contestants of the benchmark take turns."""
 
+import pytest
+
 from bitjax.studies.benchmark import race
 
 
@@ -20,6 +22,7 @@ def test_contestants_take_turns_and_the_first_does_not_count(monkeypatch):
   assert found == {'quick': 1.0, 'slow': 2.0}
 
 
+@pytest.mark.slow
 def test_the_flops_are_those_of_the_network():
   view, first, rest = race.problem(4, (3, 5), 'binary', 'Dense_1')
   assert view.kernel.shape == (3, 5) and view.inputs.shape[0] == 4

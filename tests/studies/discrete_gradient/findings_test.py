@@ -527,6 +527,7 @@ def test_seeds_that_diverged(table, as_if_not_run):
   as_if_not_run(findings.judge, table.results, losses)
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_interval_and_is_drawn():
   alone = Table(num_rounds=[4], batch_size=[64]).results.isel(seed=[0])
   judged = list(findings.judge(alone))

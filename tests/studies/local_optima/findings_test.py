@@ -91,6 +91,7 @@ def test_seeds_that_diverged(as_if_not_run):
   as_if_not_run(judged, table(), ['trained_search'])
 
 
+@pytest.mark.slow
 def test_controls_that_diverged(as_if_not_run):
   def judge(results):
     yield from causes.control(results, 'normal')

@@ -21,6 +21,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 def test_losses_choose_by_protocol():
   problems = study.Config(**SIZES).open(sweeps.Sweep())
   results = arms.collect(
@@ -65,6 +66,7 @@ def test_the_last_of_many_steps_is_reported():
   assert np.all(ratios <= 1.26)
 
 
+@pytest.mark.slow
 def test_paths_are_reported_by_noise_and_draw():
   config = study.Config(**SIZES, networks=('binary',), step_sizes=(3.0, 100.0))
   problems = config.open(sweeps.Sweep())

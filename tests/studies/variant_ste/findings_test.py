@@ -207,6 +207,7 @@ def test_variation_by_every_reading_of_the_threshold():
   assert not list(variation.thresholds(without, 'trained'))
 
 
+@pytest.mark.slow
 def test_a_noisy_mean_does_not_hide_how_noisy_gradients_are():
   """A mean of 4 parts is longer than the gradient, by the noise that is left in it."""
   random = np.random.default_rng(2)
@@ -349,6 +350,7 @@ def drawable():
   return results
 
 
+@pytest.mark.slow
 def test_the_normal_window_is_drawn_at_zero(complaints):
   """A line from half-width 0.5 to 2 would pass 0 where nothing was measured."""
   results = drawable().isel(seed=[0, 1])
