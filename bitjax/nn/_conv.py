@@ -189,6 +189,27 @@ class Product:
     z = self._convolve(x.reshape(math.prod(leading), *inner), kernel)
     return z.reshape(*leading, *z.shape[1:])
 
+  def patches(self, x: types.Array) -> types.Array:
+    """Maps [examples, *spatial, in] to [examples, *spatial', places, in].
+
+    Places are those of the kernel, flattened; ``x`` is padded, and not rounded.
+    """
+    size, count = self.kernel_size, math.prod(self.kernel_size)
+    x, padding = self._padded(x)
+    spatial = tuple(range(len(size)))
+    found = jax.lax.conv_general_dilated_patches(
+      x.astype(types.promoted(x)),
+      size,
+      self.strides,
+      padding,
+      lhs_dilation=self.input_dilation,
+      rhs_dilation=self.kernel_dilation,
+      dimension_numbers=self._dimensions(spatial),
+      precision=jax.lax.Precision.HIGHEST,
+    )
+    found = found.reshape(*found.shape[:-1], x.shape[-1], count)
+    return jnp.swapaxes(found, -1, -2)
+
   def _convolve(self, x, kernel):
     x, padding = self._padded(x)
     if self.arithmetic.dtype is None:
@@ -206,8 +227,6 @@ class Product:
     if own:
       return _convolution.convolve(x, kernel, self.strides, padding, precision)
     spatial = tuple(range(len(self.kernel_size)))
-    rank = len(spatial) + 2
-    outer = (0, rank - 1, *(1 + a for a in spatial))
     return jax.lax.conv_general_dilated(
       x,
       kernel,
@@ -215,12 +234,18 @@ class Product:
       padding,
       lhs_dilation=self.input_dilation,
       rhs_dilation=self.kernel_dilation,
-      dimension_numbers=jax.lax.ConvDimensionNumbers(
-        outer, (rank - 1, rank - 2, *spatial), outer
-      ),
+      dimension_numbers=self._dimensions(spatial),
       feature_group_count=self.groups,
       precision=precision,
       preferred_element_type=total,
+    )
+
+  @staticmethod
+  def _dimensions(spatial):
+    rank = len(spatial) + 2
+    outer = (0, rank - 1, *(1 + a for a in spatial))
+    return jax.lax.ConvDimensionNumbers(
+      outer, (rank - 1, rank - 2, *spatial), outer
     )
 
   def _padded(self, x):

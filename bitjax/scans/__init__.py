@@ -10,6 +10,7 @@ from bitjax.scans._certificates import Certificate
 from bitjax.scans._certificates import flip_certificate
 from bitjax.scans._certificates import merge_gains
 from bitjax.scans._certificates import stream_gains
+from bitjax.scans._convolution import Convolution
 from bitjax.scans._coordinate import CoordinateDescent
 from bitjax.scans._coordinate import coordinate_discrete_gradient
 from bitjax.scans._discrete import DiscretePath
@@ -43,23 +44,33 @@ from bitjax.scans._network import network_view
 from bitjax.scans._plan import Plan
 from bitjax.scans._plan import PlannedScan
 from bitjax.scans._plan import plan
-from bitjax.scans._view import Activation
-from bitjax.scans._view import Affine
-from bitjax.scans._view import BatchNorm
-from bitjax.scans._view import Dense
+from bitjax.scans._stages import Activation
+from bitjax.scans._stages import Add
+from bitjax.scans._stages import Affine
+from bitjax.scans._stages import BatchNorm
+from bitjax.scans._stages import Conv
+from bitjax.scans._stages import Dense
+from bitjax.scans._stages import Examplewise
+from bitjax.scans._stages import Mean
+from bitjax.scans._stages import Opaque
+from bitjax.scans._stages import Pointwise
+from bitjax.scans._stages import Residual
+from bitjax.scans._stages import Stage
 from bitjax.scans._view import LayerView
-from bitjax.scans._view import Opaque
-from bitjax.scans._view import Stage
 
 __all__ = [
   'Activation',
+  'Add',
   'Affine',
   'BatchNorm',
   'Certificate',
+  'Conv',
+  'Convolution',
   'CoordinateDescent',
   'Dense',
   'DiscretePath',
   'DiscreteStep',
+  'Examplewise',
   'FlipDescent',
   'FlipFactorial',
   'FlipGains',
@@ -67,6 +78,7 @@ __all__ = [
   'LineProfile',
   'LineScan',
   'LineStart',
+  'Mean',
   'Moves',
   'Neighbours',
   'Network',
@@ -75,7 +87,9 @@ __all__ = [
   'PairGains',
   'Plan',
   'PlannedScan',
+  'Pointwise',
   'PrefixScan',
+  'Residual',
   'Stage',
   'brute_force_gains',
   'central_difference',

@@ -25,6 +25,7 @@ from bitjax import types
 from bitjax.scans import _flips_rank_one
 from bitjax.scans import _paths
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['Generic', 'Incremental', 'Move', 'begin', 'of_unit']
@@ -61,7 +62,7 @@ def begin(view: _view.LayerView) -> Incremental | Generic:
     return Generic(view, view.kernel, view.loss(view.kernel))
   parts = _split.split(view)
   products = parts.products(parts.inputs)
-  next_products = parts.next_products(_split.apply(parts.front, products))
+  next_products = parts.next_products(_stages.apply(parts.front, products))
   return Incremental(
     parts,
     parts.inputs.T,
@@ -145,7 +146,7 @@ class Incremental:
     before = self.products[unit]
     after = before + move.change * self.inputs[input_index]
     front = of_unit(self.parts.front, unit)
-    tau = _split.apply(front, after) - _split.apply(front, before)
+    tau = _stages.apply(front, after) - _stages.apply(front, before)
     changed = (tau != 0) & move.allowed
     ((indices,), (count,)) = _split.true_indices(changed[None], room=rows)
     row = self.parts.matrix[unit]
@@ -185,16 +186,16 @@ class Incremental:
 
 
 def of_unit(
-  stages: tuple[_view.Stage, ...], unit: types.Array
-) -> tuple[_view.Stage, ...]:
+  stages: tuple[_stages.Stage, ...], unit: types.Array
+) -> tuple[_stages.Stage, ...]:
   """Returns pointwise stages with the scales and shifts of one unit."""
 
   def pick(vector):
     return vector[unit] if jnp.ndim(vector) else vector
 
   return tuple(
-    _view.Affine(pick(stage.scale), pick(stage.shift))
-    if isinstance(stage, _view.Affine)
+    _stages.Affine(pick(stage.scale), pick(stage.shift))
+    if isinstance(stage, _stages.Affine)
     else stage
     for stage in stages
   )

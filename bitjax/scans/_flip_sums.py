@@ -17,6 +17,7 @@ from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_sign
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['Sums', 'begin', 'obstacle']
@@ -36,7 +37,7 @@ def begin(view: _view.LayerView) -> Sums:
   """Returns the state at the start, for a view without an `obstacle`."""
   parts = _split.split(view)
   products = parts.products(parts.inputs)
-  next_products = parts.next_products(_split.apply(parts.front, products))
+  next_products = parts.next_products(_stages.apply(parts.front, products))
   return Sums(
     view,
     parts.inputs,
@@ -98,7 +99,7 @@ class Sums:
     front = _coordinate_losses.of_unit(parts.front, unit)
     before = self.products[unit]
     after = before + change * jnp.take(self.inputs, index, axis=1)
-    tau = _split.apply(front, after) - _split.apply(front, before)
+    tau = _stages.apply(front, after) - _stages.apply(front, before)
     ((changed,), (count,)) = _split.true_indices((tau != 0)[None], room=rows)
 
     def update(state):
@@ -155,8 +156,8 @@ def _column(view, inputs, next_products, losses, products, unit):
   changes = changes.astype(inputs.dtype)
   edge = _flips_sign.edge(before, changes)
   p = products[:, None]
-  signs = _split.apply(before, p)
-  tau = _split.apply(behind, -signs) - _split.apply(behind, signs)
+  signs = _stages.apply(before, p)
+  tau = _stages.apply(behind, -signs) - _stages.apply(behind, signs)
   side, threshold = _flips_sign.crossing(signs, edge)
   p = side * p
   farthest = p[:, 0] + jnp.max(jnp.abs(changes)) * jnp.max(

@@ -44,6 +44,7 @@ from bitjax import types
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_sign
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['FlipFactorial', 'flip_factorial']
@@ -113,11 +114,11 @@ def _factorial(view):
   def block(totals, batch):
     x, y, valid = batch
     p = parts.products(x)
-    signs = _split.apply(before, p)
-    h, other = (_split.apply(behind, s) for s in (signs, -signs))
+    signs = _stages.apply(before, p)
+    h, other = (_stages.apply(behind, s) for s in (signs, -signs))
     tau = other - h
     # Stages before the next product act on each unit alone.
-    passed = _gradient(lambda p: _split.apply(parts.front, p), p)
+    passed = _gradient(lambda p: _stages.apply(parts.front, p), p)
     side, threshold = _flips_sign.crossing(signs, edges)
     p = side * p
     farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)

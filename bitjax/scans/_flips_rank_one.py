@@ -34,11 +34,12 @@ from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_tails
 from bitjax.scans import _report
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['moments', 'obstacle']
 
-apply = _split.apply
+apply = _stages.apply
 
 
 def obstacle(view: _view.LayerView) -> str | None:

@@ -31,6 +31,7 @@ from bitjax import sums as sums_lib
 from bitjax import types
 from bitjax.scans import _report
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = [
@@ -44,7 +45,7 @@ __all__ = [
   'obstacle',
 ]
 
-apply = _split.apply
+apply = _stages.apply
 
 
 def obstacle(view: _view.LayerView) -> str | None:
@@ -54,12 +55,12 @@ def obstacle(view: _view.LayerView) -> str | None:
     return reason
   affines = [view.affine]
   for stage in view.tail:
-    if not isinstance(stage, _view.Affine):
+    if not isinstance(stage, _stages.Affine):
       break
     affines.append(stage)
   index = len(affines) - 1
   first = view.tail[index] if index < len(view.tail) else None
-  if not isinstance(first, _view.Activation) or first.kind != 'sign':
+  if not isinstance(first, _stages.Activation) or first.kind != 'sign':
     return 'its layer does not feed a sign activation'
   if view.coupling != 'none' and not all(map(_no_offset, affines)):
     return (
@@ -147,10 +148,12 @@ def moments(
 
 
 def cut(
-  front: tuple[_view.Stage, ...],
-) -> tuple[tuple[_view.Stage, ...], tuple[_view.Stage, ...]]:
+  front: tuple[_stages.Stage, ...],
+) -> tuple[tuple[_stages.Stage, ...], tuple[_stages.Stage, ...]]:
   """Returns the stages up to the sign, and those behind it."""
-  end = 1 + [isinstance(stage, _view.Activation) for stage in front].index(True)
+  end = 1 + [isinstance(stage, _stages.Activation) for stage in front].index(
+    True
+  )
   return front[:end], front[end:]
 
 
@@ -293,8 +296,8 @@ def _noise(parts, stages, edge, reach):
   value = jnp.where(jnp.isfinite(edge.high), edge.high, 0.0)[None, :]
   slope, shifts = jnp.ones_like(value), jnp.zeros_like(value)
   for stage in stages:
-    if isinstance(stage, _view.Affine):
-      scaled = _view.Affine(stage.scale)
+    if isinstance(stage, _stages.Affine):
+      scaled = _stages.Affine(stage.scale)
       value, slope = scaled(value), jnp.abs(scaled(slope))
       distance = jnp.abs(value) + jnp.abs(stage(jnp.zeros_like(value)))
       shifts += distance / jnp.where(slope > 0, slope, 1.0)

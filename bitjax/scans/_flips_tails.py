@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _split
-from bitjax.scans import _view
+from bitjax.scans import _stages
 
 __all__ = ['AnyTail', 'LinearTail', 'tail']
 
@@ -204,7 +204,7 @@ def tail(
   inner, outer = pieces
   matrix = _matrix(inner, parts.matrix)
   columns = _matrix(outer, jnp.eye(matrix.shape[1], dtype=matrix.dtype))
-  z = _split.apply(inner, next_products)
+  z = _stages.apply(inner, next_products)
   if not outer:  # Without a ReLU there are no kinks.
     pattern, reached = jnp.ones_like(z), jnp.zeros_like(z, bool)
   else:
@@ -219,7 +219,7 @@ def tail(
   unit = jnp.minimum(order, z.shape[1] - 1)
   distances = jnp.take_along_axis(jnp.abs(z), unit, axis=1)
   return LinearTail(
-    logits=_split.apply(parts.rest, next_products),
+    logits=_stages.apply(parts.rest, next_products),
     base=base,
     labels=labels,
     slopes=slopes,
@@ -235,7 +235,7 @@ def tail(
 def _pieces(stages):
   """Cuts the stages before their only ReLU, if any; returns None for other tails."""
   kinds = [
-    stage.kind if isinstance(stage, _view.Activation) else 'identity'
+    stage.kind if isinstance(stage, _stages.Activation) else 'identity'
     for stage in stages
   ]
   kinks = [index for index, kind in enumerate(kinds) if kind != 'identity']
@@ -249,10 +249,10 @@ def _pieces(stages):
 def _matrix(stages, matrix):
   """Returns the matrix times the stages' linear parts; a ReLU counts as identity."""
   for stage in stages:
-    if isinstance(stage, _view.Dense):
+    if isinstance(stage, _stages.Dense):
       dense = stage.freeze()
       matrix = jnp.matmul(matrix, dense.kernel, precision='highest')
-      matrix = _view.Affine(dense.affine.scale)(matrix)
-    elif isinstance(stage, _view.Affine):
-      matrix = _view.Affine(stage.scale)(matrix)
+      matrix = _stages.Affine(dense.affine.scale)(matrix)
+    elif isinstance(stage, _stages.Affine):
+      matrix = _stages.Affine(stage.scale)(matrix)
   return matrix

@@ -29,6 +29,7 @@ from bitjax.scans import _line_steps
 from bitjax.scans import _paths
 from bitjax.scans import _report
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -116,7 +117,7 @@ def line_start(
   views = as_views(view)
   if obstacle := steps_obstacle(views):
     raise types.BadInput(f'The loss is not piecewise constant: {obstacle}.')
-  dense = _view.Dense(views[0].kernel, views[0].quantizer)
+  dense = _stages.Dense(views[0].kernel, views[0].quantizer)
   return LineStart(_begin(views, dense.quantized))
 
 
@@ -318,7 +319,7 @@ def _affine_obstacle(views):
 
 
 def _activations(view):
-  return [s for s in view.tail if isinstance(s, _view.Activation)]
+  return [s for s in view.tail if isinstance(s, _stages.Activation)]
 
 
 def _brute_force(views, direction, learning_rates, constrain, width, report):

@@ -30,6 +30,7 @@ from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _report
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['losses']
@@ -68,7 +69,7 @@ def losses(
     report: progress; None for no report.
   """
   split = _split.split(view)
-  dense = _view.Dense(split.matrix, arithmetic=split.next_arithmetic)
+  dense = _stages.Dense(split.matrix, arithmetic=split.next_arithmetic)
   stages = (*split.front, dense, *split.rest)
   products = split.products(view.inputs)
   velocity = -jnp.matmul(view.inputs, direction, precision='highest')
@@ -114,7 +115,9 @@ def losses(
       lambda carry: jnp.any(carry[0].following < first + chunk), step, carry
     )
 
-  classes = jax.eval_shape(lambda z: _split.apply(stages, z), products).shape[1]
+  classes = jax.eval_shape(lambda z: _stages.apply(stages, z), products).shape[
+    1
+  ]
   nothing = jnp.zeros((num_examples, classes), products.dtype)
   walk = _Walk(
     jnp.zeros(num_examples, rates.dtype),
@@ -139,7 +142,7 @@ def _linearize(stages, x, slope):
   """Returns output, slope, and distance to the nearest kink ahead, [rows]."""
   reach = jnp.full(x.shape[:1], jnp.inf, x.dtype)
   for stage in stages:
-    if isinstance(stage, _view.Activation):
+    if isinstance(stage, _stages.Activation):
       if stage.kind == 'relu':
         positive = x > 0
         crosses = jnp.where(positive, slope < 0, slope > 0)
@@ -149,7 +152,7 @@ def _linearize(stages, x, slope):
         reach = jnp.minimum(reach, jnp.min(distance, axis=1))
         x, slope = jax.nn.relu(x), jnp.where(positive, slope, 0)
     else:
-      if isinstance(stage, _view.Dense):
+      if isinstance(stage, _stages.Dense):
         stage = stage.freeze()
       x, slope = jax.jvp(stage, (x,), (slope.astype(x.dtype),))
   return x, slope, reach

@@ -36,6 +36,7 @@ from bitjax import types
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _report
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['Start', 'losses', 'start']
@@ -211,7 +212,7 @@ def _front(parts, products, units):
     return vector[units][:, None] if jnp.ndim(vector) else vector
 
   for stage in parts.front:
-    if isinstance(stage, _view.Affine):
+    if isinstance(stage, _stages.Affine):
       # The same expression as in `Affine`, with the axis of units first.
       scale, shift = of_units(stage.scale), of_units(stage.shift)
       products = products * scale + shift

@@ -22,6 +22,7 @@ import numpy as np
 
 from bitjax import quantizers
 from bitjax import types
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['Network', 'network_view']
@@ -37,11 +38,11 @@ class Network:
     stages_after: the stages that follow each dense layer.
   """
 
-  layers: tuple[_view.Dense, ...]
-  stages_after: tuple[tuple[_view.Stage, ...], ...]
+  layers: tuple[_stages.Dense, ...]
+  stages_after: tuple[tuple[_stages.Stage, ...], ...]
 
   @property
-  def stages(self) -> tuple[_view.Stage, ...]:
+  def stages(self) -> tuple[_stages.Stage, ...]:
     """All stages that are not dense layers."""
     return tuple(itertools.chain.from_iterable(self.stages_after))
 
@@ -94,7 +95,7 @@ class Network:
 
 
 def network_view(
-  inputs: types.Array, labels: types.Array, stages: Sequence[_view.Stage]
+  inputs: types.Array, labels: types.Array, stages: Sequence[_stages.Stage]
 ) -> _view.LayerView:
   """Returns the view of a whole network as if it were one layer.
 
@@ -112,12 +113,12 @@ def network_view(
     BadInput: if the first stage is not dense, if layers differ in their
       quantizers, or if a quantizer or a scale couples the weights.
   """
-  if not stages or not isinstance(stages[0], _view.Dense):
+  if not stages or not isinstance(stages[0], _stages.Dense):
     raise types.BadInput('A network must begin with a Dense stage.')
-  layers: list[_view.Dense] = []
-  stages_after: list[list[_view.Stage]] = []
+  layers: list[_stages.Dense] = []
+  stages_after: list[list[_stages.Stage]] = []
   for stage in stages:
-    if isinstance(stage, _view.Dense):
+    if isinstance(stage, _stages.Dense):
       layers.append(stage)
       stages_after.append([])
     else:

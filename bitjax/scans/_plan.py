@@ -27,6 +27,7 @@ from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
 from bitjax.scans import _line
 from bitjax.scans import _paths
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['COSTS', 'Plan', 'PlannedScan', 'plan']
@@ -221,7 +222,7 @@ def _no_moves(view):
 
 def _share_behind(view):
   """Returns the share of a forward pass's work that is behind a single unit."""
-  dense = [s.kernel for s in view.tail if isinstance(s, _view.Dense)]
+  dense = [s.kernel for s in view.tail if isinstance(s, _stages.Dense)]
   width = dense[0].shape[1] if dense else 0
   behind = 1 + width + sum(kernel.size for kernel in dense[1:])
   return min(

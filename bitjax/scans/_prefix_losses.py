@@ -25,6 +25,7 @@ from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _report
 from bitjax.scans import _split
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = ['forward_passes', 'incremental', 'obstacle']
@@ -58,7 +59,7 @@ def incremental(
   """
   parts = _split.split(view)
   inputs, units = parts.inputs.T, view.kernel.shape[1]
-  moved = _view.Dense(view.kernel + displacement, view.quantizer).quantized
+  moved = _stages.Dense(view.kernel + displacement, view.quantizer).quantized
   change = (moved - parts.weights).reshape(-1)
   size = change.size
   slot = jnp.where(rank >= 0, rank, size).reshape(-1)
@@ -98,7 +99,7 @@ def incremental(
 
 
 def _loss(parts, products):
-  activations = _split.apply(parts.front, products.T)
+  activations = _stages.apply(parts.front, products.T)
   return jnp.mean(parts.losses(parts.next_products(activations), parts.labels))
 
 

@@ -24,13 +24,14 @@ import optax
 
 from bitjax import sums
 from bitjax import types
+from bitjax.scans import _stages
 from bitjax.scans import _view
 
 __all__ = [
   'Split',
-  'apply',
   'batches',
   'obstacle',
+  'opaque',
   'product',
   'split',
   'true_indices',
@@ -59,9 +60,9 @@ class Split:
   inputs: types.Array
   labels: types.Array
   weights: types.Array
-  front: tuple[_view.Stage, ...]
+  front: tuple[_stages.Stage, ...]
   matrix: types.Array
-  rest: tuple[_view.Stage, ...]
+  rest: tuple[_stages.Stage, ...]
   arithmetic: sums.Arithmetic = dataclasses.field(
     default=_EXACT, metadata={'static': True}
   )
@@ -85,7 +86,7 @@ class Split:
   ) -> types.Array:
     """Returns each example's loss in nats, for u of [examples, width]."""
     return optax.softmax_cross_entropy_with_integer_labels(
-      apply(self.rest, next_products), labels
+      _stages.apply(self.rest, next_products), labels
     )
 
   @property
@@ -93,7 +94,7 @@ class Split:
     """Dtype of the losses, which may be wider than that of inputs and weights."""
 
     def losses(parts):
-      activations = apply(parts.front, parts.products(parts.inputs))
+      activations = _stages.apply(parts.front, parts.products(parts.inputs))
       return parts.losses(parts.next_products(activations), parts.labels)
 
     return jax.eval_shape(losses, self).dtype
@@ -114,34 +115,27 @@ def product(
   return jax.lax.optimization_barrier(found)
 
 
-def apply(stages: tuple[_view.Stage, ...], x: types.Array) -> types.Array:
-  """Applies the stages to ``x``, one after another."""
-  for stage in stages:
-    x = stage(x)
-  return x
-
-
 def split(view: _view.LayerView) -> Split:
   """Cuts a view that has no `obstacle`.
 
   A scale that depends on the kernel becomes the first stage of the front, with its
   value before any move.
   """
-  front: list[_view.Stage] = [view.affine]
+  front: list[_stages.Stage] = [view.affine]
   if view.scaling is not None:
-    front.insert(0, _view.Affine(view.scaling(view.kernel)))
+    front.insert(0, _stages.Affine(view.scaling(view.kernel)))
   matrix = jnp.eye(view.kernel.shape[1], dtype=view.kernel.dtype)
   next_arithmetic = _EXACT
-  rest: tuple[_view.Stage, ...] = ()
+  rest: tuple[_stages.Stage, ...] = ()
   for index, stage in enumerate(view.tail):
-    if isinstance(stage, _view.Dense):
+    if isinstance(stage, _stages.Dense):
       dense = stage.freeze()
       next_arithmetic = dense.arithmetic
       matrix = next_arithmetic.rounded(dense.kernel)
       rest = (dense.affine, *view.tail[index + 1 :])
       break
     front.append(stage)
-  weights = _view.Dense(view.kernel, view.quantizer).quantized
+  weights = _stages.Dense(view.kernel, view.quantizer).quantized
   inputs = view.inputs.astype(types.promoted(view.inputs, weights))
   return Split(
     view.arithmetic.rounded(inputs),
@@ -161,11 +155,24 @@ def obstacle(view: _view.LayerView) -> str | None:
     return 'its product is not the matrix product'
   if view.inputs.ndim != 2:
     return 'its inputs are not a matrix'
-  if any(isinstance(stage, _view.Opaque) for stage in view.tail):
-    return 'its tail holds an opaque stage'
+  if reason := opaque(view):
+    return reason
+  known = _stages.Affine | _stages.Dense | _stages.Activation
+  for stage in view.tail:
+    if not isinstance(stage, known | _stages.BatchNorm):
+      return f'its tail holds a stage of the kind {type(stage).__name__}'
   if view.couples_examples:
     return 'normalisation by batch statistics couples its examples'
   return view.rounding
+
+
+def opaque(view: _view.LayerView) -> str | None:
+  """Returns that a view's tail holds an opaque stage, and why; None if it does not."""
+  for stage in _stages.flat(view.tail):
+    if isinstance(stage, _stages.Opaque):
+      because = f' ({stage.reason})' if stage.reason else ''
+      return f'its tail holds an opaque stage{because}'
+  return None
 
 
 def batches(

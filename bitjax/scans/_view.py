@@ -6,7 +6,7 @@ comes after is a function of the layer's pre-activations:
 .. math::
   z = s \, (x \, q(W)) + b, \qquad \ell = \mathrm{loss}(\mathrm{tail}(z), y).
 
-The tail is a tuple of *stages* of known kinds, so that exact scans can look
+The tail is a tuple of *stages* of known kinds (`_stages`), so that exact scans can look
 inside: they see the next matrix, the kind of activation, the running statistics.
 A stage of any other kind is `Opaque`, and only the generic paths accept it.
 
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, TypeAlias, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -29,194 +28,9 @@ import optax
 from bitjax import quantizers
 from bitjax import sums
 from bitjax import types
+from bitjax.scans import _stages
 
-__all__ = [
-  'ACTIVATIONS',
-  'Activation',
-  'Affine',
-  'BatchNorm',
-  'Dense',
-  'LayerView',
-  'Opaque',
-  'Stage',
-  'check_filled',
-]
-
-ACTIVATIONS = ('identity', 'relu', 'sign')
-
-
-def _static(default: Any = dataclasses.MISSING) -> Any:
-  return dataclasses.field(default=default, metadata={'static': True})
-
-
-_T = TypeVar('_T')
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(_static,))
-def _stage(cls: type[_T]) -> type[_T]:
-  return jax.tree_util.register_dataclass(
-    dataclasses.dataclass(frozen=True)(cls)
-  )
-
-
-def _align(vector, x):
-  """Returns ``vector`` with leading axes of size 1, to broadcast against ``x``."""
-  missing = jnp.ndim(x) - jnp.ndim(vector)
-  return jnp.expand_dims(vector, range(missing)) if jnp.ndim(vector) else vector
-
-
-@_stage
-class Affine:
-  """The elementwise map ``x * scale + shift``.
-
-  It stands for biases, thresholds and normalisation by running statistics.
-
-  Attributes:
-    scale: factor, scalar or [units].
-    shift: offset, scalar or [units]; a threshold t is a shift of -t.
-  """
-
-  scale: types.Scalar = 1.0
-  shift: types.Scalar = 0.0
-
-  def __call__(self, x: types.Array) -> types.Array:
-    """Returns ``x * scale + shift``."""
-    return x * _align(self.scale, x) + _align(self.shift, x)
-
-
-@_stage
-class Dense:
-  """A fully connected layer, ``affine(scaling(w) * (x @ q(w)))``.
-
-  Attributes:
-    kernel: latent weights, [fan_in, units].
-    quantizer: maps the latent weights to quantized ones; None for full precision.
-    scaling: computes a scale from the latent weights; None for no such scale.
-    affine: constant scale and shift (1/sqrt(fan_in), bias).
-    arithmetic: precision and dtype of the product.
-  """
-
-  kernel: types.Array
-  quantizer: quantizers.Quantize | None = None
-  scaling: quantizers.Scaling | None = None
-  affine: Affine = Affine()
-  arithmetic: sums.Arithmetic = _static(default=sums.Arithmetic())
-
-  def __call__(self, x: types.Array) -> types.Array:
-    """Maps [..., fan_in] to [..., units], in a dtype as wide as the kernel's."""
-    z = self.arithmetic.matmul(x, self.quantized)
-    return self.rescale(z.astype(types.promoted(z, self.kernel)))
-
-  def rescale(self, z: types.Array) -> types.Array:
-    """Applies the layer's scales and shift to a product, [..., units]."""
-    if self.scaling is not None:
-      z = z * _align(self.scaling(self.kernel), z)
-    return self.affine(z)
-
-  @property
-  def quantized(self) -> types.Array:
-    """The weights that the product uses, [fan_in, units]."""
-    return (
-      self.kernel if self.quantizer is None else self.quantizer(self.kernel)
-    )
-
-  def freeze_scale(self) -> Dense:
-    """Returns this layer with scales computed from its weights as constants.
-
-    These are the layer's ``scaling``, and the scale of a quantizer such as those from
-    `quantizers.calibrated`.
-    """
-    quantizer = quantizers.freeze_scale(self.quantizer, self.kernel)
-    frozen = dataclasses.replace(self, quantizer=quantizer)
-    if self.scaling is None:
-      return frozen
-    affine = Affine(
-      self.affine.scale * self.scaling(self.kernel), self.affine.shift
-    )
-    return dataclasses.replace(frozen, scaling=None, affine=affine)
-
-  def freeze(self) -> Dense:
-    """Returns this layer with its scale and quantized weights as constants."""
-    frozen = self.freeze_scale()
-    return dataclasses.replace(frozen, kernel=self.quantized, quantizer=None)
-
-
-@_stage
-class Activation:
-  """A pointwise non-linearity of a known kind.
-
-  Attributes:
-    kind: ``'identity'``, ``'relu'`` or ``'sign'``.
-    quantizer: for ``'sign'``, the quantizer whose staircase is the sign.
-  """
-
-  kind: str = _static()
-  quantizer: quantizers.Quantize | None = None
-
-  def __post_init__(self):
-    types.check_choice('kind', self.kind, ACTIVATIONS)
-    if self.kind == 'sign' and self.quantizer is None:
-      raise types.BadInput("Activation('sign') needs a quantizer.")
-
-  def __call__(self, x: types.Array) -> types.Array:
-    """Returns the activations."""
-    if self.quantizer is not None:
-      return self.quantizer(x)
-    return jax.nn.relu(x) if self.kind == 'relu' else x
-
-
-@_stage
-class BatchNorm:
-  """Normalisation by the statistics of the current batch.
-
-  It couples the examples, so no fast path applies. (With running statistics,
-  normalisation is an `Affine`.)
-
-  Attributes:
-    scale: factor after normalisation, [units].
-    shift: offset after normalisation, [units].
-    epsilon: added to the variance.
-    axis_name: name of the mapped axis over which the examples are split; None if
-      they are not split.
-  """
-
-  scale: types.Array
-  shift: types.Array
-  epsilon: types.Scalar = 1e-5
-  axis_name: str | None = _static(default=None)
-
-  def __call__(self, x: types.Array) -> types.Array:
-    """Normalises [examples, units] over the examples."""
-    mean, variance = self.moments(x)
-    factor = self.scale * jax.lax.rsqrt(variance + self.epsilon)
-    return (x - _align(mean, x)) * _align(factor, x) + _align(self.shift, x)
-
-  def moments(self, x: types.Array) -> tuple[types.Array, types.Array]:
-    """Returns the mean and the (biased) variance over the examples, [units] each."""
-    mean, variance = jnp.mean(x, axis=0), jnp.var(x, axis=0)
-    if self.axis_name is None:
-      return mean, variance
-    whole = jax.lax.pmean(mean, self.axis_name)
-    spread = variance + jnp.square(mean - whole)
-    return whole, jax.lax.pmean(spread, self.axis_name)
-
-
-@_stage
-class Opaque:
-  """A stage of unknown kind, which exact scans cannot look into.
-
-  Attributes:
-    fn: callable pytree that maps the stage's input to its output.
-  """
-
-  fn: Callable[[types.Array], types.Array]
-
-  def __call__(self, x: types.Array) -> types.Array:
-    """Returns ``fn(x)``."""
-    return self.fn(x)
-
-
-Stage: TypeAlias = Affine | Dense | Activation | BatchNorm | Opaque
+__all__ = ['LayerView', 'check_filled']
 
 
 @jax.tree_util.register_dataclass
@@ -236,17 +50,22 @@ class LayerView:
     product: callable pytree ``(inputs, weights) -> z`` that replaces the matrix
       product, for layers of other kinds; None for the matrix product.
     arithmetic: precision and dtype of the matrix product.
+    input_quantizer: the quantizer whose levels the inputs are; None if they are no
+      levels of a known one.
   """
 
   inputs: types.Array
   kernel: types.Array
   labels: types.Array
-  tail: tuple[Stage, ...]
+  tail: tuple[_stages.Stage, ...]
   quantizer: quantizers.Quantize | None = None
   scaling: quantizers.Scaling | None = None
-  affine: Affine = Affine()
+  affine: _stages.Affine = _stages.Affine()
   product: Callable[[types.Array, types.Array], types.Array] | None = None
-  arithmetic: sums.Arithmetic = _static(default=sums.Arithmetic())
+  arithmetic: sums.Arithmetic = dataclasses.field(
+    default=sums.Arithmetic(), metadata={'static': True}
+  )
+  input_quantizer: quantizers.Quantize | None = None
 
   def pre_activations(self, kernel: types.Array) -> types.Array:
     """Returns the layer's output for a latent ``kernel``, [examples, units]."""
@@ -257,10 +76,7 @@ class LayerView:
 
   def logits(self, kernel: types.Array) -> types.Array:
     """Returns the network's output for a latent ``kernel``, [examples, classes]."""
-    x = self.pre_activations(kernel)
-    for stage in self.tail:
-      x = stage(x)
-    return x
+    return _stages.apply(self.tail, self.pre_activations(kernel))
 
   def losses(self, kernel: types.Array) -> types.Array:
     """Returns each example's cross-entropy in nats, [examples]."""
@@ -291,7 +107,8 @@ class LayerView:
     product lists its own ``stages``, as a `Network` does, they are examined as well.
     """
     stages = (*getattr(self.product, 'stages', ()), *self.tail)
-    return any(isinstance(stage, (BatchNorm, Opaque)) for stage in stages)
+    coupling = _stages.BatchNorm | _stages.Opaque
+    return any(isinstance(stage, coupling) for stage in _stages.flat(stages))
 
   def freeze_scale(self) -> LayerView:
     """Returns this view with scales computed from its weights as constants."""
@@ -306,21 +123,32 @@ class LayerView:
 
     Signs are never rounded, and inputs of the layer and weights behind it do not move.
     """
-    changing = [(self.arithmetic, self.quantizer)]
-    before: Stage | None = None
-    for stage in self.tail:
-      if isinstance(stage, Dense):
-        changing.append((stage.arithmetic, getattr(before, 'quantizer', None)))
-      before = stage
+    arithmetic = getattr(self.product, 'arithmetic', self.arithmetic)
+    changing = [(arithmetic, self.quantizer), *_changing(self.tail)]
     for arithmetic, quantizer in changing:
       if arithmetic.rounds and not quantizers.is_sign(quantizer):
         return f'products round what they multiply to {arithmetic.dtype}'
     return None
 
   def _layer(self, kernel):
-    return Dense(
+    return _stages.Dense(
       kernel, self.quantizer, self.scaling, self.affine, self.arithmetic
     )
+
+
+def _changing(stages):
+  """Yields the arithmetic of each product, and the quantizer directly before it."""
+  before = None
+  for stage in stages:
+    quantizer = getattr(before, 'quantizer', None)
+    if isinstance(stage, _stages.Dense):
+      yield stage.arithmetic, quantizer
+    elif isinstance(stage, _stages.Conv):
+      yield stage.product.arithmetic, quantizer
+    elif isinstance(stage, _stages.Residual):
+      for branch in (stage.body, stage.shortcut):
+        yield from _changing(branch)
+    before = stage
 
 
 def check_filled(*views: LayerView) -> None:
