@@ -114,11 +114,13 @@ def limited(size: int | str | None) -> Iterator[None]:
   if size is None:
     yield
     return
-  if not isinstance(size, int) or size < 1:
+  number = types.integer(size)
+  if number is None or number < 1:
     raise types.BadInput(
-      f'The memory budget must be an integer >= 1, or such as 8GiB; got {size!r}.'
+      'The memory budget must be an integer >= 1, or such as 8GiB; got '
+      f'{types.shown(size)}.'
     )
-  with _LIMIT(size):
+  with _LIMIT(number):
     yield
 
 
@@ -203,7 +205,9 @@ def checked(fn: Any, what: str) -> Callable[..., Any]:
 
 
 def shown(size: float) -> str:
-  """Returns a number of bytes in words: ``'3.5 GiB'``."""
+  """Returns a number of bytes in words: ``'3.5 GiB'``, or ``'unlimited'``."""
+  if math.isinf(size):
+    return 'unlimited'
   for unit in ('B', 'KiB', 'MiB', 'GiB', 'TiB'):
     if size < 1000:  # Three digits at most.
       return f'{size:.3g} {unit}'

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from bitjax import memory
@@ -42,6 +43,7 @@ def test_what_is_no_size_is_refused(text):
     (3.5 * GIB, '3.5 GiB'),
     (156 * GIB, '156 GiB'),
     (2**60, '1.02e+03 PiB'),
+    (float('inf'), 'unlimited'),
   ],
 )
 def test_sizes_in_words(size, words):
@@ -102,12 +104,12 @@ class TestBudget:
   def test_limits_nest(self):
     before = memory.budget()
     with memory.limited('2GiB'):
-      with memory.limited(1000), memory.limited(None):
+      with memory.limited(np.int32(1000)), memory.limited(None):
         assert memory.budget() == 1000
       assert memory.budget() == 2 * GIB
     assert memory.budget() == before
 
-  @pytest.mark.parametrize('size', [0, -1, 1.5, '12'])
+  @pytest.mark.parametrize('size', [0, -1, 1.5, True, '12'])
   def test_bad_limits(self, size):
     with pytest.raises(types.BadInput, match='memory'), memory.limited(size):
       pass

@@ -83,7 +83,7 @@ def report(task: compute.Task) -> None:
   size, width = task.plan.block_size, task.width or 1
   text = (
     f'{task.plan.name}: {min(width, size)} of {size} lanes at a time, which takes '
-    f'{memory.shown(task.taken)} of {memory.shown(memory.budget())} of memory'
+    f'{memory.shown(task.taken)} of memory (budget: {memory.shown(memory.budget())})'
   )
   if task.taken > memory.budget():
     text += '; if that is too much, a smaller --width takes less'

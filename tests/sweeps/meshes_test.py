@@ -96,7 +96,9 @@ def test_idle_devices_are_reported(capsys):
     task.num_devices = devices
     with memory.limited('16GiB'):
       width.report(task)
-  widths = 's: 1 of 4 lanes at a time, which takes 3 GiB of 16 GiB of memory'
+  widths = (
+    's: 1 of 4 lanes at a time, which takes 3 GiB of memory (budget: 16 GiB)'
+  )
   assert capsys.readouterr().err.splitlines() == [
     widths,
     widths,
