@@ -49,6 +49,7 @@ class Sizes:
     line_breakpoints: breakpoints of a quantized line that are processed at a time.
     line_pairs: pairs of a breakpoint and an example whose losses are evaluated at a
       time.
+    line_kernels: kernels of a line that are evaluated at a time, each by a forward pass.
     line_loop: whether losses are passed on from breakpoint to breakpoint in a loop, or
       for a whole block at once, with more memory.
     line_sorted: breakpoints up to which a list of only those that are met is sorted.
@@ -72,6 +73,7 @@ class Sizes:
   prefix_share: int
   line_breakpoints: int
   line_pairs: int
+  line_kernels: int
   line_loop: bool
   line_sorted: int
   affine_rates: int
@@ -101,6 +103,7 @@ _CPU = Sizes(
   prefix_share=64,
   line_breakpoints=64,
   line_pairs=1024,
+  line_kernels=1,
   line_loop=True,
   line_sorted=8192,
   affine_rates=64,
@@ -124,6 +127,7 @@ _GPU = Sizes(
   prefix_share=4096,
   line_breakpoints=256,
   line_pairs=8192,
+  line_kernels=8,
   line_loop=False,
   line_sorted=65_536,
   affine_rates=256,

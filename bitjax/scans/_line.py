@@ -2,12 +2,14 @@ r"""Scans the loss along a line: all learning rates of one step.
 
 For a step along a direction d, ``line_scan`` answers: what is the loss of
 ``W - eta * d`` for each of many learning rates ``eta``? Only the layer's kernel
-moves, so a forward pass for each rate can be avoided. There are three paths:
+moves, so a forward pass for each rate can be avoided. There are four paths:
 
 * ``'steps'``: a quantized kernel changes only at its breakpoints, and each one
   affects few examples (`_line_steps`).
 * ``'affine'``: behind a real kernel, logits are affine between the kinks of the
   ReLUs (`_line_affine`).
+* ``'distinct'``: behind any layer with a quantized kernel, such as a convolution,
+  rates between two breakpoints share one forward pass (`_line_distinct`).
 * ``'brute_force'``: any network is evaluated at every rate; this is the reference.
 
 All compute the same function. Static facts decide which of them apply.
@@ -25,6 +27,7 @@ import numpy as np
 from bitjax import types
 from bitjax.scans import _line_affine
 from bitjax.scans import _line_breakpoints
+from bitjax.scans import _line_distinct
 from bitjax.scans import _line_steps
 from bitjax.scans import _paths
 from bitjax.scans import _report
@@ -35,7 +38,7 @@ from bitjax.scans import _view
 
 __all__ = ['PATHS', 'LineScan', 'LineStart', 'line_scan', 'line_start']
 
-PATHS = ('auto', 'steps', 'affine', 'brute_force')
+PATHS = ('auto', 'steps', 'affine', 'distinct', 'brute_force')
 
 # For fewer rates brute force is cheap, while there may be many breakpoints.
 _FEW_RATES = 16
@@ -141,7 +144,8 @@ def line_scan(
   bit. If inputs are integers (with sums below 2^24), so do the layer's products and
   what follows from them, and only the order of the sum in the mean may differ;
   otherwise the same holds except for ``uncertain`` examples. On the path
-  ``'affine'``, losses agree up to rounding.
+  ``'affine'``, losses agree up to rounding; on ``'distinct'`` each is that of brute
+  force at the first rate with the same kernel.
 
   The number of rates hardly matters: the cost of ``'steps'`` follows the number of
   breakpoints, that of ``'affine'`` the number of kinks. Rates that float32 cannot tell
@@ -162,13 +166,14 @@ def line_scan(
       many lines from one kernel costs its breakpoints only. Rates must then not be
       negative (where traced rates are, losses are NaN). Only the path ``'steps'``
       uses it.
-    path: one of ``'steps'`` (quantized kernel), ``'affine'`` (real kernel, ReLU)
-      and ``'brute_force'``; ``'auto'`` takes the first that applies, and brute
-      force for fewer than 16 rates.
-    width: how many rates (on the path ``'steps'``: breakpoints) are vectorised at a
-      time, which bounds the memory; None for a good choice.
-    report: as for `flip_gains`; shares are of the breakpoints (on the path
-      ``'steps'``) or of the rates.
+    path: one of ``'steps'`` (quantized kernel), ``'affine'`` (real kernel, ReLU),
+      ``'distinct'`` (quantized kernel of any layer) and ``'brute_force'``;
+      ``'auto'`` takes the first that applies, and brute force for fewer than 16 rates.
+    width: how many rates (on the path ``'steps'``: breakpoints; on ``'distinct'``:
+      kernels) are vectorised at a time, which bounds the memory; None for a good
+      choice.
+    report: as for `flip_gains`; shares are of the breakpoints, the kernels or the
+      rates.
 
   Returns:
     A `LineScan`, which also names the path taken.
@@ -203,8 +208,10 @@ def line_scan(
   rates = jnp.where(valid, learning_rates, 0).astype(dtype)
   order = jnp.argsort(rates)
   rates = rates[order]
-  if path == 'brute_force':
-    losses = _brute_force(views, direction, rates, constrain, width, report)
+  if path in ('distinct', 'brute_force'):
+    losses = _forward_passes(
+      path, views, direction, rates, constrain, width, report
+    )
     uncertain = jnp.zeros(len(views), jnp.int32)
   else:
     scan = {'steps': _steps, 'affine': _affine}[path]
@@ -264,30 +271,44 @@ def choose(
   obstacles = {
     'steps': steps_obstacle(views),
     'affine': _affine_obstacle(views),
+    'distinct': _levels_obstacle(views) or _scale_obstacle(views[0]),
     'brute_force': None,
   }
+  fast = [name for name in obstacles if name != 'brute_force']
   if constrain is not None:
-    bent = 'constrain bends the line'
-    obstacles |= {'steps': bent, 'affine': bent}
+    obstacles |= dict.fromkeys(fast, 'constrain bends the line')
   unwise = {}
   if num_rates < _FEW_RATES:
-    unwise = dict.fromkeys(
-      ('steps', 'affine'), f'there are fewer than {_FEW_RATES} rates'
-    )
+    unwise = dict.fromkeys(fast, f'there are fewer than {_FEW_RATES} rates')
   return _paths.choose(path, obstacles, unwise)
 
 
+def _scale_obstacle(view):
+  if view.coupling == 'none':
+    return None
+  return (
+    'the scale of the layer depends on its kernel, so that one weight moves '
+    'others; see LayerView.freeze_scale'
+  )
+
+
 def _common_obstacle(view):
-  if view.coupling != 'none':
-    return (
-      'the scale of the layer depends on its kernel, so that one weight moves '
-      'others; see LayerView.freeze_scale'
-    )
-  return _split.obstacle(view)
+  return _scale_obstacle(view) or _split.obstacle(view)
 
 
 def steps_obstacle(views: list[_view.LayerView]) -> str | None:
   """Returns why the path ``'steps'`` does not apply, or None if it does."""
+  if obstacle := _levels_obstacle(views):
+    return obstacle
+  for view in views:
+    if obstacle := _common_obstacle(view):
+      return obstacle
+    if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(_activations(view))):
+      return 'an activation has parameters of its own for each unit'
+  return None
+
+
+def _levels_obstacle(views):
   levels = _line_breakpoints.num_levels(views[0].quantizer)
   if levels is None:
     return (
@@ -296,11 +317,6 @@ def steps_obstacle(views: list[_view.LayerView]) -> str | None:
     )
   if levels > _MANY_LEVELS:
     return f'the kernel has more than {_MANY_LEVELS} levels: {levels}'
-  for view in views:
-    if obstacle := _common_obstacle(view):
-      return obstacle
-    if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(_activations(view))):
-      return 'an activation has parameters of its own for each unit'
   return None
 
 
@@ -322,13 +338,18 @@ def _activations(view):
   return [s for s in view.tail if isinstance(s, _stages.Activation)]
 
 
-def _brute_force(views, direction, learning_rates, constrain, width, report):
+def _forward_passes(path, views, direction, rates, constrain, width, report):
   def loss(learning_rate):
     kernel = views[0].kernel - learning_rate * direction
     kernel = kernel if constrain is None else constrain(kernel)
     return jnp.stack([view.loss(kernel) for view in views])
 
-  rates = {'learning_rate': learning_rates}
+  if path == 'distinct':
+    kernel, quantizer = views[0].kernel, views[0].quantizer
+    return _line_distinct.losses(
+      loss, kernel, direction, quantizer, rates, width, report
+    ).T
+  rates = {'learning_rate': rates}
   return _report.each(report, loss, rates, width=width).T
 
 

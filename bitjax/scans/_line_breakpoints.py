@@ -102,7 +102,8 @@ def find(
   """Finds all breakpoints of a line.
 
   Args:
-    kernel: W, [fan_in, units].
+    kernel: W, [fan_in, units], or of any other shape, whose last axis then counts as
+      the units.
     direction: d, of the same shape.
     quantizer: q, with a known number of levels.
     line: the positions to search.
@@ -144,7 +145,7 @@ def find(
     old = new
   position = jnp.stack(positions).ravel()
   order, position = _sort(position, stop)
-  row, column = jnp.divmod(order % kernel.size, kernel.shape[1])
+  row, column = jnp.divmod(order % kernel.size, kernel.shape[-1])
   change = jnp.where(position < stop, jnp.stack(changes).ravel()[order], 0)
   return first, Breakpoints(row, column, change, position)
 

@@ -54,6 +54,7 @@ COSTS = {
     '{} to {}, by the number of breakpoints', (4.7, 144)
   ),
   ('line_scan', 'affine'): Cost('{}', (72,)),
+  ('line_scan', 'distinct'): Cost('one for each distinct quantized kernel'),
   ('line_scan', 'brute_force'): Cost('one for each rate'),
   ('flip_gains', 'layers'): Cost('those of each layer'),
   ('flip_gains', 'sign'): Cost('{}', (10.5,)),

@@ -348,15 +348,39 @@ def change_view(view, name):
 
 @pytest.mark.parametrize(
   ('weights', 'name'),
-  [('sign', 'coupled'), ('real', 'opaque'), ('sign', 'statistics')],
+  [('sign', 'coupled'), ('real', 'opaque')],
 )
 def test_brute_force_for_the_rest(weights, name):
   view, direction, rates = make_case(weights=weights, tail='relu')
   path = 'steps' if weights == 'sign' else 'affine'
   view = change_view(view, name)
   assert scans.line_scan(view, direction, rates).path == 'brute_force'
-  with pytest.raises(types.BadInput, match=r'does not apply: .* Use one of'):
-    scans.line_scan(view, direction, rates, path=path)
+  for asked in (path, 'distinct'):
+    with pytest.raises(types.BadInput, match=r'does not apply: .* Use one of'):
+      scans.line_scan(view, direction, rates, path=asked)
+
+
+@pytest.mark.parametrize('name', ['statistics', 'opaque'])
+def test_kernels_of_any_quantized_layer_are_evaluated_once(name):
+  view, direction, rates = make_case(tail='relu')
+  view, passes = change_view(view, name), []
+
+  def count(x):
+    jax.debug.callback(lambda: passes.append(1))
+    return x
+
+  counted = scans.Opaque(jax.tree_util.Partial(count))
+  view = dataclasses.replace(view, tail=(*view.tail, counted))
+  kernels = jax.jit(jax.vmap(lambda eta: view.kernel - eta * direction >= 0))
+  distinct = len(np.unique(np.asarray(kernels(rates)), axis=0))
+  rates = jnp.repeat(rates, 2)[::-1]
+  found = scans.line_scan(view, direction, rates)
+  jax.effects_barrier()
+  assert found.path == 'distinct' and len(passes) == distinct < rates.size / 2
+  slow = scans.line_scan(view, direction, rates, path='brute_force')
+  np.testing.assert_allclose(found.losses, slow.losses, rtol=1e-6)
+  wide = scans.line_scan(view, direction, rates, width=7)
+  np.testing.assert_allclose(wide.losses, slow.losses, rtol=1e-6)
 
 
 def test_demanded_paths_say_why_they_do_not_apply():

@@ -230,7 +230,7 @@ def test_network_is_traced_once_for_all_rates_and_views():
     view = dataclasses.replace(view, tail=(tail, *view.tail))
     direction = direction_of(BINARY, seed)
     result = scan(view, direction, RATES * (1 + seed))
-    assert result.path == 'brute_force'
+    assert result.path == 'distinct'
     want = loop(BINARY, direction, RATES * (1 + seed), seed=seed)
     close(result.losses, want)
   assert len(traces) == 1

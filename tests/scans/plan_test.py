@@ -33,7 +33,7 @@ def planned(view, **options):
       *('relu', False, False, ('affine', 'rank_one', 'incremental')),
       marks=pytest.mark.slow,
     ),
-    ('sign', True, True, ('brute_force', 'brute_force', 'forward_passes')),
+    ('sign', True, True, ('distinct', 'brute_force', 'forward_passes')),
   ],
 )
 def test_scans_take_the_planned_paths(make, activation, binary, opaque, paths):

@@ -113,8 +113,8 @@ class Survey(sweeps.Sweep):
       axis: len(np.asarray(labels)) for axis, labels in (coords or {}).items()
     }
     table.use({
-      output: (tuple(sizes[axis] for axis in axes), np.dtype(np.float32))
-      for output, axes in (dims or {}).items() if set(axes) <= set(sizes)
+      output: (tuple(sizes.get(axis, 1) for axis in axes), np.dtype(np.float32))
+      for output, axes in (dims or {}).items()
     })  # fmt: skip
     return table.dataset()
 
