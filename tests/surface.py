@@ -640,9 +640,15 @@ def _(given):
   return found
 
 
-@case('scans with keys', 'scans.pair_gains', draws=True)
+@case('scans with keys', 'scans.pair_gains', 'scans.draw_sample', draws=True)
 def _(given):
   view, budget = view_of(given), types.Budget(0.5)
+  sample = scans.draw_sample(view, 8, given.key(4))
+  values = view.kernel.reshape(-1)[sample.coordinates]
+
+  def square(weights, x):
+    return jnp.square(jnp.sum(weights * x) / jnp.sum(weights))
+
   return [
     scans.pair_gains(view, given.key(0), 3),
     scans.discrete_gradient(view, budget, signal='random', key=given.key(1)),
@@ -650,6 +656,9 @@ def _(given):
       view, budget, 2, signal='random', key=given.key(2)
     ),
     scans.coordinate_discrete_gradient(view, budget, key=given.key(3)),
+    sample,
+    sample.mean(values),
+    sample.estimate(square, values),
   ]
 
 

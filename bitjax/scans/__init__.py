@@ -44,6 +44,9 @@ from bitjax.scans._network import network_view
 from bitjax.scans._plan import Plan
 from bitjax.scans._plan import PlannedScan
 from bitjax.scans._plan import plan
+from bitjax.scans._sample import Estimate
+from bitjax.scans._sample import Sample
+from bitjax.scans._sample import draw_sample
 from bitjax.scans._stages import Activation
 from bitjax.scans._stages import Add
 from bitjax.scans._stages import Affine
@@ -70,6 +73,7 @@ __all__ = [
   'Dense',
   'DiscretePath',
   'DiscreteStep',
+  'Estimate',
   'Examplewise',
   'FlipDescent',
   'FlipFactorial',
@@ -90,11 +94,13 @@ __all__ = [
   'Pointwise',
   'PrefixScan',
   'Residual',
+  'Sample',
   'Stage',
   'brute_force_gains',
   'central_difference',
   'coordinate_discrete_gradient',
   'discrete_gradient',
+  'draw_sample',
   'exhaustive',
   'flip_certificate',
   'flip_descent',
