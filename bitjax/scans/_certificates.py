@@ -22,6 +22,7 @@ from bitjax import tree
 from bitjax import types
 from bitjax.scans import _flips
 from bitjax.scans import _report
+from bitjax.scans import _sample
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -32,7 +33,8 @@ class Certificate(NamedTuple):
   """How near a layer is to a 1-flip optimum.
 
   Attributes:
-    is_optimum: whether no single move lowers the loss, bool.
+    is_optimum: whether no single move lowers the loss, bool; of a sample of the
+      weights, whether none of theirs does.
     best: the largest gain in nats.
     best_error: its standard error. The largest of many estimates is biased upwards.
     improving: share of moves that lower the loss.
@@ -46,6 +48,9 @@ class Certificate(NamedTuple):
     random_holds: the same share of all moves, as a random move achieves it.
     mean_holdout: mean held-out gain of the improving moves in nats.
     random_mean_holdout: mean held-out gain of all moves in nats.
+    sampling_errors: for gains of a sample of the weights, standard errors of these
+      shares and means as estimates for the whole layer, by field; None for gains of
+      all weights.
   """
 
   is_optimum: types.Array
@@ -54,20 +59,24 @@ class Certificate(NamedTuple):
   improving: types.Array
   significant: types.Array
   mirrored: types.Array
-  holds: types.Array | None
-  significant_holds: types.Array | None
-  random_holds: types.Array | None
-  mean_holdout: types.Array | None
-  random_mean_holdout: types.Array | None
+  holds: types.Array | None = None
+  significant_holds: types.Array | None = None
+  random_holds: types.Array | None = None
+  mean_holdout: types.Array | None = None
+  random_mean_holdout: types.Array | None = None
+  sampling_errors: dict[str, types.Array] | None = None
 
   def __repr__(self) -> str:
-    return _text.describe(self, **self._asdict())
+    shown = self._asdict()
+    del shown['sampling_errors']
+    return _text.describe(self, **shown)
 
 
 def flip_certificate(
   gains: _flips.FlipGains,
   holdout: _flips.FlipGains | None = None,
   *,
+  sample: _sample.Sample | None = None,
   num_errors: types.Scalar = 2.0,
   tolerance: types.Scalar = 1e-6,
 ) -> Certificate:
@@ -81,6 +90,8 @@ def flip_certificate(
       for a trained network the whole training set, merged by `merge_gains`.
     holdout: gains of the same moves on other data; None for none, which leaves the
       fields of held-out data None.
+    sample: the sample whose weights' gains these are (`draw_sample`); None for gains
+      of all weights.
     num_errors: n, how many standard errors a significant gain exceeds.
     tolerance: gains up to this fraction of the loss count as rounding.
 
@@ -88,7 +99,8 @@ def flip_certificate(
     A `Certificate`. Shares and means over an empty set of moves are NaN.
 
   Raises:
-    BadInput: if the two differ in shape, or for a negative number.
+    BadInput: if the two differ in shape, for gains that are not those of the sample, or
+      for a negative number.
 
   References:
     Benjamini and Hochberg, Controlling the false discovery rate, 1995, on why a
@@ -101,31 +113,43 @@ def flip_certificate(
       'gains and holdout must be of the same moves; got shapes '
       f'{gains.gains.shape} and {holdout.gains.shape}.'
     )
-  gain, error = gains.gains.reshape(-1), gains.standard_errors().reshape(-1)
+  gain, error = gains.gains, gains.standard_errors()
+  if sample is not None and gain.shape[-1:] != sample.coordinates.shape:
+    raise types.BadInput(
+      f'gains must be those of the {sample.coordinates.size} weights of the sample; '
+      f'got shape {gain.shape}.'
+    )
   least = tolerance * gains.loss
   improving = gain > least
   significant = improving & (gain > num_errors * error)
   mirrored = (gain < -least) & (gain < -num_errors * error)
   best = jnp.argmax(gain)
-  held = [None] * 5
+  # Each is the mean of the first over the moves for which the second holds.
+  means: dict[str, tuple[types.Array, types.Array | None]] = {
+    'improving': (improving, None),
+    'significant': (significant, None),
+    'mirrored': (mirrored, None),
+  }
   if holdout is not None:
-    other = holdout.gains.reshape(-1)
+    other = holdout.gains
     falls = other > tolerance * holdout.loss
-    held = [
-      _share(falls, improving),
-      _share(falls, significant),
-      tree.share(falls),
-      _mean(other, improving),
-      jnp.mean(other),
-    ]
+    means |= {
+      'holds': (falls, improving),
+      'significant_holds': (falls, significant),
+      'random_holds': (falls, None),
+      'mean_holdout': (other, improving),
+      'random_mean_holdout': (other, None),
+    }
+  found: dict[str, Any] = {name: _mean(*pair) for name, pair in means.items()}
+  errors = None
+  if sample is not None:
+    errors = {name: _error(sample, *pair) for name, pair in means.items()}
   return Certificate(
     ~jnp.any(improving),
-    gain[best],
-    error[best],
-    tree.share(improving),
-    tree.share(significant),
-    tree.share(mirrored),
-    *held,
+    gain.reshape(-1)[best],
+    error.reshape(-1)[best],
+    **found,
+    sampling_errors=errors,
   )
 
 
@@ -243,11 +267,28 @@ def stream_gains(
 
 
 def _mean(x, mask):
-  count = tree.count(mask).astype(x.dtype)
-  return jnp.sum(jnp.where(mask, x, 0)) / count  # NaN without any.
+  """Returns the mean where a mask is true, or everywhere; a share for booleans."""
+  if mask is None:
+    return tree.share(x) if x.dtype == bool else jnp.mean(x)
+  count = tree.count(mask)
+  if x.dtype == bool:
+    total, dtype = tree.count(x & mask), jnp.float32
+  else:
+    total, dtype = jnp.sum(jnp.where(mask, x, 0)), x.dtype
+  return total.astype(dtype) / count.astype(dtype)  # NaN without any.
 
 
-def _share(x, mask):
-  found, count = tree.count(x & mask), tree.count(mask)
-  # NaN without any.
-  return found.astype(jnp.float32) / count.astype(jnp.float32)
+def _error(sample, x, mask):
+  """Returns the standard error of `_mean` from the sampling of weights."""
+  mask = jnp.ones(x.shape, bool) if mask is None else mask
+  dtype = types.promoted(jnp.float32, x)
+  # A weight may have two moves: its own means come first.
+  total, count = (
+    part.astype(dtype).reshape(-1, x.shape[-1]).mean(axis=0)
+    for part in (jnp.where(mask, x, 0), mask)
+  )
+
+  def mean(weights, total, count):
+    return jnp.sum(weights * total) / jnp.sum(weights * count)
+
+  return sample.estimate(mean, total, count).error

@@ -272,3 +272,34 @@ def test_a_stage_of_one_unit():
   stages = (scans.Affine(2.0, jnp.array([1.0, 3.0])), scans.Activation('relu'))
   front = _coordinate_losses.of_unit(stages, jnp.int32(1))
   assert front[0](jnp.float32(1)) == 5 and front[1] is stages[1]
+
+
+def test_of_a_sample_shares_have_errors_for_the_whole_layer(make):
+  view, _ = make(seed=6, examples=60)
+  other = dataclasses.replace(
+    view, inputs=view.inputs[::-1], labels=view.labels[::2].repeat(2)
+  )
+  sample = scans.draw_sample(view, 12, jax.random.key(0))
+  gains, holdout = (
+    scans.flip_gains(v, coordinates=sample.coordinates) for v in (view, other)
+  )
+  plain = scans.flip_certificate(gains, holdout)
+  found = scans.flip_certificate(gains, holdout, sample=sample)
+  np.testing.assert_array_equal(found[:-1], plain[:-1])
+  assert plain.sampling_errors is None
+  improving = np.float64(gains.gains > 1e-6 * gains.loss).reshape(4, 3)
+  # Three of the six weights of each of four channels.
+  variance = (1 - 3 / 6) * improving.var(axis=1, ddof=1) / 3
+  wanted = np.sqrt(variance.sum()) / 4
+  errors = found.sampling_errors
+  np.testing.assert_allclose(errors['improving'], wanted, rtol=1e-5)
+  held = np.float64(holdout.gains).reshape(4, 3)
+  # Of a ratio, to first order: the error of (total - ratio * count) / mean count.
+  ratio = (held * improving).sum() / improving.sum()
+  residual = improving * (held - ratio) / improving.mean()
+  wanted = np.sqrt((0.5 * residual.var(axis=1, ddof=1) / 3).sum()) / 4
+  np.testing.assert_allclose(errors['mean_holdout'], wanted, rtol=1e-4)
+  assert set(errors) < set(scans.Certificate._fields)
+  whole = scans.flip_gains(view)
+  with pytest.raises(types.BadInput, match='those of the 12 weights of the'):
+    scans.flip_certificate(whole, sample=sample)
