@@ -1,57 +1,58 @@
-"""Finds the chain of known stages with which a linen model ends.
+"""Finds the stages that a linen model computes behind one of its layers.
 
-The model is traced, and the inputs and outputs of the layers and quantizers that are
-known are marked by names (`jax.ad_checkpoint.checkpoint_name`), and so are the variables
-that each layer sees. Then the chain is followed back from the logits. Between the output
-of a layer and the input of the next one there may be ReLU, and what changes nothing, such
-as a dropout that is off. The chain begins behind whatever is not known: a convolution, a
-sum of two branches, a tanh, a layer whose weights are not those of the variables.
+The model is traced with its layers and quantizers marked (`_marks`), and followed back from
+the logits to the layer. A value that depends on the layer by one other value is one
+step: a marked layer or quantizer, a part of the model that treats each entry or each
+example by itself (`_replay`), a mean, a constant that is added. A sum of two values
+that depend on it is a `scans.Residual`, from the last value that both come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 import functools
-import itertools
-import operator
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, TypeAlias
 
 from flax import linen as nn
 import jax
-from jax import ad_checkpoint
 from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
 from bitjax import quantizers
 from bitjax import scans
-from bitjax import sums
 from bitjax import types
-from bitjax.nn import _binding
-from bitjax.nn import _calls
-from bitjax.nn import _layers
+from bitjax.nn import _apart
+from bitjax.nn import _graph
+from bitjax.nn import _known
+from bitjax.nn import _marks
+from bitjax.nn import _replay
 
-__all__ = ['Link', 'find', 'knows']
+__all__ = ['Behind', 'Unknown', 'find']
 
-# Primitives that only call the functions that they hold.
-_CALLS = ('jit', 'pjit', 'closed_call', 'remat', 'remat2', 'checkpoint')
-# Primitives that change neither values nor, here, shapes and dtypes.
-_MOVES = ('reshape', 'convert_element_type', 'copy', 'name')
-_PREFIX = 'bitjax.nn '  # Of the names of marks, of which no two are equal.
-_NUMBERS = itertools.count()
+Unknown = _known.Unknown
+_Path: TypeAlias = tuple[str, ...]
 
 
-class Link(NamedTuple):
-  """A link of the chain: a layer, or a quantizer or ReLU between layers.
+class Behind(NamedTuple):
+  """A layer and what is behind it.
 
   Attributes:
-    path: names of the layer and of the modules around it; None for what is no layer.
-    stages: what it computes.
+    kind: class of the layer.
+    inputs: what its product takes, [examples, ...].
+    layer: the layer.
+    stages: the stages behind it, up to the logits.
+    paths: paths of the layer and of those behind it, in order.
+    input_quantizer: the quantizer whose levels the inputs are; None if there is none.
   """
 
-  path: tuple[str, ...] | None
+  kind: type[nn.Module]
+  inputs: types.Array
+  layer: scans.Dense | scans.Conv
   stages: tuple[scans.Stage, ...]
+  paths: tuple[_Path, ...]
+  input_quantizer: quantizers.Quantize | None
 
 
 def find(
@@ -59,122 +60,308 @@ def find(
   variables: types.PyTree,
   inputs: types.Array,
   kwargs: Mapping[str, Any],
-) -> list[Link]:
-  """Returns the links of the longest chain that ends with the logits, in order.
+  paths: Collection[_Path],
+) -> Behind:
+  """Returns the first layer that is called, of those with these paths, and what follows.
 
   Args:
     model: a linen model, which draws no random numbers.
     variables: its variables.
-    inputs: a batch; only its shape and dtype matter.
+    inputs: a batch, [examples, ...].
     kwargs: keywords of the model's call.
+    paths: paths of layers.
 
-  Returns:
-    The links; none if the logits do not come from a known layer. Their stages compute
-    what the layers do, up to rounding.
+  Raises:
+    Unknown: if stages cannot say what is computed; its text says why.
   """
-  marks = _Marks(kwargs)
-  mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
-
-  def logits(variables, inputs):
-    output, _ = model.apply(variables, inputs, mutable=mutable, **kwargs)
-    return output
-
   try:
-    # Functions under jit would else be traced, and marked, only the first time.
-    with (
-      jax.disable_jit(),
-      nn.intercept_methods(marks.layer),
-      quantizers.observed(marks.quantizer),
-    ):
-      traced = jax.make_jaxpr(logits)(variables, inputs)
-  except jax.errors.JAXTypeError:  # It looks at the values of its inputs.
-    return []
-  given = [_Value('input', {}, (), v.aval) for v in traced.jaxpr.invars]
-  held, _ = jax.tree.unflatten(jax.tree.structure((variables, inputs)), given)
-  named: dict[str, Any] = {}
-  value, *others = _values(traced.jaxpr, given, named)
-  if others:  # The model returns more than logits.
-    return []
-  found: list[Link] = []
-  while True:
-    name, steps = _back(value)
-    if name not in marks.calls:
-      return found
-    call = marks.calls[name]
-    if not call.sees(named, held) or not (stages := call.stages(variables)):
-      return found
-    found = [Link(call.path, stages), *steps, *found]
-    value = named[call.entry]
+    graph, marks = _marks.trace(model, variables, inputs, kwargs)
+  except jax.errors.JAXTypeError:
+    raise Unknown('the model looks at the values of its inputs') from None
+  calls = [(n, call) for n, call in marks.calls.items() if call.path in paths]
+  if not calls:
+    raise Unknown('the layer is of no known kind')
+  (output, call), *others = calls
+  name = '/'.join(call.path)
+  if any(other.path == call.path for _, other in others):
+    raise Unknown(f'{name} is called more than once')
+  if (obstacle := call.obstacle(graph)) is not None:
+    raise Unknown(f'{name} {obstacle}')
+  try:
+    layer = call.stage(variables)
+  except Unknown as why:
+    raise Unknown(f'{name} {why}') from None
+  source = next(
+    v
+    for v in graph.values
+    if v.primitive == 'name' and v.equation.params['name'] == output
+  )
+  end, *more = graph.outputs
+  if more or not isinstance(end, _graph.Value):
+    raise Unknown('the model returns something else than logits')
+  walk = _Walk(graph, marks, variables, source)
+  links = walk.links(source, end)
+  entry = graph.named[call.entry]
+  atoms = [entry, *(atom for link in links for atom in link.atoms)]
+  layer_inputs, *arrays = graph.evaluate(atoms)
+  return Behind(
+    call.kind,
+    layer_inputs,
+    layer,
+    _made(links, arrays),
+    (call.path, *(path for link in links for path in link.paths)),
+    walk.quantizer_of(entry),
+  )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Value:
-  """A value of the traced model: the primitive that computes it, and from what.
+class _Link(NamedTuple):
+  """A step from one value to another.
 
   Attributes:
-    primitive: name of the primitive.
-    params: parameters of the primitive.
-    args: values and literals that it takes.
-    aval: shape and dtype.
+    make: returns its stage, given the arrays of ``atoms``.
+    atoms: the values that the stage holds as constants.
+    paths: paths of the layers in it.
   """
 
-  primitive: str
-  params: Mapping[str, Any]
-  args: tuple[Any, ...]
-  aval: Any
+  make: Callable[[Sequence[types.Array]], scans.Stage]
+  atoms: Sequence[_graph.Atom] = ()
+  paths: tuple[_Path, ...] = ()
 
 
-def _values(
-  jaxpr: core.Jaxpr, args: Sequence[Any], named: dict[str, Any]
-) -> list[Any]:
-  """Returns the values of a jaxpr's outputs; fills in what each name was given to."""
-  known = dict(zip(jaxpr.invars, args, strict=True))
-  known |= {v: _Value('constant', {}, (), v.aval) for v in jaxpr.constvars}
-
-  def read(atom):
-    return atom if isinstance(atom, core.Literal) else known[atom]
-
-  for equation in jaxpr.eqns:
-    taken = [read(atom) for atom in equation.invars]
-    name, params = equation.primitive.name, equation.params
-    if name in _CALLS:
-      body = params['jaxpr' if 'jaxpr' in params else 'call_jaxpr']
-      made = _values(getattr(body, 'jaxpr', body), taken, named)
-    else:
-      made = [
-        _Value(name, params, tuple(taken), v.aval) for v in equation.outvars
-      ]
-    if name == 'name':
-      named[params['name']] = taken[0]
-    known.update(zip(equation.outvars, made, strict=True))
-  return [read(atom) for atom in jaxpr.outvars]
+def _made(links, arrays):
+  """Returns the stages of links, whose constants are ``arrays`` in order."""
+  stages, used = [], 0
+  for link in links:
+    stop = used + len(link.atoms)
+    stages.append(link.make(arrays[used:stop]))
+    used = stop
+  return tuple(stages)
 
 
-def _back(value: Any) -> tuple[str, list[Link]]:
-  """Follows a value back to the mark of a layer; returns its name, and ReLUs passed.
+class _Walk:
+  """Follows values back to others."""
 
-  The name is '' if the value comes from elsewhere.
-  """
-  steps: list[Link] = []
-  while isinstance(value, _Value):
-    if value.primitive == 'name' and value.params['name'].startswith(_PREFIX):
-      return value.params['name'], steps
-    if _is_relu(value):
-      steps.insert(0, Link(None, (scans.Activation('relu'),)))
-    elif value.primitive not in _MOVES:
-      break
-    (before,) = value.args
-    avals = [(x.aval.shape, x.aval.dtype) for x in (before, value)]
-    if avals[0] != avals[1]:
-      break
-    value = before
-  return '', steps
+  def __init__(self, graph, marks, variables, source):
+    _, inputs = graph.args
+    self._graph, self._marks, self._variables = graph, marks, variables
+    self._stages: dict[str, scans.Stage | None] = {}
+    self._reasons: dict[str, str] = {}  # Why a layer is not known, by its path.
+    examples = inputs.aval.shape[0]
+    self._facts = _apart.Facts(
+      examples, graph.behind(source), graph.behind(inputs)
+    )
+    if source.aval.shape[:1] != (examples,):
+      raise Unknown('what the layer computes has no axis of examples')
+    if source.aval.dtype not in (np.float32, np.float64):
+      raise Unknown(f'the layer computes in {source.aval.dtype}')
+
+  def links(self, start: _graph.Value, end: _graph.Value) -> list[_Link]:
+    """Returns the steps from one value to another, all of whose paths lead by the first."""
+    if not self._facts.moves(end):
+      raise Unknown('the logits do not depend on the layer')
+    found: list[_Link] = []
+    while end is not start:
+      link, end = self._step(start, end)
+      found += [] if link is None else [link]
+    return found[::-1]
+
+  def quantizer_of(self, value: _graph.Value) -> quantizers.Quantize | None:
+    """Returns the quantizer whose output a value is; None if there is none."""
+    while value.primitive == 'name':
+      call = self._marks.calls.get(value.equation.params['name'])
+      if call is not None:
+        return call.quantizer
+      (value,) = value.equation.args
+    return None
+
+  def _step(self, start, value) -> tuple[_Link | None, _graph.Value]:
+    """Returns a step that ends with a value, and the value that it begins with."""
+    if (call := self._call(value)) is not None:
+      stage = self._stages[value.equation.params['name']]
+      paths = () if call.path is None else (call.path,)
+      kernel = isinstance(stage, scans.Dense | scans.Conv)
+      return _Link(lambda _: stage, paths=paths if kernel else ()), (
+        self._graph.named[call.entry]
+      )
+    sources = self._facts.sources(value)
+    if len(sources) == 1:
+      (source,) = sources
+      if _is_same(value, source):
+        return None, source
+      if _is_relu(value):
+        return _Link(lambda _: scans.Activation('relu')), source
+      if _is_mean(value):
+        (before,) = source.equation.args
+        return _Link(lambda _: scans.Mean()), before
+      if (link := self._added(value)) is not None:
+        return link, source
+    for kind, holds, whole in (
+      (scans.Pointwise, _apart.is_pointwise, True),
+      (scans.Examplewise, _apart.is_examplewise, False),
+    ):
+      if (part := self._part(start, value, holds, whole)) is not None:
+        values, source = part
+        atoms, make = _replay.replay(values, source, self._facts)
+        make_stage = functools.partial(_made_of, kind, make)
+        return _Link(make_stage, atoms), source
+    if value.primitive in ('add', 'add_any') and len(sources) == 2:
+      return self._residual(value, *sources)
+    raise Unknown(self._reason(value))
+
+  def _call(self, value):
+    """Returns the call whose output a value is, if its stage is known."""
+    if value.primitive != 'name':
+      return None
+    name = value.equation.params['name']
+    call = self._marks.calls.get(name)
+    if call is None:
+      return None
+    if name not in self._stages:
+      stage, why = None, call.obstacle(self._graph)
+      if why is None:
+        try:
+          stage = call.stage(self._variables)
+        except Unknown as error:
+          why = str(error)
+      if why is not None:
+        self._reasons['/'.join(call.path or ())] = why
+      self._stages[name] = stage
+    return None if self._stages[name] is None else call
+
+  def _before(self, value):
+    call = self._call(value)
+    if call is not None:
+      return [self._graph.named[call.entry]]
+    return self._facts.sources(value)
+
+  def _added(self, value):
+    """Returns the addition of a constant for each example, or None if it is none."""
+    if value.primitive not in ('add', 'add_any', 'sub'):
+      return None
+    left, right = value.equation.args
+    moving, constant = left, right
+    if not self._facts.moves(left):
+      moving, constant = right, left
+    shape = value.aval.shape
+    if moving.aval.shape != shape or not self._facts.differs(constant):
+      return None
+    sign = 1
+    if value.primitive == 'sub':
+      if moving is right:
+        return None
+      sign = -1
+
+    def make(arrays):
+      (array,) = arrays
+      return scans.Add(jnp.broadcast_to(array if sign > 0 else -array, shape))
+
+    return _Link(make, [constant])
+
+  def _part(self, start, end, holds, whole):
+    """Returns the values of a part of the model that ends with ``end``, and its input.
+
+    Args:
+      start: where the part may begin at the earliest.
+      end: where it ends.
+      holds: whether a value may belong to it.
+      whole: whether the longest part is wanted. Else it begins behind the last value
+        that belongs to a part of another kind.
+    """
+    inside, left, found = [], {end}, None
+    while True:
+      latest = max(left, key=lambda value: value.number)
+      if latest is start or self._call(latest) is not None:
+        return found
+      if not holds(latest, self._facts):
+        return found
+      if found is not None and len(left) == 1:
+        pointwise = _apart.is_pointwise(latest, self._facts)
+        if _is_mean(latest) or _is_relu(latest) or (pointwise and not whole):
+          return found
+      inside.append(latest)
+      left.remove(latest)
+      left.update(self._facts.sources(latest))
+      if len(left) == 1:
+        (source,) = left
+        if source.aval.dtype == end.aval.dtype:
+          found = (inside[::-1], source)
+
+  def _residual(self, value, *branches):
+    left = set(branches)
+    while len(left) > 1:
+      latest = max(left, key=lambda value: value.number)
+      left.remove(latest)
+      left.update(self._before(latest))
+    (start,) = left
+    body, shortcut = (self.links(start, branch) for branch in branches)
+    if _size(body) < _size(shortcut):
+      body, shortcut = shortcut, body
+
+    def make(arrays):
+      first = sum(len(link.atoms) for link in body)
+      return scans.Residual(
+        _made(body, arrays[:first]), _made(shortcut, arrays[first:])
+      )
+
+    both = [*body, *shortcut]
+    atoms = [atom for link in both for atom in link.atoms]
+    paths = tuple(path for link in both for path in link.paths)
+    return _Link(make, atoms, paths), start
+
+  def _reason(self, value):
+    equation = value.equation
+    where = equation.where
+    if where in self._reasons:
+      return f'{where or "the model"} {self._reasons[where]}'
+    place = f' in {where}' if where else ''
+    if equation.name in ('name', 'convert_element_type'):
+      return f'values become {value.aval.dtype}{place}'
+    return f'the operation {equation.name}{place} is of no known kind'
+
+
+def _made_of(kind, make, arrays):
+  return kind(make(arrays))
+
+
+def _size(links):
+  return sum(len(link.paths) for link in links), len(links)
+
+
+def _is_same(value, source):
+  """Whether a primitive changes nothing, here."""
+  name, params = value.primitive, value.equation.params
+  same = (value.aval.shape, value.aval.dtype) == (
+    source.aval.shape,
+    source.aval.dtype,
+  )
+  if name == 'pad':
+    return not np.any(params['padding_config'])
+  moves = ('reshape', 'convert_element_type', 'copy', 'name')
+  return same and name in moves
+
+
+def _is_mean(value):
+  """Whether a value is the mean of another one over all positions."""
+  if value.primitive != 'div':
+    return False
+  total, count = value.equation.args
+  if not isinstance(count, core.Literal) or isinstance(total, core.Literal):
+    return False
+  if total.primitive != 'reduce_sum':
+    return False
+  (before,) = total.equation.args
+  shape = before.aval.shape
+  return (
+    tuple(total.equation.params['axes']) == tuple(range(1, len(shape) - 1))
+    and len(shape) > 2
+    and float(count.val) == math.prod(shape[1:-1])
+  )
 
 
 def _is_relu(value):
   """Whether `jax.nn.relu` computes a value: functions that look alike may not in reverse."""
-  return (
-    value.primitive == 'custom_jvp_call' and _source(value.params) == _relu()
+  return value.primitive == 'custom_jvp_call' and (
+    _source(value.equation.params) == _relu()
   )
 
 
@@ -188,163 +375,3 @@ def _relu():
 def _source(params):
   """Returns where the function of a ``custom_jvp`` was written."""
   return params['call_jaxpr'].jaxpr.debug_info.func_src_info
-
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-  """A marked call of a layer or a quantizer.
-
-  Attributes:
-    path: names of the layer and of the modules around it; None for a quantizer.
-    entry: name of the mark at its input.
-    own: names of the marks at the variables that the layer sees.
-    stages: returns its stages, given the variables; none if they are not known.
-  """
-
-  path: tuple[str, ...] | None
-  entry: str
-  own: tuple[str, ...]
-  stages: Callable[[Any], tuple[scans.Stage, ...]]
-
-  def sees(self, named: Mapping[str, Any], held: Any) -> bool:
-    """Whether the variables that it sees are those at its path, and not made of them."""
-    wanted = [] if self.path is None else _calls.below(held, self.path)
-    found = [named.get(name) for name in self.own]
-    leaves = jax.tree.leaves(wanted)
-    return len(found) == len(leaves) and all(map(operator.is_, found, leaves))
-
-
-class _Marks:
-  """Marks the calls of what is known while the model is traced.
-
-  Attributes:
-    calls: each call, by the name of the mark at its output.
-  """
-
-  def __init__(self, kwargs: Mapping[str, Any]):
-    self.calls: dict[str, _Call] = {}
-    # Of what is traced, layers may be called with these: they outlive the tracing.
-    self._given = {id(leaf) for leaf in jax.tree.leaves(kwargs)}
-    self._inside = False  # Layers and quantizers inside a layer are its own.
-
-  def layer(self, next_fun, args, kwargs, context):
-    """Marks the call of a layer; an interceptor of flax."""
-    module = context.module
-    known = _LAYERS.get(type(module))
-    if context.method_name != '__call__' or len(args) != 1 or known is None:
-      return next_fun(*args, **kwargs)
-    path, alone = module.path, module.clone(parent=None, name=None)
-    aval = jax.typeof(args[0])
-
-    def stages(variables):
-      return known(alone, _calls.below(variables, path), aval, **kwargs)
-
-    own = jax.tree.leaves(module.variables)
-    return self._mark(next_fun, path, own, stages, *args, **kwargs)
-
-  def quantizer(self, quantize, progress, x, apply):
-    """Marks the call of a quantizer; an observer of `quantizers.observed`."""
-    if not self._outlives((quantize, progress)):
-      return apply(x)
-    bound = quantizers.at_progress(quantize, progress)
-    return self._mark(apply, None, (), lambda _: _sign(bound), x)
-
-  def _outlives(self, tree):
-    return all(
-      id(leaf) in self._given or not isinstance(leaf, jax.core.Tracer)
-      for leaf in jax.tree.leaves(tree)
-    )
-
-  def _mark(self, function, path, own, stages, x, **kwargs):
-    if self._inside or jnp.ndim(x) != 2 or not self._outlives(kwargs):
-      return function(x, **kwargs)
-    entry, output, *names = (
-      f'{_PREFIX}{next(_NUMBERS)}' for _ in range(2 + len(own))
-    )
-    for leaf, name in zip(own, names, strict=True):
-      ad_checkpoint.checkpoint_name(leaf, name)
-    self._inside = True
-    try:
-      y = function(ad_checkpoint.checkpoint_name(x, entry), **kwargs)
-    finally:
-      self._inside = False
-    self.calls[output] = _Call(path, entry, tuple(names), stages)
-    return ad_checkpoint.checkpoint_name(y, output)
-
-
-def _sign(quantize):
-  """Returns a quantizer as a stage, if its staircase is the sign."""
-  if not quantizers.is_sign(quantize):
-    return ()
-  return (scans.Activation('sign', quantize),)
-
-
-def _dense(layer, variables, aval):
-  del aval
-  if not _plain(
-    layer, 'dtype', 'dot_general', 'dot_general_cls', 'promote_dtype'
-  ):
-    return ()
-  params = variables['params']
-  affine = scans.Affine(1.0, params.get('bias', 0.0))
-  arithmetic = sums.Arithmetic(layer.precision)
-  return (scans.Dense(params['kernel'], affine=affine, arithmetic=arithmetic),)
-
-
-def _quant_dense(layer, variables, aval, progress=1.0):
-  quantize, front = layer.input_quantizer, ()
-  if quantize is not None:
-    if isinstance(quantize, quantizers.Quantizer):  # It is learned.
-      return ()
-    front = _sign(quantizers.at_progress(quantize, progress))
-  if layer.dtype is not None or (quantize is not None and not front):
-    return ()
-  rest = layer.clone(input_quantizer=None)
-  dense = rest.apply(
-    variables, aval.shape[-1], progress=progress, method='stage'
-  )
-  return (*front, dense)
-
-
-def _batch_norm(layer, variables, aval, use_running_average=None, **others):
-  running = nn.merge_param(
-    'use_running_average', layer.use_running_average, use_running_average
-  )
-  plain = _plain(layer, 'dtype', 'axis', 'axis_index_groups')
-  if others or not plain or not isinstance(running, bool):
-    return ()
-  size = aval.shape[-1:]
-  params = variables.get('params', {})
-  scale = params.get('scale', jnp.ones(size, aval.dtype))
-  bias = params.get('bias', jnp.zeros(size, aval.dtype))
-  if not running:
-    norm = scans.BatchNorm(scale, bias, layer.epsilon, layer.axis_name)
-    return (norm,)
-  mean, var = (variables['batch_stats'][name] for name in ('mean', 'var'))
-  return (_layers.normalization(scale, bias, mean, var, layer.epsilon),)
-
-
-def _own_batch_norm(layer, variables, aval, **kwargs):
-  stage = layer.apply(variables, aval.shape[-1], method='stage', **kwargs)
-  return (stage,)
-
-
-def _plain(layer, *fields):
-  """Returns whether fields of a layer have their defaults."""
-  defaults = type(layer).__dataclass_fields__
-  return all(getattr(layer, name) == defaults[name].default for name in fields)
-
-
-# By exact type, since a subclass may compute anything. Each returns the stages, given
-# the layer, its variables, the shape and dtype of its inputs, and its keywords.
-_LAYERS: dict[type, Callable[..., tuple[scans.Stage, ...]]] = {
-  nn.Dense: _dense,
-  nn.BatchNorm: _batch_norm,
-  _layers.QuantDense: _quant_dense,
-  _layers.BatchNorm: _own_batch_norm,
-}
-
-
-def knows(layer: nn.Module) -> bool:
-  """Returns whether layers of this type may be in a chain."""
-  return type(layer) in _LAYERS

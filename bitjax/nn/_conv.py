@@ -90,8 +90,8 @@ class QuantConv(nn.Module):
 
   def stage(
     self, in_features: int, *, progress: types.Scalar = 1.0
-  ) -> scans.Opaque:
-    """Returns what follows the input quantizer as a `scans.Opaque`.
+  ) -> scans.Conv:
+    """Returns what follows the input quantizer as a `scans.Conv`.
 
     Args:
       in_features: number of input channels.
@@ -99,14 +99,14 @@ class QuantConv(nn.Module):
     """
     _, layer = self._bind(in_features, None, progress)
     _silence.check(self, layer)
-    return scans.Opaque(_Convolution(layer, self._product()))
+    return scans.Conv(layer, self._product())
 
   def __call__(
     self, x: types.Array, *, progress: types.Scalar = 1.0
   ) -> types.Array:
     """Maps [..., *spatial, in_features] to [..., *spatial', features]."""
     x_q, layer, product = self.parts(x, progress=progress)
-    z = _binding.as_dtype(_Convolution(layer, product)(x_q), self.dtype)
+    z = _binding.as_dtype(scans.Conv(layer, product)(x_q), self.dtype)
     _silence.check(self, layer, x, x_q, z)
     return z
 
@@ -314,13 +314,3 @@ def _check_padding(product):
       "pad_values must be 0 where inputs are dilated, and with 'CIRCULAR' and "
       f"'REFLECT', which pad with inputs; got {product.pad_value}."
     )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Convolution:
-  layer: scans.Dense
-  product: Product
-
-  def __call__(self, x):
-    return self.layer.rescale(self.product(x, self.layer.quantized))

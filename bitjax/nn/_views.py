@@ -14,6 +14,7 @@ updates are made and forgotten.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from typing import Any, cast
@@ -38,6 +39,7 @@ __all__ = ['layer_view', 'network_view']
 # A layer's inputs leave the model through a collection, as they may be traced inside
 # it (`nn.remat`, `nn.jit`).
 _SEEN = 'layer_view'
+_OURS = (_layers.QuantDense, _conv.QuantConv)
 
 
 def layer_view(
@@ -87,7 +89,7 @@ def layer_view(
       )
     return _transparent(model, variables, inputs, labels, layer, kwargs)
   kwargs = _calls.call_options(model, **kwargs)
-  return _intercepted(
+  return _looked_into(
     model, variables, inputs, labels, layer, quantizer, kwargs
   )
 
@@ -124,31 +126,31 @@ def network_view(
     x, stages = _mlp.flatten(inputs), list(named.values())
   else:
     kwargs = _calls.call_options(model, **kwargs)
-    x, stages = _whole_chain(model, variables, inputs, labels, kwargs)
+    x, stages = _whole_chain(model, variables, inputs, kwargs)
   return scans.network_view(x, labels, stages)
 
 
-def _whole_chain(model, variables, inputs, labels, kwargs):
+def _whole_chain(model, variables, inputs, kwargs):
   """Returns the inputs of a chain's first layer, and the stages from that layer on."""
-  links = _chains.find(model, variables, inputs, kwargs)
-  layers = ['/'.join(link.path or ()) for link in links]
   kernels = _kernel_paths(variables)
+  paths = [_calls.path(layer) for layer in kernels]
+  try:
+    found = _find(model, variables, inputs, kwargs, paths)
+  except _chains.Unknown as why:
+    raise types.BadInput(
+      f'network_view cannot look into {type(model).__name__}: {why}. Look at its '
+      'layers one by one (layer_view).'
+    ) from None
+  held = ['/'.join(path) for path in found.paths]
   for layer in kernels:
-    if layers.count(layer) != 1:
+    if held.count(layer) != 1:
       raise types.BadInput(
-        'network_view needs a model with a method stages, or a chain of Dense, '
-        f'BatchNorm, ReLU and sign layers; {type(model).__name__} has neither, since '
-        f'no chain that ends with its logits holds {layer!r} once. Look at its layers '
-        'one by one (layer_view).'
+        'network_view needs a model that calls each layer once, between its inputs '
+        f'and its logits; {type(model).__name__} calls {layer!r} '
+        f'{held.count(layer)} times behind {held[0]!r}. Look at its layers one by one '
+        '(layer_view).'
       )
-  index, layer = next(
-    (n, name) for n, name in enumerate(layers) if name in kernels
-  )
-  view = _intercepted(model, variables, inputs, labels, layer, None, kwargs)
-  stages = [links[index].stages[-1]]
-  for link in links[index + 1 :]:
-    stages += link.stages
-  return view.inputs, stages
+  return found.inputs, [found.layer, *found.stages]
 
 
 def _is_staged(model):
@@ -164,15 +166,21 @@ def _checked_labels(inputs, labels):
 
 def _apply(module, variables, *args, seen=None, **kwargs):
   """Calls a module and forgets its updates; returns collection ``seen`` too, if any."""
-  try:
-    mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
+  mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
+  with _no_random_numbers():
     output, updates = module.apply(variables, *args, mutable=mutable, **kwargs)
+  return output if seen is None else (output, updates.get(seen, {}))
+
+
+@contextlib.contextmanager
+def _no_random_numbers():
+  try:
+    yield
   except errors.InvalidRngError as error:
     raise types.BadInput(
       'A view needs a model that draws no random numbers in its call; switch them '
       f'off, as by deterministic=True or train=False ({error}).'
     ) from None
-  return output if seen is None else (output, updates.get(seen, {}))
 
 
 def _stages(model, variables, inputs, kwargs) -> dict[str, scans.Stage]:
@@ -190,20 +198,43 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
   for name in names[:index]:
     x = stages[name](x)
   dense = cast(scans.Dense, stages[layer])
-  tail = (stages[name] for name in names[index + 1 :])
-  return scans.LayerView(
-    inputs=x,
-    kernel=dense.kernel,
-    labels=labels,
-    tail=tuple(map(_frozen, tail)),
-    quantizer=dense.quantizer,
-    scaling=dense.scaling,
-    affine=dense.affine,
-    arithmetic=dense.arithmetic,
+  tail = tuple(_frozen(stages[name]) for name in names[index + 1 :])
+  return _view(x, dense, labels, tail)
+
+
+def _looked_into(model, variables, inputs, labels, layer, quantizer, kwargs):
+  """Returns the view of a layer of any linen model."""
+  _check_layer(layer, _kernel_paths(variables))
+  path = _calls.path(layer)
+  try:
+    found = _find(model, variables, inputs, kwargs, [path])
+  except _chains.Unknown as why:
+    return _intercepted(
+      model, variables, inputs, labels, layer, quantizer, kwargs, str(why)
+    )
+  if quantizer is not None and issubclass(found.kind, _OURS):
+    raise _brings_its_own(layer)
+  conv = isinstance(found.layer, scans.Conv)
+  return _view(
+    found.inputs,
+    found.layer.layer if conv else found.layer,
+    labels,
+    tuple(map(_frozen, found.stages)),
+    quantizer,
+    product=found.layer.product if conv else None,
+    input_quantizer=found.input_quantizer,
   )
 
 
-def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
+def _find(model, variables, inputs, kwargs, paths):
+  with _no_random_numbers():
+    return _chains.find(model, variables, inputs, kwargs, paths)
+
+
+def _intercepted(
+  model, variables, inputs, labels, layer, quantizer, kwargs, reason
+):
+  """Returns the view of a layer, with the rest of the model as an opaque stage."""
   path = _calls.path(layer)
   calls = []
 
@@ -218,7 +249,6 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
 
   with nn.intercept_methods(record):
     _, seen = _apply(model, variables, inputs, seen=_SEEN, **kwargs)
-  _check_layer(layer, _kernel_paths(variables))
   seen = _calls.descend(seen, path)
   if calls and seen is None:
     raise types.BadInput(
@@ -232,54 +262,63 @@ def _intercepted(model, variables, inputs, labels, layer, quantizer, kwargs):
     )
   ((module, rest, call_kwargs),) = calls
   (layer_inputs,) = seen['inputs']
-  ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
+  ours = isinstance(module, _OURS)
   if rest or (call_kwargs and not ours):
     raise types.BadInput(f'Layer {layer!r} must take its inputs only.')
   if ours and quantizer is not None:
-    raise types.BadInput(
-      f'Layer {layer!r} brings its own quantizer; pass none.'
-    )
+    raise _brings_its_own(layer)
   own = _calls.below(variables, path)
-  known = None
-  if _chains.knows(module) and layer_inputs.ndim == 2:
-    known = _known(model, variables, inputs, path, kwargs)
-  rest = scans.Opaque(
-    _Rest(model, path, tuple(kwargs.items()), variables, inputs)
+  behind = _Rest(model, path, tuple(kwargs.items()), variables, inputs)
+  tail = (scans.Opaque(behind, reason),)
+  if not ours:
+    dense = scans.Dense(own['params']['kernel'])
+    product = _Product(module, own)
+    return _view(layer_inputs, dense, labels, tail, quantizer, product=product)
+  parts = module.apply(own, layer_inputs, method='parts', **call_kwargs)
+  x, dense, product = cast(Any, parts)
+  cast_first = scans.Opaque(_Cast(module.dtype), reason)
+  return _view(
+    x,
+    dense,
+    labels,
+    (cast_first, *tail),
+    product=product,
+    input_quantizer=_plain_quantizer(module, **call_kwargs),
   )
-  dense, product, tail = known or (
-    scans.Dense(own['params']['kernel']),
-    _Product(module, own),
-    (rest,),
-  )
-  if ours:
-    parts = module.apply(own, layer_inputs, method='parts', **call_kwargs)
-    layer_inputs, dense, product = cast(Any, parts)
-    tail = tail if known else (scans.Opaque(_Cast(module.dtype)), rest)
+
+
+def _plain_quantizer(layer, progress=1.0):
+  """Returns a layer's input quantizer, if it is neither learned nor has a memory."""
+  quantize = layer.input_quantizer
+  if quantize is None or isinstance(quantize, quantizers.Quantizer):
+    return None
+  if quantizers.is_random(quantize) or quantizers.is_stateful(quantize):
+    return None
+  return quantizers.at_progress(quantize, progress)
+
+
+def _view(inputs, dense, labels, tail, quantizer=None, **others):
+  """Returns the view of a layer that is a `scans.Dense` but for its product."""
   return scans.LayerView(
-    inputs=layer_inputs,
+    inputs=inputs,
     kernel=dense.kernel,
     labels=labels,
     tail=tail,
     quantizer=dense.quantizer if quantizer is None else quantizer,
     scaling=dense.scaling,
     affine=dense.affine,
-    product=product,
     arithmetic=dense.arithmetic,
+    **others,
   )
 
 
-def _known(model, variables, inputs, path, kwargs) -> Any:
-  """Returns a layer of the chain, its product and its tail; None for any other layer."""
-  links = iter(_chains.find(model, variables, inputs, kwargs))
-  for link in links:
-    if link.path == path:
-      tail = tuple(_frozen(stage) for later in links for stage in later.stages)
-      return link.stages[-1], None, tail
-  return None
+def _brings_its_own(layer):
+  return types.BadInput(f'Layer {layer!r} brings its own quantizer; pass none.')
 
 
 def _frozen(stage):
-  return stage.freeze() if isinstance(stage, scans.Dense) else stage
+  layers = scans.Dense | scans.Conv | scans.Residual
+  return stage.freeze() if isinstance(stage, layers) else stage
 
 
 @jax.tree_util.register_static

@@ -151,12 +151,12 @@ def split(view: _view.LayerView) -> Split:
 
 def obstacle(view: _view.LayerView) -> str | None:
   """Returns why a view cannot be cut, or None if it can."""
+  if reason := opaque(view):
+    return reason
   if view.product is not None:
     return 'its product is not the matrix product'
   if view.inputs.ndim != 2:
     return 'its inputs are not a matrix'
-  if reason := opaque(view):
-    return reason
   known = _stages.Affine | _stages.Dense | _stages.Activation
   for stage in view.tail:
     if not isinstance(stage, known | _stages.BatchNorm):

@@ -54,6 +54,7 @@ __all__ = [
   'Stage',
   'apply',
   'flat',
+  'freeze',
   'map_examples',
 ]
 
@@ -182,7 +183,7 @@ class Activation:
 
 @_stage
 class BatchNorm:
-  """Normalisation by the statistics of the current batch.
+  """Normalisation by the statistics of the current batch, over all axes but the last.
 
   It couples the examples, so no fast path applies. (With running statistics,
   normalisation is an `Affine`.)
@@ -201,14 +202,15 @@ class BatchNorm:
   axis_name: str | None = _static(default=None)
 
   def __call__(self, x: types.Array) -> types.Array:
-    """Normalises [examples, units] over the examples."""
+    """Normalises [examples, ..., units]."""
     mean, variance = self.moments(x)
     factor = self.scale * jax.lax.rsqrt(variance + self.epsilon)
     return (x - _align(mean, x)) * _align(factor, x) + _align(self.shift, x)
 
   def moments(self, x: types.Array) -> tuple[types.Array, types.Array]:
-    """Returns the mean and the (biased) variance over the examples, [units] each."""
-    mean, variance = jnp.mean(x, axis=0), jnp.var(x, axis=0)
+    """Returns the mean and the (biased) variance of each unit, [units] each."""
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = jnp.mean(x, axis=axes), jnp.var(x, axis=axes)
     if self.axis_name is None:
       return mean, variance
     whole = jax.lax.pmean(mean, self.axis_name)
@@ -293,6 +295,10 @@ class Residual:
     """Returns the sum of the branches."""
     return apply(self.body, x) + apply(self.shortcut, x)
 
+  def freeze(self) -> Residual:
+    """Returns this sum with the weights of all its layers as constants."""
+    return Residual(freeze(self.body), freeze(self.shortcut))
+
 
 @_stage
 class Examplewise:
@@ -347,6 +353,12 @@ def apply(stages: tuple[Stage, ...], x: types.Array) -> types.Array:
   for stage in stages:
     x = stage(x)
   return x
+
+
+def freeze(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+  """Returns stages with scales and quantized weights as constants."""
+  layers = Dense | Conv | Residual
+  return tuple(s.freeze() if isinstance(s, layers) else s for s in stages)
 
 
 def flat(stages: tuple[Stage, ...]) -> Iterator[Stage]:

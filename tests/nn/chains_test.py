@@ -1,5 +1,6 @@
 """Models of one's own that end with a chain of known layers, viewed stage by stage."""
 
+import dataclasses
 import functools
 
 from flax import linen
@@ -12,6 +13,7 @@ from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.scans import _stages
 
 WINDOW = quantizers.window(0.5)
 SIGN = quantizers.attach(quantizers.sign(), WINDOW)
@@ -208,36 +210,35 @@ class MyDense(linen.Dense):
   """A subclass, which could compute anything."""
 
 
-@pytest.mark.parametrize(
-  ('model', 'layer'),
-  [
-    (Head((jnp.tanh,)), 'a'),
-    (Head((jax.nn.relu6,)), 'a'),
-    (Head((lambda x: jnp.maximum(x, 0),)), 'a'),  # Its derivative at 0 is 1/2.
-    (Head((leaking,)), 'a'),
-    (Head((linen.Dense(5, promote_dtype=lambda *x, dtype: x),)), 'a'),
-    (Head((lambda x: jnp.maximum(x, -x),)), 'a'),
-    (Head((lambda x: x[:, ::-1],)), 'a'),
-    (Head((lambda x: x.reshape(5, -1).T,)), 'a'),
-    (Head((lambda x: 2 * x,)), 'a'),
-    (Head((linen.Dense(5, dtype=jnp.bfloat16),)), 'a'),
-    (Head((linen.BatchNorm(True, axis=0),)), 'a'),
-    (Head((linen.LayerNorm(),)), 'a'),
-    (Head((quantizers.attach(quantizers.ternary(0.1), WINDOW),)), 'a'),
-    (Head((nn.QuantDense(5, None, quantizers.rsign(WINDOW)),)), 'a'),
-    (Head(dense=MyDense), 'a'),
-    (Reads(), 'a'),
-    (Scanned(), 'a'),
-    (Normalised(), 'a'),
-    (Branches(), 'a'),
-    (Branches(), 'b'),
-  ],
-)
-def test_what_is_not_known_stays_opaque(model, layer):
-  """The view's loss is that of the model all the same."""
+UNKNOWN = [
+  (
+    Head((lambda x: x.reshape(5, -1).T,)),
+    'a',
+    'operation transpose is of no known kind',
+  ),
+  (Head((lambda x: jnp.sort(x, axis=0),)), 'a', 'sort is of no known kind'),
+  (Head((linen.Dense(5, dtype=jnp.bfloat16),)), 'a', 'has a dtype of its own'),
+  (Head((linen.BatchNorm(True, axis=0),)), 'a', 'has a axis of its own'),
+  (Head((lambda x: x * x[::-1],)), 'a', 'operation mul is of no known kind'),
+  (Head(dense=MyDense), 'a', 'of no known kind'),
+  (Reads(), 'a', 'looks at the values'),
+]
+
+
+@pytest.mark.parametrize(('model', 'layer', 'reason'), UNKNOWN)
+def test_what_is_not_known_stays_opaque(model, layer, reason):
+  """The view's loss is that of the model all the same, and plans say why."""
   variables = drawn(model)
   view = view_of(model, layer, variables)
-  assert 'Opaque' in kinds(view)
+  assert kinds(view) == ['Opaque']
+  assert reason in view.tail[0].reason
+  check_loss(model, variables, view, layer)
+  assert f'holds an opaque stage ({view.tail[0].reason})' in str(
+    scans.plan(view, timed=False)
+  )
+
+
+def check_loss(model, variables, view, layer):
   kernel = variables['params'][layer]['kernel']
   loss = functools.partial(model_loss, model, variables, layer, quantizer=None)
   for found, wanted in zip(
@@ -246,6 +247,66 @@ def test_what_is_not_known_stays_opaque(model, layer):
     strict=True,
   ):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+P, E, D = 'Pointwise', 'Examplewise', 'Dense'
+
+
+@pytest.mark.parametrize(
+  ('model', 'layer', 'wanted'),
+  [
+    (Head((jnp.tanh,)), 'a', [P, D]),
+    (Head((jax.nn.relu6,)), 'a', [P, D]),
+    (
+      Head((lambda x: jnp.maximum(x, 0),)),
+      'a',
+      [P, D],
+    ),  # Its slope at 0 is 1/2.
+    (Head((leaking,)), 'a', [P, D]),
+    (Head((jax.nn.softplus, jax.nn.relu)), 'a', [P, 'Activation', D]),
+    (Head((lambda x: x * jax.nn.sigmoid(x) + x,)), 'a', [P, D]),
+    (Head((lambda x: jnp.maximum(x, -x),)), 'a', [P, D]),
+    (Head((lambda x: 2 * x,)), 'a', [P, D]),
+    (Head((lambda x: x[:, ::-1],)), 'a', [E, D]),
+    (Head((linen.LayerNorm(),)), 'a', [E, P, D]),
+    (Head((jax.nn.softmax,)), 'a', [E, P, E, D]),
+    (
+      Head((linen.Dense(5, promote_dtype=lambda *x, dtype: x),)),
+      'a',
+      [E, P, D],
+    ),
+    (Head((quantizers.attach(quantizers.ternary(0.1), WINDOW),)), 'a', [P, D]),
+    (
+      Head((nn.QuantDense(5, None, quantizers.rsign(WINDOW)),)),
+      'a',
+      [P, 'Activation', D, D],
+    ),
+    (Head((nn.QuantDense(5, None, quantizers.lsq(2)),)), 'a', [P, D, D]),
+    (Scanned(), 'a', [E, P, E, P, E, P, D]),
+    (Normalised(), 'a', [E, P]),
+    (Branches(), 'a', ['Residual']),
+    (Branches(), 'b', ['Add']),
+  ],
+)
+def test_what_other_steps_are(model, layer, wanted):
+  """Of functions that no stage is named after, it is known what they keep apart."""
+  variables = drawn(model)
+  view = view_of(model, layer, variables)
+  assert kinds(view) == wanted
+  check_loss(model, variables, view, layer)
+  # The same for one example as for all, of which it is one.
+  some = dataclasses.replace(
+    view,
+    inputs=view.inputs[4:5],
+    labels=view.labels[4:5],
+    tail=_stages.map_examples(view.tail, lambda x: x[4:5]),
+  )
+  np.testing.assert_allclose(
+    some.logits(view.kernel),
+    view.logits(view.kernel)[4:5],
+    rtol=1e-5,
+    atol=1e-6,
+  )
 
 
 @pytest.mark.parametrize(
@@ -326,13 +387,13 @@ class Binary(linen.Module):
 
 
 @pytest.mark.parametrize(
-  ('model', 'name'),
+  ('model', 'why'),
   [
-    (Head((jnp.tanh,)), 'a'),
-    (Head((), (linen.Conv(2, (2, 2)),)), 'front_0'),
-    (Twice(), 'b'),
+    (Head((lambda x: jnp.sort(x, axis=0),)), 'sort is of no known kind'),
+    (Twice(), "calls 'b' 2 times behind 'a'"),
+    (Normalised(), "calls 'b' 0 times behind 'a'"),
   ],
 )
-def test_no_network(model, name):
-  with pytest.raises(types.BadInput, match=f"holds '{name}' once"):
+def test_no_network(model, why):
+  with pytest.raises(types.BadInput, match=why):
     nn.network_view(model, drawn(model), IMAGES, LABELS)

@@ -1,4 +1,4 @@
-"""Views of other people's linen models, by intercepting one layer."""
+"""Views of other people's linen models that cannot be looked into, by intercepting."""
 
 import functools
 
@@ -25,12 +25,17 @@ def sign_ste():
   return quantizers.attach(quantizers.sign(), quantizers.identity())
 
 
+def mixing(x):
+  """Couples the examples, which no transparent stage does."""
+  return jnp.tanh(x - 0.1 * jnp.mean(x, axis=0, keepdims=True))
+
+
 class Plain(linen.Module):
   @linen.compact
   def __call__(self, x):
     x = x.reshape((x.shape[0], -1))
-    x = linen.tanh(linen.Dense(7)(x))
-    x = linen.tanh(linen.Dense(6)(x))
+    x = mixing(linen.Dense(7)(x))
+    x = mixing(linen.Dense(6)(x))
     return linen.Dense(CLASSES)(x)
 
 
@@ -39,7 +44,7 @@ class Residual(linen.Module):
 
   @linen.compact
   def __call__(self, x):
-    return x + linen.gelu(linen.Dense(self.features)(x))
+    return x + mixing(linen.Dense(self.features)(x))
 
 
 class Nested(linen.Module):
@@ -57,7 +62,7 @@ class Convolutional(linen.Module):
     self.head = linen.Dense(CLASSES)
 
   def __call__(self, x):
-    x = linen.relu(self.conv(x)).mean(axis=(1, 2))
+    x = mixing(self.conv(x)).mean(axis=(1, 2))
     return self.head(x)
 
 
