@@ -41,6 +41,8 @@ class Sizes:
     rank_one_group: examples whose tables of moves are built together.
     rank_one_rows: rows of these tables that are evaluated at a time, at most.
     rank_one_numbers: floats that are in memory while some rows are evaluated.
+    tail_numbers: entries of one activation that `scans.flip_gains` holds at a time while
+      it runs the rest of a network.
     kinks: kinks of an example that are unrolled into one step.
     coordinate_examples: examples whose losses one attempt of a descent evaluates at a
       time.
@@ -68,6 +70,7 @@ class Sizes:
   rank_one_group: int
   rank_one_rows: int
   rank_one_numbers: int
+  tail_numbers: int
   kinks: int
   coordinate_examples: int
   prefix_share: int
@@ -98,6 +101,7 @@ _CPU = Sizes(
   rank_one_group=4,
   rank_one_rows=64,
   rank_one_numbers=1 << 18,
+  tail_numbers=1 << 18,
   kinks=4,
   coordinate_examples=256,
   prefix_share=64,
@@ -121,6 +125,7 @@ _GPU = Sizes(
   rank_one_group=16,
   rank_one_rows=256,
   rank_one_numbers=1 << 24,
+  tail_numbers=1 << 24,
   kinks=8,
   coordinate_examples=2048,
   # A move is a few launches; so is the whole product, which fills the device.

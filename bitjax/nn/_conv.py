@@ -210,6 +210,25 @@ class Product:
     found = found.reshape(*found.shape[:-1], x.shape[-1], count)
     return jnp.swapaxes(found, -1, -2)
 
+  def window(self, spatial: tuple[int, ...]) -> scans.Window | None:
+    """Returns the window that slides over images of these sizes, if it is plain."""
+    dilations = (*self.input_dilation, *self.kernel_dilation)
+    if (
+      len(self.kernel_size) != 2
+      or self.groups > 1
+      or set(dilations) != {1}
+      or self.padding in ('CIRCULAR', 'REFLECT')
+    ):
+      return None
+    pads = self.padding
+    if isinstance(pads, str):
+      pads = jax.lax.padtype_to_pads(
+        spatial, self.kernel_size, self.strides, pads
+      )
+    rows, columns = ((int(low), int(high)) for low, high in pads)
+    height, width = self.strides
+    return scans.Window((height, width), (rows, columns), self.pad_value)
+
   def _convolve(self, x, kernel):
     x, padding = self._padded(x)
     if self.arithmetic.dtype is None:

@@ -11,6 +11,7 @@ from bitjax.scans._certificates import flip_certificate
 from bitjax.scans._certificates import merge_gains
 from bitjax.scans._certificates import stream_gains
 from bitjax.scans._convolution import Convolution
+from bitjax.scans._convolution import Window
 from bitjax.scans._coordinate import CoordinateDescent
 from bitjax.scans._coordinate import coordinate_discrete_gradient
 from bitjax.scans._discrete import DiscretePath
@@ -96,6 +97,7 @@ __all__ = [
   'Residual',
   'Sample',
   'Stage',
+  'Window',
   'brute_force_gains',
   'central_difference',
   'coordinate_discrete_gradient',

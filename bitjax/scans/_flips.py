@@ -41,6 +41,7 @@ import numpy as np
 
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_tail
 from bitjax.scans import _flips_brute_force
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_rank_one
@@ -53,7 +54,7 @@ from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
 
-PATHS = ('auto', 'layers', 'sign', 'rank_one', 'brute_force')
+PATHS = ('auto', 'layers', 'sign', 'rank_one', 'tail', 'brute_force')
 
 
 @jax.tree_util.register_dataclass
@@ -230,6 +231,7 @@ def choose(
     obstacles = dict.fromkeys(
       obstacles, 'it computes all moves, not those of coordinates'
     )
+  obstacles['tail'] = _conv_tail.obstacle(view)
   return _paths.choose(path, obstacles | {'brute_force': None})
 
 
@@ -281,6 +283,10 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
   elif path == 'rank_one':
     sums = _flips_rank_one.moments(
       view, moves, chunk or size.rank_one_examples, report
+    )
+  elif path == 'tail':
+    sums = _conv_tail.moments(
+      view, moves, coordinates, size.tail_numbers, chunk, report
     )
   else:
     destinations = moves.destinations

@@ -1,0 +1,280 @@
+r"""Computes gains of single moves by running the rest of the network, and only that.
+
+A move changes one channel of the layer's products by the shifted input channel that
+its weight meets, so no product is computed again:
+
+.. math:: p'_{b \cdot c} = p_{b \cdot c} + \Delta \, x_{b \cdot k}
+
+What precedes the layer is cached in the view. What follows is run for some images
+at a time, so that they stay in the cache, and for one move after another. Where the
+rest is binary it is packed (`_packed_stages`). Nothing is approximated: the scales of
+the rest are applied to the same sums, in the same order, as the network does. A
+compiler may still round a product and a sum once or twice (a fused multiply-add), which
+may turn a sign that is within rounding of its threshold, as between two compilations
+of the network itself.
+
+It costs a moved weight the share of the network behind the layer, a fifth to an
+eighth of it where it is packed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import types
+from bitjax.scans import _convolution
+from bitjax.scans import _flips_moves
+from bitjax.scans import _packed_stages
+from bitjax.scans import _report
+from bitjax.scans import _split
+from bitjax.scans import _stages
+from bitjax.scans import _view
+
+__all__ = ['moments', 'obstacle']
+
+# Bytes of what the kernel meets, for the images that are computed at a time.
+_MOST_PATCHES = 1 << 28
+_FULL = 16  # Images that fill a vector.
+
+
+def obstacle(view: _view.LayerView) -> str | None:
+  """Returns why this path does not apply to a view, or None if it does."""
+  if view.product is not None and not isinstance(
+    view.product, _convolution.Convolution
+  ):
+    return 'its product is neither the matrix product nor a known convolution'
+  if reason := _split.opaque(view):
+    return reason
+  if view.couples_examples:
+    return 'normalisation by batch statistics couples its examples'
+  return None
+
+
+def moments(
+  view: _view.LayerView,
+  moves: _flips_moves.Moves,
+  coordinates: types.Array | None,
+  numbers: int,
+  chunk: int | None,
+  report: Any = None,
+) -> tuple[types.Array, types.Array, types.Array]:
+  """Returns the mean loss, and the first two moments of its decrease by each move.
+
+  Args:
+    view: a layer without an `obstacle`.
+    moves: the moves of its kernel.
+    coordinates: indices in the flattened kernel, [coordinates]; None for all.
+    numbers: entries of one activation that are in memory at a time, at most, from which
+      the number of images follows.
+    chunk: images at a time instead; None for that number.
+    report: progress; None for no report.
+
+  Returns:
+    The mean loss, and the means over the examples of the decrease of the loss and of its
+    square, ``[moves, *kernel.shape]`` or [moves, coordinates].
+  """
+  listed, shape = _listed(view, moves, coordinates)
+  size = view.labels.size
+  steps = -(-size // _images(view, numbers, chunk))
+  images = -(-size // steps)
+  if images > _FULL and chunk is None:
+    images = -(-images // 8) * 8
+  steps = -(-size // images)
+  valid = jnp.ones(size, bool)
+  fixed = (view.inputs, view.labels, valid)
+  batches = _split.batches((*fixed, *_added(view.tail)), images)
+
+  def block(totals, numbered):
+    number, (inputs, labels, valid, *added) = numbered
+    part = dataclasses.replace(
+      view, inputs=inputs, labels=labels, tail=_with_added(view.tail, added)
+    )
+    done = _report.part(report, number, steps)
+    sums = _sums(part, valid, listed, done)
+    return jax.tree.map(jnp.add, totals, sums), None
+
+  dtype = jax.eval_shape(lambda view: view.losses(view.kernel), view).dtype
+  count = listed[0].size
+  zeros = tuple(jnp.zeros(shape, dtype) for shape in ((), count, count))
+  (loss, first, second), _ = jax.lax.scan(
+    block, zeros, (jnp.arange(steps), batches)
+  )
+  return (
+    loss / size,
+    first.reshape(shape) / size,
+    second.reshape(shape) / size,
+  )
+
+
+def _listed(view, moves, coordinates):
+  """Returns each move's index, its change and its destination; and their shape."""
+  arithmetic = _arithmetic(view)
+  changes = moves.changes
+  if arithmetic.rounds and view.quantizer is not None:
+    here = arithmetic.rounded(view.quantizer(view.kernel))
+    changes = jnp.stack(
+      [
+        arithmetic.rounded(view.quantizer(there)) - here
+        for there in moves.destinations
+      ]
+    )
+  elif arithmetic.rounds:
+    changes = arithmetic.rounded(moves.destinations) - arithmetic.rounded(
+      view.kernel
+    )
+  changes = jnp.where(moves.directions != 0, changes, 0)
+  ways, shape = changes.shape[0], changes.shape
+  arrays = [a.reshape(ways, -1) for a in (changes, moves.destinations)]
+  indices = jnp.arange(view.kernel.size)
+  if coordinates is not None:
+    indices, shape = coordinates, (ways, *coordinates.shape)
+    arrays = [a[:, coordinates] for a in arrays]
+  return (
+    jnp.tile(indices.reshape(-1), ways),
+    *(a.reshape(-1) for a in arrays),
+  ), shape
+
+
+def _arithmetic(view):
+  return getattr(view.product, 'arithmetic', view.arithmetic)
+
+
+def _images(view, numbers, chunk):
+  """Returns how many images are computed at a time, at most."""
+  one = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), view.inputs
+  )
+  outputs = jax.eval_shape(
+    lambda view, x: _products(dataclasses.replace(view, inputs=x)), view, one
+  )
+  positions = math.prod(outputs.shape[1:-1])
+  fan_in = math.prod(view.kernel.shape[:-1]) * _groups(view)
+  room = _MOST_PATCHES // (4 * positions * fan_in)
+  if chunk is None:
+    chunk = max(_FULL, numbers // math.prod(outputs.shape[1:]))
+  return max(1, min(chunk, room, view.labels.size))
+
+
+def _groups(view):
+  return getattr(view.product, 'groups', 1)
+
+
+def _products(view):
+  """Returns the layer's unscaled products, [examples, *spatial, units]."""
+  layer = _layer(view, view.kernel)
+  multiply = view.product or view.arithmetic.matmul
+  z = multiply(view.inputs, layer.quantized)
+  return z if view.product is not None else z.astype(
+    types.promoted(z, view.kernel)
+  )
+
+
+def _layer(view, kernel):
+  return _stages.Dense(
+    kernel, view.quantizer, view.scaling, view.affine, view.arithmetic
+  )
+
+
+def _patches(view, dtype):
+  """Returns what each weight of a unit meets, [places * in, *spatial, images]."""
+  x = _arithmetic(view).rounded(view.inputs)
+  if view.product is None:
+    found = x[..., None, :]
+  else:
+    found = view.product.patches(x)
+  found = jnp.moveaxis(found, 0, -1)
+  rank = found.ndim
+  found = jnp.moveaxis(found, (rank - 3, rank - 2), (0, 1))
+  return found.reshape(-1, *found.shape[2:]).astype(dtype)
+
+
+def _sums(view, valid, listed, report):
+  """Returns sums over some images of the loss, and of its decreases and their squares."""
+  products = _products(view)
+  patches = _patches(view, products.dtype)
+  products = _packed_stages.innermost(products)
+  groups, (*places, fan_in, units) = _groups(view), view.kernel.shape
+  channels = fan_in * groups
+  packs = _packed_stages.is_packed(view.tail)
+  narrow = view.coupling != 'tensor'
+
+  def rescale(p, kernel):
+    z = _layer(view, kernel).rescale(_packed_stages.outermost(p))
+    return _packed_stages.innermost(z)
+
+  def losses(logits):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, view.labels)
+
+  rest = _packed_stages.Rest(view.tail) if packs else None
+
+  def whole(z, always):
+    if rest is not None:
+      return losses(rest(z, always))
+    return losses(_stages.apply(view.tail, _packed_stages.outermost(z)))
+
+  outputs = rescale(products, view.kernel)
+  unmoved = whole(outputs, jnp.sum(valid) >= 0)
+  base = rest.base(outputs) if rest is not None and narrow else None
+
+  def move(number, index, change, destination):
+    # That it is no constant keeps passes apart.
+    always = number >= 0
+    position, unit = jnp.divmod(index, units)
+    place, channel = jnp.divmod(position, fan_in)
+    channel += unit // (units // groups) * fan_in
+    met = jax.lax.dynamic_index_in_dim(
+      patches, place * channels + channel, keepdims=False
+    )
+    column = jax.lax.dynamic_index_in_dim(
+      products, unit, products.ndim - 2, keepdims=False
+    )
+    column += change.astype(column.dtype) * met
+    kernel = view.kernel
+    if view.coupling != 'none':
+      kernel = kernel.reshape(-1).at[index].set(destination)
+      kernel = kernel.reshape(view.kernel.shape)
+    spread = column[..., None, :]
+    if base is not None:
+      spread = jnp.broadcast_to(spread, products.shape)
+      moved = jax.lax.dynamic_index_in_dim(
+        rescale(spread, kernel), unit, products.ndim - 2, keepdims=False
+      )
+      new = losses(rest.moved(base, unit, moved, always))
+    else:
+      units_of = jax.lax.broadcasted_iota(
+        jnp.int32, products.shape, products.ndim - 2
+      )
+      new = whole(
+        rescale(jnp.where(units_of == unit, spread, products), kernel), always
+      )
+    decrease = jnp.where(valid, unmoved - new, 0)
+    return jnp.sum(decrease), jnp.sum(decrease**2)
+
+  count = listed[0].size
+  numbers = jnp.arange(count)
+  _, (first, second) = _report.scan(
+    report,
+    lambda carry, one: (carry, move(*one)),
+    None,
+    (numbers, *listed),
+  )
+  return jnp.sum(jnp.where(valid, unmoved, 0)), first, second
+
+
+def _added(stages):
+  """Returns what the stages hold for each example, in order."""
+  values = []
+  _stages.map_examples(stages, values.append)  # type: ignore
+  return values
+
+
+def _with_added(stages, values):
+  """Returns the stages with other values for each example, in order."""
+  remaining = iter(values)
+  return _stages.map_examples(stages, lambda _: next(remaining))

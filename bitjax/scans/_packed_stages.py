@@ -1,0 +1,415 @@
+r"""Runs stages with images innermost, and with packed products where they are binary.
+
+A sign activation, directly in front of a convolution whose kernel is binary, leaves
+sums of products of ±1 values, which `bitjax.packed` computes exactly in integers: a
+`Rest` packs the signs and the kernel, and applies the layer's own scales to the sums.
+All other stages compute what they always do. Arrays have the layout of packed images,
+[*spatial, channels, images].
+
+A compiler would fuse layers, and compute sums again for each of the many places where
+they are used. So what several places need is computed in a *pass* of its own: a branch
+of which only the program knows that it is always taken.
+
+Behind a layer of which one channel has changed, entrywise stages change one channel,
+and sums of the next convolution change by the products with that channel only:
+
+.. math::
+  s'_p = s_p + \sum_k (x'_{p + k, c} - x_{p + k, c}) \, w_{k c}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import packed
+from bitjax import quantizers
+from bitjax import types
+from bitjax.scans import _convolution
+from bitjax.scans import _stages
+
+__all__ = ['Rest', 'innermost', 'is_packed', 'outermost']
+
+_ENTRYWISE = (
+  _stages.Affine | _stages.Activation | _stages.Pointwise | _stages.Add
+)
+_MOST_SMALL = 1 << 14  # Sums below this, and their changes, fit in 16 bits.
+
+
+def innermost(x: types.Array) -> types.Array:
+  """Moves images from the first axis to the last."""
+  return jnp.moveaxis(x, 0, -1)
+
+
+def outermost(x: types.Array) -> types.Array:
+  """Moves images from the last axis to the first."""
+  return jnp.moveaxis(x, -1, 0)
+
+
+def is_packed(stages: tuple[_stages.Stage, ...]) -> bool:
+  """Returns whether any product of these stages can be packed; a static fact."""
+  branches = (
+    branch
+    for stage in stages
+    if isinstance(stage, _stages.Residual)
+    for branch in (stage.body, stage.shortcut)
+  )
+  pairs = zip(stages, stages[1:], strict=False)
+  return any(_is_binary(*pair) for pair in pairs) or any(
+    map(is_packed, branches)
+  )
+
+
+def _is_binary(activation, conv):
+  return (
+    isinstance(activation, _stages.Activation)
+    and activation.kind == 'sign'
+    and quantizers.is_sign(activation.quantizer)
+    and isinstance(conv, _stages.Conv)
+    and quantizers.is_sign(conv.layer.quantizer)
+    and conv.layer.kernel.ndim == 4
+    and _window(conv, (8, 8)) is not None
+  )
+
+
+def _window(conv, spatial):
+  """Returns the window of a convolution; None if it is of another kind."""
+  find = getattr(conv.product, 'window', None)
+  window = None if find is None else find(spatial)
+  whole = window is not None and window.pad_value in (-1, 0, 1)
+  return window if whole else None
+
+
+class _Value:
+  """An array that is computed where it is used, or before in a pass of its own."""
+
+  def __init__(self, make: Callable[[], types.Array]):
+    self._make = make
+    self._made: types.Array | None = None
+
+  def __call__(self) -> types.Array:
+    """Returns the array, for a use that is fused with what computes it."""
+    return self._make() if self._made is None else self._made
+
+  def made(self, always: types.Array) -> types.Array:
+    """Returns the array after a pass of its own; ``always`` is true when it runs."""
+    if self._made is None:
+      shape = jax.eval_shape(self._make)
+      self._made = jax.lax.cond(
+        always, self._make, lambda: jnp.zeros(shape.shape, shape.dtype)
+      )
+    return self._made
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plain:
+  """A stage that computes what it always does."""
+
+  stage: Any
+  entrywise: bool
+
+  def __call__(self, x: _Value, always: types.Array) -> _Value:
+    if not self.entrywise:
+      x.made(always)
+    return _Value(lambda: self.of(x()))
+
+  def of(self, x: types.Array) -> types.Array:
+    """Applies the stage to an array."""
+    return innermost(self.stage(outermost(x)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plus:
+  """An `Add` whose value has images innermost."""
+
+  value: types.Array
+
+  def __call__(self, x: _Value, always: types.Array) -> _Value:
+    del always
+    return _Value(lambda: self.of(x()))
+
+  def of(self, x: types.Array) -> types.Array:
+    """Adds the value to an array."""
+    return x + self.value
+
+
+@dataclasses.dataclass(frozen=True)
+class _Branches:
+  """A `Residual`."""
+
+  body: tuple[Any, ...]
+  shortcut: tuple[Any, ...]
+
+  def __call__(self, x: _Value, always: types.Array) -> _Value:
+    x.made(always)
+    body, shortcut = _run(self.body, x, always), _run(self.shortcut, x, always)
+    return _Value(lambda: body() + shortcut())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Binary:
+  """The sign of its inputs, and a binary convolution of the signs."""
+
+  conv: _stages.Conv
+  words: types.Array
+
+  @property
+  def channels(self) -> int:
+    """The number of input channels."""
+    return self.conv.layer.kernel.shape[2]
+
+  def __call__(self, x: _Value, always: types.Array) -> _Value:
+    x.made(always)
+    words = _Value(lambda: packed.pack(x(), 2))
+    words.made(always)
+    dtype = self.dtype(x().dtype)
+    return _Value(lambda: self.rescale(self.sums(words()), dtype))
+
+  def dtype(self, dtype: Any) -> Any:
+    """Returns the dtype of the network's sums, for inputs of a dtype."""
+    size = max(self.conv.layer.kernel.shape[:2])
+    x = jax.ShapeDtypeStruct((1, size, size, self.channels), dtype)
+    return jax.eval_shape(
+      lambda conv, x: conv.product(x, conv.layer.quantized), self.conv, x
+    ).dtype
+
+  def window(self, x: types.Array) -> _convolution.Window:
+    """Returns the window of the convolution on [height, width, ...]."""
+    found = _window(self.conv, x.shape[:2])
+    assert found is not None
+    return found
+
+  def sums(self, words: types.Array) -> types.Array:
+    """Returns the sums of packed signs, int32 [height', width', features, images]."""
+    window = self.window(words)
+    return packed.conv(
+      words,
+      self.words,
+      self.channels,
+      strides=window.strides,
+      padding=window.padding,
+      pad_value=int(window.pad_value),
+    )
+
+  def rescale(self, sums: types.Array, dtype: Any) -> types.Array:
+    """Applies the layer's scales to integer sums, as the network does."""
+    return innermost(self.conv.layer.rescale(outermost(sums).astype(dtype)))
+
+  def change(self, turned: types.Array, unit: types.Array) -> types.Array:
+    """Returns how sums change with one channel.
+
+    Args:
+      turned: changes of the channel, integers [height, width, images].
+      unit: its number.
+    """
+    window, kernel = self.window(turned), self.conv.layer.kernel
+    weights = jax.lax.dynamic_index_in_dim(kernel, unit, 2, keepdims=False)
+    ones = jnp.ones((), turned.dtype)
+    weights = jnp.where(weights >= 0, ones, -ones)
+    edges = [(*pair, 0) for pair in (*window.padding, (0, 0))]
+    padded = jax.lax.pad(turned, np.array(0, turned.dtype), edges)
+    sizes = [
+      (padded.shape[axis] - kernel.shape[axis]) // window.strides[axis] + 1
+      for axis in (0, 1)
+    ]
+    total = jnp.zeros((), turned.dtype)
+    for place in np.ndindex(*kernel.shape[:2]):
+      ends = [
+        start + (size - 1) * stride + 1
+        for start, size, stride in zip(
+          place, sizes, window.strides, strict=True
+        )
+      ]
+      met = jax.lax.slice(
+        padded, (*place, 0), (*ends, padded.shape[2]), (*window.strides, 1)
+      )
+      total = total + met[:, :, None] * weights[place][None, None, :, None]
+    return total
+
+
+def _prepared(stages):
+  """Returns stages for images innermost, with what they hold laid out and packed."""
+  found: list[Any] = []
+  index = 0
+  while index < len(stages):
+    stage = stages[index]
+    index += 1
+    if index < len(stages) and _is_binary(stage, stages[index]):
+      conv = stages[index]
+      found.append(_Binary(conv, packed.pack(conv.layer.kernel, 2)))
+      index += 1
+    elif isinstance(stage, _stages.Residual):
+      found.append(
+        _Branches(_prepared(stage.body), _prepared(stage.shortcut))
+      )
+    elif isinstance(stage, _stages.Add):
+      found.append(_Plus(innermost(stage.value)))
+    else:
+      if isinstance(stage, _stages.Conv | _stages.Dense):
+        stage = _held(stage)
+      found.append(_Plain(stage, isinstance(stage, _ENTRYWISE)))
+  return tuple(found)
+
+
+def _held(stage):
+  """Returns a layer with quantized weights and a scale that are computed once."""
+  layer = stage if isinstance(stage, _stages.Dense) else stage.layer
+  held = dataclasses.replace(layer, kernel=layer.quantized, quantizer=None)
+  if layer.scaling is not None:
+    held = dataclasses.replace(held, scaling=_Held(layer.scaling(layer.kernel)))
+  if isinstance(stage, _stages.Dense):
+    return held
+  return dataclasses.replace(stage, layer=held)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+  """A scale that does not depend on the kernel any more."""
+
+  value: types.Array
+
+  def __call__(self, kernel: types.Array) -> types.Array:
+    del kernel
+    return self.value
+
+
+def _run(stages, x, always):
+  for stage in stages:
+    x = stage(x, always)
+  return x
+
+
+@dataclasses.dataclass(frozen=True)
+class _Base:
+  """What is known of the unmoved network.
+
+  Attributes:
+    front: the layer's output behind the entrywise stages, [*spatial, channels, images].
+    sums: sums of the convolution that follows, if it is binary and comes next; else
+      None.
+  """
+
+  front: types.Array
+  sums: types.Array | None
+
+
+class Rest:
+  """Stages behind a layer, ready to be run many times for the same images.
+
+  Args:
+    stages: the stages; what `_stages.Add` holds is for these images.
+  """
+
+  def __init__(self, stages: tuple[_stages.Stage, ...]):
+    prepared = _prepared(stages)
+    count = 0
+    while count < len(prepared) and (
+      isinstance(prepared[count], _Plus)
+      or (isinstance(prepared[count], _Plain) and prepared[count].entrywise)
+    ):
+      count += 1
+    self._front, self._rest = prepared[:count], prepared[count:]
+    self._next, self._behind, self._shortcut = _first_binary(self._rest)
+
+  def __call__(self, z: types.Array, always: types.Array) -> types.Array:
+    """Returns the logits, [images, classes].
+
+    Args:
+      z: the layer's outputs, [*spatial, channels, images].
+      always: a boolean that is true, which the compiler must not know.
+    """
+    stages = (*self._front, *self._rest)
+    return outermost(_run(stages, _Value(lambda: z), always)())
+
+  def base(self, z: types.Array) -> _Base:
+    """Returns what `moved` needs of the unmoved outputs ``z``."""
+    front = self._of_front(z)
+    if self._next is None:
+      return _Base(front, None)
+    sums = self._next.sums(packed.pack(front, 2))
+    small = math.prod(self._next.conv.layer.kernel.shape[:3]) < _MOST_SMALL
+    return _Base(front, sums.astype('int16' if small else 'int32'))
+
+  def moved(
+    self,
+    base: _Base,
+    unit: types.Array,
+    column: types.Array,
+    always: types.Array,
+  ) -> types.Array:
+    """Returns the logits after a change of one channel of the layer's outputs.
+
+    Args:
+      base: that of the outputs before the change.
+      unit: the number of the channel.
+      column: what it becomes, [*spatial, images].
+      always: as for a call.
+    """
+    # Of a slice of a fusion only the slice is computed.
+    whole = jnp.broadcast_to(column[..., None, :], base.front.shape)
+    column_value = _Value(lambda: _channel(self._of_front(whole), unit))
+    column_value.made(always)
+    number = jax.lax.broadcasted_iota(jnp.int32, base.front.shape, column.ndim - 1)
+
+    def front():
+      return jnp.where(
+        number == unit, column_value()[..., None, :], base.front
+      )
+
+    x = _Value(front)
+    if self._next is None:
+      return outermost(_run(self._rest, x, always)())
+    assert base.sums is not None
+    step, sums = self._next, base.sums
+    before = _channel(base.front, unit)
+
+    def turned():
+      after, sign = column_value() >= 0, before >= 0
+      zero, two = (jnp.asarray(n, sums.dtype) for n in (0, 2))
+      return jnp.where(after == sign, zero, jnp.where(after, two, -two))
+
+    turns = _Value(turned)
+    turns.made(always)
+    dtype = step.dtype(base.front.dtype)
+    y = _Value(lambda: step.rescale(sums + step.change(turns(), unit), dtype))
+    if self._shortcut is not None:
+      behind, shortcut = self._behind, self._shortcut
+      if shortcut:
+        x.made(always)
+      body, other = _run(behind, y, always), _run(shortcut, x, always)
+      y = _Value(lambda: body() + other())
+      rest = self._rest[1:]
+    else:
+      rest = self._behind
+    return outermost(_run(rest, y, always)())
+
+  def _of_front(self, x):
+    for stage in self._front:
+      x = stage.of(x)
+    return x
+
+
+def _first_binary(stages):
+  """Returns the binary convolution that comes next, and what follows it.
+
+  That is what follows in its branch, and the shortcut, if it begins a branch; else all
+  that follows, and None.
+  """
+  if stages and isinstance(stages[0], _Binary):
+    return stages[0], stages[1:], None
+  if stages and isinstance(stages[0], _Branches):
+    body = stages[0].body
+    if body and isinstance(body[0], _Binary):
+      return body[0], body[1:], stages[0].shortcut
+  return None, (), None
+
+
+def _channel(x, unit):
+  """Returns one channel of [..., channels, images]."""
+  return jax.lax.dynamic_index_in_dim(x, unit, x.ndim - 2, keepdims=False)
