@@ -41,6 +41,8 @@ class Sizes:
     rank_one_group: examples whose tables of moves are built together.
     rank_one_rows: rows of these tables that are evaluated at a time, at most.
     rank_one_numbers: floats that are in memory while some rows are evaluated.
+    pooled_numbers: floats that are in memory while some examples of a convolution
+      before pooling are evaluated.
     kinks: kinks of an example that are unrolled into one step.
     coordinate_examples: examples whose losses one attempt of a descent evaluates at a
       time.
@@ -67,6 +69,7 @@ class Sizes:
   rank_one_group: int
   rank_one_rows: int
   rank_one_numbers: int
+  pooled_numbers: int
   kinks: int
   coordinate_examples: int
   prefix_share: int
@@ -96,6 +99,7 @@ _CPU = Sizes(
   rank_one_group=4,
   rank_one_rows=64,
   rank_one_numbers=1 << 18,
+  pooled_numbers=1 << 20,
   kinks=4,
   coordinate_examples=256,
   prefix_share=64,
@@ -118,6 +122,7 @@ _GPU = Sizes(
   rank_one_group=16,
   rank_one_rows=256,
   rank_one_numbers=1 << 24,
+  pooled_numbers=1 << 26,
   kinks=8,
   coordinate_examples=2048,
   # A move is a few launches; so is the whole product, which fills the device.

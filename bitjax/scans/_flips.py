@@ -41,6 +41,7 @@ import numpy as np
 
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_pooled
 from bitjax.scans import _flips_brute_force
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_rank_one
@@ -53,7 +54,7 @@ from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
 
-PATHS = ('auto', 'layers', 'sign', 'rank_one', 'brute_force')
+PATHS = ('auto', 'layers', 'sign', 'rank_one', 'pooled', 'brute_force')
 
 
 @jax.tree_util.register_dataclass
@@ -230,6 +231,7 @@ def choose(
     obstacles = dict.fromkeys(
       obstacles, 'it computes all moves, not those of coordinates'
     )
+  obstacles['pooled'] = _conv_pooled.obstacle(view)
   return _paths.choose(path, obstacles | {'brute_force': None})
 
 
@@ -282,11 +284,14 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
     sums = _flips_rank_one.moments(
       view, moves, chunk or size.rank_one_examples, report
     )
+  elif path == 'pooled':
+    sums = _conv_pooled.moments(view, moves, chunk, report)
+    if coordinates is not None:
+      sums = (sums[0], *(_picked(total, coordinates) for total in sums[1:]))
   else:
     destinations = moves.destinations
     if coordinates is not None:
-      size = destinations.shape[0]
-      destinations = destinations.reshape(size, -1)[:, coordinates]
+      destinations = _picked(destinations, coordinates)
     sums = _flips_brute_force.moments(
       view.losses, view.kernel, destinations, coordinates, chunk, report
     )
@@ -300,3 +305,8 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
     num_examples=view.labels.size,
     path=path,
   )
+
+
+def _picked(x, coordinates):
+  """Returns the entries of [moves, *kernel.shape] at flat coordinates."""
+  return x.reshape(x.shape[0], -1)[:, coordinates]
