@@ -41,6 +41,8 @@ class Sizes:
     rank_one_group: examples whose tables of moves are built together.
     rank_one_rows: rows of these tables that are evaluated at a time, at most.
     rank_one_numbers: floats that are in memory while some rows are evaluated.
+    pooled_numbers: floats that are in memory while some examples of a convolution
+      before pooling are evaluated.
     tail_numbers: entries of one activation that `scans.flip_gains` holds at a time while
       it runs the rest of a network.
     kinks: kinks of an example that are unrolled into one step.
@@ -70,6 +72,7 @@ class Sizes:
   rank_one_group: int
   rank_one_rows: int
   rank_one_numbers: int
+  pooled_numbers: int
   tail_numbers: int
   kinks: int
   coordinate_examples: int
@@ -101,6 +104,7 @@ _CPU = Sizes(
   rank_one_group=4,
   rank_one_rows=64,
   rank_one_numbers=1 << 18,
+  pooled_numbers=1 << 20,
   tail_numbers=1 << 18,
   kinks=4,
   coordinate_examples=256,
@@ -125,6 +129,7 @@ _GPU = Sizes(
   rank_one_group=16,
   rank_one_rows=256,
   rank_one_numbers=1 << 24,
+  pooled_numbers=1 << 26,
   tail_numbers=1 << 24,
   kinks=8,
   coordinate_examples=2048,

@@ -423,6 +423,56 @@ def _tail(matrix, x):
   return jnp.matmul(jnp.maximum(x, 0), matrix, precision='highest')
 
 
+def conv_view(given, tail):
+  """A convolution of signs, 3 x 3 with 2 and 3 channels, on the first images."""
+  rng = np.random.default_rng(1)
+  x, kernel = given.floats(
+    (rng.choice([-1.0, 1.0], (3, 4, 4, 2)), rng.normal(size=(3, 3, 2, 3)))
+  )
+  conv = nn.QuantConv(3, (3, 3), use_bias=False)
+  params = {'params': {'kernel': kernel}}
+  _, _, product = conv.apply(params, x, method='parts')
+  return scans.LayerView(
+    inputs=x,
+    kernel=kernel,
+    labels=jnp.asarray(LABELS[:3]),
+    tail=tail,
+    quantizer=SIGN,
+    product=product,
+    input_quantizer=SIGN,
+  )
+
+
+@case(
+  'scans flip_gains of a convolution',
+  'scans.flip_gains',
+  'scans.Add',
+  'scans.Mean',
+  'scans.Pointwise',
+)
+def _(given):
+  matrix, value = given.floats(
+    (np.eye(3), np.linspace(-1, 1, 3 * 48).reshape(3, 4, 4, 3))
+  )
+  pooled = conv_view(
+    given,
+    (
+      scans.Affine(0.25, 0.5),
+      scans.Add(value),
+      scans.Pointwise(jax.tree_util.Partial(jnp.tanh)),
+      scans.Mean(),
+      scans.Dense(matrix),
+    ),
+  )
+  return {
+    'pooled': scans.flip_gains(pooled),
+    'any inputs': scans.flip_gains(
+      dataclasses.replace(pooled, input_quantizer=None)
+    ),
+    'brute force': scans.flip_gains(pooled, path='brute_force'),
+  }
+
+
 @case(
   'scans flip_gains',
   'scans.flip_gains',

@@ -41,6 +41,7 @@ import numpy as np
 
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_pooled
 from bitjax.scans import _conv_tail
 from bitjax.scans import _flips_brute_force
 from bitjax.scans import _flips_moves
@@ -54,7 +55,7 @@ from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
 
-PATHS = ('auto', 'layers', 'sign', 'rank_one', 'tail', 'brute_force')
+PATHS = ('auto', 'layers', 'sign', 'rank_one', 'pooled', 'tail', 'brute_force')
 
 
 @jax.tree_util.register_dataclass
@@ -231,6 +232,7 @@ def choose(
     obstacles = dict.fromkeys(
       obstacles, 'it computes all moves, not those of coordinates'
     )
+  obstacles['pooled'] = _conv_pooled.obstacle(view)
   obstacles['tail'] = _conv_tail.obstacle(view)
   return _paths.choose(path, obstacles | {'brute_force': None})
 
@@ -284,6 +286,10 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
     sums = _flips_rank_one.moments(
       view, moves, chunk or size.rank_one_examples, report
     )
+  elif path == 'pooled':
+    sums = _conv_pooled.moments(view, moves, chunk, report)
+    if coordinates is not None:
+      sums = (sums[0], *(_picked(total, coordinates) for total in sums[1:]))
   elif path == 'tail':
     sums = _conv_tail.moments(
       view, moves, coordinates, size.tail_numbers, chunk, report
@@ -291,8 +297,7 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
   else:
     destinations = moves.destinations
     if coordinates is not None:
-      size = destinations.shape[0]
-      destinations = destinations.reshape(size, -1)[:, coordinates]
+      destinations = _picked(destinations, coordinates)
     sums = _flips_brute_force.moments(
       view.losses, view.kernel, destinations, coordinates, chunk, report
     )
@@ -306,3 +311,8 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
     num_examples=view.labels.size,
     path=path,
   )
+
+
+def _picked(x, coordinates):
+  """Returns the entries of [moves, *kernel.shape] at flat coordinates."""
+  return x.reshape(x.shape[0], -1)[:, coordinates]

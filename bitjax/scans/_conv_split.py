@@ -1,0 +1,137 @@
+r"""Cuts a view of a convolution behind the stages that act on each entry by itself.
+
+Moving weight (k, i, c) of a convolution (place k of the kernel, input channel i, output
+channel c) by D changes one output channel, at every position p of an image b by the input
+that place k meets there:
+
+.. math::
+  z_{bpc} \to z_{bpc} + D \, x_{b,p,k,i}, \qquad
+  h = \mathrm{front}(z), \qquad \ell_b = \mathrm{loss}(\mathrm{rest}(h)_b, y_b).
+
+The products z are summed before any scale; scales are the first stages of the front.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import quantizers
+from bitjax import types
+from bitjax.scans import _convolution
+from bitjax.scans import _split
+from bitjax.scans import _stages
+from bitjax.scans import _view
+
+__all__ = ['ConvSplit', 'cut', 'entrywise', 'obstacle', 'split', 'take']
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ConvSplit:
+  """A view as ``rest(front(product(inputs, weights)))``.
+
+  Attributes:
+    inputs: x, [examples, *spatial, in].
+    labels: y, [examples].
+    weights: q(W), [*spatial, in / groups, out].
+    product: the convolution.
+    front: stages of each entry by itself.
+    rest: the other stages, up to the logits.
+  """
+
+  inputs: types.Array
+  labels: types.Array
+  weights: types.Array
+  product: _convolution.Convolution
+  front: tuple[_stages.Stage, ...]
+  rest: tuple[_stages.Stage, ...]
+
+  def products(self) -> types.Array:
+    """Returns z, [examples, *spatial', out], in a dtype as wide as the kernel's."""
+    z = self.product(self.inputs, self.weights)
+    return z.astype(types.promoted(z, self.weights))
+
+  def patches(self) -> types.Array:
+    """Returns x as a move meets it, [examples, positions, places, groups, in / groups].
+
+    The inputs are those that the product multiplies, rounded if it rounds them.
+    """
+    x = self.product.patches(self.product.arithmetic.rounded(self.inputs))
+    examples, *_, places, channels = x.shape
+    groups = self.product.groups
+    return x.reshape(examples, -1, places, groups, channels // groups)
+
+
+def obstacle(view: _view.LayerView) -> str | None:
+  """Returns why a view cannot be cut, or None if it can."""
+  if not isinstance(view.product, _convolution.Convolution):
+    return 'its product is not a known convolution'
+  if reason := _split.opaque(view):
+    return reason
+  if view.couples_examples:
+    return 'normalisation by batch statistics couples its examples'
+  if view.coupling != 'none':
+    return (
+      f'its scale couples the weights ({view.coupling}); use '
+      'view.freeze_scale()'
+    )
+  return view.rounding
+
+
+def cut(
+  stages: tuple[_stages.Stage, ...],
+) -> tuple[tuple[_stages.Stage, ...], tuple[_stages.Stage, ...]]:
+  """Returns the first stages, which act on each entry by itself, and the others."""
+  index = 0
+  while index < len(stages) and entrywise(stages[index]):
+    index += 1
+  return stages[:index], stages[index:]
+
+
+def entrywise(stage: _stages.Stage) -> bool:
+  """Returns whether a stage acts on each entry by itself; a static fact."""
+  if isinstance(stage, _stages.Residual):
+    return all(map(entrywise, (*stage.body, *stage.shortcut)))
+  kinds = _stages.Affine | _stages.Pointwise | _stages.Activation | _stages.Add
+  return isinstance(stage, kinds)
+
+
+def split(view: _view.LayerView) -> ConvSplit:
+  """Cuts a view that has no `obstacle`."""
+  front, rest = cut(view.tail)
+  scales: tuple[_stages.Stage, ...] = (view.affine,)
+  if view.scaling is not None:
+    scales = (_stages.Affine(view.scaling(view.kernel)), *scales)
+  weights = _stages.Dense(view.kernel, view.quantizer).quantized
+  return ConvSplit(
+    view.inputs.astype(types.promoted(view.inputs, weights)),
+    view.labels,
+    weights,
+    cast(_convolution.Convolution, view.product),
+    (*scales, *front),
+    rest,
+  )
+
+
+def take(parts: ConvSplit, index: types.Array) -> ConvSplit:
+  """Returns the split of some examples; indices beyond the last stand for the last."""
+
+  def of(x):
+    return jnp.take(x, index, axis=0, mode='clip')
+
+  return dataclasses.replace(
+    parts,
+    inputs=of(parts.inputs),
+    labels=of(parts.labels),
+    front=_stages.map_examples(parts.front, of),
+    rest=_stages.map_examples(parts.rest, of),
+  )
+
+
+def has_sign_inputs(view: _view.LayerView) -> bool:
+  """Returns whether a view's inputs are +1 and -1, apart from padding; static."""
+  return quantizers.is_sign(view.input_quantizer)
