@@ -251,8 +251,11 @@ class Conv:
     return self.layer.rescale(self.product(x, self.layer.quantized))
 
   def freeze(self) -> Conv:
-    """Returns this layer with its scale and quantized weights as constants."""
-    return Conv(self.layer.freeze(), self.product)
+    """Returns this layer with its scale as a constant.
+
+    It keeps its quantizer, which says that weights are ±1, say.
+    """
+    return Conv(self.layer.freeze_scale(), self.product)
 
 
 @_stage
