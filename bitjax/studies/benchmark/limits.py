@@ -33,6 +33,11 @@ _CPU = {
   'flip gains, four times the examples': targets.Target('times per one', 1.2),
   'flip gains, four times the units': targets.Target('times per one', 1.2),
   'flip gains, four layers before': targets.Target('times one before', 1.2),
+  'flip gains, last convolution': targets.Target(_PASSES, 1),
+  'flip gains, convolution before a sign': targets.Target(_PASSES, 100),
+  'flip gains, any convolution': targets.Target(
+    'times as fast as brute force', 6, higher_is_better=True
+  ),
   'flip descent, a flip': targets.Target(_PASSES, 2),
   'ResNet step': targets.Target(_SHARE, 0.35, higher_is_better=True),
   "ResNet step, over XLA's own": targets.Target('times', 0.9),
@@ -61,6 +66,9 @@ _GPU = {
   'flip gains, binary': 60,
   'flip gains, full precision, both signs': 3000,
   'flip gains, peak memory': 16,
+  'flip gains, last convolution': 10,
+  'flip gains, convolution before a sign': 1000,
+  'flip gains, any convolution': 1,
   'flip descent, a flip': 20,
   'ResNet step': 0.1,
   "ResNet step, over XLA's own": None,

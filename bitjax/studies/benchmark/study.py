@@ -25,6 +25,7 @@ from bitjax import sweeps
 from bitjax import types
 from bitjax.evidence import targets
 from bitjax.studies import toy
+from bitjax.studies.benchmark import convolutions
 from bitjax.studies.benchmark import estimators
 from bitjax.studies.benchmark import figure
 from bitjax.studies.benchmark import findings
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 __all__ = ['PARTS', 'PRESETS', 'STUDY', 'Config', 'run']
 
 PARTS = (
-  'updates', 'lines', 'flips', 'resnet', 'projections', 'estimators', 'import',
-  'seeds', 'growth', 'memory',
+  'updates', 'lines', 'flips', 'convolutions', 'resnet', 'projections', 'estimators',
+  'import', 'seeds', 'growth', 'memory',
 )  # fmt: skip
 _THOROUGH = {'seeds', 'growth', 'memory'}
 _NEEDS = {'import': 'import', 'memory': 'flip gains, peak memory'}
@@ -145,6 +146,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   del sweep  # Timings are not resumed.
   cli.admit(config, Config.cost)
   turns, network = config.repeats, (config.batch_size, config.hidden)
+  resnet = config.images, config.stages
   few = max(turns // 2, 1)  # Some scans take many seconds.
   wanted = limits.of(jax.default_backend())
   measures: dict[str, Callable[[], dict[str, float]]] = {
@@ -153,9 +155,8 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
       *network, config.rates, config.timed_rates, few
     ),
     'flips': lambda: scans.flip_gains(*network, few),
-    'resnet': lambda: networks.resnet_step(
-      config.images, config.stages, config.gemm, turns
-    ),
+    'convolutions': lambda: convolutions.flip_gains(*resnet, few),
+    'resnet': lambda: networks.resnet_step(*resnet, config.gemm, turns),
     'projections': updates.projections,
     'import': lambda: {'import': updates.import_ratio(turns)},
     'growth': lambda: scans.scaling(*network, few),
@@ -179,9 +180,7 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
       measured['estimator overhead'] = max(ratios.values())
       tables['overhead'] = 'estimator', ratios
     elif part == 'seeds':
-      ways = together.measure(
-        config.images, config.stages, config.networks, few
-      )
+      ways = together.measure(*resnet, config.networks, few)
       measured |= together.compared(ways)
       tables |= {f'{name}_together': ('way', ways[name]) for name in ways}
     else:
