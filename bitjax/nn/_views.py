@@ -14,6 +14,7 @@ updates are made and forgotten.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import inspect
@@ -99,58 +100,79 @@ def network_view(
   variables: types.PyTree,
   inputs: types.Array,
   labels: types.Array,
+  *,
+  layers: str | Sequence[str] = 'all',
   **kwargs: Any,
 ) -> scans.LayerView:
-  """Returns a network viewed as one layer, so that all its weights can move.
+  """Returns a network viewed as one layer, so that the weights of many can move.
 
   Args:
-    model: an `MLP`, another model that offers its stages (`types.Staged`), or a chain
-      of the layers that `layer_view` knows, which must hold all kernels.
+    model: an `MLP`, another model that offers its stages (`types.Staged`), or a model
+      of the layers that `layer_view` looks into, such as a `ResNet`.
     variables: the model's variables, as from ``model.init``.
     inputs: a batch, [examples, ...].
     labels: the batch's classes, [examples], integers.
-    **kwargs: passed to ``stages``, such as ``progress`` or ``train``, which models
-      without these go without.
+    layers: which layers move: ``'all'`` that have a kernel; ``'quantized'``, those
+      with a quantizer of the kernel, since first and last layers mostly have none; or
+      their names, as for `layer_view`. The others are constants.
+    **kwargs: passed to the model's call or its ``stages``, such as ``progress`` or
+      ``train``, which models without these go without.
 
   Returns:
-    A `scans.LayerView` whose kernel, [weights], joins the kernels of all layers;
-    ``view.product.split`` splits such a vector into kernels.
+    A `scans.LayerView` whose kernel, [weights], joins the kernels of these layers in
+    the order of their calls; ``view.product.split`` splits such a vector into kernels.
 
   Raises:
-    BadInput: for a model without stages that is no such chain, if labels are not one
-      class for each example, or if `scans.network_view` raises it.
+    BadInput: for a model that cannot be looked into, or does not call each of these
+      layers once; for other ``layers``, or none; if labels are not one class for
+      each example; or if `scans.network_view` raises it.
   """
   labels = _checked_labels(inputs, labels)
   if _is_staged(model):
     named = _stages(model, variables, inputs, kwargs)
     x, stages = _mlp.flatten(inputs), list(named.values())
+    kinds = scans.Dense | scans.Conv
+    names = [name for name, s in named.items() if isinstance(s, kinds)]
+    wanted = names
   else:
     kwargs = _calls.call_options(model, **kwargs)
-    x, stages = _whole_chain(model, variables, inputs, kwargs)
-  return scans.network_view(x, labels, stages)
+    found = _whole(model, variables, inputs, kwargs)
+    x, stages = found.inputs, [found.layer, *found.stages]
+    names = ['/'.join(path) for path in found.paths]
+    wanted = _kernel_paths(variables)
+  numbers = _numbers(model, layers, names, wanted)
+  return scans.network_view(x, labels, stages, numbers)
 
 
-def _whole_chain(model, variables, inputs, kwargs):
-  """Returns the inputs of a chain's first layer, and the stages from that layer on."""
-  kernels = _kernel_paths(variables)
-  paths = [_calls.path(layer) for layer in kernels]
+def _whole(model, variables, inputs, kwargs):
+  """Returns the first layer of a model that has a kernel, and all behind it."""
+  paths = [_calls.path(layer) for layer in _kernel_paths(variables)]
   try:
-    found = _find(model, variables, inputs, kwargs, paths)
+    return _find(model, variables, inputs, kwargs, paths)
   except _chains.Unknown as why:
     raise types.BadInput(
       f'network_view cannot look into {type(model).__name__}: {why}. Look at its '
       'layers one by one (layer_view).'
     ) from None
-  held = ['/'.join(path) for path in found.paths]
-  for layer in kernels:
-    if held.count(layer) != 1:
+
+
+def _numbers(model, layers, names, wanted):
+  """Returns what `scans.network_view` calls those among layers of these names."""
+  if isinstance(layers, str):
+    types.check_choice('layers', layers, ('all', 'quantized'))
+  else:
+    for layer in (wanted := list(layers)):
+      _check_layer(layer, names)
+  for layer in wanted:
+    if (count := names.count(layer)) != 1:
       raise types.BadInput(
-        'network_view needs a model that calls each layer once, between its inputs '
-        f'and its logits; {type(model).__name__} calls {layer!r} '
-        f'{held.count(layer)} times behind {held[0]!r}. Look at its layers one by one '
-        '(layer_view).'
+        'network_view needs layers that the model calls once, behind its first one; '
+        f'{type(model).__name__} calls {layer!r} {count} times behind {names[0]!r}. '
+        'Look at its layers one by one (layer_view).'
       )
-  return found.inputs, [found.layer, *found.stages]
+  if isinstance(layers, str):
+    return layers
+  return [names.index(layer) for layer in layers]
 
 
 def _is_staged(model):

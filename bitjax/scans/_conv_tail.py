@@ -201,7 +201,7 @@ def _sums(view, valid, listed, report):
   products = _packed_stages.innermost(products)
   groups, (*places, fan_in, units) = _groups(view), view.kernel.shape
   channels = fan_in * groups
-  packs = _packed_stages.is_packed(view.tail)
+  packs = _packed_stages.applies(view.tail)
   narrow = view.coupling != 'tensor'
 
   def rescale(p, kernel):
@@ -241,11 +241,11 @@ def _sums(view, valid, listed, report):
       kernel = kernel.reshape(view.kernel.shape)
     spread = column[..., None, :]
     if base is not None:
-      spread = jnp.broadcast_to(spread, products.shape)
-      moved = jax.lax.dynamic_index_in_dim(
-        rescale(spread, kernel), unit, products.ndim - 2, keepdims=False
-      )
-      new = losses(rest.moved(base, unit, moved, always))
+
+      def scaled():
+        return rescale(jnp.broadcast_to(spread, products.shape), kernel)
+
+      new = losses(rest.moved(base, unit, scaled, always))
     else:
       units_of = jax.lax.broadcasted_iota(
         jnp.int32, products.shape, products.ndim - 2

@@ -252,8 +252,10 @@ def _by_layer(view, report, step, chunk, near_ties):
   ]
 
   def join(leaves):
-    lead = leaves[0].shape[:-2]
-    flat = [leaf.reshape(*lead, -1) for leaf in leaves]
+    flat = [
+      leaf.reshape(*leaf.shape[: leaf.ndim - layer.kernel.ndim], -1)
+      for leaf, layer in zip(leaves, layers, strict=True)
+    ]
     return jnp.concatenate(flat, axis=-1)
 
   ties = [part.near_ties for part in parts]

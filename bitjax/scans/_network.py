@@ -34,29 +34,26 @@ class Network:
   """The product ``(inputs, weights) -> logits`` of a view of a whole network.
 
   Attributes:
-    layers: the dense layers, in order; of their kernels only the shapes matter.
-    stages_after: the stages that follow each dense layer.
+    stages: all stages, in order. Of the kernels that move only the shapes matter.
+    moving: numbers of the layers whose weights move, among all `Dense` and `Conv`
+      stages, body before shortcut; the others are frozen.
   """
 
-  layers: tuple[_stages.Dense, ...]
-  stages_after: tuple[tuple[_stages.Stage, ...], ...]
+  stages: tuple[_stages.Stage, ...]
+  moving: tuple[int, ...] = dataclasses.field(metadata={'static': True})
 
   @property
-  def stages(self) -> tuple[_stages.Stage, ...]:
-    """All stages that are not dense layers."""
-    return tuple(itertools.chain.from_iterable(self.stages_after))
+  def layers(self) -> tuple[_stages.Dense, ...]:
+    """The layers whose weights move, in order, without the products of convolutions."""
+    every = [*filter(_is_layer, _stages.flat(self.stages))]
+    return tuple(_dense(every[number]) for number in self.moving)
 
   def __call__(self, inputs: types.Array, weights: types.Array) -> types.Array:
     """Returns the logits, for the quantized weights of all layers, [weights]."""
-    x = inputs
-    for layer, stages in self._with(weights):
-      x = dataclasses.replace(layer, quantizer=None)(x)
-      for stage in stages:
-        x = stage(x)
-    return x
+    return _stages.apply(self._with(weights, quantizer=None), inputs)
 
   def split(self, vector: types.Array) -> list[types.Array]:
-    """Splits a vector of [..., weights] into kernels of [..., fan_in, units]."""
+    """Splits a vector of [..., weights] into kernels, [..., *kernel.shape] each."""
     shapes = [layer.kernel.shape for layer in self.layers]
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
     parts = jnp.split(vector, ends[:-1], axis=-1)
@@ -67,72 +64,169 @@ class Network:
 
   def views(self, view: _view.LayerView) -> Iterator[_view.LayerView]:
     """Yields each layer's view, the others frozen at the weights of ``view``."""
-    layers = [layer for layer, _ in self._with(view.kernel)]
-    x = view.inputs
-    for number, layer in enumerate(layers):
-      tail = list(self.stages_after[number])
-      for later in range(number + 1, len(layers)):
-        tail += [layers[later].freeze(), *self.stages_after[later]]
-      yield _view.LayerView(
-        x,
-        layer.kernel,
-        view.labels,
-        tuple(tail),
-        quantizer=layer.quantizer,
-        affine=layer.affine,
-        arithmetic=layer.arithmetic,
-      )
-      x = layer(x)
-      for stage in self.stages_after[number]:
-        x = stage(x)
+    stages = self._with(view.kernel)
+    frozen = _stages.freeze(stages)
+    before = view.input_quantizer
+    numbers = itertools.count()
+    yield from self._each(
+      view, numbers, stages, frozen, view.inputs, (), before
+    )
 
-  def _with(self, weights):
-    kernels = self.split(weights)
-    for layer, kernel, stages in zip(
-      self.layers, kernels, self.stages_after, strict=True
-    ):
-      yield dataclasses.replace(layer, kernel=kernel), stages
+  def _each(self, view, numbers, stages, frozen, x, tail, before):
+    """Yields the views of layers in a branch, whose output it returns.
+
+    Args:
+      view: the view of the network.
+      numbers: an iterator of the numbers of layers.
+      stages: the stages of the branch.
+      frozen: the same stages, frozen.
+      x: what the branch receives.
+      tail: the frozen stages behind it.
+      before: the quantizer whose levels ``x`` has, or None.
+    """
+    for place, stage in enumerate(stages, 1):
+      rest = (*frozen[place:], *tail)
+      if isinstance(stage, _stages.Residual):
+        held = frozen[place - 1]
+        y = _stages.apply(stage.shortcut, x)
+        around = (_stages.Add(y), *rest)
+        z = yield from self._each(
+          view, numbers, stage.body, held.body, x, around, before
+        )
+        around = (_stages.Add(z), *rest)
+        yield from self._each(
+          view, numbers, stage.shortcut, held.shortcut, x, around, before
+        )
+        x, before = z + y, None
+        continue
+      if _is_layer(stage) and next(numbers) in self.moving:
+        dense = _dense(stage)
+        yield _view.LayerView(
+          x,
+          dense.kernel,
+          view.labels,
+          rest,
+          quantizer=dense.quantizer,
+          affine=dense.affine,
+          product=getattr(stage, 'product', None),
+          arithmetic=dense.arithmetic,
+          input_quantizer=before,
+        )
+      x, before = stage(x), _levels_of(stage)
+    return x
+
+  def _with(self, weights, **others):
+    kernels = iter(self.split(weights))
+
+    def replaced(number, stage):
+      if number not in self.moving:
+        return stage
+      dense = dataclasses.replace(_dense(stage), kernel=next(kernels), **others)
+      if isinstance(stage, _stages.Conv):
+        return dataclasses.replace(stage, layer=dense)
+      return dense
+
+    return _map_layers(replaced, self.stages)
 
 
 def network_view(
-  inputs: types.Array, labels: types.Array, stages: Sequence[_stages.Stage]
+  inputs: types.Array,
+  labels: types.Array,
+  stages: Sequence[_stages.Stage],
+  layers: str | Sequence[int] = 'all',
 ) -> _view.LayerView:
   """Returns the view of a whole network as if it were one layer.
 
   Args:
-    inputs: what the first stage receives, [examples, fan_in].
+    inputs: what the first stage receives, [examples, ...].
     labels: class of each example, [examples], integers.
-    stages: the stages of the network, the first of which is a `Dense`. All dense
-      layers share one quantizer, an elementwise staircase, or have none.
+    stages: the stages of the network.
+    layers: which layers move: ``'all'``, ``'quantized'`` (those with a quantizer), or
+      their numbers among all `Dense` and `Conv` stages, body before shortcut. They
+      share one quantizer, an elementwise staircase, or have none. The others are
+      constants.
 
   Returns:
-    A `LayerView` with a kernel of [weights], the latent weights of all layers in
-    order, and a `Network` as its ``product``, which splits such a vector.
+    A `LayerView` with a kernel of [weights], the latent weights of the layers that
+    move, in order, and a `Network` as its ``product``, which splits such a vector.
+    Stages before the first of these layers are applied to the inputs.
 
   Raises:
-    BadInput: if the first stage is not dense, if layers differ in their
-      quantizers, or if a quantizer or a scale couples the weights.
+    BadInput: if there is no such layer, if layers differ in their quantizers, or if a
+      quantizer or a scale couples the weights.
   """
-  if not stages or not isinstance(stages[0], _stages.Dense):
-    raise types.BadInput('A network must begin with a Dense stage.')
-  layers: list[_stages.Dense] = []
-  stages_after: list[list[_stages.Stage]] = []
-  for stage in stages:
-    if isinstance(stage, _stages.Dense):
-      layers.append(stage)
-      stages_after.append([])
-    else:
-      stages_after[-1].append(stage)
-  for number, layer in enumerate(layers):
-    _check(number, layer, layers[0])
+  every = [*filter(_is_layer, _stages.flat(tuple(stages)))]
+  moving = _moving(layers, every)
+  for number in moving:
+    _check(number, _dense(every[number]), _dense(every[moving[0]]))
+  held = _map_layers(lambda n, s: s if n in moving else s.freeze(), stages)
+  lead, first, seen = 0, moving[0], 0
+  for stage in held:
+    seen += len([*filter(_is_layer, _stages.flat((stage,)))])
+    if seen > first:
+      break
+    lead += 1
+  skipped = sum(_is_layer(stage) for stage in _stages.flat(held[:lead]))
   return _view.LayerView(
-    inputs=inputs,
-    kernel=jnp.concatenate([layer.kernel.reshape(-1) for layer in layers]),
+    inputs=jax.jit(_stages.apply)(held[:lead], inputs) if lead else inputs,
+    kernel=jnp.concatenate(
+      [_dense(every[number]).kernel.reshape(-1) for number in moving]
+    ),
     labels=labels,
     tail=(),
-    quantizer=layers[0].quantizer,
-    product=Network(tuple(layers), tuple(map(tuple, stages_after))),
+    quantizer=_dense(every[first]).quantizer,
+    product=Network(held[lead:], tuple(n - skipped for n in moving)),
+    input_quantizer=_levels_of(held[lead - 1]) if lead else None,
   )
+
+
+def _moving(layers, every):
+  """Returns the numbers of the layers that move, in order."""
+  if isinstance(layers, str):
+    types.check_choice('layers', layers, ('all', 'quantized'))
+    found = [
+      number
+      for number, stage in enumerate(every)
+      if layers == 'all' or _dense(stage).quantizer is not None
+    ]
+  else:
+    found = sorted(set(layers))
+  if not found or found[0] < 0 or found[-1] >= len(every):
+    raise types.BadInput(
+      'The layers of a network that move must be some of its Dense and Conv '
+      f'stages, of which it has {len(every)}; got {layers!r}, which are {found}.'
+    )
+  return tuple(found)
+
+
+def _is_layer(stage):
+  return isinstance(stage, _stages.Dense | _stages.Conv)
+
+
+def _dense(stage):
+  """Returns a layer without its product."""
+  return stage.layer if isinstance(stage, _stages.Conv) else stage
+
+
+def _map_layers(fn, stages):
+  """Returns stages with ``fn(number, stage)`` in the place of each layer."""
+  numbers = itertools.count()
+
+  def of(stage):
+    if isinstance(stage, _stages.Residual):
+      body = tuple(map(of, stage.body))
+      return _stages.Residual(body, tuple(map(of, stage.shortcut)))
+    return fn(next(numbers), stage) if _is_layer(stage) else stage
+
+  return tuple(map(of, stages))
+
+
+def _levels_of(stage):
+  """Returns the quantizer whose levels a stage's outputs are; None if it is none."""
+  if isinstance(stage, _stages.Activation):
+    return stage.quantizer
+  fn = stage.fn if isinstance(stage, _stages.Pointwise) else None
+  return fn if hasattr(quantizers.staircase(fn), 'num_levels') else None
 
 
 def _check(number, layer, first):
@@ -145,7 +239,8 @@ def _check(number, layer, first):
   if kinds[0] != kinds[1]:
     raise types.BadInput(
       'All layers of a network must have the same quantizer; layer '
-      f'{number} has {layer.quantizer}, layer 0 {first.quantizer}.'
+      f'{number} has {layer.quantizer}, the first {first.quantizer}. Choose those '
+      "that share one (layers='quantized', or their names)."
     )
   staircase = quantizers.staircase(layer.quantizer)
   if layer.quantizer is not None and not hasattr(staircase, 'num_levels'):
@@ -164,8 +259,8 @@ def _check(number, layer, first):
   if not all(same):
     raise types.BadInput(
       'All layers of a network must have the same quantizer; that of layer '
-      f'{number} has other parameters than that of layer 0. Look at the layers one '
-      'by one (layer_view).'
+      f'{number} has other parameters than that of the first. Look at the layers '
+      'one by one (layer_view).'
     )
 
 

@@ -34,7 +34,7 @@ from bitjax import types
 from bitjax.scans import _convolution
 from bitjax.scans import _stages
 
-__all__ = ['Rest', 'innermost', 'is_packed', 'outermost']
+__all__ = ['Rest', 'applies', 'innermost', 'outermost']
 
 _ENTRYWISE = (
   _stages.Affine | _stages.Activation | _stages.Pointwise | _stages.Add
@@ -52,8 +52,16 @@ def outermost(x: types.Array) -> types.Array:
   return jnp.moveaxis(x, -1, 0)
 
 
-def is_packed(stages: tuple[_stages.Stage, ...]) -> bool:
-  """Returns whether any product of these stages can be packed; a static fact."""
+def applies(stages: tuple[_stages.Stage, ...]) -> bool:
+  """Returns whether stages are faster with images innermost; a static fact.
+
+  They are unless all of their convolutions are of floats.
+  """
+  convolves = any(isinstance(s, _stages.Conv) for s in _stages.flat(stages))
+  return not convolves or _packs(stages)
+
+
+def _packs(stages):
   branches = (
     branch
     for stage in stages
@@ -62,7 +70,7 @@ def is_packed(stages: tuple[_stages.Stage, ...]) -> bool:
   )
   pairs = zip(stages, stages[1:], strict=False)
   return any(_is_binary(*pair) for pair in pairs) or any(
-    map(is_packed, branches)
+    map(_packs, branches)
   )
 
 
@@ -166,7 +174,7 @@ class _Binary:
 
   def __call__(self, x: _Value, always: types.Array) -> _Value:
     x.made(always)
-    words = _Value(lambda: packed.pack(x(), 2))
+    words = _Value(lambda: _signs(x()))
     words.made(always)
     dtype = self.dtype(x().dtype)
     return _Value(lambda: self.rescale(self.sums(words()), dtype))
@@ -231,6 +239,18 @@ class _Binary:
       )
       total = total + met[:, :, None] * weights[place][None, None, :, None]
     return total
+
+
+def _signs(x):
+  """Returns the packed signs of floats [height, width, channels, images]."""
+  if x.shape[2] != 16:
+    return packed.pack(x, 2)
+  # One pass over floats; `packed.pack` takes two for 16 channels, which is faster
+  # behind integer sums only.
+  powers = np.array([1 << i for i in range(16)], np.uint16)[:, None]
+  zero = np.uint16(0)
+  set_bits = jnp.where(x >= 0, powers[None, None], zero)
+  return jax.lax.reduce(set_bits, zero, jax.lax.bitwise_or, (2,))[:, :, None]
 
 
 def _prepared(stages):
@@ -314,7 +334,10 @@ class Rest:
       or (isinstance(prepared[count], _Plain) and prepared[count].entrywise)
     ):
       count += 1
-    self._front, self._rest = prepared[:count], prepared[count:]
+    self._front, self._mean = prepared[:count], None
+    if count < len(stages) and isinstance(stages[count], _stages.Mean):
+      self._mean, count = stages[count], count + 1
+    self._rest = prepared[count:]
     self._next, self._behind, self._shortcut = _first_binary(self._rest)
 
   def __call__(self, z: types.Array, always: types.Array) -> types.Array:
@@ -324,15 +347,18 @@ class Rest:
       z: the layer's outputs, [*spatial, channels, images].
       always: a boolean that is true, which the compiler must not know.
     """
-    stages = (*self._front, *self._rest)
+    mean = () if self._mean is None else (_Plain(self._mean, False),)
+    stages = (*self._front, *mean, *self._rest)
     return outermost(_run(stages, _Value(lambda: z), always)())
 
   def base(self, z: types.Array) -> _Base:
     """Returns what `moved` needs of the unmoved outputs ``z``."""
     front = self._of_front(z)
+    if self._mean is not None:
+      front = innermost(self._mean(outermost(front)))
     if self._next is None:
       return _Base(front, None)
-    sums = self._next.sums(packed.pack(front, 2))
+    sums = self._next.sums(_signs(front))
     small = math.prod(self._next.conv.layer.kernel.shape[:3]) < _MOST_SMALL
     return _Base(front, sums.astype('int16' if small else 'int32'))
 
@@ -340,7 +366,7 @@ class Rest:
     self,
     base: _Base,
     unit: types.Array,
-    column: types.Array,
+    whole: Callable[[], types.Array],
     always: types.Array,
   ) -> types.Array:
     """Returns the logits after a change of one channel of the layer's outputs.
@@ -348,19 +374,25 @@ class Rest:
     Args:
       base: that of the outputs before the change.
       unit: the number of the channel.
-      column: what it becomes, [*spatial, images].
+      whole: returns arrays of the shape of the outputs, of which this channel is what
+        it becomes. The others are not computed.
       always: as for a call.
     """
-    # Of a slice of a fusion only the slice is computed.
-    whole = jnp.broadcast_to(column[..., None, :], base.front.shape)
-    column_value = _Value(lambda: _channel(self._of_front(whole), unit))
-    column_value.made(always)
-    number = jax.lax.broadcasted_iota(jnp.int32, base.front.shape, column.ndim - 1)
+
+    def channel():
+      # Of a slice of entrywise functions, a compiler computes the slice only.
+      found = _channel(self._of_front(whole()), unit)
+      if self._mean is None:
+        return found
+      return innermost(self._mean(outermost(found[..., None, :])))[0]
+
+    column = _Value(channel)
+    column.made(always)
 
     def front():
-      return jnp.where(
-        number == unit, column_value()[..., None, :], base.front
-      )
+      shape = base.front.shape
+      number = jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 2)
+      return jnp.where(number == unit, column()[..., None, :], base.front)
 
     x = _Value(front)
     if self._next is None:
@@ -370,7 +402,7 @@ class Rest:
     before = _channel(base.front, unit)
 
     def turned():
-      after, sign = column_value() >= 0, before >= 0
+      after, sign = column() >= 0, before >= 0
       zero, two = (jnp.asarray(n, sums.dtype) for n in (0, 2))
       return jnp.where(after == sign, zero, jnp.where(after, two, -two))
 
