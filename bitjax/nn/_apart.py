@@ -56,8 +56,7 @@ class Facts:
 
   def sources(self, value: _graph.Value) -> list[_graph.Value]:
     """Returns the moving values that a value is computed from."""
-    args = () if value.equation is None else value.equation.args
-    values = [a for a in args if isinstance(a, _graph.Value)]
+    values = [a for a in value.args if isinstance(a, _graph.Value)]
     return [*dict.fromkeys(a for a in values if a in self.moving)]
 
   def differs(self, atom: _graph.Atom) -> bool:
@@ -69,13 +68,12 @@ class Facts:
 
 def narrow(atom: _graph.Atom) -> tuple[_graph.Atom, tuple[int, ...]]:
   """Returns a constant before it was broadcast, and its shape with ones instead."""
-  if isinstance(atom, core.Literal) or atom.primitive != 'broadcast_in_dim':
+  if isinstance(atom, _graph.Literal) or atom.primitive != 'broadcast_in_dim':
     return atom, atom.aval.shape
-  equation: Any = atom.equation
-  base, inner = narrow(equation.args[0])
+  base, inner = narrow(atom.args[0])
   shape = [1] * len(atom.aval.shape)
   for size, axis in zip(
-    inner, equation.params['broadcast_dimensions'], strict=True
+    inner, atom.params['broadcast_dimensions'], strict=True
   ):
     shape[axis] = size
   return base, tuple(shape)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from flax import linen as nn
 import jax
-from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
@@ -39,17 +38,19 @@ class Behind(NamedTuple):
   """A layer and what is behind it.
 
   Attributes:
-    kind: class of the layer.
+    ours: whether the layer brings its quantizers.
     inputs: what its product takes, [examples, ...].
-    layer: the layer.
+    layer: the layer, without its product.
+    product: its convolution; None for a matrix product.
     stages: the stages behind it, up to the logits.
     paths: paths of the layer and of those behind it, in order.
     input_quantizer: the quantizer whose levels the inputs are; None if there is none.
   """
 
-  kind: type[nn.Module]
+  ours: bool
   inputs: types.Array
-  layer: scans.Dense | scans.Conv
+  layer: scans.Dense
+  product: scans.Convolution | None
   stages: tuple[scans.Stage, ...]
   paths: tuple[_Path, ...]
   input_quantizer: quantizers.Quantize | None
@@ -82,8 +83,9 @@ def find(
   if not calls:
     raise Unknown('the layer is of no known kind')
   (output, call), *others = calls
-  name = '/'.join(call.path)
-  if any(other.path == call.path for _, other in others):
+  path = call.path or ()
+  name = '/'.join(path)
+  if any(other.path == path for _, other in others):
     raise Unknown(f'{name} is called more than once')
   if (obstacle := call.obstacle(graph)) is not None:
     raise Unknown(f'{name} {obstacle}')
@@ -91,10 +93,12 @@ def find(
     layer = call.stage(variables)
   except Unknown as why:
     raise Unknown(f'{name} {why}') from None
+  if not isinstance(layer, scans.Dense | scans.Conv):
+    raise Unknown(f'{name} has no kernel')
   source = next(
     v
     for v in graph.values
-    if v.primitive == 'name' and v.equation.params['name'] == output
+    if v.primitive == 'name' and v.params['name'] == output
   )
   end, *more = graph.outputs
   if more or not isinstance(end, _graph.Value):
@@ -104,12 +108,14 @@ def find(
   entry = graph.named[call.entry]
   atoms = [entry, *(atom for link in links for atom in link.atoms)]
   layer_inputs, *arrays = graph.evaluate(atoms)
+  conv = isinstance(layer, scans.Conv)
   return Behind(
-    call.kind,
+    call.ours,
     layer_inputs,
-    layer,
+    layer.layer if conv else layer,
+    layer.product if conv else None,
     _made(links, arrays),
-    (call.path, *(path for link in links for path in link.paths)),
+    (path, *(path for link in links for path in link.paths)),
     walk.quantizer_of(entry),
   )
 
@@ -165,24 +171,23 @@ class _Walk:
       found += [] if link is None else [link]
     return found[::-1]
 
-  def quantizer_of(self, value: _graph.Value) -> quantizers.Quantize | None:
-    """Returns the quantizer whose output a value is; None if there is none."""
-    while value.primitive == 'name':
-      call = self._marks.calls.get(value.equation.params['name'])
+  def quantizer_of(self, value: _graph.Atom) -> quantizers.Quantize | None:
+    """Returns the quantizer whose levels a value has; None if there is none."""
+    while isinstance(value, _graph.Value) and value.primitive == 'name':
+      call = self._marks.calls.get(value.params['name'])
       if call is not None:
         return call.quantizer
-      (value,) = value.equation.args
+      (value,) = value.args
     return None
 
-  def _step(self, start, value) -> tuple[_Link | None, _graph.Value]:
+  def _step(self, start, value) -> tuple[_Link | None, Any]:
     """Returns a step that ends with a value, and the value that it begins with."""
-    if (call := self._call(value)) is not None:
-      stage = self._stages[value.equation.params['name']]
-      paths = () if call.path is None else (call.path,)
+    if (known := self._call(value)) is not None:
+      call, stage = known
       kernel = isinstance(stage, scans.Dense | scans.Conv)
-      return _Link(lambda _: stage, paths=paths if kernel else ()), (
-        self._graph.named[call.entry]
-      )
+      paths = (call.path,) if kernel else ()
+      link = _Link(lambda _: stage, paths=paths)
+      return link, self._graph.named[call.entry]
     sources = self._facts.sources(value)
     if len(sources) == 1:
       (source,) = sources
@@ -191,7 +196,7 @@ class _Walk:
       if _is_relu(value):
         return _Link(lambda _: scans.Activation('relu')), source
       if _is_mean(value):
-        (before,) = source.equation.args
+        (before,) = source.args
         return _Link(lambda _: scans.Mean()), before
       if (link := self._added(value)) is not None:
         return link, source
@@ -209,10 +214,10 @@ class _Walk:
     raise Unknown(self._reason(value))
 
   def _call(self, value):
-    """Returns the call whose output a value is, if its stage is known."""
+    """Returns the call whose output a value is, and its stage, if that is known."""
     if value.primitive != 'name':
       return None
-    name = value.equation.params['name']
+    name = value.params['name']
     call = self._marks.calls.get(name)
     if call is None:
       return None
@@ -226,19 +231,19 @@ class _Walk:
       if why is not None:
         self._reasons['/'.join(call.path or ())] = why
       self._stages[name] = stage
-    return None if self._stages[name] is None else call
+    stage = self._stages[name]
+    return None if stage is None else (call, stage)
 
   def _before(self, value):
-    call = self._call(value)
-    if call is not None:
-      return [self._graph.named[call.entry]]
+    if (known := self._call(value)) is not None:
+      return [self._graph.named[known[0].entry]]
     return self._facts.sources(value)
 
   def _added(self, value):
     """Returns the addition of a constant for each example, or None if it is none."""
     if value.primitive not in ('add', 'add_any', 'sub'):
       return None
-    left, right = value.equation.args
+    left, right = value.args
     moving, constant = left, right
     if not self._facts.moves(left):
       moving, constant = right, left
@@ -329,7 +334,7 @@ def _size(links):
 
 def _is_same(value, source):
   """Whether a primitive changes nothing, here."""
-  name, params = value.primitive, value.equation.params
+  name, params = value.primitive, value.params
   same = (value.aval.shape, value.aval.dtype) == (
     source.aval.shape,
     source.aval.dtype,
@@ -344,24 +349,24 @@ def _is_mean(value):
   """Whether a value is the mean of another one over all positions."""
   if value.primitive != 'div':
     return False
-  total, count = value.equation.args
-  if not isinstance(count, core.Literal) or isinstance(total, core.Literal):
+  total, count = value.args
+  if not isinstance(count, _graph.Literal) or isinstance(total, _graph.Literal):
     return False
   if total.primitive != 'reduce_sum':
     return False
-  (before,) = total.equation.args
+  (before,) = total.args
   shape = before.aval.shape
   return (
-    tuple(total.equation.params['axes']) == tuple(range(1, len(shape) - 1))
+    tuple(total.params['axes']) == tuple(range(1, len(shape) - 1))
     and len(shape) > 2
-    and float(count.val) == math.prod(shape[1:-1])
+    and float(count.value) == math.prod(shape[1:-1])
   )
 
 
 def _is_relu(value):
   """Whether `jax.nn.relu` computes a value: functions that look alike may not in reverse."""
   return value.primitive == 'custom_jvp_call' and (
-    _source(value.equation.params) == _relu()
+    _source(value.params) == _relu()
   )
 
 

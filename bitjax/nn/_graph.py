@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 from jax.extend import core
+import jax.numpy as jnp
 
 from bitjax import types
 
-__all__ = ['Atom', 'Equation', 'Graph', 'Value', 'trace']
+__all__ = ['Atom', 'Equation', 'Graph', 'Literal', 'Value', 'trace']
 
 # Primitives that only call the functions that they hold.
 _CALLS = ('jit', 'pjit', 'closed_call', 'remat', 'remat2', 'checkpoint')
@@ -88,8 +89,25 @@ class Value:
     """Name of the primitive that computes it; '' for arguments."""
     return '' if self.equation is None else self.equation.name
 
+  @property
+  def params(self) -> Mapping[str, Any]:
+    """Parameters of the primitive that computes it."""
+    return {} if self.equation is None else self.equation.params
 
-Atom: TypeAlias = Value | core.Literal
+  @property
+  def args(self) -> tuple[Atom, ...]:
+    """Values and literals from which it is computed."""
+    return () if self.equation is None else self.equation.args
+
+
+class Literal(NamedTuple):
+  """A number that is written into the function."""
+
+  value: Any
+  aval: Any
+
+
+Atom: TypeAlias = Value | Literal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,8 +132,7 @@ class Graph:
     """Returns the values that depend on one of the sources, and the sources."""
     found = set(sources)
     for value in self.values:
-      args = () if value.equation is None else value.equation.args
-      if any(isinstance(atom, Value) and atom in found for atom in args):
+      if any(isinstance(atom, Value) and atom in found for atom in value.args):
         found.add(value)
     return found
 
@@ -131,15 +148,15 @@ class Graph:
       for value in needed:
         if value not in known and value.equation is not None:
           args = [
-            atom.val if isinstance(atom, core.Literal) else known[atom]
-            for atom in value.equation.args
+            atom.value if isinstance(atom, Literal) else known[atom]
+            for atom in value.args
           ]
           known[value] = value.equation(args)[value.output]
       return [known[value] for value in wanted]
 
     found = iter(program([self.given[value] for value in inputs]))
     return [
-      next(found) if isinstance(atom, Value) else jax.numpy.asarray(atom.val)
+      jnp.asarray(atom.value) if isinstance(atom, Literal) else next(found)
       for atom in atoms
     ]
 
@@ -198,7 +215,9 @@ class _Reader:
     )
 
     def read(atom):
-      return atom if isinstance(atom, core.Literal) else known[atom]
+      if isinstance(atom, core.Literal):
+        return Literal(atom.val, atom.aval)
+      return known[atom]
 
     for equation in jaxpr.eqns:
       taken = tuple(map(read, equation.invars))
@@ -237,6 +256,5 @@ def _needed(values: Iterable[Value]) -> list[Value]:
     value = left.pop()
     if value not in found:
       found.add(value)
-      args = () if value.equation is None else value.equation.args
-      left += [atom for atom in args if isinstance(atom, Value)]
+      left += [atom for atom in value.args if isinstance(atom, Value)]
   return sorted(found, key=lambda value: value.number)

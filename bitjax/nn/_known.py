@@ -51,7 +51,7 @@ def _conv_of_linen(layer, variables, aval):
   own = _conv.QuantConv(
     **{name: getattr(layer, name) for name in names.split()}
   )
-  stage = _quantized(own, variables, aval)
+  stage: Any = _quantized(own, variables, aval)
   # XLA's own convolution is what that layer computes.
   product = dataclasses.replace(stage.product, plain=True)
   return scans.Conv(stage.layer, product)

@@ -39,20 +39,20 @@ class Call:
 
   Attributes:
     path: names of the layer and of the modules around it; None for a quantizer.
-    kind: class of the layer; None for a quantizer.
     entry: name of the mark at its input.
     own: names of the marks at the variables that the layer sees.
     aval: shape and dtype of its input.
     stage: returns its stage, given the variables; None if it is not known.
-    quantizer: the quantizer.
+    ours: whether it is a layer that brings its quantizers.
+    quantizer: the quantizer, if it is an elementwise staircase.
   """
 
   path: tuple[str, ...] | None
-  kind: type[nn.Module] | None
   entry: str
   own: tuple[str, ...]
   aval: Any
   stage: Callable[[Any], scans.Stage | None]
+  ours: bool = False
   quantizer: quantizers.Quantize | None = None
 
   def obstacle(self, graph: _graph.Graph) -> str | None:
@@ -96,7 +96,8 @@ class Marks:
     def function(x):
       return next_fun(x, **kwargs)
 
-    if isinstance(module, (_layers.QuantDense, _conv.QuantConv)):
+    ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
+    if ours:
       x, layer, product = module.parts(x, **kwargs)
 
       def function(x):
@@ -109,7 +110,7 @@ class Marks:
       return known(alone, _calls.below(variables, path), aval, **kwargs)
 
     own = jax.tree.leaves(module.variables)
-    return self._mark(function, x, path, type(module), own, stage)
+    return self._mark(function, x, own, path=path, stage=stage, ours=ours)
 
   def quantizer(self, quantize, progress, x, apply):
     """Marks the call of a quantizer; an observer of `quantizers.observed`."""
@@ -117,8 +118,9 @@ class Marks:
       return apply(x)
     bound = quantizers.at_progress(quantize, progress)
     stage = _known.quantizer_stage(bound)
+    known = None if stage is None else bound
     return self._mark(
-      apply, x, None, None, (), lambda _: stage, quantizer=bound
+      apply, x, (), path=None, stage=lambda _: stage, quantizer=known
     )
 
   def _outlives(self, tree):
@@ -127,7 +129,7 @@ class Marks:
       for leaf in jax.tree.leaves(tree)
     )
 
-  def _mark(self, function, x, path, kind, own, stage, quantizer=None):
+  def _mark(self, function, x, own, **facts):
     if self._inside:
       return function(x)
     entry, output, *names = (
@@ -141,7 +143,7 @@ class Marks:
     finally:
       self._inside = False
     self.calls[output] = Call(
-      path, kind, entry, tuple(names), jax.typeof(x), stage, quantizer
+      entry=entry, own=tuple(names), aval=jax.typeof(x), **facts
     )
     return ad_checkpoint.checkpoint_name(y, output)
 

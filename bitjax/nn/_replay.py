@@ -14,7 +14,6 @@ import dataclasses
 from typing import Any, TypeAlias
 
 import jax
-from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
@@ -158,8 +157,8 @@ def replay(
   found: dict[_graph.Value, _Argument] = {source: _Result(-1)}
 
   def argument(atom):
-    if isinstance(atom, core.Literal):
-      number = np.asarray(atom.val)
+    if isinstance(atom, _graph.Literal):
+      number = np.asarray(atom.value)
       return _Number(number.tobytes(), number.dtype)
     if facts.moves(atom):
       return found[atom]

@@ -1,26 +1,17 @@
-"""Views of a model's layers: transparent if what follows is a chain of known stages.
+"""Views of a model's layers: transparent if what follows is known step by step.
 
 A model with a method ``stages`` (`bitjax.types.Staged`), such as an `MLP`, is viewed
-stage by stage. In any other linen model the layer is intercepted, and its inputs become
-the view's inputs. If it belongs to the chain of known layers with which the model ends
-(`_chains`), their stages are the view's tail. Otherwise the tail is the rest of the model,
-with the layer's output replaced. XLA drops the computations that precede the layer,
-since nothing depends on them any more. A `QuantDense` or `QuantConv` in such a model
-provides the view's quantizer and scales.
-
-The model may update variables in its call, as a BatchNorm with ``train=True`` does:
-updates are made and forgotten.
+stage by stage. Any other linen model is traced and followed back from its logits to the
+layer (`_chains`). If all steps are known, they are the view's tail; if not, the tail is
+the rest of the model as one opaque stage, which says why (`_opaque`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-import contextlib
-import dataclasses
 import inspect
 from typing import Any, cast
 
-from flax import errors
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,19 +19,12 @@ import jax.numpy as jnp
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
-from bitjax.nn import _binding
 from bitjax.nn import _calls
 from bitjax.nn import _chains
-from bitjax.nn import _conv
-from bitjax.nn import _layers
 from bitjax.nn import _mlp
+from bitjax.nn import _opaque
 
 __all__ = ['layer_view', 'network_view']
-
-# A layer's inputs leave the model through a collection, as they may be traced inside
-# it (`nn.remat`, `nn.jit`).
-_SEEN = 'layer_view'
-_OURS = (_layers.QuantDense, _conv.QuantConv)
 
 
 def layer_view(
@@ -71,10 +55,13 @@ def layer_view(
       ``train``, which models without these go without.
 
   Returns:
-    A `scans.LayerView`. Its tail is opaque unless the model offers its stages, or the
-    layer is a ``flax.linen.Dense`` or `QuantDense` that is followed only by these, by
-    ``flax.linen.BatchNorm`` or `BatchNorm`, by ``jax.nn.relu``, and by the sign from
-    `quantizers.attach`. These stages compute what the model does up to rounding.
+    A `scans.LayerView`. If the model offers no stages, its tail is found in the traced
+    model: ``flax.linen``'s `Dense`, `Conv` and `BatchNorm`, those of this package,
+    quantizers from `quantizers.attach`, sums of two branches, means over positions,
+    and whatever treats each entry or each example by itself (activations, pooling,
+    padding, reshaping). These stages compute what the model does up to rounding. The
+    tail is one opaque stage, with its ``reason``, if anything else follows, such as
+    16-bit arithmetic, or a product of two values that depend on the layer.
 
   Raises:
     BadInput: if the model has no layer of that name with a kernel, calls it more than
@@ -137,7 +124,10 @@ def network_view(
   else:
     kwargs = _calls.call_options(model, **kwargs)
     found = _whole(model, variables, inputs, kwargs)
-    x, stages = found.inputs, [found.layer, *found.stages]
+    x, first = found.inputs, found.layer
+    if found.product is not None:
+      first = scans.Conv(first, found.product)
+    stages = [first, *found.stages]
     names = ['/'.join(path) for path in found.paths]
     wanted = _kernel_paths(variables)
   numbers = _numbers(model, layers, names, wanted)
@@ -186,28 +176,9 @@ def _checked_labels(inputs, labels):
   return jnp.asarray(labels)
 
 
-def _apply(module, variables, *args, seen=None, **kwargs):
-  """Calls a module and forgets its updates; returns collection ``seen`` too, if any."""
-  mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
-  with _no_random_numbers():
-    output, updates = module.apply(variables, *args, mutable=mutable, **kwargs)
-  return output if seen is None else (output, updates.get(seen, {}))
-
-
-@contextlib.contextmanager
-def _no_random_numbers():
-  try:
-    yield
-  except errors.InvalidRngError as error:
-    raise types.BadInput(
-      'A view needs a model that draws no random numbers in its call; switch them '
-      f'off, as by deterministic=True or train=False ({error}).'
-    ) from None
-
-
 def _stages(model, variables, inputs, kwargs) -> dict[str, scans.Stage]:
   kwargs = _calls.call_options(model, 'stages', **kwargs)
-  stages = _apply(model, variables, inputs, method='stages', **kwargs)
+  stages = _opaque.apply(model, variables, inputs, method='stages', **kwargs)
   return cast(dict[str, scans.Stage], stages)
 
 
@@ -221,7 +192,7 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
     x = stages[name](x)
   dense = cast(scans.Dense, stages[layer])
   tail = tuple(_frozen(stages[name]) for name in names[index + 1 :])
-  return _view(x, dense, labels, tail)
+  return _opaque.view_of(x, dense, labels, tail)
 
 
 def _looked_into(model, variables, inputs, labels, layer, quantizer, kwargs):
@@ -231,174 +202,30 @@ def _looked_into(model, variables, inputs, labels, layer, quantizer, kwargs):
   try:
     found = _find(model, variables, inputs, kwargs, [path])
   except _chains.Unknown as why:
-    return _intercepted(
+    return _opaque.intercepted(
       model, variables, inputs, labels, layer, quantizer, kwargs, str(why)
     )
-  if quantizer is not None and issubclass(found.kind, _OURS):
-    raise _brings_its_own(layer)
-  conv = isinstance(found.layer, scans.Conv)
-  return _view(
+  if quantizer is not None and found.ours:
+    raise _opaque.brings_its_own(layer)
+  return _opaque.view_of(
     found.inputs,
-    found.layer.layer if conv else found.layer,
+    found.layer,
     labels,
     tuple(map(_frozen, found.stages)),
     quantizer,
-    product=found.layer.product if conv else None,
+    product=found.product,
     input_quantizer=found.input_quantizer,
   )
 
 
 def _find(model, variables, inputs, kwargs, paths):
-  with _no_random_numbers():
+  with _opaque.no_random_numbers():
     return _chains.find(model, variables, inputs, kwargs, paths)
-
-
-def _intercepted(
-  model, variables, inputs, labels, layer, quantizer, kwargs, reason
-):
-  """Returns the view of a layer, with the rest of the model as an opaque stage."""
-  path = _calls.path(layer)
-  calls = []
-
-  def record(next_fun, args, call_kwargs, context):
-    module = context.module
-    if module.path == path and context.method_name == '__call__':
-      layer_inputs, *rest = args
-      module.sow(_SEEN, 'inputs', layer_inputs)
-      alone = module.clone(parent=None, name=None)
-      calls.append((alone, rest, call_kwargs))
-    return next_fun(*args, **call_kwargs)
-
-  with nn.intercept_methods(record):
-    _, seen = _apply(model, variables, inputs, seen=_SEEN, **kwargs)
-  seen = _calls.descend(seen, path)
-  if calls and seen is None:
-    raise types.BadInput(
-      f'Layer {layer!r} is called inside nn.scan, nn.vmap or the like, where it '
-      'stands for many layers; a view needs a layer of its own.'
-    )
-  if len(calls) != 1:
-    raise types.BadInput(
-      f'Layer {layer!r} must be called once by the model; it was called '
-      f'{len(calls)} times.'
-    )
-  ((module, rest, call_kwargs),) = calls
-  (layer_inputs,) = seen['inputs']
-  ours = isinstance(module, _OURS)
-  if rest or (call_kwargs and not ours):
-    raise types.BadInput(f'Layer {layer!r} must take its inputs only.')
-  if ours and quantizer is not None:
-    raise _brings_its_own(layer)
-  own = _calls.below(variables, path)
-  behind = _Rest(model, path, tuple(kwargs.items()), variables, inputs)
-  tail = (scans.Opaque(behind, reason),)
-  if not ours:
-    dense = scans.Dense(own['params']['kernel'])
-    product = _Product(module, own)
-    return _view(layer_inputs, dense, labels, tail, quantizer, product=product)
-  parts = module.apply(own, layer_inputs, method='parts', **call_kwargs)
-  x, dense, product = cast(Any, parts)
-  cast_first = scans.Opaque(_Cast(module.dtype), reason)
-  return _view(
-    x,
-    dense,
-    labels,
-    (cast_first, *tail),
-    product=product,
-    input_quantizer=_plain_quantizer(module, **call_kwargs),
-  )
-
-
-def _plain_quantizer(layer, progress=1.0):
-  """Returns a layer's input quantizer, if it is neither learned nor has a memory."""
-  quantize = layer.input_quantizer
-  if quantize is None or isinstance(quantize, quantizers.Quantizer):
-    return None
-  if quantizers.is_random(quantize) or quantizers.is_stateful(quantize):
-    return None
-  return quantizers.at_progress(quantize, progress)
-
-
-def _view(inputs, dense, labels, tail, quantizer=None, **others):
-  """Returns the view of a layer that is a `scans.Dense` but for its product."""
-  return scans.LayerView(
-    inputs=inputs,
-    kernel=dense.kernel,
-    labels=labels,
-    tail=tail,
-    quantizer=dense.quantizer if quantizer is None else quantizer,
-    scaling=dense.scaling,
-    affine=dense.affine,
-    arithmetic=dense.arithmetic,
-    **others,
-  )
-
-
-def _brings_its_own(layer):
-  return types.BadInput(f'Layer {layer!r} brings its own quantizer; pass none.')
 
 
 def _frozen(stage):
   layers = scans.Dense | scans.Conv | scans.Residual
   return stage.freeze() if isinstance(stage, layers) else stage
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Cast:
-  dtype: Any
-
-  def __call__(self, z):
-    return _binding.as_dtype(z, self.dtype)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Product:
-  """A product of inputs and a kernel: the layer itself, applied with that kernel."""
-
-  module: nn.Module = dataclasses.field(metadata={'static': True})
-  variables: types.PyTree
-
-  def __call__(self, inputs: types.Array, kernel: types.Array) -> types.Array:
-    params = {**self.variables['params'], 'kernel': kernel}
-    variables = {**self.variables, 'params': params}
-    return cast(types.Array, _apply(self.module, variables, inputs))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Rest:
-  """The model, with the output of one of its layers replaced."""
-
-  model: nn.Module = dataclasses.field(metadata={'static': True})
-  path: tuple[str, ...] = dataclasses.field(metadata={'static': True})
-  kwargs: tuple[tuple[str, Any], ...] = dataclasses.field(
-    metadata={'static': True}
-  )
-  variables: types.PyTree
-  inputs: types.Array
-
-  def __call__(self, z: types.Array) -> types.Array:
-    replaced = False
-
-    def replace(next_fun, args, kwargs, context):
-      nonlocal replaced
-      if context.module.path == self.path and context.method_name == '__call__':
-        replaced = True
-        return z
-      return next_fun(*args, **kwargs)
-
-    with nn.intercept_methods(replace):
-      output = _apply(
-        self.model, self.variables, self.inputs, **dict(self.kwargs)
-      )
-    if not replaced:
-      raise types.BadInput(
-        f'Layer {"/".join(self.path)!r} must be called by the model each time; it '
-        'was called when it was viewed, and is not now.'
-      )
-    return cast(types.Array, output)
 
 
 def _check_layer(layer, layers):

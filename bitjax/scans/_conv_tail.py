@@ -211,14 +211,17 @@ def _sums(view, valid, listed, report):
   def losses(logits):
     return optax.softmax_cross_entropy_with_integer_labels(logits, view.labels)
 
-  rest = _packed_stages.Rest(view.tail) if packs else None
+  outputs = rescale(products, view.kernel)
+  rest = None
+  if packs:
+    z = jax.eval_shape(_packed_stages.outermost, outputs)
+    rest = _packed_stages.Rest(view.tail, z)
 
   def whole(z, always):
     if rest is not None:
       return losses(rest(z, always))
     return losses(_stages.apply(view.tail, _packed_stages.outermost(z)))
 
-  outputs = rescale(products, view.kernel)
   unmoved = whole(outputs, jnp.sum(valid) >= 0)
   base = rest.base(outputs) if rest is not None and narrow else None
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ class Network:
       view, numbers, stages, frozen, view.inputs, (), before
     )
 
-  def _each(self, view, numbers, stages, frozen, x, tail, before):
+  def _each(self, view, numbers, stages, frozen, x, tail, before: Any):
     """Yields the views of layers in a branch, whose output it returns.
 
     Args:
@@ -221,7 +222,7 @@ def _map_layers(fn, stages):
   return tuple(map(of, stages))
 
 
-def _levels_of(stage):
+def _levels_of(stage) -> Any:
   """Returns the quantizer whose levels a stage's outputs are; None if it is none."""
   if isinstance(stage, _stages.Activation):
     return stage.quantizer

@@ -32,6 +32,7 @@ from bitjax import packed
 from bitjax import quantizers
 from bitjax import types
 from bitjax.scans import _convolution
+from bitjax.scans import _innermost
 from bitjax.scans import _stages
 
 __all__ = ['Rest', 'applies', 'innermost', 'outermost']
@@ -129,6 +130,8 @@ class _Plain:
 
   def of(self, x: types.Array) -> types.Array:
     """Applies the stage to an array."""
+    if isinstance(self.stage, _stages.Examplewise):
+      return _innermost.mapped(self.stage.fn, x)
     return innermost(self.stage(outermost(x)))
 
 
@@ -162,52 +165,48 @@ class _Branches:
 
 @dataclasses.dataclass(frozen=True)
 class _Binary:
-  """The sign of its inputs, and a binary convolution of the signs."""
+  """The sign of its inputs, and a binary convolution of the signs.
 
-  conv: _stages.Conv
+  Attributes:
+    layer: the kernel and the scales.
+    window: what slides over the images.
+    dtype: dtype of the network's sums.
+    words: the packed kernel.
+    padding: what the padding adds to sums with a padding of -1, [height', width',
+      features, 1].
+  """
+
+  layer: _stages.Dense
+  window: _convolution.Window
+  dtype: Any
   words: types.Array
-
-  @property
-  def channels(self) -> int:
-    """The number of input channels."""
-    return self.conv.layer.kernel.shape[2]
+  padding: types.Array
 
   def __call__(self, x: _Value, always: types.Array) -> _Value:
     x.made(always)
     words = _Value(lambda: _signs(x()))
     words.made(always)
-    dtype = self.dtype(x().dtype)
-    return _Value(lambda: self.rescale(self.sums(words()), dtype))
-
-  def dtype(self, dtype: Any) -> Any:
-    """Returns the dtype of the network's sums, for inputs of a dtype."""
-    size = max(self.conv.layer.kernel.shape[:2])
-    x = jax.ShapeDtypeStruct((1, size, size, self.channels), dtype)
-    return jax.eval_shape(
-      lambda conv, x: conv.product(x, conv.layer.quantized), self.conv, x
-    ).dtype
-
-  def window(self, x: types.Array) -> _convolution.Window:
-    """Returns the window of the convolution on [height, width, ...]."""
-    found = _window(self.conv, x.shape[:2])
-    assert found is not None
-    return found
+    return _Value(lambda: self.rescale(self.sums(words())))
 
   def sums(self, words: types.Array) -> types.Array:
     """Returns the sums of packed signs, int32 [height', width', features, images]."""
-    window = self.window(words)
+    return self.convolve(words, -1) + self.padding
+
+  def convolve(self, words: types.Array, pad_value: int) -> types.Array:
+    """Returns the sums of packed signs, with another value of the padding."""
     return packed.conv(
       words,
       self.words,
-      self.channels,
-      strides=window.strides,
-      padding=window.padding,
-      pad_value=int(window.pad_value),
+      self.layer.kernel.shape[2],
+      strides=self.window.strides,
+      padding=self.window.padding,
+      pad_value=pad_value,
     )
 
-  def rescale(self, sums: types.Array, dtype: Any) -> types.Array:
+  def rescale(self, sums: types.Array) -> types.Array:
     """Applies the layer's scales to integer sums, as the network does."""
-    return innermost(self.conv.layer.rescale(outermost(sums).astype(dtype)))
+    sums = outermost(sums).astype(self.dtype)
+    return innermost(self.layer.rescale(sums))
 
   def change(self, turned: types.Array, unit: types.Array) -> types.Array:
     """Returns how sums change with one channel.
@@ -216,7 +215,7 @@ class _Binary:
       turned: changes of the channel, integers [height, width, images].
       unit: its number.
     """
-    window, kernel = self.window(turned), self.conv.layer.kernel
+    window, kernel = self.window, self.layer.kernel
     weights = jax.lax.dynamic_index_in_dim(kernel, unit, 2, keepdims=False)
     ones = jnp.ones((), turned.dtype)
     weights = jnp.where(weights >= 0, ones, -ones)
@@ -253,39 +252,68 @@ def _signs(x):
   return jax.lax.reduce(set_bits, zero, jax.lax.bitwise_or, (2,))[:, :, None]
 
 
-def _prepared(stages):
-  """Returns stages for images innermost, with what they hold laid out and packed."""
+def _prepared(stages, x):
+  """Returns stages for images innermost, with what they hold laid out and packed.
+
+  Args:
+    stages: the stages.
+    x: shape and dtype of their inputs, images outermost.
+
+  Returns:
+    The prepared stages, and the shape and dtype of their outputs.
+  """
   found: list[Any] = []
   index = 0
   while index < len(stages):
     stage = stages[index]
     index += 1
     if index < len(stages) and _is_binary(stage, stages[index]):
-      conv = stages[index]
-      found.append(_Binary(conv, packed.pack(conv.layer.kernel, 2)))
+      x = jax.eval_shape(stage, x)
+      stage = stages[index]
       index += 1
+      found.append(_binary(stage, x))
     elif isinstance(stage, _stages.Residual):
-      found.append(
-        _Branches(_prepared(stage.body), _prepared(stage.shortcut))
-      )
+      body, _ = _prepared(stage.body, x)
+      shortcut, _ = _prepared(stage.shortcut, x)
+      found.append(_Branches(body, shortcut))
     elif isinstance(stage, _stages.Add):
       found.append(_Plus(innermost(stage.value)))
     else:
-      if isinstance(stage, _stages.Conv | _stages.Dense):
-        stage = _held(stage)
-      found.append(_Plain(stage, isinstance(stage, _ENTRYWISE)))
-  return tuple(found)
+      found.append(_Plain(_held(stage), isinstance(stage, _ENTRYWISE)))
+    x = jax.eval_shape(stage, x)
+  return tuple(found), x
 
 
-def _held(stage):
-  """Returns a layer with quantized weights and a scale that are computed once."""
-  layer = stage if isinstance(stage, _stages.Dense) else stage.layer
-  held = dataclasses.replace(layer, kernel=layer.quantized, quantizer=None)
-  if layer.scaling is not None:
-    held = dataclasses.replace(held, scaling=_Held(layer.scaling(layer.kernel)))
-  if isinstance(stage, _stages.Dense):
-    return held
-  return dataclasses.replace(stage, layer=held)
+def _binary(conv, x):
+  """Returns a binary convolution, for signs like ``x``."""
+  window = _window(conv, x.shape[1:3])
+  layer = _held(conv.layer, quantized=False)
+  sums = jax.eval_shape(lambda c, x: c.product(x, c.layer.quantized), conv, x)
+  words = packed.pack(layer.kernel, 2)
+  found = _Binary(layer, window, sums.dtype, words, jnp.zeros((), jnp.int32))
+  # Whatever the signs are, and once: it is a gather.
+  signs = jnp.zeros((*x.shape[1:3], words.shape[2], 1), words.dtype)
+  padded = found.convolve(signs, int(window.pad_value))
+  return dataclasses.replace(
+    found, padding=padded - found.convolve(signs, -1)
+  )
+
+
+def _held(stage, quantized=True):
+  """Returns a layer whose scale, and quantized weights, are computed once.
+
+  Unlike `_stages.Dense.freeze`, it keeps the order in which scales are applied.
+  """
+  if isinstance(stage, _stages.Conv):
+    return dataclasses.replace(stage, layer=_held(stage.layer))
+  if not isinstance(stage, _stages.Dense):
+    return stage
+  scaling = stage.scaling and _Held(stage.scaling(stage.kernel))
+  if quantized:
+    stage = dataclasses.replace(
+      stage, kernel=stage.quantized, quantizer=None
+    )
+  return dataclasses.replace(stage, scaling=scaling)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,10 +352,11 @@ class Rest:
 
   Args:
     stages: the stages; what `_stages.Add` holds is for these images.
+    z: shape and dtype of the layer's outputs, [images, *spatial, channels].
   """
 
-  def __init__(self, stages: tuple[_stages.Stage, ...]):
-    prepared = _prepared(stages)
+  def __init__(self, stages: tuple[_stages.Stage, ...], z: jax.ShapeDtypeStruct):
+    prepared, _ = _prepared(stages, z)
     count = 0
     while count < len(prepared) and (
       isinstance(prepared[count], _Plus)
@@ -359,7 +388,7 @@ class Rest:
     if self._next is None:
       return _Base(front, None)
     sums = self._next.sums(_signs(front))
-    small = math.prod(self._next.conv.layer.kernel.shape[:3]) < _MOST_SMALL
+    small = math.prod(self._next.layer.kernel.shape[:3]) < _MOST_SMALL
     return _Base(front, sums.astype('int16' if small else 'int32'))
 
   def moved(
@@ -408,8 +437,7 @@ class Rest:
 
     turns = _Value(turned)
     turns.made(always)
-    dtype = step.dtype(base.front.dtype)
-    y = _Value(lambda: step.rescale(sums + step.change(turns(), unit), dtype))
+    y = _Value(lambda: step.rescale(sums + step.change(turns(), unit)))
     if self._shortcut is not None:
       behind, shortcut = self._behind, self._shortcut
       if shortcut:

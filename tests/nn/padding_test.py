@@ -144,3 +144,73 @@ def convolved(x, kernel, strides, padding, value):
     ],
     1,
   )
+
+
+PATCHED = [
+  # Size of the kernel, options of the layer, and how numpy pads each dimension.
+  ((2, 3), {'padding': 'VALID', 'strides': (2, 1)}, [(0, 0), (0, 0)]),
+  ((3, 2), {'padding': 'SAME', 'pad_values': -1.0}, [(1, 1), (0, 1)]),
+  ((3, 2), {'padding': 'SAME_LOWER', 'strides': 2}, [(1, 0), (0, 0)]),
+  ((3, 1), {'padding': 'CIRCULAR'}, [(1, 1), (0, 0)]),
+  ((2, 2), {'padding': 'REFLECT', 'kernel_dilation': 2}, [(1, 1), (1, 1)]),
+  ((3,), {'padding': 'CAUSAL', 'kernel_dilation': 2}, [(4, 0)]),
+  ((2, 2), {'padding': 2, 'feature_group_count': 3}, [(2, 2), (2, 2)]),
+  ((2, 2), {'padding': ((1, 0), 1), 'input_dilation': 2}, [(1, 0), (1, 1)]),
+]
+
+
+@pytest.mark.parametrize(('size', 'options', 'around'), PATCHED)
+def test_patches_are_what_a_kernel_meets(size, options, around):
+  """In loops over positions and places; the convolution is a product with them."""
+  x = IMAGES[0] if len(size) == 1 else IMAGES
+  layer = nn.QuantConv(6, size, use_bias=False, **options)
+  groups = options.get('feature_group_count', 1)
+  kernel = np.random.default_rng(4).normal(size=(*size, 3 // groups, 6))
+  variables = {'params': {'kernel': np.float32(kernel)}}
+  _, _, product = layer.apply(variables, x, method='parts')
+  found = np.asarray(product.patches(x))
+  padded = spread(x, options.get('input_dilation', 1))
+  how = {'CIRCULAR': {'mode': 'wrap'}, 'REFLECT': {'mode': 'reflect'}}.get(
+    options['padding'], {'constant_values': options.get('pad_values', 0.0)}
+  )
+  padded = np.pad(padded, [(0, 0), *around, (0, 0)], **how)
+  strides = np.broadcast_to(options.get('strides', 1), len(size))
+  dilation = options.get('kernel_dilation', 1)
+  for at in np.ndindex(*found.shape[1:-2]):
+    for place, offset in enumerate(np.ndindex(*size)):
+      where = tuple(np.multiply(at, strides) + np.multiply(offset, dilation))
+      np.testing.assert_array_equal(
+        found[(slice(None), *at, place)], padded[(slice(None), *where)]
+      )
+  last = [
+    (n - (k - 1) * dilation - 1) // s + 1
+    for n, k, s in zip(padded.shape[1:-1], size, strides, strict=True)
+  ]
+  assert found.shape == (len(x), *last, np.prod(size), 3)
+  parts = found.reshape(*found.shape[:-1], groups, -1)
+  weights = kernel.reshape(np.prod(size), -1, groups, 6 // groups)
+  want = np.einsum('...pgc,pcgf->...gf', np.float64(parts), weights)
+  np.testing.assert_allclose(
+    layer.apply(variables, x), want.reshape(*want.shape[:-2], 6), atol=1e-5
+  )
+
+
+def spread(x, dilation):
+  """Images with zeros between their positions."""
+  if dilation == 1:
+    return x
+  sides = (dilation * (n - 1) + 1 for n in x.shape[1:-1])
+  wide = np.zeros((x.shape[0], *sides, x.shape[-1]), x.dtype)
+  wide[:, ::dilation, ::dilation] = x
+  return wide
+
+
+def test_patches_keep_integers():
+  """Nothing is rounded, whatever the arithmetic of the product is."""
+  layer = nn.QuantConv(2, (2, 2), dtype=jnp.bfloat16, padding='VALID')
+  x = np.arange(2 * 36 * 3, dtype=np.float32).reshape(2, 6, 6, 3) + 1000
+  shapes = jax.eval_shape(layer.init, KEY, x)
+  variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, 'f4'), shapes)
+  _, _, product = layer.apply(variables, x, method='parts')
+  found = product.patches(x)
+  np.testing.assert_array_equal(found[:, 2, 3, 2], x[:, 3, 3])
