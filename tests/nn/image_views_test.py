@@ -328,7 +328,7 @@ class Two(linen.Module):
     (
       resnet(stages=(1,), widths=(4,), dtype=jnp.bfloat16, **BINARY),
       'Block_0/Conv_0',
-      'Block_0/Conv_0 has a dtype of its own',
+      'Block_0/Conv_0 computes in bfloat16',
     ),
   ],
 )
