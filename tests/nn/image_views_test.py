@@ -410,7 +410,7 @@ def test_gains_of_a_network_are_those_of_its_layers():
     ('all', "same quantizer; layer 1 has .*layers='quantized'"),
     (['Conv_0', 'Block_0/Conv_0'], 'same quantizer; layer 1 has'),
     (['Conv_9'], "no layer 'Conv_9' with a kernel"),
-    ([], r'must be some .* of which it has 6; got \[\]'),
+    ([], r'layers must be .* there are 6; got \[\]'),
     ('binary', "layers must be one of .*'?all"),
   ],
 )
@@ -425,7 +425,7 @@ def test_networks_without_quantized_layers():
     NETWORKS['full precision'],
     variables_of('full precision'),
   )
-  with pytest.raises(types.BadInput, match='some of its Dense and Conv'):
+  with pytest.raises(types.BadInput, match='some of the Dense and Conv'):
     nn.network_view(model, variables, IMAGES, LABELS, layers='quantized')
   with pytest.raises(types.BadInput, match=r'cannot look into Gated: .*mul'):
     nn.network_view(Gated(), drawn(Gated()), IMAGES, LABELS)
