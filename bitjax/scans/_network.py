@@ -200,7 +200,7 @@ def _moving(layers, every):
   if not found or found[-1] >= len(every):
     raise types.BadInput(
       'layers must be all, quantized or numbers, and some of the Dense and Conv '
-      f'stages, of which there are {len(every)}; got {layers!r}, which are {found}.'
+      f'stages, of which there are {len(every)}; got {types.shown(layers)}.'
     )
   return tuple(found)
 
