@@ -78,6 +78,7 @@ GIVEN = {
     'num_pairs': 2,
     'num_rounds': 2,
     'batch_size': 1,
+    'stages': [scans.Dense(VIEW.kernel)],
     'view': VIEW,
   },
   'nn': {
@@ -204,7 +205,7 @@ LEFT = {
   # Results and stages: made by the library, with arrays in place of numbers.
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
   *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
-  *('Plan', 'PlannedScan'),
+  *('Network', 'Plan', 'PlannedScan'),
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
   *('outcome', 'fit', 'load_variables', 'create', 'evaluator', 'layout'),

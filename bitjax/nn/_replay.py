@@ -111,7 +111,8 @@ class Replay:
     fixed = any(s.primitive in _apart.OWN_DERIVATIVES for s in self.steps)
     if count == size or not fixed:
       return self._run(x)
-    x = jnp.pad(x, [(0, -count % size), *[(0, 0)] * (x.ndim - 1)])
+    more = [(0, -count % size), *[(0, 0)] * (x.ndim - 1)]
+    x = jnp.pad(x, more, 'edge' if count else 'constant')
     y = jax.vmap(self._run)(x.reshape(-1, size, *x.shape[1:]))
     return y.reshape(-1, *y.shape[2:])[:count]
 

@@ -190,12 +190,17 @@ def _moving(layers, every):
       for number, stage in enumerate(every)
       if layers == 'all' or _dense(stage).quantizer is not None
     ]
+  elif isinstance(layers, Sequence):
+    found = list(layers)
+    for number in found:
+      types.check_integer('layers', number, 0)
+    found = sorted(set(found))
   else:
-    found = sorted(set(layers))
-  if not found or found[0] < 0 or found[-1] >= len(every):
+    found = []
+  if not found or found[-1] >= len(every):
     raise types.BadInput(
-      'The layers of a network that move must be some of its Dense and Conv '
-      f'stages, of which it has {len(every)}; got {layers!r}, which are {found}.'
+      'layers must be all, quantized or numbers, and some of the Dense and Conv '
+      f'stages, of which there are {len(every)}; got {types.shown(layers)}.'
     )
   return tuple(found)
 

@@ -217,8 +217,8 @@ UNKNOWN = [
     'operation transpose is of no known kind',
   ),
   (Head((lambda x: jnp.sort(x, axis=0),)), 'a', 'sort is of no known kind'),
-  (Head((linen.Dense(5, dtype=jnp.bfloat16),)), 'a', 'has a dtype of its own'),
-  (Head((linen.BatchNorm(True, axis=0),)), 'a', 'has a axis of its own'),
+  (Head((linen.Dense(5, dtype=jnp.bfloat16),)), 'a', 'computes in bfloat16'),
+  (Head((linen.BatchNorm(True, axis=0),)), 'a', 'has its own axis'),
   (Head((lambda x: x * x[::-1],)), 'a', 'operation mul is of no known kind'),
   (Head(dense=MyDense), 'a', 'of no known kind'),
   (Reads(), 'a', 'looks at the values'),
@@ -316,6 +316,7 @@ def test_what_other_steps_are(model, layer, wanted):
     (Head((linen.relu,)), ['Activation', 'Dense']),
     (Head((jax.jit(linen.relu), SIGN)), ['Activation', 'Activation', 'Dense']),
     (Head((linen.Dense(3),)), ['Dense', 'Dense']),
+    (Head((linen.Dense(3, dtype=jnp.float32),)), ['Dense', 'Dense']),
     (Head((linen.BatchNorm(True, use_bias=False),)), ['Affine', 'Dense']),
     (Head((linen.BatchNorm(False),)), ['BatchNorm', 'Dense']),
     (

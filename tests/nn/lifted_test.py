@@ -81,9 +81,9 @@ def test_a_layer_that_is_not_called_any_more_is_an_error():
     def __call__(self, x):
       calls.append(None)
       head = linen.Dense(3)
-      return (
-        head(x) if len(calls) < 3 else x @ head.variables['params']['kernel']
-      )
+      called = len(calls) < 4  # When it is initialised, traced and viewed.
+      z = head(x) if called else x @ head.variables['params']['kernel']
+      return z - z.mean(axis=0, keepdims=True)  # It couples the examples.
 
   variables = Fickle().init(jax.random.key(0), IMAGES)
   view = nn.layer_view(Fickle(), variables, IMAGES, LABELS, 'Dense_0')

@@ -146,9 +146,9 @@ def test_bad_input():
   view, model, variables = view_and_model()
   layers = view.product.layers
   batch = view.inputs, view.labels
-  with pytest.raises(types.BadInput, match='some of its Dense and Conv stages'):
+  with pytest.raises(types.BadInput, match='some of the Dense and Conv stages'):
     scans.network_view(*batch, [scans.Activation('relu')])
-  with pytest.raises(types.BadInput, match=r'it has 1; got \[1\]'):
+  with pytest.raises(types.BadInput, match=r'there are 1; got \[1\]'):
     scans.network_view(*batch, layers[:1], [1])
   with pytest.raises(types.BadInput, match='layers must be one of all, quant'):
     scans.network_view(*batch, layers[:1], 'every')
