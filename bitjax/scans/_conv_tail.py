@@ -7,7 +7,7 @@ its weight meets, so no product is computed again:
 
 What precedes the layer is cached in the view. What follows is run for some images
 at a time, so that they stay in the cache, and for one move after another. Where the
-rest is binary it is packed (`_packed_stages`). Nothing is approximated: the scales of
+rest is binary it is packed (`_packed_steps`). Nothing is approximated: the scales of
 the rest are applied to the same sums, in the same order, as the network does. A
 compiler may still round a product and a sum once or twice (a fused multiply-add), which
 may turn a sign that is within rounding of its threshold, as between two compilations
@@ -31,6 +31,7 @@ from bitjax import types
 from bitjax.scans import _convolution
 from bitjax.scans import _flips_moves
 from bitjax.scans import _packed_stages
+from bitjax.scans import _packed_steps
 from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _stages
@@ -170,8 +171,8 @@ def _products(view):
   layer = _layer(view, view.kernel)
   multiply = view.product or view.arithmetic.matmul
   z = multiply(view.inputs, layer.quantized)
-  return z if view.product is not None else z.astype(
-    types.promoted(z, view.kernel)
+  return (
+    z if view.product is not None else z.astype(types.promoted(z, view.kernel))
   )
 
 
@@ -184,10 +185,8 @@ def _layer(view, kernel):
 def _patches(view, dtype):
   """Returns what each weight of a unit meets, [places * in, *spatial, images]."""
   x = _arithmetic(view).rounded(view.inputs)
-  if view.product is None:
-    found = x[..., None, :]
-  else:
-    found = view.product.patches(x)
+  plain = view.product is None
+  found = x[..., None, :] if plain else view.product.patches(x)
   found = jnp.moveaxis(found, 0, -1)
   rank = found.ndim
   found = jnp.moveaxis(found, (rank - 3, rank - 2), (0, 1))
@@ -198,15 +197,15 @@ def _sums(view, valid, listed, report):
   """Returns sums over some images of the loss, and of its decreases and their squares."""
   products = _products(view)
   patches = _patches(view, products.dtype)
-  products = _packed_stages.innermost(products)
-  groups, (*places, fan_in, units) = _groups(view), view.kernel.shape
+  products = _packed_steps.innermost(products)
+  groups, (fan_in, units) = _groups(view), view.kernel.shape[-2:]
   channels = fan_in * groups
-  packs = _packed_stages.applies(view.tail)
+  packs = _packed_steps.applies(view.tail)
   narrow = view.coupling != 'tensor'
 
   def rescale(p, kernel):
-    z = _layer(view, kernel).rescale(_packed_stages.outermost(p))
-    return _packed_stages.innermost(z)
+    z = _layer(view, kernel).rescale(_packed_steps.outermost(p))
+    return _packed_steps.innermost(z)
 
   def losses(logits):
     return optax.softmax_cross_entropy_with_integer_labels(logits, view.labels)
@@ -214,13 +213,13 @@ def _sums(view, valid, listed, report):
   outputs = rescale(products, view.kernel)
   rest = None
   if packs:
-    z = jax.eval_shape(_packed_stages.outermost, outputs)
+    z = jax.eval_shape(_packed_steps.outermost, outputs)
     rest = _packed_stages.Rest(view.tail, z)
 
   def whole(z, always):
     if rest is not None:
       return losses(rest(z, always))
-    return losses(_stages.apply(view.tail, _packed_stages.outermost(z)))
+    return losses(_stages.apply(view.tail, _packed_steps.outermost(z)))
 
   unmoved = whole(outputs, jnp.sum(valid) >= 0)
   base = rest.base(outputs) if rest is not None and narrow else None
@@ -243,7 +242,7 @@ def _sums(view, valid, listed, report):
       kernel = kernel.reshape(-1).at[index].set(destination)
       kernel = kernel.reshape(view.kernel.shape)
     spread = column[..., None, :]
-    if base is not None:
+    if rest is not None and base is not None:
 
       def scaled():
         return rescale(jnp.broadcast_to(spread, products.shape), kernel)

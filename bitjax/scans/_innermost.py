@@ -53,10 +53,10 @@ def _evaluate(jaxpr, consts, args):
   for equation in jaxpr.eqns:
     inputs = [read(atom) for atom in equation.invars]
     if any(is_mapped for _, is_mapped in inputs):
-      found = [(y, True) for y in _mapped(equation, inputs)]
+      found = [(y, True) for y in _mapped(jaxpr, equation, inputs)]
     else:
       values = [value for value, _ in inputs]
-      found = [(y, False) for y in _computed(equation, *values)]
+      found = [(y, False) for y in _computed(jaxpr, equation, *values)]
     known |= dict(zip(equation.outvars, found, strict=True))
   return [
     value
@@ -68,8 +68,8 @@ def _evaluate(jaxpr, consts, args):
   ]
 
 
-def _mapped(equation, inputs):
-  """Returns the outputs of an equation, [..., examples]."""
+def _mapped(around, equation, inputs):
+  """Returns the outputs of an equation of a jaxpr, [..., examples]."""
   name, params = equation.primitive.name, equation.params
   x, *_ = (value for value, is_mapped in inputs if is_mapped)
   called: Any = params.get('jaxpr', params.get('call_jaxpr'))
@@ -79,8 +79,9 @@ def _mapped(equation, inputs):
   if name in _WINDOWS:
     ones = ('window_dimensions', 'window_strides', 'base_dilation')
     more = {key: (*params[key], 1) for key in (*ones, 'window_dilation')}
-    more['padding'] = (*params['padding'], (0, 0))
-    return [equation.primitive.bind(x, **{**params, **more})]
+    padding = (*params['padding'], (0, 0))
+    params = {**params, **more, 'padding': padding}
+    return [equation.primitive.bind(x, **params)]
   if name == 'reshape' and params['dimensions'] is None:
     return [x.reshape(*params['new_sizes'], x.shape[-1])]
   if name == 'broadcast_in_dim' and len(inputs) == 1:
@@ -90,15 +91,19 @@ def _mapped(equation, inputs):
     ]
   axes = [-1 if is_mapped else None for _, is_mapped in inputs]
   values = [value for value, _ in inputs]
-  return jax.vmap(lambda *args: _computed(equation, *args), axes, -1)(*values)
+  return jax.vmap(lambda *args: _computed(around, equation, *args), axes, -1)(
+    *values
+  )
 
 
-def _computed(equation, *values):
+def _computed(around, equation, *values):
   """Returns the outputs of an equation for the values of its inputs."""
   variables, given = [], []
   for atom, value in zip(equation.invars, values, strict=True):
     if not isinstance(atom, core.Literal) and atom not in variables:
       variables.append(atom)
       given.append(value)
-  alone = core.Jaxpr((), variables, equation.outvars, [equation])
+  alone = around.replace(
+    constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation]
+  )
   return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given)

@@ -26,6 +26,7 @@ from bitjax.scans import _flip_pairs
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
 from bitjax.scans import _line
+from bitjax.scans import _packed_steps
 from bitjax.scans import _paths
 from bitjax.scans import _stages
 from bitjax.scans import _view
@@ -60,6 +61,9 @@ COSTS = {
   ('flip_gains', 'sign'): Cost('{}', (10.5,)),
   ('flip_gains', 'rank_one'): Cost('{}; {} for moves up and down', (496, 630)),
   ('flip_gains', 'pooled'): Cost('{}; {} for moves up and down', (1, 2)),
+  ('flip_gains', 'tail'): Cost(
+    'one for each move, or a seventh where what follows is binary'
+  ),
   ('flip_gains', 'brute_force'): Cost('one for each move'),
   ('discrete_gradient', '*'): Cost('those of flip_gains, and two'),
   ('coordinate_discrete_gradient', 'incremental'): Cost(
@@ -206,6 +210,8 @@ def _gain_passes(view, path):
     return sum(_gain_passes(one, _flips.choose(one).path) for one in layers)
   ways = 1 if _flips_moves.is_binary(view) else 2
   moves = ways * view.kernel.size
+  if path == 'tail':
+    return moves / (7 if _packed_steps.applies(view.tail) else 1)
   *_, most = moves, *COSTS['flip_gains', path].measured[:ways]
   return min(moves, most)
 
