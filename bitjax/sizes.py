@@ -43,6 +43,10 @@ class Sizes:
     rank_one_numbers: floats that are in memory while some rows are evaluated.
     pooled_numbers: floats that are in memory while some examples of a convolution
       before pooling are evaluated.
+    mask_numbers: words and floats that are in memory while the masks of signs of some
+      examples are sorted.
+    mask_lanes: floats of one activation, of examples whose signs turned, that are
+      evaluated at a time.
     kinks: kinks of an example that are unrolled into one step.
     coordinate_examples: examples whose losses one attempt of a descent evaluates at a
       time.
@@ -70,6 +74,8 @@ class Sizes:
   rank_one_rows: int
   rank_one_numbers: int
   pooled_numbers: int
+  mask_numbers: int
+  mask_lanes: int
   kinks: int
   coordinate_examples: int
   prefix_share: int
@@ -100,6 +106,8 @@ _CPU = Sizes(
   rank_one_rows=64,
   rank_one_numbers=1 << 18,
   pooled_numbers=1 << 20,
+  mask_numbers=1 << 22,
+  mask_lanes=1 << 18,
   kinks=4,
   coordinate_examples=256,
   prefix_share=64,
@@ -123,6 +131,8 @@ _GPU = Sizes(
   rank_one_rows=256,
   rank_one_numbers=1 << 24,
   pooled_numbers=1 << 26,
+  mask_numbers=1 << 26,
+  mask_lanes=1 << 24,
   kinks=8,
   coordinate_examples=2048,
   # A move is a few launches; so is the whole product, which fills the device.

@@ -13,8 +13,9 @@ The products z are summed before any scale; scales are the first stages of the f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,16 @@ from bitjax.scans import _split
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['ConvSplit', 'cut', 'entrywise', 'obstacle', 'split', 'take']
+__all__ = [
+  'ConvSplit',
+  'cut',
+  'each_move',
+  'entrywise',
+  'has_sign_inputs',
+  'obstacle',
+  'split',
+  'take',
+]
 
 
 @jax.tree_util.register_dataclass
@@ -130,6 +140,42 @@ def take(parts: ConvSplit, index: types.Array) -> ConvSplit:
     front=_stages.map_examples(parts.front, of),
     rest=_stages.map_examples(parts.rest, of),
   )
+
+
+def each_move(
+  parts: ConvSplit,
+  changes: types.Array,
+  z: types.Array,
+  fn: Callable[[types.Array], Any],
+) -> Any:
+  """Returns ``fn`` of the products after every move, one move at a time.
+
+  Moves of all output channels by the same place and input are one call, as each changes a
+  channel of its own.
+
+  Args:
+    parts: some examples.
+    changes: changes of the quantized weights, [moves, *kernel.shape].
+    z: their products, [examples, *spatial', out].
+    fn: maps moved products to an array, or a tree of them.
+
+  Returns:
+    The results of ``fn``, with leading axes [moves, places * in / groups].
+  """
+  x = jnp.transpose(parts.patches().astype(z.dtype), (2, 4, 0, 1, 3))
+  weights, (*_, groups) = x.shape[0] * x.shape[1], x.shape
+  x = x.reshape(weights, *x.shape[2:])
+  changes = changes.astype(z.dtype).reshape(len(changes), weights, groups, -1)
+  apart = z.reshape(len(z), -1, groups, changes.shape[-1])
+
+  def one(weight):
+    change, x = weight
+    moved = (apart + delta[None, None] * x[..., None] for delta in change)
+    found = [fn(m.reshape(z.shape)) for m in moved]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+  found = jax.lax.map(one, (jnp.swapaxes(changes, 0, 1), x))
+  return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), found)
 
 
 def has_sign_inputs(view: _view.LayerView) -> bool:

@@ -41,6 +41,7 @@ import numpy as np
 
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_masks
 from bitjax.scans import _conv_pooled
 from bitjax.scans import _flips_brute_force
 from bitjax.scans import _flips_moves
@@ -54,7 +55,9 @@ from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
 
-PATHS = ('auto', 'layers', 'sign', 'rank_one', 'pooled', 'brute_force')
+PATHS = (
+  *('auto', 'layers', 'sign', 'rank_one', 'pooled', 'masks', 'brute_force'),
+)
 
 
 @jax.tree_util.register_dataclass
@@ -232,6 +235,7 @@ def choose(
       obstacles, 'it computes all moves, not those of coordinates'
     )
   obstacles['pooled'] = _conv_pooled.obstacle(view)
+  obstacles['masks'] = _conv_masks.obstacle(view)
   return _paths.choose(path, obstacles | {'brute_force': None})
 
 
@@ -288,6 +292,8 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
     sums = _conv_pooled.moments(view, moves, chunk, report)
     if coordinates is not None:
       sums = (sums[0], *(_picked(total, coordinates) for total in sums[1:]))
+  elif path == 'masks':
+    sums = _conv_masks.moments(view, moves, coordinates, chunk, report)
   else:
     destinations = moves.destinations
     if coordinates is not None:
