@@ -16,7 +16,9 @@ signs stay exact, and ties are ties. Then the rest of the network follows.
 Signs are decided by the network's own stages, evaluated at every moved value, which costs
 about as much as the layer itself. Equal masks are found by sorting hashes and comparing
 neighbours word by word: hashes that collide may cost an evaluation more, and change no
-result.
+result. Where inputs are not integers, the moved value is rounded once more than the network
+rounds it, so an example within rounding of the threshold may be decided either way; such near
+ties are not counted here.
 """
 
 from __future__ import annotations
@@ -85,33 +87,33 @@ def moments(
   """
   parts = _conv_split.split(view)
   size, shape = view.labels.size, moves.changes.shape
-  channels = jnp.broadcast_to(jnp.arange(shape[-1]), shape)
-  if coordinates is not None:
-    channels = channels.reshape(shape[0], -1)[:, coordinates]
   dtype = jax.eval_shape(view.losses, view.kernel).dtype
   chunk = min(size, chunk or _examples(parts, moves.changes))
-  valid_moves = channels.reshape(-1)
+  asked = jnp.ones(shape, bool)
+  if coordinates is not None:
+    asked = jnp.zeros((shape[0], view.kernel.size), bool)
+    asked = asked.at[:, coordinates].set(True).reshape(shape)
+  asked = asked.reshape(-1, shape[-1]).T  # [out, moves of a channel]
 
   def block(totals, start):
     index = start + jnp.arange(chunk)
     some = _conv_split.take(parts, index)
     network, words = _masks(some, moves.changes)
-    if coordinates is not None:
-      words = words.reshape(chunk, shape[0], -1, words.shape[-1])
-      words = words[:, :, coordinates].reshape(chunk, -1, words.shape[-1])
     valid = index < size
-    words = jnp.where(valid[:, None, None], words, 0)
-    change = _changes(network, words, valid_moves)
+    needed = asked[None] & valid[:, None, None]
+    change = _changes(network, jnp.where(needed[..., None], words, 0))
     losses = jnp.where(valid, network.losses, 0)
     sums = jnp.sum(losses), jnp.sum(change, axis=0), jnp.sum(change**2, axis=0)
     return jax.tree.map(lambda a, b: a + b.astype(dtype), totals, sums), None
 
-  zeros = tuple(jnp.zeros(s, dtype) for s in ((), channels.size, channels.size))
+  zeros = tuple(jnp.zeros(s, dtype) for s in ((), asked.shape, asked.shape))
   starts = jnp.arange(0, size, chunk)
-  (loss, first, second), _ = _report.scan(report, block, zeros, starts)
-  first, second = (
-    (total / size).reshape(channels.shape) for total in (first, second)
-  )
+  (loss, *sums), _ = _report.scan(report, block, zeros, starts)
+  first, second = ((total / size).T.reshape(shape) for total in sums)
+  if coordinates is not None:
+    first, second = (
+      x.reshape(shape[0], -1)[:, coordinates] for x in (first, second)
+    )
   return loss / size, -first, second
 
 
@@ -152,10 +154,7 @@ def _examples(parts, changes):
 
 
 def _masks(parts, changes):
-  """Returns the network behind the signs, and masks, [examples, moves, words].
-
-  Moves are those of the flattened ``changes``.
-  """
+  """Returns the network behind the signs, and masks, [examples, out, moves, words]."""
   end = 1 + list(map(_is_sign, parts.front)).index(True)
   before, behind = parts.front[:end], parts.front[end:]
   z = parts.products()
@@ -166,8 +165,8 @@ def _masks(parts, changes):
     return _packed(_stages.apply(before, moved) != signs)
 
   words = _conv_split.each_move(parts, changes, z, turned)
-  words = jnp.moveaxis(words, 2, 0)  # [examples, moves, weights, out, words]
-  words = words.reshape(len(z), -1, words.shape[-1])
+  words = words.reshape(-1, *words.shape[2:])  # [moves, examples, out, words]
+  words = jnp.moveaxis(words, 0, 2)
   sums, met, kernel = _next_sums(parts.rest, h)
   logits = (
     _stages.apply(parts.rest, h) if sums is None else _behind(parts.rest, sums)
@@ -183,15 +182,11 @@ def _next_sums(rest, h):
   if not rest or not isinstance(rest[0], _stages.Conv):
     return None, None, None
   product, weights = rest[0].product, rest[0].layer.quantized
-  spatial, channels = h.shape[1:-1], h.shape[-1]
-  count = 1 + jnp.arange(math.prod(spatial), dtype=jnp.float32)
-  count = count.reshape(1, *spatial, 1)
   # What pads the inputs does not change.
-  met = product.patches(count) - product.patches(jnp.zeros_like(count))
-  met = met.reshape(-1, met.shape[-2]).astype(jnp.int32)
+  met, _ = _conv_split.places(product, h.shape[1:-1])
   kernel = product.arithmetic.rounded(weights)
   inner, out = kernel.shape[-2:]
-  group, inside = jnp.divmod(jnp.arange(channels), inner)
+  group, inside = jnp.divmod(jnp.arange(h.shape[-1]), inner)
   kernel = jnp.moveaxis(kernel.reshape(-1, inner, out), 1, 0)[inside]
   mine = jnp.arange(out)[None] // (out // product.groups) == group[:, None]
   return product(h, weights), met, jnp.where(mine[:, None], kernel, 0)
@@ -215,32 +210,32 @@ def _packed(turned):
   return jnp.swapaxes(words, 1, 2)
 
 
-def _changes(network, words, channels):
-  """Returns by how much each move raises each loss, [examples, moves].
+def _changes(network, words):
+  """Returns by how much each move raises each loss, [examples, out, moves].
 
   Args:
     network: what lies behind the signs.
-    words: masks, [examples, moves, words].
-    channels: the channel that each move changes, [moves].
+    words: masks, [examples, out, moves, words].
   """
-  examples, size, length = words.shape
-  order = jnp.argsort(_hashes(words, channels), axis=1)
-  rows = jnp.arange(examples)[:, None]
-  words, channels = words[rows, order], channels[order]
+  shape, (_, channels, size, length) = words.shape[:3], words.shape
+  words = words.reshape(-1, size, length)
+  order = _order(words)
+  rows = jnp.arange(len(words))[:, None]
+  words = words[rows, order]
   same = jnp.all(words[:, 1:] == words[:, :-1], axis=-1)
-  same &= channels[:, 1:] == channels[:, :-1]
   same = jnp.pad(same, [(0, 0), (1, 0)])
   turns = jnp.any(words != 0, axis=-1)
   distinct = (turns & ~same).reshape(-1)
   some = min(_lanes(network), distinct.size)
   ((listed,), (count,)) = _split.true_indices(distinct[None], room=some)
-  words, channels = words.reshape(-1, length), channels.reshape(-1)
+  words = words.reshape(-1, length)
 
   def evaluate(state):
     start, changes = state
     which = jax.lax.dynamic_slice(listed, (start,), (some,))
     which = jnp.minimum(which, distinct.size - 1)
-    found = _evaluate(network, which // size, channels[which], words[which])
+    example, channel = jnp.divmod(which // size, channels)
+    found = _evaluate(network, example, channel, words[which])
     return start + some, jax.lax.dynamic_update_slice(changes, found, (start,))
 
   changes = jnp.zeros(distinct.size + some, network.losses.dtype)
@@ -248,19 +243,28 @@ def _changes(network, words, channels):
     lambda state: state[0] < count, evaluate, (0, changes)
   )
   number = jnp.cumsum(distinct, dtype=jnp.int32) - 1
-  change = changes[jnp.maximum(number, 0)].reshape(examples, size)
+  change = changes[jnp.maximum(number, 0)].reshape(order.shape)
   change = jnp.where(turns, change, 0)
-  return jnp.zeros_like(change).at[rows, order].set(change)
+  return jnp.zeros_like(change).at[rows, order].set(change).reshape(shape)
 
 
-def _hashes(words, channels):
-  """Returns a number for each mask and channel, equal for equal ones."""
-  found = channels.astype(jnp.uint32)[None] * jnp.uint32(_ODD)
-  found = jnp.broadcast_to(found, words.shape[:2])
+def _order(words):
+  """Returns an order in which equal masks are neighbours, [rows, masks].
+
+  Masks that differ and have the same hash may lie between them. A number that holds a
+  hash and an index is sorted several times faster than pairs of both.
+
+  Args:
+    words: masks, [rows, masks, words].
+  """
+  found = jnp.zeros(words.shape[:2], jnp.uint32)
   for number in range(words.shape[-1]):
     found = (found ^ words[..., number]) * jnp.uint32(_ODD)
     found = found ^ (found >> 15)
-  return found
+  bits = (words.shape[1] - 1).bit_length()
+  index = jnp.arange(words.shape[1], dtype=jnp.uint32)[None]
+  ordered = jnp.sort((found << bits) | index, axis=1)
+  return (ordered & ((1 << bits) - 1)).astype(jnp.int32)
 
 
 def _lanes(network):

@@ -165,8 +165,9 @@ def _sign_shifts(moves, parts, z, h):
   mean, half = ((up + s * down) / (2 * positions) for s in (1, -1))
   x = parts.patches()
   odd = _over_positions(half, x)
-  ones = parts.product.patches(jnp.ones_like(parts.inputs[:1, ..., :1]))
-  inside = jnp.abs(ones).reshape(1, positions, -1, 1, 1)
+  met, padding = _conv_split.places(parts.product, parts.inputs.shape[1:-1])
+  inside = jnp.where(met > 0, 1, jnp.abs(padding)).astype(x.dtype)
+  inside = inside[None, :, :, None, None]
   even = _over_positions(mean, jnp.tile(inside, (len(h), 1, 1, groups, 1)))
   even = jnp.repeat(even, x.shape[-1], axis=2)
   sign = _by_channel(moves.directions).astype(z.dtype)[:, None]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import math
 from typing import Any, cast
 
 import jax
@@ -34,6 +35,7 @@ __all__ = [
   'entrywise',
   'has_sign_inputs',
   'obstacle',
+  'places',
   'split',
   'take',
 ]
@@ -70,18 +72,44 @@ class ConvSplit:
 
     The inputs are those that the product multiplies, rounded if it rounds them.
     """
-    x = self.product.patches(self.product.arithmetic.rounded(self.inputs))
-    examples, *_, places, channels = x.shape
+    x = self.product.arithmetic.rounded(self.inputs)
+    met, padding = places(self.product, x.shape[1:-1])
+    examples, channels = x.shape[0], x.shape[-1]
+    x = jnp.pad(x.reshape(examples, -1, channels), [(0, 0), (1, 0), (0, 0)])
+    x = x[:, met] + padding.astype(x.dtype)[None, :, :, None]
     groups = self.product.groups
-    return x.reshape(examples, -1, places, groups, channels // groups)
+    return x.reshape(*x.shape[:3], groups, channels // groups)
+
+
+def places(
+  product: _convolution.Convolution, spatial: tuple[int, ...]
+) -> tuple[types.Array, types.Array]:
+  """Returns what the places of a kernel meet, [positions, places] each.
+
+  Copying the rows that they say is faster than `Convolution.patches` of all channels.
+
+  Args:
+    product: the convolution.
+    spatial: sizes of its inputs.
+
+  Returns:
+    Numbers of positions of the inputs, counted from 1, and 0 for padding; and what
+    padding adds there, 0 elsewhere.
+  """
+  count = 1 + jnp.arange(math.prod(spatial), dtype=jnp.float32)
+  count = count.reshape(1, *spatial, 1)
+  padding = product.patches(jnp.zeros_like(count))
+  met = product.patches(count) - padding
+  shape = (-1, met.shape[-2])
+  return met.reshape(shape).astype(jnp.int32), padding.reshape(shape)
 
 
 def obstacle(view: _view.LayerView) -> str | None:
   """Returns why a view cannot be cut, or None if it can."""
-  if not isinstance(view.product, _convolution.Convolution):
-    return 'its product is not a known convolution'
   if reason := _split.opaque(view):
     return reason
+  if not isinstance(view.product, _convolution.Convolution):
+    return 'its product is not a known convolution'
   if view.couples_examples:
     return 'normalisation by batch statistics couples its examples'
   if view.coupling != 'none':

@@ -19,6 +19,9 @@ path             applies to                                      784-256-256-10
 ``layers``       a whole network: each layer by its own path     their sum
 ===============  ==============================================  ==============
 
+Convolutions have paths of their own: ``pooled`` for the last one, before a mean over
+positions and a dense layer, and ``masks`` for one that feeds a sign.
+
 Exactness. In exact arithmetic all paths are equal. In float32 gains differ from
 those in exact arithmetic by rounding errors of the losses: below 1e-6 of the mean
 loss. Decisions of a sign are another matter, since one changed activation moves
@@ -128,7 +131,8 @@ def flip_gains(
     step: size of the moves of a full-precision kernel, in its units; None for
       quantised kernels, whose levels say how far they move.
     coordinates: indices in the flattened kernel, [coordinates], of the weights
-      whose moves are evaluated, by brute force; None for all weights.
+      whose moves are evaluated, by brute force or, of convolutions, by any path; None
+      for all weights.
     path: ``'auto'`` takes the fastest path that is exact for this view; it
       depends on static facts only, and the result names it.
     chunk: how much is in memory at a time: examples on the fast paths, moves

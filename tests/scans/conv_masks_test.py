@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from bitjax import scans
+from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_masks
 from tests.scans import conv_oracle
+from tests.scans import conv_pooled_test as before_pooling
 
 pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
 
@@ -149,4 +152,34 @@ def test_reports():
   assert shares[-1] == 1 and shares == sorted(shares) and len(shares) > 3
   np.testing.assert_array_equal(
     told.gains, scans.flip_gains(view, chunk=1).gains
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('make', 'path'), [(network, 'masks'), (before_pooling.network, 'pooled')]
+)
+def test_small_blocks_do_not_change_the_answer(monkeypatch, make, path):
+  small = dataclasses.replace(
+    sizes.of('cpu'), pooled_numbers=900, mask_numbers=1500, mask_lanes=250
+  )
+  monkeypatch.setattr(sizes, 'here', lambda: small)
+  net = make(examples=11)  # Of a size that no other test has, to trace anew.
+  found = scans.flip_gains(net.view())
+  assert found.path == path
+  np.testing.assert_allclose(
+    found.gains, net.decreases()[0].mean(axis=-1), rtol=2e-5, atol=2e-6
+  )
+
+
+@pytest.mark.slow
+def test_masks_whose_hashes_collide_are_told_apart(monkeypatch):
+  view = network(examples=7).view()
+  monkeypatch.setattr(_conv_masks, '_ODD', 0)
+  found = scans.flip_gains(view, path='masks')
+  np.testing.assert_allclose(
+    found.gains,
+    network(examples=7).decreases()[0].mean(axis=-1),
+    rtol=2e-5,
+    atol=2e-6,
   )
