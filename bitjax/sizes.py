@@ -43,6 +43,10 @@ class Sizes:
     rank_one_numbers: floats that are in memory while some rows are evaluated.
     pooled_numbers: floats that are in memory while some examples of a convolution
       before pooling are evaluated.
+    mask_numbers: words and floats that are in memory while the masks of signs of some
+      examples are sorted.
+    mask_lanes: floats of one activation, of examples whose signs turned, that are
+      evaluated at a time.
     tail_numbers: entries of one activation that `scans.flip_gains` holds at a time while
       it runs the rest of a network.
     kinks: kinks of an example that are unrolled into one step.
@@ -73,6 +77,8 @@ class Sizes:
   rank_one_rows: int
   rank_one_numbers: int
   pooled_numbers: int
+  mask_numbers: int
+  mask_lanes: int
   tail_numbers: int
   kinks: int
   coordinate_examples: int
@@ -105,6 +111,8 @@ _CPU = Sizes(
   rank_one_rows=64,
   rank_one_numbers=1 << 18,
   pooled_numbers=1 << 20,
+  mask_numbers=1 << 22,
+  mask_lanes=1 << 19,
   tail_numbers=1 << 18,
   kinks=4,
   coordinate_examples=256,
@@ -130,6 +138,8 @@ _GPU = Sizes(
   rank_one_rows=256,
   rank_one_numbers=1 << 24,
   pooled_numbers=1 << 26,
+  mask_numbers=1 << 26,
+  mask_lanes=1 << 24,
   tail_numbers=1 << 24,
   kinks=8,
   coordinate_examples=2048,

@@ -464,7 +464,22 @@ def _(given):
       scans.Dense(matrix),
     ),
   )
+  weights = given.floats(
+    np.sign(np.sin(1 + np.arange(81.0))).reshape(3, 3, 3, 3)
+  )
+  masks = conv_view(
+    given,
+    (
+      scans.Affine(0.25, 0.5),
+      scans.Activation('sign', SIGN),
+      scans.Conv(scans.Dense(weights), pooled.product),
+      *pooled.tail[2:],
+    ),
+  )
   return {
+    'masks': scans.flip_gains(masks),
+    'some masks': scans.flip_gains(masks, coordinates=np.int32([0, 3, 7])),
+    'masks by brute force': scans.flip_gains(masks, path='brute_force'),
     'pooled': scans.flip_gains(pooled),
     'any inputs': scans.flip_gains(
       dataclasses.replace(pooled, input_quantizer=None)

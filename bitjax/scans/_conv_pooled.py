@@ -165,8 +165,9 @@ def _sign_shifts(moves, parts, z, h):
   mean, half = ((up + s * down) / (2 * positions) for s in (1, -1))
   x = parts.patches()
   odd = _over_positions(half, x)
-  ones = parts.product.patches(jnp.ones_like(parts.inputs[:1, ..., :1]))
-  inside = jnp.abs(ones).reshape(1, positions, -1, 1, 1)
+  met, padding = _conv_split.places(parts.product, parts.inputs.shape[1:-1])
+  inside = jnp.where(met > 0, 1, jnp.abs(padding)).astype(x.dtype)
+  inside = inside[None, :, :, None, None]
   even = _over_positions(mean, jnp.tile(inside, (len(h), 1, 1, groups, 1)))
   even = jnp.repeat(even, x.shape[-1], axis=2)
   sign = _by_channel(moves.directions).astype(z.dtype)[:, None]
@@ -188,35 +189,13 @@ def _over_positions(change, x):
 
 def _shifts(moves, parts, z, h):
   """Returns s for any inputs, [moves, examples, out, weights]."""
-  examples, channels = len(z), z.shape[-1]
-  patches = parts.patches().astype(z.dtype)
-  groups = patches.shape[3]
-  # The inputs that the weights of each channel meet, [positions, examples, weights, out]
-  patches = jnp.moveaxis(patches, 3, 4)
-  patches = patches.reshape(*patches.shape[:2], -1, groups)
-  patches = jnp.repeat(jnp.moveaxis(patches, 1, 0), channels // groups, axis=-1)
-  changes = moves.changes.astype(z.dtype)
-  changes = changes.reshape(changes.shape[0], 1, -1, channels)
 
-  def columns(value):
-    """Puts positions first, and broadcasts over moves and weights."""
-    value = jnp.broadcast_to(value, h.shape).reshape(examples, -1, channels)
-    return jnp.moveaxis(value, 1, 0)[:, None, :, None, :]
+  def pooled(moved):
+    change = _stages.apply(parts.front, moved) - h
+    return _stages.Mean()(change)
 
-  held = []
-  _stages.map_examples(parts.front, held.append)
-  arrays = (columns(z), columns(h), patches, list(map(columns, held)))
-
-  def add(total, position):
-    z, h, x, values = position
-    values = iter(values)
-    front = _stages.map_examples(parts.front, lambda _: next(values))
-    moved = _stages.apply(front, z + changes * x[None])
-    return total + (moved - h), None
-
-  zeros = jnp.zeros((changes.shape[0], examples, *changes.shape[2:]), h.dtype)
-  total, _ = jax.lax.scan(add, zeros, arrays, unroll=4)
-  return jnp.swapaxes(total / len(patches), 2, 3)
+  found = _conv_split.each_move(parts, moves.changes, z, pooled)
+  return jnp.moveaxis(found, 1, 3)
 
 
 def _decreases(log_p, towards, shifts, valid):

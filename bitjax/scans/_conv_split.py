@@ -13,8 +13,10 @@ The products z are summed before any scale; scales are the first stages of the f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
-from typing import cast
+import math
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,17 @@ from bitjax.scans import _split
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['ConvSplit', 'cut', 'entrywise', 'obstacle', 'split', 'take']
+__all__ = [
+  'ConvSplit',
+  'cut',
+  'each_move',
+  'entrywise',
+  'has_sign_inputs',
+  'obstacle',
+  'places',
+  'split',
+  'take',
+]
 
 
 @jax.tree_util.register_dataclass
@@ -60,18 +72,44 @@ class ConvSplit:
 
     The inputs are those that the product multiplies, rounded if it rounds them.
     """
-    x = self.product.patches(self.product.arithmetic.rounded(self.inputs))
-    examples, *_, places, channels = x.shape
+    x = self.product.arithmetic.rounded(self.inputs)
+    met, padding = places(self.product, x.shape[1:-1])
+    examples, channels = x.shape[0], x.shape[-1]
+    x = jnp.pad(x.reshape(examples, -1, channels), [(0, 0), (1, 0), (0, 0)])
+    x = x[:, met] + padding.astype(x.dtype)[None, :, :, None]
     groups = self.product.groups
-    return x.reshape(examples, -1, places, groups, channels // groups)
+    return x.reshape(*x.shape[:3], groups, channels // groups)
+
+
+def places(
+  product: _convolution.Convolution, spatial: tuple[int, ...]
+) -> tuple[types.Array, types.Array]:
+  """Returns what the places of a kernel meet, [positions, places] each.
+
+  Copying the rows that they say is faster than `Convolution.patches` of all channels.
+
+  Args:
+    product: the convolution.
+    spatial: sizes of its inputs.
+
+  Returns:
+    Numbers of positions of the inputs, counted from 1, and 0 for padding; and what
+    padding adds there, 0 elsewhere.
+  """
+  count = 1 + jnp.arange(math.prod(spatial), dtype=jnp.float32)
+  count = count.reshape(1, *spatial, 1)
+  padding = product.patches(jnp.zeros_like(count))
+  met = product.patches(count) - padding
+  shape = (-1, met.shape[-2])
+  return met.reshape(shape).astype(jnp.int32), padding.reshape(shape)
 
 
 def obstacle(view: _view.LayerView) -> str | None:
   """Returns why a view cannot be cut, or None if it can."""
-  if not isinstance(view.product, _convolution.Convolution):
-    return 'its product is not a known convolution'
   if reason := _split.opaque(view):
     return reason
+  if not isinstance(view.product, _convolution.Convolution):
+    return 'its product is not a known convolution'
   if view.couples_examples:
     return 'normalisation by batch statistics couples its examples'
   if view.coupling != 'none':
@@ -130,6 +168,42 @@ def take(parts: ConvSplit, index: types.Array) -> ConvSplit:
     front=_stages.map_examples(parts.front, of),
     rest=_stages.map_examples(parts.rest, of),
   )
+
+
+def each_move(
+  parts: ConvSplit,
+  changes: types.Array,
+  z: types.Array,
+  fn: Callable[[types.Array], Any],
+) -> Any:
+  """Returns ``fn`` of the products after every move, one move at a time.
+
+  Moves of all output channels by the same place and input are one call, as each changes a
+  channel of its own.
+
+  Args:
+    parts: some examples.
+    changes: changes of the quantized weights, [moves, *kernel.shape].
+    z: their products, [examples, *spatial', out].
+    fn: maps moved products to an array, or a tree of them.
+
+  Returns:
+    The results of ``fn``, with leading axes [moves, places * in / groups].
+  """
+  x = jnp.transpose(parts.patches().astype(z.dtype), (2, 4, 0, 1, 3))
+  weights, (*_, groups) = x.shape[0] * x.shape[1], x.shape
+  x = x.reshape(weights, *x.shape[2:])
+  changes = changes.astype(z.dtype).reshape(len(changes), weights, groups, -1)
+  apart = z.reshape(len(z), -1, groups, changes.shape[-1])
+
+  def one(weight):
+    change, x = weight
+    moved = (apart + delta[None, None] * x[..., None] for delta in change)
+    found = [fn(m.reshape(z.shape)) for m in moved]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+  found = jax.lax.map(one, (jnp.swapaxes(changes, 0, 1), x))
+  return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), found)
 
 
 def has_sign_inputs(view: _view.LayerView) -> bool:

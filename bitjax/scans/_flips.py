@@ -21,6 +21,9 @@ path             applies to                                      784-256-256-10
 ``layers``       a whole network: each layer by its own path     their sum
 ===============  ==============================================  ==============
 
+Convolutions have paths of their own: ``pooled`` for the last one, before a mean over
+positions and a dense layer, and ``masks`` for one that feeds a sign.
+
 Exactness. In exact arithmetic all paths are equal. In float32 gains differ from
 those in exact arithmetic by rounding errors of the losses: below 1e-6 of the mean
 loss. Decisions of a sign are another matter, since one changed activation moves
@@ -47,6 +50,7 @@ import numpy as np
 
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_masks
 from bitjax.scans import _conv_pooled
 from bitjax.scans import _conv_tail
 from bitjax.scans import _flips_brute_force
@@ -61,7 +65,10 @@ from bitjax.scans import _view
 
 __all__ = ['PATHS', 'FlipGains', 'brute_force_gains', 'flip_gains']
 
-PATHS = ('auto', 'layers', 'sign', 'rank_one', 'pooled', 'tail', 'brute_force')
+PATHS = (
+  *('auto', 'layers', 'sign', 'rank_one', 'pooled', 'masks', 'tail'),
+  'brute_force',
+)
 
 
 @jax.tree_util.register_dataclass
@@ -132,8 +139,8 @@ def flip_gains(
     step: size of the moves of a full-precision kernel, in its units; None for
       quantised kernels, whose levels say how far they move.
     coordinates: indices in the flattened kernel, [coordinates], of the weights
-      whose moves are evaluated, on the paths ``tail`` and ``brute_force``; None for
-      all weights.
+      whose moves are evaluated, on the paths ``pooled``, ``masks``, ``tail`` and
+      ``brute_force``; None for all weights.
     path: ``'auto'`` takes the fastest path that is exact for this view; it
       depends on static facts only, and the result names it.
     chunk: how much is in memory at a time: examples on the fast paths, moves
@@ -240,6 +247,7 @@ def choose(
       obstacles, 'it computes all moves, not those of coordinates'
     )
   obstacles['pooled'] = _conv_pooled.obstacle(view)
+  obstacles['masks'] = _conv_masks.obstacle(view)
   obstacles['tail'] = _conv_tail.obstacle(view)
   return _paths.choose(path, obstacles | {'brute_force': None})
 
@@ -299,6 +307,8 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
     sums = _conv_pooled.moments(view, moves, chunk, report)
     if coordinates is not None:
       sums = (sums[0], *(_picked(total, coordinates) for total in sums[1:]))
+  elif path == 'masks':
+    sums = _conv_masks.moments(view, moves, coordinates, chunk, report)
   elif path == 'tail':
     sums = _conv_tail.moments(
       view, moves, coordinates, size.tail_numbers, chunk, report

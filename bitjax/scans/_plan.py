@@ -60,7 +60,10 @@ COSTS = {
   ('flip_gains', 'layers'): Cost('those of each layer'),
   ('flip_gains', 'sign'): Cost('{}', (10.5,)),
   ('flip_gains', 'rank_one'): Cost('{}; {} for moves up and down', (496, 630)),
-  ('flip_gains', 'pooled'): Cost('{}; {} for moves up and down', (1, 2)),
+  ('flip_gains', 'pooled'): Cost('{}; {} for moves up and down', (9, 12)),
+  ('flip_gains', 'masks'): Cost(
+    'at most one for each distinct mask of turned signs'
+  ),
   ('flip_gains', 'tail'): Cost(
     'one for each move, or a seventh where what follows is binary'
   ),

@@ -1,0 +1,308 @@
+r"""Computes the gains of all moves of a convolution that feeds a sign activation.
+
+A move changes one channel of the pre-activations, by an amount for each position. What it
+does to an image's loss depends only on the *mask*, the positions where the sign turns:
+
+.. math::
+  m_b = \{p : \mathrm{sign}(z_{bpc} + D x_{bpki}) \ne \mathrm{sign}(z_{bpc})\}, \qquad
+  \ell_b' - \ell_b = d_{bc}(m_b).
+
+Most moves turn few signs, many turn none, which costs nothing, and many turn the same
+ones. So each image's masks are packed into words of 32 positions, and each distinct mask of
+a channel is evaluated once. If the next layer is a convolution, its sums move by those of
+a single channel; they are kept unscaled until they are moved, so that sums of signs by
+signs stay exact, and ties are ties. Then the rest of the network follows.
+
+Signs are decided by the network's own stages, evaluated at every moved value, which costs
+about as much as the layer itself. Equal masks are found by sorting hashes and comparing
+neighbours word by word: hashes that collide may cost an evaluation more, and change no
+result. Where inputs are not integers, the moved value is rounded once more than the network
+rounds it, so an example within rounding of the threshold may be decided either way; such near
+ties are not counted here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bitjax import sizes
+from bitjax import types
+from bitjax.scans import _conv_split
+from bitjax.scans import _flips_moves
+from bitjax.scans import _report
+from bitjax.scans import _split
+from bitjax.scans import _stages
+from bitjax.scans import _view
+
+__all__ = ['moments', 'obstacle']
+
+_BITS = 32  # Positions in a word.
+_ODD = (
+  0x9E3779B1  # Spreads bits: the golden ratio, as Knuth's multiplicative hash.
+)
+
+
+def obstacle(view: _view.LayerView) -> str | None:
+  """Returns why this path does not apply to a view, or None if it does."""
+  if reason := _conv_split.obstacle(view):
+    return reason
+  front, _ = _conv_split.cut(view.tail)
+  if not any(map(_is_sign, front)):
+    return (
+      'its layer does not feed a sign activation by stages of each entry by '
+      'itself'
+    )
+  return None
+
+
+def _is_sign(stage):
+  return isinstance(stage, _stages.Activation) and stage.kind == 'sign'
+
+
+def moments(
+  view: _view.LayerView,
+  moves: _flips_moves.Moves,
+  coordinates: types.Array | None,
+  chunk: int | None,
+  report: Any = None,
+) -> tuple[types.Array, types.Array, types.Array]:
+  """Returns the mean loss, and the first two moments of its decrease by each move.
+
+  Args:
+    view: a layer without an `obstacle`.
+    moves: all moves of its kernel.
+    coordinates: indices in the flattened kernel, of the weights whose moves are
+      evaluated; None for all.
+    chunk: examples at a time; None for as many as suit the device.
+    report: progress; None for no report.
+
+  Returns:
+    The mean loss, and the means over the examples of the decrease of the loss and of
+    its square, [moves, *kernel.shape] or [moves, coordinates] each.
+  """
+  parts = _conv_split.split(view)
+  size, shape = view.labels.size, moves.changes.shape
+  dtype = jax.eval_shape(view.losses, view.kernel).dtype
+  chunk = min(size, chunk or _examples(parts, moves.changes))
+  asked = jnp.ones(shape, bool)
+  if coordinates is not None:
+    asked = jnp.zeros((shape[0], view.kernel.size), bool)
+    asked = asked.at[:, coordinates].set(True).reshape(shape)
+  asked = asked.reshape(-1, shape[-1]).T  # [out, moves of a channel]
+
+  def block(totals, start):
+    index = start + jnp.arange(chunk)
+    some = _conv_split.take(parts, index)
+    network, words = _masks(some, moves.changes)
+    valid = index < size
+    needed = asked[None] & valid[:, None, None]
+    change = _changes(network, jnp.where(needed[..., None], words, 0))
+    losses = jnp.where(valid, network.losses, 0)
+    sums = jnp.sum(losses), jnp.sum(change, axis=0), jnp.sum(change**2, axis=0)
+    return jax.tree.map(lambda a, b: a + b.astype(dtype), totals, sums), None
+
+  zeros = tuple(jnp.zeros(s, dtype) for s in ((), asked.shape, asked.shape))
+  starts = jnp.arange(0, size, chunk)
+  (loss, *sums), _ = _report.scan(report, block, zeros, starts)
+  first, second = ((total / size).T.reshape(shape) for total in sums)
+  if coordinates is not None:
+    first, second = (
+      x.reshape(shape[0], -1)[:, coordinates] for x in (first, second)
+    )
+  return loss / size, -first, second
+
+
+class _Network(NamedTuple):
+  """What lies behind the signs of some examples.
+
+  Attributes:
+    h: activations, [examples, *spatial, out].
+    other: what they become where the sign turns.
+    labels: classes, [examples].
+    losses: their losses, [examples].
+    sums: the next convolution's sums, unscaled, [examples, *spatial', next]; None, like
+      the next two, if what follows is no convolution.
+    met: which position each place of its kernel meets, counted from 1, and 0 for
+      padding, [positions', places].
+    kernel: what its sums change by for a unit of each channel, [out, places, next].
+    rest: the stages behind the signs.
+  """
+
+  h: types.Array
+  other: types.Array
+  labels: types.Array
+  losses: types.Array
+  sums: types.Array | None
+  met: types.Array | None
+  kernel: types.Array | None
+  rest: tuple[_stages.Stage, ...]
+
+
+def _examples(parts, changes):
+  """Returns how many examples are done at a time."""
+  one = _conv_split.take(parts, jnp.zeros(1, int))
+  z = jax.eval_shape(lambda one: one.products(), one)
+  words = -(-math.prod(z.shape[1:-1]) // _BITS)
+  patches = jax.eval_shape(lambda one: one.patches(), one).size
+  each = changes.size * (words + 4) + patches
+  return max(1, sizes.here().mask_numbers // each)
+
+
+def _masks(parts, changes):
+  """Returns the network behind the signs, and masks, [examples, out, moves, words]."""
+  end = 1 + list(map(_is_sign, parts.front)).index(True)
+  before, behind = parts.front[:end], parts.front[end:]
+  z = parts.products()
+  signs = _stages.apply(before, z)
+  h, other = (_stages.apply(behind, s) for s in (signs, -signs))
+
+  def turned(moved):
+    return _packed(_stages.apply(before, moved) != signs)
+
+  words = _conv_split.each_move(parts, changes, z, turned)
+  words = words.reshape(-1, *words.shape[2:])  # [moves, examples, out, words]
+  words = jnp.moveaxis(words, 0, 2)
+  sums, met, kernel = _next_sums(parts.rest, h)
+  logits = (
+    _stages.apply(parts.rest, h) if sums is None else _behind(parts.rest, sums)
+  )
+  losses = _losses(logits, parts.labels)
+  return _Network(
+    h, other, parts.labels, losses, sums, met, kernel, parts.rest
+  ), words
+
+
+def _next_sums(rest, h):
+  """Returns ``sums``, ``met`` and ``kernel`` of a `_Network`."""
+  if not rest or not isinstance(rest[0], _stages.Conv):
+    return None, None, None
+  product, weights = rest[0].product, rest[0].layer.quantized
+  # What pads the inputs does not change.
+  met, _ = _conv_split.places(product, h.shape[1:-1])
+  kernel = product.arithmetic.rounded(weights)
+  inner, out = kernel.shape[-2:]
+  group, inside = jnp.divmod(jnp.arange(h.shape[-1]), inner)
+  kernel = jnp.moveaxis(kernel.reshape(-1, inner, out), 1, 0)[inside]
+  mine = jnp.arange(out)[None] // (out // product.groups) == group[:, None]
+  return product(h, weights), met, jnp.where(mine[:, None], kernel, 0)
+
+
+def _behind(rest, sums):
+  return _stages.apply(rest[1:], rest[0].layer.rescale(sums))
+
+
+def _losses(logits, labels):
+  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def _packed(turned):
+  """Packs [examples, *spatial, out] into words, [examples, out, words]."""
+  bits = turned.reshape(turned.shape[0], -1, turned.shape[-1])
+  bits = jnp.pad(bits, [(0, 0), (0, -bits.shape[1] % _BITS), (0, 0)])
+  bits = bits.reshape(bits.shape[0], -1, _BITS, bits.shape[-1])
+  place = jnp.arange(_BITS, dtype=jnp.uint32)[None, None, :, None]
+  words = jnp.sum(bits.astype(jnp.uint32) << place, axis=2, dtype=jnp.uint32)
+  return jnp.swapaxes(words, 1, 2)
+
+
+def _changes(network, words):
+  """Returns by how much each move raises each loss, [examples, out, moves].
+
+  Args:
+    network: what lies behind the signs.
+    words: masks, [examples, out, moves, words].
+  """
+  shape, (_, channels, size, length) = words.shape[:3], words.shape
+  words = words.reshape(-1, size, length)
+  order = _order(words)
+  rows = jnp.arange(len(words))[:, None]
+  words = words[rows, order]
+  same = jnp.all(words[:, 1:] == words[:, :-1], axis=-1)
+  same = jnp.pad(same, [(0, 0), (1, 0)])
+  turns = jnp.any(words != 0, axis=-1)
+  distinct = (turns & ~same).reshape(-1)
+  some = min(_lanes(network), distinct.size)
+  ((listed,), (count,)) = _split.true_indices(distinct[None], room=some)
+  words = words.reshape(-1, length)
+
+  def evaluate(state):
+    start, changes = state
+    which = jax.lax.dynamic_slice(listed, (start,), (some,))
+    which = jnp.minimum(which, distinct.size - 1)
+    example, channel = jnp.divmod(which // size, channels)
+    found = _evaluate(network, example, channel, words[which])
+    return start + some, jax.lax.dynamic_update_slice(changes, found, (start,))
+
+  changes = jnp.zeros(distinct.size + some, network.losses.dtype)
+  _, changes = jax.lax.while_loop(
+    lambda state: state[0] < count, evaluate, (0, changes)
+  )
+  number = jnp.cumsum(distinct, dtype=jnp.int32) - 1
+  change = changes[jnp.maximum(number, 0)].reshape(order.shape)
+  change = jnp.where(turns, change, 0)
+  return jnp.zeros_like(change).at[rows, order].set(change).reshape(shape)
+
+
+def _order(words):
+  """Returns an order in which equal masks are neighbours, [rows, masks].
+
+  Masks that differ and have the same hash may lie between them. A number that holds a
+  hash and an index is sorted several times faster than pairs of both.
+
+  Args:
+    words: masks, [rows, masks, words].
+  """
+  found = jnp.zeros(words.shape[:2], jnp.uint32)
+  for number in range(words.shape[-1]):
+    found = (found ^ words[..., number]) * jnp.uint32(_ODD)
+    found = found ^ (found >> 15)
+  bits = (words.shape[1] - 1).bit_length()
+  index = jnp.arange(words.shape[1], dtype=jnp.uint32)[None]
+  ordered = jnp.sort((found << bits) | index, axis=1)
+  return (ordered & ((1 << bits) - 1)).astype(jnp.int32)
+
+
+def _lanes(network):
+  """Returns how many masks are evaluated at a time."""
+  held = network.h if network.sums is None else network.sums
+  each = max(network.h[0].size, held[0].size)
+  return max(1, sizes.here().mask_lanes // each)
+
+
+def _evaluate(network, examples, channels, words):
+  """Returns by how much the losses rise where masks' signs turn, [lanes].
+
+  Args:
+    network: what lies behind the signs.
+    examples: whose loss, [lanes].
+    channels: the channels that the masks are of, [lanes].
+    words: the masks, [lanes, words].
+  """
+  place = jnp.arange(_BITS, dtype=jnp.uint32)[None, None]
+  bits = (words[:, :, None] >> place) & 1
+  shape = network.h.shape[1:-1]
+  mask = bits.reshape(len(words), -1)[:, : math.prod(shape)] > 0
+  rest = _stages.map_examples(network.rest, lambda x: x[examples])
+  if network.sums is None:
+    there = jax.nn.one_hot(channels, network.h.shape[-1], dtype=bool)[:, None]
+    turn = (mask[:, :, None] & there).reshape(len(words), *shape, -1)
+    x = jnp.where(turn, network.other[examples], network.h[examples])
+    logits = _stages.apply(rest, x)
+  else:
+    by_channel = jnp.moveaxis(network.other - network.h, -1, 1)
+    change = by_channel[examples, channels].reshape(mask.shape)
+    change = jnp.pad(jnp.where(mask, change, 0), [(0, 0), (1, 0)])
+    moved = jnp.einsum(
+      'lpk,lko->lpo',
+      change[:, network.met],
+      network.kernel[channels].astype(change.dtype),
+      precision=jax.lax.Precision.HIGHEST,
+    )
+    sums = network.sums[examples]
+    logits = _behind(rest, sums + moved.reshape(sums.shape).astype(sums.dtype))
+  return _losses(logits, network.labels[examples]) - network.losses[examples]

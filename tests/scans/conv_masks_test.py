@@ -1,0 +1,185 @@
+"""Gains of a convolution that feeds a sign, against a float64 loop."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bitjax import scans
+from bitjax import sizes
+from bitjax import types
+from bitjax.scans import _conv_masks
+from tests.scans import conv_oracle
+from tests.scans import conv_pooled_test as before_pooling
+
+pytestmark = pytest.mark.optimised  # Arithmetic, to the last bit.
+
+CLASSES = 4
+OUT, NEXT = 4, 6
+
+
+def network(
+  inputs='signs',
+  examples=3,
+  behind='conv',
+  next_groups=1,
+  size=(5, 4),
+  **kwargs,
+):
+  """A network whose products are small integers, or reals."""
+  rng = np.random.default_rng(1)
+  groups, strides = kwargs.get('groups', 1), kwargs.get('strides', (1, 1))
+  channels = 2 * groups
+  shape = (examples, *size, channels)
+  x = rng.choice([-1.0, 1.0], size=shape)
+  if inputs == 'reals':
+    x = rng.normal(size=shape)
+  kernel = rng.normal(size=(3, 3, channels // groups, OUT))
+  kernel[0, 0, 0, 0] = 0.0
+  after = [-(-n // s) for n, s in zip(size, strides, strict=True)]
+  flips = rng.choice([-1.0, 1.0], size=OUT)  # Some channels fall.
+  shifts = rng.integers(-1, 2, size=OUT) / 4  # Ties where sums are even.
+  shifts[0] = 8.0  # A channel whose signs never turn.
+  value = rng.integers(-1, 2, size=(examples, *after, OUT)) / 2
+  front = [
+    ('affine', flips / 4, shifts),
+    ('add', value),
+    ('hardtanh',),
+    ('sign',),
+  ]
+  weights = rng.choice([-1.0, 1.0], size=(3, 3, OUT // next_groups, NEXT))
+  conv = ('conv', weights, next_groups, (2, 1), conv_oracle.SAME)
+  norm = ('affine', rng.normal(size=NEXT) / 8, rng.integers(-1, 2, size=NEXT))
+  branch = rng.choice([-1.0, 1.0], size=(1, 1, NEXT, NEXT))
+  residual = (
+    'residual',
+    [('sign',), ('conv', branch, 1, (1, 1), ((0, 0), (0, 0)))],
+    [],
+  )
+  pixels = after[0] * after[1] * OUT
+  half = (-(-after[0] // 2), after[1], NEXT)
+  ends = {
+    'conv': [
+      conv,
+      norm,
+      ('add', rng.normal(size=(examples, *half))),
+      ('hardtanh',),
+      residual,
+      ('mean',),
+      ('dense', rng.normal(size=(NEXT, CLASSES)), rng.normal(size=CLASSES)),
+    ],
+    'flatten': [
+      ('affine', 0.5, 0.25),
+      ('flatten',),
+      ('dense', rng.normal(size=(pixels, CLASSES)) / 4, np.zeros(CLASSES)),
+    ],
+  }
+  labels = rng.integers(0, CLASSES, examples)
+  return conv_oracle.Network(x, kernel, labels, front + ends[behind], **kwargs)
+
+
+CASES = {
+  'ties': {'pad_value': -1.0},
+  'one image': {'examples': 1},
+  'two words': {'size': (6, 7)},
+  'strides and groups': {'strides': (2, 1), 'groups': 2, 'next_groups': 2},
+  'flattened': {'behind': 'flatten', 'examples': 5},
+  'ternary': {'weights': 'ternary'},
+  'reals': {'inputs': 'reals', 'weights': 'real'},
+}
+SLOW = {'one image', 'ternary', 'reals'}
+
+
+@pytest.mark.parametrize(
+  'case',
+  [
+    pytest.param(case, marks=[pytest.mark.slow] if case in SLOW else [])
+    for case in CASES
+  ],
+)
+def test_gains_are_those_of_a_float64_loop(case):
+  net = network(**CASES[case])
+  step = 0.25 if net.weights == 'real' else None
+  found = scans.flip_gains(net.view(), step=step, chunk=2, path='masks')
+  assert scans.flip_gains(net.view(), step=step, chunk=2).path == 'masks'
+  decreases = net.decreases(step)
+  if net.weights == 'sign':
+    decreases = decreases[0]
+  np.testing.assert_allclose(
+    found.gains, decreases.mean(axis=-1), rtol=2e-5, atol=2e-6
+  )
+  np.testing.assert_allclose(
+    found.second_moments, (decreases**2).mean(axis=-1), rtol=1e-4, atol=2e-6
+  )
+  nothing = (decreases == 0).all(axis=-1)
+  assert 0 < nothing.mean() < 1 and np.abs(decreases).max() > 0.01
+  np.testing.assert_array_equal(found.gains[nothing], 0)
+
+
+def test_only_what_coordinates_ask_for():
+  view = network().view()
+  every = scans.flip_gains(view, chunk=2)
+  some = jnp.array([5, 0, 71, 5])
+  picked = scans.flip_gains(view, chunk=2, coordinates=some)
+  assert picked.path == 'masks'
+  for name in ('gains', 'second_moments'):
+    np.testing.assert_allclose(
+      getattr(picked, name),
+      getattr(every, name).reshape(-1)[np.asarray(some)],
+      rtol=1e-5,
+      atol=1e-6,
+    )
+
+
+def test_what_does_not_apply_says_why():
+  view = network().view()
+  relu = tuple(s for s in view.tail if not isinstance(s, scans.Activation))
+  norm = scans.BatchNorm(jnp.ones(OUT), jnp.zeros(OUT))
+  for tail, match in [
+    (relu, 'does not feed a sign.*Use one of brute_force'),
+    ((scans.Mean(), *view.tail), 'does not feed a sign'),
+    ((norm, *view.tail), 'batch statistics'),
+  ]:
+    with pytest.raises(types.BadInput, match=match):
+      scans.flip_gains(dataclasses.replace(view, tail=tail), path='masks')
+
+
+@pytest.mark.slow
+def test_reports():
+  view, shares = network(examples=5).view(), []
+  told = scans.flip_gains(view, chunk=1, report=shares.append)
+  assert shares[-1] == 1 and shares == sorted(shares) and len(shares) > 3
+  np.testing.assert_array_equal(
+    told.gains, scans.flip_gains(view, chunk=1).gains
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('make', 'path'), [(network, 'masks'), (before_pooling.network, 'pooled')]
+)
+def test_small_blocks_do_not_change_the_answer(monkeypatch, make, path):
+  small = dataclasses.replace(
+    sizes.of('cpu'), pooled_numbers=900, mask_numbers=1500, mask_lanes=250
+  )
+  monkeypatch.setattr(sizes, 'here', lambda: small)
+  net = make(examples=11)  # Of a size that no other test has, to trace anew.
+  found = scans.flip_gains(net.view())
+  assert found.path == path
+  np.testing.assert_allclose(
+    found.gains, net.decreases()[0].mean(axis=-1), rtol=2e-5, atol=2e-6
+  )
+
+
+@pytest.mark.slow
+def test_masks_whose_hashes_collide_are_told_apart(monkeypatch):
+  view = network(examples=7).view()
+  monkeypatch.setattr(_conv_masks, '_ODD', 0)
+  found = scans.flip_gains(view, path='masks')
+  np.testing.assert_allclose(
+    found.gains,
+    network(examples=7).decreases()[0].mean(axis=-1),
+    rtol=2e-5,
+    atol=2e-6,
+  )
