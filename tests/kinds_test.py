@@ -78,6 +78,7 @@ GIVEN = {
     'num_pairs': 2,
     'num_rounds': 2,
     'batch_size': 1,
+    'size': 2,
     'stages': [scans.Dense(VIEW.kernel)],
     'view': VIEW,
   },
@@ -205,7 +206,7 @@ LEFT = {
   # Results and stages: made by the library, with arrays in place of numbers.
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
   *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
-  *('Network', 'Plan', 'PlannedScan'),
+  *('Network', 'Plan', 'PlannedScan', 'Sample'),
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
   *('outcome', 'fit', 'load_variables', 'create', 'evaluator', 'layout'),

@@ -138,7 +138,7 @@ WIDE = (
   ),
 )
 NO_PRODUCTS = {
-  'flip_certificate', 'merge_gains', 'moves', 'network_view', 'plan',
+  'draw_sample', 'flip_certificate', 'merge_gains', 'moves', 'network_view', 'plan',
 }  # fmt: skip
 
 
@@ -263,7 +263,7 @@ class TestRoundedToBfloat16:
     )
     plan = scans.plan(view, timed=False, num_rates=100)
     assert {scan.path for scan in plan.scans if scan.path} <= {
-      'brute_force', 'forward_passes', 'recompute', '*',
+      'brute_force', 'distinct', 'tail', 'forward_passes', 'recompute', '*',
     }  # fmt: skip
     assert any('bfloat16' in scan.reason for scan in plan.scans)
     with pytest.raises(types.BadInput, match='multiply to bfloat16'):

@@ -137,7 +137,7 @@ def test_what_does_not_apply_says_why():
   relu = tuple(s for s in view.tail if not isinstance(s, scans.Activation))
   norm = scans.BatchNorm(jnp.ones(OUT), jnp.zeros(OUT))
   for tail, match in [
-    (relu, 'does not feed a sign.*Use one of brute_force'),
+    (relu, 'does not feed a sign.*Use one of .*brute_force'),
     ((scans.Mean(), *view.tail), 'does not feed a sign'),
     ((norm, *view.tail), 'batch statistics'),
   ]:

@@ -158,7 +158,7 @@ def test_what_does_not_apply_says_why():
   norm = scans.BatchNorm(jnp.ones(4), jnp.zeros(4))
   scaled = dataclasses.replace(view, scaling=quantizers.mean_abs())
   for other, match in [
-    (hidden, 'other stages before the mean.*Use one of brute_force'),
+    (hidden, 'other stages before the mean.*Use one of .*brute_force'),
     (two, 'behind the mean over positions'),
     (dataclasses.replace(view, tail=(norm, *view.tail)), 'batch statistics'),
     (dataclasses.replace(view, tail=(scans.Opaque(abs),)), 'opaque'),
