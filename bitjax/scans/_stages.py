@@ -249,8 +249,15 @@ class Conv:
     return self.layer.rescale(self.product(x, self.layer.quantized))
 
   def freeze(self) -> Conv:
-    """Returns this layer with its scale and quantized weights as constants."""
-    return Conv(self.layer.freeze(), self.product)
+    """Returns this layer with its scale and quantized weights as constants.
+
+    A sign stays the quantizer of its signs, so that scans still know that they are.
+    """
+    sign = quantizers.is_sign(self.layer.quantizer)
+    layer = dataclasses.replace(
+      self.layer.freeze(), quantizer=self.layer.quantizer if sign else None
+    )
+    return Conv(layer, self.product)
 
 
 @_stage
