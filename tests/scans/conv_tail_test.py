@@ -252,7 +252,11 @@ def convolved(x, w, product):
 
 @pytest.mark.parametrize(
   ('count', 'chunk'),
-  [(1, None), (7, 3), pytest.param(37, None, marks=pytest.mark.slow)],
+  [
+    (1, None),
+    pytest.param(7, 3, marks=pytest.mark.slow),
+    pytest.param(37, None, marks=pytest.mark.slow),
+  ],
 )
 def test_any_number_of_images_at_a_time(count, chunk):
   view = plain(np.random.default_rng(0), count=count)
@@ -296,6 +300,7 @@ def test_signs_are_counted_in_frozen_layers_too(frozen):
   assert text.count('stablehlo.convolution') <= 2
 
 
+@pytest.mark.slow
 def test_what_is_kept_does_not_grow_with_images_or_moves():
   def taken(count, moves):
     view = plain(np.random.default_rng(0), count=count)
