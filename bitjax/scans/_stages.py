@@ -251,11 +251,15 @@ class Conv:
     return self.layer.rescale(self.product(x, self.layer.quantized))
 
   def freeze(self) -> Conv:
-    """Returns this layer with its scale as a constant.
+    """Returns this layer with its scale and quantized weights as constants.
 
-    It keeps its quantizer, which says that weights are ±1, say.
+    A sign stays the quantizer of its signs, so that scans still know that they are.
     """
-    return Conv(self.layer.freeze_scale(), self.product)
+    sign = quantizers.is_sign(self.layer.quantizer)
+    layer = dataclasses.replace(
+      self.layer.freeze(), quantizer=self.layer.quantizer if sign else None
+    )
+    return Conv(layer, self.product)
 
 
 @_stage
