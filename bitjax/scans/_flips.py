@@ -249,7 +249,11 @@ def choose(
   obstacles['pooled'] = _conv_pooled.obstacle(view)
   obstacles['masks'] = _conv_masks.obstacle(view)
   obstacles['tail'] = _conv_tail.obstacle(view)
-  return _paths.choose(path, obstacles | {'brute_force': None})
+  unwise = {}
+  if obstacles['masks'] is None and obstacles['tail'] is None:
+    reason = _conv_masks.unwise(view, coordinates)
+    unwise = {} if reason is None else {'masks': reason}
+  return _paths.choose(path, obstacles | {'brute_force': None}, unwise)
 
 
 def _by_layer(view, report, step, chunk, near_ties):

@@ -10,6 +10,7 @@ from bitjax import scans
 from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _conv_masks
+from bitjax.scans import _flips
 from tests.scans import conv_oracle
 from tests.scans import conv_pooled_test as before_pooling
 
@@ -121,7 +122,7 @@ def test_only_what_coordinates_ask_for():
   view = network().view()
   every = scans.flip_gains(view, chunk=2)
   some = jnp.array([5, 0, 71, 5])
-  picked = scans.flip_gains(view, chunk=2, coordinates=some)
+  picked = scans.flip_gains(view, chunk=2, coordinates=some, path='masks')
   assert picked.path == 'masks'
   for name in ('gains', 'second_moments'):
     np.testing.assert_allclose(
@@ -143,6 +144,19 @@ def test_what_does_not_apply_says_why():
   ]:
     with pytest.raises(types.BadInput, match=match):
       scans.flip_gains(dataclasses.replace(view, tail=tail), path='masks')
+
+
+def test_auto_takes_it_where_many_moves_turn_the_same_signs():
+  view = network().view()
+  whole = jnp.arange(view.kernel.size)
+  assert _flips.choose(view).path == 'masks'
+  assert _flips.choose(view, coordinates=whole).path == 'masks'
+  some = _flips.choose(view, coordinates=whole[:5])
+  assert some.path == 'tail' and 'sample' in some.reason
+  large = jnp.zeros((1, 12, 12, view.inputs.shape[-1]))
+  large = dataclasses.replace(view, inputs=large, labels=view.labels[:1])
+  assert _flips.choose(large).path == 'tail'
+  assert _flips.choose(large, 'masks').path == 'masks'
 
 
 @pytest.mark.slow

@@ -316,7 +316,8 @@ def test_what_is_kept_does_not_grow_with_images_or_moves():
 
 def test_the_path_is_chosen_where_it_applies():
   view = plain(np.random.default_rng(0))
-  assert _flips.choose(view).path == 'tail'
+  some = jnp.arange(5)
+  assert _flips.choose(view, coordinates=some).path == 'tail'
   statistics = scans.BatchNorm(jnp.ones(8), jnp.zeros(8))
   coupled = dataclasses.replace(view, tail=(statistics, *view.tail))
   opaque = dataclasses.replace(view, tail=(scans.Opaque(networks.Fn('widen')),))
