@@ -117,7 +117,6 @@ CASES = {
 QUICK = (
   'sign',
   'shortcut',
-  'before a transition',
   'projection',
   'four bits',
   'ternary, groups, strides',
