@@ -56,7 +56,7 @@ def layer_view(
 
   Returns:
     A `scans.LayerView`. If the model offers no stages, its tail is found in the traced
-    model: ``flax.linen``'s `Dense`, `Conv` and `BatchNorm`, those of this package,
+    model: ``Dense``, ``Conv`` and ``BatchNorm`` of ``flax.linen``, those of this package,
     quantizers from `quantizers.attach`, sums of two branches, means over positions,
     and whatever treats each entry or each example by itself (activations, pooling,
     padding, reshaping). These stages compute what the model does up to rounding. The

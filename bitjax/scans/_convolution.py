@@ -44,11 +44,11 @@ class Convolution(Protocol):
     ...
 
   def __call__(self, x: types.Array, kernel: types.Array) -> types.Array:
-    """Maps [examples, *spatial, in] and a kernel to [examples, *spatial', out]."""
+    """Maps ``[examples, *spatial, in]`` and a kernel to ``[examples, *spatial, out]``."""
     ...
 
   def patches(self, x: types.Array) -> types.Array:
-    """Returns what each place of the kernel meets, [examples, *spatial', places, in].
+    """Returns what each place of the kernel meets, ``[examples, *spatial, places, in]``.
 
     Places are those of the kernel's spatial axes, flattened; padding is included.
     """

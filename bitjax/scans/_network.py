@@ -54,7 +54,7 @@ class Network:
     return _stages.apply(self._with(weights, quantizer=None), inputs)
 
   def split(self, vector: types.Array) -> list[types.Array]:
-    """Splits a vector of [..., weights] into kernels, [..., *kernel.shape] each."""
+    """Splits a vector of [..., weights] into kernels, ``[..., *kernel.shape]`` each."""
     shapes = [layer.kernel.shape for layer in self.layers]
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
     parts = jnp.split(vector, ends[:-1], axis=-1)

@@ -68,7 +68,7 @@ class Sample:
 
     Args:
       values: one for each sampled weight, [..., coordinates], such as
-        `FlipGains.gains`.
+        `flip_gains` returns.
 
     Returns:
       An `Estimate`, [...].

@@ -238,7 +238,7 @@ class Conv:
   """A convolution, ``layer.rescale(product(x, layer.quantized))``.
 
   Attributes:
-    layer: the kernel, [*spatial, in_channels / groups, channels], with its quantizer
+    layer: the kernel, ``[*spatial, in_channels / groups, channels]``, with its quantizer
       and scales.
     product: the convolution of inputs and quantized weights, a static callable.
   """
@@ -247,7 +247,7 @@ class Conv:
   product: _convolution.Convolution
 
   def __call__(self, x: types.Array) -> types.Array:
-    """Maps [examples, *spatial, in_channels] to [examples, *spatial', channels]."""
+    """Maps ``[examples, *spatial, in_channels]`` to ``[examples, *spatial, channels]``."""
     return self.layer.rescale(self.product(x, self.layer.quantized))
 
   def freeze(self) -> Conv:
