@@ -35,6 +35,7 @@ _UNITS = {
   'multi-step, full precision': 'of the GEMM peak',
   'multi-step, binary': 'of the GEMM peak',
   'line scan, brute force': 'passes a point',
+  'flip gains, any convolution': '× as fast as brute force',
   'flip gains, four times the examples': '× the time an example',
   'flip gains, four times the units': '× the time a unit',
   'flip gains, four layers before': '× the time of one layer',

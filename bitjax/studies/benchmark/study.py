@@ -4,7 +4,7 @@ It times the toy network 784-256-256-10 at batch 8192, on synthetic images, and
 training steps of a ResNet-20 at batch 128. Everything is compared with what the
 same machine does in the same minute: the peak of its matrix product, one plain
 forward pass, the import of the libraries underneath. Contestants take turns;
-medians are reported, without compilation. It takes about twelve minutes on two CPU
+medians are reported, without compilation. It takes about fifteen minutes on two CPU
 cores, which should have nothing else to do; --preset=gpu should take 90 seconds on a GPU:
 
   bitjax benchmark
