@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bitjax import packed
 from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _conv_split
@@ -41,12 +42,12 @@ from bitjax.scans import _view
 
 __all__ = ['moments', 'obstacle', 'unwise']
 
-_BITS = 32  # Positions in a word.
+_WORD = jnp.dtype('uint32')
+_BITS = 8 * _WORD.itemsize  # Positions in a word.
 _FEW_POSITIONS = 64
 _SHARED = 4  # A sample is small below one weight in so many.
-_ODD = (
-  0x9E3779B1  # Spreads bits: the golden ratio, as Knuth's multiplicative hash.
-)
+# Spreads bits: the golden ratio, as in Knuth's multiplicative hash.
+_ODD = 0x9E3779B1
 
 
 def obstacle(view: _view.LayerView) -> str | None:
@@ -225,11 +226,7 @@ def _losses(logits, labels):
 def _packed(turned):
   """Packs [examples, *spatial, out] into words, [examples, out, words]."""
   bits = turned.reshape(turned.shape[0], -1, turned.shape[-1])
-  bits = jnp.pad(bits, [(0, 0), (0, -bits.shape[1] % _BITS), (0, 0)])
-  bits = bits.reshape(bits.shape[0], -1, _BITS, bits.shape[-1])
-  place = jnp.arange(_BITS, dtype=jnp.uint32)[None, None, :, None]
-  words = jnp.sum(bits.astype(jnp.uint32) << place, axis=2, dtype=jnp.uint32)
-  return jnp.swapaxes(words, 1, 2)
+  return jnp.swapaxes(packed.pack(bits, 1, word=_WORD), 1, 2)
 
 
 def _changes(network, words):
@@ -305,10 +302,8 @@ def _evaluate(network, examples, channels, words):
     channels: the channels that the masks are of, [lanes].
     words: the masks, [lanes, words].
   """
-  place = jnp.arange(_BITS, dtype=jnp.uint32)[None, None]
-  bits = (words[:, :, None] >> place) & 1
   shape = network.h.shape[1:-1]
-  mask = bits.reshape(len(words), -1)[:, : math.prod(shape)] > 0
+  mask = packed.unpack(words, math.prod(shape), dtype=bool)
   rest = _stages.map_examples(network.rest, lambda x: x[examples])
   if network.sums is None:
     there = jax.nn.one_hot(channels, network.h.shape[-1], dtype=bool)[:, None]

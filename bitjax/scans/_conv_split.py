@@ -32,9 +32,9 @@ __all__ = [
   'ConvSplit',
   'cut',
   'each_move',
-  'entrywise',
   'has_sign_inputs',
   'obstacle',
+  'patches',
   'places',
   'split',
   'take',
@@ -72,21 +72,30 @@ class ConvSplit:
 
     The inputs are those that the product multiplies, rounded if it rounds them.
     """
-    x = self.product.arithmetic.rounded(self.inputs)
-    met, padding = places(self.product, x.shape[1:-1])
-    examples, channels = x.shape[0], x.shape[-1]
-    x = jnp.pad(x.reshape(examples, -1, channels), [(0, 0), (1, 0), (0, 0)])
-    x = x[:, met] + padding.astype(x.dtype)[None, :, :, None]
+    x = patches(self.product, self.inputs)
     groups = self.product.groups
-    return x.reshape(*x.shape[:3], groups, channels // groups)
+    return x.reshape(*x.shape[:3], groups, x.shape[-1] // groups)
+
+
+def patches(
+  product: _convolution.Convolution, inputs: types.Array
+) -> types.Array:
+  """Returns what the kernel meets, [examples, positions, places, in].
+
+  The inputs are those that the product multiplies, rounded if it rounds them. Rows are
+  copied, which is faster than `Convolution.patches` of all channels.
+  """
+  x = product.arithmetic.rounded(inputs)
+  met, padding = places(product, x.shape[1:-1])
+  x = x.reshape(x.shape[0], -1, x.shape[-1])
+  x = jnp.pad(x, [(0, 0), (1, 0), (0, 0)])
+  return x[:, met] + padding.astype(x.dtype)[None, :, :, None]
 
 
 def places(
   product: _convolution.Convolution, spatial: tuple[int, ...]
 ) -> tuple[types.Array, types.Array]:
   """Returns what the places of a kernel meet, [positions, places] each.
-
-  Copying the rows that they say is faster than `Convolution.patches` of all channels.
 
   Args:
     product: the convolution.
@@ -98,10 +107,11 @@ def places(
   """
   count = 1 + jnp.arange(math.prod(spatial), dtype=jnp.float32)
   count = count.reshape(1, *spatial, 1)
-  padding = product.patches(jnp.zeros_like(count))
-  met = product.patches(count) - padding
-  shape = (-1, met.shape[-2])
-  return met.reshape(shape).astype(jnp.int32), padding.reshape(shape)
+  numbered, padding = (
+    found.reshape(-1, found.shape[-2])
+    for found in product.patches(jnp.concatenate([count, 0 * count]))
+  )
+  return (numbered - padding).astype(jnp.int32), padding
 
 
 def obstacle(view: _view.LayerView) -> str | None:
@@ -125,17 +135,9 @@ def cut(
 ) -> tuple[tuple[_stages.Stage, ...], tuple[_stages.Stage, ...]]:
   """Returns the first stages, which act on each entry by itself, and the others."""
   index = 0
-  while index < len(stages) and entrywise(stages[index]):
+  while index < len(stages) and _stages.is_entrywise(stages[index]):
     index += 1
   return stages[:index], stages[index:]
-
-
-def entrywise(stage: _stages.Stage) -> bool:
-  """Returns whether a stage acts on each entry by itself; a static fact."""
-  if isinstance(stage, _stages.Residual):
-    return all(map(entrywise, (*stage.body, *stage.shortcut)))
-  kinds = _stages.Affine | _stages.Pointwise | _stages.Activation | _stages.Add
-  return isinstance(stage, kinds)
 
 
 def split(view: _view.LayerView) -> ConvSplit:

@@ -27,7 +27,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_split
 from bitjax.scans import _convolution
 from bitjax.scans import _flips_moves
 from bitjax.scans import _packed_stages
@@ -61,7 +63,6 @@ def moments(
   view: _view.LayerView,
   moves: _flips_moves.Moves,
   coordinates: types.Array | None,
-  numbers: int,
   chunk: int | None,
   report: Any = None,
 ) -> tuple[types.Array, types.Array, types.Array]:
@@ -71,9 +72,7 @@ def moments(
     view: a layer without an `obstacle`.
     moves: the moves of its kernel.
     coordinates: indices in the flattened kernel, [coordinates]; None for all.
-    numbers: entries of one activation that are in memory at a time, at most, from which
-      the number of images follows.
-    chunk: images at a time instead; None for that number.
+    chunk: images at a time; None for as many as suit the device.
     report: progress; None for no report.
 
   Returns:
@@ -82,7 +81,7 @@ def moments(
   """
   listed, shape = _listed(view, moves, coordinates)
   size = view.labels.size
-  steps = -(-size // _images(view, numbers, chunk))
+  steps = -(-size // _images(view, chunk))
   images = -(-size // steps)
   if images > _FULL and chunk is None:
     images = min(size, -(-images // 8) * 8)
@@ -151,7 +150,7 @@ def _arithmetic(view):
   return getattr(view.product, 'arithmetic', view.arithmetic)
 
 
-def _images(view, numbers, chunk):
+def _images(view, chunk):
   """Returns how many images are computed at a time, at most."""
   one = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), view.inputs
@@ -163,6 +162,7 @@ def _images(view, numbers, chunk):
   fan_in = math.prod(view.kernel.shape[:-1]) * _groups(view)
   room = _MOST_PATCHES // (4 * positions * fan_in)
   if chunk is None:
+    numbers = sizes.here().tail_numbers
     chunk = max(_FULL, numbers // math.prod(outputs.shape[1:]))
   return max(1, min(chunk, room, view.labels.size))
 
@@ -187,21 +187,20 @@ def _layer(view, kernel):
   )
 
 
-def _patches(view, dtype):
+def _patches(view, spatial, dtype):
   """Returns what each weight of a unit meets, [places * in, *spatial, images]."""
-  x = _arithmetic(view).rounded(view.inputs)
-  plain = view.product is None
-  found = x[..., None, :] if plain else view.product.patches(x)
-  found = jnp.moveaxis(found, 0, -1)
-  rank = found.ndim
-  found = jnp.moveaxis(found, (rank - 3, rank - 2), (0, 1))
-  return found.reshape(-1, *found.shape[2:]).astype(dtype)
+  if view.product is None:
+    x = _arithmetic(view).rounded(view.inputs)
+    return jnp.moveaxis(x, (0, -1), (-1, 0)).astype(dtype)
+  found = _conv_split.patches(view.product, view.inputs)
+  found = jnp.transpose(found, (2, 3, 1, 0)).astype(dtype)
+  return found.reshape(-1, *spatial, found.shape[-1])
 
 
 def _sums(view, valid, listed, report):
   """Returns sums over some images of the loss, and of its decreases and their squares."""
   products = _products(view)
-  patches = _patches(view, products.dtype)
+  patches = _patches(view, products.shape[1:-1], products.dtype)
   products = _packed_steps.innermost(products)
   groups, (fan_in, units) = _groups(view), view.kernel.shape[-2:]
   channels = fan_in * groups

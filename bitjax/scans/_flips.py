@@ -15,7 +15,7 @@ a convolution of a binary ResNet-20, for each move):
 path             applies to                                      784-256-256-10
 ===============  ==============================================  ==============
 ``brute_force``  any view                                        200 704 passes
-``tail``         any convolution or layer; examples not coupled  0.0005 to 0.12 a move
+``tail``         any convolution or layer; examples not coupled  0.003 to 0.12 a move
 ``rank_one``     known stages, examples and weights not coupled  100 to 470
 ``sign``         the same, and the layer feeds a sign            5 to 10
 ``layers``       a whole network: each layer by its own path     their sum
@@ -314,9 +314,7 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
   elif path == 'masks':
     sums = _conv_masks.moments(view, moves, coordinates, chunk, report)
   elif path == 'tail':
-    sums = _conv_tail.moments(
-      view, moves, coordinates, size.tail_numbers, chunk, report
-    )
+    sums = _conv_tail.moments(view, moves, coordinates, chunk, report)
   else:
     destinations = moves.destinations
     if coordinates is not None:

@@ -208,13 +208,11 @@ def line_scan(
   rates = jnp.where(valid, learning_rates, 0).astype(dtype)
   order = jnp.argsort(rates)
   rates = rates[order]
-  if path in ('distinct', 'brute_force'):
-    losses = _forward_passes(
-      path, views, direction, rates, constrain, width, report
-    )
+  if path == 'brute_force':
+    losses = _brute_force(views, direction, rates, constrain, width, report)
     uncertain = jnp.zeros(len(views), jnp.int32)
   else:
-    scan = {'steps': _steps, 'affine': _affine}[path]
+    scan = {'steps': _steps, 'affine': _affine, 'distinct': _distinct}[path]
     losses, uncertain = scan(views, direction, rates, start, width, report)
   # Equal rates take the loss of their first, as sums in another order differ.
   losses = losses[:, jnp.searchsorted(rates, rates)][:, jnp.argsort(order)]
@@ -338,17 +336,12 @@ def _activations(view):
   return [s for s in view.tail if isinstance(s, _stages.Activation)]
 
 
-def _forward_passes(path, views, direction, rates, constrain, width, report):
+def _brute_force(views, direction, rates, constrain, width, report):
   def loss(learning_rate):
     kernel = views[0].kernel - learning_rate * direction
     kernel = kernel if constrain is None else constrain(kernel)
     return jnp.stack([view.loss(kernel) for view in views])
 
-  if path == 'distinct':
-    kernel, quantizer = views[0].kernel, views[0].quantizer
-    return _line_distinct.losses(
-      loss, kernel, direction, quantizer, rates, width, report
-    ).T
   rates = {'learning_rate': rates}
   return _report.each(report, loss, rates, width=width).T
 
@@ -395,3 +388,9 @@ def _affine(views, direction, rates, start, width, report):
     for number, view in enumerate(views)
   ]
   return jnp.stack(losses), jnp.zeros(len(views), jnp.int32)
+
+
+def _distinct(views, direction, rates, start, width, report):
+  del start  # This path shares nothing between directions.
+  losses = _line_distinct.losses(views, direction, rates, width, report)
+  return losses, jnp.zeros(len(views), jnp.int32)

@@ -7,42 +7,43 @@ and what follows it may be opaque or couple the examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bitjax import quantizers
 from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _line_breakpoints
 from bitjax.scans import _report
 from bitjax.scans import _split
+from bitjax.scans import _view
 
 __all__ = ['losses']
 
 
+@functools.partial(jax.jit, static_argnames='width')
 def losses(
-  loss: Callable[[types.Array], types.Array],
-  kernel: types.Array,
+  views: Sequence[_view.LayerView],
   direction: types.Array,
-  quantizer: quantizers.Quantize,
   rates: types.Array,
   width: int | None,
   report: Any = None,
 ) -> types.Array:
-  """Returns ``loss(rate)`` at each rate, [rates, ...].
+  """Returns the mean loss of each view at each rate, [views, rates].
 
   Args:
-    loss: the loss at a rate; it depends on the quantized kernel only.
-    kernel: W.
-    direction: d, of the same shape.
-    quantizer: q, a staircase with a known number of levels.
+    views: views of one kernel, whose quantizer is a staircase with a known number of
+      levels.
+    direction: d, of the kernel's shape.
     rates: sorted rates.
     width: kernels that are evaluated at a time; None for a good number.
     report: progress; None for no report.
   """
+  kernel, quantizer = views[0].kernel, views[0].quantizer
+  assert quantizer is not None
   width = min(width or sizes.here().line_kernels, rates.size)
   _, breakpoints = _line_breakpoints.find(
     kernel, direction, quantizer, _line_breakpoints.Grid(rates)
@@ -50,7 +51,12 @@ def losses(
   first = jnp.zeros(rates.size, bool).at[0].set(True)
   first = first.at[breakpoints.position].set(True, mode='drop')
   ((listed,), (count,)) = _split.true_indices(first[None], room=width)
-  of_kernels = jax.vmap(jax.jit(loss))  # Which traces it once only.
+
+  @jax.vmap
+  @jax.jit  # So that it is traced once.
+  def of_kernels(rate):
+    moved = kernel - rate * direction
+    return jnp.stack([view.loss(moved) for view in views])
 
   def evaluate(state):
     start, found = state
@@ -62,4 +68,4 @@ def losses(
   shape = jax.eval_shape(of_kernels, rates)
   begin = 0, jnp.zeros(shape.shape, shape.dtype)
   _, found = jax.lax.while_loop(lambda state: state[0] < count, evaluate, begin)
-  return found[listed[jnp.cumsum(first) - 1]]
+  return found[listed[jnp.cumsum(first) - 1]].T

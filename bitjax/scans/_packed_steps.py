@@ -43,10 +43,6 @@ __all__ = [
   'signs',
 ]
 
-_ENTRYWISE = (
-  _stages.Affine | _stages.Activation | _stages.Pointwise | _stages.Add
-)
-
 
 def innermost(x: types.Array) -> types.Array:
   """Moves images from the first axis to the last."""
@@ -284,7 +280,7 @@ def prepared(
     elif isinstance(stage, _stages.Add):
       found.append(Plus(innermost(stage.value)))
     else:
-      found.append(Plain(_held(stage), isinstance(stage, _ENTRYWISE)))
+      found.append(Plain(_held(stage), _stages.is_entrywise(stage)))
     x = jax.eval_shape(stage, x)
   return tuple(found), x
 

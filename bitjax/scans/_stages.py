@@ -23,12 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import dataclasses
-from typing import (
-  Any,
-  TypeAlias,
-  TypeVar,
-  dataclass_transform,
-)
+from typing import Any, TypeAlias, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +50,7 @@ __all__ = [
   'apply',
   'flat',
   'freeze',
+  'is_entrywise',
   'map_examples',
 ]
 
@@ -375,6 +371,13 @@ def flat(stages: tuple[Stage, ...]) -> Iterator[Stage]:
     if isinstance(stage, Residual):
       yield from flat(stage.body)
       yield from flat(stage.shortcut)
+
+
+def is_entrywise(stage: Stage) -> bool:
+  """Returns whether a stage acts on each entry by itself; a static fact."""
+  if isinstance(stage, Residual):
+    return all(map(is_entrywise, (*stage.body, *stage.shortcut)))
+  return isinstance(stage, Affine | Pointwise | Activation | Add)
 
 
 def map_examples(

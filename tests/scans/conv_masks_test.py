@@ -30,15 +30,9 @@ def network(
 ):
   """A network whose products are small integers, or reals."""
   rng = np.random.default_rng(1)
-  groups, strides = kwargs.get('groups', 1), kwargs.get('strides', (1, 1))
-  channels = 2 * groups
-  shape = (examples, *size, channels)
-  x = rng.choice([-1.0, 1.0], size=shape)
-  if inputs == 'reals':
-    x = rng.normal(size=shape)
-  kernel = rng.normal(size=(3, 3, channels // groups, OUT))
-  kernel[0, 0, 0, 0] = 0.0
-  after = [-(-n // s) for n, s in zip(size, strides, strict=True)]
+  x, kernel, after = conv_oracle.draw(
+    rng, inputs, examples, size, OUT, **kwargs
+  )
   flips = rng.choice([-1.0, 1.0], size=OUT)  # Some channels fall.
   shifts = rng.integers(-1, 2, size=OUT) / 4  # Ties where sums are even.
   shifts[0] = 8.0  # A channel whose signs never turn.
@@ -138,7 +132,7 @@ def test_what_does_not_apply_says_why():
   relu = tuple(s for s in view.tail if not isinstance(s, scans.Activation))
   norm = scans.BatchNorm(jnp.ones(OUT), jnp.zeros(OUT))
   for tail, match in [
-    (relu, 'does not feed a sign.*Use one of .*brute_force'),
+    (relu, 'does not feed a sign.*Use one of tail, brute_force'),
     ((scans.Mean(), *view.tail), 'does not feed a sign'),
     ((norm, *view.tail), 'batch statistics'),
   ]:

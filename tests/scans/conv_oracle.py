@@ -35,6 +35,18 @@ class Flattened:
     return x.reshape(x.shape[0], -1)
 
 
+def draw(rng, inputs, examples, size, out, groups=1, strides=(1, 1), **_):
+  """Inputs ('signs' or 'reals'), a 3 x 3 kernel, and the size of the outputs."""
+  channels = 2 * groups
+  shape = (examples, *size, channels)
+  x = rng.choice([-1.0, 1.0], size=shape)
+  if inputs == 'reals':
+    x = rng.normal(size=shape)
+  kernel = rng.normal(size=(3, 3, channels // groups, out))
+  kernel[0, 0, 0, 0] = 0.0
+  return x, kernel, [-(-n // s) for n, s in zip(size, strides, strict=True)]
+
+
 def sign(x):
   return np.where(x >= 0, 1.0, -1.0)
 

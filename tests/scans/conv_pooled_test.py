@@ -27,15 +27,10 @@ def network(
 ):
   """A network whose products are small integers, or reals."""
   rng = np.random.default_rng(0)
-  groups, strides = kwargs.get('groups', 1), kwargs.get('strides', (1, 1))
-  channels, out = 2 * groups, 4
-  shape = (examples, *size, channels)
-  x = rng.choice([-1.0, 1.0], size=shape)
-  if inputs == 'reals':
-    x = rng.normal(size=shape)
-  kernel = rng.normal(size=(3, 3, channels // groups, out))
-  kernel[0, 0, 0, 0] = 0.0
-  after = [-(-n // s) for n, s in zip(size, strides, strict=True)]
+  out = 4
+  x, kernel, after = conv_oracle.draw(
+    rng, inputs, examples, size, out, **kwargs
+  )
   value = rng.normal(size=(examples, *after, out))
   fronts = {
     'residual': [
@@ -158,7 +153,7 @@ def test_what_does_not_apply_says_why():
   norm = scans.BatchNorm(jnp.ones(4), jnp.zeros(4))
   scaled = dataclasses.replace(view, scaling=quantizers.mean_abs())
   for other, match in [
-    (hidden, 'other stages before the mean.*Use one of .*brute_force'),
+    (hidden, 'other stages before the mean.*Use one of tail, brute_force'),
     (two, 'behind the mean over positions'),
     (dataclasses.replace(view, tail=(norm, *view.tail)), 'batch statistics'),
     (dataclasses.replace(view, tail=(scans.Opaque(abs),)), 'opaque'),

@@ -116,8 +116,9 @@ def _gains(view, path='auto', number=None):
   """Returns a function that computes all gains, or those of some random weights."""
   places = None
   if number is not None:
-    keys = jax.random.key(2), view.kernel.size
-    places = jax.random.permutation(*keys)[: min(number, view.kernel.size)]
+    places = jax.random.permutation(jax.random.key(2), view.kernel.size)[
+      :number
+    ]
   chunk = 1 if path == 'brute_force' else None
   compute = jax.jit(
     lambda view, places: (
