@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from bitjax import quantizers
@@ -31,7 +33,8 @@ __all__ = [
 SCALINGS = ('none', 'fan_in', 'mean_abs')
 
 # Names of variable collections: the state of quantizers, the weights that layers
-# compute with, and marks on kernels that already hold such weights (see `deploy`).
+# compute with and their scales, and what is beside kernels that already hold such
+# weights (see `deploy`): their ``scale``, or a mark ``kernel`` if they are scaled.
 STATE, QUANTIZED, DEPLOYED = 'quantizer_state', 'quantized', 'deployed'
 
 RNG = 'quantizer'  # Name of the random keys in flax's `rngs`.
@@ -84,18 +87,41 @@ def bind_layer(
     shift = as_dtype(shift, arithmetic.total)
   quantizer, scale, scaling = None, 1.0, None
   if not module.has_variable(DEPLOYED, 'kernel'):
-    quantizer = _bind(module, 'kernel_quantizer', kernel, progress)
     scale, scaling = _scales(module.scaling, shape)
+    if not module.has_variable(DEPLOYED, 'scale'):
+      quantizer = _bind(module, 'kernel_quantizer', kernel, progress)
+    elif scaling is not None:
+      scaling = _Constant(module.get_variable(DEPLOYED, 'scale'))
   if x is not None:
     quantize = _bind(module, 'input_quantizer', x, progress)
     x = as_dtype(x if quantize is None else quantize(x), module.dtype)
   affine = scans.Affine(scale, 0.0)
   layer = scans.Dense(kernel, quantizer, scaling, affine)
   if module.is_mutable_collection(QUANTIZED) and not module.is_initializing():
-    weights = layer.rescale(layer.quantized).astype(stored)
-    module.sow(QUANTIZED, 'kernel', weights, reduce_fn=lambda _, new: new)
+    weights = layer.quantized
+    seen = {
+      'kernel': weights.astype(stored),
+      'scale': jnp.ones(()) if scaling is None else scaling(kernel),
+      'scaled_kernel': layer.rescale(weights).astype(stored),
+    }
+    for name, value in seen.items():
+      module.sow(QUANTIZED, name, value, reduce_fn=lambda _, new: new)
   affine = scans.Affine(scale * input_scale, shift)
   return x, scans.Dense(kernel, quantizer, scaling, affine, arithmetic)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Constant:
+  """A scaling that was computed before, from latent weights that are gone."""
+
+  value: types.Array
+  coupling: ClassVar[str] = 'none'
+
+  def __call__(self, kernel: types.Array) -> types.Array:
+    """Returns the scale, whatever the weights are."""
+    del kernel
+    return self.value
 
 
 def _scales(scaling, shape):

@@ -542,7 +542,7 @@ class TestDeploy:
     deployed = nn.deploy(model, variables, self.x)
     want = model.apply(variables, self.x)
     got = model.apply(deployed, self.x)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(got, want)
     kernel = deployed['params']['Conv']['kernel']
     assert len(np.unique(kernel[..., 0])) <= 3
     assert 'kernel_quantizer' not in deployed['params']['Conv']
@@ -557,7 +557,7 @@ class TestDeploy:
     x = normal(5, 4)
     variables = {'params': {'kernel': normal(4, 3), 'bias': normal(3)}}
     want = model.apply(variables, x)
-    deployed = nn.deploy(model, variables, x)
+    deployed = nn.deploy(model, variables, x, fold_scale=True)
     plain = {'params': deployed['params']}
     np.testing.assert_allclose(
       linen.Dense(3).apply(plain, x), want, rtol=1e-5, atol=1e-6
@@ -573,15 +573,31 @@ class TestDeploy:
     inputs = RNG.integers(0, 256, (5, 6), dtype=np.uint8)
     shapes = jax.eval_shape(model.init, KEY, inputs)
     variables = jax.tree.map(lambda a: normal(*a.shape), shapes)
+    want = model.apply(variables, inputs)
     deployed = nn.deploy(model, variables, inputs)
     kernel = deployed['params']['Dense_0']['kernel']
+    np.testing.assert_array_equal(np.abs(kernel), 1)
+    np.testing.assert_array_equal(model.apply(deployed, inputs), want)
+    folded = nn.deploy(model, variables, inputs, fold_scale=True)
+    kernel = folded['params']['Dense_0']['kernel']
     np.testing.assert_allclose(np.abs(kernel), 6**-0.5, rtol=1e-6)
     np.testing.assert_allclose(
-      model.apply(deployed, inputs),
-      model.apply(variables, inputs),
-      rtol=1e-5,
-      atol=1e-5,
+      model.apply(folded, inputs), want, rtol=1e-5, atol=1e-5
     )
+
+  def test_sums_of_zero_keep_their_sign(self):
+    # Three of six ±1 products cancel exactly; scaled one by one they may not.
+    model = nn.binary_mlp(hidden=(64,), scaling='mean_abs')
+    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 6)))
+    variables = jax.tree.map(lambda a: normal(*a.shape), shapes)
+    x = jnp.asarray(RNG.choice([-1.0, 1.0], (64, 6)), jnp.float32)
+    first = np.asarray(jnp.sign(variables['params']['Dense_0']['kernel']))
+    assert (np.asarray(x) @ first == 0).mean() > 0.2
+    want = model.apply(variables, x)
+    got = model.apply(nn.deploy(model, variables, x), x)
+    np.testing.assert_array_equal(got, want)
+    other = model.apply(nn.deploy(model, variables, x, fold_scale=True), x)
+    assert np.abs(other - want).max() > 0.1
 
   def test_needs_a_quantized_layer(self):
     plain = linen.Dense(2)

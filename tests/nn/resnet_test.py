@@ -295,6 +295,21 @@ class TestViews:
     assert abs(float(want - loss)) > 1e-3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('scaling', ['fan_in', 'mean_abs'])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_deployed_networks_compute_the_same_to_the_bit(variant, scaling):
+  # Untrained thresholds are at 0, where many sums of ±1 values are exactly.
+  model = make(variant, 'binary', scaling=scaling)
+  variables = model.init(KEY, IMAGES)
+  deployed = nn.deploy(model, variables, IMAGES)
+  folded = nn.deploy(model, variables, IMAGES, fold_scale=True)
+  for apply in (model.apply, jax.jit(model.apply)):
+    want = apply(variables, IMAGES)
+    np.testing.assert_array_equal(apply(deployed, IMAGES), want)
+    assert np.abs(apply(folded, IMAGES) - want).max() > 1e-3
+
+
 class TestCosts:
   """Parameters by bits, worked out by hand."""
 
