@@ -16,6 +16,7 @@ __all__ = [
   '__version__',
   'cli',
   'data',
+  'deploy',
   'descent',
   'evidence',
   'lanes',

@@ -41,6 +41,7 @@ FLOORS = {
   'measures': 2,
   'nn': 3,
   'training': 4,
+  'deploy': 4,
   'evidence': 1,
   'sweeps': 1,
   'cli': 2,
@@ -50,7 +51,7 @@ FLOORS = {
 }
 SCIENCE = {
   'quantizers', 'transforms', 'data', 'packed', 'scans', 'descent', 'measures',
-  'nn', 'training',
+  'nn', 'training', 'deploy',
 }  # fmt: skip
 WORKSHOP = {'evidence', 'sweeps', 'cli'}
 # Neighbours on the ground that may be known all the same.

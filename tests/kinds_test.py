@@ -209,7 +209,15 @@ LEFT = {
   *('Network', 'Plan', 'PlannedScan', 'Sample'),
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
-  *('outcome', 'fit', 'load_variables', 'create', 'evaluator', 'layout'),
+  *(
+    'outcome',
+    'fit',
+    'load_variables',
+    'create',
+    'pack_network',
+    'evaluator',
+    'layout',
+  ),
 }
 BAD = {
   'string': 'x',

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from bitjax import data
+from bitjax import deploy
 from bitjax import descent
 from bitjax import lanes
 from bitjax import measures
@@ -289,6 +290,7 @@ def test_a_float64_network_is_trained_in_float64():
 
 NAMESPACES = {
   'data': data,
+  'deploy': deploy,
   'descent': descent,
   'lanes': lanes,
   'measures': measures,
@@ -308,6 +310,9 @@ PLUMBING = {
   'data.from_arrays',
   'data.load',
   'data.host_feed',  # Its thread reads outside of any mode.
+  'deploy.load',
+  'deploy.pack_network',  # Of one dtype, float32, in any mode.
+  'deploy.save',
   'lanes.fitting',
   'nn.binary_mlp',
   'nn.call_options',

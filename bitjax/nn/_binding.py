@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from flax import linen as nn
 import jax
@@ -116,7 +116,11 @@ class _Constant:
   """A scaling that was computed before, from latent weights that are gone."""
 
   value: types.Array
-  coupling: ClassVar[str] = 'none'
+
+  @property
+  def coupling(self) -> str:
+    """No weight changes it."""
+    return 'none'
 
   def __call__(self, kernel: types.Array) -> types.Array:
     """Returns the scale, whatever the weights are."""
