@@ -256,7 +256,7 @@ def _binary_dense(x, kernel, length):
 
 
 def _bytes_dense(x, kernel, length):
-  return packed.matmul_bytes(x.T, kernel, length).T
+  return packed.matmul_bytes(x, kernel, length)
 
 
 def _threshold(sums, low, flip):
@@ -280,7 +280,6 @@ _RULES: dict[str, Callable[..., Any]] = {
   'binary_dense': _binary_dense,
   'bits': _bits,
   'broadcast': _broadcast,
-  'bytes_dense': _bytes_dense,
   'concatenate': _concatenate,
   'decode': _decode,
   'flip': _flip,
@@ -296,6 +295,7 @@ _RULES: dict[str, Callable[..., Any]] = {
   'window_sum': functools.partial(_window, 'sum'),
 }
 _FLOAT: dict[str, Callable[..., Any]] = {
+  'bytes_dense': _bytes_dense,
   'conv': _conv,
   'dense': _dense,
   'reduce_sum': _sum,
