@@ -24,15 +24,14 @@ ties are not counted here.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from bitjax import packed
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_behind
 from bitjax.scans import _conv_split
 from bitjax.scans import _conv_turns
 from bitjax.scans import _flips_moves
@@ -111,6 +110,7 @@ def moments(
   """
   parts = _conv_split.split(view)
   bits = _conv_turns.has_bits(view, moves, _cut(parts).before)
+  rest = _rest(parts)
   size, shape = view.labels.size, moves.changes.shape
   dtype = jax.eval_shape(view.losses, view.kernel).dtype
   chunk = min(size, chunk or _examples(parts, moves.changes))
@@ -123,11 +123,11 @@ def moments(
   def block(totals, start):
     index = start + jnp.arange(chunk)
     some = _conv_split.take(parts, index)
-    network, words = _masks(some, moves, bits)
+    network, words = _masks(some, rest, moves, bits)
     valid = index < size
     needed = asked[None] & valid[:, None, None]
     words = tuple(jnp.where(needed, word, 0) for word in words)
-    change = _changes(network, words)
+    change = _changes(rest, network, jnp.minimum(index, size - 1), words)
     losses = jnp.where(valid, network.losses, 0)
     sums = jnp.sum(losses), jnp.sum(change, axis=0), jnp.sum(change**2, axis=0)
     return jax.tree.map(lambda a, b: a + b.astype(dtype), totals, sums), None
@@ -141,32 +141,6 @@ def moments(
       x.reshape(shape[0], -1)[:, coordinates] for x in (first, second)
     )
   return loss / size, -first, second
-
-
-class _Network(NamedTuple):
-  """What lies behind the signs of some examples.
-
-  Attributes:
-    h: activations, [examples, *spatial, out].
-    other: what they become where the sign turns.
-    labels: classes, [examples].
-    losses: their losses, [examples].
-    sums: the next convolution's sums, unscaled, [examples, *spatial', next]; None, like
-      the next two, if what follows is no convolution.
-    met: which position each place of its kernel meets, counted from 1, and 0 for
-      padding, [positions', places].
-    kernel: what its sums change by for a unit of each channel, [out, places, next].
-    rest: the stages behind the signs.
-  """
-
-  h: types.Array
-  other: types.Array
-  labels: types.Array
-  losses: types.Array
-  sums: types.Array | None
-  met: types.Array | None
-  kernel: types.Array | None
-  rest: tuple[_stages.Stage, ...]
 
 
 def _cut(parts):
@@ -186,49 +160,32 @@ def _examples(parts, changes):
   return max(1, sizes.here().mask_numbers // each)
 
 
-def _masks(parts, moves, bits):
+def _masks(parts, rest, moves, bits):
   """Returns the network behind the signs, and masks, words [examples, out, moves]."""
-  before, behind, rest = _cut(parts)
+  before, behind, stages = _cut(parts)
   z = parts.products()
   signs = _stages.apply(before, z)
   h, other = (_stages.apply(behind, s) for s in (signs, -signs))
   words = _conv_turns.masks(parts, before, moves, z, bits)
-  sums, met, kernel = _next_sums(rest, h)
-  logits = _stages.apply(rest, h) if sums is None else _behind(rest, sums)
-  losses = _losses(logits, parts.labels)
-  return _Network(
-    h, other, parts.labels, losses, sums, met, kernel, rest
-  ), words
+  return _conv_behind.network(rest, stages, h, other, parts.labels), words
 
 
-def _next_sums(rest, h):
-  """Returns ``sums``, ``met`` and ``kernel`` of a `_Network`."""
-  if not rest or not isinstance(rest[0], _stages.Conv):
-    return None, None, None
-  product, weights = rest[0].product, rest[0].layer.quantized
-  # What pads the inputs does not change.
-  met, _ = _conv_split.places(product, h.shape[1:-1])
-  kernel = product.arithmetic.rounded(weights)
-  inner, out = kernel.shape[-2:]
-  group, inside = jnp.divmod(jnp.arange(h.shape[-1]), inner)
-  kernel = jnp.moveaxis(kernel.reshape(-1, inner, out), 1, 0)[inside]
-  mine = jnp.arange(out)[None] // (out // product.groups) == group[:, None]
-  return product(h, weights), met, jnp.where(mine[:, None], kernel, 0)
+def _rest(parts):
+  """Returns the stages behind the signs, prepared."""
+  before, behind, stages = _cut(parts)
+  h = jax.eval_shape(
+    lambda parts: _stages.apply((*before, *behind), parts.products()), parts
+  )
+  return _conv_behind.prepared(stages, h)
 
 
-def _behind(rest, sums):
-  return _stages.apply(rest[1:], rest[0].layer.rescale(sums))
-
-
-def _losses(logits, labels):
-  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def _changes(network, words):
+def _changes(rest, network, index, words):
   """Returns by how much each move raises each loss, [examples, out, moves].
 
   Args:
-    network: what lies behind the signs.
+    rest: the prepared stages behind the signs.
+    network: what lies behind the signs of some examples.
+    index: which of all examples these are, [examples].
     words: masks, words of [examples, out, moves].
   """
   shape, (_, channels, size) = words[0].shape, words[0].shape
@@ -240,7 +197,7 @@ def _changes(network, words):
     same &= jnp.pad(word[:, 1:] == word[:, :-1], [(0, 0), (1, 0)])
     turns |= word != 0
   distinct = (turns & ~same).reshape(-1)
-  some = min(_lanes(network), distinct.size)
+  some = min(_conv_behind.lanes(network), distinct.size)
   ((listed,), (count,)) = _split.true_indices(distinct[None], room=some)
   words = jnp.stack([word.reshape(-1) for word in words], axis=1)
 
@@ -249,7 +206,9 @@ def _changes(network, words):
     which = jax.lax.dynamic_slice(listed, (start,), (some,))
     which = jnp.minimum(which, distinct.size - 1)
     example, channel = jnp.divmod(which // size, channels)
-    found = _evaluate(network, example, channel, words[which])
+    found = _conv_behind.changes(
+      rest, network, index, example, channel, words[which], start >= 0
+    )
     return start + some, jax.lax.dynamic_update_slice(changes, found, (start,))
 
   changes = jnp.zeros(distinct.size + some, network.losses.dtype)
@@ -280,42 +239,3 @@ def _order(words):
   index = jnp.arange(found.shape[1], dtype=jnp.uint32)[None]
   ordered = jnp.sort((found << bits) | index, axis=1)
   return (ordered & ((1 << bits) - 1)).astype(jnp.int32)
-
-
-def _lanes(network):
-  """Returns how many masks are evaluated at a time."""
-  held = network.h if network.sums is None else network.sums
-  each = max(network.h[0].size, held[0].size)
-  return max(1, sizes.here().mask_lanes // each)
-
-
-def _evaluate(network, examples, channels, words):
-  """Returns by how much the losses rise where masks' signs turn, [lanes].
-
-  Args:
-    network: what lies behind the signs.
-    examples: whose loss, [lanes].
-    channels: the channels that the masks are of, [lanes].
-    words: the masks, [lanes, words].
-  """
-  shape = network.h.shape[1:-1]
-  mask = packed.unpack(words, math.prod(shape), dtype=bool)
-  rest = _stages.map_examples(network.rest, lambda x: x[examples])
-  if network.sums is None:
-    there = jax.nn.one_hot(channels, network.h.shape[-1], dtype=bool)[:, None]
-    turn = (mask[:, :, None] & there).reshape(len(words), *shape, -1)
-    x = jnp.where(turn, network.other[examples], network.h[examples])
-    logits = _stages.apply(rest, x)
-  else:
-    by_channel = jnp.moveaxis(network.other - network.h, -1, 1)
-    change = by_channel[examples, channels].reshape(mask.shape)
-    change = jnp.pad(jnp.where(mask, change, 0), [(0, 0), (1, 0)])
-    moved = jnp.einsum(
-      'lpk,lko->lpo',
-      change[:, network.met],
-      network.kernel[channels].astype(change.dtype),
-      precision=jax.lax.Precision.HIGHEST,
-    )
-    sums = network.sums[examples]
-    logits = _behind(rest, sums + moved.reshape(sums.shape).astype(sums.dtype))
-  return _losses(logits, network.labels[examples]) - network.losses[examples]
