@@ -192,10 +192,9 @@ def _behind_sums(rest, network, index, examples, channels, mask, always):
 
   def moved():
     total = jnp.moveaxis(sums, 0, -1)[..., examples]
-    more = sum(
-      change[:, place, None] * kernel[None, place]
-      for place in range(len(kernel))
-    )
+    more = jnp.zeros((), change.dtype)
+    for place in range(len(kernel)):
+      more = more + change[:, place, None] * kernel[None, place]
     total += more.reshape(total.shape).astype(total.dtype)
     x = layer.rescale(_packed_steps.outermost(total))
     return _packed_steps.innermost(x)

@@ -113,6 +113,7 @@ def masks(
     return tuple(
       jnp.moveaxis(word.reshape(-1, *word.shape[2:]), 0, 2) for word in words
     )
+  assert moves.spacing is not None
   spacing = moves.spacing.astype(z.dtype)
   groups = parts.product.groups
   ups, downs = turned(z + spacing), turned(z - spacing)
