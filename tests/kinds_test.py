@@ -66,6 +66,8 @@ GIVEN = {
     'losses': lambda params: params['w'],
     'params': {'w': jnp.ones(3)},
     'direction': jnp.ones((3, 2)),
+    'draws': 2,
+    'flip_rate': 0.1,
     'gains': GAINS,
     'high': 1.0,
     'key': KEY,
@@ -205,7 +207,14 @@ ALLOWED = {
 LEFT = {
   # Results and stages: made by the library, with arrays in place of numbers.
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
-  *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
+  *(
+    'SmoothedGains',
+    'FlipDescent',
+    'GradientPassing',
+    'LayerPassing',
+    'LayerSummary',
+    'Feed',
+  ),
   *('Network', 'Plan', 'PlannedScan', 'Sample'),
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.

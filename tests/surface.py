@@ -542,6 +542,15 @@ def _(given):
   }
 
 
+@case('scans smoothed_gains', 'scans.smoothed_gains', draws=True)
+def _(given):
+  view, key = view_of(given), given.key(0)
+  return {
+    path: scans.smoothed_gains(view, key, 0.2, 4, together=2, path=path)
+    for path in ('factors', 'gains')
+  }
+
+
 @case('scans mixed dtypes', mixed=True)
 def _(given):
   # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.
