@@ -108,6 +108,10 @@ GIVEN = {
     'tx': optax.sgd(0.1),
     'until': 5,
     'variables': {},
+    'view': VIEW,
+    'other': VIEW,
+    'estimator': quantizers.gaussian,
+    'widths': (0.5, 1.0),
   },
   'data': {
     **BATCH,

@@ -971,6 +971,13 @@ def _(given):
   return tiny.train(made, until=1, scored=False).state._replace(key=())
 
 
+@case('training fit_width', 'training.fit_width')
+def _(given):
+  halves = view_of(given), view_of(given, swap=True)
+  widths = given.floats(np.float32([0.5, 2.0]))
+  return training.fit_width(*halves, quantizers.gaussian, widths)
+
+
 @case(
   'training parts',
   'training.cross_entropy',
