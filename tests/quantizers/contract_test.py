@@ -151,15 +151,11 @@ def _gaussian_rule(g, x, x_q, progress, sigma=1):
   return g * 2 / sigma * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
-def _relative_rule(g, x, x_q, progress, sigma, spread=None, mass=True):
+def _relative_rule(g, x, x_q, progress, sigma=0.5, spread=None, mass=True):
   finite = x[np.isfinite(x)]
   own = np.sqrt(np.mean(finite**2)) if finite.any() else 1.0
   s = own if spread is None else spread
   return _gaussian_rule(g / s if mass else g, x / s, x_q, progress, sigma)
-
-
-def _relative_gaussian(sigma, **options):
-  return quantizers.relative(quantizers.gaussian(sigma), **options)
 
 
 def _swish_rule(g, x, x_q, progress, beta=5):
@@ -295,20 +291,19 @@ ESTIMATORS = (
   ),
   Row(
     'relative',
-    _relative_gaussian,
+    quantizers.relative,
     _relative_rule,
-    {'sigma': 0.5},
-    bad=_bad('sigma'),
+    static={'estimator': quantizers.gaussian(0.5)},
     peak=2,
     elementwise=False,
   ),
   Row(
     'relative, given a spread',
-    _relative_gaussian,
+    quantizers.relative,
     functools.partial(_relative_rule, mass=False),
-    {'sigma': 0.5, 'spread': 2.0},
-    bad=_bad('spread', sigma=0.5),
-    static={'keep': 'height'},
+    {'spread': 2.0},
+    bad=_bad('spread', estimator=quantizers.gaussian(0.5)),
+    static={'estimator': quantizers.gaussian(0.5), 'keep': 'height'},
     peak=2,
   ),
   Row(
