@@ -107,6 +107,7 @@ def test_they_are_unbiased(path, draws, together):
   assert abs(found.loss - expected) < 0.03
 
 
+@pytest.mark.slow
 def test_a_layer_before_a_relu_is_smoothed_by_its_gains():
   network = Network(examples=5, fan_in=3, units=2, activation='relu')
   wanted, _ = network.expected(0.3)
@@ -147,6 +148,7 @@ def test_a_group_combines_crossings_with_worths(examples, chunk):
   np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_single_draws_are_gains_of_moved_layers():
   view = Network(examples=20, fan_in=6, units=4, seed=3).view
   pair = [
@@ -157,6 +159,7 @@ def test_single_draws_are_gains_of_moved_layers():
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_flips_they_are_the_gains():
   view = SMALL.view
   gains = scans.flip_gains(view).gains
