@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from bitjax import memory as memory_lib
 from bitjax import types
+from bitjax.scans import _convolution
 from bitjax.scans import _coordinate
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _discrete
@@ -52,7 +53,9 @@ class Cost(NamedTuple):
 # `docs/scans.md` has the same table, and `docs/benchmark.md` what was measured.
 COSTS = {
   ('line_scan', 'steps'): Cost(
-    '{} to {}, by the number of breakpoints', (4.7, 144)
+    '{} to {}, by the number of breakpoints; of a convolution, a sixth for each '
+    'distinct kernel',
+    (4.7, 144),
   ),
   ('line_scan', 'affine'): Cost('{}', (72,)),
   ('line_scan', 'distinct'): Cost('one for each distinct quantized kernel'),
@@ -175,7 +178,7 @@ def plan(
   gains = _flips.choose(view)
   gain_passes = _gain_passes(view, gains.path)
   line = _line.choose('auto', [view], None, num_rates)
-  along = max(COSTS['line_scan', line.path].measured, default=num_rates)
+  along = _line_passes(view, line.path, num_rates)
 
   def row(
     question: str, choice: _paths.Choice, passes: float, needs: str = missing
@@ -204,6 +207,13 @@ def plan(
     row('pair_gains', pairs, 3 * num_pairs),
   )
   return Plan(rows, forward)
+
+
+def _line_passes(view, path, num_rates):
+  """Returns the forward passes of `line_scan` on a path, at most."""
+  if path == 'steps' and isinstance(view.product, _convolution.Convolution):
+    return num_rates / 6
+  return max(COSTS['line_scan', path].measured, default=num_rates)
 
 
 def _gain_passes(view, path):
