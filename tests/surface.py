@@ -724,6 +724,8 @@ def _(given):
     sample,
     sample.mean(values),
     sample.estimate(square, values),
+    sample.agreement(values, values[::-1]),
+    scans.flip_gains(view, coordinates=sample, path='brute_force'),
   ]
 
 
