@@ -159,7 +159,7 @@ def _sums(begun, valid, breakpoints, until, count, report):
   if begun.signs:
     patches = jnp.transpose(parts.patches(), (2, 4, 3, 1, 0)).astype(z.dtype)
     patches = patches.reshape(-1, *z.shape[1:-1], z.shape[0])
-    integers = _are_integers(parts.weights, change, patches)
+    integers = _are_integers(parts.weights, value, patches)
     few = jnp.where(integers, max(1, parts.weights.size // _FEW), 0)
 
   def incremental(products, weights, first, end):
@@ -210,12 +210,11 @@ def _sums(begun, valid, breakpoints, until, count, report):
   return after
 
 
-def _are_integers(weights, changes, patches):
-  """Returns whether sums are of integers, and exact."""
-  largest = jnp.max(jnp.abs(patches)) * (
-    jnp.max(jnp.abs(weights)) + jnp.max(jnp.abs(changes))
-  )
-  bound = largest * math.prod(weights.shape[:-1])
-  whole = [jnp.all(x == jnp.round(x)) for x in (weights, changes, patches)]
+def _are_integers(weights, values, patches):
+  """Returns whether sums are of integers, and exact, for these values of the weights."""
+  arrays = weights, values, patches
+  most, moved, inputs = (jnp.max(jnp.abs(x)) for x in arrays)
+  bound = math.prod(weights.shape[:-1]) * jnp.maximum(most, moved) * inputs
+  whole = [jnp.all(x == jnp.round(x)) for x in arrays]
   exact = 2 * bound < 2 / jnp.finfo(bound.dtype).eps
   return functools.reduce(jnp.logical_and, whole) & exact
