@@ -35,7 +35,7 @@ from bitjax.scans import _report
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['Start', 'losses', 'start']
+__all__ = ['Start', 'losses', 'num_images', 'start']
 
 # Bytes of what the kernel meets, for the images that are computed at a time.
 _MOST_PATCHES = 1 << 28
@@ -96,7 +96,7 @@ def losses(
   # The number of breakpoints up to each one's position.
   until = jnp.searchsorted(position, position, side='right').astype(jnp.int32)
   parts, size = begun.parts, begun.parts.labels.size
-  images = _images(parts, width)
+  images = num_images(parts, width)
   steps = -(-size // images)
 
   def block(total, number):
@@ -119,8 +119,8 @@ def _logits(parts, z):
   return _stages.apply((*parts.front, *parts.rest), z)
 
 
-def _images(parts, width):
-  """Returns how many images are computed at a time."""
+def num_images(parts: _conv_split.ConvSplit, width: int | None = None) -> int:
+  """Returns how many images are computed at a time; ``width`` where it is given."""
   _, *spatial, units = jax.eval_shape(parts.products).shape
   positions, size = math.prod(spatial), parts.labels.size
   fan_in = math.prod(parts.weights.shape[:-1]) * parts.product.groups

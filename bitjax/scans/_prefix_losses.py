@@ -87,9 +87,9 @@ def incremental(
       position=jnp.searchsorted(counts, places, side='right'),
     )
     stop = jnp.asarray(counts.size)
-    return _line_convolutions.losses(
-      begun, breakpoints, stop, report=report
-    )[counts]
+    return _line_convolutions.losses(begun, breakpoints, stop, report=report)[
+      counts
+    ]
   parts = _split.split(view)
   inputs = parts.inputs.T
 
