@@ -73,13 +73,15 @@ COSTS = {
   ('flip_gains', 'brute_force'): Cost('one for each move'),
   ('discrete_gradient', '*'): Cost('those of flip_gains, and two'),
   ('coordinate_discrete_gradient', 'incremental'): Cost(
-    'at most the share of the network behind the layer, for each move'
+    'at most the share of the network behind the layer, for each move; of a '
+    'convolution, a quarter'
   ),
   ('coordinate_discrete_gradient', 'forward_passes'): Cost('one for each move'),
   ('flip_descent', 'incremental'): Cost(
     '{} for each flip, and those of flip_gains', (0.77,)
   ),
   ('flip_descent', 'recompute'): Cost('those of flip_gains, for each flip'),
+  ('pair_gains', 'incremental'): Cost('three quarters for each pair'),
   ('pair_gains', 'brute_force'): Cost('three for each pair'),
 }
 
@@ -197,14 +199,15 @@ def plan(
   flips = missing
   if view.quantizer is None:
     flips = 'a descent by flips needs a quantised kernel'
-  pairs = _paths.Choice('brute_force', 'pairs have no faster path')
+  pairs = _flip_pairs.choose(view)
+  of_pair = 0.75 if pairs.path == 'incremental' else 3.0
   rows = (
     row('line_scan', line, along, ''),
     row('flip_gains', gains, gain_passes),
     row('discrete_gradient', gains, gain_passes + 2),
     row('coordinate_discrete_gradient', tried, moves * share),
     row('flip_descent', descent, gain_passes + max_flips * each, flips),
-    row('pair_gains', pairs, 3 * num_pairs),
+    row('pair_gains', pairs, of_pair * num_pairs),
   )
   return Plan(rows, forward)
 
@@ -243,6 +246,8 @@ def _no_moves(view):
 
 def _share_behind(view):
   """Returns the share of a forward pass's work that is behind a single unit."""
+  if isinstance(view.product, _convolution.Convolution):
+    return 0.25
   dense = [s.kernel for s in view.tail if isinstance(s, _stages.Dense)]
   width = dense[0].shape[1] if dense else 0
   behind = 1 + width + sum(kernel.size for kernel in dense[1:])
