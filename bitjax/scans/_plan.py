@@ -53,7 +53,7 @@ class Cost(NamedTuple):
 # `docs/scans.md` has the same table, and `docs/benchmark.md` what was measured.
 COSTS = {
   ('line_scan', 'steps'): Cost(
-    '{} to {}, by the number of breakpoints; of a convolution, a sixth for each '
+    '{} to {}, by the number of breakpoints; of a convolution, a fifth for each '
     'distinct kernel',
     (4.7, 144),
   ),
@@ -215,7 +215,7 @@ def plan(
 def _line_passes(view, path, num_rates):
   """Returns the forward passes of `line_scan` on a path, at most."""
   if path == 'steps' and isinstance(view.product, _convolution.Convolution):
-    return num_rates / 6
+    return num_rates / 5
   return max(COSTS['line_scan', path].measured, default=num_rates)
 
 
