@@ -85,7 +85,7 @@ class Convolution:
     place, channel = jnp.divmod(row, fan_in)
     channel += unit // (units // self.groups) * fan_in
     by = jnp.take(jnp.take(x, channel, axis=1), self.met[:, place], axis=1)
-    by += self.padding[:, place, None].astype(by.dtype)
+    by += self.padding[None, :, place, None].astype(by.dtype)
     by = by.reshape(*z.shape[:-2], z.shape[-1]).astype(z.dtype)
     axis = z.ndim - 2
     column = jax.lax.dynamic_index_in_dim(z, unit, axis, keepdims=False)
@@ -143,7 +143,7 @@ def begin(view: _view.LayerView) -> Convolution:
   parts = _conv_split.split(view)
   size, images = view.labels.size, _line_convolutions.num_images(parts)
   first = jnp.arange(-(-size // images))[:, None] * images
-  index = jnp.minimum(first, size - images) + jnp.arange(images)
+  index = jnp.minimum(first, size - images) + jnp.arange(images)[None]
   x = parts.product.arithmetic.rounded(parts.inputs)
   met, padding = _conv_split.places(parts.product, x.shape[1:-1])
   x = x.reshape(size, -1, x.shape[-1])[index]

@@ -225,9 +225,9 @@ def shared(samples: Sequence[Sample | None]) -> Sample | None:
   for other in others:
     same = jax.tree.structure(other) == jax.tree.structure(first)
     if same and first is not None and other is not None:
-      pair = [x.coordinates for x in (first, other)]
-      traced = any(isinstance(x, jax.core.Tracer) for x in pair)
-      same = traced or np.array_equal(*pair)
+      a, b = first.coordinates, other.coordinates
+      traced = any(isinstance(x, jax.core.Tracer) for x in (a, b))
+      same = traced or np.array_equal(a, b)
     if not same:
       raise types.BadInput(
         'Gains must be of the same moves; these are of different samples of the '
