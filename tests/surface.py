@@ -1076,6 +1076,7 @@ def _(given):
   'data.padded_batches',
   'data.channel_statistics',
   'data.split_validation',
+  'data.reduced',
   'data.smooth',
   widens=False,
 )
@@ -1090,6 +1091,7 @@ def _(given):
     'split': [part.images for part in data.split_validation(part, 6, 0)],
     'normal': data.normalize(part.images, *statistics, part.scale),
     'padded': data.padded_batches(part, 8),
+    'reduced': data.reduced(part, examples=5, side=1).images,
     'statistics': list(statistics),
     'smooth': data.smooth(given.floats(TARGETS), 0.1),
   }
