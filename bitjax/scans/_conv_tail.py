@@ -5,7 +5,8 @@ its weight meets, so no product is computed again:
 
 .. math:: p'_{b \cdot c} = p_{b \cdot c} + \Delta \, x_{b \cdot k}
 
-What precedes the layer is cached in the view. What follows is run for some images
+What precedes the layer is cached in the view. A move that turns no sign of a layer that
+feeds only signs changes nothing, and costs nothing more. What follows is run for some images
 at a time, so that they stay in the cache, and for one move after another. Where the
 rest is binary it is packed (`_packed_steps`). Nothing is approximated: the scales of
 the rest are applied to the same sums, in the same order, as the network does. A
@@ -13,8 +14,7 @@ compiler may still round a product and a sum once or twice (a fused multiply-add
 may turn a sign that is within rounding of its threshold, as between two compilations
 of the network itself.
 
-A move costs the share of the network behind the layer, and a seventh of that or less
-where it is packed.
+A move costs the work behind the layer; `_conv_costs` estimates it.
 """
 
 from __future__ import annotations
@@ -255,11 +255,12 @@ def _sums(view, valid, listed, report):
 
   def whole(z, always):
     if rest is not None:
-      return losses(rest(z, always))
-    return losses(_stages.apply(view.tail, _packed_steps.outermost(z)))
+      return rest(z, always)
+    return _stages.apply(view.tail, _packed_steps.outermost(z))
 
-  unmoved = whole(outputs, jnp.sum(valid) >= 0)
-  base = rest.base(outputs) if rest is not None and narrow else None
+  logits = whole(outputs, jnp.sum(valid) >= 0)
+  unmoved = losses(logits)
+  base = rest.base(outputs, logits) if rest is not None and narrow else None
 
   def move(number, index, change, destination):
     # That it is no constant keeps passes apart.
@@ -282,15 +283,15 @@ def _sums(view, valid, listed, report):
       def scaled():
         return rescale(jnp.broadcast_to(spread, products.shape), kernel)
 
-      new = losses(rest.moved(base, unit, scaled, always))
+      moved = rest.moved(base, unit, scaled, always)
     else:
       units_of = jax.lax.broadcasted_iota(
         jnp.int32, products.shape, products.ndim - 2
       )
-      new = whole(
+      moved = whole(
         rescale(jnp.where(units_of == unit, spread, products), kernel), always
       )
-    decrease = jnp.where(valid, unmoved - new, 0)
+    decrease = jnp.where(valid, unmoved - losses(moved), 0)
     return jnp.sum(decrease), jnp.sum(decrease**2)
 
   count = listed[0].size
