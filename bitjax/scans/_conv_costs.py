@@ -16,7 +16,6 @@ with the moved channel are computed; each takes as long as several of floats.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import math
 
 import jax
@@ -48,7 +47,7 @@ def passes(view: _view.LayerView) -> float:
   return min(1.0, (moved + behind) / (own + plain))
 
 
-def _layer(view: _view.LayerView) -> Callable:
+def _layer(view):
   dense = _stages.Dense(
     view.kernel, view.quantizer, view.scaling, view.affine, view.arithmetic
   )
