@@ -70,6 +70,7 @@ class _Table:
     self._found = tested(results)
     losses = results.tuning_validation_loss.to_dataset(name='tuning_holdout')
     self._doubt = protocols.unsettled(losses, ['rate'])
+    self._rates = recipes.chosen(results.tuning_validation_loss)
     self._labels = {
       (str(p), str(s), float(a)): str(label)
       for label, p, s, a in zip(
@@ -104,10 +105,13 @@ class _Table:
   def details(self, *arms):
     names = [self._labels[arm] for arm in arms]
     reached = self._found.right.mean(['seed', 'test_example'])
-    return {name: float(reached.sel(arm=name)) for name in names} | {
-      f'tuned otherwise, {name}': float(self._doubt.sel(arm=name))
-      for name in names
-    }
+    found = {name: float(reached.sel(arm=name)) for name in names}
+    for name in names:
+      found |= {
+        f'rate, {name}': float(self._rates.sel(arm=name)),
+        f'tuned otherwise, {name}': float(self._doubt.sel(arm=name)),
+      }
+    return found
 
 
 def _named(precision, alpha):

@@ -139,7 +139,7 @@ PRESETS: dict[str, dict[str, Any]] = {
   | {'precisions': ('W1A1',), 'mixups': (0.0,), 'rates': (1.0,)},
   'quick': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 32}
   | {'epochs': 10.0, 'seeds': tuple(range(12)), 'augmentation': ()}
-  | {'optimizer': 'adam', 'learning_rate': 0.04},
+  | {'optimizer': 'adam', 'learning_rate': 0.12},
   'cifar': _SMALL | {'epochs': 40.0, 'seeds': tuple(range(16))},
   'note': {
     'dataset': 'cifar10',

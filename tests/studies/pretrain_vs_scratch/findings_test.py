@@ -96,6 +96,7 @@ def test_claims():
     [details['W1A1 pretrained'], details['W1A1 scratch']], [52, 50], atol=0.05
   )
   assert details['tuned otherwise, W1A1 scratch'] == 0
+  assert details['rate, W1A1 scratch'] == 1.0
 
 
 def test_stages_and_arms_that_were_not_trained():
