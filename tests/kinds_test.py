@@ -84,6 +84,8 @@ GIVEN = {
   },
   'nn': {
     'features': 2,
+    'inputs': 4,
+    'outputs': 4,
     'kernel_size': 3,
     'model': MODEL,
     'variables': {},
@@ -206,7 +208,7 @@ LEFT = {
   # Results and stages: made by the library, with arrays in place of numbers.
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
   *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
-  *('Network', 'Plan', 'PlannedScan', 'Sample'),
+  *('Network', 'Plan', 'PlannedScan', 'Sample', 'EnergyBand', 'LayerEnergy'),
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
   *('outcome', 'fit', 'load_variables', 'create', 'evaluator', 'layout'),
