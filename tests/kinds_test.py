@@ -86,6 +86,8 @@ GIVEN = {
   },
   'nn': {
     'features': 2,
+    'inputs': 4,
+    'outputs': 4,
     'kernel_size': 3,
     'model': MODEL,
     'variables': {},
@@ -211,15 +213,9 @@ ALLOWED = {
 LEFT = {
   # Results and stages: made by the library, with arrays in place of numbers.
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
-  *(
-    'SmoothedGains',
-    'FlipDescent',
-    'GradientPassing',
-    'LayerPassing',
-    'LayerSummary',
-    'Feed',
-  ),
-  *('Network', 'Plan', 'PlannedScan', 'Sample'),
+  *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
+  *('Network', 'Plan', 'PlannedScan', 'Sample', 'EnergyBand', 'LayerEnergy'),
+  'SmoothedGains',
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
   *('outcome', 'fit', 'load_variables', 'create', 'evaluator', 'layout'),

@@ -733,6 +733,8 @@ def _(given):
     sample,
     sample.mean(values),
     sample.estimate(square, values),
+    sample.agreement(values, values[::-1]),
+    scans.flip_gains(view, coordinates=sample, path='brute_force'),
   ]
 
 
@@ -905,13 +907,13 @@ def _(given):
   return variables, nn.complete(model, plain, given.key(2), images), quietly
 
 
-@case('nn reports', 'nn.summary', 'nn.gradient_passing')
+@case('nn reports', 'nn.summary', 'nn.energy', 'nn.gradient_passing')
 def _(given):
   model = MODELS['resnet']()
   images = given.floats(RNG_IMAGES / np.float32(128) - 1)
   variables = given.floats(filled(model, images))
   passing = nn.gradient_passing(model, variables, images, LABELS[:4])
-  assert str(nn.summary(model, images))
+  assert str(nn.energy(nn.summary(model, images)))
   view = nn.layer_view(model, variables, images, LABELS[:4], 'Block_0/Conv_0')
   found = jax.jit(jax.value_and_grad(view.loss))(view.kernel)
   return (
@@ -1092,6 +1094,7 @@ def _(given):
   'data.padded_batches',
   'data.channel_statistics',
   'data.split_validation',
+  'data.reduced',
   'data.smooth',
   widens=False,
 )
@@ -1106,6 +1109,7 @@ def _(given):
     'split': [part.images for part in data.split_validation(part, 6, 0)],
     'normal': data.normalize(part.images, *statistics, part.scale),
     'padded': data.padded_batches(part, 8),
+    'reduced': data.reduced(part, examples=5, side=1).images,
     'statistics': list(statistics),
     'smooth': data.smooth(given.floats(TARGETS), 0.1),
   }

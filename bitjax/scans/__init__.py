@@ -47,6 +47,7 @@ from bitjax.scans._plan import PlannedScan
 from bitjax.scans._plan import plan
 from bitjax.scans._sample import Estimate
 from bitjax.scans._sample import Sample
+from bitjax.scans._sample import SampledAgreement
 from bitjax.scans._sample import draw_sample
 from bitjax.scans._smoothed import SmoothedGains
 from bitjax.scans._smoothed import smoothed_gains
@@ -98,6 +99,7 @@ __all__ = [
   'PrefixScan',
   'Residual',
   'Sample',
+  'SampledAgreement',
   'SmoothedGains',
   'Stage',
   'Window',
