@@ -28,6 +28,7 @@ from bitjax.sweeps import chunks
 from bitjax.sweeps import meshes
 from bitjax.training import _fit
 from bitjax.training import _task
+from tests.scans import residual_networks as networks
 from tests.training import tiny
 
 HERE = pathlib.Path(__file__).parent
@@ -198,6 +199,63 @@ def reports():
   return found
 
 
+def convolutions():
+  """Gains of convolutions: plain, and with images or candidates on eight devices."""
+  rng = np.random.default_rng(0)
+  x, y = networks.images(1, 16, 4, 4)
+  own, other = (networks.conv(rng, 4, 4) for _ in range(2))
+  norm, classifier = networks.norm(rng, 4, 6.0), networks.dense(rng, 4, 10)
+  ends = (scans.Mean(), classifier)
+  tails = {
+    'pooled': (norm, networks.HARDTANH, *ends),
+    'masks': (norm, networks.SIGN, other, norm, *ends),
+    'tail': (
+      norm,
+      networks.HARDTANH,
+      scans.Residual((networks.SIGN, other, norm)),
+      *ends,
+    ),
+  }
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ('parts',))
+  found = {}
+  for path, tail in tails.items():
+
+    def of(x, y, places=None, path=path, tail=tail):
+      view = networks.view_of((networks.SIGN, own), x, y, tail)
+      return scans.flip_gains(view, path=path, coordinates=places)
+
+    def mean(x, y, of=of):
+      gains = of(x, y)
+      sums = gains.gains, gains.second_moments, gains.loss
+      return jax.lax.pmean(sums, 'parts')
+
+    def some(x, y, places, of=of):
+      gains = of(x, y, places)
+      return gains.gains, gains.second_moments, gains.loss[None]
+
+    plain = jax.jit(of)(x, y)
+    split = jax.P('parts')
+    images = jax.device_put((x, y), jax.NamedSharding(mesh, split))
+    options = {'mesh': mesh, 'check_vma': False}
+    by_images = jax.shard_map(
+      mean, in_specs=(split, split), out_specs=jax.P(), **options
+    )
+    by_places = jax.shard_map(
+      some, in_specs=(jax.P(), jax.P(), split), out_specs=split, **options
+    )
+    auto = jax.jit(of)(*images)
+    ways = {
+      'plain': (plain.gains, plain.second_moments, plain.loss),
+      'auto': (auto.gains, auto.second_moments, auto.loss),
+      'images': jax.jit(by_images)(*images),
+      'places': jax.jit(by_places)(x, y, jnp.arange(own.layer.kernel.size)),
+    }
+    for way, values in ways.items():
+      for name, value in zip(('gains', 'squares', 'loss'), values, strict=True):
+        found[f'conv.{path}.{way}.{name}'] = np.ravel(value)
+  return found
+
+
 def main(out):
   jax.config.update('jax_disable_most_optimizations', True)
   with jax.numpy_rank_promotion('raise'):
@@ -256,6 +314,7 @@ def main(out):
   names = 'gains.mesh', 'losses.mesh', 'gains.plain', 'losses.plain'
   found |= dict(zip(names, scan(view, direction), strict=True))
   found |= reports()
+  found |= convolutions()
   np.savez(out, **{name: np.asarray(value) for name, value in found.items()})
 
 

@@ -96,6 +96,19 @@ class TestDevices:
     assert np.unique(plain).size >= 3
     np.testing.assert_allclose(found[f'{name}.mesh'], plain, atol=1e-6)
 
+  @pytest.mark.parametrize('path', ['pooled', 'masks', 'tail'])
+  @pytest.mark.parametrize('way', ['auto', 'images', 'places'])
+  def test_gains_of_convolutions(self, found, path, way):
+    for name in ('gains', 'squares', 'loss'):
+      plain = found[f'conv.{path}.plain.{name}']
+      assert name == 'loss' or np.unique(plain.round(5)).size > 50
+      got = found[f'conv.{path}.{way}.{name}']
+      if name == 'loss' and way == 'places':  # That of each device.
+        assert got.shape == (8,)
+        plain = np.broadcast_to(plain, 8)
+      assert got.shape == plain.shape
+      np.testing.assert_allclose(got, plain, rtol=1e-5, atol=1e-6)
+
   def test_reports(self, found):
     """Twelve steps; the first device speaks for all."""
     shares = np.floor(100 * np.arange(1, 13) / 12) / 100

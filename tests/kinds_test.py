@@ -66,6 +66,8 @@ GIVEN = {
     'losses': lambda params: params['w'],
     'params': {'w': jnp.ones(3)},
     'direction': jnp.ones((3, 2)),
+    'draws': 2,
+    'flip_rate': 0.1,
     'gains': GAINS,
     'high': 1.0,
     'key': KEY,
@@ -84,6 +86,8 @@ GIVEN = {
   },
   'nn': {
     'features': 2,
+    'inputs': 4,
+    'outputs': 4,
     'kernel_size': 3,
     'model': MODEL,
     'variables': {},
@@ -106,6 +110,10 @@ GIVEN = {
     'tx': optax.sgd(0.1),
     'until': 5,
     'variables': {},
+    'view': VIEW,
+    'other': VIEW,
+    'estimator': quantizers.gaussian,
+    'widths': (0.5, 1.0),
   },
   'data': {
     **BATCH,
@@ -206,7 +214,8 @@ LEFT = {
   # Results and stages: made by the library, with arrays in place of numbers.
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
   *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
-  *('Network', 'Plan', 'PlannedScan', 'Sample'),
+  *('Network', 'Plan', 'PlannedScan', 'Sample', 'EnergyBand', 'LayerEnergy'),
+  'SmoothedGains',
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
   *(

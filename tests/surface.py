@@ -542,6 +542,15 @@ def _(given):
   }
 
 
+@case('scans smoothed_gains', 'scans.smoothed_gains', draws=True)
+def _(given):
+  view, key = view_of(given), given.key(0)
+  return {
+    path: scans.smoothed_gains(view, key, 0.2, 4, together=2, path=path)
+    for path in ('factors', 'gains')
+  }
+
+
 @case('scans mixed dtypes', mixed=True)
 def _(given):
   # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.
@@ -724,6 +733,8 @@ def _(given):
     sample,
     sample.mean(values),
     sample.estimate(square, values),
+    sample.agreement(values, values[::-1]),
+    scans.flip_gains(view, coordinates=sample, path='brute_force'),
   ]
 
 
@@ -896,13 +907,13 @@ def _(given):
   return variables, nn.complete(model, plain, given.key(2), images), quietly
 
 
-@case('nn reports', 'nn.summary', 'nn.gradient_passing')
+@case('nn reports', 'nn.summary', 'nn.energy', 'nn.gradient_passing')
 def _(given):
   model = MODELS['resnet']()
   images = given.floats(RNG_IMAGES / np.float32(128) - 1)
   variables = given.floats(filled(model, images))
   passing = nn.gradient_passing(model, variables, images, LABELS[:4])
-  assert str(nn.summary(model, images))
+  assert str(nn.energy(nn.summary(model, images)))
   view = nn.layer_view(model, variables, images, LABELS[:4], 'Block_0/Conv_0')
   found = jax.jit(jax.value_and_grad(view.loss))(view.kernel)
   return (
@@ -960,6 +971,13 @@ def _(given):
     tx=training.optimizer('bop', 0.02, binary=['Block'], frozen=['Dense_1'])
   )
   return tiny.train(made, until=1, scored=False).state._replace(key=())
+
+
+@case('training fit_width', 'training.fit_width')
+def _(given):
+  halves = view_of(given), view_of(given, swap=True)
+  widths = given.floats(np.float32([0.5, 2.0]))
+  return training.fit_width(*halves, quantizers.gaussian, widths)
 
 
 @case(
@@ -1076,6 +1094,7 @@ def _(given):
   'data.padded_batches',
   'data.channel_statistics',
   'data.split_validation',
+  'data.reduced',
   'data.smooth',
   widens=False,
 )
@@ -1090,6 +1109,7 @@ def _(given):
     'split': [part.images for part in data.split_validation(part, 6, 0)],
     'normal': data.normalize(part.images, *statistics, part.scale),
     'padded': data.padded_batches(part, 8),
+    'reduced': data.reduced(part, examples=5, side=1).images,
     'statistics': list(statistics),
     'smooth': data.smooth(given.floats(TARGETS), 0.1),
   }

@@ -207,7 +207,22 @@ ITEMS = (
   Item('N18', 'Does a ResNet train better with a narrower fixed window?'),
   Item(
     'N19',
-    'Is a pretrained network better than one from scratch, with mixup too?',
+    'Is a binary network better if it starts from full precision than from scratch, '
+    'after as many epochs in all?',
+    'pretrain_vs_scratch',
+    'N19, W1A1, no mixup',
+    '',
+    'Yes: the start from full precision ends more accurate.',
+    'No: the start from scratch ends more accurate.',
+  ),
+  Item(
+    'N19, mixup',
+    'Does mixup make the start from full precision more of an advantage?',
+    'pretrain_vs_scratch',
+    'N19 interaction, W1A1, mixup 1',
+    '',
+    'Yes: it gains more with mixup than without.',
+    'No: it gains less with mixup than without.',
   ),
   Item('N20', 'Which parts of super-resolution networks do not suit low bits?'),
 )

@@ -35,6 +35,7 @@ from bitjax.data.feeds import host_feed
 from bitjax.data.normalization import Statistics
 from bitjax.data.normalization import channel_statistics
 from bitjax.data.normalization import normalize
+from bitjax.data.reduced import reduced
 
 __all__ = [
   'AUGMENTATIONS',
@@ -65,6 +66,7 @@ __all__ = [
   'padded_batches',
   'random_crop',
   'random_flip',
+  'reduced',
   'remainder',
   'search_and_holdout',
   'smooth',

@@ -4,6 +4,12 @@ from bitjax.nn._calls import call_options
 from bitjax.nn._complete import complete
 from bitjax.nn._conv import QuantConv
 from bitjax.nn._deploy import deploy
+from bitjax.nn._energy import Energy
+from bitjax.nn._energy import EnergyBand
+from bitjax.nn._energy import EnergyTable
+from bitjax.nn._energy import LayerEnergy
+from bitjax.nn._energy import energy
+from bitjax.nn._finn import MatrixVectorUnit
 from bitjax.nn._inits import INITS
 from bitjax.nn._layers import BatchNorm
 from bitjax.nn._layers import QuantDense
@@ -38,9 +44,14 @@ __all__ = [
   'RESNET_VARIANTS',
   'VGG',
   'BatchNorm',
+  'Energy',
+  'EnergyBand',
+  'EnergyTable',
   'GradientPassing',
+  'LayerEnergy',
   'LayerPassing',
   'LayerSummary',
+  'MatrixVectorUnit',
   'QuantConv',
   'QuantDense',
   'ResNet',
@@ -51,6 +62,7 @@ __all__ = [
   'call_options',
   'complete',
   'deploy',
+  'energy',
   'full_precision_mlp',
   'gradient_passing',
   'init_quietly',

@@ -6,7 +6,7 @@ the axis of examples first. Other values are constants of the view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 import dataclasses
 from typing import Any
 
@@ -18,6 +18,7 @@ from bitjax.nn import _graph
 __all__ = [
   'OWN_DERIVATIVES',
   'Facts',
+  'channels',
   'is_examplewise',
   'is_pointwise',
   'narrow',
@@ -165,6 +166,37 @@ def is_examplewise(value: _graph.Value, facts: Facts) -> bool:
     return True
   keeps = _EXAMPLEWISE.get(equation.name)
   return keeps is not None and bool(keeps(equation.params, moving))
+
+
+def channels(values: Iterable[_graph.Value], facts: Facts) -> str:
+  """Returns what values that are examplewise do with the channels, as `scans.Examplewise`.
+
+  It is known of pooling, cropping and padding of positions.
+  """
+  kinds = {_channels(value, facts) for value in values}
+  if 'mixed' in kinds:
+    return 'mixed'
+  return 'chosen' if kinds == {'chosen'} else 'apart'
+
+
+def _channels(value, facts):
+  """Returns what one value does with the channels, on the last axis."""
+  if is_pointwise(value, facts):
+    return 'apart'
+  name, params, last = value.primitive, value.params, value.aval.ndim - 1
+  if name.startswith('reduce_window_'):
+    names = 'window_dimensions window_strides base_dilation window_dilation'
+    ones = all(params[n][last] == 1 for n in names.split())
+    if not ones or tuple(params['padding'][last]) != (0, 0):
+      return 'mixed'
+    return 'apart' if name == 'reduce_window_sum' else 'chosen'
+  if name == 'slice':
+    (source,) = facts.sources(value)
+    same = value.aval.shape[last] == source.aval.shape[last]
+    return 'chosen' if same else 'mixed'
+  if name == 'pad' and tuple(params['padding_config'][last]) == (0, 0, 0):
+    return 'apart'
+  return 'mixed'
 
 
 def _first_only(moving):

@@ -207,6 +207,9 @@ class _Walk:
       if (part := self._part(start, value, holds, whole)) is not None:
         values, source = part
         atoms, make = _replay.replay(values, source, self._facts)
+        if kind is scans.Examplewise:
+          channels = _apart.channels(values, self._facts)
+          kind = functools.partial(kind, channels=channels)
         make_stage = functools.partial(_made_of, kind, make)
         return _Link(make_stage, atoms), source
     if value.primitive in ('add', 'add_any') and len(sources) == 2:

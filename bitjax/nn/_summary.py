@@ -1,4 +1,4 @@
-r"""What a model costs: parameters per bit-width, memory, and operations.
+r"""What a model costs: parameters per bit-width, memory, operations, and what it moves.
 
 A multiply-accumulate operation (MAC) of an a-bit input with a b-bit weight takes
 :math:`a b` bit operations (BOPs), XNOR and popcount, if both have at most 8 bits;
@@ -6,6 +6,11 @@ else it is one floating-point operation (FLOP). A machine word does 64 bit
 operations at once, hence the convention of the field:
 
 .. math:: \mathrm{OPs} = \mathrm{FLOPs} + \mathrm{BOPs} / 64.
+
+Operations do not say what is *moved*. Whatever a product reads was written before, at the
+width at which it is read: one bit behind a sign, whose quantizer runs where the values are
+made. A shortcut is kept beside it, at its own width, until it is added. So a
+feature map of n values of b bits, or a shortcut, moves :math:`2 n b` bits.
 """
 
 from __future__ import annotations
@@ -45,6 +50,9 @@ class LayerSummary:
     statistics: number of other variables (running means and so on), by their bits.
     macs: multiply-accumulate operations for one example, by the bits of
       ``(input, weight)``.
+    features: values that its products read for one example, but for weights, by their
+      bits.
+    shortcuts: values of shortcuts that it adds for one example, by their bits.
   """
 
   path: str
@@ -53,6 +61,8 @@ class LayerSummary:
   parameters: Mapping[int, int]
   statistics: Mapping[int, int]
   macs: Mapping[tuple[int, int], int]
+  features: Mapping[int, int] = dataclasses.field(default_factory=dict)
+  shortcuts: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
   @property
   def memory(self) -> float:
@@ -68,6 +78,12 @@ class LayerSummary:
   def float32_memory(self) -> float:
     """Bytes of all variables if each were stored at 32 bits."""
     return self._bytes(lambda bits: 32)
+
+  @property
+  def moved(self) -> float:
+    """Bytes of feature maps and shortcuts for one example, written once and read once."""
+    counts = (*self.features.items(), *self.shortcuts.items())
+    return sum(2 * bits * number for bits, number in counts) / 8
 
   @property
   def bit_operations(self) -> int:
@@ -96,7 +112,8 @@ class Summary:
   """A model's layers and their total; ``str`` of it is a table.
 
   Attributes:
-    layers: the layers that have variables or MACs, in the order of their calls.
+    layers: the layers that have variables, MACs or shortcuts, in the order of their
+      calls.
     total: the sums over all layers.
   """
 
@@ -107,18 +124,19 @@ class Summary:
     """Returns a table of at most 100 columns."""
     widths = sorted({*self.total.parameters, *self.total.statistics})
     head = ['layer', 'kind', 'output', *(f'{bits}-bit' for bits in widths)]
-    table = [[*head, 'memory', 'MACs', 'bits']]
+    table = [[*head, 'memory', 'moved', 'MACs', 'bits']]
     for row in (*self.layers, self.total):
       counts = Counter(row.parameters) + Counter(row.statistics)
       table.append(
         [
           'total'
           if row is self.total
-          else _tables.shorten(row.path or '(model)', 24),
-          _tables.shorten(row.kind, 16),
+          else _tables.shorten(row.path or '(model)', 20),
+          _tables.shorten(row.kind, 14),
           'x'.join(map(str, row.output_shape or ())),
           *(f'{counts[bits]:,}' for bits in widths),
           _size(row.memory),
+          _size(row.moved),
           f'{sum(row.macs.values()):,}',
           ', '.join(_precision(pair) for pair in sorted(row.macs))
           if row is not self.total
@@ -134,12 +152,17 @@ class Summary:
     trained = sum(total.parameters.values())
     others = sum(total.statistics.values())
     macs = [f'{_precision(p)}: {n:,}' for p, n in sorted(total.macs.items())]
+    features, shortcuts = (
+      ', '.join(f'{b}-bit: {n:,}' for b, n in sorted(counts.items())) or 'none'
+      for counts in (total.features, total.shortcuts)
+    )
     return [
       f'parameters: {trained:,} trained, {others:,} statistics',
       f'memory:     {_size(total.memory)}; floats at 8 bits '
       f'{_size(total.int8_memory)}; all at 32 bits '
       f'{_size(total.float32_memory)}',
       f'MACs:       {", ".join(macs) or "none"} (bits of input x weight)',
+      f'moved:      {_size(total.moved)} (read: {features}; shortcuts: {shortcuts})',
       f'operations: {total.operations:,.0f} OPs = {total.flops:,} FLOPs + '
       f'{total.bit_operations:,} BOPs / {_WORD}',
     ]
@@ -150,9 +173,9 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
 
   The model is traced, not run: shapes are enough, and no random numbers are drawn.
   Products and convolutions are counted in the traced program, so any module can be
-  counted, including attention and scanned layers. Padding counts as inputs, and a
+  counted, including attention and scanned layers. Padding counts as inputs of a MAC, and a
   loop of unknown length as one iteration; biases, normalisations and pooling do not
-  count.
+  count. A shortcut is what is added to a feature map that comes by another product.
 
   **Bits of weights.** A module with a field ``kernel_quantizer`` stores its
   kernels at the quantizer's bits. All other variables have the bits of their dtype.
@@ -212,7 +235,9 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
     _row(path, call, owned[path], first.shape[0])
     for path, call in calls.items()
   )
-  layers = tuple(r for r in rows if r.parameters or r.statistics or r.macs)
+  layers = tuple(
+    r for r in rows if r.parameters or r.statistics or r.macs or r.shortcuts
+  )
   outputs = calls[()].output_shape
   total = LayerSummary(
     path='',
@@ -221,6 +246,8 @@ def summary(model: nn.Module, *inputs: Any, **kwargs: Any) -> Summary:
     parameters=_sum(row.parameters for row in layers),
     statistics=_sum(row.statistics for row in layers),
     macs=_sum(row.macs for row in layers),
+    features=_sum(row.features for row in layers),
+    shortcuts=_sum(row.shortcuts for row in layers),
   )
   return Summary(layers, total)
 
@@ -248,7 +275,7 @@ def _row(path, call, variables, num_examples):
     counts = parameters if collection == 'params' else statistics
     counts[bits] += math.prod(leaf.shape)
   input_bits = call.input_bits or call.float_bits
-  macs = call.macs // num_examples
+  macs, features = (n // num_examples for n in (call.macs, call.features))
   shape = call.output_shape
   return LayerSummary(
     path='/'.join(path),
@@ -257,6 +284,8 @@ def _row(path, call, variables, num_examples):
     parameters=dict(parameters),
     statistics=dict(statistics),
     macs={(input_bits, weight_bits): macs} if macs else {},
+    features={input_bits: features} if features else {},
+    shortcuts={b: n // num_examples for b, n in call.shortcuts.items()},
   )
 
 

@@ -1,22 +1,25 @@
 """Traces a model to find what each of its layers computes.
 
 Nothing is computed: the model is traced for shapes. Every method of every module
-is intercepted and given a name scope of its own, so that each matrix product and
-convolution of the traced program names the layer that it belongs to.
+is intercepted and given a name scope of its own, so that each matrix product,
+convolution and shortcut of the traced program names the layer that it belongs to.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from typing import Any
 
 from flax import linen as nn
 import jax
+from jax.extend import core
 import jax.numpy as jnp
 
 from bitjax import scans
@@ -29,6 +32,9 @@ __all__ = ['Call', 'trace']
 _Path = tuple[str, ...]
 _SCOPE = re.compile(r'layer<(.*?)>')
 _SEPARATOR = '::'
+_Origins = frozenset[int]
+_NONE: _Origins = frozenset()
+_SUMS = ('add', 'add_any')
 
 
 @dataclasses.dataclass
@@ -43,6 +49,9 @@ class Call:
       quantized.
     float_bits: bits of its first input's dtype, if that is floating; else 32.
     macs: multiply-accumulate operations for all examples together.
+    features: values that its products read, but for weights, of all examples.
+    shortcuts: values of shortcuts that it adds, by the bits of their dtype, of all
+      examples.
   """
 
   kind: str
@@ -51,6 +60,8 @@ class Call:
   input_bits: int | None = None
   float_bits: int = 32
   macs: int = 0
+  features: int = 0
+  shortcuts: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
 
 def trace(
@@ -80,9 +91,15 @@ def trace(
     return output
 
   jaxpr = jax.make_jaxpr(apply)(variables, key, inputs)
-  for scope, macs in _count(jaxpr.jaxpr, None, 1).items():
-    path = tuple(scope.split(_SEPARATOR)) if scope else ()
-    recorder.calls[path].macs += macs
+  sizes = [len(jax.tree.leaves(tree)) for tree in (variables, key, inputs)]
+  walk = _Walk(itertools.count(1))
+  origins = [_NONE] * sum(sizes[:2]) + [frozenset({0})] * sizes[2]
+  walk.run(jaxpr.jaxpr, origins, None, 1)
+  for scope in (*walk.macs, *walk.shortcuts):
+    call = recorder.calls[tuple(scope.split(_SEPARATOR)) if scope else ()]
+    call.macs = walk.macs[scope]
+    call.features = walk.features[scope]
+    call.shortcuts = dict(walk.shortcuts[scope])
   return recorder.calls
 
 
@@ -170,24 +187,104 @@ def _scope(path: _Path) -> str:
   return f'layer<{_SEPARATOR.join(path)}>'
 
 
-def _count(jaxpr: Any, scope: str | None, times: int) -> Counter:
-  """Counts MACs by scope; a loop of unknown length counts as one iteration."""
-  totals: Counter = Counter()
-  for eqn in jaxpr.eqns:
-    # The name stack of a nested program starts at that program, not at the model.
-    found = _SCOPE.findall(str(eqn.source_info.name_stack))
-    here = found[-1] if found else scope
-    name = eqn.primitive.name
+class _Walk:
+  """Counts products and shortcuts of a traced program, by scope.
+
+  Each value has *origins*: the products, shortcut sums and inputs that it is computed from
+  without another of them in between. Weights, and what is computed from them alone, have
+  none. A sum of two values of different origins is where a shortcut ends.
+
+  A loop of unknown length counts as one iteration.
+
+  Args:
+    sources: numbers for new origins.
+
+  Attributes:
+    macs: multiply-accumulate operations.
+    features: values that products read, but for weights.
+    shortcuts: values of shortcuts that are added, by the bits of their dtype.
+  """
+
+  def __init__(self, sources: Iterator[int]):
+    self.macs: Counter = Counter()
+    self.features: Counter = Counter()
+    self.shortcuts: dict[str, Counter] = defaultdict(Counter)
+    self._sources = sources
+
+  def run(
+    self,
+    jaxpr: Any,
+    origins: Sequence[_Origins],
+    scope: str | None,
+    times: int,
+  ) -> list[_Origins]:
+    """Counts a program, and returns the origins of its outputs."""
+    known = dict(zip(jaxpr.invars, origins, strict=True))
+
+    def of(atom: Any) -> _Origins:
+      return known.get(atom, _NONE) if isinstance(atom, core.Var) else _NONE
+
+    for eqn in jaxpr.eqns:
+      # The name stack of a nested program starts at that program, not at the model.
+      found = _SCOPE.findall(str(eqn.source_info.name_stack))
+      here = found[-1] if found else scope
+      given = [of(atom) for atom in eqn.invars]
+      made = self._equation(eqn, given, here, times)
+      known.update(zip(eqn.outvars, made, strict=True))
+    return [of(atom) for atom in jaxpr.outvars]
+
+  def _equation(self, eqn, given, scope, times):
+    name, here = eqn.primitive.name, scope or ''
+    every = frozenset().union(*given)
     if name in _COSTS:
-      totals[here or ''] += times * _COSTS[name](eqn)
-      continue
-    repeats = times * (eqn.params['length'] if name == 'scan' else 1)
-    counts = [_count(inner, here, repeats) for inner in _nested(eqn.params)]
+      self.macs[here] += times * _COSTS[name](eqn)
+      for atom, origins in zip(eqn.invars, given, strict=True):
+        if origins:
+          self.features[here] += times * math.prod(atom.aval.shape)
+      return [self._new(every)] * len(eqn.outvars)
+    if name in _SUMS and all(given) and given[0] != given[1]:
+      sums = eqn.outvars[0].aval
+      older = min((0, 1), key=lambda i: max(given[i]))
+      bits = 8 * jnp.dtype(eqn.invars[older].aval.dtype).itemsize
+      self.shortcuts[here][bits] += times * math.prod(sums.shape)
+      return [self._new(every)]
+    if not (programs := list(_nested(eqn.params))):
+      return [every] * len(eqn.outvars)
+    if name == 'scan':
+      return self._scan(eqn, programs[0], given, scope, times)
     if name == 'cond':  # Only one branch runs: count the most expensive.
-      counts = [max(counts, key=lambda count: count.total())]
-    for count in counts:
-      totals.update(count)
-  return totals
+      branches = [_Walk(self._sources) for _ in programs]
+      ends = [
+        branch.run(program, given[1:], scope, times)
+        for branch, program in zip(branches, programs, strict=True)
+      ]
+      self._add(max(branches, key=lambda branch: branch.macs.total()))
+      return [frozenset().union(*some) for some in zip(*ends, strict=True)]
+    made: list[_Origins] = []
+    for program in programs:
+      aligned = len(program.invars) == len(given)
+      inside = given if aligned else [every] * len(program.invars)
+      made = self.run(program, inside, scope, times)
+    same = len(made) == len(eqn.outvars)
+    return made if same else [every] * len(eqn.outvars)
+
+  def _scan(self, eqn, program, given, scope, times):
+    """Counts every iteration; what is carried depends on all that went in before."""
+    first, count = eqn.params['num_consts'], eqn.params['num_carry']
+    made = _Walk(self._sources).run(program, given, scope, 1)
+    for index in range(count):
+      given[first + index] = given[first + index] or made[index]
+    return self.run(program, given, scope, times * eqn.params['length'])
+
+  def _new(self, origins):
+    """Returns a new origin, or none for a product of weights alone."""
+    return frozenset({next(self._sources)}) if origins else _NONE
+
+  def _add(self, other):
+    self.macs.update(other.macs)
+    self.features.update(other.features)
+    for scope, counts in other.shortcuts.items():
+      self.shortcuts[scope].update(counts)
 
 
 def _nested(params: dict) -> Iterator[Any]:

@@ -46,6 +46,8 @@ from bitjax.quantizers._named import named
 from bitjax.quantizers._pact import pact
 from bitjax.quantizers._react import rprelu
 from bitjax.quantizers._react import rsign
+from bitjax.quantizers._relative import RELATIVE_KEEPS
+from bitjax.quantizers._relative import relative
 from bitjax.quantizers._relaxed import DISTANCES
 from bitjax.quantizers._relaxed import SCHEDULES
 from bitjax.quantizers._relaxed import parq
@@ -59,6 +61,7 @@ from bitjax.quantizers._scaling import max_abs
 from bitjax.quantizers._scaling import mean_abs
 from bitjax.quantizers._scaling import power_of_two
 from bitjax.quantizers._shaped import dspike
+from bitjax.quantizers._shaped import gaussian
 from bitjax.quantizers._shaped import magnitude_aware
 from bitjax.quantizers._shaped import polynomial
 from bitjax.quantizers._shaped import swish_sign
@@ -79,6 +82,7 @@ __all__ = [
   'DISTANCES',
   'DOREFA_VARIANTS',
   'DSQ_LEVELS',
+  'RELATIVE_KEEPS',
   'SCHEDULES',
   'SOFT_STEPS',
   'Annealed',
@@ -101,6 +105,7 @@ __all__ = [
   'ewgs',
   'ewgs_delta',
   'freeze_scale',
+  'gaussian',
   'heaviside',
   'hysteretic_sign',
   'hysteretic_uniform',
@@ -123,6 +128,7 @@ __all__ = [
   'progressive_hardtanh',
   'proximal',
   'rbnn',
+  'relative',
   'residual_sign',
   'reste',
   'rprelu',

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bitjax import tree
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
 from bitjax.quantizers import _keywords
+from bitjax.quantizers import _maths
 from bitjax.quantizers import _scaling
 
 __all__ = ['freeze_scale', 'rescaled']
@@ -85,7 +85,7 @@ class _Rescaled:
     """Returns this quantizer with its scales as constants; see `freeze_scale`."""
     x = _channels.check_floating(x)
     scale = self.scaling(types.widened(x))
-    inner = _divide(x, _factor(self.scaling, x)) if self.relative else x
+    inner = _maths.divide(x, _factor(self.scaling, x)) if self.relative else x
     return dataclasses.replace(
       self,
       quantize=freeze_scale(self.quantize, inner),
@@ -111,7 +111,7 @@ def _rescale(inner, scaling, relative, x):
   x = _channels.check_floating(x)
   scale = _factor(scaling, x)
   if relative:
-    x_q, scale = inner(_divide(x, scale)), _usable(scale)
+    x_q, scale = inner(_maths.divide(x, scale)), _maths.usable(scale)
   else:
     x_q = inner(x)
   dtype = types.promoted(x_q, scale)
@@ -123,19 +123,6 @@ def _factor(scaling, x):
   wide = types.widened(x)  # The scale's gradient is a sum over many weights.
   scale = types.widened(scaling(wide))
   return _channels.align('scale', scale, x, -1 if x.ndim else None)
-
-
-def _usable(scale):
-  """Returns a scale to divide by: 1 where it is 0 or subnormal."""
-  return jnp.where(scale < jnp.finfo(scale.dtype).tiny, 1, scale)
-
-
-def _divide(x, scale):
-  """Returns ``x`` in units of a scale of any size, at least float32."""
-  scale = _usable(scale)
-  # A compiler may multiply by a reciprocal, which is 0 for the largest scales.
-  power = tree.power_of_two(scale)
-  return (types.widened(x) / power) / (scale / power)
 
 
 @jax.tree_util.register_dataclass
@@ -166,9 +153,11 @@ class _Staircase:
     if not self.relative:
       return self.inner.neighbours(x)
     scale = _factor(self.scaling, x)
-    inner = _divide(x, scale)
+    inner = _maths.divide(x, scale)
     up, down = (
-      jnp.where(there == inner, x, (there * _usable(scale)).astype(x.dtype))
+      jnp.where(
+        there == inner, x, (there * _maths.usable(scale)).astype(x.dtype)
+      )
       for there in self.inner.neighbours(inner)
     )
     return up, down

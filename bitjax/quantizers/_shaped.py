@@ -1,6 +1,6 @@
 r"""Estimators of a fixed shape: smooth or tapered pseudo-derivatives.
 
-`polynomial`, `swish_sign` and `dspike` have the gradient mass of the sign's own
+`polynomial`, `swish_sign`, `dspike` and `gaussian` have the gradient mass of the sign's own
 step, which is 2, for every value of their hyperparameters: they determine *where*
 the gradient passes, not how much of it. `magnitude_aware` determines how much.
 """
@@ -8,6 +8,7 @@ the gradient passes, not how much of it. `magnitude_aware` determines how much.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
 from bitjax.quantizers import _written
 
-__all__ = ['dspike', 'magnitude_aware', 'polynomial', 'swish_sign']
+__all__ = ['dspike', 'gaussian', 'magnitude_aware', 'polynomial', 'swish_sign']
 
 
 def dspike(
@@ -59,6 +60,38 @@ def _dspike(temperature, half_width, g, x, x_q, progress):
   peak = rate / jnp.tanh(temperature / 2)
   spike = g * peak * _maths.sech2(rate * x)
   return jnp.where(jnp.abs(x) <= half_width, spike, 0)
+
+
+def gaussian(sigma: types.Scalar = 1.0) -> _attach.Estimator:
+  r"""Multiplies the gradient by the derivative of the sign, blurred by Gaussian noise.
+
+  .. math:: \bar x = g \, \frac2\sigma \, \varphi\left( \frac x\sigma \right)
+    = g \, \frac{\partial}{\partial x} \, \mathbb E_{u \sim N(0, 1)} \,
+    \mathrm{sign}(x + \sigma u)
+
+  Args:
+    sigma: > 0, the deviation, in the units of ``x``.
+
+  Returns:
+    An estimator. An infinite ``x`` gets a gradient of 0, a NaN ``x`` one of NaN.
+
+  Raises:
+    BadInput: if a concrete ``sigma`` is not positive.
+
+  References:
+    Shekhovtsov and Yanush, Reintroducing straight-through estimators as principled
+    methods for stochastic binary networks, 2021, where the density of the noise is the
+    pseudo-derivative (https://arxiv.org/abs/2006.06880).
+  """
+  types.check_positive('sigma', sigma, finite=True)
+  return _written.rule(gaussian, _gaussian, sigma)
+
+
+def _gaussian(sigma, g, x, x_q, progress):
+  del x_q, progress
+  z = types.widened(x) / sigma
+  peak = math.sqrt(2 / math.pi) / sigma
+  return g * peak * jnp.exp(-z * z / 2)
 
 
 def magnitude_aware(

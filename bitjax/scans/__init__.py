@@ -47,7 +47,10 @@ from bitjax.scans._plan import PlannedScan
 from bitjax.scans._plan import plan
 from bitjax.scans._sample import Estimate
 from bitjax.scans._sample import Sample
+from bitjax.scans._sample import SampledAgreement
 from bitjax.scans._sample import draw_sample
+from bitjax.scans._smoothed import SmoothedGains
+from bitjax.scans._smoothed import smoothed_gains
 from bitjax.scans._stages import Activation
 from bitjax.scans._stages import Add
 from bitjax.scans._stages import Affine
@@ -96,6 +99,8 @@ __all__ = [
   'PrefixScan',
   'Residual',
   'Sample',
+  'SampledAgreement',
+  'SmoothedGains',
   'Stage',
   'Window',
   'brute_force_gains',
@@ -118,5 +123,6 @@ __all__ = [
   'pair_gains',
   'plan',
   'prefix_scan',
+  'smoothed_gains',
   'stream_gains',
 ]

@@ -76,7 +76,6 @@ def flip_certificate(
   gains: _flips.FlipGains,
   holdout: _flips.FlipGains | None = None,
   *,
-  sample: _sample.Sample | None = None,
   num_errors: types.Scalar = 2.0,
   tolerance: types.Scalar = 1e-6,
 ) -> Certificate:
@@ -86,12 +85,11 @@ def flip_certificate(
   and as significant if, besides, :math:`g > n \cdot \mathrm{SE}(g)`.
 
   Args:
-    gains: gains of all moves (`flip_gains`), on the data whose loss is in question:
-      for a trained network the whole training set, merged by `merge_gains`.
+    gains: gains of all moves (`flip_gains`), or of a sample of the weights, on the
+      data whose loss is in question: for a trained network the whole training set,
+      merged by `merge_gains`.
     holdout: gains of the same moves on other data; None for none, which leaves the
       fields of held-out data None.
-    sample: the sample whose weights' gains these are (`draw_sample`); None for gains
-      of all weights.
     num_errors: n, how many standard errors a significant gain exceeds.
     tolerance: gains up to this fraction of the loss count as rounding.
 
@@ -99,8 +97,7 @@ def flip_certificate(
     A `Certificate`. Shares and means over an empty set of moves are NaN.
 
   Raises:
-    BadInput: if the two differ in shape, for gains that are not those of the sample, or
-      for a negative number.
+    BadInput: if the two differ in shape or in their sample, or for a negative number.
 
   References:
     Benjamini and Hochberg, Controlling the false discovery rate, 1995, on why a
@@ -114,11 +111,7 @@ def flip_certificate(
       f'{gains.gains.shape} and {holdout.gains.shape}.'
     )
   gain, error = gains.gains, gains.standard_errors()
-  if sample is not None and gain.shape[-1:] != sample.coordinates.shape:
-    raise types.BadInput(
-      f'gains must be those of the {sample.coordinates.size} weights of the sample; '
-      f'got shape {gain.shape}.'
-    )
+  sample = _sample.shared([g.sample for g in (gains, holdout) if g is not None])
   least = tolerance * gains.loss
   improving = gain > least
   significant = improving & (gain > num_errors * error)
@@ -170,7 +163,7 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
     `FlipGains` of all examples; its path names every path taken.
 
   Raises:
-    BadInput: for no parts, or parts of different shapes.
+    BadInput: for no parts, or parts of different shapes or samples.
   """
   shapes = list(dict.fromkeys(part.gains.shape for part in parts))
   if len(shapes) != 1:
@@ -194,6 +187,7 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
     near_ties=jnp.asarray(sum(ties)) if len(ties) == len(parts) else None,
     num_examples=total,
     path=', '.join(dict.fromkeys(part.path for part in parts)),
+    sample=_sample.shared([part.sample for part in parts]),
   )
 
 
@@ -236,7 +230,8 @@ def stream_gains(
 
   def gains(number, batch):
     progress = _report.part(report, number, num_parts + (rest > 0))
-    return _flips.flip_gains(make_view(*batch), report=progress, **options)
+    found = _flips.flip_gains(make_view(*batch), report=progress, **options)
+    return dataclasses.replace(found, sample=None)  # It is not summed.
 
   def add(total, numbered):
     return jax.tree.map(jnp.add, total, gains(*numbered)), None
@@ -260,10 +255,13 @@ def stream_gains(
     loss=total.loss / num_parts,
     num_examples=whole,
   )
-  if not rest:
-    return found
-  last = gains(num_parts, (inputs[whole:], labels[whole:]))
-  return merge_gains(found, last)
+  if rest:
+    last = gains(num_parts, (inputs[whole:], labels[whole:]))
+    found = merge_gains(found, last)
+  sample = options.get('coordinates')
+  if isinstance(sample, _sample.Sample):
+    found = dataclasses.replace(found, sample=sample)
+  return found
 
 
 def _mean(x, mask):

@@ -24,16 +24,16 @@ ties are not counted here.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from bitjax import packed
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _conv_behind
 from bitjax.scans import _conv_split
+from bitjax.scans import _conv_turns
 from bitjax.scans import _flips_moves
 from bitjax.scans import _report
 from bitjax.scans import _split
@@ -42,8 +42,6 @@ from bitjax.scans import _view
 
 __all__ = ['moments', 'obstacle', 'unwise']
 
-_WORD = jnp.dtype('uint32')
-_BITS = 8 * _WORD.itemsize  # Positions in a word.
 _FEW_POSITIONS = 64
 _SHARED = 4  # A sample is small below one weight in so many.
 # Spreads bits: the golden ratio, as in Knuth's multiplicative hash.
@@ -54,11 +52,10 @@ def obstacle(view: _view.LayerView) -> str | None:
   """Returns why this path does not apply to a view, or None if it does."""
   if reason := _conv_split.obstacle(view):
     return reason
-  front, _ = _conv_split.cut(view.tail)
-  if not any(map(_is_sign, front)):
+  if _conv_turns.cut(view.tail) is None:
     return (
-      'its layer does not feed a sign activation by stages of each entry by '
-      'itself'
+      'its layer does not feed a sign activation by stages that keep channels '
+      'apart'
     )
   return None
 
@@ -74,17 +71,20 @@ def unwise(
   """
   if coordinates is not None and _SHARED * coordinates.size < view.kernel.size:
     return 'few moves of a sample of the weights turn the same signs'
-  sums = jax.eval_shape(view.product or jnp.matmul, view.inputs, view.kernel)
-  if math.prod(sums.shape[1:-1]) > _FEW_POSITIONS:
+  found = _conv_turns.cut(view.tail)
+  assert found is not None
+  signs = jax.eval_shape(
+    lambda view: _stages.apply(
+      found.before, _conv_split.split(view).products()
+    ),
+    view,
+  )
+  if math.prod(signs.shape[1:-1]) > _FEW_POSITIONS:
     return (
       f'few moves turn the same signs of images of more than {_FEW_POSITIONS} '
       'positions'
     )
   return None
-
-
-def _is_sign(stage):
-  return isinstance(stage, _stages.Activation) and stage.kind == 'sign'
 
 
 def moments(
@@ -109,6 +109,8 @@ def moments(
     its square, [moves, *kernel.shape] or [moves, coordinates] each.
   """
   parts = _conv_split.split(view)
+  bits = _conv_turns.has_bits(view, moves, _cut(parts).before)
+  rest = _rest(parts)
   size, shape = view.labels.size, moves.changes.shape
   dtype = jax.eval_shape(view.losses, view.kernel).dtype
   chunk = min(size, chunk or _examples(parts, moves.changes))
@@ -121,10 +123,11 @@ def moments(
   def block(totals, start):
     index = start + jnp.arange(chunk)
     some = _conv_split.take(parts, index)
-    network, words = _masks(some, moves.changes)
+    network, words = _masks(some, rest, moves, bits)
     valid = index < size
     needed = asked[None] & valid[:, None, None]
-    change = _changes(network, jnp.where(needed[..., None], words, 0))
+    words = tuple(jnp.where(needed, word, 0) for word in words)
+    change = _changes(rest, network, jnp.minimum(index, size - 1), words)
     losses = jnp.where(valid, network.losses, 0)
     sums = jnp.sum(losses), jnp.sum(change, axis=0), jnp.sum(change**2, axis=0)
     return jax.tree.map(lambda a, b: a + b.astype(dtype), totals, sums), None
@@ -140,121 +143,72 @@ def moments(
   return loss / size, -first, second
 
 
-class _Network(NamedTuple):
-  """What lies behind the signs of some examples.
-
-  Attributes:
-    h: activations, [examples, *spatial, out].
-    other: what they become where the sign turns.
-    labels: classes, [examples].
-    losses: their losses, [examples].
-    sums: the next convolution's sums, unscaled, [examples, *spatial', next]; None, like
-      the next two, if what follows is no convolution.
-    met: which position each place of its kernel meets, counted from 1, and 0 for
-      padding, [positions', places].
-    kernel: what its sums change by for a unit of each channel, [out, places, next].
-    rest: the stages behind the signs.
-  """
-
-  h: types.Array
-  other: types.Array
-  labels: types.Array
-  losses: types.Array
-  sums: types.Array | None
-  met: types.Array | None
-  kernel: types.Array | None
-  rest: tuple[_stages.Stage, ...]
+def _cut(parts):
+  found = _conv_turns.cut((*parts.front, *parts.rest))
+  assert found is not None
+  return found
 
 
 def _examples(parts, changes):
   """Returns how many examples are done at a time."""
   one = _conv_split.take(parts, jnp.zeros(1, int))
-  z = jax.eval_shape(lambda one: one.products(), one)
-  words = -(-math.prod(z.shape[1:-1]) // _BITS)
+  before = _cut(one).before
+  signs = jax.eval_shape(lambda o: _stages.apply(before, o.products()), one)
+  words = -(-math.prod(signs.shape[1:-1]) // _conv_turns.BITS)
   patches = jax.eval_shape(lambda one: one.patches(), one).size
   each = changes.size * (words + 4) + patches
   return max(1, sizes.here().mask_numbers // each)
 
 
-def _masks(parts, changes):
-  """Returns the network behind the signs, and masks, [examples, out, moves, words]."""
-  end = 1 + list(map(_is_sign, parts.front)).index(True)
-  before, behind = parts.front[:end], parts.front[end:]
+def _masks(parts, rest, moves, bits):
+  """Returns the network behind the signs, and masks, words [examples, out, moves]."""
+  before, behind, stages = _cut(parts)
   z = parts.products()
   signs = _stages.apply(before, z)
   h, other = (_stages.apply(behind, s) for s in (signs, -signs))
+  words = _conv_turns.masks(parts, before, moves, z, bits)
+  return _conv_behind.network(rest, stages, h, other, parts.labels), words
 
-  def turned(moved):
-    return _packed(_stages.apply(before, moved) != signs)
 
-  words = _conv_split.each_move(parts, changes, z, turned)
-  words = words.reshape(-1, *words.shape[2:])  # [moves, examples, out, words]
-  words = jnp.moveaxis(words, 0, 2)
-  sums, met, kernel = _next_sums(parts.rest, h)
-  logits = (
-    _stages.apply(parts.rest, h) if sums is None else _behind(parts.rest, sums)
+def _rest(parts):
+  """Returns the stages behind the signs, prepared."""
+  before, behind, stages = _cut(parts)
+  h = jax.eval_shape(
+    lambda parts: _stages.apply((*before, *behind), parts.products()), parts
   )
-  losses = _losses(logits, parts.labels)
-  return _Network(
-    h, other, parts.labels, losses, sums, met, kernel, parts.rest
-  ), words
+  return _conv_behind.prepared(stages, h)
 
 
-def _next_sums(rest, h):
-  """Returns ``sums``, ``met`` and ``kernel`` of a `_Network`."""
-  if not rest or not isinstance(rest[0], _stages.Conv):
-    return None, None, None
-  product, weights = rest[0].product, rest[0].layer.quantized
-  # What pads the inputs does not change.
-  met, _ = _conv_split.places(product, h.shape[1:-1])
-  kernel = product.arithmetic.rounded(weights)
-  inner, out = kernel.shape[-2:]
-  group, inside = jnp.divmod(jnp.arange(h.shape[-1]), inner)
-  kernel = jnp.moveaxis(kernel.reshape(-1, inner, out), 1, 0)[inside]
-  mine = jnp.arange(out)[None] // (out // product.groups) == group[:, None]
-  return product(h, weights), met, jnp.where(mine[:, None], kernel, 0)
-
-
-def _behind(rest, sums):
-  return _stages.apply(rest[1:], rest[0].layer.rescale(sums))
-
-
-def _losses(logits, labels):
-  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def _packed(turned):
-  """Packs [examples, *spatial, out] into words, [examples, out, words]."""
-  bits = turned.reshape(turned.shape[0], -1, turned.shape[-1])
-  return jnp.swapaxes(packed.pack(bits, 1, word=_WORD), 1, 2)
-
-
-def _changes(network, words):
+def _changes(rest, network, index, words):
   """Returns by how much each move raises each loss, [examples, out, moves].
 
   Args:
-    network: what lies behind the signs.
-    words: masks, [examples, out, moves, words].
+    rest: the prepared stages behind the signs.
+    network: what lies behind the signs of some examples.
+    index: which of all examples these are, [examples].
+    words: masks, words of [examples, out, moves].
   """
-  shape, (_, channels, size, length) = words.shape[:3], words.shape
-  words = words.reshape(-1, size, length)
+  shape, (_, channels, size) = words[0].shape, words[0].shape
+  words = tuple(word.reshape(-1, size) for word in words)
   order = _order(words)
-  rows = jnp.arange(len(words))[:, None]
-  words = words[rows, order]
-  same = jnp.all(words[:, 1:] == words[:, :-1], axis=-1)
-  same = jnp.pad(same, [(0, 0), (1, 0)])
-  turns = jnp.any(words != 0, axis=-1)
+  words = tuple(jnp.take_along_axis(w, order, axis=1) for w in words)
+  same, turns = jnp.ones(order.shape, bool), jnp.zeros(order.shape, bool)
+  for word in words:
+    same &= jnp.pad(word[:, 1:] == word[:, :-1], [(0, 0), (1, 0)])
+    turns |= word != 0
   distinct = (turns & ~same).reshape(-1)
-  some = min(_lanes(network), distinct.size)
+  some = min(_conv_behind.lanes(network), distinct.size)
   ((listed,), (count,)) = _split.true_indices(distinct[None], room=some)
-  words = words.reshape(-1, length)
+  words = jnp.stack([word.reshape(-1) for word in words], axis=1)
 
   def evaluate(state):
     start, changes = state
     which = jax.lax.dynamic_slice(listed, (start,), (some,))
     which = jnp.minimum(which, distinct.size - 1)
     example, channel = jnp.divmod(which // size, channels)
-    found = _evaluate(network, example, channel, words[which])
+    found = _conv_behind.changes(
+      rest, network, index, example, channel, words[which], start >= 0
+    )
     return start + some, jax.lax.dynamic_update_slice(changes, found, (start,))
 
   changes = jnp.zeros(distinct.size + some, network.losses.dtype)
@@ -264,6 +218,7 @@ def _changes(network, words):
   number = jnp.cumsum(distinct, dtype=jnp.int32) - 1
   change = changes[jnp.maximum(number, 0)].reshape(order.shape)
   change = jnp.where(turns, change, 0)
+  rows = jnp.arange(len(order))[:, None]
   return jnp.zeros_like(change).at[rows, order].set(change).reshape(shape)
 
 
@@ -274,52 +229,13 @@ def _order(words):
   hash and an index is sorted several times faster than pairs of both.
 
   Args:
-    words: masks, [rows, masks, words].
+    words: masks, words of [rows, masks].
   """
-  found = jnp.zeros(words.shape[:2], jnp.uint32)
-  for number in range(words.shape[-1]):
-    found = (found ^ words[..., number]) * jnp.uint32(_ODD)
+  found = jnp.zeros(words[0].shape, jnp.uint32)
+  for word in words:
+    found = (found ^ word) * jnp.uint32(_ODD)
     found = found ^ (found >> 15)
-  bits = (words.shape[1] - 1).bit_length()
-  index = jnp.arange(words.shape[1], dtype=jnp.uint32)[None]
+  bits = (found.shape[1] - 1).bit_length()
+  index = jnp.arange(found.shape[1], dtype=jnp.uint32)[None]
   ordered = jnp.sort((found << bits) | index, axis=1)
   return (ordered & ((1 << bits) - 1)).astype(jnp.int32)
-
-
-def _lanes(network):
-  """Returns how many masks are evaluated at a time."""
-  held = network.h if network.sums is None else network.sums
-  each = max(network.h[0].size, held[0].size)
-  return max(1, sizes.here().mask_lanes // each)
-
-
-def _evaluate(network, examples, channels, words):
-  """Returns by how much the losses rise where masks' signs turn, [lanes].
-
-  Args:
-    network: what lies behind the signs.
-    examples: whose loss, [lanes].
-    channels: the channels that the masks are of, [lanes].
-    words: the masks, [lanes, words].
-  """
-  shape = network.h.shape[1:-1]
-  mask = packed.unpack(words, math.prod(shape), dtype=bool)
-  rest = _stages.map_examples(network.rest, lambda x: x[examples])
-  if network.sums is None:
-    there = jax.nn.one_hot(channels, network.h.shape[-1], dtype=bool)[:, None]
-    turn = (mask[:, :, None] & there).reshape(len(words), *shape, -1)
-    x = jnp.where(turn, network.other[examples], network.h[examples])
-    logits = _stages.apply(rest, x)
-  else:
-    by_channel = jnp.moveaxis(network.other - network.h, -1, 1)
-    change = by_channel[examples, channels].reshape(mask.shape)
-    change = jnp.pad(jnp.where(mask, change, 0), [(0, 0), (1, 0)])
-    moved = jnp.einsum(
-      'lpk,lko->lpo',
-      change[:, network.met],
-      network.kernel[channels].astype(change.dtype),
-      precision=jax.lax.Precision.HIGHEST,
-    )
-    sums = network.sums[examples]
-    logits = _behind(rest, sums + moved.reshape(sums.shape).astype(sums.dtype))
-  return _losses(logits, network.labels[examples]) - network.losses[examples]

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import quantizers
 from bitjax import types
@@ -209,5 +210,10 @@ def each_move(
 
 
 def has_sign_inputs(view: _view.LayerView) -> bool:
-  """Returns whether a view's inputs are +1 and -1, apart from padding; static."""
-  return quantizers.is_sign(view.input_quantizer)
+  """Returns whether a view's inputs are +1 and -1, and padding these or 0; static."""
+  if not quantizers.is_sign(view.input_quantizer):
+    return False
+  product = cast(_convolution.Convolution, view.product)
+  with jax.ensure_compile_time_eval():
+    _, padding = places(product, view.inputs.shape[1:-1])
+    return bool(np.isin(np.asarray(padding), (-1, 0, 1)).all())

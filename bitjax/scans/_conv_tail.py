@@ -5,7 +5,8 @@ its weight meets, so no product is computed again:
 
 .. math:: p'_{b \cdot c} = p_{b \cdot c} + \Delta \, x_{b \cdot k}
 
-What precedes the layer is cached in the view. What follows is run for some images
+What precedes the layer is cached in the view. A move that turns no sign of a layer that
+feeds only signs changes nothing, and costs nothing more. What follows is run for some images
 at a time, so that they stay in the cache, and for one move after another. Where the
 rest is binary it is packed (`_packed_steps`). Nothing is approximated: the scales of
 the rest are applied to the same sums, in the same order, as the network does. A
@@ -13,8 +14,7 @@ compiler may still round a product and a sum once or twice (a fused multiply-add
 may turn a sign that is within rounding of its threshold, as between two compilations
 of the network itself.
 
-A move costs the share of the network behind the layer, and a seventh of that or less
-where it is packed.
+A move costs the work behind the layer; `_conv_costs` estimates it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bitjax import sizes
@@ -41,8 +42,8 @@ from bitjax.scans import _view
 
 __all__ = ['moments', 'obstacle']
 
-# Bytes of what the kernel meets, for the images that are computed at a time.
-_MOST_PATCHES = 1 << 28
+# Bytes of what the kernel meets and of the outputs, for the images at a time.
+_MOST = 1 << 28
 _FULL = 16  # Images that fill a vector.
 
 
@@ -158,9 +159,12 @@ def _images(view, chunk):
   outputs = jax.eval_shape(
     lambda view, x: _products(dataclasses.replace(view, inputs=x)), view, one
   )
-  positions = math.prod(outputs.shape[1:-1])
-  fan_in = math.prod(view.kernel.shape[:-1]) * _groups(view)
-  room = _MOST_PATCHES // (4 * positions * fan_in)
+  met = jax.eval_shape(
+    lambda view, x: _met(dataclasses.replace(view, inputs=x), outputs),
+    view,
+    one,
+  )
+  room = _MOST // (4 * (met.size + outputs.size))
   if chunk is None:
     numbers = sizes.here().tail_numbers
     chunk = max(_FULL, numbers // math.prod(outputs.shape[1:]))
@@ -187,23 +191,52 @@ def _layer(view, kernel):
   )
 
 
-def _patches(view, spatial, dtype):
-  """Returns what each weight of a unit meets, [places * in, *spatial, images]."""
+def _met(view, products):
+  """Returns an array of what the kernel meets, of which `_meets` takes one weight's."""
+  x = _arithmetic(view).rounded(view.inputs).astype(products.dtype)
   if view.product is None:
-    x = _arithmetic(view).rounded(view.inputs)
-    return jnp.moveaxis(x, (0, -1), (-1, 0)).astype(dtype)
+    return jnp.moveaxis(x, (0, -1), (-1, 0))
+  window = _window(view)
+  if window is not None:
+    edges = [(0, 0, 0), *((*pair, 0) for pair in window.padding), (0, 0, 0)]
+    x = jnp.transpose(x, (3, 1, 2, 0))
+    return jax.lax.pad(x, np.array(window.pad_value, x.dtype), edges)
   found = _conv_split.patches(view.product, view.inputs)
-  found = jnp.transpose(found, (2, 3, 1, 0)).astype(dtype)
-  return found.reshape(-1, *spatial, found.shape[-1])
+  found = jnp.transpose(found, (2, 3, 1, 0)).astype(products.dtype)
+  return found.reshape(-1, *products.shape[1:-1], found.shape[-1])
+
+
+def _meets(view, met, place, channel, spatial):
+  """Returns what the weights of a place and channel meet, [*spatial, images]."""
+  window = None if view.product is None else _window(view)
+  if window is None:
+    channels = view.kernel.shape[-2] * _groups(view)
+    return jax.lax.dynamic_index_in_dim(
+      met, place * channels + channel, keepdims=False
+    )
+  row, column = jnp.divmod(place, view.kernel.shape[1])
+  extents = [
+    (size - 1) * stride + 1
+    for size, stride in zip(spatial, window.strides, strict=True)
+  ]
+  found = jax.lax.dynamic_slice(
+    met, (channel, row, column, 0), (1, *extents, met.shape[-1])
+  )
+  rows, columns = window.strides
+  return found[0, ::rows, ::columns]
+
+
+def _window(view):
+  find = getattr(view.product, 'window', None)
+  return None if find is None else find(view.inputs.shape[1:-1])
 
 
 def _sums(view, valid, listed, report):
   """Returns sums over some images of the loss, and of its decreases and their squares."""
   products = _products(view)
-  patches = _patches(view, products.shape[1:-1], products.dtype)
+  met = _met(view, products)
   products = _packed_steps.innermost(products)
   groups, (fan_in, units) = _groups(view), view.kernel.shape[-2:]
-  channels = fan_in * groups
   packs = _packed_steps.applies(view.tail)
   narrow = view.coupling != 'tensor'
 
@@ -222,11 +255,12 @@ def _sums(view, valid, listed, report):
 
   def whole(z, always):
     if rest is not None:
-      return losses(rest(z, always))
-    return losses(_stages.apply(view.tail, _packed_steps.outermost(z)))
+      return rest(z, always)
+    return _stages.apply(view.tail, _packed_steps.outermost(z))
 
-  unmoved = whole(outputs, jnp.sum(valid) >= 0)
-  base = rest.base(outputs) if rest is not None and narrow else None
+  logits = whole(outputs, jnp.sum(valid) >= 0)
+  unmoved = losses(logits)
+  base = rest.base(outputs, logits) if rest is not None and narrow else None
 
   def move(number, index, change, destination):
     # That it is no constant keeps passes apart.
@@ -234,13 +268,11 @@ def _sums(view, valid, listed, report):
     position, unit = jnp.divmod(index, units)
     place, channel = jnp.divmod(position, fan_in)
     channel += unit // (units // groups) * fan_in
-    met = jax.lax.dynamic_index_in_dim(
-      patches, place * channels + channel, keepdims=False
-    )
+    meets = _meets(view, met, place, channel, products.shape[:-2])
     column = jax.lax.dynamic_index_in_dim(
       products, unit, products.ndim - 2, keepdims=False
     )
-    column += change.astype(column.dtype) * met
+    column += change.astype(column.dtype) * meets
     kernel = view.kernel
     if view.coupling != 'none':
       kernel = kernel.reshape(-1).at[index].set(destination)
@@ -251,15 +283,15 @@ def _sums(view, valid, listed, report):
       def scaled():
         return rescale(jnp.broadcast_to(spread, products.shape), kernel)
 
-      new = losses(rest.moved(base, unit, scaled, always))
+      moved = rest.moved(base, unit, scaled, always)
     else:
       units_of = jax.lax.broadcasted_iota(
         jnp.int32, products.shape, products.ndim - 2
       )
-      new = whole(
+      moved = whole(
         rescale(jnp.where(units_of == unit, spread, products), kernel), always
       )
-    decrease = jnp.where(valid, unmoved - new, 0)
+    decrease = jnp.where(valid, unmoved - losses(moved), 0)
     return jnp.sum(decrease), jnp.sum(decrease**2)
 
   count = listed[0].size

@@ -8,8 +8,9 @@ next products u of all examples are kept. A move of weight (i, j) changes row j 
   u_{b:} \mathrel{+}= \tau_b V_{j:}, \qquad
   \tau_b = \mathrm{front}_j(p_{jb} + \Delta x_{bi}) - \mathrm{front}_j(p_{jb}).
 
-Only the losses of those examples are computed anew. Any other view costs a forward
-pass for each move.
+Only the losses of those examples are computed anew. A convolution before a binary rest
+has a state of its own (`_coordinate_convolutions`). Any other view costs a forward pass for
+each move.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _coordinate_convolutions
 from bitjax.scans import _flips_rank_one
 from bitjax.scans import _paths
 from bitjax.scans import _split
@@ -49,17 +51,22 @@ class Move(NamedTuple):
 
 def choose(view: _view.LayerView) -> _paths.Choice:
   """Returns whether moves are tried incrementally or by forward passes."""
-  obstacles = {
-    'incremental': _flips_rank_one.obstacle(view),
-    'forward_passes': None,
-  }
-  return _paths.choose('auto', obstacles)
+  if _coordinate_convolutions.is_convolution(view):
+    reason = _coordinate_convolutions.obstacle(view)
+    reason = reason or _coordinate_convolutions.unwise(view)
+  else:
+    reason = _flips_rank_one.obstacle(view)
+  return _paths.choose('auto', {'incremental': reason, 'forward_passes': None})
 
 
-def begin(view: _view.LayerView) -> Incremental | Generic:
-  """Returns a view's state before any move, `Incremental` if it has no obstacle."""
+def begin(
+  view: _view.LayerView,
+) -> Incremental | _coordinate_convolutions.Convolution | Generic:
+  """Returns a view's state before any move; `Generic` if it has an obstacle."""
   if choose(view).path == 'forward_passes':
     return Generic(view, view.kernel, view.loss(view.kernel))
+  if _coordinate_convolutions.is_convolution(view):
+    return _coordinate_convolutions.begin(view)
   parts = _split.split(view)
   products = parts.products(parts.inputs)
   next_products = parts.next_products(_stages.apply(parts.front, products))

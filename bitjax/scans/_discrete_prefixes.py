@@ -100,7 +100,7 @@ def prefix_scan(
     path: ``'steps'`` pays only for what the moves change, so that ``range(n)`` is
       affordable (kernels of signs; see `line_scan`). ``'incremental'`` pays for the
       moves and, for each prefix, for the network behind the layer (views of known
-      stages that couple neither weights nor examples). ``'brute_force'`` pays for a
+      stages that couple neither weights nor examples), packed behind a convolution. ``'brute_force'`` pays for a
       forward pass for each prefix that differs from the one before. ``'auto'`` takes
       the first that applies, but ``'steps'`` only for more than 64 prefixes.
     report: as for `flip_gains`; shares are of the prefixes (on the path
@@ -164,7 +164,9 @@ def choose(
   obstacles = {'steps': steps, 'incremental': obstacle, 'brute_force': None}
   unwise = {}
   if num_prefixes <= _FEW:
-    unwise = {'steps': f'there are no more than {_FEW} prefixes'}
+    unwise['steps'] = f'there are no more than {_FEW} prefixes'
+  if reason := next(filter(None, map(_prefix_losses.unwise, views)), None):
+    unwise |= {'steps': reason, 'incremental': reason}
   return _paths.choose(path, obstacles, unwise)
 
 

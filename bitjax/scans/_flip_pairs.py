@@ -4,6 +4,9 @@ r"""Measures how far from additive the loss is: gains of pairs against single ga
 
 is 0 for every pair if the gains of sets are sums of single gains, which is what a
 ranking of single moves presumes.
+
+A pair costs three losses: forward passes (``'brute_force'``), or, for a convolution before
+a binary rest, runs of that rest (``'incremental'``, see `_coordinate_convolutions`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitjax import types
+from bitjax.scans import _coordinate_convolutions
 from bitjax.scans import _flips_moves
+from bitjax.scans import _paths
 from bitjax.scans import _report
 from bitjax.scans import _text
 from bitjax.scans import _view
@@ -42,7 +47,6 @@ class PairGains(NamedTuple):
   def __repr__(self) -> str:
     return _text.describe(
       self,
-      path='brute_force',
       pairs=self.first,
       best=_text.reduce(np.fmax, self.together),
     )
@@ -66,7 +70,7 @@ def pair_gains(
 ) -> PairGains:
   """Draws pairs of moves and evaluates them together and alone.
 
-  Each pair costs three losses, by brute force.
+  Each pair costs three losses, by the faster path that applies (see `plan`).
 
   Args:
     view: the layer.
@@ -101,6 +105,15 @@ def pair_gains(
   return found
 
 
+def choose(view: _view.LayerView) -> _paths.Choice:
+  """Returns whether pairs are evaluated incrementally or by brute force."""
+  reason: str | None = 'its layer is not a known convolution'
+  if _coordinate_convolutions.is_convolution(view):
+    reason = _coordinate_convolutions.obstacle(view)
+    reason = reason or _coordinate_convolutions.unwise(view)
+  return _paths.choose('auto', {'incremental': reason, 'brute_force': None})
+
+
 @functools.partial(jax.jit, static_argnames=('num_pairs', 'width'))
 def _pairs(view, key, moves, indices, num_pairs, width, report):
   size = view.kernel.size
@@ -115,12 +128,13 @@ def _pairs(view, key, moves, indices, num_pairs, width, report):
     second_key, (num_pairs,), 0, indices.size, jnp.int32
   )
   second = indices[_others(indices % size, first % size, offset)]
-  base = view.loss(view.kernel)
+  if choose(view).path == 'incremental':
+    loss, base = _incremental(view, moves)
+  else:
+    loss, base = _passes(view, destinations), view.loss(view.kernel)
 
   def gain(chosen):
-    kernel = view.kernel.reshape(-1)
-    moved = kernel.at[chosen % size].set(destinations[chosen])
-    return base - view.loss(moved.reshape(view.kernel.shape))
+    return base - loss(chosen)
 
   def evaluate(first, second):
     alone = gain(first[None]) + gain(second[None])
@@ -134,6 +148,31 @@ def _pairs(view, key, moves, indices, num_pairs, width, report):
   return PairGains(
     first.astype(jnp.int32), second.astype(jnp.int32), together, separately
   )
+
+
+def _passes(view, destinations):
+  """Returns a function of some moves that returns the loss after them."""
+
+  def loss(chosen):
+    kernel = view.kernel.reshape(-1)
+    moved = kernel.at[chosen % kernel.size].set(destinations[chosen])
+    return view.loss(moved.reshape(view.kernel.shape))
+
+  return loss
+
+
+def _incremental(view, moves):
+  """Returns what `_passes` does, and the loss before any move, for a convolution."""
+  begun = _coordinate_convolutions.begin(view)
+  changes = jnp.where(moves.directions != 0, moves.changes, 0).reshape(-1)
+
+  def loss(chosen):
+    state = begun
+    for move in chosen:
+      state = state.moved(move % view.kernel.size, changes[move])
+    return state.measured(chosen[0] >= 0)
+
+  return loss, begun.loss
 
 
 def _others(weights, first, offset):

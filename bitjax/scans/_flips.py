@@ -60,6 +60,7 @@ from bitjax.scans import _flips_sign
 from bitjax.scans import _network
 from bitjax.scans import _paths
 from bitjax.scans import _report
+from bitjax.scans import _sample
 from bitjax.scans import _text
 from bitjax.scans import _view
 
@@ -87,6 +88,8 @@ class FlipGains:
       rounding, int32; None if not counted.
     num_examples: number of examples that the loss is a mean over.
     path: which path computed them.
+    sample: the sample whose weights' gains these are; None for those of all weights, or
+      of given coordinates.
   """
 
   gains: types.Array
@@ -95,6 +98,7 @@ class FlipGains:
   near_ties: types.Array | None
   num_examples: int = dataclasses.field(metadata={'static': True})
   path: str = dataclasses.field(metadata={'static': True})
+  sample: _sample.Sample | None = None
 
   def __repr__(self) -> str:
     return _text.describe(
@@ -126,7 +130,7 @@ def flip_gains(
   view: _view.LayerView,
   *,
   step: types.Scalar | None = None,
-  coordinates: types.Array | None = None,
+  coordinates: types.Array | _sample.Sample | None = None,
   path: str = 'auto',
   chunk: int | None = None,
   count_near_ties: bool = False,
@@ -138,9 +142,9 @@ def flip_gains(
     view: the layer.
     step: size of the moves of a full-precision kernel, in its units; None for
       quantised kernels, whose levels say how far they move.
-    coordinates: indices in the flattened kernel, [coordinates], of the weights
-      whose moves are evaluated, on the paths ``pooled``, ``masks``, ``tail`` and
-      ``brute_force``; None for all weights.
+    coordinates: the weights whose moves are evaluated, on the paths ``pooled``,
+      ``masks``, ``tail`` and ``brute_force``: indices in the flattened kernel,
+      [coordinates], or a sample (`draw_sample`), which the result keeps; None for all.
     path: ``'auto'`` takes the fastest path that is exact for this view; it
       depends on static facts only, and the result names it.
     chunk: how much is in memory at a time: examples on the fast paths, moves
@@ -157,12 +161,16 @@ def flip_gains(
   Raises:
     BadInput: for an empty batch or kernel, a missing, superfluous or
       non-positive step, an unknown path, a fast path that does not apply to the
-      view (the message says why), a chunk below 1, or a loss that is concrete
-      and not finite.
+      view (the message says why), a sample of a layer of another shape, a chunk
+      below 1, or a loss that is concrete and not finite.
   """
   types.check_choice('path', path, PATHS)
   check_options(step=step, chunk=chunk)
   _view.check_filled(view)
+  sample = None
+  if isinstance(coordinates, _sample.Sample):
+    sample, coordinates = coordinates, coordinates.coordinates
+    _sample.check(sample, view)
   path = choose(view, path, coordinates).path
   if path == 'layers':
     return _by_layer(view, report, step, chunk, count_near_ties)
@@ -170,7 +178,7 @@ def flip_gains(
     view, step, coordinates, path, chunk, count_near_ties, report
   )
   types.check_finite('The loss', gains.loss)
-  return gains
+  return dataclasses.replace(gains, sample=sample)
 
 
 @_report.reports

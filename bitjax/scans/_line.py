@@ -5,11 +5,12 @@ For a step along a direction d, ``line_scan`` answers: what is the loss of
 moves, so a forward pass for each rate can be avoided. There are four paths:
 
 * ``'steps'``: a quantized kernel changes only at its breakpoints, and each one
-  affects few examples (`_line_steps`).
+  affects few examples (`_line_steps`), or a channel of a convolution
+  (`_line_convolutions`).
 * ``'affine'``: behind a real kernel, logits are affine between the kinks of the
   ReLUs (`_line_affine`).
-* ``'distinct'``: behind any layer with a quantized kernel, such as a convolution,
-  rates between two breakpoints share one forward pass (`_line_distinct`).
+* ``'distinct'``: behind any layer with a quantized kernel, rates between two
+  breakpoints share one forward pass (`_line_distinct`).
 * ``'brute_force'``: any network is evaluated at every rate; this is the reference.
 
 All compute the same function. Static facts decide which of them apply.
@@ -53,8 +54,9 @@ class LineScan:
   Attributes:
     learning_rates: the scanned rates, [rates], in the order given.
     losses: mean loss at each rate in nats, [rates]; [views, rates] for several.
-    uncertain: on the path ``'steps'``, the number of examples for which rounding may
-      have decided a sign behind the layer; else 0. Scalar; [views] for several.
+    uncertain: on the path ``'steps'`` of a dense layer, the number of examples for
+      which rounding may have decided a sign behind it; else 0. Scalar; [views] for
+      several.
     path: which path computed them.
   """
 
@@ -143,12 +145,14 @@ def line_scan(
   Exactness: on the path ``'steps'``, every kernel equals that of brute force bit for
   bit. If inputs are integers (with sums below 2^24), so do the layer's products and
   what follows from them, and only the order of the sum in the mean may differ;
-  otherwise the same holds except for ``uncertain`` examples. On the path
-  ``'affine'``, losses agree up to rounding; on ``'distinct'`` each is that of brute
-  force at the first rate with the same kernel.
+  otherwise the same holds except for ``uncertain`` examples. Behind a convolution the
+  network's own stages follow, which a compiler may round once or twice, as on the path
+  ``'tail'`` of `flip_gains`. On the path ``'affine'``, losses agree up to rounding; on
+  ``'distinct'`` each is that of brute force at the first rate with the same kernel.
 
   The number of rates hardly matters: the cost of ``'steps'`` follows the number of
-  breakpoints, that of ``'affine'`` the number of kinks. Rates that float32 cannot tell
+  breakpoints (of a convolution: of distinct kernels, each of which runs what follows the
+  layer, packed where it is binary), that of ``'affine'`` the number of kinks. Rates that float32 cannot tell
   apart are equal and have equal losses; the zero direction has a constant loss.
 
   Args:
@@ -169,9 +173,9 @@ def line_scan(
     path: one of ``'steps'`` (quantized kernel), ``'affine'`` (real kernel, ReLU),
       ``'distinct'`` (quantized kernel of any layer) and ``'brute_force'``;
       ``'auto'`` takes the first that applies, and brute force for fewer than 16 rates.
-    width: how many rates (on the path ``'steps'``: breakpoints; on ``'distinct'``:
-      kernels) are vectorised at a time, which bounds the memory; None for a good
-      choice.
+    width: how many rates (on the path ``'steps'``: breakpoints, or images of a
+      convolution; on ``'distinct'``: kernels) are vectorised at a time, which bounds
+      the memory; None for a good choice.
     report: as for `flip_gains`; shares are of the breakpoints, the kernels or the
       rates.
 
@@ -278,6 +282,8 @@ def choose(
   unwise = {}
   if num_rates < _FEW_RATES:
     unwise = dict.fromkeys(fast, f'there are fewer than {_FEW_RATES} rates')
+  elif reason := next(filter(None, map(_line_steps.unwise, views)), None):
+    unwise = {'steps': reason}
   return _paths.choose(path, obstacles, unwise)
 
 
@@ -290,19 +296,13 @@ def _scale_obstacle(view):
   )
 
 
-def _common_obstacle(view):
-  return _scale_obstacle(view) or _split.obstacle(view)
-
-
 def steps_obstacle(views: list[_view.LayerView]) -> str | None:
   """Returns why the path ``'steps'`` does not apply, or None if it does."""
   if obstacle := _levels_obstacle(views):
     return obstacle
   for view in views:
-    if obstacle := _common_obstacle(view):
+    if obstacle := _scale_obstacle(view) or _line_steps.obstacle(view):
       return obstacle
-    if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(_activations(view))):
-      return 'an activation has parameters of its own for each unit'
   return None
 
 
@@ -322,18 +322,15 @@ def _affine_obstacle(views):
   if views[0].quantizer is not None:
     return 'the kernel is quantized'
   for view in views:
-    if obstacle := _common_obstacle(view):
+    if obstacle := _scale_obstacle(view) or _split.obstacle(view):
       return obstacle
     if any(
       stage.kind == 'sign' or stage.quantizer is not None
-      for stage in _activations(view)
+      for stage in view.tail
+      if isinstance(stage, _stages.Activation)
     ):
       return 'the activations are not piecewise linear (ReLU)'
   return None
-
-
-def _activations(view):
-  return [s for s in view.tail if isinstance(s, _stages.Activation)]
 
 
 def _brute_force(views, direction, rates, constrain, width, report):

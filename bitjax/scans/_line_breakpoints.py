@@ -34,6 +34,7 @@ class Breakpoints(NamedTuple):
   row: types.Array  # [breakpoints], input of the weight.
   column: types.Array  # [breakpoints], its unit.
   change: types.Array  # [breakpoints], its new value minus the old one.
+  value: types.Array  # [breakpoints], its new value.
   position: types.Array  # [breakpoints], first position on the line after it.
 
 
@@ -136,18 +137,20 @@ def find(
 
   position = jnp.broadcast_to(start, kernel.shape)
   first = old = value(position)
-  positions, changes = [], []
+  positions, changes, values = [], [], []
   for _ in range(levels - 1):  # No weight changes more often.
     position = first_change(jnp.minimum(position, stop - 1), old)
     new = value(position)
     positions.append(position)
     changes.append(new - old)
+    values.append(new)
     old = new
   position = jnp.stack(positions).ravel()
   order, position = _sort(position, stop)
   row, column = jnp.divmod(order % kernel.size, kernel.shape[-1])
   change = jnp.where(position < stop, jnp.stack(changes).ravel()[order], 0)
-  return first, Breakpoints(row, column, change, position)
+  new = jnp.stack(values).ravel()[order]
+  return first, Breakpoints(row, column, change, new, position)
 
 
 def _sort(position, stop):

@@ -20,6 +20,8 @@ two rates of a grid, change the kernel together, so only the last one lists pair
 If inputs and weights are integers and sums stay below 2^24, p is exact in any
 order, and so is u behind a sign with integer V. Otherwise rounding may decide a
 sign; the examples that this may affect are counted.
+
+A convolution moves whole channels, which is another file's matter (`_line_convolutions`).
 """
 
 from __future__ import annotations
@@ -33,13 +35,17 @@ import jax.numpy as jnp
 from bitjax import sizes
 from bitjax import sums
 from bitjax import types
+from bitjax.scans import _conv_split
+from bitjax.scans import _convolution
 from bitjax.scans import _line_breakpoints
+from bitjax.scans import _line_convolutions
+from bitjax.scans import _packed_steps
 from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['Start', 'losses', 'start']
+__all__ = ['Start', 'losses', 'obstacle', 'start', 'unwise']
 
 
 class Start(NamedTuple):
@@ -82,14 +88,41 @@ class _Changes(NamedTuple):
   listed: types.Array  # Whether the loss is evaluated, [breakpoints, examples].
 
 
+def obstacle(view: _view.LayerView) -> str | None:
+  """Returns why a view cannot be scanned so, or None if it can.
+
+  Its kernel's quantizer, and a scale that depends on the kernel, are others' matters.
+  """
+  if isinstance(view.product, _convolution.Convolution):
+    return _conv_split.obstacle(view)
+  if reason := _split.obstacle(view):
+    return reason
+  activations = [s for s in view.tail if isinstance(s, _stages.Activation)]
+  if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(activations)):
+    return 'an activation has parameters of its own for each unit'
+  return None
+
+
+def unwise(view: _view.LayerView) -> str | None:
+  """Returns why a view without an `obstacle` is not scanned faster so, or None."""
+  is_convolution = isinstance(view.product, _convolution.Convolution)
+  if is_convolution and not _packed_steps.applies(view.tail):
+    return 'what follows the convolution is not binary'
+  return None
+
+
 @jax.jit
-def start(view: _view.LayerView, weights: types.Array) -> Start:
+def start(
+  view: _view.LayerView, weights: types.Array
+) -> Start | _line_convolutions.Start:
   """Returns the state that all lines from one quantized kernel share.
 
   Args:
-    view: the layer, without a `_split.obstacle`.
-    weights: the quantized kernel, [fan_in, units].
+    view: the layer, without an `obstacle`.
+    weights: the quantized kernel.
   """
+  if isinstance(view.product, _convolution.Convolution):
+    return _line_convolutions.start(view, weights)
   parts = _split.split(view)
   inputs = parts.inputs
   products = parts.products(inputs, weights).T
@@ -112,7 +145,7 @@ def start(view: _view.LayerView, weights: types.Array) -> Start:
 
 @functools.partial(jax.jit, static_argnames='width')
 def losses(
-  begun: Start,
+  begun: Start | _line_convolutions.Start,
   breakpoints: _line_breakpoints.Breakpoints,
   stop: types.Array,
   width: int | None = None,
@@ -124,15 +157,19 @@ def losses(
     begun: the state of the network at the start of the line.
     breakpoints: the breakpoints of the line.
     stop: position of those breakpoints that the line does not meet.
-    width: breakpoints that are processed at a time; None for a good choice.
+    width: breakpoints that are processed at a time, or images of a convolution; None
+      for a good choice.
     report: progress; None for no report.
 
   Returns:
     The losses, [1 + breakpoints]: entry n is that of the kernel after n breakpoints;
     of several at one position, only the last one's entry counts. And the number of
     examples for which, somewhere on the line, a sign in front of the next product is
-    within the bound of rounding.
+    within the bound of rounding; 0 for a convolution.
   """
+  if isinstance(begun, _line_convolutions.Start):
+    after = _line_convolutions.losses(begun, breakpoints, stop, width, report)
+    return after, jnp.zeros((), jnp.int32)
   count = jnp.sum(breakpoints.position < stop, dtype=jnp.int32)
   size = breakpoints.position.size
   block = min(width or sizes.here().line_breakpoints, size)
@@ -175,7 +212,7 @@ def _slack(begun, breakpoints):
   """Returns a bound on the rounding of p, [examples]; None if no sign follows p."""
   if not any(getattr(s, 'kind', '') == 'sign' for s in begun.parts.front):
     return None
-  weights, (row, column, change, _) = begun.weights, breakpoints
+  weights, (row, column, change, *_) = begun.weights, breakpoints
   # Weights are monotone along the line, so their magnitudes are largest at an end.
   largest = jnp.max(jnp.abs(weights))
   moved = weights.at[row, column].add(change)
@@ -223,7 +260,7 @@ def _front(parts, products, units):
 
 def _advance(network, state, breakpoints):
   """Returns the state after a block of breakpoints, and the mean loss after each."""
-  row, unit, change, position = breakpoints
+  row, unit, change, _, position = breakpoints
   step = jnp.arange(position.size)
   until = step[:, None] >= step[None, :]
   same_unit = unit[:, None] == unit[None, :]

@@ -6,7 +6,8 @@ the products with it:
 .. math::
   s'_p = s_p + \sum_k (x'_{p + k, c} - x_{p + k, c}) \, w_{k c}.
 
-From there on all changes, and all is computed (`_packed_steps`).
+From there on all changes, and all is computed (`_packed_steps`), unless no sign of the
+channel turned and nothing else sees it: then nothing is.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ class _Base:
     front: the layer's output behind the entrywise stages, [*spatial, channels, images].
     sums: sums of the convolution that follows, if it is binary and comes next; else
       None.
+    logits: the logits, [images, classes].
   """
 
   front: types.Array
   sums: types.Array | None
+  logits: types.Array
 
 
 class Rest:
@@ -83,16 +86,16 @@ class Rest:
       _packed_steps.run(stages, _packed_steps.Value(lambda: z), always)()
     )
 
-  def base(self, z: types.Array) -> _Base:
-    """Returns what `moved` needs of the unmoved outputs ``z``."""
+  def base(self, z: types.Array, logits: types.Array) -> _Base:
+    """Returns what `moved` needs of the unmoved outputs ``z``, and of their logits."""
     front = self._of_front(z)
     if self._mean is not None:
       front = innermost(self._mean(outermost(front)))
     if self._next is None:
-      return _Base(front, None)
+      return _Base(front, None, logits)
     sums = self._next.sums(_packed_steps.signs(front))
     small = math.prod(self._next.layer.kernel.shape[:3]) < _MOST_SMALL
-    return _Base(front, sums.astype('int16' if small else 'int32'))
+    return _Base(front, sums.astype('int16' if small else 'int32'), logits)
 
   def moved(
     self,
@@ -143,19 +146,21 @@ class Rest:
     y = _packed_steps.Value(
       lambda: step.rescale(sums + step.change(turns(), unit))
     )
-    if self._shortcut is not None:
-      behind, shortcut = self._behind, self._shortcut
-      if shortcut:
-        x.made(always)
-      body, other = (
-        _packed_steps.run(behind, y, always),
-        _packed_steps.run(shortcut, x, always),
+    if self._shortcut is None:
+      return jax.lax.cond(
+        jnp.any(turns() != 0),
+        lambda: outermost(_packed_steps.run(self._behind, y, always)()),
+        lambda: base.logits,
       )
-      y = _packed_steps.Value(lambda: body() + other())
-      rest = self._rest[1:]
-    else:
-      rest = self._behind
-    return outermost(_packed_steps.run(rest, y, always)())
+    behind, shortcut = self._behind, self._shortcut
+    if shortcut:
+      x.made(always)
+    body, other = (
+      _packed_steps.run(behind, y, always),
+      _packed_steps.run(shortcut, x, always),
+    )
+    y = _packed_steps.Value(lambda: body() + other())
+    return outermost(_packed_steps.run(self._rest[1:], y, always)())
 
   def _of_front(self, x):
     for stage in self._front:

@@ -37,6 +37,7 @@ __all__ = [
   'Value',
   'applies',
   'innermost',
+  'is_binary',
   'outermost',
   'prepared',
   'run',
@@ -71,10 +72,11 @@ def _packs(stages):
     for branch in (stage.body, stage.shortcut)
   )
   pairs = itertools.pairwise(stages)
-  return any(_is_binary(*pair) for pair in pairs) or any(map(_packs, branches))
+  return any(is_binary(*pair) for pair in pairs) or any(map(_packs, branches))
 
 
-def _is_binary(activation, conv):
+def is_binary(activation: _stages.Stage, conv: _stages.Stage) -> bool:
+  """Returns whether two stages are a sign and a convolution that are packed."""
   return (
     isinstance(activation, _stages.Activation)
     and activation.kind == 'sign'
@@ -268,7 +270,7 @@ def prepared(
   while index < len(stages):
     stage = stages[index]
     index += 1
-    if index < len(stages) and _is_binary(stage, stages[index]):
+    if index < len(stages) and is_binary(stage, stages[index]):
       x = jax.eval_shape(stage, x)
       stage = stages[index]
       index += 1

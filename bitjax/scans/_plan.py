@@ -3,7 +3,9 @@
 Each question's own chooser is asked for its path, so a plan cannot differ from what
 a scan does. Costs are estimates, in forward passes of the view (the layer and what
 follows it): where a path's cost depends on the data, they are those measured for
-a layer of 784 inputs and 256 units in a 784-256-256-10 network (`docs/benchmark.md`).
+a layer of 784 inputs and 256 units in a 784-256-256-10 network (`docs/benchmark.md`), or
+follow from the work of the stages behind a convolution (`_conv_costs`). What would take
+more time or memory than stated bounds is marked.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import jax.numpy as jnp
 
 from bitjax import memory as memory_lib
 from bitjax import types
+from bitjax.scans import _conv_costs
+from bitjax.scans import _convolution
 from bitjax.scans import _coordinate
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _discrete
@@ -26,7 +30,6 @@ from bitjax.scans import _flip_pairs
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
 from bitjax.scans import _line
-from bitjax.scans import _packed_steps
 from bitjax.scans import _paths
 from bitjax.scans import _stages
 from bitjax.scans import _view
@@ -52,7 +55,9 @@ class Cost(NamedTuple):
 # `docs/scans.md` has the same table, and `docs/benchmark.md` what was measured.
 COSTS = {
   ('line_scan', 'steps'): Cost(
-    '{} to {}, by the number of breakpoints', (4.7, 144)
+    '{} to {}, by the number of breakpoints; of a convolution, a fifth for each '
+    'distinct kernel',
+    (4.7, 144),
   ),
   ('line_scan', 'affine'): Cost('{}', (72,)),
   ('line_scan', 'distinct'): Cost('one for each distinct quantized kernel'),
@@ -62,23 +67,30 @@ COSTS = {
   ('flip_gains', 'rank_one'): Cost('{}; {} for moves up and down', (496, 630)),
   ('flip_gains', 'pooled'): Cost('{}; {} for moves up and down', (9, 12)),
   ('flip_gains', 'masks'): Cost(
-    'at most one for each distinct mask of turned signs'
+    'about a fifth of those of tail, by the number of distinct masks'
   ),
   ('flip_gains', 'tail'): Cost(
-    'one for each move, or a seventh where what follows is binary'
+    'the share of the work behind the layer for each move; a packed product is a '
+    'tenth of one'
   ),
   ('flip_gains', 'brute_force'): Cost('one for each move'),
   ('discrete_gradient', '*'): Cost('those of flip_gains, and two'),
   ('coordinate_discrete_gradient', 'incremental'): Cost(
-    'at most the share of the network behind the layer, for each move'
+    'at most the share of the network behind the layer, for each move; of a '
+    'convolution, a quarter'
   ),
   ('coordinate_discrete_gradient', 'forward_passes'): Cost('one for each move'),
   ('flip_descent', 'incremental'): Cost(
     '{} for each flip, and those of flip_gains', (0.77,)
   ),
   ('flip_descent', 'recompute'): Cost('those of flip_gains, for each flip'),
+  ('pair_gains', 'incremental'): Cost('three quarters for each pair'),
   ('pair_gains', 'brute_force'): Cost('three for each pair'),
 }
+
+
+# Of the passes of `tail`: from all to a twenty-fifth, by how many masks are distinct.
+_MASKS = 1 / 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +105,7 @@ class PlannedScan:
     seconds: about how many seconds; None if no forward pass was timed.
     memory: how many bytes the compiled scan reserves for results and all that it
       keeps on the way, beside the view; None if nothing was compiled.
+    exceeds: which bounds of `plan` it exceeds, and by what; '' if none that is known.
   """
 
   question: str
@@ -101,6 +114,7 @@ class PlannedScan:
   passes: float
   seconds: float | None
   memory: int | None
+  exceeds: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +131,7 @@ class Plan:
   forward_seconds: float | None
 
   def __str__(self) -> str:
-    """Returns a table with a line for each question, and its reason below it."""
+    """Returns a table: a line for each question, its reason and excess below it."""
     lines = [
       f'{"question":28}  {"path":14}  {"passes":>8}  {"seconds":>8}  {"MB":>8}'
     ]
@@ -130,6 +144,8 @@ class Plan:
       )
       if scan.reason:
         lines.append(f'  {scan.reason}')
+      if scan.exceeds:
+        lines.append(f'  TOO MUCH: {scan.exceeds}')
     return '\n'.join(lines)
 
 
@@ -141,6 +157,8 @@ def plan(
   max_flips: int = 100,
   timed: bool = True,
   memory: bool = False,
+  most_seconds: float = 3600.0,
+  most_memory: int | str | None = None,
 ) -> Plan:
   """Says which paths questions about a view would take, and what they would cost.
 
@@ -149,6 +167,8 @@ def plan(
   Nothing is scanned. One forward pass is compiled and timed. Seconds are forward passes
   times its time, without compilation: an estimate, right to a factor of a few. Memory is
   what the compiler reserves, so asking for it compiles each scan, which takes seconds.
+  Scans beyond ``most_seconds`` or ``most_memory`` are planned too, and marked
+  (`PlannedScan.exceeds`); what was not timed or compiled is not compared.
 
   Args:
     view: the layer; concrete unless ``timed`` is false and ``memory`` too.
@@ -157,16 +177,21 @@ def plan(
     max_flips: how many flips `flip_descent` is asked for.
     timed: whether to time a forward pass.
     memory: whether to compile the scans, to say how much memory they need.
+    most_seconds: seconds beyond which a scan is marked; ``math.inf`` for no bound.
+    most_memory: bytes beyond which a compiled scan is marked, with its view: a number, or
+      as `memory.parse` reads them; None for `memory.budget`.
 
   Returns:
     A `Plan`.
 
   Raises:
-    BadInput: for an empty view, or numbers below 1.
+    BadInput: for an empty view, numbers below 1, or bounds that are not positive.
   """
   types.check_integer('num_rates', num_rates, 1)
   types.check_integer('num_pairs', num_pairs, 1)
   types.check_integer('max_flips', max_flips, 1)
+  types.check_positive('most_seconds', most_seconds)
+  room = _room(most_memory)
   _view.check_filled(view)
   forward = _time(view) if timed else None
   weights = view.kernel.size
@@ -175,7 +200,7 @@ def plan(
   gains = _flips.choose(view)
   gain_passes = _gain_passes(view, gains.path)
   line = _line.choose('auto', [view], None, num_rates)
-  along = max(COSTS['line_scan', line.path].measured, default=num_rates)
+  along = _line_passes(view, line.path, num_rates)
 
   def row(
     question: str, choice: _paths.Choice, passes: float, needs: str = missing
@@ -183,8 +208,21 @@ def plan(
     if needs:
       return PlannedScan(question, '', needs, math.nan, None, None)
     seconds = None if forward is None else passes * forward
-    reserved = _reserved(view, asked[question]) if memory else None
-    return PlannedScan(question, *choice, passes, seconds, reserved)
+    beyond = []
+    if seconds is not None and seconds > most_seconds:
+      beyond.append(f'about {seconds:.2g} s, and most_seconds={most_seconds:g}')
+    reserved = None
+    if memory:
+      taken = _taken(view, asked[question])
+      if isinstance(taken, str):
+        beyond.append(taken)
+      elif taken is not None:
+        reserved = taken.temporaries + taken.outputs
+        if taken.total > room:
+          size, most = map(memory_lib.shown, (taken.total, room))
+          beyond.append(f'{size} with the view, and most_memory is {most}')
+    exceeds = '; '.join(beyond)
+    return PlannedScan(question, *choice, passes, seconds, reserved, exceeds)
 
   asked = _questions(view, num_rates, num_pairs, max_flips)
   tried = _coordinate_losses.choose(view)
@@ -194,16 +232,36 @@ def plan(
   flips = missing
   if view.quantizer is None:
     flips = 'a descent by flips needs a quantised kernel'
-  pairs = _paths.Choice('brute_force', 'pairs have no faster path')
+  pairs = _flip_pairs.choose(view)
+  of_pair = 0.75 if pairs.path == 'incremental' else 3.0
   rows = (
     row('line_scan', line, along, ''),
     row('flip_gains', gains, gain_passes),
     row('discrete_gradient', gains, gain_passes + 2),
     row('coordinate_discrete_gradient', tried, moves * share),
     row('flip_descent', descent, gain_passes + max_flips * each, flips),
-    row('pair_gains', pairs, 3 * num_pairs),
+    row('pair_gains', pairs, of_pair * num_pairs),
   )
   return Plan(rows, forward)
+
+
+def _line_passes(view, path, num_rates):
+  """Returns the forward passes of `line_scan` on a path, at most."""
+  if path == 'steps' and isinstance(view.product, _convolution.Convolution):
+    return num_rates / 5
+  return max(COSTS['line_scan', path].measured, default=num_rates)
+
+
+def _room(most_memory):
+  """Returns the bytes that ``most_memory`` says."""
+  if most_memory is None:
+    return memory_lib.budget()
+  if not isinstance(most_memory, str):
+    return types.check_integer('most_memory', most_memory, 1)
+  try:
+    return memory_lib.parse(most_memory)
+  except types.BadInput as error:
+    raise types.BadInput(f'most_memory: {error}') from error
 
 
 def _gain_passes(view, path):
@@ -213,8 +271,9 @@ def _gain_passes(view, path):
     return sum(_gain_passes(one, _flips.choose(one).path) for one in layers)
   ways = 1 if _flips_moves.is_binary(view) else 2
   moves = ways * view.kernel.size
-  if path == 'tail':
-    return moves / (7 if _packed_steps.applies(view.tail) else 1)
+  if path in ('tail', 'masks'):
+    fraction = 1 if path == 'tail' else _MASKS
+    return max(1.0, fraction * moves * _conv_costs.passes(view))
   *_, most = moves, *COSTS['flip_gains', path].measured[:ways]
   return min(moves, most)
 
@@ -233,6 +292,8 @@ def _no_moves(view):
 
 def _share_behind(view):
   """Returns the share of a forward pass's work that is behind a single unit."""
+  if isinstance(view.product, _convolution.Convolution):
+    return 0.25
   dense = [s.kernel for s in view.tail if isinstance(s, _stages.Dense)]
   width = dense[0].shape[1] if dense else 0
   behind = 1 + width + sum(kernel.size for kernel in dense[1:])
@@ -262,10 +323,15 @@ def _questions(view, num_rates, num_pairs, max_flips):
   }
 
 
-def _reserved(view, question):
-  """Returns the bytes that a compiled scan reserves; None if no compiler says so."""
-  found = memory_lib.of(jax.jit(question).lower(view).compile())
-  return None if found is None else found.temporaries + found.outputs
+def _taken(view, question):
+  """Returns the memory of a compiled scan: what it takes, None if no compiler says so.
+
+  If no candidate of it fits the memory budget, it is what the scan would say.
+  """
+  try:
+    return memory_lib.of(jax.jit(question).lower(view).compile())
+  except memory_lib.Exceeded as error:
+    return str(error)
 
 
 def _time(view):

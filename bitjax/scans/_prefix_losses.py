@@ -10,6 +10,9 @@ and each m costs the rest of the network, which is cheap behind a layer of many 
 Where many moves lie between two m, the product is computed as a whole; where none do,
 nothing is computed.
 
+For a convolution the moves are breakpoints of a line (`_line_convolutions`), whose
+positions are the values of m.
+
 If inputs and weights are integers and sums stay below 2^24, p is that of a forward
 pass, to the bit, and so are the losses. Otherwise rounding may decide a sign.
 """
@@ -23,19 +26,28 @@ import jax.numpy as jnp
 
 from bitjax import sizes
 from bitjax import types
+from bitjax.scans import _convolution
+from bitjax.scans import _line_breakpoints
+from bitjax.scans import _line_convolutions
+from bitjax.scans import _line_steps
 from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['forward_passes', 'incremental', 'obstacle']
+__all__ = ['forward_passes', 'incremental', 'obstacle', 'unwise']
 
 
 def obstacle(view: _view.LayerView) -> str | None:
   """Returns why `incremental` does not apply to a view, or None if it does."""
   if view.coupling != 'none':
     return f'its scale couples the weights ({view.coupling})'
-  return _split.obstacle(view)
+  return _line_steps.obstacle(view)
+
+
+def unwise(view: _view.LayerView) -> str | None:
+  """Returns why `incremental` is not worth it for a view, or None if it is."""
+  return _line_steps.unwise(view)
 
 
 def incremental(
@@ -57,14 +69,29 @@ def incremental(
   Returns:
     Mean losses in nats, [counts].
   """
-  parts = _split.split(view)
-  inputs, units = parts.inputs.T, view.kernel.shape[1]
-  moved = _stages.Dense(view.kernel + displacement, view.quantizer).quantized
-  change = (moved - parts.weights).reshape(-1)
-  size = change.size
+  moved, weights = (
+    _stages.Dense(kernel, view.quantizer).quantized
+    for kernel in (view.kernel + displacement, view.kernel)
+  )
+  change = (moved - weights).reshape(-1)
+  size, units = change.size, view.kernel.shape[-1]
   slot = jnp.where(rank >= 0, rank, size).reshape(-1)
   places = jnp.arange(size, dtype=jnp.int32)
   order = jnp.zeros(size, jnp.int32).at[slot].set(places, mode='drop')
+  if isinstance(view.product, _convolution.Convolution):
+    begun = _line_convolutions.start(view, weights)
+    breakpoints = _line_breakpoints.Breakpoints(
+      *jnp.divmod(order, units),
+      change=change[order],
+      value=moved.reshape(-1)[order],
+      position=jnp.searchsorted(counts, places, side='right'),
+    )
+    stop = jnp.asarray(counts.size)
+    return _line_convolutions.losses(begun, breakpoints, stop, report=report)[
+      counts
+    ]
+  parts = _split.split(view)
+  inputs = parts.inputs.T
 
   def one(number, products):
     index = order[number]

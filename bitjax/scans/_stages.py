@@ -50,11 +50,13 @@ __all__ = [
   'apply',
   'flat',
   'freeze',
+  'is_channelwise',
   'is_entrywise',
   'map_examples',
 ]
 
 ACTIVATIONS = ('identity', 'relu', 'sign')
+CHANNELS = ('mixed', 'apart', 'chosen')
 
 
 def _static(default: Any = dataclasses.MISSING) -> Any:
@@ -133,11 +135,7 @@ class Dense:
     )
 
   def freeze_scale(self) -> Dense:
-    """Returns this layer with scales computed from its weights as constants.
-
-    These are the layer's ``scaling``, and the scale of a quantizer such as those from
-    `quantizers.calibrated`.
-    """
+    """Returns this layer with its ``scaling``, and its quantizer's scale, as constants."""
     quantizer = quantizers.freeze_scale(self.quantizer, self.kernel)
     frozen = dataclasses.replace(self, quantizer=quantizer)
     if self.scaling is None:
@@ -214,19 +212,22 @@ class BatchNorm:
     return whole, jax.lax.pmean(spread, self.axis_name)
 
 
-@_stage
-class Pointwise:
-  """A function of each entry by itself, which may differ between channels.
-
-  Attributes:
-    fn: callable pytree that maps [..., channels] to the same shape.
-  """
-
+@dataclasses.dataclass(frozen=True)
+class _Function:
   fn: Callable[[types.Array], types.Array]
 
   def __call__(self, x: types.Array) -> types.Array:
     """Returns ``fn(x)``."""
     return self.fn(x)
+
+
+@_stage
+class Pointwise(_Function):
+  """A function of each entry by itself, which may differ between channels.
+
+  Attributes:
+    fn: callable pytree that maps [..., channels] to the same shape.
+  """
 
 
 @_stage
@@ -247,10 +248,7 @@ class Conv:
     return self.layer.rescale(self.product(x, self.layer.quantized))
 
   def freeze(self) -> Conv:
-    """Returns this layer with its scale and quantized weights as constants.
-
-    A sign stays the quantizer of its signs, so that scans still know that they are.
-    """
+    """Returns this layer with constant scale and weights; signs stay known as such."""
     sign = quantizers.is_sign(self.layer.quantizer)
     layer = dataclasses.replace(
       self.layer.freeze(), quantizer=self.layer.quantizer if sign else None
@@ -304,22 +302,24 @@ class Residual:
 
 
 @_stage
-class Examplewise:
+class Examplewise(_Function):
   """A function of each example by itself, such as pooling, padding or reshaping.
 
   Attributes:
     fn: callable pytree that maps [examples, ...] to [examples, ...].
+    channels: ``'apart'`` if it maps each channel (the last axis) by itself, as average
+      pooling does; ``'chosen'`` if besides each result is one of the channel's entries, as
+      in max pooling; ``'mixed'`` if neither is known.
   """
 
-  fn: Callable[[types.Array], types.Array]
+  channels: str = _static(default='mixed')
 
-  def __call__(self, x: types.Array) -> types.Array:
-    """Returns ``fn(x)``."""
-    return self.fn(x)
+  def __post_init__(self):
+    types.check_choice('channels', self.channels, CHANNELS)
 
 
 @_stage
-class Opaque:
+class Opaque(_Function):
   """A stage of unknown kind, which exact scans cannot look into.
 
   Attributes:
@@ -328,12 +328,7 @@ class Opaque:
       nothing is known about that.
   """
 
-  fn: Callable[[types.Array], types.Array]
   reason: str = _static(default='')
-
-  def __call__(self, x: types.Array) -> types.Array:
-    """Returns ``fn(x)``."""
-    return self.fn(x)
 
 
 Stage: TypeAlias = (
@@ -380,13 +375,18 @@ def is_entrywise(stage: Stage) -> bool:
   return isinstance(stage, Affine | Pointwise | Activation | Add)
 
 
+def is_channelwise(stage: Stage) -> bool:
+  """Returns whether a stage maps each channel of an example by itself; static."""
+  if isinstance(stage, Residual):
+    return all(map(is_channelwise, (*stage.body, *stage.shortcut)))
+  apart = isinstance(stage, Examplewise) and stage.channels != 'mixed'
+  return apart or isinstance(stage, Mean) or is_entrywise(stage)
+
+
 def map_examples(
   stages: tuple[Stage, ...], fn: Callable[[types.Array], types.Array]
 ) -> tuple[Stage, ...]:
-  """Returns stages with ``fn`` applied to all that has an axis of examples.
-
-  A scan that takes some examples at a time so takes what `Add` stages hold for them.
-  """
+  """Returns stages with ``fn`` applied to all that has an axis of examples."""
 
   def of(stage: Stage) -> Stage:
     if isinstance(stage, Add):

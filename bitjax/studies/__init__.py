@@ -25,6 +25,7 @@ NAMES = (
   'local_optima',
   'train_cifar',
   'dsq',
+  'pretrain_vs_scratch',
   'estimator_gallery',
   'benchmark',
   'scaling',

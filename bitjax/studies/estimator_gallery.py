@@ -58,6 +58,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
   ('progressive_hardtanh', {'end': 0.05}),
   ('proximal', {'staircase': SIGN, 'end': 20.0}),
   ('proximal', {'staircase': SIGN, 'end': 1.0, 'distance': 'l1', 'start': 0.1}),
+  ('relative', {'estimator': quantizers.gaussian(0.25)}),
   ('residual_sign', {'bits': 2}),
   ('shifted_sign', {'threshold': 0.5}),
   ('ternary', {'threshold': 0.5}),

@@ -45,6 +45,8 @@ from bitjax.training._state import switch
 from bitjax.training._state import variables_of
 from bitjax.training._task import Task
 from bitjax.training._task import check_batch_split
+from bitjax.training._windows import FittedWidth
+from bitjax.training._windows import fit_width
 
 __all__ = [
   'BORDERS',
@@ -59,6 +61,7 @@ __all__ = [
   'Checkpoints',
   'Distillation',
   'Fitted',
+  'FittedWidth',
   'Log',
   'MultiplierState',
   'Phase',
@@ -76,6 +79,7 @@ __all__ = [
   'divergence',
   'evaluator',
   'fit',
+  'fit_width',
   'kernels',
   'layout',
   'learning_rate',

@@ -91,7 +91,7 @@ def fit(
   *,
   validation: tuple[Any, Any, Any] | None = None,
   probe: data.Batch | None = None,
-  variables: types.PyTree | None = None,
+  variables: types.PyTree | Sequence[types.PyTree] | None = None,
   rates: Sequence[float] | None = None,
   folder: str | os.PathLike[str] | None = None,
   period: int | None = None,
@@ -113,7 +113,8 @@ def fit(
       to measure only the training loss and accuracy.
     probe: examples whose gradients describe the layers; None for no description.
       Their number must be divisible by four.
-    variables: variables to start from; None for random weights. See `create`.
+    variables: variables to start from, or a list of those of each seed; None for
+      random weights. See `create`.
     rates: factors on the learning rate, one for each network; None for 1.
     folder: folder of checkpoints and the log, from which a training resumes. None
       stores nothing. Its file system is tried before the first update.

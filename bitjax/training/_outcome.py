@@ -89,7 +89,7 @@ def outcome(
   batch_size: int,
   seeds: Sequence[int],
   folder: str | os.PathLike[str] | None = None,
-  variables: types.PyTree | None = None,
+  variables: types.PyTree | Sequence[types.PyTree] | None = None,
   rates: Sequence[float] | None = None,
   tensorboard: bool = False,
   mesh: jax.sharding.Mesh | None = None,
@@ -107,7 +107,8 @@ def outcome(
     seeds: seeds of the networks; they share the data, but each has its own order.
     folder: folder of checkpoints from which the training resumes; None stores
       nothing.
-    variables: variables to start from; None for random weights.
+    variables: variables to start from, or a list of those of each seed; None for
+      random weights.
     rates: factors on the learning rate, one for each network; None for 1.
     tensorboard: whether to write event files.
     mesh: devices; see `fit`.

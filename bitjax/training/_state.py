@@ -88,7 +88,7 @@ def create(
   seeds: Sequence[int],
   images: types.Array,
   *,
-  variables: types.PyTree | None = None,
+  variables: types.PyTree | Sequence[types.PyTree] | None = None,
   average: bool = False,
   rates: Sequence[float] | None = None,
 ) -> TrainState:
@@ -102,23 +102,33 @@ def create(
       in [0, 2**32).
     images: float32 [examples, ...], as the model sees them; the ranges of learned
       quantizers are initialised from them and the weights.
-    variables: variables that every seed starts from: those of a network with the same
-      names and shapes, in full precision or not. Missing ones (of learned quantizers)
-      are initialised. None for random weights.
+    variables: variables that every seed starts from, or a list of those of each: of a
+      network with the same names and shapes, in full precision or not. Missing ones (of
+      learned quantizers) are initialised. None for random weights.
     average: whether to keep a moving average of all variables.
     rates: factors on the learning rate, one for each network; None for 1.
 
   Raises:
-    BadInput: for rates with an optimiser that is not made by `optimizer`, and for
-      ``variables`` that do not fit the model, naming the first leaf that does not.
+    BadInput: for rates with an optimiser that is not made by `optimizer`, for another
+      number of ``variables`` than of seeds, and for ``variables`` that do not fit the
+      model, naming the first leaf that does not.
   """
 
   for seed in seeds:
     types.check_seed('seeds', seed)
-  if variables is not None:
-    check_fits(model, variables, images)
+  own = isinstance(variables, list | tuple)
+  for some in variables if own else [variables]:
+    if some is not None:
+      check_fits(model, some, images)
+  if own:
+    if len(variables) != len(seeds):
+      raise types.BadInput(
+        'a list of variables must have those of each seed; got '
+        f'{len(variables)} for {len(seeds)} seeds.'
+      )
+    variables = jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
   keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-  run = _creator(model, tx, len(seeds), average)
+  run = _creator(model, tx, len(seeds), average, own)
   state, silent = run(keys, images, variables)
   networks.warn_silent(silent)
   if rates is None:
@@ -134,11 +144,15 @@ def create(
 
 
 @functools.lru_cache(maxsize=16)
-def _creator(model, tx, num_seeds, average):
-  """Returns the jitted part of `create`, cached so that later seeds share a program."""
+def _creator(model, tx, num_seeds, average, own):
+  """Returns the jitted part of `create`, cached so that later seeds share a program.
 
-  def create(keys, images, variables):
-    def one(key):
+  If each seed has its ``own`` variables, they have a leading axis of seeds.
+  """
+
+  def create(keys, images, given):
+    def one(key, *mine):
+      variables = mine[0] if own else given
       init_key, key = jax.random.split(key)
       silent = {}
       if variables is None:
@@ -151,7 +165,7 @@ def _creator(model, tx, num_seeds, average):
         found = _completed(model, variables, init_key, images)
       return _begin(tx, key, found, average), silent
 
-    return _seeds.inside(one, num_seeds)(keys)
+    return _seeds.inside(one, num_seeds)(keys, *([given] if own else []))
 
   return jax.jit(create)
 

@@ -423,3 +423,18 @@ def test_networks_without_quantized_layers():
     nn.network_view(model, variables, IMAGES, LABELS, layers='quantized')
   with pytest.raises(types.BadInput, match=r'cannot look into Gated: .*mul'):
     nn.network_view(Gated(), drawn(Gated()), IMAGES, LABELS)
+
+
+def test_max_pooling_of_a_vgg_chooses_entries_of_a_channel():
+  model = nn.VGG(stages=((2, 2), (3,)), num_classes=3)
+  images = jnp.ones((2, 8, 8, 3))
+  variables = jax.eval_shape(model.init, jax.random.key(0), images)
+  variables = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), variables)
+  labels = jnp.zeros(2, int)
+  view = nn.layer_view(model, variables, images, labels, 'Conv_1', train=False)
+  channels = [
+    stage.channels
+    for stage in view.tail
+    if isinstance(stage, scans.Examplewise)
+  ]
+  assert channels == ['chosen', 'chosen', 'mixed']

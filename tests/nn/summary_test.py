@@ -17,17 +17,18 @@ IMAGES = jax.ShapeDtypeStruct((3, 28, 28, 1), 'uint8')
 SIGN = quantizers.attach(quantizers.sign(), quantizers.identity())
 
 GOLDEN = """\
-layer    kind        output    1-bit     memory     MACs   bits
----------------------------------------------------------------
-Dense_0  QuantDense  256     200,704   24.5 KiB  200,704  8 x 1
-Dense_1  QuantDense  256      65,536      8 KiB   65,536  1 x 1
-Dense_2  QuantDense  10        2,560      320 B    2,560  1 x 1
----------------------------------------------------------------
-total    MLP         10      268,800  32.81 KiB  268,800
+layer    kind        output    1-bit     memory      moved     MACs   bits
+--------------------------------------------------------------------------
+Dense_0  QuantDense  256     200,704   24.5 KiB  1.531 KiB  200,704  8 x 1
+Dense_1  QuantDense  256      65,536      8 KiB       64 B   65,536  1 x 1
+Dense_2  QuantDense  10        2,560      320 B       64 B    2,560  1 x 1
+--------------------------------------------------------------------------
+total    MLP         10      268,800  32.81 KiB  1.656 KiB  268,800
 
 parameters: 268,800 trained, 0 statistics
 memory:     32.81 KiB; floats at 8 bits 32.81 KiB; all at 32 bits 1.025 MiB
 MACs:       1 x 1: 68,096, 8 x 1: 200,704 (bits of input x weight)
+moved:      1.656 KiB (read: 1-bit: 512, 8-bit: 784; shortcuts: none)
 operations: 26,152 OPs = 0 FLOPs + 1,673,728 BOPs / 64"""
 
 
@@ -79,6 +80,70 @@ class TestMLP:
 
   def test_text(self):
     assert str(nn.summary(nn.binary_mlp(), IMAGES)) == GOLDEN
+
+
+class TestMoved:
+  """Values that products read, and shortcuts, for one example."""
+
+  def test_a_residual_network(self):
+    # 6 x 6 x 3 pixels, 4 channels; a block keeps 6 x 6 x 4 floats twice.
+    model = nn.ResNet(
+      stages=(1, 1),
+      widths=(4, 8),
+      variant='bireal',
+      kernel_quantizer=SIGN,
+      input_quantizer=SIGN,
+    )
+    got = nn.summary(model, jnp.zeros((2, 6, 6, 3)))
+    first, second = 6 * 6 * 4, 3 * 3 * 8
+    rows = {row.path: row for row in got.layers}
+    assert rows['Conv_0'].features == {32: 6 * 6 * 3}
+    assert rows['Block_0/Conv_0'].features == {1: first}
+    assert rows['Block_0/Conv_0'].shortcuts == {}
+    assert rows['Block_0'].shortcuts == {32: 2 * first}
+    assert rows['Block_1/Conv_0'].features == {1: first}
+    assert rows['Block_1'].shortcuts == {32: 2 * second}
+    assert got.total.features == {32: 108 + 8, 1: 3 * first + second}
+    assert got.total.shortcuts == {32: 2 * first + 2 * second}
+    bits = 32 * (116 + 2 * first + 2 * second) + 3 * first + second
+    assert got.total.moved == 2 * bits / 8
+
+  def test_sums_within_a_function_are_no_shortcuts(self):
+    class Net(linen.Module):
+      @linen.compact
+      def __call__(self, x):
+        y = linen.gelu(linen.Dense(5)(x))
+        z = y + (y - jnp.mean(y)) ** 2
+        return (
+          z
+          + linen.Dense(5)(z)
+          + self.param('b', linen.initializers.zeros, (1, 5))
+        )
+
+    got = nn.summary(Net(), jnp.zeros((2, 3)))
+    assert got.total.shortcuts == {32: 5}
+    assert got.total.features == {32: 3 + 5}
+
+  def test_loops_and_branches(self):
+    class Net(linen.Module):
+      @linen.compact
+      def __call__(self, x):
+        kernel = self.param('kernel', linen.initializers.zeros, (4, 4))
+
+        def step(h, _):
+          return h + h @ kernel, None
+
+        h, _ = jax.lax.scan(step, x @ kernel, None, length=3)
+        narrow = x.astype('bfloat16')
+        return jax.lax.cond(
+          jnp.sum(x) > 0, lambda: h, lambda: (x + h @ kernel) + narrow
+        )
+
+    got = nn.summary(Net(), jnp.zeros((2, 4), 'bfloat16'))
+    assert got.total.macs == {(16, 32): 5 * 16}
+    assert got.total.features == {16: 5 * 4}
+    # Three of the loop, and one of the branch: `narrow` and `x` are the same values.
+    assert sum(got.total.shortcuts.values()) == 3 * 4 + 2 * 4
 
 
 class ConvNet(linen.Module):
@@ -144,6 +209,7 @@ class TestPlainFlax:
     # Six steps of the scan; two calls of the shared layer on six tokens.
     assert macs == {
       'Embed_0': 0,
+      'SimpleCell_0': 0,  # It adds the two products below: a shortcut.
       'SimpleCell_0/i': 6 * 8 * 4,
       'SimpleCell_0/h': 6 * 4 * 4,
       'Dense_0': 2 * 6 * 4 * 4,

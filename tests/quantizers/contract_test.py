@@ -8,6 +8,7 @@ in the tail of an exponential, errors are small only relative to the peak.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import inspect
 import itertools
 from typing import Any
@@ -145,6 +146,18 @@ def _reste_rule(g, x, x_q, progress, o_end=3, inner=0.1, outer=1.5):
   return np.where(size <= outer, g * slope, 0)
 
 
+def _gaussian_rule(g, x, x_q, progress, sigma=1):
+  z = np.clip(x / sigma, -40, 40)
+  return g * 2 / sigma * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+def _relative_rule(g, x, x_q, progress, sigma=0.5, spread=None, mass=True):
+  finite = x[np.isfinite(x)]
+  own = np.sqrt(np.mean(finite**2)) if finite.any() else 1.0
+  s = own if spread is None else spread
+  return _gaussian_rule(g / s if mass else g, x / s, x_q, progress, sigma)
+
+
 def _swish_rule(g, x, x_q, progress, beta=5):
   z = np.clip(beta * x, -400, 400)
   return g * beta * (2 - z * np.tanh(z / 2)) / (1 + np.cosh(z))
@@ -266,6 +279,32 @@ ESTIMATORS = (
     (-0.48, 0.48),
     bad=_bad('beta'),
     peak=5,
+  ),
+  Row('Gaussian', quantizers.gaussian, _gaussian_rule, peak=1),
+  Row(
+    'Gaussian, narrow',
+    quantizers.gaussian,
+    _gaussian_rule,
+    {'sigma': 0.25},
+    bad=_bad('sigma'),
+    peak=4,
+  ),
+  Row(
+    'relative',
+    quantizers.relative,
+    _relative_rule,
+    static={'estimator': quantizers.gaussian(0.5)},
+    peak=2,
+    elementwise=False,
+  ),
+  Row(
+    'relative, given a spread',
+    quantizers.relative,
+    functools.partial(_relative_rule, mass=False),
+    {'spread': 2.0},
+    bad=_bad('spread', estimator=quantizers.gaussian(0.5)),
+    static={'estimator': quantizers.gaussian(0.5), 'keep': 'height'},
+    peak=2,
   ),
   Row(
     'error decay',

@@ -40,6 +40,9 @@ def test_passes_as_much_as_the_step_is_high():
     quantizers.swish_sign(8.0),
     quantizers.dspike(0.1),
     quantizers.dspike(9.0, 0.5),
+    quantizers.gaussian(0.3),
+    quantizers.relative(quantizers.gaussian(0.2)),
+    quantizers.relative(quantizers.polynomial(0.4)),
     quantizers.dsq(0.4),
     quantizers.dsq(0.01),
     quantizers.dsq(0.2, step='hardtanh'),
@@ -243,3 +246,44 @@ class TestClipQuantile:
     g = [np.inf, -np.inf, 1.0, -2.0, np.nan, 0.25, 3.0]
     want = [3.0, -3.0, 1.0, -2.0, np.nan, 0.25, 3.0]
     np.testing.assert_array_equal(self.clipped(g, 0.55), want)
+
+
+def test_relative_estimators_are_those_of_another_width():
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(3 * rng.normal(size=(7, 5)), jnp.float32)
+  spread = float(np.sqrt(np.mean(np.float64(x) ** 2)))
+  relative, window = quantizers.relative, quantizers.window
+  pairs = [
+    (relative(window(0.5)), window(0.5 * spread, 1 / spread)),
+    (relative(window(0.5), keep='height'), window(0.5 * spread)),
+    (relative(quantizers.gaussian(1.5)), quantizers.gaussian(1.5 * spread)),
+    (relative(quantizers.polynomial(2.0), 4.0), quantizers.polynomial(8.0)),
+  ]
+  for found, wanted in pairs:
+    np.testing.assert_allclose(
+      derivative(found, x), derivative(wanted, x), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize('unit', [1e-30, 1.0, 1e30])
+def test_a_relative_estimator_does_not_see_the_unit(unit):
+  quantize = quantizers.attach(
+    quantizers.sign(), quantizers.relative(quantizers.gaussian(0.5))
+  )
+  x = jnp.float32([-1.5, 0.25, 0.5, jnp.inf]) * jnp.float32(unit)
+  slope = jax.grad(lambda x: quantize(x).sum())(x) * unit
+  wanted = derivative(quantizers.relative(quantizers.gaussian(0.5)), x / unit)
+  np.testing.assert_allclose(slope, wanted, rtol=1e-4)
+  zeros = derivative(quantizers.relative(quantizers.window(0.5)), jnp.zeros(3))
+  np.testing.assert_array_equal(zeros, 1)
+
+
+def test_relative_refuses_what_it_cannot_use():
+  for options, text in (
+    ({'estimator': 'x'}, 'estimator'),
+    ({'estimator': quantizers.window, 'spread': 1.0}, 'estimator'),
+    ({'estimator': quantizers.window(), 'spread': 0.0}, 'spread'),
+    ({'estimator': quantizers.window(), 'keep': 'width'}, 'keep'),
+  ):
+    with pytest.raises(types.BadInput, match=text):
+      quantizers.relative(**options)

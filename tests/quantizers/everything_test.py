@@ -59,6 +59,10 @@ ARGUMENTS = {
     {'staircase': SIGN, 'distance': 'l1', 'schedule': 'linear'},
   ],
   'rbnn': [{}, {'activations': True}],
+  'relative': [
+    {'estimator': quantizers.gaussian(0.5)},
+    {'estimator': WINDOW, 'spread': 0.5, 'keep': 'height'},
+  ],
   'residual_sign': [{'bits': 2}, {'bits': 1, 'channel_axis': -1}],
   'rsign': [{'estimator': WINDOW}],
   'scaled': [

@@ -123,6 +123,14 @@ SCANS = {
     'binary',
     functools.partial(prefixes, 'brute_force'),
   ),
+  'smoothed_gains, factors': (
+    'binary',
+    lambda v: scans.smoothed_gains(v, KEY, 0.1, 2),
+  ),
+  'smoothed_gains, gains': (
+    'binary',
+    lambda v: scans.smoothed_gains(v, KEY, 0.1, 2, path='gains'),
+  ),
   'stream_gains': ('binary', streamed),
 }
 # Those that add sums of products up in loops.

@@ -281,10 +281,12 @@ def test_of_a_sample_shares_have_errors_for_the_whole_layer(make):
   )
   sample = scans.draw_sample(view, 12, jax.random.key(0))
   gains, holdout = (
-    scans.flip_gains(v, coordinates=sample.coordinates) for v in (view, other)
+    scans.flip_gains(v, coordinates=sample) for v in (view, other)
   )
-  plain = scans.flip_certificate(gains, holdout)
-  found = scans.flip_certificate(gains, holdout, sample=sample)
+  plain = scans.flip_certificate(
+    *(dataclasses.replace(g, sample=None) for g in (gains, holdout))
+  )
+  found = scans.flip_certificate(gains, holdout)
   np.testing.assert_array_equal(found[:-1], plain[:-1])
   assert plain.sampling_errors is None
   improving = np.float64(gains.gains > 1e-6 * gains.loss).reshape(4, 3)
@@ -300,6 +302,24 @@ def test_of_a_sample_shares_have_errors_for_the_whole_layer(make):
   wanted = np.sqrt((0.5 * residual.var(axis=1, ddof=1) / 3).sum()) / 4
   np.testing.assert_allclose(errors['mean_holdout'], wanted, rtol=1e-4)
   assert set(errors) < set(scans.Certificate._fields)
-  whole = scans.flip_gains(view)
-  with pytest.raises(types.BadInput, match='those of the 12 weights of the'):
-    scans.flip_certificate(whole, sample=sample)
+  others = scans.draw_sample(view, 12, jax.random.key(1))
+  others = scans.flip_gains(other, coordinates=others)
+  with pytest.raises(types.BadInput, match='of different samples'):
+    scans.flip_certificate(gains, others)
+
+
+def test_a_sample_of_a_streamed_data_set(make):
+  view, _ = make(seed=6, examples=60)
+  sample = scans.draw_sample(view, 12, jax.random.key(0))
+
+  def make_view(x, y):
+    return dataclasses.replace(view, inputs=x, labels=y)
+
+  streamed = jax.jit(
+    lambda x, y, s: scans.stream_gains(make_view, x, y, 25, coordinates=s)
+  )(view.inputs, view.labels, sample)
+  whole = scans.flip_gains(view, coordinates=sample)
+  np.testing.assert_allclose(streamed.gains, whole.gains, rtol=1e-5, atol=1e-7)
+  found = [scans.flip_certificate(g) for g in (streamed, whole)]
+  errors = [f.sampling_errors['improving'] for f in found]
+  assert errors[0] == pytest.approx(errors[1]) and errors[1] > 0

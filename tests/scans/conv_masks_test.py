@@ -25,6 +25,7 @@ def network(
   examples=3,
   behind='conv',
   next_groups=1,
+  pool=None,
   size=(5, 4),
   **kwargs,
 ):
@@ -36,13 +37,19 @@ def network(
   flips = rng.choice([-1.0, 1.0], size=OUT)  # Some channels fall.
   shifts = rng.integers(-1, 2, size=OUT) / 4  # Ties where sums are even.
   shifts[0] = 8.0  # A channel whose signs never turn.
-  value = rng.integers(-1, 2, size=(examples, *after, OUT)) / 2
+  convolved = after
+  if pool is not None:
+    after = [n // 2 for n in after]
+  where = convolved if pool == 'behind' else after
+  value = rng.integers(-1, 2, size=(examples, *where, OUT)) / 2
   front = [
     ('affine', flips / 4, shifts),
     ('add', value),
     ('hardtanh',),
     ('sign',),
   ]
+  if pool is not None:
+    front.insert(0 if pool == 'before' else len(front), ('max_pool',))
   weights = rng.choice([-1.0, 1.0], size=(3, 3, OUT // next_groups, NEXT))
   conv = ('conv', weights, next_groups, (2, 1), conv_oracle.SAME)
   norm = ('affine', rng.normal(size=NEXT) / 8, rng.integers(-1, 2, size=NEXT))
@@ -80,10 +87,12 @@ CASES = {
   'two words': {'size': (6, 7)},
   'strides and groups': {'strides': (2, 1), 'groups': 2, 'next_groups': 2},
   'flattened': {'behind': 'flatten', 'examples': 5},
+  'pooling before the sign': {'pool': 'before'},
+  'pooling behind the sign': {'pool': 'behind', 'size': (6, 5)},
   'ternary': {'weights': 'ternary'},
   'reals': {'inputs': 'reals', 'weights': 'real'},
 }
-SLOW = {'one image', 'ternary', 'reals'}
+SLOW = {'one image', 'ternary', 'reals', 'pooling behind the sign'}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +142,10 @@ def test_what_does_not_apply_says_why():
   norm = scans.BatchNorm(jnp.ones(OUT), jnp.zeros(OUT))
   for tail, match in [
     (relu, 'does not feed a sign.*Use one of tail, brute_force'),
-    ((scans.Mean(), *view.tail), 'does not feed a sign'),
+    (
+      (scans.Examplewise(lambda x: x[..., ::-1]), *view.tail),
+      'does not feed a sign',
+    ),
     ((norm, *view.tail), 'batch statistics'),
   ]:
     with pytest.raises(types.BadInput, match=match):
@@ -147,8 +159,7 @@ def test_auto_takes_it_where_many_moves_turn_the_same_signs():
   assert _flips.choose(view, coordinates=whole).path == 'masks'
   some = _flips.choose(view, coordinates=whole[:5])
   assert some.path == 'tail' and 'sample' in some.reason
-  large = jnp.zeros((1, 12, 12, view.inputs.shape[-1]))
-  large = dataclasses.replace(view, inputs=large, labels=view.labels[:1])
+  large = network(size=(12, 12)).view()
   assert _flips.choose(large).path == 'tail'
   assert _flips.choose(large, 'masks').path == 'masks'
 

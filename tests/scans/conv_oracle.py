@@ -2,12 +2,13 @@
 
 The oracle's networks are lists of plain tuples, so that it shares no code with the
 library: ('affine', scale, shift), ('add', value), ('hardtanh',), ('relu',), ('sign',),
-('mean',), ('flatten',), ('conv', kernel, groups, strides, padding), ('dense', matrix, shift),
+('mean',), ('max_pool',), ('flatten',), ('conv', kernel, groups, strides, padding), ('dense', matrix, shift),
 ('residual', body, shortcut).
 """
 
 import dataclasses
 
+from flax import linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,13 @@ class Clipped:
 class Flattened:
   def __call__(self, x):
     return x.reshape(x.shape[0], -1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MaxPooled:
+  def __call__(self, x):
+    return linen.max_pool(x, (2, 2), (2, 2))
 
 
 def draw(rng, inputs, examples, size, out, groups=1, strides=(1, 1), **_):
@@ -171,6 +179,7 @@ def _stage(kind, *values):
     'relu': lambda: scans.Activation('relu'),
     'sign': lambda: scans.Activation('sign', BINARY),
     'mean': scans.Mean,
+    'max_pool': lambda: scans.Examplewise(MaxPooled(), 'chosen'),
     'flatten': lambda: scans.Examplewise(Flattened()),
     'dense': lambda matrix, shift: scans.Dense(
       _f32(matrix), affine=scans.Affine(1.0, _f32(shift))
@@ -193,6 +202,10 @@ def _apply(tail, x):
       x = sign(x)
     elif kind == 'mean':
       x = x.mean(axis=(1, 2))
+    elif kind == 'max_pool':
+      rows, columns = x.shape[1] // 2, x.shape[2] // 2
+      x = x[:, : 2 * rows, : 2 * columns]
+      x = x.reshape(len(x), rows, 2, columns, 2, -1).max(axis=(2, 4))
     elif kind == 'flatten':
       x = x.reshape(len(x), -1)
     elif kind == 'dense':

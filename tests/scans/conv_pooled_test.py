@@ -70,6 +70,7 @@ CASES = {
   'strides and groups': {'strides': (2, 2), 'groups': 2},
   'ternary': {'weights': 'ternary', 'pad_value': 1.0},
   'ties before a sign': {'front': 'sign', 'pad_value': -1.0},
+  'padded by a half': {'pad_value': 0.5},
   'large logits': {'logits': 30.0, 'examples': 7},
   'large and small logits': {'logits': 2.0, 'examples': 7},
   'reals': {'inputs': 'reals'},
@@ -84,7 +85,13 @@ CASES = {
   },
 }
 SLOW = {
-  *('one image', 'ternary', 'reals', 'large and small logits'),
+  *(
+    'one image',
+    'padded by a half',
+    'ternary',
+    'reals',
+    'large and small logits',
+  ),
   *('a step on signs', 'ternary on reals'),
 }
 

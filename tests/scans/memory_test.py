@@ -1,4 +1,7 @@
-"""Scans that vectorise candidates take what the memory budget has room for."""
+"""Scans that vectorise candidates take what the memory budget has room for.
+
+Those of convolutions are bounded by the sizes of their blocks.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,8 @@ from bitjax import lanes
 from bitjax import memory
 from bitjax import scans
 from bitjax import types
+from bitjax.scans import _flips
+from tests.scans import residual_networks as networks
 
 RATES = np.linspace(0, 0.1, 64).astype(np.float32)
 EXAMPLES = (
@@ -81,3 +86,35 @@ def test_candidates_are_vectorised_within_the_budget(name, make, monkeypatch):
     chosen.clear()
     jax.eval_shape(lambda v: scan(v, **narrow), view)
     assert not chosen  # A width that the caller gives is obeyed.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', ['pooled', 'masks', 'tail'])
+def test_two_gibibytes_are_enough_for_large_layers(path):
+  """512 channels; 64 x 64 positions; 10 000 images."""
+  for channels, size, images in ((512, 4, 256), (64, 64, 64), (32, 8, 10_000)):
+
+    def make(x, y, channels=channels):
+      rng = np.random.default_rng(0)
+      own, other = (networks.conv(rng, channels, channels) for _ in range(2))
+      ends = (scans.Mean(), networks.dense(rng, channels, 10))
+      middle = (
+        (networks.SIGN, other, networks.HARDTANH)
+        if path != 'pooled'
+        else (scans.Activation('relu'),)
+      )
+      return networks.view_of((networks.SIGN, own), x, y, (*middle, *ends))
+
+    shape = (images, size, size, channels)
+    view = jax.eval_shape(
+      make,
+      jax.ShapeDtypeStruct(shape, 'f4'),
+      jax.ShapeDtypeStruct(shape[:1], 'i4'),
+    )
+    lowered = _flips._flip_gains.lower(
+      view, None, None, path, None, False, None
+    )
+    taken = memory.of(lowered.compile())
+    assert taken.temporaries + taken.outputs < 2**31
+    # Much less, and not many times the inputs.
+    assert taken.temporaries < 2**28

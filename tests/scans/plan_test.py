@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bitjax import memory
 from bitjax import scans
 from bitjax import types
 from bitjax.scans import _plan
+from tests.scans import residual_networks as networks
 
 RATES = np.linspace(0, 0.1, 20).astype(np.float32)
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
@@ -88,8 +90,87 @@ def test_memory_is_what_the_compiler_reserves(make):
   assert f'{found["flip_gains"] / 1e6:.3g}' in str(plan)
 
 
+def test_what_exceeds_a_bound_is_marked(make):
+  view, _ = make()
+  options = {'num_pairs': 9, 'num_rates': RATES.size, 'memory': True}
+  free = scans.plan(view, **options)
+  assert not any(scan.exceeds for scan in free.scans)
+  assert 'TOO MUCH' not in str(free)
+  least = min(scan.memory for scan in free.scans)
+  most = max(scan.memory for scan in free.scans)
+  inputs = sum(leaf.nbytes for leaf in jax.tree.leaves(view.inputs))
+  middle = (least + most) // 2 + inputs
+  bounded = scans.plan(
+    view, most_seconds=1e-9, most_memory=f'{middle} B', **options
+  )
+  for scan in bounded.scans:
+    assert 'most_seconds=1e-09' in scan.exceeds
+    if scan.memory + inputs > middle:
+      assert 'most_memory is' in scan.exceeds
+  marked = ['most_memory' in scan.exceeds for scan in bounded.scans]
+  assert any(marked) and not all(marked)
+  assert str(bounded).count('TOO MUCH: about') == len(bounded.scans)
+  # Without a measurement nothing is said.
+  unknown = scans.plan(view, timed=False, most_seconds=1e-9, most_memory=1)
+  assert not any(scan.exceeds for scan in unknown.scans)
+
+
+@pytest.mark.slow
+def test_what_fits_no_budget_is_marked(make, monkeypatch):
+  view, _ = make(activation='relu')
+  view = dataclasses.replace(
+    view, tail=(*view.tail, scans.Opaque(jax.tree_util.Partial(jnp.tanh)))
+  )
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  with memory.limited('1KiB'):
+    plan = planned(view, num_rates=3, num_pairs=2, memory=True)
+  assert 'memory.limited' in plan['flip_gains'].exceeds
+  assert plan['flip_gains'].memory is None
+
+
+def work(shapes):
+  """Counts products and outputs of convolutions by hand."""
+  return [
+    (images * size**2 * 9 * fan_in * units, images * size**2 * units)
+    for images, size, fan_in, units in shapes
+  ]
+
+
+def test_moves_on_the_tail_cost_the_work_behind():
+  """All layers of a residual network, and a classifier of 16 x 10."""
+  x, y = networks.images(0, 5, 8, 8)
+  stages = networks.bireal(blocks=(1, 1), widths=(8, 16))
+  view = networks.view_in_residual(stages, x, y, 0)
+  own, *behind = work([(5, 8, 8, 8)] * 2 + [(5, 4, 8, 16), (5, 4, 16, 16)])
+  dense = 5 * 160 + 24 * 50
+  total = sum(n + 24 * m for n, m in (own, *behind)) + dense
+  # Only one channel of eight goes into the next layer.
+  moved = 10 * 24 * 5 * 64
+  share = sum(0.1 * n + 24 * m for n, m in behind) + dense + moved
+  found = planned(view)['flip_gains']
+  assert found.path == 'tail'
+  assert found.passes == pytest.approx(576 * share / total)
+  floats = networks.bireal(blocks=(1, 1), widths=(8, 16), kernel_quantizer=None)
+  view = networks.view_in_residual(floats, x, y, 0)
+  found = planned(view)['flip_gains']
+  share = sum(n + 24 * m for n, m in behind) + dense + moved
+  assert found.passes == pytest.approx(2 * 576 * share / total)
+
+
+def test_masks_cost_less_than_the_tail():
+  rng = np.random.default_rng(0)
+  x, y = networks.images(0, 5, 4, 8)
+  behind = (networks.SIGN, networks.conv(rng, 8, 8), scans.Mean())
+  view = networks.view_of((networks.conv(rng, 8, 8),), x, y, behind)
+  found = planned(view)['flip_gains']
+  assert found.path == 'masks' and 1 < found.passes < 576 / 5
+
+
 def test_bad_input(make):
   view, _ = make()
+  for bad in ({'most_seconds': 0.0}, {'most_memory': '2 apples'}):
+    with pytest.raises(types.BadInput, match=next(iter(bad))):
+      scans.plan(view, **bad)
   with pytest.raises(types.BadInput, match='num_rates'):
     scans.plan(view, num_rates=0)
 

@@ -119,6 +119,9 @@ CASES = {
   'pair_gains': lambda report: scans.pair_gains(
     VIEW, jax.random.key(0), 30, width=1, report=report
   ),
+  'smoothed_gains': lambda report: scans.smoothed_gains(
+    VIEW, jax.random.key(0), 0.1, 8, together=2, report=report
+  ),
   'exhaustive': functools.partial(
     scans.exhaustive, VIEW, BUDGET, coordinates=jnp.arange(8)
   ),
@@ -154,6 +157,7 @@ SHARES = {
   'line_scan brute_force': np.arange(1, 41) / 40,
   'multi_step_discrete_gradient cost': np.arange(1, 4) / 3,
   'exhaustive': np.arange(1, 5) / 4,
+  'smoothed_gains': np.arange(1, 5) / 4,
   'prefix_scan brute_force': np.arange(1, 10) / 9,
 }
 

@@ -44,7 +44,11 @@ def test_trainings():
 
 
 @pytest.mark.parametrize(
-  'name', ['multistep_ste', 'discrete_optimum', 'train_cifar', 'dsq']
+  'name',
+  [
+    *('multistep_ste', 'discrete_optimum', 'train_cifar', 'dsq'),
+    'pretrain_vs_scratch',
+  ],
 )
 @pytest.mark.parametrize('flag', ['--precision=fast', '--dtype=float16'])
 def test_bad_flags_are_one_line(refused, name, flag):

@@ -203,6 +203,31 @@ class TestPretrained:
       quantizer.init(None, kernel),
     )
 
+  def test_each_seed_has_its_own(self, tiny, full):
+    variables, images = full
+    other = jax.tree.map(lambda leaf: 2 * leaf, variables)
+    model = tiny.Net(weights=quantizers.lsq(2), scaling='none')
+    tx = training.optimizer('sgd', 0.1)
+    both = training.create(
+      model, tx, [3, 4], images, variables=[variables, other]
+    )
+    for at, some in enumerate((variables, other)):
+      alone = training.create(model, tx, [3 + at], images, variables=[some])
+      for name in ('params', 'collections'):
+        jax.tree.map(
+          lambda a, b, at=at: np.testing.assert_allclose(
+            a[at], b[0], rtol=1e-6
+          ),
+          getattr(both, name),
+          getattr(alone, name),
+        )
+    np.testing.assert_array_equal(
+      both.params['Dense_0']['kernel'],
+      [one['params']['Dense_0']['kernel'] for one in (variables, other)],
+    )
+    with pytest.raises(types.BadInput, match='each seed; got 1 for 2 seeds'):
+      training.create(model, tx, [3, 4], images, variables=[variables])
+
   def test_a_training_from_there(self, tiny, full):
     variables, _ = full
     model = tiny.Net(weights=LEARNED, scaling='none')

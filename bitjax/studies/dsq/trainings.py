@@ -1,17 +1,12 @@
-"""Trains in two stages: rates are tuned on seeds of their own, then others are tested."""
+"""Trains a network with every gradient, at the rate that suits each."""
 
 from __future__ import annotations
 
-import functools
 import itertools
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from bitjax import sweeps
 from bitjax import training
-from bitjax import types
-from bitjax.evidence import protocols
 from bitjax.studies import recipes
 from bitjax.studies.dsq import arms
 
@@ -20,7 +15,7 @@ if TYPE_CHECKING:
 
   from bitjax.studies.dsq import study
 
-__all__ = ['chosen', 'compare']
+__all__ = ['compare']
 
 
 def compare(
@@ -29,10 +24,7 @@ def compare(
   """Trains every network with every gradient.
 
   Returns:
-    What `bitjax.training.outcome` measures, over (bits, arm, seed, ...), at the
-    ``chosen_rate``; and the last validation loss of networks that were only trained to
-    choose it, ``tuning_validation_loss`` over (bits, arm, rate, tuning_seed). The
-    attribute ``test_examples`` is their number.
+    What `recipes.tuned` returns of `bitjax.training.outcome`, over (bits, arm, seed, ...).
   """
   network = recipes.NETWORKS[config.network]
   recipe = training.Recipe(**config.recipe(), binary=(network.binary,))
@@ -63,43 +55,15 @@ def compare(
   dims, coords = training.layout(
     next(iter(phases.values())), parts.train, config.batch_size
   )
-  axes: dict[str, Any] = {
-    'static': {'bits': config.bits, 'arm': config.arms},
-    'dims': dims,
-    'coords': coords,
-  }
-  # What tunes sees no test image: it is scored on the validation images again.
-  untested = functools.partial(train, parts._replace(test=parts.validation))
-  tuning = sweep.hosted(
-    untested,
-    name='tuning',
-    lanes={'rate': config.rates, 'seed': config.tuning_seeds},
-    **axes,
+  return recipes.tuned(
+    sweep,
+    train,
+    parts,
+    name='dsq',
+    static={'bits': config.bits, 'arm': config.arms},
+    rates=config.rates,
+    seeds=config.seeds,
+    tuning_seeds=config.tuning_seeds,
+    dims=dims,
+    coords=coords,
   )
-  losses = tuning.validation_loss.isel(epoch=-1, drop=True)
-  losses = losses.rename(seed='tuning_seed')
-  best = chosen(losses)
-
-  def test(*, bits, arm, seed, **options):
-    rate = np.full(seed.shape, best.sel(bits=bits, arm=arm).item())
-    found = train(parts, bits=bits, arm=arm, rate=rate, seed=seed, **options)
-    return found | {'chosen_rate': rate}
-
-  found = sweep.hosted(test, name='dsq', lanes={'seed': config.seeds}, **axes)
-  if bool((found.chosen_rate != best).any()):
-    raise types.BadInput(
-      'some networks were trained at a rate other than the one that is chosen now, '
-      'since rates were tuned again and it came out differently; use --overwrite.'
-    )
-  found = found.assign(tuning_validation_loss=losses)
-  return found.assign_attrs(test_examples=len(parts.test.labels))
-
-
-def chosen(losses: xarray.DataArray) -> xarray.DataArray:
-  """Returns the rate with the lowest mean validation loss, by bits and arm.
-
-  Args:
-    losses: validation losses of the tuning seeds, (bits, arm, rate, tuning_seed).
-  """
-  outcomes = losses.to_dataset(name='tuning_holdout')
-  return protocols.select(outcomes, ['rate'], 'deployable').rate

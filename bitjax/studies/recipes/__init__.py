@@ -5,6 +5,8 @@ from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
 from bitjax.studies.recipes.config import TrainConfig
+from bitjax.studies.recipes.tuned import chosen
+from bitjax.studies.recipes.tuned import tuned
 from bitjax.studies.recipes.zoo import ACTIVATIONS
 from bitjax.studies.recipes.zoo import NETWORKS
 from bitjax.studies.recipes.zoo import WEIGHTS
@@ -19,5 +21,7 @@ __all__ = [
   'Parts',
   'TrainConfig',
   'build',
+  'chosen',
   'right',
+  'tuned',
 ]

@@ -50,6 +50,17 @@ class TrainConfig:
     'checkpoint.',
     minimum=1,
   )
+  train_examples: int | None = cli.flag(
+    None,
+    'Examples to train on, drawn with the shares of the classes; none: all.',
+    minimum=1,
+  )
+  image_size: int | None = cli.flag(
+    None,
+    "Height and width of the images, means of squares of pixels; it divides the files' own. "
+    'none: as they are.',
+    minimum=1,
+  )
   epochs: float = cli.flag(
     _RECIPE.epochs,
     'Passes over the training set; schedules keep their shape.',
@@ -175,6 +186,7 @@ class TrainConfig:
     """Returns the arguments of a `bitjax.training.Recipe`."""
     own = {field.name for field in dataclasses.fields(TrainConfig)}
     own -= {'dataset', 'data_dir', 'validation_examples', 'seeds'}
+    own -= {'train_examples', 'image_size'}
     own -= self.arithmetic().keys()
     return {name: getattr(self, name) for name in sorted(own)}
 
@@ -196,6 +208,11 @@ class TrainConfig:
     )
     train, validation = data.split_validation(
       whole, self.validation_examples, 0
+    )
+    train = _reduced('train_examples', train, examples=self.train_examples)
+    train, validation, test = (
+      _reduced('image_size', part, side=self.image_size)
+      for part in (train, validation, test)
     )
     self._check_length(len(train.labels))
     training.check_batch_split(self.batch_size, sweep.mesh)
@@ -221,6 +238,13 @@ class TrainConfig:
       return cli.Cost(number, number * steps, number * curves)
 
     cli.admit(self, cost)
+
+
+def _reduced(flag, dataset, **options):
+  try:
+    return data.reduced(dataset, **options)
+  except types.BadInput as error:
+    raise types.BadInput(f'{flag}: {error}') from None
 
 
 @dataclasses.dataclass(frozen=True)

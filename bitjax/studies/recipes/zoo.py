@@ -53,6 +53,12 @@ NETWORKS = {
   'resnet8': Network(
     lambda **kw: nn.resnet20(**kw | {'stages': (1, 1, 1)}), _RESIDUAL
   ),
+  'resnet8_narrow': Network(
+    lambda **kw: nn.resnet20(
+      **kw | {'stages': (1, 1, 1), 'widths': (8, 16, 32)}
+    ),
+    _RESIDUAL,
+  ),
   # Small enough for many seeds in little time, and for smoke tests.
   'resnet4': Network(
     lambda **kw: nn.resnet20(**kw | {'stages': (1,), 'widths': (8,)}), _RESIDUAL

@@ -6,10 +6,10 @@ from scipy import special
 import xarray
 
 from bitjax.evidence import protocols
+from bitjax.studies import recipes
 from bitjax.studies.dsq import arms as arms_lib
 from bitjax.studies.dsq import figure
 from bitjax.studies.dsq import findings
-from bitjax.studies.dsq import trainings
 
 SEEDS, EXAMPLES = 6, 4000
 
@@ -59,12 +59,12 @@ def test_rates_are_chosen_by_the_mean_of_the_tuning_seeds():
   """One choice for all tested seeds; a rate at which a seed diverges is not chosen."""
   results = compared()
   losses = results.tuning_validation_loss
-  best = trainings.chosen(losses)
+  best = recipes.chosen(losses)
   assert best.dims == ('bits', 'arm') and (best == 1.0).all()
   losses[0, 0, 1, 2] = np.nan
-  assert trainings.chosen(losses)[0, 0] == 0.3
+  assert recipes.chosen(losses)[0, 0] == 0.3
   losses[0, 1, 0] = [0.5, 1.5, 0.5, 0.5]
-  assert trainings.chosen(losses)[0, 1] == 0.3
+  assert recipes.chosen(losses)[0, 1] == 0.3
 
 
 def test_how_often_another_rate_would_have_been_chosen():
@@ -216,7 +216,7 @@ def test_coverage_of_the_whole_protocol(monkeypatch):
       {'bits': [1], 'arm': [*arms_lib.PRIMARY], 'rate': rates},
       {'test_examples': images},
     )
-    best = trainings.chosen(results.tuning_validation_loss).values[0]
+    best = recipes.chosen(results.tuning_validation_loss).values[0]
     at = [truth[arm, rates.index(rate)] for arm, rate in enumerate(best)]
     suits = draw.normal(size=images) + 0.4 * draw.normal(size=(2, 1, images))
     suits = suits + 0.2 * draw.normal(size=(2, seeds, 1))

@@ -1,0 +1,96 @@
+"""Trains in two stages: rates are tuned on seeds of their own, then others are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitjax import sweeps
+from bitjax import types
+from bitjax.evidence import protocols
+from bitjax.studies.recipes import config as config_lib
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['chosen', 'tuned']
+
+
+def tuned(
+  sweep: sweeps.Sweep,
+  train: Callable[..., dict[str, Any]],
+  parts: config_lib.Parts,
+  *,
+  name: str,
+  static: Mapping[str, Sequence[Any]],
+  rates: Sequence[float],
+  seeds: Sequence[int],
+  tuning_seeds: Sequence[int],
+  dims: Mapping[str, Sequence[str]],
+  coords: Mapping[str, Any],
+) -> xarray.Dataset:
+  """Trains every arm: first its tuning seeds at all rates, then its seeds at the best.
+
+  Args:
+    sweep: the run.
+    train: ``train(parts, *, rate, seed, folder, report, mesh, **static)`` returns what
+      `training.outcome` does, or a part of it, with the ``validation_loss``.
+    parts: the data. What tunes sees no test image: it is scored on the validation images
+      once more.
+    name: name of the sweep of tested seeds; that of tuning seeds is called ``tuning``.
+    static: axes of the arms.
+    rates: factors on the learning rate, to choose from.
+    seeds: seeds that are tested.
+    tuning_seeds: seeds that choose the rate.
+    dims: names of each output's further axes.
+    coords: labels along those axes.
+
+  Returns:
+    What is measured over (static, seed, ...), at the ``chosen_rate``; and the last
+    validation loss of the tuning seeds, ``tuning_validation_loss`` over (static, rate,
+    tuning_seed). The attribute ``test_examples`` is their number.
+
+  Raises:
+    BadInput: if some networks were trained at a rate that is not chosen any more.
+  """
+  axes: dict[str, Any] = {'static': static, 'dims': dims, 'coords': coords}
+  untested = parts._replace(test=parts.validation)
+
+  def tune(**options):
+    return train(untested, **options)
+
+  tuning = sweep.hosted(
+    tune, name='tuning', lanes={'rate': rates, 'seed': tuning_seeds}, **axes
+  )
+  losses = tuning.validation_loss
+  if 'epoch' in losses.dims:
+    losses = losses.isel(epoch=-1, drop=True)
+  losses = losses.rename(seed='tuning_seed')
+  best = chosen(losses)
+
+  def test(*, seed, **options):
+    at = {axis: options[axis] for axis in static}
+    rate = np.full(seed.shape, best.sel(at).item())
+    found = train(parts, rate=rate, seed=seed, **options)
+    return found | {'chosen_rate': rate}
+
+  found = sweep.hosted(test, name=name, lanes={'seed': seeds}, **axes)
+  if bool((found.chosen_rate != best).any()):
+    raise types.BadInput(
+      'some networks were trained at a rate other than the one that is chosen now, '
+      'since rates were tuned again and it came out differently; use --overwrite.'
+    )
+  found = found.assign(tuning_validation_loss=losses)
+  return found.assign_attrs(test_examples=len(parts.test.labels))
+
+
+def chosen(losses: xarray.DataArray) -> xarray.DataArray:
+  """Returns the rate with the lowest mean validation loss, by arm.
+
+  Args:
+    losses: validation losses of the tuning seeds, (arms, rate, tuning_seed).
+  """
+  outcomes = losses.to_dataset(name='tuning_holdout')
+  return protocols.select(outcomes, ['rate'], 'deployable').rate

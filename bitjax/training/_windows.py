@@ -1,0 +1,177 @@
+r"""Fits the width of an estimator to exact gains of flips, layer by layer.
+
+An estimator of width :math:`\sigma` predicts the gain of a move as a kernel estimate does
+a density: it averages what a changed sign is worth over the examples whose pre-activation
+lies within about :math:`\sigma` of the threshold, in place of the few that really cross it.
+With a batch of B examples such an average has, to leading order,
+
+.. math::
+  \text{bias} \propto \sigma^2, \qquad \text{variance} \propto \frac1{B \sigma}, \qquad
+  \text{so the best} \quad \sigma \propto B^{-1/5}
+
+for a smooth density and worth: a wide window looks where signs do not change, a narrow one
+at too few examples. The optimum depends on the layer and on the state of training, so it is
+fitted: the prediction on one half of a batch should agree with the exact gains on the
+other, whose noise is independent.
+
+References:
+  Silverman, Density estimation for statistics and data analysis, 1986, chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import measures
+from bitjax import quantizers
+from bitjax import scans
+from bitjax import types
+
+__all__ = ['FittedWidth', 'fit_width']
+
+
+class FittedWidth(NamedTuple):
+  """How well estimators of several widths predict exact gains.
+
+  Attributes:
+    width: the width of the best score.
+    score: the best score.
+    scores: for each width, the correlation over all moves of the prediction on one half
+      with the exact gains on the other, averaged over both directions; 0 for a width
+      whose estimator passes nothing.
+  """
+
+  width: types.Array
+  score: types.Array
+  scores: types.Array
+
+
+def fit_width(
+  view: scans.LayerView,
+  other: scans.LayerView,
+  estimator: Callable[[types.Scalar], quantizers.Estimator],
+  widths: types.Array,
+  *,
+  coordinates: types.Array | None = None,
+  chunk: int | None = None,
+) -> FittedWidth:
+  r"""Chooses the width of the estimator of the first sign behind a layer.
+
+  .. math:: \max_\sigma \; \mathrm{corr}\left( -G_1(\sigma) \, \Delta, \; g_2 \right)
+    + \mathrm{corr}\left( -G_2(\sigma) \, \Delta, \; g_1 \right)
+
+  :math:`G_h(\sigma)` is the gradient of half h with an estimator of width :math:`\sigma` at
+  that sign, :math:`g_h` are the exact gains of `scans.flip_gains`, and :math:`\Delta` the
+  changes of the quantised weights. All other estimators are those of the view: fit from the
+  last layer to the first, to use fitted ones behind. A correlation does not see a factor, so
+  it is the width that is fitted, and no learning rate. It costs the gains of both halves,
+  and for each width two forward and backward passes of half a batch.
+
+  Args:
+    view: the layer on one half of a batch, with a quantised kernel.
+    other: the same layer on the other half.
+    estimator: makes an estimator of a width, such as `quantizers.gaussian` or
+      ``lambda c: quantizers.relative(quantizers.window(c))``. It is traced,
+      once for each function, so pass the same one again.
+    widths: what to choose from, [widths], positive.
+    coordinates: indices of weights in the flattened kernel, as `scans.draw_sample` draws
+      them, for a layer whose gains would cost too much; None for all.
+    chunk: as for `scans.flip_gains`.
+
+  Returns:
+    A `FittedWidth`. It depends on nothing but its arguments.
+
+  Raises:
+    BadInput: for views of different kernels or without a sign behind the layer, no widths
+      or one that is not positive, and what `scans.flip_gains` objects to.
+  """
+  if not callable(estimator):
+    raise types.BadInput(
+      'estimator must be a function of a width, such as quantizers.gaussian; got '
+      f'{types.shown(estimator)}.'
+    )
+  widths = _checked(widths)
+  if chunk is not None:
+    types.check_integer('chunk', chunk, 1)
+  for half in (view, other):
+    if half.quantizer is None:
+      raise types.BadInput(
+        'The view must have a quantised kernel, whose levels say how far a flip moves.'
+      )
+    if not _replaced(half.tail, lambda stage: stage)[1]:
+      raise types.BadInput(
+        'No sign follows the layer of the view, so there is no estimator to fit.'
+      )
+  if view.kernel.shape != other.kernel.shape:
+    raise types.BadInput(
+      'Both views must be of the same layer; their kernels have shapes '
+      f'{view.kernel.shape} and {other.kernel.shape}.'
+    )
+  one, two = (
+    scans.flip_gains(half, coordinates=coordinates, chunk=chunk).gains
+    for half in (view, other)
+  )
+  scores = (
+    _scores(view, two, widths, coordinates, estimator)
+    + _scores(other, one, widths, coordinates, estimator)
+  ) / 2
+  best = jnp.argmax(scores)
+  return FittedWidth(widths[best], scores[best], scores)
+
+
+@functools.partial(jax.jit, static_argnames='estimator')
+def _scores(view, gains, widths, coordinates, estimator):
+  """Returns the correlation of each width's prediction with the gains."""
+  moves = scans.moves(view)
+  changes = moves.per_weight(moves.changes)
+
+  def score(width):
+    def refitted(stage):
+      staircase = quantizers.staircase(stage.quantizer)
+      quantizer = quantizers.attach(staircase, estimator(width))
+      return dataclasses.replace(stage, quantizer=quantizer)
+
+    tail, _ = _replaced(view.tail, refitted)
+    half = dataclasses.replace(view, tail=tail)
+    predicted = -jax.grad(half.loss)(half.kernel) * changes
+    if coordinates is not None:
+      flat = predicted.reshape(*gains.shape[:-1], -1)
+      predicted = flat[..., coordinates]
+    return measures.correlation(predicted.reshape(-1), gains.reshape(-1))
+
+  return jax.lax.map(score, widths)
+
+
+def _replaced(stages, fn):
+  """Returns stages with ``fn`` of the first sign, and whether there is one."""
+  found, done = [], False
+  for stage in stages:
+    if done:
+      found.append(stage)
+    elif isinstance(stage, scans.Activation) and stage.kind == 'sign':
+      found.append(fn(stage))
+      done = True
+    elif isinstance(stage, scans.Residual):
+      body, done = _replaced(stage.body, fn)
+      found.append(scans.Residual(body, stage.shortcut))
+    else:
+      found.append(stage)
+  return tuple(found), done
+
+
+def _checked(widths):
+  """Returns widths as an array, if they are positive numbers."""
+  widths = jnp.asarray(widths)
+  widths = widths.astype(types.promoted(jnp.float32, widths))
+  if widths.ndim != 1 or not widths.size:
+    raise types.BadInput(
+      f'widths must be numbers, at least one; got an array of shape {widths.shape}.'
+    )
+  types.check_positive('widths', jnp.min(widths))
+  return widths
