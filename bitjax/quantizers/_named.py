@@ -1,7 +1,7 @@
 """Makes somebody's own estimator from its name, as a command line gives it.
 
 The name is ``module:factory(arguments)``. The module is imported, from the current
-directory too; the arguments are literals, which are read and never evaluated.
+directory too; the arguments are literals, or names and calls in the same module.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ _FORM = 'MODULE:FACTORY(ARGUMENTS), as in my_module:triangle(0.5)'
 def named(text: str) -> _attach.Estimator:
   """Returns the estimator of a name like ``my_module:triangle(0.5)``.
 
-  Arguments are numbers, strings, booleans, None and tuples of them, by position or by
-  keyword. Without parentheses, ``my_module:rule`` is the estimator itself. The module
-  is looked for on Python's path, then in the current directory, which stays on the
-  path.
+  Arguments are numbers, strings, booleans, None and tuples of them, or again names and
+  calls of the same module, as in ``bitjax.quantizers:relative(gaussian(0.3))``, by position
+  or by keyword. Without parentheses, ``my_module:rule`` is the estimator itself. The
+  module is looked for on Python's path, then in the current directory, which stays on
+  the path.
 
   Args:
     text: the name.
@@ -43,19 +44,12 @@ def named(text: str) -> _attach.Estimator:
       that it lacks, arguments that do not fit, and what is no estimator: its answer
       must have the shape of ``x``, and its hyperparameters must be numbers.
   """
-  module, attribute, call = _parsed(text)
-  found = _imported(text, module)
-  for part in attribute:
-    if not hasattr(found, part):
-      raise types.BadInput(f'{text!r}: {module} has no {".".join(attribute)}.')
-    found = getattr(found, part)
-  if call is not None:
-    found = _called(text, found, *call)
-  return _checked(text, found)
+  name, node = _parsed(text)
+  return _checked(text, _value(text, name, _imported(text, name), node))
 
 
 def _parsed(text):
-  """Returns module, names of the attribute, and arguments; None without a call."""
+  """Returns the module's name and what is asked of it, a name or a call."""
   module, colon, rest = text.partition(':')
   wrong = types.BadInput(f'{text!r} must have the form {_FORM}.')
   names = module.strip().split('.')
@@ -65,27 +59,49 @@ def _parsed(text):
     node = ast.parse(rest.strip(), mode='eval').body
   except (SyntaxError, ValueError, MemoryError, RecursionError):
     raise wrong from None
-  call = None
-  if isinstance(node, ast.Call):
-    named = [(keyword.arg, keyword.value) for keyword in node.keywords]
-    try:
-      args = [ast.literal_eval(arg) for arg in node.args]
-      kwargs = {name: ast.literal_eval(value) for name, value in named}
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-      args, kwargs = [{}], {}
-    if None in kwargs or not all(map(_plain, (*args, *kwargs.values()))):
-      raise types.BadInput(
-        f'{text!r}: arguments must be numbers, strings, booleans, None or tuples of '
-        'them.'
-      )
-    call, node = (args, kwargs), node.func
-  attribute: list[str] = []
-  while isinstance(node, ast.Attribute):
-    attribute.insert(0, node.attr)
-    node = node.value
-  if not isinstance(node, ast.Name):
+  called = node.func if isinstance(node, ast.Call) else node
+  if not _is_name(called):
     raise wrong
-  return module.strip(), [node.id, *attribute], call
+  return module.strip(), node
+
+
+def _is_name(node):
+  """Returns whether a node is a name, or an attribute of one."""
+  while isinstance(node, ast.Attribute):
+    node = node.value
+  return isinstance(node, ast.Name)
+
+
+def _value(text, name, module, node):
+  """Returns what a node means: a name or a call in the module, or a literal."""
+  if _is_name(node):
+    found = module
+    for part in ast.unparse(node).split('.'):
+      if not hasattr(found, part):
+        raise types.BadInput(f'{text!r}: {name} has no {ast.unparse(node)}.')
+      found = getattr(found, part)
+    return found
+  if isinstance(node, ast.Call) and _is_name(node.func):
+    factory = _value(text, name, module, node.func)
+    args = [_value(text, name, module, arg) for arg in node.args]
+    kwargs = {k.arg: _value(text, name, module, k.value) for k in node.keywords}
+    if None in kwargs:  # Of ** there are no names.
+      raise _unknown(text)
+    return _called(text, factory, args, kwargs)
+  try:
+    value = ast.literal_eval(node)
+  except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    raise _unknown(text) from None
+  if not _plain(value):
+    raise _unknown(text)
+  return value
+
+
+def _unknown(text):
+  return types.BadInput(
+    f'{text!r}: arguments must be numbers, strings, booleans, None, tuples of them, '
+    'or calls of the same module.'
+  )
 
 
 def _plain(value):

@@ -87,6 +87,9 @@ def test_reads_arguments_as_they_are_written(here):
     ('named_module:plain', 0.5),
     ('named_module:scaled()', 1.0),
     ('named_module:Kept.made(1)', 2.0),
+    ('named_module:scaled(number)', 3.0),
+    # In units of the spread, which is 1.
+    ('bitjax.quantizers:relative(window(2, gain=3.0))', 3.0),
     (' bitjax.quantizers : window(2, gain=3.0) ', 3.0),
   ],
 )
@@ -102,7 +105,10 @@ def test_names_of_rules_and_factories(here, text, want):
     ('named_module:', 'must have the form'),
     ('named_module:scaled(1)(2)', 'must have the form'),
     ('named-module:scaled(1)', 'must have the form'),
-    ('named_module:scaled(open("x"))', 'arguments must be numbers'),
+    ('named_module:scaled(open("x"))', 'named_module has no open'),
+    ('named_module:scaled((lambda: 1)())', 'arguments must be numbers'),
+    ('named_module:scaled(1 + 1)', 'arguments must be numbers'),
+    ('named_module:scaled(number(1))', 'a factory of estimators is needed'),
     ('named_module:scaled([1])', 'arguments must be numbers'),
     ('named_module:scaled(*(1,))', 'arguments must be numbers'),
     ('named_module:scaled(**{})', 'arguments must be numbers'),
