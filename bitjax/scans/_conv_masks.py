@@ -18,7 +18,7 @@ about as much as the layer itself. Equal masks are found by sorting hashes and c
 neighbours word by word: hashes that collide may cost an evaluation more, and change no
 result. Where inputs are not integers, the moved value is rounded once more than the network
 rounds it, so an example within rounding of the threshold may be decided either way; such near
-ties are not counted here.
+ties are counted by `_conv_ties`. Those of signs in later layers are not.
 """
 
 from __future__ import annotations

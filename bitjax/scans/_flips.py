@@ -35,7 +35,9 @@ an example whose moved pre-activation lies within rounding of the threshold is a
 applies the network's own stages to the network's own sums (of integers: the same sums),
 one after another. A compiler may round a stage of one program differently than that of
 another, so there too an example within rounding of a later threshold is a near tie,
-which that path does not count.
+which that path does not count: its moves reach thresholds of all later layers, and to
+follow intervals through them takes longer than the gains themselves. The paths ``masks``
+and ``pooled`` count near ties at the sign that the convolution feeds (`_conv_ties`).
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ from bitjax import types
 from bitjax.scans import _conv_masks
 from bitjax.scans import _conv_pooled
 from bitjax.scans import _conv_tail
+from bitjax.scans import _conv_ties
 from bitjax.scans import _flips_brute_force
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_rank_one
@@ -85,7 +88,8 @@ class FlipGains:
     second_moments: mean over the examples of the squared decrease.
     loss: mean loss before any move, in nats.
     near_ties: for each move, how many examples may have been decided by
-      rounding, int32; None if not counted.
+      rounding, at the sign that the layer feeds, int32 of the shape of ``gains``;
+      None if not counted.
     num_examples: number of examples that the loss is a mean over.
     path: which path computed them.
     sample: the sample whose weights' gains these are; None for those of all weights, or
@@ -149,8 +153,10 @@ def flip_gains(
       depends on static facts only, and the result names it.
     chunk: how much is in memory at a time: examples on the fast paths, moves
       by brute force; None for a good number.
-    count_near_ties: whether the ``sign`` path also counts near ties, which
-      about doubles its cost; the other paths count none.
+    count_near_ties: whether the paths ``sign``, ``masks`` and ``pooled`` also count
+      near ties at the sign that the layer feeds, which about doubles the cost of
+      ``sign``, and evaluates that sign twice for each move on the others. The other
+      paths count none; on ``tail`` it would take as long as the gains.
     report: called with the share of the work that is done, in (0, 1], at most 100
       times, and with 1 at the end; None for no report.
 
@@ -303,6 +309,13 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
   moves = _flips_moves.moves(view, step=step)
   size = sizes.here()
   near_ties = None
+  if count_near_ties and path in ('masks', 'pooled'):
+    near_ties = _conv_ties.counts(
+      view, moves, chunk, _report.part(report, 0, 2)
+    )
+    report = _report.part(report, 1, 2)
+    if coordinates is not None:
+      near_ties = _picked(near_ties, coordinates)
   if path == 'sign':
     sums, near_ties = _flips_sign.moments(
       view,

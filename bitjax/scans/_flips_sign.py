@@ -40,6 +40,7 @@ __all__ = [
   'cut',
   'edge',
   'flip_changes',
+  'granularity',
   'masked_sums',
   'moments',
   'obstacle',
@@ -309,8 +310,8 @@ def _noise(parts, stages, edge, reach):
     total = _split.product(jnp.abs(x), jnp.abs(parts.weights))
     return total + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
 
-  ulp = _granularity(parts.inputs) * jnp.minimum(
-    _granularity(parts.weights), _granularity(reach)
+  ulp = granularity(parts.inputs) * jnp.minimum(
+    granularity(parts.weights), granularity(reach)
   )
   exact = jnp.max(magnitudes(parts.inputs)) * roundoff < ulp
   factor = 2 * (parts.weights.shape[0] + 4) * roundoff
@@ -321,8 +322,8 @@ def _noise(parts, stages, edge, reach):
   return lambda x: factor * magnitudes(x) + shifts
 
 
-def _granularity(x):
-  """Returns the largest power of two that divides all entries."""
+def granularity(x: types.Array) -> types.Array:
+  """Returns the largest power of two that divides all entries; inf if all are 0."""
   info = jnp.finfo(types.promoted(jnp.float32, x))
   bits = jax.lax.bitcast_convert_type(x.astype(info.dtype), f'int{info.bits}')
   digits, one = info.nmant, 1 << info.nmant
