@@ -112,6 +112,7 @@ def test_starts(fake, tmp_path):
   assert not fake.calls and not fake.fitted and again.identical(results)
 
 
+@pytest.mark.slow
 def test_mixup_blends_both_parts(fake):
   short = dataclasses.replace(CONFIG, precisions=('W1A1',), seeds=(0,))
   pretrain_vs_scratch.STUDY.run(short, sweeps.Sweep())
