@@ -168,7 +168,7 @@ def plan(
   times its time, without compilation: an estimate, right to a factor of a few. Memory is
   what the compiler reserves, so asking for it compiles each scan, which takes seconds.
   Scans beyond ``most_seconds`` or ``most_memory`` are planned too, and marked
-  (`PlannedScan.exceeds`); what was not timed or compiled is not compared.
+  (``PlannedScan.exceeds``); what was not timed or compiled is not compared.
 
   Args:
     view: the layer; concrete unless ``timed`` is false and ``memory`` too.

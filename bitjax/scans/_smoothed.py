@@ -127,7 +127,7 @@ def smoothed_gains(
   Draws come in independent groups. Where the layer feeds a sign, those of a group are
   combined with one another: all of them say what signs are worth, and half of them which
   flips turn signs. Groups of 4 cost less and err less than single draws
-  (`docs/scans.md` has numbers). Larger ones err less still, cost more, and leave fewer groups
+  (``docs/scans.md`` has numbers). Larger ones err less still, cost more, and leave fewer groups
   to estimate standard errors from.
 
   Args:
