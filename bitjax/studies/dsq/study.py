@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any
 from bitjax import cli
 from bitjax import quantizers
 from bitjax import sweeps
-from bitjax import types
 from bitjax.studies import recipes
 from bitjax.studies.dsq import arms as arms_lib
 from bitjax.studies.dsq import figure
@@ -48,7 +47,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.TrainConfig):
+class Config(recipes.TunedConfig):
   """Configuration of the study; each field is one flag."""
 
   network: str = cli.flag(
@@ -69,26 +68,9 @@ class Config(recipes.TrainConfig):
     own=quantizers.named,
     unique=True,
   )
-  rates: tuple[float, ...] = cli.flag(
-    (0.3, 1.0, 3.0),
-    'Factors on the learning rate, to choose from.',
-    minimum=recipes.FACTORS[0],
-    maximum=recipes.FACTORS[1],
-    unique=True,
-  )
-  tuning_seeds: tuple[int, ...] = cli.flag(
-    (1000, 1001, 1002, 1003),
-    'Seeds whose validation loss chooses the rate of each gradient; never tested.',
-    minimum=0,
-    unique=True,
-  )
 
   def __post_init__(self):
     super().__post_init__()
-    if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
-      raise types.BadInput(
-        f'seeds and tuning_seeds must have no seed in common; both list {both[0]}.'
-      )
     arms_lib.check(self.arms)
     self.check_one_bit(self.bits == (1,), ', '.join(map(str, self.bits)))
 

@@ -46,7 +46,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.TrainConfig):
+class Config(recipes.TunedConfig):
   """Configuration of the study; each field is one flag."""
 
   network: str = cli.flag(
@@ -83,26 +83,9 @@ class Config(recipes.TrainConfig):
     minimum=recipes.FACTORS[0],
     maximum=recipes.FACTORS[1],
   )
-  rates: tuple[float, ...] = cli.flag(
-    (0.3, 1.0, 3.0),
-    'Factors on the learning rate, to choose from.',
-    minimum=recipes.FACTORS[0],
-    maximum=recipes.FACTORS[1],
-    unique=True,
-  )
-  tuning_seeds: tuple[int, ...] = cli.flag(
-    (1000, 1001, 1002, 1003),
-    'Seeds whose validation loss chooses the rate of each arm; never tested.',
-    minimum=0,
-    unique=True,
-  )
 
   def __post_init__(self):
     super().__post_init__()
-    if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
-      raise types.BadInput(
-        f'seeds and tuning_seeds must have no seed in common; both list {both[0]}.'
-      )
     if blended := sorted({'mixup', 'cutmix'} & set(self.augmentation)):
       raise types.BadInput(
         f'augmentation must leave {blended[0]} to --mixups, which the study varies.'

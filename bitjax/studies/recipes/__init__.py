@@ -5,6 +5,7 @@ from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
 from bitjax.studies.recipes.config import TrainConfig
+from bitjax.studies.recipes.tuned import TunedConfig
 from bitjax.studies.recipes.tuned import chosen
 from bitjax.studies.recipes.tuned import tuned
 from bitjax.studies.recipes.zoo import ACTIVATIONS
@@ -20,6 +21,7 @@ __all__ = [
   'NetworkConfig',
   'Parts',
   'TrainConfig',
+  'TunedConfig',
   'build',
   'chosen',
   'right',

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitjax import cli
 from bitjax import sweeps
 from bitjax import types
 from bitjax.evidence import protocols
@@ -15,7 +17,33 @@ from bitjax.studies.recipes import config as config_lib
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['chosen', 'tuned']
+__all__ = ['TunedConfig', 'chosen', 'tuned']
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedConfig(config_lib.TrainConfig):
+  """The flags of a training whose rate is tuned on seeds of its own."""
+
+  rates: tuple[float, ...] = cli.flag(
+    (0.3, 1.0, 3.0),
+    'Factors on the learning rate, to choose from.',
+    minimum=config_lib.FACTORS[0],
+    maximum=config_lib.FACTORS[1],
+    unique=True,
+  )
+  tuning_seeds: tuple[int, ...] = cli.flag(
+    (1000, 1001, 1002, 1003),
+    'Seeds whose validation loss chooses the rate of each arm; never tested.',
+    minimum=0,
+    unique=True,
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
+      raise types.BadInput(
+        f'seeds and tuning_seeds must have no seed in common; both list {both[0]}.'
+      )
 
 
 def tuned(
