@@ -11,6 +11,16 @@ A page in Markdown says which verdicts a table holds, in a comment in front of i
 Each line has the words of a row, the label of the finding, and, if several verdicts have
 that label, how the claim begins. There is a column for each preset that is published, or
 for some of them: ``<!-- verdicts of multistep_ste, quick, full``.
+
+Verdicts of one preset on the same claims about several cases make a table with a column
+for each finding, which a first line names, and a row for each case::
+
+  <!-- verdicts of discrete_gradient, full
+  columns | on A = N3 ball, A, gradient | on B = N3 ball, B, gradient
+  the first layer | l2:0.1, first layer, initialised
+  all layers | l2:0.1, all layers, initialised
+  -->
+  <!-- end of verdicts -->
 """
 
 from __future__ import annotations
@@ -36,6 +46,7 @@ _BLOCK = re.compile(
   r'.*?(?P<end><!-- end of verdicts -->)',
   re.DOTALL,
 )
+_COLUMNS = 'columns |'
 _ORDER = ('quick', 'full', 'rounds', 'long', 'note', 'note_all')
 
 
@@ -120,16 +131,47 @@ def _rank(preset):
 
 
 def _table(rows, runs):
+  if rows and rows[0].startswith(_COLUMNS):
+    return _crossed(rows, runs)
   found = [(words, _row(rest, runs)) for words, *rest in map(_split, rows)]
   used = [n for n in range(len(runs)) if any(row[n] for _, row in found)]
   head = ['', *(_column(runs[n]) for n in used), 'unit']
-  lines = [head, ['---'] * len(head)]
+  lines = []
   for words, row in found:
     units = {v.unit for v in row if v}
     primary = any(v.primary for v in row if v)
     cells = [_judged(row[n], runs[n]) for n in used]
     first = f'**{words} (primary)**' if primary else words
     lines.append([first, *cells, ', '.join(sorted(units))])
+  return _markdown(head, lines)
+
+
+def _crossed(rows, runs):
+  """Returns a table with a column for each finding, of one preset."""
+  if len(runs) != 1:
+    raise types.BadInput(
+      f'a table with {_COLUMNS!r} is of one preset; "{_BEGIN}STUDY, PRESET" names it.'
+    )
+  head, *rows = (line.split('|') for line in rows)
+  columns = [part.partition('=')[::2] for part in head[1:]]
+  if any(len(row) != 2 for row in rows) or not all(f for _, f in columns):
+    raise types.BadInput(
+      'a table with columns needs "columns | words = finding | ...", and rows '
+      '"words | claim".'
+    )
+  lines = [
+    [words.strip()]
+    + [
+      _judged(*_row((f.strip(), claim.strip()), runs), *runs)
+      for _, f in columns
+    ]
+    for words, claim in rows
+  ]
+  return _markdown(['', *(words.strip() for words, _ in columns)], lines)
+
+
+def _markdown(head, lines):
+  lines = [head, ['---'] * len(head), *lines]
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 

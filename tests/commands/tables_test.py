@@ -72,6 +72,53 @@ def test_a_table():
   assert tables.fill(filled, RUNS) == filled
 
 
+CROSSED = """<!-- verdicts of multistep_ste, quick
+columns | on A = N8, A | on B=N8, B
+the first | first
+all layers | all
+-->
+<!-- end of verdicts -->
+"""
+CELLS = run(
+  'quick',
+  *(
+    verdict(f'N8, {batch}', f'{layers}: a.', effect)
+    for batch, layers, effect in [
+      ('A', 'first', 0.11),
+      ('B', 'first', 0.12),
+      ('B', 'all', 0.22),
+      ('A', 'all', 0.21),
+    ]
+  ),
+)
+
+
+def test_a_table_with_a_column_for_each_finding():
+  filled = tables.fill(CROSSED, [CELLS, run('note')])
+  lines = [line for line in filled.splitlines() if line.startswith('|')]
+  assert lines == [
+    '|  | on A | on B |',
+    '| --- | --- | --- |',
+    '| the first | supported: 0.11 [-0.5, 1.2] | supported: 0.12 [-0.5, 1.2] |',
+    '| all layers | supported: 0.21 [-0.5, 1.2] | supported: 0.22 [-0.5, 1.2] |',
+  ]
+  assert tables.fill(filled, [CELLS]) == filled
+
+
+@pytest.mark.parametrize(
+  ('old', 'new', 'words'),
+  [
+    (', quick', '', 'is of one preset'),
+    ('N8, A', 'N7', r'no verdict is published on N7 \| first'),
+    ('on B=', '', 'columns needs "columns'),
+    ('| first', '| first | more', 'rows "words'),
+  ],
+)
+def test_columns_that_cannot_be_filled(old, new, words):
+  with pytest.raises(types.BadInput, match=words):
+    tables.fill(CROSSED.replace(old, new), [CELLS, run('full')])
+
+
 def test_a_table_of_some_presets():
   chosen = PAGE.replace('multistep_ste\n', 'multistep_ste, quick\n')
   chosen = chosen.replace('Noise helps | N9\n', '')
