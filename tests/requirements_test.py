@@ -90,7 +90,7 @@ def _imported(folder, *, late):
         node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
       ):
         pending += ast.iter_child_nodes(node)
-  own = {'bitjax', 'experiments', 'tests'}
+  own = {'bitjax', 'experiments', 'hardware', 'tests'}
   return found - own - set(sys.stdlib_module_names)
 
 
