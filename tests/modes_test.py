@@ -307,8 +307,10 @@ NAMESPACES = {
 PLUMBING = {
   'data.check_batch_size',
   'data.check_name',
+  'data.as_bytes',
   'data.from_arrays',
   'data.load',
+  'data.read_images',
   'data.host_feed',  # Its thread reads outside of any mode.
   'deploy.load',
   'deploy.pack_network',  # Of one dtype, float32, in any mode.
@@ -337,10 +339,12 @@ PLUMBING = {
   'training.check_batch_split',
   'training.check_fits',
   'training.describe',
+  'training.description_of',
   'training.kernels',
   'training.layout',
   'training.load_variables',
   'training.outcome',
+  'training.preparation',
   'training.switch',
   'training.variables_of',
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
@@ -81,6 +82,7 @@ def pack_network(
   images: Any,
   *,
   keep: str = 'none',
+  prepare: Callable[[types.Array], types.Array] | None = None,
   **kwargs: Any,
 ) -> Network:
   r"""Packs a trained network: 1 bit a binary weight, integers where they suffice.
@@ -101,6 +103,8 @@ def pack_network(
     keep: ``'float'`` keeps in float32 what cannot be packed: quantized kernels with
       more than 256 levels in a channel, and what lies between sums and signs if it is not
       monotone. ``'none'`` refuses it.
+    prepare: images as the packed network takes them -> images as the model sees them, such as
+      `training.preparation`; it becomes part of what is packed. None for the same.
     **kwargs: keywords of the model's call, such as ``progress``.
 
   Returns:
@@ -119,7 +123,8 @@ def pack_network(
   given = jax.ShapeDtypeStruct(shape, dtype)
 
   def function(variables, images):
-    return model.apply(variables, images, **options)
+    seen = images if prepare is None else prepare(images)
+    return model.apply(variables, seen, **options)
 
   source, logits = _trace.trace(function, variables, given)
   _pack.pack(logits, keep)
