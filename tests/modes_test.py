@@ -312,7 +312,10 @@ PLUMBING = {
   'data.load',
   'data.read_images',
   'data.host_feed',  # Its thread reads outside of any mode.
+  'deploy.export_onnx',
+  'deploy.export_program',
   'deploy.load',
+  'deploy.load_program',
   'deploy.pack_network',  # Of one dtype, float32, in any mode.
   'deploy.save',
   'lanes.fitting',

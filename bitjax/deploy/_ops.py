@@ -37,6 +37,7 @@ __all__ = [
   'Op',
   'apart',
   'compute',
+  'decoded',
   'unknown_zero',
 ]
 
@@ -211,7 +212,9 @@ def _dense(x, kernel):
   return lax.dot(x, kernel, precision='highest')
 
 
-def _decode(planes, levels, shape):
+def decoded(
+  planes: types.Array, levels: types.Array, shape: tuple[int, ...]
+) -> types.Array:
   """Returns weights of codes in bit planes, the first bit first."""
   size = int(np.prod(shape))
   bits = packed.unpack(planes, size, dtype=bool).astype(np.int32)
@@ -281,7 +284,7 @@ _RULES: dict[str, Callable[..., Any]] = {
   'bits': _bits,
   'broadcast': _broadcast,
   'concatenate': _concatenate,
-  'decode': _decode,
+  'decode': decoded,
   'flip': _flip,
   'max_bits': _max_bits,
   'pad': _pad,
