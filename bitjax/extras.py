@@ -13,9 +13,7 @@ EXTRA, EXPORT = 'experiments', 'export'
 STUDIES = ('h5netcdf', 'h5py', 'matplotlib', 'scipy', 'tqdm', 'xarray')
 
 
-def missing(
-  name: str, *packages: str, extra: str = EXTRA
-) -> types.BadInput:
+def missing(name: str, *packages: str, extra: str = EXTRA) -> types.BadInput:
   """Returns the error for something that lacks packages.
 
   Args:

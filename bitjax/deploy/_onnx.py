@@ -31,6 +31,7 @@ __all__ = ['STYLES', 'build']
 STYLES = ('qonnx', 'plain')
 _DOMAIN = 'qonnx.custom_op.general'
 _OPSET = 17
+_SUMS = ('binary_conv', 'binary_dense', 'bytes_dense')
 _SAME = {
   'abs': 'Abs',
   'add': 'Add',
@@ -77,6 +78,8 @@ class _Writer:
     self._nodes: list[Any] = []
     self._arrays: dict[str, np.ndarray] = {}
     self._values: dict[int, str] = {-1: 'images'}
+    # Integers in the network that are float32 in the graph.
+    self._sums = {i for i, op in enumerate(network.ops) if op.name in _SUMS}
 
   def model(self, batch):
     """Returns the model of the whole network."""
@@ -136,7 +139,9 @@ class _Writer:
       return self._node(_SAME[op.name], map(self._argument, op.args))
     rule: Callable[..., str] | None = getattr(self, f'_{op.name}', None)
     if rule is None or op.name not in _ops.NAMES:
-      raise types.BadInput(f'ONNX export does not know the operation {op.name}.')
+      raise types.BadInput(
+        f'ONNX export does not know the operation {op.name}.'
+      )
     return rule(op.args, **params)
 
   # Elementwise.
@@ -165,11 +170,9 @@ class _Writer:
     return self._node('Where', [which, yes, no])
 
   def _to(self, args, dtype):
-    source = args[0]
-    x = self._argument(source)
-    if isinstance(source, int) and source >= 0 and dtype == 'float32':
-      if self._network.ops[source].name in ('binary_conv', 'binary_dense', 'bytes_dense'):  # fmt: skip
-        return x  # Sums are float32 here.
+    x = self._argument(args[0])
+    if dtype == 'float32' and args[0] in self._sums:
+      return x
     kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return self._node('Cast', [x], to=kind)
 
@@ -335,7 +338,8 @@ class _Writer:
 
   def _decode(self, args, shape):
     arrays = self._network.arrays
-    weights = np.asarray(_ops.decoded(*(arrays[a] for a in args), shape))
+    planes, levels = (arrays[name] for name in args)
+    weights = np.asarray(_ops.decoded(planes, levels, shape))
     grid = _grid(weights)
     if grid is None:
       return self._array(_first(weights), args[0])
