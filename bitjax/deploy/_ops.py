@@ -34,10 +34,12 @@ __all__ = [
   'ELEMENTWISE',
   'NAMES',
   'PRODUCTS',
+  'ROWS',
   'Op',
   'apart',
   'compute',
   'decoded',
+  'in_rows',
   'unknown_zero',
 ]
 
@@ -262,6 +264,21 @@ def _bytes_dense(x, kernel, length):
   return packed.matmul_bytes(x, kernel, length)
 
 
+def in_rows(op: Op, args: list[Any]) -> types.Array:
+  """Returns the value of an operation of `ROWS`, on values [images, ...].
+
+  Its inputs and value are as `compute` has them, but for the place of the images. What
+  a layer makes then lies as the next one reads it.
+  """
+  x, *rest = args
+  if op.name == 'reshape':
+    return x.reshape(x.shape[0], *dict(op.params)['shape'])
+  if op.name == 'threshold':
+    return packed.threshold(x, *rest)
+  product = packed.matmul if op.name == 'binary_dense' else packed.matmul_bytes
+  return product(x, *rest, dict(op.params)['length'])
+
+
 def _threshold(sums, low, flip):
   return packed.threshold(sums, low, flip, axis=-2)
 
@@ -277,6 +294,7 @@ def _max_bits(x, size, strides, padding):
   return packed.max_pool(x, size, strides=strides, padding=padding)
 
 
+ROWS = ('reshape', 'bytes_dense', 'binary_dense', 'threshold')
 PRODUCTS = ('conv', 'dense', 'binary_conv', 'binary_dense', 'bytes_dense')
 _RULES: dict[str, Callable[..., Any]] = {
   'binary_conv': _binary_conv,
