@@ -23,6 +23,7 @@ import numpy as np
 
 from bitjax import packed
 from bitjax import types
+from bitjax.deploy import _kernels
 from bitjax.deploy import _network
 from bitjax.deploy import _ops
 
@@ -198,6 +199,9 @@ class _Writer:
         'ONNX export does not know padding inside or below 0.'
       )
     x, value = map(self._argument, args)
+    return self._padded(x, value, edges)
+
+  def _padded(self, x, value, edges):
     lows, highs = ([0, *(edge[i] for edge in edges)] for i in (0, 1))
     return self._node('Pad', [x, self._integers([*lows, *highs]), value])
 
@@ -218,52 +222,33 @@ class _Writer:
     x, places = self._argument(args[0]), [axis + 1 for axis in axes]
     return self._node('ReduceSum', [x, self._integers(places)], keepdims=0)
 
-  def _reduce_max(self, args, axes):
+  def _reduce_max(self, args, axes, kind='ReduceMax'):
     places = [axis + 1 for axis in axes]
     x = self._argument(args[0])
-    return self._node('ReduceMax', [x], axes=places, keepdims=0)
+    return self._node(kind, [x], axes=places, keepdims=0)
 
   def _reduce_min(self, args, axes):
-    places = [axis + 1 for axis in axes]
-    x = self._argument(args[0])
-    return self._node('ReduceMin', [x], axes=places, keepdims=0)
+    return self._reduce_max(args, axes, 'ReduceMin')
 
   def _window_max(self, args, size, strides, padding):
-    return self._pooled(self._argument(args[0]), size, strides, padding)
+    return self._pooled('MaxPool', args, size, strides, padding)
 
-  def _max_bits(self, args, size, strides, padding):
-    return self._pooled(self._argument(args[0]), size, strides, padding)
-
-  def _pooled(self, x, size, strides, padding):
-    _check_window(size, strides, padding)
-
-    def pool(x):
-      return self._node(
-        'MaxPool',
-        [x],
-        kernel_shape=list(size[:2]),
-        strides=list(strides[:2]),
-        pads=_pads(padding),
-      )
-
-    return self._channels_first(x, pool)
+  _max_bits = _window_max
 
   def _window_sum(self, args, size, strides, padding):
-    _check_window(size, strides, padding)
-    x, count = self._argument(args[0]), self._array(np.prod(size[:2]))
     # Means include the padding, so that each is a sum by the same number.
-    mean = self._channels_first(
-      x,
-      lambda x: self._node(
-        'AveragePool',
-        [x],
-        kernel_shape=list(size[:2]),
-        strides=list(strides[:2]),
-        pads=_pads(padding),
-        count_include_pad=1,
-      ),
+    mean = self._pooled(
+      'AveragePool', args, size, strides, padding, count_include_pad=1
     )
-    return self._node('Mul', [mean, count])
+    return self._node('Mul', [mean, self._array(np.prod(size[:2]))])
+
+  def _pooled(self, kind, args, size, strides, padding, **more):
+    _check_window(size, strides, padding)
+    more |= {'kernel_shape': size[:2], 'strides': strides[:2]}
+    more |= {'pads': _pads(padding)}
+    return self._channels_first(
+      self._argument(args[0]), lambda x: self._node(kind, [x], **more)
+    )
 
   def _channels_first(self, x, function):
     x = self._node('Transpose', [x], perm=[0, 3, 1, 2])
@@ -311,7 +296,7 @@ class _Writer:
     """
     step = np.asarray(step, np.float32)
     if codes.ndim == 4:
-      codes, step = _first(codes), step.reshape(-1, 1, 1, 1)
+      codes, step = _kernels.first(codes), step.reshape(-1, 1, 1, 1)
     binary = bool((np.abs(codes) == 1).all())
     if self._style == 'plain':
       kind = self._onnx.TensorProto.FLOAT
@@ -322,10 +307,7 @@ class _Writer:
     held = self._array(codes.astype(np.float32) * step, name)
     if binary:
       return self._node('BipolarQuant', [held, self._array(step)], _DOMAIN)
-    low, high = codes.min(), codes.max()
-    bits, narrow = 2, int(low >= -1 and high <= 1)
-    while not -(1 << bits - 1) <= low <= high < 1 << bits - 1:
-      bits += 1
+    bits, narrow = _kernels.bits(codes)
     rest = [self._array(value) for value in (step, 0.0, bits)]
     return self._node(
       'Quant',
@@ -340,9 +322,9 @@ class _Writer:
     arrays = self._network.arrays
     planes, levels = (arrays[name] for name in args)
     weights = np.asarray(_ops.decoded(planes, levels, shape))
-    grid = _grid(weights)
+    grid = _kernels.grid(weights)
     if grid is None:
-      return self._array(_first(weights), args[0])
+      return self._array(_kernels.first(weights), args[0])
     return self._weights(*grid, args[0])
 
   def _signed(self, name, length, axis):
@@ -354,10 +336,8 @@ class _Writer:
     del shape
     x = self._argument(args[0])
     if pad_value and np.any(padding):
-      edges = ((*padding[0], 0), (*padding[1], 0), (0, 0, 0))
-      lows, highs = ([0, *(edge[i] for edge in edges)] for i in (0, 1))
-      ends = self._integers([*lows, *highs])
-      x = self._node('Pad', [x, ends, self._array(float(pad_value))])
+      value = self._array(float(pad_value))
+      x = self._padded(x, value, (*padding, (0, 0)))
       padding = ((0, 0), (0, 0))
     kernel = self._signed(args[1], channels, 2)
     return self._convolution(x, kernel, strides, padding)
@@ -377,7 +357,9 @@ class _Writer:
   def _kernel(self, arg):
     if isinstance(arg, int):
       return self._values[arg]
-    return self._array(_first(np.asarray(self._network.arrays[arg])), arg)
+    return self._array(
+      _kernels.first(np.asarray(self._network.arrays[arg])), arg
+    )
 
   def _dense(self, args):
     return self._node(
@@ -394,11 +376,6 @@ class _Writer:
     return self._node('MatMul', [x, self._signed(args[1], length, 0)])
 
 
-def _first(kernel: np.ndarray) -> np.ndarray:
-  """Returns the kernel of a convolution with its features in front; others as they are."""
-  return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel
-
-
 def _pads(padding: Sequence[Sequence[int]]) -> list[int]:
   (top, bottom), (left, right) = padding[:2]
   return [top, left, bottom, right]
@@ -408,16 +385,6 @@ def _check_window(size, strides, padding):
   rest = [part[2:] for part in (size, strides, padding)]
   if rest not in ([(), (), ()], [(1,), (1,), ((0, 0),)]):
     raise types.BadInput('ONNX export knows windows of rows and columns only.')
-
-
-def _grid(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-  """Returns integer codes of at most 8 bits and steps [features]; None if there are none."""
-  columns = np.abs(weights.reshape(-1, weights.shape[-1]))
-  step = np.where(columns > 0, columns, np.inf).min(0)
-  step = np.where(np.isfinite(step), step, 1).astype(np.float32)
-  codes = np.rint(weights / step)
-  even = (codes.astype(np.float32) * step == weights).all()
-  return (codes, step) if even and np.abs(codes).max() < 128 else None
 
 
 def _shape(network):

@@ -276,7 +276,7 @@ def in_rows(op: Op, args: list[Any]) -> types.Array:
   if op.name == 'threshold':
     return packed.threshold(x, *rest)
   product = packed.matmul if op.name == 'binary_dense' else packed.matmul_bytes
-  return product(x, *rest, dict(op.params)['length'])
+  return product(x, rest[0], dict(op.params)['length'])
 
 
 def _threshold(sums, low, flip):

@@ -142,9 +142,10 @@ def _totals(w, length, shape):
 
 def _by_popcount(x, w, length):
   """Returns int32 sums of rows of x by columns of w."""
-  if w.shape[1] < _NARROW and _paths.many(x.shape[0], _NARROW):
-    return _by_popcount(w.T, x.T, length).T
   shape = (x.shape[0], w.shape[1])
+  many, wide = (_paths.many(count, _NARROW) for count in shape)
+  if many and not wide:
+    return _by_popcount(w.T, x.T, length).T
   dtype = _paths.count_dtype(x.dtype, length)
 
   def part(x, w):
