@@ -7,6 +7,8 @@ bitjax status DIR...          says how far runs are
 bitjax publish DIR...         writes the verdicts of finished runs for the documents
 bitjax findings               prints the page of findings, made from what is published
 bitjax tables PAGE...         fills the tables of pages from what is published
+bitjax pack RUN               packs a trained network of a run: 1 bit a binary weight
+bitjax predict FILE IMAGES... predicts classes by a packed network
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from bitjax import studies
 
 __all__ = ['main']
 
-_COMMANDS = ('status', 'publish', 'findings', 'tables')
+_COMMANDS = ('status', 'publish', 'findings', 'tables', 'pack', 'predict')
 _HELP = ('-h', '-help', '--help')
 
 
@@ -92,6 +94,8 @@ def _overview(program: str) -> str:
       '       bitjax publish DIRECTORY...',
       '       bitjax findings',
       '       bitjax tables PAGE...',
+      '       bitjax pack RUN',
+      '       bitjax predict FILE IMAGES...',
       '',
       'studies:',
       *rows,

@@ -307,10 +307,15 @@ NAMESPACES = {
 PLUMBING = {
   'data.check_batch_size',
   'data.check_name',
+  'data.as_bytes',
   'data.from_arrays',
   'data.load',
+  'data.read_images',
   'data.host_feed',  # Its thread reads outside of any mode.
+  'deploy.export_onnx',
+  'deploy.export_program',
   'deploy.load',
+  'deploy.load_program',
   'deploy.pack_network',  # Of one dtype, float32, in any mode.
   'deploy.save',
   'lanes.fitting',
@@ -337,10 +342,12 @@ PLUMBING = {
   'training.check_batch_split',
   'training.check_fits',
   'training.describe',
+  'training.description_of',
   'training.kernels',
   'training.layout',
   'training.load_variables',
   'training.outcome',
+  'training.preparation',
   'training.switch',
   'training.variables_of',
 }

@@ -14,6 +14,7 @@ from bitjax.cli.arithmetic import precision_flag
 from bitjax.cli.costs import Cost
 from bitjax.cli.costs import admit
 from bitjax.cli.flags import check
+from bitjax.cli.flags import decode
 from bitjax.cli.flags import encode
 from bitjax.cli.flags import flag
 from bitjax.cli.grids import Grid
@@ -29,6 +30,7 @@ __all__ = [
   'Study',
   'admit',
   'check',
+  'decode',
   'dtype_flag',
   'encode',
   'flag',

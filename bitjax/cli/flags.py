@@ -182,6 +182,22 @@ def encode(config: Any) -> dict[str, Any]:
   }
 
 
+def decode(kind: type[Any], values: dict[str, Any]) -> Any:
+  """Returns a configuration of what `encode` made of it.
+
+  Args:
+    kind: the class of the configuration.
+    values: JSON values by name.
+
+  Raises:
+    BadInput: for a name that is no field, or a value that its field does not take.
+  """
+  known = {field.name: field for field in fields(kind)}
+  if strange := sorted(values.keys() - known.keys()):
+    raise types.BadInput(f'there is no flag {strange[0]}.')
+  return kind(**{k: known[k].kind.coerce(v) for k, v in values.items()})
+
+
 def check_value(field: Field, value: Any) -> None:
   """Raises `BadInput` unless ``value`` is valid for ``field``."""
   name, limits, kind = field.name, field.limits, field.kind

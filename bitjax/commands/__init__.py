@@ -1,9 +1,21 @@
-"""Commands that need several studies, or what studies have found."""
+"""Commands that need several studies, what studies have found, or trained networks."""
 
 from bitjax.commands import findings
+from bitjax.commands import pack
+from bitjax.commands import predict
 from bitjax.commands import published
 from bitjax.commands import tables
+from bitjax.commands import trained
 from bitjax.commands.dispatch import COMMANDS
 from bitjax.commands.dispatch import run
 
-__all__ = ['COMMANDS', 'findings', 'published', 'run', 'tables']
+__all__ = [
+  'COMMANDS',
+  'findings',
+  'pack',
+  'predict',
+  'published',
+  'run',
+  'tables',
+  'trained',
+]

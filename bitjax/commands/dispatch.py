@@ -8,6 +8,8 @@ import sys
 from bitjax import types
 from bitjax.cli import status
 from bitjax.commands import findings
+from bitjax.commands import pack
+from bitjax.commands import predict
 from bitjax.commands import published
 from bitjax.commands import tables
 
@@ -18,6 +20,8 @@ COMMANDS = {
   'publish': published.main,
   'findings': findings.main,
   'tables': tables.main,
+  'pack': pack.main,
+  'predict': predict.main,
 }
 
 

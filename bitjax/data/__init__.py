@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bitjax.data.arrays import as_bytes
 from bitjax.data.augment import AUGMENTATIONS
 from bitjax.data.augment import Augmentation
 from bitjax.data.augment import AugmentationName
@@ -32,6 +33,7 @@ from bitjax.data.feeds import Source
 from bitjax.data.feeds import device_feed
 from bitjax.data.feeds import device_feeds
 from bitjax.data.feeds import host_feed
+from bitjax.data.images import read_images
 from bitjax.data.normalization import Statistics
 from bitjax.data.normalization import channel_statistics
 from bitjax.data.normalization import normalize
@@ -51,6 +53,7 @@ __all__ = [
   'Feed',
   'Source',
   'Statistics',
+  'as_bytes',
   'chain',
   'channel_statistics',
   'check_batch_size',
@@ -66,6 +69,7 @@ __all__ = [
   'padded_batches',
   'random_crop',
   'random_flip',
+  'read_images',
   'reduced',
   'remainder',
   'search_and_holdout',

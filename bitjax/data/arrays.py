@@ -22,7 +22,7 @@ import numpy as np
 from bitjax import types
 from bitjax.data import reading
 
-__all__ = ['Parts', 'convert', 'convert_part']
+__all__ = ['Parts', 'as_bytes', 'convert', 'convert_part']
 
 _CHANNELS = (1, 3)
 
@@ -77,6 +77,19 @@ def convert_part(
   return images, labels
 
 
+def as_bytes(name: str, images: np.ndarray) -> np.ndarray:
+  """Returns images as uint8: bytes as they are, other numbers as `convert` does.
+
+  Args:
+    name: what messages call them.
+    images: bytes, integers from 0 to 255, or floats from 0 to 1, of any shape.
+
+  Raises:
+    BadInput: for other numbers.
+  """
+  return images if images.dtype == np.uint8 else _pixels(name, images)
+
+
 def _check_channels(name: str, shape: tuple[int, ...]) -> None:
   """Raises `BadInput` for a shape that looks like [N, C, H, W]."""
   if (
@@ -101,6 +114,10 @@ def _images(name: str, value: Any) -> np.ndarray:
       f'{list(np.shape(value))}. Reshape flat images to their height and width.'
     )
   _check_channels(name, images.shape)
+  return _pixels(name, images)
+
+
+def _pixels(name: str, images: np.ndarray) -> np.ndarray:
   low, high = images.min(), images.max()  # NaN, if there is one.
   if images.dtype.kind == 'f':
     if not 0 <= low <= high <= 1:

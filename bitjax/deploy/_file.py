@@ -4,7 +4,8 @@ A file is, in this order,
 
 - the 16 bytes ``bitjax packed 1\n``, of which the number is the version,
 - length and CRC-32 of the header, two unsigned 32-bit integers, little-endian,
-- the header, JSON compressed by zlib: shape and dtype of images, the operations, and name,
+- the header, JSON compressed by zlib: shape and dtype of images, the operations (with the
+  operations that they take counted from their own place: -1 is the one before), and name,
   kind, shape and CRC-32 of each tensor,
 - the tensors, one after another.
 
@@ -73,9 +74,9 @@ def save(
     parts.append(part.astype(part.dtype.newbyteorder('<')).tobytes())
     tensors.append([name, kind, list(shape), zlib.crc32(parts[-1])])
   ops = [
-    [op.name, [a for a in op.args if a in stored or not isinstance(a, str)]]
+    [op.name, [_moved(a, -place) for a in op.args if _is_kept(a, stored)]]
     + ([dict(op.params)] if op.params else [])
-    for op in network.ops
+    for place, op in enumerate(network.ops)
   ]
   header = {
     'shape': network.shape,
@@ -122,7 +123,7 @@ def load(path: str | os.PathLike[str]) -> _network.Network:
   if len(text) != length or zlib.crc32(text) != checksum:
     raise _damaged(path, 'its header does not fit its checksum')
   header = json.loads(zlib.decompress(text))
-  ops = tuple(_op(path, *entry) for entry in header['ops'])
+  ops = tuple(_op(path, i, *entry) for i, entry in enumerate(header['ops']))
   axes = _summary.packed_axes(ops)
   arrays, used = {}, 0
   for name, kind, shape, checksum in header['tensors']:
@@ -154,11 +155,19 @@ def load(path: str | os.PathLike[str]) -> _network.Network:
   return _network.with_borders(network)
 
 
-def _op(path, name, args, params=None):
+def _is_kept(arg, stored):
+  return not isinstance(arg, str) or arg in stored
+
+
+def _moved(arg, by):
+  return arg + by if isinstance(arg, int) else arg
+
+
+def _op(path, place, name, args, params=None):
   if name not in _ops.NAMES:
     raise _damaged(path, f'it has the unknown operation {name!r}')
   found = tuple((k, _tuples(v)) for k, v in sorted((params or {}).items()))
-  return _ops.Op(name, tuple(args), found)
+  return _ops.Op(name, tuple(_moved(a, place) for a in args), found)
 
 
 def _tuples(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import Any
@@ -59,7 +60,8 @@ class Network:
     Raises:
       BadInput: for images of another shape or dtype.
     """
-    images = jnp.asarray(images)
+    if not isinstance(images, jax.Array):  # To ask costs less than a product.
+      images = jnp.asarray(images)
     if images.shape[1:] != self.shape or images.dtype != self.dtype:
       wanted = ', '.join(map(str, ('images', *self.shape)))
       raise types.BadInput(
@@ -81,6 +83,7 @@ def pack_network(
   images: Any,
   *,
   keep: str = 'none',
+  prepare: Callable[[types.Array], types.Array] | None = None,
   **kwargs: Any,
 ) -> Network:
   r"""Packs a trained network: 1 bit a binary weight, integers where they suffice.
@@ -101,6 +104,8 @@ def pack_network(
     keep: ``'float'`` keeps in float32 what cannot be packed: quantized kernels with
       more than 256 levels in a channel, and what lies between sums and signs if it is not
       monotone. ``'none'`` refuses it.
+    prepare: images as the packed network takes them -> images as the model sees them, such as
+      `training.preparation`; it becomes part of what is packed. None for the same.
     **kwargs: keywords of the model's call, such as ``progress``.
 
   Returns:
@@ -119,7 +124,8 @@ def pack_network(
   given = jax.ShapeDtypeStruct(shape, dtype)
 
   def function(variables, images):
-    return model.apply(variables, images, **options)
+    seen = images if prepare is None else prepare(images)
+    return model.apply(variables, seen, **options)
 
   source, logits = _trace.trace(function, variables, given)
   _pack.pack(logits, keep)
@@ -225,17 +231,42 @@ def _run(network, images):
     for i, op in enumerate(network.ops)
     if all(isinstance(a, str) for a in op.args)
   }
-  cut = _cut(network.ops, frozenset(held))
-  x = jnp.moveaxis(images, 0, -1)
-  if cut >= 0:
+  last, cut = len(network.ops) - 1, _cut(network.ops, frozenset(held))
+  if (rows := _leading_rows(network.ops)) >= 0:
+    x = images
+    for op in network.ops[: rows + 1]:
+      args = [network.arrays[name] for name in op.args[1:]]
+      x = _ops.in_rows(op, [x, *args])
+    cut, x = rows, jnp.moveaxis(x, 0, -1)
+  else:
+    x = jnp.moveaxis(images, 0, -1)
+  if rows < 0 <= cut:
 
     def front(x):
       return _computed(network, held | {-1: x}, zero, -1, cut)
 
     x = packed.map_images(front, x, chunk=network.chunk)
-  if cut < (last := len(network.ops) - 1):
+  if cut < last:
     x = _computed(network, held | {cut: x}, zero, cut, last)
   return jnp.moveaxis(x, -1, 0)
+
+
+@functools.cache
+def _leading_rows(ops):
+  """Returns the last of the operations that begin a network and are those of rows.
+
+  Each takes the one before, and no other does; the last one is a product or thresholds.
+  -1 if there are none: images of another network are innermost from the beginning.
+  """
+  users = [a for op in ops for a in op.args if isinstance(a, int)]
+  last = -1
+  for index, op in enumerate(ops):
+    own = op.name in _ops.ROWS and op.args[0] == index - 1
+    if not own or users.count(index - 1) > 1:
+      break
+    if op.name != 'reshape':
+      last = index
+  return last
 
 
 @functools.cache

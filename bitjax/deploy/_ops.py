@@ -34,9 +34,12 @@ __all__ = [
   'ELEMENTWISE',
   'NAMES',
   'PRODUCTS',
+  'ROWS',
   'Op',
   'apart',
   'compute',
+  'decoded',
+  'in_rows',
   'unknown_zero',
 ]
 
@@ -211,7 +214,9 @@ def _dense(x, kernel):
   return lax.dot(x, kernel, precision='highest')
 
 
-def _decode(planes, levels, shape):
+def decoded(
+  planes: types.Array, levels: types.Array, shape: tuple[int, ...]
+) -> types.Array:
   """Returns weights of codes in bit planes, the first bit first."""
   size = int(np.prod(shape))
   bits = packed.unpack(planes, size, dtype=bool).astype(np.int32)
@@ -259,6 +264,21 @@ def _bytes_dense(x, kernel, length):
   return packed.matmul_bytes(x, kernel, length)
 
 
+def in_rows(op: Op, args: list[Any]) -> types.Array:
+  """Returns the value of an operation of `ROWS`, on values [images, ...].
+
+  Its inputs and value are as `compute` has them, but for the place of the images. What
+  a layer makes then lies as the next one reads it.
+  """
+  x, *rest = args
+  if op.name == 'reshape':
+    return x.reshape(x.shape[0], *dict(op.params)['shape'])
+  if op.name == 'threshold':
+    return packed.threshold(x, *rest)
+  product = packed.matmul if op.name == 'binary_dense' else packed.matmul_bytes
+  return product(x, rest[0], dict(op.params)['length'])
+
+
 def _threshold(sums, low, flip):
   return packed.threshold(sums, low, flip, axis=-2)
 
@@ -274,6 +294,7 @@ def _max_bits(x, size, strides, padding):
   return packed.max_pool(x, size, strides=strides, padding=padding)
 
 
+ROWS = ('reshape', 'bytes_dense', 'binary_dense', 'threshold')
 PRODUCTS = ('conv', 'dense', 'binary_conv', 'binary_dense', 'bytes_dense')
 _RULES: dict[str, Callable[..., Any]] = {
   'binary_conv': _binary_conv,
@@ -281,7 +302,7 @@ _RULES: dict[str, Callable[..., Any]] = {
   'bits': _bits,
   'broadcast': _broadcast,
   'concatenate': _concatenate,
-  'decode': _decode,
+  'decode': decoded,
   'flip': _flip,
   'max_bits': _max_bits,
   'pad': _pad,

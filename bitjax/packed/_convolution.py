@@ -121,7 +121,7 @@ def _mismatches(x, w, window):
   """Counts the bits in which patches and kernels differ, with padding of -1."""
   images, features = x.shape[3], w.shape[3]
   dtype = _paths.count_dtype(x.dtype, _length(w, window))
-  few = images < min(_FEW_IMAGES, features)
+  few = not _paths.many(images, min(_FEW_IMAGES, features))
   innermost = (images, features) if few else (features, images)
   shape = (*window.sizes(x, w), *innermost)
   image_axis, feature_axis = (2, 3) if few else (3, 2)

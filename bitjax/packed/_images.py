@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 import jax
+from jax import export
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
@@ -140,9 +141,14 @@ def map_images(
       f'got {sorted(counts)}.'
     )
   ((count,),) = counts
-  steps = -(-count // chunk)
-  if steps <= 1:
-    return fn(x)
+  if export.is_symbolic_dim(count):  # Known when the program is compiled.
+    few = jnp.asarray(count) <= chunk
+    return lax.cond(few, fn, functools.partial(_chunks, fn, count, chunk), x)
+  return fn(x) if count <= chunk else _chunks(fn, count, chunk, x)
+
+
+def _chunks(fn, count, chunk, x):
+  steps = (count + chunk - 1) // chunk
 
   def split(leaf):
     edges = [(0, 0, 0)] * (leaf.ndim - 1) + [(0, steps * chunk - count, 0)]

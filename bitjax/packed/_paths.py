@@ -11,13 +11,22 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import export
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from bitjax import types
 
-__all__ = ['MOST_TERMS', 'PATHS', 'check_path', 'count_dtype', 'grouped', 'run']
+__all__ = [
+  'MOST_TERMS',
+  'PATHS',
+  'check_path',
+  'count_dtype',
+  'grouped',
+  'many',
+  'run',
+]
 
 PATHS = ('auto', 'popcount', 'int8')
 # Terms of one sum that are written out: more are slower, from 288 on ten times.
@@ -27,6 +36,11 @@ MOST_TERMS = 36
 def check_path(path: Any) -> None:
   """Raises `BadInput` for an unknown path."""
   types.check_choice('path', path, PATHS)
+
+
+def many(count: Any, least: int) -> bool:
+  """Returns whether there are at least so many; True for a symbolic number."""
+  return export.is_symbolic_dim(count) or count >= least
 
 
 def run(

@@ -108,7 +108,7 @@ def matmul_bytes(
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _matmul_bytes(x, w, length, path):
   rows = x.reshape(math.prod(x.shape[:-1]), length)
-  if rows.shape[0] >= _NARROW and path == 'auto':
+  if _paths.many(rows.shape[0], _NARROW) and path == 'auto':
     path = 'int8'
   # Signed bytes for the one, unsigned bytes for the other: 128 apart.
   signed, offset = x.dtype == np.int8, 0 if x.dtype == np.int8 else 128
@@ -142,9 +142,10 @@ def _totals(w, length, shape):
 
 def _by_popcount(x, w, length):
   """Returns int32 sums of rows of x by columns of w."""
-  if w.shape[1] < _NARROW <= x.shape[0]:
-    return _by_popcount(w.T, x.T, length).T
   shape = (x.shape[0], w.shape[1])
+  many, wide = (_paths.many(count, _NARROW) for count in shape)
+  if many and not wide:
+    return _by_popcount(w.T, x.T, length).T
   dtype = _paths.count_dtype(x.dtype, length)
 
   def part(x, w):

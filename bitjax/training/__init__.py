@@ -9,6 +9,7 @@ checkpoints that it writes.
 from bitjax.training._checkpoints import KEPT
 from bitjax.training._checkpoints import Checkpoints
 from bitjax.training._checkpoints import describe
+from bitjax.training._checkpoints import description_of
 from bitjax.training._checkpoints import load_variables
 from bitjax.training._evaluation import STATISTICS
 from bitjax.training._evaluation import Scores
@@ -32,6 +33,7 @@ from bitjax.training._outcome import outcome
 from bitjax.training._recipes import BORDERS
 from bitjax.training._recipes import OFFSETS
 from bitjax.training._recipes import Recipe
+from bitjax.training._recipes import preparation
 from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
 from bitjax.training._schedules import learning_rate
@@ -76,6 +78,7 @@ __all__ = [
   'create',
   'cross_entropy',
   'describe',
+  'description_of',
   'divergence',
   'evaluator',
   'fit',
@@ -86,6 +89,7 @@ __all__ = [
   'load_variables',
   'optimizer',
   'outcome',
+  'preparation',
   'progress',
   'statistician',
   'switch',

@@ -28,7 +28,14 @@ from bitjax import types
 from bitjax.training import _archive
 from bitjax.training import _state
 
-__all__ = ['FOLDER', 'KEPT', 'Checkpoints', 'describe', 'load_variables']
+__all__ = [
+  'FOLDER',
+  'KEPT',
+  'Checkpoints',
+  'describe',
+  'description_of',
+  'load_variables',
+]
 
 FOLDER = 'checkpoints'  # Relative to the folder of a training.
 KEPT = ('latest', 'best')  # 'best' is by the accuracy on validation examples.
@@ -201,26 +208,7 @@ def load_variables(
     BadInput: if there is no such checkpoint, or no such network or moving average
       in it, or if a checkpoint that would have to be read is damaged.
   """
-  types.check_choice('which', which, KEPT)
-  path = files.expand(folder).absolute()
-  if not path.is_dir():
-    raise types.BadInput(f'{folder} is not a folder with checkpoints.')
-  found = _archive.steps(path)
-  if not found and (path / FOLDER).is_dir():
-    path = path / FOLDER
-    found = _archive.steps(path)
-  try:
-    arrays = _chosen(path, found, which)
-  except _archive.Damaged as error:
-    raise types.BadInput(
-      f'the {which} checkpoint cannot be read: {error}; train again, or remove its '
-      'folder to read another.'
-    ) from error
-  if arrays is None:
-    why = ''
-    if found and which == 'best':
-      why = ': none has a validation accuracy and finite variables'
-    raise types.BadInput(f'{folder} holds no {which} checkpoint{why}.')
+  arrays = _read(folder, which, _archive.load)
   starts = ('average/',) if average else ('params/', 'collections/')
   flat = {}
   for name, leaf in arrays.items():
@@ -237,6 +225,25 @@ def load_variables(
     what = 'moving average' if average else 'checkpoint of bitjax'
     raise types.BadInput(f'{folder} holds no {what}.')
   return traverse_util.unflatten_dict(flat)
+
+
+def description_of(
+  folder: str | os.PathLike[str], *, which: str = 'latest'
+) -> dict[str, str]:
+  """Reads what networks a checkpoint of a training holds.
+
+  Args:
+    folder: as for `load_variables`.
+    which: as for `load_variables`.
+
+  Returns:
+    The ``seeds`` of the networks and the ``rates`` that multiply their learning rate, as
+    text, the number of the ``phase``, and what `describe` returns of the model.
+
+  Raises:
+    BadInput: as `load_variables`.
+  """
+  return dict(_read(folder, which, _archive.facts)['description'])
 
 
 def describe(model: nn.Module) -> dict[str, str]:
@@ -266,13 +273,31 @@ def _text(value: Any) -> str:
   return re.sub(r' at 0x[0-9a-f]+', '', str(value))
 
 
-def _chosen(folder, steps, which):
-  """Returns the arrays of the latest or best checkpoint; None if there is none."""
-  if which == 'latest':
-    steps = steps[-1:]
-  known = {step: _archive.facts(folder / str(step)) for step in steps}
-  chosen = steps if which == 'latest' else _ranked(known)[:1]
-  return _archive.load(folder / str(chosen[0])) if chosen else None
+def _read(folder, which, reader):
+  """Returns what ``reader`` reads of the latest or best checkpoint in a folder."""
+  types.check_choice('which', which, KEPT)
+  path = files.expand(folder).absolute()
+  if not path.is_dir():
+    raise types.BadInput(f'{folder} is not a folder with checkpoints.')
+  found = _archive.steps(path)
+  if not found and (path / FOLDER).is_dir():
+    path = path / FOLDER
+    found = _archive.steps(path)
+  try:
+    steps = found[-1:] if which == 'latest' else found
+    known = {step: _archive.facts(path / str(step)) for step in steps}
+    chosen = steps if which == 'latest' else _ranked(known)[:1]
+    if chosen:
+      return reader(path / str(chosen[0]))
+  except _archive.Damaged as error:
+    raise types.BadInput(
+      f'the {which} checkpoint cannot be read: {error}; train again, or remove its '
+      'folder to read another.'
+    ) from error
+  why = ''
+  if found and which == 'best':
+    why = ': none has a validation accuracy and finite variables'
+  raise types.BadInput(f'{folder} holds no {which} checkpoint{why}.')
 
 
 def _kept(known):

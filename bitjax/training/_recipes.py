@@ -6,7 +6,7 @@ are in epochs and shares of the training, so that a shortened training keeps its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 
@@ -158,9 +158,8 @@ class Recipe:
         f'every phase needs an update; shares {shares} of {total} updates leave '
         'one without.'
       )
-    statistics = data.channel_statistics(dataset.images, dataset.scale)
-    prepare = preparation(statistics, dataset.scale)
-    mean = statistics.mean / dataset.scale
+    prepare = preparation(dataset)
+    mean = prepare.keywords['mean'] / dataset.scale
     augment = self._augmentation(mean if self.border == 'mean' else 0)
     tx = self._tx(total)
     return [
@@ -210,15 +209,20 @@ class Recipe:
     )
 
 
-def preparation(
-  statistics: data.Statistics, scale: float
-) -> Callable[[types.Array], types.Array]:
-  """Returns a function that normalises images by the statistics of a training set."""
+def preparation(dataset: data.Dataset) -> functools.partial[types.Array]:
+  """Returns the function by which recipes prepare images for a network.
+
+  It is `data.normalize`, with mean and deviation of each channel of a training set.
+
+  Args:
+    dataset: the training set.
+  """
+  statistics = data.channel_statistics(dataset.images, dataset.scale)
   return functools.partial(
     data.normalize,
     mean=statistics.mean,
     std=statistics.std,
-    scale=scale,
+    scale=dataset.scale,
   )
 
 

@@ -13,7 +13,6 @@ from bitjax import data
 from bitjax import quantizers
 from bitjax import training
 from bitjax import types as bitjax_types
-from bitjax.training import _recipes
 from bitjax.training import _task
 
 
@@ -338,8 +337,7 @@ def test_16_samples_are_learned_by_heart(tiny):
 
 def test_preparation_is_of_the_training_set(tiny):
   part = tiny.dataset()
-  statistics = data.channel_statistics(part.images, part.scale)
-  prepare = _recipes.preparation(statistics, part.scale)
+  prepare = training.preparation(part)
   pixels = part.images / 255
   np.testing.assert_allclose(
     prepare(jnp.asarray(part.images[:2])),

@@ -74,6 +74,16 @@ class Config(recipes.TunedConfig):
     arms_lib.check(self.arms)
     self.check_one_bit(self.bits == (1,), ', '.join(map(str, self.bits)))
 
+  def model(self, num_classes: int, bits: int, arm: str) -> Any:
+    """Returns the network of an arm."""
+    quantizer = arms_lib.quantizer(arm, bits)
+    return recipes.NETWORKS[self.network].make(
+      num_classes=num_classes,
+      kernel_quantizer=quantizer,
+      input_quantizer=quantizer if bits > 1 else None,
+      **self.arithmetic(),
+    )
+
   def num_trainings(self) -> int:
     """Returns the number of networks that are trained."""
     gradients = len(self.bits) * len(self.arms)

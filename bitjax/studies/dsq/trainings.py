@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import recipes
-from bitjax.studies.dsq import arms
 
 if TYPE_CHECKING:
   import xarray
@@ -30,13 +29,7 @@ def compare(
   recipe = training.Recipe(**config.recipe(), binary=(network.binary,))
 
   def phases_of(bits, arm):
-    quantizer = arms.quantizer(arm, bits)
-    model = network.make(
-      num_classes=parts.train.num_classes,
-      kernel_quantizer=quantizer,
-      input_quantizer=quantizer if bits > 1 else None,
-      **config.arithmetic(),
-    )
+    model = config.model(parts.train.num_classes, bits, arm)
     return recipe.phases(model, parts.train)
 
   every = itertools.product(config.bits, config.arms)

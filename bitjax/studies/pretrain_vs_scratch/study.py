@@ -98,6 +98,27 @@ class Config(recipes.TunedConfig):
     """Returns the arms."""
     return arms_lib.every(self.precisions, self.starts, self.mixups)
 
+  def model(
+    self, num_classes: int, arm: str | None = None, mixup: float | None = None
+  ) -> Any:
+    """Returns the network with which an arm ends; without one, of the pretraining."""
+    del mixup  # It is trained with mixup, and is the same.
+    precisions = {str(one): one.precision for one in self.every()}
+    precision = 'FP' if arm is None else precisions[arm]
+    return self.network_of(num_classes, *arms_lib.PRECISIONS[precision])
+
+  def network_of(self, num_classes: int, weights: str, activations: str) -> Any:
+    """Returns the network with such quantizers of weights and activations."""
+    return recipes.build(
+      self.network,
+      self.variant,
+      weights,
+      activations,
+      num_classes=num_classes,
+      init_name='kaiming_normal',
+      **self.arithmetic(),
+    )
+
   def num_trainings(self) -> int:
     """Returns the number of networks that are trained."""
     tuned = len(self.rates) * len(self.tuning_seeds)

@@ -49,7 +49,7 @@ def compare(
     ``precision``, ``start`` and ``alpha`` of mixup.
   """
   arms = {str(arm): arm for arm in config.every()}
-  build = functools.partial(_model, config, parts)
+  build = functools.partial(config.network_of, parts.train.num_classes)
   phases = {name: _phases(config, parts, arm, build) for name, arm in arms.items()}  # fmt: skip
   whole = _rows(config, parts, phases[str(config.every()[0])])
   pretrained = _pretrained(config, parts, sweep, build)
@@ -93,18 +93,6 @@ def compare(
     precision=('arm', [arm.precision for arm in named]),
     start=('arm', [arm.start for arm in named]),
     alpha=('arm', [arm.mixup for arm in named]),
-  )
-
-
-def _model(config, parts, weights, activations):
-  return recipes.build(
-    config.network,
-    config.variant,
-    weights,
-    activations,
-    num_classes=parts.train.num_classes,
-    init_name='kaiming_normal',
-    **config.arithmetic(),
   )
 
 

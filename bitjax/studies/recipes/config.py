@@ -202,6 +202,14 @@ class TrainConfig:
         that the data cannot supply, for more updates than can be counted, or for a
         batch that cannot be split evenly over the mesh's devices.
     """
+    parts, records = self.load()
+    self._check_length(len(parts.train.labels))
+    training.check_batch_split(self.batch_size, sweep.mesh)
+    sweep.record(**records)
+    return parts
+
+  def load(self) -> tuple[Parts, dict[str, Any]]:
+    """Returns the data, and the facts by which a run records which data they are."""
     whole, test = (
       data.load(self.dataset, split=split, data_dir=self.data_dir)
       for split in ('train', 'test')
@@ -214,14 +222,11 @@ class TrainConfig:
       _reduced('image_size', part, side=self.image_size)
       for part in (train, validation, test)
     )
-    self._check_length(len(train.labels))
-    training.check_batch_split(self.batch_size, sweep.mesh)
-    sweep.record(
-      train_checksum=whole.checksum,
-      test_checksum=test.checksum,
-      train_examples=len(train.labels),
-    )
-    return Parts(train, validation, test)
+    return Parts(train, validation, test), {
+      'train_checksum': whole.checksum,
+      'test_checksum': test.checksum,
+      'train_examples': len(train.labels),
+    }
 
   def num_trainings(self) -> int:
     """Returns the number of networks that are trained."""
@@ -368,6 +373,10 @@ class NetworkConfig(TrainConfig):
     ]
     shares = [self.staged, 1.0] if self.staged else [1.0]
     return list(zip(shares, models, strict=True))
+
+  def model(self, num_classes: int) -> Any:
+    """Returns the network with which a training ends."""
+    return self.stages(num_classes)[-1][1]
 
   def full_precision(self, num_classes: int) -> Any:
     """Builds the same network without quantizers, in its plain variant."""
