@@ -23,6 +23,7 @@ from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import training
+from bitjax import transforms
 from bitjax import types
 
 KEY = jax.random.key(0)
@@ -36,6 +37,7 @@ VIEW = scans.LayerView(
   quantizer=BINARY,
 )
 PLAIN = dataclasses.replace(VIEW, quantizer=None)
+ADMM = transforms.admm(1.0, SIGN, optax.sgd(0.1))
 BUDGET = types.Budget(1.0)
 IMAGES = np.zeros((4, 2, 2, 1), np.uint8)
 BATCH = {'images': jnp.ones((4, 2, 2, 1)), 'targets': jnp.ones((4, 3))}
@@ -58,7 +60,19 @@ GIVEN = {
     'staircase': SIGN,
     'threshold': 0.5,
   },
-  'transforms': {'max_flips': 3, 'radius': 0.5},
+  'transforms': {
+    'levels': SIGN,
+    'max_flips': 3,
+    'params': jnp.ones(3),
+    'progress': lambda count: 0.5,
+    'radius': 0.5,
+    'rho': 1.0,
+    'rule': SIGN,
+    'state': ADMM.init(jnp.ones(3)),
+    'tx': optax.sgd(0.1),
+    'value': 0.0,
+    'x': jnp.ones(3),
+  },
   'scans': {
     'budget': BUDGET,
     'destinations': jnp.ones((1, 3)),

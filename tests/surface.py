@@ -197,6 +197,10 @@ UPDATES = {
   'b': np.float32([-0.5, 0.01]),
 }
 TRANSFORMS = {
+  'admm': [
+    {'rho': 1.0, 'levels': levels, 'tx': optax.sgd(0.1)}
+    for levels in (quantizers.sign(), (-1, 0, 1))
+  ],
   'bop': [{'threshold': 0.1, 'gamma': 0.5}],
   'clip_latent': [{'limit': 0.5}],
   'flip_ratio': [{}],
@@ -206,6 +210,15 @@ TRANSFORMS = {
     {'radius': factor * r, 'norm': n}
     for n, r in BUDGETS.items()
     for factor in (1, 100)
+  ],
+  'proximal_steps': [
+    {
+      'rule': quantizers.parq(),
+      'progress': lambda count: 0.5,
+      'tx': optax.sgd(0.1),
+      'latent': latent,
+    }
+    for latent in (True, False)
   ],
   'steepest': [{'norm': n} for n in ('l2', 'linf', 'l1')],
 }
@@ -258,6 +271,26 @@ for NAME in TRANSFORMS:
   case(f'bfloat16 transforms {NAME}', widens=False)(
     functools.partial(transformed, NAME, _bfloat16)
   )
+
+
+@case(
+  'transforms levels',
+  'transforms.project_levels',
+  'transforms.admm_weights',
+  'transforms.admm_lagrangian',
+)
+def _(given):
+  params = given.floats(PARAMS)
+  tx = transforms.admm(1.0, (-1, 0, 1), optax.sgd(0.1), channel_axis=-1)
+  state = tx.init(params)
+  return {
+    'weights': transforms.admm_weights(params, state),
+    'lagrangian': transforms.admm_lagrangian(params['a'][0, 0], params, state),
+    'levels': [
+      transforms.project_levels(params['a'], (-1, 0, 1), method=method)
+      for method in ('exact', 'alternate')
+    ],
+  }
 
 
 @case('transforms project', 'transforms.project')
