@@ -168,7 +168,7 @@ def admm(
   """
   if not callable(rho):
     types.check_positive('rho', rho, finite=True)
-  _levels.check(levels, scale)
+  _levels.check_levels(levels, scale)
   types.check_choice('method', method, _levels.METHODS)
   types.check_axis('channel_axis', channel_axis)
   every = types.check_integer('every', every, 1)
@@ -255,7 +255,7 @@ def admm(
         jnp.where(first, lookahead * s, s).astype(s.dtype) for s in steps
       ]
     moved = [
-      _towards(w, b, s, jnp.where(f, q, b), f)
+      _towards(w, b, s, q, f)
       for w, b, s, q, f in zip(
         leaves, base, steps, levels_now, frozen, strict=True
       )

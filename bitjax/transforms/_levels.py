@@ -27,7 +27,7 @@ import numpy as np
 
 from bitjax import types
 
-__all__ = ['METHODS', 'ScaledLevels', 'check', 'project_levels']
+__all__ = ['METHODS', 'ScaledLevels', 'check_levels', 'project_levels']
 
 METHODS = ('exact', 'alternate')
 _ROUNDS = 5  # Of the alternation; the paper found that fewer suffice.
@@ -97,7 +97,7 @@ def project_levels(
     2018, the projection and its alternation (https://arxiv.org/abs/1707.09870).
   """
   types.check_choice('method', method, METHODS)
-  check(levels, scale)
+  check_levels(levels, scale)
   axis = types.check_axis('channel_axis', channel_axis)
   x = jnp.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -123,7 +123,7 @@ def project_levels(
   return ScaledLevels(values.astype(x.dtype), alpha)
 
 
-def check(levels: Any, scale: types.Scalar | None) -> None:
+def check_levels(levels: Any, scale: types.Scalar | None) -> None:
   """Raises `BadInput` for what are no levels, or a scale that is not positive."""
   if scale is not None:
     types.check_positive('scale', scale, finite=True)
