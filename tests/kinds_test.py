@@ -22,6 +22,7 @@ from bitjax import data
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import searches
 from bitjax import training
 from bitjax import transforms
 from bitjax import types
@@ -94,6 +95,7 @@ GIVEN = {
     'num_pairs': 2,
     'num_rounds': 2,
     'batch_size': 1,
+    'sets': np.zeros((1, 2), np.int32),
     'size': 2,
     'stages': [scans.Dense(VIEW.kernel)],
     'view': VIEW,
@@ -175,6 +177,20 @@ GIVEN = {
     'words': WORDS[0, 0, 0],
     'x': WORDS[0, 0],
   },
+  'searches': {
+    'inputs': np.ones((2, 3)),
+    'kernel': VIEW.kernel,
+    'key': KEY,
+    'labels': np.zeros(2, np.int32),
+    'num_children': 2,
+    'num_classes': 2,
+    'num_generations': 1,
+    'num_parents': 2,
+    'num_steps': 1,
+    'number': 1,
+    'temperature': 0.1,
+    'view': VIEW,
+  },
   'measures': {'a': np.ones(3), 'b': np.ones(3), 'gradient': np.ones(3)}
   | {'gradients': np.ones((2, 3))},
 }
@@ -192,6 +208,8 @@ ALSO = {
   'progress': {'kind': 'linear'},
   'search_and_holdout': {'images': IMAGES},
   'moves': {'view': PLAIN},
+  'anneal': {'state': searches.annealing_start(VIEW, KEY)},
+  'evolve': {'state': searches.genetic_start(VIEW, KEY, 2)},
   'conv': {'x': WORDS, 'w': WORDS},
   'conv_nhwc': {'x': np.ones((2, 4, 4, 3))},
   'map_images': {'x': WORDS},

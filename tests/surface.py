@@ -26,6 +26,7 @@ from bitjax import nn
 from bitjax import packed
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import searches
 from bitjax import sums
 from bitjax import sweeps
 from bitjax import training
@@ -769,6 +770,47 @@ def _(given):
     sample.agreement(values, values[::-1]),
     scans.flip_gains(view, coordinates=sample, path='brute_force'),
   ]
+
+
+@case('scans sets', 'scans.set_gains', 'scans.flip_walk')
+def _(given):
+  view = view_of(given)
+  walk, decrease, made = scans.flip_walk(view).attempt(np.int32(3), -np.inf)
+  return {
+    'kernel': walk.kernel,
+    'decrease': decrease,
+    'made': made,
+    'sets': [
+      scans.set_gains(view, np.int32([[0, 3], [7, -1]]), path=path)
+      for path in ('incremental', 'brute_force')
+    ],
+  }
+
+
+@case(
+  'searches',
+  'searches.anneal',
+  'searches.annealing_start',
+  'searches.evolve',
+  'searches.flip_signs',
+  'searches.genetic_start',
+  draws=True,
+)
+def _(given):
+  view = view_of(given)
+  chain = searches.annealing_start(view, given.key(0))
+  chain, losses = searches.anneal(view, chain, 3, 0.1)
+  population = searches.genetic_start(view, given.key(1), 2)
+  population, lowest = searches.evolve(view, population, 2, num_children=4)
+  return {
+    'chain': chain[1:],
+    'losses': losses,
+    'population': population[1:],
+    'lowest': lowest,
+    'flipped': searches.flip_signs(
+      view.kernel, given.key(2), 3, gains=view.kernel
+    ),
+  }
 
 
 # Descent and measures.

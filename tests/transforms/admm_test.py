@@ -37,8 +37,15 @@ def project(v, scale=None):
   return scale * np.where(v >= 0, 1.0, -1.0)
 
 
-@pytest.mark.parametrize('extragradient', [True, False])
-@pytest.mark.parametrize('dual_first', [True, False])
+@pytest.mark.parametrize(
+  ('extragradient', 'dual_first'),
+  [
+    (True, False),
+    (False, True),
+    pytest.param(True, True, marks=pytest.mark.slow),
+    pytest.param(False, False, marks=pytest.mark.slow),
+  ],
+)
 def test_rounds_equal_the_loop(extragradient, dual_first):
   matrix, centre, w = quadratic(0)
   every, rates, rho, scale = 2, 0.125, lambda k: 1.0 + 0.125 * k, 0.75
@@ -191,6 +198,7 @@ def test_layers_freeze_one_after_another():
   assert (moving[1:] != moving[:-1]).any(axis=(1, 2)).all()
 
 
+@pytest.mark.slow
 def test_seeds_and_penalties_are_vectorised():
   params, gradient = params_and_gradient()
   starts = jax.tree.map(lambda x: jnp.stack([x, -0.5 * x]), params)
@@ -210,6 +218,7 @@ def test_seeds_and_penalties_are_vectorised():
       np.testing.assert_allclose(a[index], b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_admm_finds_better_levels_than_rounding():
   better = 0
   for seed in range(4):
@@ -286,6 +295,7 @@ def test_latent_proximal_steps_train_what_a_quantizer_would():
     np.testing.assert_array_equal(w, SIGN(y))
 
 
+@pytest.mark.slow
 def test_proximal_steps_towards_scaled_levels():
   params, gradient = params_and_gradient()
   levels = lambda x: transforms.project_levels(x, (-1, 0, 1)).values

@@ -50,7 +50,16 @@ def error(x, found):
   return np.sum((np.float64(x) - np.float64(found.values)) ** 2)
 
 
-@pytest.mark.parametrize('name', LEVELS)
+QUICK = ('sign', 'heaviside', 'ternary', 'powers')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in LEVELS
+  ],
+)
 def test_the_projection_is_the_best_of_all_assignments(name):
   given, levels, size = LEVELS[name]
   project = jax.jit(
@@ -97,7 +106,9 @@ def test_binary_scales_are_mean_magnitudes():
   np.testing.assert_array_equal(np.sign(found.values), np.sign(x))
 
 
-@pytest.mark.parametrize('axis', [0, 1, -1])
+@pytest.mark.parametrize(
+  'axis', [1, *(pytest.param(a, marks=pytest.mark.slow) for a in (0, -1))]
+)
 @pytest.mark.parametrize('method', ['exact', 'alternate'])
 def test_each_channel_is_projected_by_itself(axis, method):
   x = draw((3, 2, 4), 0)
