@@ -194,7 +194,7 @@ def admm(
     wide = [types.widened(x) for x in leaves]
     dtype = types.promoted(jnp.float32, *wide)
     quantized = settings.project(wide)
-    start = None
+    start: Any = ()
     if extragradient:
       start = treedef.unflatten([jnp.array(x, copy=True) for x in leaves])
     return _admm_state.AdmmState(
@@ -273,7 +273,7 @@ def admm(
     return treedef.unflatten(moved), _admm_state.AdmmState(
       jnp.asarray(optax.safe_increment(state.count)),
       inner,
-      treedef.unflatten(base) if extragradient else None,
+      treedef.unflatten(base) if extragradient else (),
       treedef.unflatten(quantized),
       treedef.unflatten(dual),
       now,

@@ -29,8 +29,8 @@ class ProximalState(NamedTuple):
   """State of `proximal_steps`."""
 
   count: types.Array  # shape=(), int32: number of updates since `init`.
-  inner: Any  # The optimizer's state.
-  latent: optax.Params | None  # y: as params, float32 at least; None without.
+  inner: optax.OptState  # The optimizer's state.
+  latent: optax.Params  # y: as params, float32 at least; () without.
 
 
 def proximal_steps(
@@ -116,7 +116,7 @@ def proximal_steps(
 
   def init(params: optax.Params) -> ProximalState:
     _leaves.check_floating(jax.tree.leaves(params))
-    kept = None
+    kept: Any = ()
     if latent:
       kept = jax.tree.map(
         lambda p: jnp.array(p, types.promoted(p, jnp.float32), copy=True),
@@ -150,7 +150,7 @@ def proximal_steps(
       _rounding.solve(w, p, p, types.promoted(w, s))
       for w, p, s in zip(leaves, points, steps, strict=True)
     ]
-    kept = treedef.unflatten(moved) if latent else None
+    kept = treedef.unflatten(moved) if latent else ()
     return treedef.unflatten(found), ProximalState(count, inner, kept)
 
   return optax.GradientTransformationExtraArgs(init, update)

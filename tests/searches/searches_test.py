@@ -112,23 +112,23 @@ def test_searches_resume_bitwise_and_paths_agree(path):
   evolve = lambda state, number: searches.evolve(
     view, state, number, num_children=6, crossovers=3, path=path
   )
-  whole, losses = evolve(start, 6)
+  whole, losses = evolve(start, 4)
   half, first = evolve(start, 2)
-  resumed, second = evolve(half, 4)
+  resumed, second = evolve(half, 2)
   same(whole, resumed)
   np.testing.assert_array_equal(losses, np.concatenate([first, second]))
   for mask, loss in zip(whole.masks, whole.losses, strict=True):
     kernel = np.where(mask.reshape(6, 3), -view.kernel, view.kernel)
     np.testing.assert_allclose(view.loss(jnp.asarray(kernel)), loss, rtol=1e-5)
   other, _ = searches.evolve(
-    view, start, 6, num_children=6, crossovers=3, path='brute_force', width=2
+    view, start, 4, num_children=6, crossovers=3, path='brute_force', width=2
   )
   np.testing.assert_array_equal(whole.masks, other.masks)
 
   chain = searches.annealing_start(view, jax.random.key(4))
-  once, losses = searches.anneal(view, chain, 20, 0.01)
+  once, losses = searches.anneal(view, chain, 16, 0.01)
   twice, first = searches.anneal(view, chain, 8, 0.01)
-  twice, second = searches.anneal(view, twice, 12, 0.01)
+  twice, second = searches.anneal(view, twice, 8, 0.01)
   np.testing.assert_array_equal(once.kernel, twice.kernel)
   np.testing.assert_array_equal(once.best_kernel, twice.best_kernel)
   np.testing.assert_allclose(losses, np.concatenate([first, second]), rtol=1e-5)

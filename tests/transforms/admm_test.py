@@ -267,7 +267,7 @@ def test_proximal_steps_equal_the_loop(name):
       w = np.asarray(rule(jnp.asarray(y), progress=min((k + 1) / 8, 1.0)))
       np.testing.assert_allclose(path[k], w, rtol=1e-9, atol=1e-12)
   assert set(np.abs(np.asarray(path[-1]))) == {1.0}
-  assert (state.latent is not None) == latent
+  assert bool(jax.tree.leaves(state.latent)) == latent
 
 
 def test_latent_proximal_steps_train_what_a_quantizer_would():
