@@ -150,11 +150,14 @@ def admm(
     >>> target = jnp.array([0.9, -0.2, 0.4])
     >>> gradient = jax.grad(lambda w: jnp.sum((w - target) ** 2))
     >>> tx = transforms.admm(2.0, quantizers.sign(), optax.sgd(0.08), every=5)
+    >>> @jax.jit
+    ... def step(params, state):
+    ...   updates, state = tx.update(gradient(params), state, params)
+    ...   return optax.apply_updates(params, updates), state
     >>> params = jnp.array([0.1, 0.1, 0.1])
     >>> state = tx.init(params)
     >>> for _ in range(400):
-    ...   updates, state = tx.update(gradient(params), state, params)
-    ...   params = optax.apply_updates(params, updates)
+    ...   params, state = step(params, state)
     >>> print(params.round(2), transforms.admm_weights(params, state).round(2))
     [ 0.5 -0.5  0.5] [ 0.5 -0.5  0.5]
 
@@ -186,6 +189,15 @@ def admm(
   def penalty(count, dtype):
     now = rho(count) if callable(rho) else rho
     return jnp.asarray(now, dtype)
+
+  # One function each for all updates, so that eager ones compile them once.
+  def finish(operands):
+    weights, quantized, dual, _, frozen, now = operands
+    return _round(settings, weights, quantized, dual, frozen, now)
+
+  def keep(operands):
+    _, quantized, dual, residuals, _, _ = operands
+    return quantized, dual, residuals
 
   def init(params: optax.Params) -> _admm_state.AdmmState:
     leaves, treedef = jax.tree.flatten(params)
@@ -267,8 +279,9 @@ def admm(
     residuals = state.primal_residual, state.dual_residual
     quantized, dual, residuals = jax.lax.cond(
       (state.count + 1) % period == 0,
-      lambda: _round(settings, wide, levels_now, dual, frozen, now),
-      lambda: (levels_now, dual, residuals),
+      finish,
+      keep,
+      (wide, levels_now, dual, residuals, frozen, now),
     )
     return treedef.unflatten(moved), _admm_state.AdmmState(
       jnp.asarray(optax.safe_increment(state.count)),

@@ -14,20 +14,27 @@ __all__ = ['AdmmState', 'admm_lagrangian', 'admm_weights']
 
 
 class AdmmState(NamedTuple):
-  """State of `admm`."""
+  """State of `admm`.
 
-  count: types.Array  # shape=(), int32: number of updates since `init`.
-  inner: Any  # The state of the optimizer of W.
-  start: (
-    optax.Params | None
-  )  # W before an extragradient step; None without them.
-  levels: optax.Params  # G: shapes as params, float32 at least.
-  dual: optax.Params  # lambda: as G.
-  rho: types.Array  # shape=(), float32 at least: that of `dual`.
-  primal_residual: types.Array  # shape=(): |W - G|_2 after the last round.
-  dual_residual: (
-    types.Array
-  )  # shape=(): rho |G - G before|_2 of the last round.
+  Attributes:
+    count: number of updates since ``init``, int32.
+    inner: the state of the optimizer of W.
+    start: W before an extragradient step, as the parameters; () without such steps.
+    levels: G, shapes as the parameters, float32 at least.
+    dual: lambda, as G.
+    rho: that of ``dual``, a scalar, float32 at least.
+    primal_residual: the l2 norm of W - G after the last round, a scalar.
+    dual_residual: rho times the l2 norm of what the last round added to G, a scalar.
+  """
+
+  count: types.Array
+  inner: optax.OptState
+  start: optax.Params
+  levels: optax.Params
+  dual: optax.Params
+  rho: types.Array
+  primal_residual: types.Array
+  dual_residual: types.Array
 
 
 def admm_weights(params: optax.Params, state: Any) -> optax.Params:

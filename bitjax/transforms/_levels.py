@@ -31,6 +31,7 @@ __all__ = ['METHODS', 'ScaledLevels', 'check_levels', 'project_levels']
 
 METHODS = ('exact', 'alternate')
 _ROUNDS = 5  # Of the alternation; the paper found that fewer suffice.
+_UNROLLED = 16  # Levels up to which listing them needs no compiled loop.
 
 
 class ScaledLevels(NamedTuple):
@@ -90,7 +91,7 @@ def project_levels(
     >>> print(found.values, found.scale)
     [ 1.5 -1.5  1.5] 1.5
     >>> print(transforms.project_levels(jnp.array([3.0, -1.0, 0.5]), (-1, 0, 1)).values)
-    [ 3.  0.  0.]
+    [3. 0. 0.]
 
   References:
     Leng et al., Extremely low bit neural network: squeeze the last bit out with ADMM,
@@ -162,8 +163,15 @@ def _table(levels, x):
 
   with jax.ensure_compile_time_eval():
     # Far below every threshold, but not so far that a step's multiple overflows.
-    lowest = jnp.full(shape, jnp.finfo(x.dtype).min / 4, x.dtype)
-    _, table = jax.lax.scan(climb, lowest, length=levels.num_levels)
+    here = jnp.full(shape, jnp.finfo(x.dtype).min / 4, x.dtype)
+    if levels.num_levels > _UNROLLED:
+      _, table = jax.lax.scan(climb, here, length=levels.num_levels)
+    else:
+      found = []
+      for _ in range(levels.num_levels):
+        here, level = climb(here, None)
+        found.append(level)
+      table = jnp.stack(found)
   return table if isinstance(table, jax.core.Tracer) else np.asarray(table)
 
 

@@ -87,10 +87,10 @@ def proximal_steps(
     >>> import optax
     >>> from bitjax import quantizers
     >>> from bitjax import transforms
-    >>> gradient = jax.grad(lambda w: jnp.sum((w - jnp.array([0.9, -0.2])) ** 2))
+    >>> gradient = jax.grad(lambda w: jnp.sum((w - jnp.array([0.9, -0.7])) ** 2))
     >>> progress = optax.linear_schedule(0.0, 1.0, 10)
     >>> tx = transforms.proximal_steps(quantizers.parq(), progress, optax.sgd(0.1))
-    >>> params = jnp.array([0.1, 0.1])
+    >>> params = jnp.array([0.1, -0.1])
     >>> state = tx.init(params)
     >>> for _ in range(10):
     ...   updates, state = tx.update(gradient(params), state, params)

@@ -143,6 +143,15 @@ def test_zeros_and_single_weights_and_what_is_not_finite():
   np.testing.assert_array_equal(fixed, [[1, np.nan], [1, 1], [1, 1]])
 
 
+def test_grids_of_many_levels_are_listed_too():
+  x = draw(5, 0)
+  grid = quantizers.uniform(6, step=0.25)
+  found = transforms.project_levels(x, grid, scale=1.0)
+  np.testing.assert_array_equal(found.values, np.round(4 * x) / 4)
+  fitted = transforms.project_levels(x, grid)
+  assert error(x, fitted) <= error(x, found) and error(x, fitted) < 1e-3
+
+
 def test_levels_may_be_traced():
   def project(step, x):
     grid = quantizers.uniform(2, step=step)
