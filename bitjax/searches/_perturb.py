@@ -65,9 +65,10 @@ def flip_signs(
 @functools.partial(jax.jit, static_argnames='number')
 def _flipped(kernel, key, number, gains, temperature):
   # The largest of log-weights with Gumbel noise are drawn without replacement.
-  scores = jax.random.gumbel(key, (kernel.size,))
+  dtype = types.promoted(kernel, jnp.float32)
+  scores = jax.random.gumbel(key, (kernel.size,), dtype)
   if gains is not None:
-    scores += (gains / temperature).reshape(-1).astype(scores.dtype)
+    scores += (gains / temperature).reshape(-1).astype(dtype)
   _, chosen = jax.lax.top_k(scores, number)
   mask = jnp.zeros(kernel.size, bool).at[chosen].set(True)
   return moved(kernel, mask.reshape(kernel.shape))

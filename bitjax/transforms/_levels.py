@@ -230,7 +230,8 @@ def _best_scale(v, table):
   falls = (column > 0) & (midpoints > 0)
   moves = falls | ((column < 0) & (midpoints < 0))
   where = column / jnp.where(midpoints == 0, 1, midpoints)
-  where = jnp.where(moves, where, jnp.inf).reshape(-1)
+  last = jnp.finfo(v.dtype).max
+  where = jnp.where(moves, where, last).reshape(-1)
   old = jnp.where(falls, upper, lower)
   new = jnp.where(falls, lower, upper)
   changes = jnp.stack(

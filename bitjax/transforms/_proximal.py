@@ -122,7 +122,8 @@ def proximal_steps(
         lambda p: jnp.array(p, types.promoted(p, jnp.float32), copy=True),
         params,
       )
-    return ProximalState(jnp.zeros((), jnp.int32), tx.init(params), kept)
+    inner = tx.init(kept if latent else params)
+    return ProximalState(jnp.zeros((), jnp.int32), inner, kept)
 
   def update(
     updates: optax.Updates,
@@ -131,7 +132,11 @@ def proximal_steps(
     **extra_args: Any,
   ) -> tuple[optax.Updates, ProximalState]:
     treedef, grads, leaves = _leaves.pair(updates, params)
-    centres = treedef.flatten_up_to(state.latent) if latent else leaves
+    dtypes = [types.promoted(w, g) for w, g in zip(leaves, grads, strict=True)]
+    centres = leaves
+    if latent:  # What is kept in float32 is moved in float32.
+      centres = treedef.flatten_up_to(state.latent)
+      grads = [g.astype(y.dtype) for g, y in zip(grads, centres, strict=True)]
     steps, inner = tx.update(
       treedef.unflatten(grads),
       state.inner,
@@ -147,8 +152,8 @@ def proximal_steps(
       for y, w in zip(moved, leaves, strict=True)
     ]
     found = [
-      _rounding.solve(w, p, p, types.promoted(w, s))
-      for w, p, s in zip(leaves, points, steps, strict=True)
+      _rounding.solve(w, p, p, dtype)
+      for w, p, dtype in zip(leaves, points, dtypes, strict=True)
     ]
     kept = treedef.unflatten(moved) if latent else ()
     return treedef.unflatten(found), ProximalState(count, inner, kept)
