@@ -234,6 +234,7 @@ ALSO = {
 SEVERAL = {'hidden', 'milestones', 'prefixes', 'seeds', 'stages', 'widths'}
 # (function, parameter): which of the bad values the documentation allows.
 ALLOWED = {
+  'admm_lagrangian.value': {'NaN'},
   'ewgs.delta': {'array'},
   'hysteretic_uniform.step': {'array'},
   'uniform.step': {'array'},
@@ -247,7 +248,7 @@ LEFT = {
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
   *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
   *('Network', 'Plan', 'PlannedScan', 'Sample', 'EnergyBand', 'LayerEnergy'),
-  'SmoothedGains',
+  *('SmoothedGains', 'FlipWalk'),
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
   *(

@@ -70,7 +70,7 @@ def admm_lagrangian(
     - \frac\rho2 \|\lambda\|^2
 
   Args:
-    value: f(W), the loss at the parameters.
+    value: f(W), the loss at the parameters; NaN gives NaN.
     params: W, after a whole round.
     state: as for `admm_weights`.
 

@@ -155,6 +155,7 @@ def chosen(tx, params):
   )
 
 
+@pytest.mark.slow
 def test_partitions_and_deployed_weights():
   params, gradient = params_and_gradient()
   tx = chosen(

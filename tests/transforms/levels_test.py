@@ -123,6 +123,7 @@ def test_each_channel_is_projected_by_itself(axis, method):
     np.testing.assert_allclose(found.scale[channel], alone.scale, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_zeros_and_single_weights_and_what_is_not_finite():
   sign = quantizers.sign()
   found = transforms.project_levels(jnp.array([0.0, -0.0]), sign, scale=2.0)
@@ -143,6 +144,7 @@ def test_zeros_and_single_weights_and_what_is_not_finite():
   np.testing.assert_array_equal(fixed, [[1, np.nan], [1, 1], [1, 1]])
 
 
+@pytest.mark.slow
 def test_grids_of_many_levels_are_listed_too():
   x = draw(5, 0)
   grid = quantizers.uniform(6, step=0.25)
@@ -152,6 +154,7 @@ def test_grids_of_many_levels_are_listed_too():
   assert error(x, fitted) <= error(x, found) and error(x, fitted) < 1e-3
 
 
+@pytest.mark.slow
 def test_levels_may_be_traced():
   def project(step, x):
     grid = quantizers.uniform(2, step=step)
