@@ -179,6 +179,7 @@ def test_partitions_and_deployed_weights():
   assert np.isfinite(value)
 
 
+@pytest.mark.slow
 def test_layers_freeze_one_after_another():
   params, gradient = params_and_gradient()
   tx = transforms.admm(

@@ -109,7 +109,9 @@ def test_binary_scales_are_mean_magnitudes():
 @pytest.mark.parametrize(
   'axis', [1, *(pytest.param(a, marks=pytest.mark.slow) for a in (0, -1))]
 )
-@pytest.mark.parametrize('method', ['exact', 'alternate'])
+@pytest.mark.parametrize(
+  'method', [pytest.param('exact', marks=pytest.mark.slow), 'alternate']
+)
 def test_each_channel_is_projected_by_itself(axis, method):
   x = draw((3, 2, 4), 0)
   options = {'levels': quantizers.ternary(0.2), 'method': method}
