@@ -40,6 +40,7 @@ FLOORS = {
   'descent': 2,
   'measures': 2,
   'nn': 3,
+  'searches': 3,
   'training': 4,
   'deploy': 4,
   'evidence': 1,
@@ -51,7 +52,7 @@ FLOORS = {
 }
 SCIENCE = {
   'quantizers', 'transforms', 'data', 'packed', 'scans', 'descent', 'measures',
-  'nn', 'training', 'deploy',
+  'nn', 'searches', 'training', 'deploy',
 }  # fmt: skip
 WORKSHOP = {'evidence', 'sweeps', 'cli'}
 # Neighbours on the ground that may be known all the same.

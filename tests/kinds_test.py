@@ -22,7 +22,9 @@ from bitjax import data
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import searches
 from bitjax import training
+from bitjax import transforms
 from bitjax import types
 
 KEY = jax.random.key(0)
@@ -36,6 +38,7 @@ VIEW = scans.LayerView(
   quantizer=BINARY,
 )
 PLAIN = dataclasses.replace(VIEW, quantizer=None)
+ADMM = transforms.admm(1.0, SIGN, optax.sgd(0.1))
 BUDGET = types.Budget(1.0)
 IMAGES = np.zeros((4, 2, 2, 1), np.uint8)
 BATCH = {'images': jnp.ones((4, 2, 2, 1)), 'targets': jnp.ones((4, 3))}
@@ -58,7 +61,19 @@ GIVEN = {
     'staircase': SIGN,
     'threshold': 0.5,
   },
-  'transforms': {'max_flips': 3, 'radius': 0.5},
+  'transforms': {
+    'levels': SIGN,
+    'max_flips': 3,
+    'params': jnp.ones(3),
+    'progress': lambda count: 0.5,
+    'radius': 0.5,
+    'rho': 1.0,
+    'rule': SIGN,
+    'state': ADMM.init(jnp.ones(3)),
+    'tx': optax.sgd(0.1),
+    'value': 0.0,
+    'x': jnp.ones(3),
+  },
   'scans': {
     'budget': BUDGET,
     'destinations': jnp.ones((1, 3)),
@@ -80,6 +95,7 @@ GIVEN = {
     'num_pairs': 2,
     'num_rounds': 2,
     'batch_size': 1,
+    'sets': np.zeros((1, 2), np.int32),
     'size': 2,
     'stages': [scans.Dense(VIEW.kernel)],
     'view': VIEW,
@@ -161,6 +177,20 @@ GIVEN = {
     'words': WORDS[0, 0, 0],
     'x': WORDS[0, 0],
   },
+  'searches': {
+    'inputs': np.ones((2, 3)),
+    'kernel': VIEW.kernel,
+    'key': KEY,
+    'labels': np.zeros(2, np.int32),
+    'num_children': 2,
+    'num_classes': 2,
+    'num_generations': 1,
+    'num_parents': 2,
+    'num_steps': 1,
+    'number': 1,
+    'temperature': 0.1,
+    'view': VIEW,
+  },
   'measures': {'a': np.ones(3), 'b': np.ones(3), 'gradient': np.ones(3)}
   | {'gradients': np.ones((2, 3))},
 }
@@ -178,6 +208,8 @@ ALSO = {
   'progress': {'kind': 'linear'},
   'search_and_holdout': {'images': IMAGES},
   'moves': {'view': PLAIN},
+  'anneal': {'state': searches.annealing_start(VIEW, KEY)},
+  'evolve': {'state': searches.genetic_start(VIEW, KEY, 2)},
   'conv': {'x': WORDS, 'w': WORDS},
   'conv_nhwc': {'x': np.ones((2, 4, 4, 3))},
   'map_images': {'x': WORDS},
@@ -202,6 +234,7 @@ ALSO = {
 SEVERAL = {'hidden', 'milestones', 'prefixes', 'seeds', 'stages', 'widths'}
 # (function, parameter): which of the bad values the documentation allows.
 ALLOWED = {
+  'admm_lagrangian.value': {'NaN'},
   'ewgs.delta': {'array'},
   'hysteretic_uniform.step': {'array'},
   'uniform.step': {'array'},
@@ -215,7 +248,7 @@ LEFT = {
   *('Activation', 'Affine', 'Annealed', 'BatchNorm (scans)', 'FlipGains'),
   *('FlipDescent', 'GradientPassing', 'LayerPassing', 'LayerSummary', 'Feed'),
   *('Network', 'Plan', 'PlannedScan', 'Sample', 'EnergyBand', 'LayerEnergy'),
-  'SmoothedGains',
+  *('SmoothedGains', 'FlipWalk'),
   'Quantizer',
   # Made from names and files: bad numbers are refused where they are read.
   *(

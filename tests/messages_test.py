@@ -15,7 +15,7 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1] / 'bitjax'
-PACKAGES = ('scans', 'transforms', 'descent', 'measures', 'packed')
+PACKAGES = ('scans', 'transforms', 'descent', 'measures', 'packed', 'searches')
 # A message begins with what is wrong: 'order must be ...', 'budget.radius must ...'.
 NAMED = re.compile(r"([a-z_]\w*)(?:\.\w+)? (?:must|'\w+' needs)\b")
 

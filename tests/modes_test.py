@@ -27,6 +27,7 @@ from bitjax import nn
 from bitjax import packed
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import searches
 from bitjax import sums
 from bitjax import training
 from bitjax import transforms
@@ -298,6 +299,7 @@ NAMESPACES = {
   'packed': packed,
   'quantizers': quantizers,
   'scans': scans,
+  'searches': searches,
   'sums': sums,
   'training': training,
   'transforms': transforms,
@@ -339,6 +341,7 @@ PLUMBING = {
   'quantizers.is_stateful',
   'quantizers.named',
   'scans.plan',
+  'searches.layer_optimum',  # NumPy and HiGHS.
   'training.check_batch_split',
   'training.check_fits',
   'training.describe',

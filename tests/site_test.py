@@ -8,7 +8,7 @@ import pytest
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
 PACKAGES = (
-  'quantizers', 'transforms', 'data', 'scans', 'descent', 'measures', 'nn',
+  'quantizers', 'transforms', 'data', 'scans', 'searches', 'descent', 'measures', 'nn',
   'packed', 'training', 'evidence', 'sweeps', 'cli', 'types', 'tree', 'lanes', 'sums',
   'files',
 )  # fmt: skip

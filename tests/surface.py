@@ -26,6 +26,7 @@ from bitjax import nn
 from bitjax import packed
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import searches
 from bitjax import sums
 from bitjax import sweeps
 from bitjax import training
@@ -197,6 +198,10 @@ UPDATES = {
   'b': np.float32([-0.5, 0.01]),
 }
 TRANSFORMS = {
+  'admm': [
+    {'rho': 1.0, 'levels': levels, 'tx': optax.sgd(0.1)}
+    for levels in (quantizers.sign(), (-1, 0, 1))
+  ],
   'bop': [{'threshold': 0.1, 'gamma': 0.5}],
   'clip_latent': [{'limit': 0.5}],
   'flip_ratio': [{}],
@@ -206,6 +211,15 @@ TRANSFORMS = {
     {'radius': factor * r, 'norm': n}
     for n, r in BUDGETS.items()
     for factor in (1, 100)
+  ],
+  'proximal_steps': [
+    {
+      'rule': quantizers.parq(),
+      'progress': lambda count: 0.5,
+      'tx': optax.sgd(0.1),
+      'latent': latent,
+    }
+    for latent in (True, False)
   ],
   'steepest': [{'norm': n} for n in ('l2', 'linf', 'l1')],
 }
@@ -258,6 +272,26 @@ for NAME in TRANSFORMS:
   case(f'bfloat16 transforms {NAME}', widens=False)(
     functools.partial(transformed, NAME, _bfloat16)
   )
+
+
+@case(
+  'transforms levels',
+  'transforms.project_levels',
+  'transforms.admm_weights',
+  'transforms.admm_lagrangian',
+)
+def _(given):
+  params = given.floats(PARAMS)
+  tx = transforms.admm(1.0, (-1, 0, 1), optax.sgd(0.1), channel_axis=-1)
+  state = tx.init(params)
+  return {
+    'weights': transforms.admm_weights(params, state),
+    'lagrangian': transforms.admm_lagrangian(params['a'][0, 0], params, state),
+    'levels': [
+      transforms.project_levels(params['a'], (-1, 0, 1), method=method)
+      for method in ('exact', 'alternate')
+    ],
+  }
 
 
 @case('transforms project', 'transforms.project')
@@ -736,6 +770,47 @@ def _(given):
     sample.agreement(values, values[::-1]),
     scans.flip_gains(view, coordinates=sample, path='brute_force'),
   ]
+
+
+@case('scans sets', 'scans.set_gains', 'scans.flip_walk')
+def _(given):
+  view = view_of(given)
+  walk, decrease, made = scans.flip_walk(view).attempt(np.int32(3), -np.inf)
+  return {
+    'kernel': walk.kernel,
+    'decrease': decrease,
+    'made': made,
+    'sets': [
+      scans.set_gains(view, np.int32([[0, 3], [7, -1]]), path=path)
+      for path in ('incremental', 'brute_force')
+    ],
+  }
+
+
+@case(
+  'searches',
+  'searches.anneal',
+  'searches.annealing_start',
+  'searches.evolve',
+  'searches.flip_signs',
+  'searches.genetic_start',
+  draws=True,
+)
+def _(given):
+  view = view_of(given)
+  chain = searches.annealing_start(view, given.key(0))
+  chain, losses = searches.anneal(view, chain, 3, 0.1)
+  population = searches.genetic_start(view, given.key(1), 2)
+  population, lowest = searches.evolve(view, population, 2, num_children=4)
+  return {
+    'chain': chain[1:],
+    'losses': losses,
+    'population': population[1:],
+    'lowest': lowest,
+    'flipped': searches.flip_signs(
+      view.kernel, given.key(2), 3, gains=view.kernel
+    ),
+  }
 
 
 # Descent and measures.

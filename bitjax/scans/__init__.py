@@ -26,6 +26,10 @@ from bitjax.scans._flip_descent import FlipDescent
 from bitjax.scans._flip_descent import flip_descent
 from bitjax.scans._flip_pairs import PairGains
 from bitjax.scans._flip_pairs import pair_gains
+from bitjax.scans._flip_sets import SetGains
+from bitjax.scans._flip_sets import set_gains
+from bitjax.scans._flip_walk import FlipWalk
+from bitjax.scans._flip_walk import flip_walk
 from bitjax.scans._flips import FlipGains
 from bitjax.scans._flips import brute_force_gains
 from bitjax.scans._flips import flip_gains
@@ -82,6 +86,7 @@ __all__ = [
   'FlipDescent',
   'FlipFactorial',
   'FlipGains',
+  'FlipWalk',
   'LayerView',
   'LineProfile',
   'LineScan',
@@ -100,6 +105,7 @@ __all__ = [
   'Residual',
   'Sample',
   'SampledAgreement',
+  'SetGains',
   'SmoothedGains',
   'Stage',
   'Window',
@@ -113,6 +119,7 @@ __all__ = [
   'flip_descent',
   'flip_factorial',
   'flip_gains',
+  'flip_walk',
   'line_profile',
   'line_scan',
   'line_start',
@@ -123,6 +130,7 @@ __all__ = [
   'pair_gains',
   'plan',
   'prefix_scan',
+  'set_gains',
   'smoothed_gains',
   'stream_gains',
 ]

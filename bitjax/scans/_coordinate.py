@@ -204,7 +204,7 @@ def _descend(
       allowed = flat.charge[candidate] <= room - state.spent
       allowed &= (flat.heading[candidate] != 0) & ~already[weight]
       displacement = flat.displacement[candidate]
-      network, decrease = network.attempt(
+      network, decrease, made = network.attempt(
         _coordinate_losses.Move(
           weight,
           original[weight] + displacement,
@@ -213,7 +213,6 @@ def _descend(
         ),
         tolerance * before,
       )
-      made = decrease > 0
       state = _discrete_round.SearchState(
         state.displacement.at[weight].set(
           jnp.where(made, displacement, state.displacement[weight])

@@ -113,7 +113,7 @@ class Convolution:
 
   def attempt(
     self, move: Any, least: types.Array
-  ) -> tuple[Convolution, types.Array]:
+  ) -> tuple[Convolution, types.Array, types.Array]:
     """Makes a move if the loss falls by more than ``least``.
 
     Args:
@@ -121,8 +121,8 @@ class Convolution:
       least: a number of nats.
 
     Returns:
-      The state after the attempt, and the decrease of the loss, 0 if the move is not
-      made.
+      The state after the attempt, the decrease of the loss, 0 if the move is not
+      made, and whether it is.
     """
 
     def tried():
@@ -130,12 +130,12 @@ class Convolution:
       return moved.measured(move.position >= 0)
 
     loss = jax.lax.cond(move.allowed, tried, lambda: self.loss)
-    made = self.loss - loss > least
+    made = (self.loss - loss > least) & move.allowed
     change = jnp.where(made, move.change, 0)
     after = dataclasses.replace(
       self.moved(move.position, change), loss=jnp.where(made, loss, self.loss)
     )
-    return after, jnp.where(made, self.loss - loss, 0.0)
+    return after, jnp.where(made, self.loss - loss, 0.0), made
 
 
 def begin(view: _view.LayerView) -> Convolution:

@@ -96,19 +96,19 @@ class Generic:
 
   def attempt(
     self, move: Move, least: types.Array
-  ) -> tuple[Generic, types.Array]:
+  ) -> tuple[Generic, types.Array, types.Array]:
     """Makes a move if the loss falls by more than ``least``.
 
     Returns:
-      The state after the attempt, and the decrease of the loss, 0 if the move is
-      not made.
+      The state after the attempt, the decrease of the loss, 0 if the move is not
+      made, and whether it is.
     """
     moved = self.kernel.reshape(-1).at[move.position].set(move.destination)
     moved = moved.reshape(self.kernel.shape)
     loss = jax.lax.cond(
       move.allowed, self.view.loss, lambda _: self.loss, moved
     )
-    made = self.loss - loss > least
+    made = (self.loss - loss > least) & move.allowed
     return (
       Generic(
         self.view,
@@ -116,6 +116,7 @@ class Generic:
         jnp.where(made, loss, self.loss),
       ),
       jnp.where(made, self.loss - loss, 0.0),
+      made,
     )
 
 
@@ -140,12 +141,12 @@ class Incremental:
 
   def attempt(
     self, move: Move, least: types.Array
-  ) -> tuple[Incremental, types.Array]:
+  ) -> tuple[Incremental, types.Array, types.Array]:
     """Makes a move if the loss falls by more than ``least``.
 
     Returns:
-      The state after the attempt, and the decrease of the loss, 0 if the move is
-      not made.
+      The state after the attempt, the decrease of the loss, 0 if the move is not
+      made, and whether it is.
     """
     size = self.losses.size
     rows = min(sizes.here().coordinate_examples, size)
@@ -173,7 +174,7 @@ class Incremental:
     zero = jnp.zeros((), self.losses.dtype)
     _, total = jax.lax.while_loop(lambda s: s[0] < count, add, (0, zero))
     decrease = total / size
-    made = decrease > least
+    made = (decrease > least) & move.allowed
 
     def update(state):
       start, next_products, losses = state
@@ -189,7 +190,7 @@ class Incremental:
     state = dataclasses.replace(
       self, products=products, next_products=next_products, losses=losses
     )
-    return state, jnp.where(made, decrease, 0.0)
+    return state, jnp.where(made, decrease, 0.0), made
 
 
 def of_unit(

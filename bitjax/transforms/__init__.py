@@ -4,9 +4,15 @@ Every budget is a link of an ``optax.chain``, so that any optimizer can be
 confined to the ball in which others are compared. The order is: direction
 (`steepest`, `normalize`), optimizer, budget (`project_budget`) last. For binary
 weights, `bop` is an optimizer of its own, `limit_flips` and `clip_latent` limit
-any other, and `flip_ratio` measures how many weights flip.
+any other, and `flip_ratio` measures how many weights flip. `admm` and `proximal_steps`
+train full-precision weights towards scaled levels (`project_levels`); they contain
+their optimizer.
 """
 
+from bitjax.transforms._admm import admm
+from bitjax.transforms._admm_state import AdmmState
+from bitjax.transforms._admm_state import admm_lagrangian
+from bitjax.transforms._admm_state import admm_weights
 from bitjax.transforms._bop import BopState
 from bitjax.transforms._bop import bop
 from bitjax.transforms._budget import ProjectBudgetState
@@ -16,15 +22,25 @@ from bitjax.transforms._direction import normalize
 from bitjax.transforms._direction import steepest
 from bitjax.transforms._flip_ratio import FlipRatioState
 from bitjax.transforms._flip_ratio import flip_ratio
+from bitjax.transforms._levels import ScaledLevels
+from bitjax.transforms._levels import project_levels
 from bitjax.transforms._limit_flips import LimitFlipsState
 from bitjax.transforms._limit_flips import limit_flips
 from bitjax.transforms._project import project
+from bitjax.transforms._proximal import ProximalState
+from bitjax.transforms._proximal import proximal_steps
 
 __all__ = [
+  'AdmmState',
   'BopState',
   'FlipRatioState',
   'LimitFlipsState',
   'ProjectBudgetState',
+  'ProximalState',
+  'ScaledLevels',
+  'admm',
+  'admm_lagrangian',
+  'admm_weights',
   'bop',
   'clip_latent',
   'flip_ratio',
@@ -32,5 +48,7 @@ __all__ = [
   'normalize',
   'project',
   'project_budget',
+  'project_levels',
+  'proximal_steps',
   'steepest',
 ]

@@ -17,7 +17,7 @@ import optax
 
 from bitjax import types
 
-__all__ = ['Ball', 'Radius', 'balls', 'check']
+__all__ = ['Ball', 'Radius', 'balls', 'below', 'check']
 
 Radius = types.Scalar | Callable[[types.Array], types.Scalar] | None
 
@@ -79,7 +79,7 @@ def balls(radius: Any, labels: Any, params: optax.Params) -> list[Ball]:
     return _labelled(radius, labels, params)
   return [
     Ball(one, indices)
-    for one, indices in _below('radius', radius, params)
+    for one, indices in below('radius', radius, params)
     if one is not None and indices
   ]
 
@@ -88,7 +88,7 @@ def _labelled(radius, labels, params):
   if callable(labels):
     labels = labels(params)
   found: dict[str, list[int]] = {}
-  for label, indices in _below('labels', labels, params):
+  for label, indices in below('labels', labels, params):
     found.setdefault(label, []).extend(indices)
   found = {label: indices for label, indices in found.items() if indices}
   lacking = [repr(label) for label in found if label not in radius]
@@ -110,8 +110,19 @@ def _labelled(radius, labels, params):
   ]
 
 
-def _below(name, prefix, params):
-  """Returns each leaf of a prefix, with the indices of the parameters below it."""
+def below(
+  name: str, prefix: Any, params: optax.Params
+) -> list[tuple[Any, list[int]]]:
+  """Returns each leaf of a prefix, with the indices of the parameters below it.
+
+  Args:
+    name: what the prefix is called, for the error message.
+    prefix: a prefix of the tree of parameters, whose leaves may be None or schedules.
+    params: the parameters.
+
+  Raises:
+    BadInput: for a tree that is no prefix.
+  """
   leaves, treedef = _leaves(prefix)
   try:
     subtrees = treedef.flatten_up_to(params)

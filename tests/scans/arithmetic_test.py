@@ -94,6 +94,7 @@ SCANS = {
   ),
   'flip_descent': ('binary', lambda v: scans.flip_descent(v, 2)),
   'flip_factorial': ('binary', scans.flip_factorial),
+  'flip_walk': ('binary', scans.flip_walk),
   'flip_gains, sign': (
     'binary',
     lambda v: scans.flip_gains(v, count_near_ties=True),
@@ -122,6 +123,14 @@ SCANS = {
   'prefix_scan, brute_force': (
     'binary',
     functools.partial(prefixes, 'brute_force'),
+  ),
+  'set_gains, incremental': (
+    'binary',
+    lambda v: scans.set_gains(v, [[0, 5]], path='incremental'),
+  ),
+  'set_gains, brute_force': (
+    'binary',
+    lambda v: scans.set_gains(v, [[0, 5]], path='brute_force'),
   ),
   'smoothed_gains, factors': (
     'binary',
