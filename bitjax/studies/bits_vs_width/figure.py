@@ -106,7 +106,9 @@ def _by_total_bits(table, ax):
     )
   ax.set_yscale('log')
   ax.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
-  ax.yaxis.set_minor_formatter(ticker.NullFormatter())
+  low, high = ax.get_ylim()
+  few = ticker.FormatStrFormatter('%g') if high < 10 * low else None
+  ax.yaxis.set_minor_formatter(few or ticker.NullFormatter())
   plots.log_axis(ax)
   ax.set_xlabel('total bits of the weights\n(points: widths)')
   ax.set_ylabel('training loss (nats)')

@@ -164,7 +164,7 @@ _SMALL = {
 }
 _DIGITS = {'dataset': 'digits', 'augmentation': (), 'batch_size': 32} | {
   'optimizer': 'adam',
-  'learning_rate': 0.01,
+  'learning_rate': 0.02,
   'weight_decay': 0.0,
 }
 
