@@ -7,6 +7,7 @@ bitjax status DIR...          says how far runs are
 bitjax publish DIR...         writes the verdicts of finished runs for the documents
 bitjax findings               prints the page of findings, made from what is published
 bitjax tables PAGE...         fills the tables of pages from what is published
+bitjax reproduce --set=NAME   runs a set of studies, and writes a page of what they answer
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bitjax import studies
 
 __all__ = ['main']
 
-_COMMANDS = ('status', 'publish', 'findings', 'tables')
+_COMMANDS = ('status', 'publish', 'findings', 'tables', 'reproduce')
 _HELP = ('-h', '-help', '--help')
 
 
@@ -92,6 +93,7 @@ def _overview(program: str) -> str:
       '       bitjax publish DIRECTORY...',
       '       bitjax findings',
       '       bitjax tables PAGE...',
+      '       bitjax reproduce --set=NAME',
       '',
       'studies:',
       *rows,

@@ -2,8 +2,9 @@
 
 from bitjax.commands import findings
 from bitjax.commands import published
+from bitjax.commands import reproduce
 from bitjax.commands import tables
 from bitjax.commands.dispatch import COMMANDS
 from bitjax.commands.dispatch import run
 
-__all__ = ['COMMANDS', 'findings', 'published', 'run', 'tables']
+__all__ = ['COMMANDS', 'findings', 'published', 'reproduce', 'run', 'tables']

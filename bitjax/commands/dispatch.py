@@ -9,6 +9,7 @@ from bitjax import types
 from bitjax.cli import status
 from bitjax.commands import findings
 from bitjax.commands import published
+from bitjax.commands import reproduce
 from bitjax.commands import tables
 
 __all__ = ['COMMANDS', 'run']
@@ -18,6 +19,7 @@ COMMANDS = {
   'publish': published.main,
   'findings': findings.main,
   'tables': tables.main,
+  'reproduce': reproduce.main,
 }
 
 

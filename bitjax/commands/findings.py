@@ -15,7 +15,7 @@ from bitjax import process
 from bitjax.commands import published
 from bitjax.commands import tables
 
-__all__ = ['ITEMS', 'Item', 'main', 'page']
+__all__ = ['ITEMS', 'Item', 'answered', 'effect', 'main', 'page']
 
 _USAGE = f'bitjax findings [FOLDER]   (default: {published.FOLDER})'
 
@@ -271,6 +271,14 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
+def answered(
+  item: Item, runs: Sequence[published.Published]
+) -> tuple[str, str]:
+  """Returns the plain answer that runs of its study give to an item, and the effect."""
+  verdict = _verdict(item, runs)
+  return _answer(item, verdict), effect(verdict)
+
+
 def _row(item: Item, runs: Sequence[published.Published]) -> str:
   found = {
     size: _verdict(item, [run for run in runs if run.preset in presets])
@@ -282,7 +290,7 @@ def _row(item: Item, runs: Sequence[published.Published]) -> str:
     item.label,
     item.question,
     _answer(item, largest) + link,
-    *(_cell(verdict) for verdict in found.values()),
+    *(effect(verdict) for verdict in found.values()),
   ]
   return f'| {" | ".join(cells)} |'
 
@@ -309,7 +317,8 @@ def _answer(item: Item, verdict: evidence.Verdict | None) -> str:
   }[verdict.verdict]
 
 
-def _cell(verdict: evidence.Verdict | None) -> str:
+def effect(verdict: evidence.Verdict | None) -> str:
+  """Returns the effect of a verdict, its interval, unit and seeds; a dash for None."""
   if verdict is None:
     return '–'
   unit = f' {verdict.unit}' if verdict.unit else ''

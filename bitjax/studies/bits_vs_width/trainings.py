@@ -95,6 +95,7 @@ def compare(
     seeds=config.seeds,
     tuning_seeds=config.tuning_seeds,
     dims={
+      'train_loss': (),
       'curve': ('epoch',),
       'noisy_accuracy': ('noise',),
       'flipped_accuracy': ('flips',),
