@@ -167,10 +167,9 @@ def _capacity(table: Table, info: dict[str, Any]) -> Iterator[verdicts.Verdict]:
   """Judges whether few bits fit random labels worse."""
   few = arms_lib.PRIMARY
   for equal, other in (('width', _FULL), ('bits', arms_lib.REFERENCE)):
-    arms = [table.one('random', equal, bits) for bits in (few, other)]
-    if None in arms:
+    low, high = (table.one('random', equal, bits) for bits in (few, other))
+    if low is None or high is None:
       continue
-    low, high = arms
     own = dict(info)
     own['caveat'] = (
       'What a training fits is less than what the network could. One draw of '
@@ -178,7 +177,7 @@ def _capacity(table: Table, info: dict[str, Any]) -> Iterator[verdicts.Verdict]:
     )
     own['unit'] = 'nats of training loss, random labels'
     details = table.details(low, high)
-    for arm in arms:
+    for arm in (low, high):
       accuracy = divergence.finite_mean(table.found.train_accuracy.sel(arm=arm))
       details[f'random labels fitted (%), {arm}'] = 100 * float(accuracy)
     yield contrasts.difference(
@@ -192,11 +191,13 @@ def _capacity(table: Table, info: dict[str, Any]) -> Iterator[verdicts.Verdict]:
 
 def _gap(table, equal, bits):
   """Returns how much lower the loss from full precision on is, and the arms."""
-  arms = [table.one(kind, equal, bits) for kind in ('scratch', 'projected')]
-  if None in arms:
-    return None, arms
-  scratch, projected = (table.of('train_loss', arm) for arm in arms)
-  return scratch - projected, arms
+  scratch, projected = (
+    table.one(kind, equal, bits) for kind in ('scratch', 'projected')
+  )
+  if scratch is None or projected is None:
+    return None, ()
+  losses = [table.of('train_loss', arm) for arm in (scratch, projected)]
+  return losses[0] - losses[1], (scratch, projected)
 
 
 def _optimisation(
@@ -223,11 +224,12 @@ def _optimisation(
       details=table.details(*arms, *others),
       **info,
     )
-  arms = [
+  few, full = (
     table.one('scratch', 'width', bits) for bits in (arms_lib.PRIMARY, _FULL)
-  ]
-  if None in arms:
+  )
+  if few is None or full is None:
     return
+  arms = few, full
   curves = [table.found.curve.sel(arm=arm) for arm in arms]
   counts, never = zip(*map(epochs_to, curves), strict=True)
   own = info | {'unit': 'epochs', 'smallest': _EPOCHS}
@@ -248,7 +250,7 @@ def _optimisation(
   )
 
 
-def epochs_to(curve: xarray.DataArray) -> tuple[np.ndarray, np.ndarray]:
+def epochs_to(curve: xarray.DataArray) -> tuple[Any, Any]:
   """Returns the epochs up to a training loss of `LEVEL`, and which seeds never reach it.
 
   Args:

@@ -59,9 +59,7 @@ def compare(
   fitted = _Fitted(config, phases, family)
   random = shuffled(parts.train)
   widths = [a.cell.width for a in arms.values() if a.kind == 'projected']
-  starts = None
-  if widths:
-    starts = _pretrained(config, parts, sweep, family, fitted, widths)
+  starts = _pretrained(config, parts, sweep, family, fitted, widths)
 
   def train(parts, *, arm, rate, seed, folder, report, mesh):
     one, given = arms[arm], None
@@ -106,24 +104,22 @@ def compare(
       'flips': list(config.flips),
     },
     by='train_loss',
-    chunk=fitted.together and fitted.most,
+    chunk=fitted.most,
   )
   rows = arms_lib.series(family, config.bits, config.equal, config.base_width)
   cells = [arm.cell for arm in arms.values()]
+  equal: dict[str, Any] = {
+    f'equal_{name}': ('arm', [cell in rows.get(name, ()) for cell in cells])
+    for name in arms_lib.SERIES
+  }
   return found.assign_coords(
+    equal,
     bits=('arm', [cell.bits for cell in cells]),
     width=('arm', [cell.width for cell in cells]),
     kind=('arm', [arm.kind for arm in arms.values()]),
     weights=('arm', [*map(family.weights, cells)]),
     total_bits=('arm', [*map(family.total_bits, cells)]),
     operations=('arm', [*map(family.operations, cells)]),
-    **{
-      f'equal_{name}': (
-        'arm',
-        [cell in rows.get(name, ()) for cell in cells],
-      )
-      for name in arms_lib.SERIES
-    },
   )
 
 
@@ -142,9 +138,10 @@ class _Fitted:
     self._family = family
     # Small networks share a program on any device; larger ones run as `fit` likes.
     self.together = 'vmap' if config.network == 'mlp' else None
-    self.most = max(
-      len(config.seeds), len(config.rates) * len(config.tuning_seeds)
-    )
+    self.most = None
+    if self.together is not None:
+      seeds, tuned = len(config.seeds), len(config.tuning_seeds)
+      self.most = max(seeds + tuned, len(config.rates) * tuned)
 
   def __call__(self, cell, parts, seed, rate, **options):
     config, seeds = self._config, [int(one) for one in seed]
@@ -183,7 +180,7 @@ class _Fitted:
         ),
       )
 
-    found = {}
+    found: dict[str, Any] = {}
     for name, part in (('train', parts.train), ('test', parts.test)):
       found[f'{name}_loss'], found[f'{name}_accuracy'] = scores(last, part)
     noisy = [
@@ -206,6 +203,8 @@ def _pretrained(config, parts, sweep, family, fitted, widths):
     A function that returns, for a width and some seeds, a list of their variables.
   """
   widths = sorted(set(widths))
+  if not widths:
+    return lambda width, seeds: []
   cells = {width: networks.Cell('32', width) for width in widths}
   restored, sizes = {}, {}
   for width, cell in cells.items():
@@ -253,7 +252,7 @@ def _pretrained(config, parts, sweep, family, fitted, widths):
     static={'width': widths},
     dims={'weights': ('weight',)},
     coords={'weight': np.arange(longest)},
-    chunk=fitted.together and len(config.seeds) + len(config.tuning_seeds),
+    chunk=fitted.most,
   )
 
   def of(width: int, seeds: Any) -> list[Any]:
