@@ -108,18 +108,20 @@ def compare(
   )
   rows = arms_lib.series(family, config.bits, config.equal, config.base_width)
   cells = [arm.cell for arm in arms.values()]
-  equal: dict[str, Any] = {
-    f'equal_{name}': ('arm', [cell in rows.get(name, ()) for cell in cells])
-    for name in arms_lib.SERIES
+  coordinates: dict[str, list[Any]] = {
+    'bits': [cell.bits for cell in cells],
+    'width': [cell.width for cell in cells],
+    'kind': [arm.kind for arm in arms.values()],
+    'weights': [*map(family.weights, cells)],
+    'total_bits': [*map(family.total_bits, cells)],
+    'operations': [*map(family.operations, cells)],
+    **{
+      f'equal_{name}': [cell in rows.get(name, ()) for cell in cells]
+      for name in arms_lib.SERIES
+    },
   }
   return found.assign_coords(
-    equal,
-    bits=('arm', [cell.bits for cell in cells]),
-    width=('arm', [cell.width for cell in cells]),
-    kind=('arm', [arm.kind for arm in arms.values()]),
-    weights=('arm', [*map(family.weights, cells)]),
-    total_bits=('arm', [*map(family.total_bits, cells)]),
-    operations=('arm', [*map(family.operations, cells)]),
+    {name: ('arm', values) for name, values in coordinates.items()}
   )
 
 
