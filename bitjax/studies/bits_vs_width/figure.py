@@ -33,6 +33,7 @@ _COLORS = dict(
     strict=True,
   )
 )
+_POSITIVE = (1e-6, np.inf)  # Nats, on axes that are logarithmic.
 _SERIES = (
   ('bits', 'equal total bits', 'o', plots.BLUE),
   ('width', 'equal width', 's', plots.ORANGE),
@@ -71,9 +72,8 @@ def _losses(table):
       row += 1
       at = table.found.sel(arm=arm)
       bits = at.bits.item()
-      plots.whisker(
-        ax, row, _interval(at.train_loss.values), color=_COLORS[bits]
-      )
+      found = intervals.interval(at.train_loss.values, bounds=_POSITIVE)
+      plots.whisker(ax, row, found, color=_COLORS[bits])
       ticks.append((row, f'{_words(bits)} × {at.width.item()}'))
       if name == 'bits' and bits in (arms_lib.PRIMARY, arms_lib.REFERENCE):
         marked.append(row)
@@ -81,8 +81,8 @@ def _losses(table):
   ax.set_yticks(*zip(*ticks, strict=True), fontsize=7)
   ax.set_ylim(row - 0.5, -0.7)
   plots.primary_rows(ax, *marked)
+  plots.log_axis(ax)
   ax.set_xlabel('training loss (nats; lower is better)')
-  ax.set_xlim(left=0)
   return fig
 
 
@@ -102,7 +102,7 @@ def _by_total_bits(table, ax):
       color=color,
       label=_words(bits),
       marker='o',
-      bounds=(1e-6, np.inf),
+      bounds=_POSITIVE,
     )
   ax.set_yscale('log')
   ax.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))

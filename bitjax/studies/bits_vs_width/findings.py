@@ -331,6 +331,15 @@ def _regression(
     return
   losses = np.log(at.train_loss.transpose('arm', 'seed').values)
   per_bits, per_weights = (-x for x in _least_squares([bits, weights], losses))
+  fitted = -np.outer(bits, per_bits) - np.outer(weights, per_weights)
+  explained = 1 - (losses - fitted).var(axis=0) / losses.var(axis=0)
+  explained = explained[np.isfinite(explained)]
+  details = {
+    'networks': len(own),
+    'variance of log losses explained': explained.mean()
+    if len(explained)
+    else np.nan,
+  }
   info = info | {
     'unit': 'log training loss, by doubling of total bits',
     'smallest': _SLOPE,
@@ -354,9 +363,7 @@ def _regression(
       per_weights - per_bits,
     ),
   ):
-    yield contrasts.difference(
-      finding, claim, samples, details={'networks': len(own)}, **info
-    )
+    yield contrasts.difference(finding, claim, samples, details=details, **info)
 
 
 def _least_squares(columns, rows):
