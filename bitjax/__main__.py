@@ -9,6 +9,7 @@ bitjax findings               prints the page of findings, made from what is pub
 bitjax tables PAGE...         fills the tables of pages from what is published
 bitjax pack RUN               packs a trained network of a run: 1 bit a binary weight
 bitjax predict FILE IMAGES... predicts classes by a packed network
+bitjax reproduce --set=NAME   runs a set of studies, and writes a page of what they answer
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from bitjax import studies
 
 __all__ = ['main']
 
-_COMMANDS = ('status', 'publish', 'findings', 'tables', 'pack', 'predict')
+_COMMANDS = (
+  'status',
+  'publish',
+  'findings',
+  'tables',
+  'pack',
+  'predict',
+  'reproduce',
+)
 _HELP = ('-h', '-help', '--help')
 
 
@@ -96,6 +105,7 @@ def _overview(program: str) -> str:
       '       bitjax tables PAGE...',
       '       bitjax pack RUN',
       '       bitjax predict FILE IMAGES...',
+      '       bitjax reproduce --set=NAME',
       '',
       'studies:',
       *rows,

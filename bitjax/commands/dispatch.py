@@ -11,6 +11,7 @@ from bitjax.commands import findings
 from bitjax.commands import pack
 from bitjax.commands import predict
 from bitjax.commands import published
+from bitjax.commands import reproduce
 from bitjax.commands import tables
 
 __all__ = ['COMMANDS', 'run']
@@ -22,6 +23,7 @@ COMMANDS = {
   'tables': tables.main,
   'pack': pack.main,
   'predict': predict.main,
+  'reproduce': reproduce.main,
 }
 
 

@@ -15,7 +15,7 @@ from bitjax import process
 from bitjax.commands import published
 from bitjax.commands import tables
 
-__all__ = ['ITEMS', 'Item', 'main', 'page']
+__all__ = ['ITEMS', 'Item', 'answered', 'effect', 'main', 'page']
 
 _USAGE = f'bitjax findings [FOLDER]   (default: {published.FOLDER})'
 
@@ -171,7 +171,51 @@ ITEMS = (
   ),
   Item(
     'N14',
-    'Do more bits, in each unit or as width, make low-bit networks easier to train?',
+    'At equal total bits of the weights, do many one-bit weights reach a lower training '
+    'loss than few of four bits?',
+    'bits_vs_width',
+    'N14 equal total bits',
+    '',
+    'Yes.',
+    'No: few weights of four bits reach a lower one.',
+  ),
+  Item(
+    'N14, bits or units',
+    'Is it more total bits that help, or more weights: does a doubling lower the loss '
+    'more as weights than as bits of each weight?',
+    'bits_vs_width',
+    'N14 bits or units',
+    '',
+    'Yes, more weights help more.',
+    'No, more bits of each weight help more.',
+  ),
+  Item(
+    'N14, capacity',
+    'Do networks of one bit fit random labels worse than those of four bits with as many '
+    'bits in all?',
+    'bits_vs_width',
+    'N14 capacity, equal total bits',
+    '',
+    'Yes.',
+    'No, they fit them better.',
+  ),
+  Item(
+    'N14, optimisation',
+    'Do they end above what the same network reaches from a projected full-precision one?',
+    'bits_vs_width',
+    'N14 optimisation',
+    '',
+    'Yes: there are better solutions, which training from random weights does not find.',
+    'No: from random weights they end lower.',
+  ),
+  Item(
+    'N14, generalisation',
+    'Do wider networks of one bit overfit more?',
+    'bits_vs_width',
+    'N14 generalisation, 1 bit',
+    '',
+    'Yes: training exceeds test accuracy by more.',
+    'No: training exceeds test accuracy by less.',
   ),
   Item(
     'N15',
@@ -271,6 +315,14 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
+def answered(
+  item: Item, runs: Sequence[published.Published]
+) -> tuple[str, str]:
+  """Returns the plain answer that runs of its study give to an item, and the effect."""
+  verdict = _verdict(item, runs)
+  return _answer(item, verdict), effect(verdict)
+
+
 def _row(item: Item, runs: Sequence[published.Published]) -> str:
   found = {
     size: _verdict(item, [run for run in runs if run.preset in presets])
@@ -282,7 +334,7 @@ def _row(item: Item, runs: Sequence[published.Published]) -> str:
     item.label,
     item.question,
     _answer(item, largest) + link,
-    *(_cell(verdict) for verdict in found.values()),
+    *(effect(verdict) for verdict in found.values()),
   ]
   return f'| {" | ".join(cells)} |'
 
@@ -309,7 +361,8 @@ def _answer(item: Item, verdict: evidence.Verdict | None) -> str:
   }[verdict.verdict]
 
 
-def _cell(verdict: evidence.Verdict | None) -> str:
+def effect(verdict: evidence.Verdict | None) -> str:
+  """Returns the effect of a verdict, its interval, unit and seeds; a dash for None."""
   if verdict is None:
     return '–'
   unit = f' {verdict.unit}' if verdict.unit else ''

@@ -24,7 +24,7 @@ from bitjax.cli import command
 from bitjax.sweeps import code
 from bitjax.sweeps import provenance
 
-__all__ = ['FOLDER', 'Published', 'load', 'main', 'publish']
+__all__ = ['FOLDER', 'Published', 'finished', 'load', 'main', 'publish']
 
 FOLDER = pathlib.Path('docs/results')
 _USAGE = f'bitjax publish DIRECTORY... [--to={FOLDER}]'
@@ -108,6 +108,38 @@ def publish(
   path.parent.mkdir(parents=True, exist_ok=True)
   files.write_json(path, entry.to_json())
   return path
+
+
+def finished(run: str | os.PathLike[str], repeat: str) -> Published:
+  """Returns what a finished run says, whether or not its code is committed.
+
+  Args:
+    run: directory of the run.
+    repeat: the command that repeats it.
+
+  Raises:
+    BadInput: if the run is not finished.
+  """
+  run = files.expand(run)
+  try:
+    stored = files.read_json(run / cli.rundir.CONFIG)
+    judged = files.read_json(run / 'verdicts.json')
+    git = stored.get('git') or {'commit': 'unknown', 'dirty': False}
+    return Published(
+      study=stored['study'],
+      preset=stored['preset'],
+      command=repeat,
+      started=stored['started'],
+      commit=git['commit'][:10] + (' (edited)' if git['dirty'] else ''),
+      judged='',
+      code=code.identify(stored['code']),
+      records=stored.get('records', {}),
+      verdicts=tuple(map(evidence.Verdict.from_json, judged)),
+    )
+  except (OSError, ValueError, LookupError, TypeError) as error:
+    raise types.BadInput(
+      f'{run} is not the directory of a finished run ({types.one_line(error)}).'
+    ) from None
 
 
 def load(folder: str | os.PathLike[str] = FOLDER) -> list[Published]:

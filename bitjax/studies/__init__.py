@@ -26,6 +26,7 @@ NAMES = (
   'train_cifar',
   'dsq',
   'pretrain_vs_scratch',
+  'bits_vs_width',
   'estimator_gallery',
   'benchmark',
   'scaling',

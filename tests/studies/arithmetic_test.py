@@ -48,6 +48,7 @@ def test_trainings():
   [
     *('multistep_ste', 'discrete_optimum', 'train_cifar', 'dsq'),
     'pretrain_vs_scratch',
+    'bits_vs_width',
   ],
 )
 @pytest.mark.parametrize('flag', ['--precision=fast', '--dtype=float16'])

@@ -26,6 +26,7 @@ from bitjax import lanes as lanes_lib
 from bitjax import memory
 from bitjax import studies
 from bitjax import sweeps
+from bitjax import training
 from bitjax.cli import costs
 from bitjax.studies import toy
 from bitjax.studies.toy import problem
@@ -69,7 +70,10 @@ class Survey(sweeps.Sweep):
 
   def __init__(self):
     super().__init__()
-    self.rows = []
+    self.rows, self.shapes = (
+      [],
+      {},
+    )  # Shapes of what the programs of a sweep return.
 
   def __call__(
     self, fn, *, name, lanes, static=None, shared=None, batched=None, dims=None,
@@ -95,6 +99,7 @@ class Survey(sweeps.Sweep):
     plan = plan_lib.make(name, static or {}, lanes, chunk=chunk, width=None)
     table = table_lib.Table(plan, dims or {}, coords or {})
     before = len(self.rows)
+    self.shapes.clear()
     for combination in range(len(plan.combinations)):
       block = plan_lib.Block(combination, 0, 0, plan.block_size)
       with contextlib.suppress(Done):
@@ -195,7 +200,8 @@ def surveyed(survey):
     fn = LOOP(*args, **kwargs)
 
     def run(state, *rest):
-      survey.compile('training', fn, state, *rest)
+      if fn not in survey.shapes:  # It comes here with every chunk.
+        survey.shapes[fn] = survey.compile('training', fn, state, *rest)
       return state
 
     return run
@@ -203,10 +209,14 @@ def surveyed(survey):
   def evaluator(*args, **kwargs):
     fn = EVALUATOR(*args, **kwargs)
 
-    def evaluate(*inputs):
-      shapes = survey.compile('evaluation', fn, *inputs)
+    def evaluate(variables, batches):
+      key = fn, batches[1].shape
+      if key not in survey.shapes:
+        survey.shapes[key] = survey.compile(
+          'evaluation', fn, variables, batches
+        )
       return jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), survey.shapes[key]
       )
 
     return evaluate
@@ -229,6 +239,7 @@ def surveyed(survey):
       (toy.States, 'shared', property(shared)),
       (_task, 'loop', loop),
       (_evaluation, 'evaluator', evaluator),
+      (training, 'evaluator', evaluator),
       (_evaluation, 'statistician', statistician),
     ):
       stack.enter_context(mock.patch.object(owner, name, new))

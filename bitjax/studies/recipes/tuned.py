@@ -58,6 +58,8 @@ def tuned(
   tuning_seeds: Sequence[int],
   dims: Mapping[str, Sequence[str]],
   coords: Mapping[str, Any],
+  by: str = 'validation_loss',
+  chunk: int | None = None,
 ) -> xarray.Dataset:
   """Trains every arm: first its tuning seeds at all rates, then its seeds at the best.
 
@@ -74,16 +76,24 @@ def tuned(
     tuning_seeds: seeds that choose the rate.
     dims: names of each output's further axes.
     coords: labels along those axes.
+    by: the output that chooses the rate, a loss; its last epoch if it has epochs.
+    chunk: networks that ``train`` gets at a time, as in `sweeps.Sweep.hosted`.
 
   Returns:
-    What is measured over (static, seed, ...), at the ``chosen_rate``; and the last
-    validation loss of the tuning seeds, ``tuning_validation_loss`` over (static, rate,
-    tuning_seed). The attribute ``test_examples`` is their number.
+    What is measured over (static, seed, ...), at the ``chosen_rate``; and the loss that
+    chose it for the tuning seeds, ``tuning_validation_loss`` (or ``tuning_`` and what
+    ``by`` names) over (static, rate, tuning_seed). The attribute ``test_examples`` is
+    their number.
 
   Raises:
     BadInput: if some networks were trained at a rate that is not chosen any more.
   """
-  axes: dict[str, Any] = {'static': static, 'dims': dims, 'coords': coords}
+  axes: dict[str, Any] = {
+    'static': static,
+    'dims': dims,
+    'coords': coords,
+    'chunk': chunk,
+  }
   untested = parts._replace(test=parts.validation)
 
   def tune(**options):
@@ -92,7 +102,7 @@ def tuned(
   tuning = sweep.hosted(
     tune, name='tuning', lanes={'rate': rates, 'seed': tuning_seeds}, **axes
   )
-  losses = tuning.validation_loss
+  losses = tuning[by]
   if 'epoch' in losses.dims:
     losses = losses.isel(epoch=-1, drop=True)
   losses = losses.rename(seed='tuning_seed')
@@ -110,7 +120,7 @@ def tuned(
       'some networks were trained at a rate other than the one that is chosen now, '
       'since rates were tuned again and it came out differently; use --overwrite.'
     )
-  found = found.assign(tuning_validation_loss=losses)
+  found = found.assign({f'tuning_{by}': losses})
   return found.assign_attrs(test_examples=len(parts.test.labels))
 
 

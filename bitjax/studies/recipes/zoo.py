@@ -105,7 +105,9 @@ WEIGHTS = {
     quantizers.attach(quantizers.ternary(scaled=True), quantizers.identity())
   ),
   'lsq2': Weights(quantizers.lsq(2)),
+  'lsq3': Weights(quantizers.lsq(3)),
   'lsq4': Weights(quantizers.lsq(4)),
+  'lsq8': Weights(quantizers.lsq(8)),
 }
 
 PACT = {'pact2': quantizers.pact(2), 'pact4': quantizers.pact(4)}
@@ -124,7 +126,9 @@ ACTIVATIONS = {
   'dorefa4': quantizers.dorefa_activations(4),
   **PACT,
   'lsq2': quantizers.lsq(2, signed=False),
+  'lsq3': quantizers.lsq(3, signed=False),
   'lsq4': quantizers.lsq(4, signed=False),
+  'lsq8': quantizers.lsq(8, signed=False),
 }
 
 

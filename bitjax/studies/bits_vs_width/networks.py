@@ -1,0 +1,172 @@
+r"""Networks of any number of bits and any width, what they cost, and which cost the same.
+
+Weights and activations have the same number of bits: ternary weights go with activations
+of 2 bits, and 32 bits stand for full precision. Two costs are compared:
+
+- *total bits*, the number of quantized weights times the bits of each, where a ternary
+  weight has :math:`\log_2 3` bits;
+- *operations*, as `bitjax.nn.summary` counts them: products of full precision, and 64
+  bit operations (XNOR and popcount) as one of these. Here a ternary weight has 2 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bitjax import nn
+from bitjax import quantizers
+from bitjax import training
+from bitjax.studies import recipes
+
+__all__ = ['BITS', 'NETWORKS', 'Cell', 'Family', 'blank', 'matching']
+
+# Name -> bits of a weight, and the quantizers as `recipes.build` knows them.
+BITS = {
+  '1': (1.0, 'sign', 'sign'),
+  '1.58': (math.log2(3), 'ternary', 'lsq2'),
+  '2': (2.0, 'lsq2', 'lsq2'),
+  '3': (3.0, 'lsq3', 'lsq3'),
+  '4': (4.0, 'lsq4', 'lsq4'),
+  '8': (8.0, 'lsq8', 'lsq8'),
+  '32': (32.0, 'none', 'none'),
+}
+NETWORKS = ('mlp', 'resnet8')
+_WIDEST = 4096
+_DENSE = r'Dense_\d+'
+# Of an MLP, whose activations cannot learn: clip(x, 0, 1), rounded.
+_STEPS = {
+  '1.58': quantizers.dorefa_activations(2),
+  **{b: quantizers.dorefa_activations(int(b)) for b in ('2', '3', '4', '8')},
+}
+
+
+class Cell(NamedTuple):
+  """A network of the grid.
+
+  Attributes:
+    bits: a name in `BITS`.
+    width: units of each hidden layer, or channels of a ResNet's first stage.
+  """
+
+  bits: str
+  width: int
+
+  def __str__(self) -> str:
+    """Returns its label, such as ``'1 bit, width 26'``."""
+    return f'{self.bits} bit{"s" * (self.bits != "1")}, width {self.width}'
+
+
+class Family:
+  """The networks of one kind, for images of one shape.
+
+  Args:
+    network: one of `NETWORKS`.
+    shape: of an image, [height, width, channels].
+    num_classes: number of classes.
+    arithmetic: ``precision`` and ``dtype``, which all networks get.
+  """
+
+  def __init__(
+    self,
+    network: str,
+    shape: tuple[int, ...],
+    num_classes: int,
+    arithmetic: dict[str, Any],
+  ):
+    self._network = network
+    self._shape = shape
+    self._num_classes = num_classes
+    self._arithmetic = arithmetic
+    self.weights = functools.lru_cache(maxsize=None)(self._weights)
+    self.operations = functools.lru_cache(maxsize=None)(self._operations)
+
+  @property
+  def quantized(self) -> str:
+    """A regular expression for the paths of quantized layers."""
+    if self._network == 'mlp':
+      return _DENSE
+    return recipes.NETWORKS[self._network].binary
+
+  def model(self, cell: Cell) -> Any:
+    """Returns the network of a cell."""
+    _, weights, activations = BITS[cell.bits]
+    options = self._arithmetic | {
+      'num_classes': self._num_classes,
+      'init_name': 'kaiming_normal',
+    }
+    width = cell.width
+    if self._network != 'mlp':
+      widths = width, 2 * width, 4 * width
+      return recipes.build(
+        self._network, 'bireal', weights, activations, widths=widths, **options
+      )
+    chosen = recipes.WEIGHTS[weights]
+    steps = recipes.ACTIVATIONS['sign'] if cell.bits == '1' else None
+    return nn.MLP(
+      hidden=(width, width),
+      kernel_quantizer=chosen.quantizer,
+      scaling=chosen.scaling,
+      activation_quantizer=_STEPS.get(cell.bits, steps),
+      batch_norm=True,
+      **options,
+    )
+
+  def total_bits(self, cell: Cell) -> float:
+    """Returns the bits of the quantized weights in all."""
+    bits, *_ = BITS[cell.bits]
+    return bits * self.weights(cell)
+
+  def _weights(self, cell: Cell) -> int:
+    """Returns the number of quantized weights."""
+    model = self.model(cell)
+    params = jax.eval_shape(
+      lambda key: model.init(
+        key, blank(self._shape), **nn.call_options(model, train=False)
+      ),
+      jax.random.key(0),
+    )['params']
+    return sum(
+      kernel.size
+      for path, kernel in training.kernels(params).items()
+      if re.search(self.quantized, path)
+    )
+
+  def _operations(self, cell: Cell) -> float:
+    """Returns the operations for one image; see `bitjax.nn.summary`."""
+    # Products of an MLP's first layer are of bytes, those of a ResNet's of floats.
+    dtype = 'uint8' if self._network == 'mlp' else 'float32'
+    image = jax.ShapeDtypeStruct((1, *self._shape), dtype)
+    return float(nn.summary(self.model(cell), image).total.operations)
+
+
+def blank(shape: tuple[int, ...]) -> Any:
+  """Returns one image of zeros, as a network sees images when they are normalised."""
+  return jnp.zeros((1, *shape), jnp.float32)
+
+
+def matching(cost: Callable[[int], float], target: float) -> int:
+  """Returns the width whose cost is nearest to a target, as a ratio.
+
+  Args:
+    cost: width -> cost, which grows with the width.
+    target: the cost that is wanted.
+  """
+  low, high = 0, 1
+  while high < _WIDEST and cost(high) < target:
+    low, high = high, 2 * high
+  while high - low > 1:
+    middle = (low + high) // 2
+    if cost(middle) < target:
+      low = middle
+    else:
+      high = middle
+  if not low:
+    return high
+  return min((low, high), key=lambda width: abs(math.log(cost(width) / target)))
