@@ -730,6 +730,9 @@ def _(given):
       view, budget, 2, signal='random', key=given.key(2)
     ),
     scans.coordinate_discrete_gradient(view, budget, key=given.key(3)),
+    scans.multi_step_discrete_gradient(
+      view, budget, 2, signal='smoothed', draws=2, key=given.key(5)
+    ),
     sample,
     sample.mean(values),
     sample.estimate(square, values),
