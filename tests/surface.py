@@ -551,6 +551,11 @@ def _(given):
   }
 
 
+@case('scans averaged_factorial', 'scans.averaged_factorial', draws=True)
+def _(given):
+  return scans.averaged_factorial(view_of(given), given.key(0), 0.2, 3)
+
+
 @case('scans mixed dtypes', mixed=True)
 def _(given):
   # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.
