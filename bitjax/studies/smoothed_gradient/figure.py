@@ -176,7 +176,7 @@ def _nearness(fig, results):
   right.set_xlabel('examples in A, and in B', fontsize=8)
   right.set_ylabel('correlation with\nexact gains on B', fontsize=8)
   right.set_title('A and B, trained', fontsize=8)
-  right.legend(fontsize=7)
+  right.legend(fontsize=7, loc='best')
   for ax in (left, right):
     ax.tick_params('y', labelsize=7)
     ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
@@ -211,24 +211,9 @@ def _supplement(results):
     fontsize=7,
   )
   panels = below.subplots(rows, len(states), squeeze=False, sharex=True)
-  numbers = results.num_rounds.values
   for ax, cell in zip(panels.flat, cells, strict=True):
-    for signal, color in _ROUND_COLORS.items():
-      samples = [
-        outcomes.saved(
-          results, 'rounds', 'holdout', 'deployable', **cell,
-          round_signal=signal, num_rounds=n,
-        ).values
-        for n in numbers.tolist()
-      ]  # fmt: skip
-      plots.band(ax, numbers, samples, color=color, marker='o',
-                 label=_name(signal))  # fmt: skip
-    ax.set_xscale('log', base=2)
-    ax.set_xticks(numbers, [f'{n}' for n in numbers])
-    ax.set_xticks([], minor=True)
-    ax.tick_params(labelsize=7)
+    _rounds(ax, results, cell)
     ax.set_title(outcomes.describe(cell), fontsize=8)
-    ax.axhline(0, color='black', linewidth=0.8)
   for ax in panels[-1]:
     ax.set_xlabel('number of rounds', fontsize=8)
   for ax in panels[:, 0]:
@@ -236,6 +221,29 @@ def _supplement(results):
   lines = panels[0, 0].get_legend_handles_labels()
   below.legend(*lines, loc='outside lower center', ncols=4, fontsize=7)
   return fig
+
+
+def _rounds(ax, results, cell):
+  """Draws what rounds save on B, signals side by side."""
+  numbers = results.num_rounds.values.tolist()
+  for place, (signal, color) in enumerate(_ROUND_COLORS.items()):
+    found = [
+      intervals.interval(
+        outcomes.saved(
+          results, 'rounds', 'holdout', 'deployable', **cell,
+          round_signal=signal, num_rounds=n,
+        ).values
+      )
+      for n in numbers
+    ]  # fmt: skip
+    x = [row + 0.12 * (place - 1.5) for row in range(len(numbers))]
+    ax.plot(x, [f.mean for f in found], 'o-', color=color, markersize=4,
+            linewidth=0.8, label=_name(signal))  # fmt: skip
+    ax.vlines(x, [f.low for f in found], [f.high for f in found], color=color)
+  ax.set_xticks(range(len(numbers)), [f'{n}' for n in numbers])
+  ax.set_xlim(-0.5, len(numbers) - 0.5)
+  ax.tick_params(labelsize=7)
+  ax.axhline(0, color='black', linewidth=0.8)
 
 
 def _name(signal):
