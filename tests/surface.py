@@ -988,6 +988,15 @@ def _(given):
   return training.fit_width(*halves, quantizers.gaussian, widths)
 
 
+@case('training fitted_sign', 'training.fitted_sign')
+def _(given):
+  sign = training.fitted_sign(quantizers.gaussian, 0.5)
+  x = given.floats(X)
+  params = sign.init(None, x)
+  y, pull = jax.vjp(lambda x: sign.apply(params, x), x)
+  return params, y, pull(given.floats(G))
+
+
 @case(
   'training parts',
   'training.cross_entropy',

@@ -171,7 +171,7 @@ def refit(
     raise types.BadInput(
       'refit needs a network with training.fitted_sign(...) behind a quantized layer.'
     )
-  fitted: dict[Path, types.Array] = {}
+  fitted: dict[Path | None, types.Array] = {}
   for views, found in sorted(layers, key=lambda row: len(row[1])):
     if found[0] in fitted:
       continue  # By another layer that feeds the same sign.
@@ -226,7 +226,9 @@ class Fits:
       return state
     every = _state.variables_of(state)
     params = [
-      self._fitted(step, task, jax.tree.map(lambda x, i=i: x[i], every), feed)
+      _of_one(
+        options, step, task, jax.tree.map(lambda x, i=i: x[i], every), feed
+      )
       for i, feed in enumerate(self._feeds)
     ]
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
@@ -253,27 +255,28 @@ class Fits:
       for path, leaf in _held(state.params).items()
     }
 
-  def _fitted(self, step, task, variables, feed):
-    """Returns the parameters of one network with new widths; as they were if NaN."""
-    if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(variables)):
-      return variables['params']  # It diverged.
-    fed = feed.chunk(step, 2)
-    batches = [
-      feed.take(feed.arrays, jax.tree.map(lambda x, i=i: x[i], fed))
-      for i in range(2)
-    ]
-    halves = tuple((task.prepare(b.inputs), b.labels) for b in batches)
-    key = jax.random.fold_in(jax.random.key(_SAMPLE), step)
-    progress = task.progress_at(jnp.asarray(step))
-    found = refit(task.model, variables, halves, key, self._options, progress)
-    return found['params']
+
+def _of_one(options, step, task, variables, feed):
+  """Returns the parameters of one network with new widths; as they were if NaN."""
+  if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(variables)):
+    return variables['params']  # It diverged.
+  fed = feed.chunk(step, 2)
+  batches = [
+    feed.take(feed.arrays, jax.tree.map(lambda x, i=i: x[i], fed))
+    for i in range(2)
+  ]
+  halves = tuple((task.prepare(b.inputs), b.labels) for b in batches)
+  key = jax.random.fold_in(jax.random.key(_SAMPLE), step)
+  progress = task.progress_at(jnp.asarray(step))
+  found = refit(task.model, variables, halves, key, options, progress)
+  return found['params']
 
 
 def _estimator(quantize):
   return _bound(quantize).quantizer.levels.estimator
 
 
-def _bound(quantize):
+def _bound(quantize) -> Any:
   """Returns the bound quantizer inside a stage's; None if it is another one."""
   bound = getattr(quantize, 'quantize', quantize)
   return bound if hasattr(bound, 'qparams') else None
@@ -332,7 +335,8 @@ def _with(view, owners, fitted):
           bound = dataclasses.replace(
             _bound(stage.quantizer), qparams={_NAME: fitted[path]}
           )
-          quantizer = dataclasses.replace(stage.quantizer, quantize=bound)
+          outer: Any = stage.quantizer
+          quantizer = dataclasses.replace(outer, quantize=bound)
           stage = dataclasses.replace(stage, quantizer=quantizer)
       found.append(stage)
     return tuple(found)

@@ -62,7 +62,7 @@ def _figure(results):
   signals = results.signal.values.tolist()
   height = rows * (0.35 + 0.2 * len(signals))
   fig = pyplot.figure(figsize=(6.75, height + 3.2))
-  above, below = fig.subfigures(2, 1, height_ratios=[height + 0.6, 2.6])
+  above, below = _parts(fig, height + 0.6, 2.6)
   axes = above.subplots(rows, columns, sharey=True, squeeze=False)
   size = outcomes.largest(results)
   entries = [
@@ -191,7 +191,7 @@ def _supplement(results):
   layers = results.layers.values.tolist()
   rows = len(layers)
   fig = pyplot.figure(figsize=(6.75, 2.3 + 2.0 * rows + 0.4))
-  above, below = fig.subfigures(2, 1, height_ratios=[2.3, 2.0 * rows + 0.4])
+  above, below = _parts(fig, 2.3, 2.0 * rows + 0.4)
   entries = [
     (f'{c} crossing, {b}', _behind(b), {'crossing': c, 'behind': b})
     for c in arms.CROSSINGS
@@ -221,6 +221,12 @@ def _supplement(results):
   lines = panels[0, 0].get_legend_handles_labels()
   below.legend(*lines, loc='outside lower center', ncols=4, fontsize=7)
   return fig
+
+
+def _parts(fig, *heights):
+  """Returns parts of a figure, one below the other."""
+  parts = fig.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+  return parts[:, 0]
 
 
 def _rounds(ax, results, cell):

@@ -53,7 +53,19 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(toy.Tuned, toy.BallConfig):
+class _Tuned(toy.Tuned):
+  """The flag of tuning seeds, of which this study has more."""
+
+  tuning_seeds: tuple[int, ...] = cli.flag(
+    tuple(range(1000, 1008)),
+    'Seeds on which numbers of flips and rounds are chosen; they are never tested.',
+    minimum=0,
+    unique=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(_Tuned, toy.BallConfig):
   """Configuration of the study; each field is one flag."""
 
   batch_size: tuple[int, ...] = cli.flag(
@@ -66,12 +78,6 @@ class Config(toy.Tuned, toy.BallConfig):
   seeds: tuple[int, ...] = cli.flag(
     tuple(range(30)),
     'Tested seeds: each has an initialisation, an A and a B of its own.',
-    minimum=0,
-    unique=True,
-  )
-  tuning_seeds: tuple[int, ...] = cli.flag(
-    tuple(range(1000, 1008)),
-    'Seeds on which numbers of flips and rounds are chosen; they are never tested.',
     minimum=0,
     unique=True,
   )
