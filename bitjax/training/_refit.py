@@ -159,14 +159,15 @@ def refit(
   held = _held(variables['params'])
   layers = []
   for layer in _layers(variables['params']):
-    options_of = {'train': False, 'progress': progress}
-    views = [
-      nn.layer_view(model, variables, x, y, layer, **options_of)
-      for x, y in halves
-    ]
-    found = [_owner(stage, held) for stage in _signs(views[0].tail)]
-    if views[0].quantizer is not None and found and found[0] is not None:
-      layers.append((views, found))
+
+    def view(half, layer=layer):
+      kwargs = {'train': False, 'progress': progress}
+      return nn.layer_view(model, variables, *half, layer, **kwargs)
+
+    one = view(halves[0])
+    found = [_owner(stage, held) for stage in _signs(one.tail)]
+    if one.quantizer is not None and found and found[0] is not None:
+      layers.append(((one, view(halves[1])), found))
   if not layers:
     raise types.BadInput(
       'refit needs a network with training.fitted_sign(...) behind a quantized layer.'

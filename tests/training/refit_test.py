@@ -131,11 +131,8 @@ def test_training_fits_at_intervals_and_resumes_to_the_same_bits(
     raise KeyboardInterrupt
 
   folder = tmp_path / 'again'
-  for chunks in (1, 2):
-    with pytest.raises(KeyboardInterrupt):
-      tiny.train(
-        task, folder, seeds=(3, 4), report=tiny.Stop(chunks, stop), **options
-      )
+  with pytest.raises(KeyboardInterrupt):
+    tiny.train(task, folder, seeds=(3, 4), report=tiny.Stop(2, stop), **options)
   again = tiny.train(task, folder, seeds=(3, 4), **options)
   assert same(again.state, whole.state)
   assert same(again.history, whole.history)
