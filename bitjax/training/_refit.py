@@ -137,7 +137,7 @@ class _Levels:
 def refit(
   model: Any,
   variables: types.PyTree,
-  halves: tuple[tuple[types.Array, types.Array], ...],
+  halves: Sequence[tuple[types.Array, types.Array]],
   key: types.Array,
   options: Refit,
   progress: types.Scalar = 1.0,
@@ -161,8 +161,15 @@ def refit(
   for layer in _layers(variables['params']):
 
     def view(half, layer=layer):
-      kwargs = {'train': False, 'progress': progress}
-      return nn.layer_view(model, variables, *half, layer, **kwargs)
+      return nn.layer_view(
+        model,
+        variables,
+        half[0],
+        half[1],
+        layer,
+        train=False,
+        progress=progress,
+      )
 
     one = view(halves[0])
     found = [_owner(stage, held) for stage in _signs(one.tail)]

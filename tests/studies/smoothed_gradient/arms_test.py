@@ -136,7 +136,6 @@ def test_the_cost_counts_the_lanes_of_all_arms(monkeypatch):
     ('--layers=all', "layers must begin with 'first'"),
     ('--flip_rate=1.5', 'flip_rate must be <= 1'),
     ('--augment=shift', 'unknown flag --augment'),
-    ('--batch_size=1000', 'a batch of at most 898'),
   ],
 )
 def test_bad_input(refused, flag, words):
