@@ -110,6 +110,7 @@ GIVEN = {
     'images': IMAGES,
   },
   'training': {
+    'every': 1,
     'kind': 'cosine',
     'learning_rate': 0.1,
     'logits': jnp.ones((2, 3)),

@@ -585,6 +585,11 @@ def _(given):
   }
 
 
+@case('scans averaged_factorial', 'scans.averaged_factorial', draws=True)
+def _(given):
+  return scans.averaged_factorial(view_of(given), given.key(0), 0.2, 3)
+
+
 @case('scans mixed dtypes', mixed=True)
 def _(given):
   # A narrow kernel: its inputs, or what follows it, decide the dtype of the gains.
@@ -764,6 +769,9 @@ def _(given):
       view, budget, 2, signal='random', key=given.key(2)
     ),
     scans.coordinate_discrete_gradient(view, budget, key=given.key(3)),
+    scans.multi_step_discrete_gradient(
+      view, budget, 2, signal='smoothed', draws=2, key=given.key(5)
+    ),
     sample,
     sample.mean(values),
     sample.estimate(square, values),
@@ -1053,6 +1061,15 @@ def _(given):
   halves = view_of(given), view_of(given, swap=True)
   widths = given.floats(np.float32([0.5, 2.0]))
   return training.fit_width(*halves, quantizers.gaussian, widths)
+
+
+@case('training fitted_sign', 'training.fitted_sign')
+def _(given):
+  sign = training.fitted_sign(quantizers.gaussian, 0.5)
+  x = given.floats(X)
+  params = sign.init(None, x)
+  y, pull = jax.vjp(lambda x: sign.apply(params, x), x)
+  return params, y, pull(given.floats(G))
 
 
 @case(

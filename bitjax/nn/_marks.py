@@ -80,6 +80,7 @@ class Marks:
     self.calls: dict[str, Call] = {}
     # Of what is traced, layers may be called with these: they outlive the tracing.
     self._given = {id(leaf) for leaf in jax.tree.leaves(kwargs)}
+    self._layer: Any = None  # The layer whose inputs are being quantized.
     self._inside = False  # Layers and quantizers inside a layer are its own.
 
   def layer(self, next_fun, args, kwargs, context):
@@ -98,7 +99,9 @@ class Marks:
 
     ours = isinstance(module, (_layers.QuantDense, _conv.QuantConv))
     if ours:
+      self._layer = module
       x, layer, product = module.parts(x, **kwargs)
+      self._layer = None
 
       def function(x):
         stage = layer if product is None else scans.Conv(layer, product)
@@ -115,13 +118,35 @@ class Marks:
   def quantizer(self, quantize, progress, x, apply):
     """Marks the call of a quantizer; an observer of `quantizers.observed`."""
     if not self._outlives((quantize, progress)):
-      return apply(x)
+      learned = self._learned(quantize, progress)
+      if learned is None:
+        return apply(x)
+      return self._mark(apply, x, (), path=None, stage=learned)
     bound = quantizers.at_progress(quantize, progress)
     stage = _known.quantizer_stage(bound)
     known = None if stage is None else bound
     return self._mark(
       apply, x, (), path=None, stage=lambda _: stage, quantizer=known
     )
+
+  def _learned(self, quantize, progress):
+    """Returns the stage of a layer's learned input quantizer, given the variables."""
+    layer, own = self._layer, getattr(quantize, 'qparams', None)
+    if layer is None or own is None or not self._outlives(progress):
+      return None
+    name = 'input_quantizer'
+    held = layer.variables.get('params', {}).get(name, {})
+    leaves, others = map(jax.tree.leaves, (own, held))
+    if len(leaves) != len(others) or not all(map(operator.is_, leaves, others)):
+      return None
+    field, path = getattr(layer, name), layer.path
+
+    def stage(variables):
+      qparams = _calls.below(variables, path)['params'][name]
+      bound = quantizers.bind(field, qparams)
+      return _known.quantizer_stage(quantizers.at_progress(bound, progress))
+
+    return stage
 
   def _outlives(self, tree):
     return all(

@@ -196,11 +196,17 @@ _OBSERVER: contextvars.ContextVar[Callable[..., types.Array] | None]
 _OBSERVER = contextvars.ContextVar('observer', default=None)
 
 
+def observer() -> Callable[..., types.Array] | None:
+  """Returns what is called instead of a quantizer; None if nothing is."""
+  return _OBSERVER.get()
+
+
 @contextlib.contextmanager
 def observed(observer: Callable[..., types.Array]) -> Iterator[None]:
   """Lets a function see, and return, what quantizers from `attach` compute.
 
-  It sees those that get neither a key nor a state, where they are traced or run.
+  It sees those that get neither a key nor a state, where they are traced or run; and
+  learned ones whose staircase is the sign, as a whole.
 
   Args:
     observer: ``(quantize, progress, x, apply) -> x_q``; ``apply(x)`` is the plain

@@ -20,6 +20,7 @@ from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _callables
 from bitjax.quantizers import _channels
+from bitjax.quantizers import _staircases
 from bitjax.quantizers import _written
 
 __all__ = ['Quantizer', 'bind', 'from_rule', 'static']
@@ -144,7 +145,13 @@ class _Bound:
   qparams: dict[str, types.Array]
 
   def __call__(self, x, *, progress=1.0, key=None):
-    return self.quantizer.apply(self.qparams, x, progress=progress, key=key)
+    def apply(x):
+      return self.quantizer.apply(self.qparams, x, progress=progress, key=key)
+
+    observer = _attach.observer()
+    if observer is None or not _staircases.is_sign(self):
+      return apply(x)
+    return observer(self, progress, x, apply)
 
   @property
   def staircase(self):

@@ -33,6 +33,8 @@ from bitjax.scans._flip_walk import flip_walk
 from bitjax.scans._flips import FlipGains
 from bitjax.scans._flips import brute_force_gains
 from bitjax.scans._flips import flip_gains
+from bitjax.scans._flips_averaged import AveragedFactorial
+from bitjax.scans._flips_averaged import averaged_factorial
 from bitjax.scans._flips_factorial import FlipFactorial
 from bitjax.scans._flips_factorial import flip_factorial
 from bitjax.scans._flips_moves import Moves
@@ -73,6 +75,7 @@ __all__ = [
   'Activation',
   'Add',
   'Affine',
+  'AveragedFactorial',
   'BatchNorm',
   'Certificate',
   'Conv',
@@ -109,6 +112,7 @@ __all__ = [
   'SmoothedGains',
   'Stage',
   'Window',
+  'averaged_factorial',
   'brute_force_gains',
   'central_difference',
   'coordinate_discrete_gradient',

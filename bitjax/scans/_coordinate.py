@@ -122,7 +122,7 @@ def coordinate_discrete_gradient(
   if not isinstance(order, str):
     given, order = order, 'given'
   else:
-    types.check_choice('order', order, _discrete_round.SIGNALS)
+    types.check_choice('order', order, _discrete_round.ORDERS)
   types.check_positive('budget.radius', budget.radius)
   types.check_non_negative('tolerance', tolerance, finite=True)
   _flips.check_options(step=step)

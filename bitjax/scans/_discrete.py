@@ -10,8 +10,9 @@ of the signals (``predicted``) is reported next to the true decrease, on the bat
 that was searched and on another. The ranking defines the method as much as the signal
 does, so both are options:
 
-* a signal: the exact gain; the linear prediction of the straight-through estimator,
-  :math:`-g_k \Delta q_k`; none at all (random, or the cost alone); or any array;
+* a signal: the exact gain; its mean while other weights flip at random; the linear
+  prediction of the straight-through estimator, :math:`-g_k \Delta q_k`; none at all
+  (random, or the cost alone); or any array;
 * a ranking: the signal itself, per cost, or per squared cost.
 
 The cost is the latent distance from the original point to just beyond the edge of
@@ -59,7 +60,7 @@ class DiscreteStep(NamedTuple):
     loss: loss on the search batch before any move, in nats.
     decrease_search: how much the loss really falls on the search batch.
     decrease_holdout: the same on the held-out batch; None without one.
-    loss_evaluations: number of losses that brute force would have computed, int32.
+    loss_evaluations: number of losses that brute force would compute, int32, clipped.
     gradient_evaluations: number of gradients that were computed, int32.
   """
 
@@ -95,7 +96,7 @@ class DiscretePath(NamedTuple):
     num_reversals: how many of them moved a weight against the direction of its last
       move, int32 [num_rounds].
     predicted: sum of the signals of each round's moves, [num_rounds].
-    loss_evaluations: number of losses that brute force would have computed, int32.
+    loss_evaluations: number of losses that brute force would compute, int32, clipped.
     gradient_evaluations: number of gradients that were computed, int32.
   """
 
@@ -130,6 +131,8 @@ def discrete_gradient(
   holdout: _view.LayerView | None = None,
   key: types.Array | None = None,
   step: types.Scalar | None = None,
+  flip_rate: types.Scalar = 0.05,
+  draws: int = 32,
   overflow: str = 'stop',
   path: str = 'auto',
   chunk: int | None = None,
@@ -156,17 +159,20 @@ def discrete_gradient(
       power p = 0, 1, 2 of the cost, which may be traced.
     signal: ``'exact'``: the decrease of the loss by the move alone (`flip_gains`);
       ``'linear'``: minus the gradient times the change of the quantised weight;
-      ``'random'``: uniform in (0, 1]; ``'cost'``: the reciprocal cost, which puts the
+      ``'smoothed'``: the gain's mean over random flips of the other weights
+      (`smoothed_gains`); ``'random'``: uniform in (0, 1]; ``'cost'``: the reciprocal cost, which puts the
       cheapest first in every ranking; or an array with an entry for each move,
       ``[moves, *kernel.shape]``, or of the kernel's shape if each weight has one move.
     holdout: the same layer on another batch, on which the result is only measured;
       None for none.
-    key: a random key, for ``'random'``.
+    key: a random key, for ``'random'`` and ``'smoothed'``.
     step: size of a full-precision kernel's moves; None for quantised kernels.
+    flip_rate: passed to `smoothed_gains`, for ``'smoothed'``.
+    draws: passed to `smoothed_gains`, likewise; static.
     overflow: ``'stop'`` at the first move that does not fit, or ``'skip'`` it.
       (Moves that do not fit on their own are no candidates in either case.)
     path: passed to `flip_gains`, for ``'exact'``.
-    chunk: passed to `flip_gains`, for ``'exact'``.
+    chunk: passed to `flip_gains` or `smoothed_gains`.
     report: as for `flip_gains`.
 
   Returns:
@@ -174,9 +180,10 @@ def discrete_gradient(
     ``1 + 4 * eps``.
 
   Raises:
-    BadInput: for a radius that is not positive, unknown names, ``'random'``
-      without a key, an array of another shape, an empty batch or kernel, a loss that
-      is concrete and not finite, or what `moves` and `flip_gains` object to.
+    BadInput: for a radius that is not positive, unknown names, ``'random'`` or
+      ``'smoothed'`` without a key, an array of another shape, an empty batch or kernel, a
+      loss that is concrete and not finite, or what `moves`, `flip_gains` and
+      `smoothed_gains` object to.
 
   Examples:
     ``kernel + step.displacement`` takes the step, to be compared with a step of the
@@ -192,8 +199,10 @@ def discrete_gradient(
     given, signal = signal, 'given'
   else:
     types.check_choice('signal', signal, _discrete_round.SIGNALS)
-  rules = _rules(signal, overflow, 'cumulative', 1, path, chunk)
-  walk = _start(view, holdout, budget, rules, rank_by, key, given, step, report)
+  rules = _rules(signal, overflow, 'cumulative', 1, path, chunk, draws)
+  walk = _start(
+    view, holdout, budget, rules, rank_by, key, given, step, flip_rate, report
+  )
   return DiscreteStep(
     displacement=walk.state.displacement,
     rank=walk.ranks,
@@ -222,6 +231,8 @@ def multi_step_discrete_gradient(
   holdout: _view.LayerView | None = None,
   key: types.Array | None = None,
   step: types.Scalar | None = None,
+  flip_rate: types.Scalar = 0.05,
+  draws: int = 32,
   overflow: str = 'stop',
   path: str = 'auto',
   chunk: int | None = None,
@@ -246,8 +257,10 @@ def multi_step_discrete_gradient(
     rank_by: as for `discrete_gradient`, like all arguments that follow.
     signal: the name of a signal; an array could not be computed again in each round.
     holdout: the same layer on another batch, on which the result is only measured.
-    key: a random key, for ``'random'``.
+    key: a random key, for ``'random'`` and ``'smoothed'``; each round draws anew.
     step: size of a full-precision kernel's moves; None for quantised kernels.
+    flip_rate: passed to `smoothed_gains`.
+    draws: passed to `smoothed_gains`.
     overflow: ``'stop'`` or ``'skip'``.
     path: passed to `flip_gains`.
     chunk: passed to `flip_gains`.
@@ -262,8 +275,10 @@ def multi_step_discrete_gradient(
   """
   types.check_integer('num_rounds', num_rounds, 1)
   types.check_choice('signal', signal, _discrete_round.SIGNALS)
-  rules = _rules(signal, overflow, split, num_rounds, path, chunk)
-  walk = _start(view, holdout, budget, rules, rank_by, key, None, step, report)
+  rules = _rules(signal, overflow, split, num_rounds, path, chunk, draws)
+  walk = _start(
+    view, holdout, budget, rules, rank_by, key, None, step, flip_rate, report
+  )
   return DiscretePath(
     displacement=walk.state.displacement,
     search=walk.search,
@@ -278,21 +293,25 @@ def multi_step_discrete_gradient(
   )
 
 
-def _rules(signal, overflow, split, num_rounds, path, chunk):
+def _rules(signal, overflow, split, num_rounds, path, chunk, draws):
   types.check_choice('overflow', overflow, _discrete_costs.OVERFLOWS)
   types.check_choice('split', split, _discrete_costs.SPLITS)
-  return _discrete_round.Rules(signal, overflow, split, num_rounds, path, chunk)
+  draws = types.check_integer('draws', draws, 1)
+  draws = draws if signal == 'smoothed' else 1  # Not another program.
+  return _discrete_round.Rules(
+    signal, overflow, split, num_rounds, path, chunk, draws
+  )
 
 
-def _start(view, holdout, budget, rules, rank_by, key, given, step, report):
+def _start(view, holdout, budget, rules, rank_by, *options):
+  key, given, step, flip_rate, _ = options
+  types.check_range('flip_rate', flip_rate, 0, 1)
   _flips.check_options(step=step, chunk=rules.chunk)
   types.check_positive('budget.radius', budget.radius)
   _view.check_filled(view, *([] if holdout is None else [holdout]))
   _discrete_round.check_signal('signal', view, rules.signal, key, given)
   power = _discrete_round.ranking_power(rank_by)
-  walk = _walk(
-    view, holdout, budget, power, key, given, step, report, rules=rules
-  )
+  walk = _walk(view, holdout, budget, power, *options, rules=rules)
   types.check_finite('The loss', walk.search[0])
   return walk
 
@@ -310,7 +329,9 @@ class _Walk(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=('rules',))
-def _walk(view, holdout, budget, power, key, given, step, report, *, rules):
+def _walk(
+  view, holdout, budget, power, key, given, step, flip_rate, report, *, rules
+):
   num_rounds, dtype = rules.num_rounds, _discrete_costs.dtype_of(view)
   raw_keys, as_key = _discrete_round.round_keys(key, num_rounds)
 
@@ -337,7 +358,7 @@ def _walk(view, holdout, budget, power, key, given, step, report, *, rules):
     _report.tick(report, number - 1, num_rounds)
     progress = _report.part(report, number - 1, num_rounds)
     signal = _discrete_round.signals(
-      moved, options, rules, as_key(raw_key), given, step, progress
+      moved, options, rules, as_key(raw_key), given, step, progress, flip_rate
     )
     after, made = _discrete_round.take_best(
       options, signal, state, rules, power, room
@@ -359,15 +380,13 @@ def _walk(view, holdout, budget, power, key, given, step, report, *, rules):
     seen['used'] = jnp.concatenate(
       [jnp.zeros(1, jnp.int32), jnp.cumsum(rounds.num_moves)]
     )
-  num_scored = 0
-  if rules.signal == 'exact':
-    num_scored = num_rounds * _discrete_round.num_moves(view, step)
+  num_scored = num_rounds * _discrete_round.num_losses(view, rules, step)
   num_gradients = num_rounds if rules.signal == 'linear' else 0
   return _Walk(
     state,
     rounds,
     ranks,
-    loss_evaluations=jnp.int32(num_scored + num_rounds + 1),
+    loss_evaluations=jnp.int32(min(num_scored + num_rounds + 1, 2**31 - 1)),
     gradient_evaluations=jnp.int32(num_gradients),
     **seen,
   )

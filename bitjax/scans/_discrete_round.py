@@ -19,9 +19,11 @@ from bitjax import types
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
+from bitjax.scans import _smoothed
 from bitjax.scans import _view
 
 __all__ = [
+  'ORDERS',
   'RANKINGS',
   'SIGNALS',
   'Candidates',
@@ -29,6 +31,7 @@ __all__ = [
   'SearchState',
   'candidates',
   'check_signal',
+  'num_losses',
   'num_moves',
   'ranking_power',
   'round_keys',
@@ -38,7 +41,8 @@ __all__ = [
   'take_best',
 ]
 
-SIGNALS = ('exact', 'linear', 'random', 'cost')
+ORDERS = ('exact', 'linear', 'random', 'cost')
+SIGNALS = (*ORDERS, 'smoothed')
 RANKINGS = {'gain': 0, 'gain_per_cost': 1, 'gain_per_squared_cost': 2}
 
 
@@ -53,6 +57,7 @@ class Rules:
     num_rounds: K, the number of rounds.
     path: passed to `flip_gains`.
     chunk: passed to `flip_gains`.
+    draws: passed to `smoothed_gains`.
   """
 
   signal: str = 'exact'
@@ -61,6 +66,7 @@ class Rules:
   num_rounds: int = 1
   path: str = 'auto'
   chunk: int | None = None
+  draws: int = 1
 
 
 class SearchState(NamedTuple):
@@ -157,6 +163,7 @@ def signals(
   given: types.Array | None,
   step: types.Scalar | None,
   report: Any = None,
+  flip_rate: types.Scalar = 0.0,
 ) -> types.Array:
   """Returns the signal of each move, [moves, *kernel.shape]."""
   shape = options.cost.shape
@@ -167,6 +174,16 @@ def signals(
       view, step=step, path=rules.path, chunk=rules.chunk, report=report
     ).gains
     return gains.reshape(shape)
+  if rules.signal == 'smoothed':
+    smoothed = _smoothed.smoothed_gains(
+      view,
+      cast(jax.Array, key),
+      flip_rate,
+      rules.draws,
+      chunk=rules.chunk,
+      report=report,
+    )
+    return smoothed.gains.reshape(shape)
   if rules.signal == 'linear':
     return -jax.grad(view.loss)(view.kernel)[None] * options.changes
   if rules.signal == 'cost':
@@ -214,6 +231,15 @@ def num_moves(view: _view.LayerView, step: types.Scalar | None) -> int:
   return _flips_moves.moves(view, step=step).destinations.size
 
 
+def num_losses(
+  view: _view.LayerView, rules: Rules, step: types.Scalar | None
+) -> int:
+  """Returns how many losses the signals of a round would take by brute force."""
+  if rules.signal == 'smoothed':
+    return rules.draws * (view.kernel.size + 1)
+  return num_moves(view, step) if rules.signal == 'exact' else 0
+
+
 def check_signal(
   name: str,
   view: _view.LayerView,
@@ -224,10 +250,13 @@ def check_signal(
   """Checks an argument called ``name`` that says what ranks the moves.
 
   Raises:
-    BadInput: for a missing key or an array of a wrong shape.
+    BadInput: for a missing key, an array of a wrong shape, or a view whose gains cannot
+      be smoothed.
   """
-  if signal == 'random' and key is None:
-    raise types.BadInput(f"{name} 'random' needs a key; got None.")
+  if signal in ('random', 'smoothed') and key is None:
+    raise types.BadInput(f'{name} {signal!r} needs a key; got None.')
+  if signal == 'smoothed':
+    _smoothed.choose(view)
   if given is not None:
     single = view.kernel.shape
     if given.shape not in (single, (1, *single), (2, *single)):

@@ -47,7 +47,7 @@ from bitjax.scans import _split
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['FlipFactorial', 'flip_factorial']
+__all__ = ['FlipFactorial', 'derivative', 'flip_factorial']
 
 
 class FlipFactorial(NamedTuple):
@@ -118,7 +118,7 @@ def _factorial(view):
     h, other = (_stages.apply(behind, s) for s in (signs, -signs))
     tau = other - h
     # Stages before the next product act on each unit alone.
-    passed = _gradient(lambda p: _stages.apply(parts.front, p), p)
+    passed = derivative(lambda p: _stages.apply(parts.front, p), p)
     side, threshold = _flips_sign.crossing(signs, edges)
     p = side * p
     farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
@@ -126,7 +126,7 @@ def _factorial(view):
     needed = needed & valid[:, None]
     base, exact = _flips_sign.flip_changes(parts, h, tau, y, needed)
     slope = exact / jnp.where(tau == 0, 1.0, tau)
-    gradient = _gradient(lambda h: parts.losses(parts.next_products(h), y), h)
+    gradient = derivative(lambda h: parts.losses(parts.next_products(h), y), h)
     gradient = jnp.where(valid[:, None], gradient, 0.0)
     columns = exact, tau * gradient
     sums = (
@@ -161,7 +161,7 @@ def _factorial(view):
   return loss, FlipFactorial(*found)
 
 
-def _gradient(fn, x):
+def derivative(fn, x):
   """Returns the gradient of the sum of ``fn(x)``, by the view's estimators."""
   value, pull = jax.vjp(fn, x)
   return pull(jnp.ones_like(value))[0]

@@ -21,8 +21,10 @@ with g the gains of `flip_gains`. No derivative and no estimator is used anywher
 A derivative with respect to a random bit as a difference that is computed in closed form,
 the others being drawn, is a local expectation gradient (Titsias and Lázaro-Gredilla),
 here of the weights, carried to the loss exactly. The path sample-analytic estimator (PSA)
-of Shekhovtsov, Yanush and Flach takes such differences layer by layer, and linearises what
-is behind; straight-through estimators follow by linearising more.
+of Shekhovtsov, Yanush and Flach is for random activations behind real weights: it combines
+sampling with an analytic approximation, and one further linearisation of it is a deep
+straight-through estimator. Shekhovtsov and Yanush derive straight-through estimators of
+random binary weights too.
 
 *Factors.* If unit j hands on a sign, a draw of its own weights decides which flips turn
 it, :math:`\kappa_{bij} \in \{-1, 0, 1\}`, and a draw of the other units' weights what
@@ -37,8 +39,9 @@ the threshold.
 References:
   Titsias and Lázaro-Gredilla, Local expectation gradients for black box variational
   inference, 2015; Shekhovtsov, Yanush and Flach, Path sample-analytic gradient estimators
-  for stochastic binary networks, 2020; Shekhovtsov and Yanush, Reintroducing
-  straight-through estimators as principled methods for stochastic binary networks, 2021.
+  for stochastic binary networks, 2020 (https://arxiv.org/abs/2006.03143); Shekhovtsov and
+  Yanush, Reintroducing straight-through estimators as principled methods for stochastic
+  binary networks, 2021 (https://arxiv.org/abs/2006.06880).
 """
 
 from __future__ import annotations

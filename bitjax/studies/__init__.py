@@ -21,6 +21,7 @@ NAMES = (
   'multistep_ste',
   'variant_ste',
   'discrete_gradient',
+  'smoothed_gradient',
   'discrete_optimum',
   'local_optima',
   'train_cifar',

@@ -34,6 +34,8 @@ from bitjax.training._recipes import BORDERS
 from bitjax.training._recipes import OFFSETS
 from bitjax.training._recipes import Recipe
 from bitjax.training._recipes import preparation
+from bitjax.training._refit import Refit
+from bitjax.training._refit import fitted_sign
 from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
 from bitjax.training._schedules import learning_rate
@@ -68,6 +70,7 @@ __all__ = [
   'MultiplierState',
   'Phase',
   'Recipe',
+  'Refit',
   'Reporter',
   'Scores',
   'Task',
@@ -83,6 +86,7 @@ __all__ = [
   'evaluator',
   'fit',
   'fit_width',
+  'fitted_sign',
   'kernels',
   'layout',
   'learning_rate',

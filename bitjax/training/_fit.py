@@ -28,6 +28,7 @@ from bitjax import types
 from bitjax.training import _checkpoints
 from bitjax.training import _evaluation
 from bitjax.training import _log
+from bitjax.training import _refit
 from bitjax.training import _rows
 from bitjax.training import _seeds
 from bitjax.training import _state
@@ -78,10 +79,13 @@ class Fitted(NamedTuple):
   Attributes:
     state: the last state, whose leaves have a leading axis of seeds.
     history: name -> [rows, seeds], and ``step`` [rows]; see `fit`.
+    refitting: share of the time of updates and fits that fits of widths took, what
+      they compile included; 0 without `Refit`.
   """
 
   state: _state.TrainState
   history: dict[str, np.ndarray]
+  refitting: float = 0.0
 
 
 def fit(
@@ -99,6 +103,7 @@ def fit(
   together: str | None = None,
   tensorboard: bool = False,
   mesh: jax.sharding.Mesh | None = None,
+  refit: _refit.Refit | None = None,
   report: Reporter | None = None,
 ) -> Fitted:
   """Trains networks side by side.
@@ -132,6 +137,8 @@ def fit(
       examples of every batch, whose number must be divisible; normalisations use the
       statistics of whole batches if they average over the field ``axis_name`` of the
       network. Random quantizers of inputs draw the same on all devices.
+    refit: when to fit the widths of every `fitted_sign` again, without a mesh; None for
+      never. The log then holds ``width/LAYER``.
     report: told how far the training is after every chunk; None for no report.
 
   Returns:
@@ -151,6 +158,7 @@ def fit(
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
   _check(phases, feeds, seeds, rates, chunk, period)
+  fits = _refit.Fits(refit, feeds, mesh)
   _check_probe(probe)
   _task.check_batch_split(feeds[0].batch_size, mesh)
   phases = [Phase(p.task.lasting(phases[-1].until), p.until) for p in phases]
@@ -211,11 +219,12 @@ def fit(
         probe=probe,
         mesh=mesh,
         together=together,
+        fits=fits,
         report=report,
       )
   finally:
     log.close()
-  return Fitted(state, log.history())
+  return Fitted(state, log.history(), fits.share)
 
 
 def _run(
@@ -232,6 +241,7 @@ def _run(
   probe,
   mesh,
   together,
+  fits,
   report,
 ):
   """Runs a phase from the update of the given state to its end."""
@@ -253,15 +263,18 @@ def _run(
   if report is not None and step < phase.until:
     report.compiling(f'from epoch {step / feeds[0].steps_per_epoch:.3g}')
   while step < phase.until:
+    state = fits.before(step, task, state)
     stop = min(step + chunk, (step // period + 1) * period, phase.until)
+    stop = min(stop, fits.next(step))
     fed = _fed(feeds, step, stop - step, chunk)
     if mesh is not None:
       fed = _place(fed, mesh, lanes, None, 'batch')
     state = run(state, arrays, fed, stop - step, teacher_variables)
     jax.block_until_ready(state.step)
+    fits.trained()
     accuracy = None
     if stop % period == 0 or (last and stop == phase.until):
-      row = _rows.train_row(task, state)
+      row = _rows.train_row(task, state) | fits.row(state)
       if validation is not None:
         chosen = _state.variables_of(state, average=True)
         scores = evaluate(chosen, validation)

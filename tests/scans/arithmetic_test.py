@@ -93,6 +93,10 @@ SCANS = {
     lambda v: scans.exhaustive(v, BALL, coordinates=jnp.arange(3)),
   ),
   'flip_descent': ('binary', lambda v: scans.flip_descent(v, 2)),
+  'averaged_factorial': (
+    'binary',
+    lambda v: scans.averaged_factorial(v, KEY, 0.1, 2),
+  ),
   'flip_factorial': ('binary', scans.flip_factorial),
   'flip_walk': ('binary', scans.flip_walk),
   'flip_gains, sign': (

@@ -79,8 +79,23 @@ class Network:
   def hand_on(self, p):
     return sign(self.scale * p + self.shift) * self.gain + 0.5
 
-  def promises(self):
-    """Returns the four signals, by loops over all moves and examples."""
+  def worth(self, weights):
+    """Returns what a plus is worth over a minus, [examples, units]."""
+    h = self.hand_on(self.x @ weights)
+    found = np.zeros(h.shape)
+    for j in range(h.shape[1]):
+      a = sign((h[:, j] - 0.5) * sign(self.gain[j]))
+      other = h.copy()
+      other[:, j] = 0.5 - (h[:, j] - 0.5)
+      found[:, j] = a * (self.losses(other)[0] - self.losses(h)[0])
+    return found
+
+  def promises(self, worth=None):
+    """Returns the four signals, by loops over all moves and examples.
+
+    Args:
+      worth: what takes the place of `worth`; None for that of the network as it is.
+    """
     weights = sign(self.kernel)
     p = self.x @ weights
     z, h = self.scale * p + self.shift, self.hand_on(p)
@@ -92,6 +107,8 @@ class Network:
       other[:, j] = -(h[:, j] - 0.5) + 0.5
       tau = (other - h)[:, j]
       exact = self.losses(other)[0] - base
+      if worth is not None:
+        exact = sign((h[:, j] - 0.5) * sign(self.gain[j])) * worth[:, j]
       slope = np.divide(exact, tau, out=np.zeros_like(tau), where=tau != 0)
       moved = p.copy()
       moved[:, j] += change * self.x[:, i]
@@ -128,6 +145,49 @@ def test_signals_equal_the_oracle(name):
     np.testing.assert_allclose(
       found[row], wanted[row], atol=1e-6, err_msg=label
     )
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_averaged_effects_equal_the_oracle(name):
+  network = Network(*NETWORKS[name])
+  rate, draws, shape = 0.3, 5, network.kernel.shape
+  worth = 0.0
+  for number in range(draws):
+    key = jax.random.fold_in(jax.random.key(7), number)
+    flips = np.asarray(jax.random.bernoulli(key, rate, shape))
+    assert 0 < flips.sum() < flips.size
+    worth += network.worth(sign(network.kernel) * np.where(flips, -1, 1))
+  wanted = network.promises(worth / draws)[[0, 2]]
+  assert np.abs(wanted - network.promises()[[0, 2]]).max() > 1e-3
+  found = scans.averaged_factorial(
+    network.view(), jax.random.key(7), rate, draws
+  )
+  for row, label in enumerate(found._fields):
+    np.testing.assert_allclose(
+      found[row], wanted[row], atol=1e-6, err_msg=label
+    )
+
+
+def test_without_flips_averaged_effects_are_exact():
+  view = Network(1, 1300, 9, 6, 5).view()
+  found = scans.averaged_factorial(view, jax.random.key(0), 0.0, 2)
+  wanted = scans.flip_factorial(view)
+  np.testing.assert_allclose(found.true_averaged, wanted.exact, atol=1e-7)
+  np.testing.assert_allclose(
+    found.smoothed_averaged, wanted.smoothed_exact, atol=1e-7
+  )
+
+
+def test_what_cannot_be_averaged():
+  view, key = Network(0, 4, 3, 2, 2).view(), jax.random.key(0)
+  relu = dataclasses.replace(view, tail=(scans.Activation('relu'),))
+  for moved, rate, draws, words in (
+    (relu, 0.1, 2, 'does not feed a sign'),
+    (view, -0.1, 2, 'flip_rate must be'),
+    (view, 0.1, 0, 'draws must be an integer >= 1'),
+  ):
+    with pytest.raises(types.BadInput, match=words):
+      scans.averaged_factorial(moved, key, rate, draws)
 
 
 def test_corners_are_the_gain_and_the_prediction():

@@ -241,3 +241,57 @@ def test_what_cannot_flip_is_refused():
       scans.smoothed_gains(
         view, key=KEY, **{'flip_rate': 0.1, 'draws': 4} | options
       )
+
+
+@pytest.mark.parametrize('rounds', [1, 2])
+def test_rounds_of_a_discrete_gradient_take_the_largest(rounds):
+  view = Network(9, 7, 4, seed=8).view
+  path = scans.multi_step_discrete_gradient(
+    view, types.Budget(2.0 * rounds, 'flips'), rounds,
+    signal='smoothed', flip_rate=0.2, draws=8, key=jax.random.key(3),
+  )  # fmt: skip
+  signs = sign(np.asarray(view.kernel))
+  for number, key in enumerate(jax.random.split(jax.random.key(3), rounds)):
+    # The draws depend on signs alone, which the kernel of rounds so far has.
+    moved = dataclasses.replace(view, kernel=jnp.asarray(signs, jnp.float32))
+    gains = np.asarray(scans.smoothed_gains(moved, key, 0.2, 8).gains).ravel()
+    best = np.argsort(-gains, kind='stable')[:2]
+    assert gains[best[-1]] > 0
+    signs.ravel()[best] *= -1
+    np.testing.assert_allclose(
+      path.predicted[number], gains[best].sum(), rtol=1e-5
+    )
+  found = sign(np.asarray(view.kernel + path.displacement))
+  np.testing.assert_array_equal(found, signs)
+  assert path.loss_evaluations == rounds * 8 * (signs.size + 1) + rounds + 1
+  assert path.gradient_evaluations == 0
+  if rounds == 1:
+    step = scans.discrete_gradient(
+      view, types.Budget(2.0, 'flips'),
+      signal='smoothed', flip_rate=0.2, draws=8, key=jax.random.key(3),
+    )  # fmt: skip
+    np.testing.assert_array_equal(step.displacement, path.displacement)
+
+
+def test_what_a_discrete_gradient_cannot_smooth():
+  view = Network(3, 4, 2).view
+  grid = quantizers.attach(quantizers.ternary(0.5), quantizers.identity())
+  for changes, options, words in (
+    ({}, {}, "'smoothed' needs a key"),
+    (
+      {},
+      {'key': jax.random.key(3), 'draws': 0},
+      'draws must be an integer >= 1',
+    ),
+    ({}, {'key': jax.random.key(3), 'flip_rate': 1.5}, 'flip_rate must be'),
+    ({'quantizer': grid}, {'key': jax.random.key(3)}, 'two levels'),
+  ):
+    moved = dataclasses.replace(view, **changes)
+    with pytest.raises(types.BadInput, match=words):
+      scans.discrete_gradient(
+        moved, types.Budget(0.1), signal='smoothed', **options
+      )
+  with pytest.raises(types.BadInput, match='order must be one of'):
+    scans.coordinate_discrete_gradient(
+      view, types.Budget(0.1), order='smoothed', key=jax.random.key(3)
+    )

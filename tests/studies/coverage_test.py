@@ -25,7 +25,7 @@ SEEDS, MANY = 12, 1500
 TUNINGS, TRIALS = 8, 25
 NAMES = (
   'discrete_gradient', 'discrete_optimum', 'local_optima', 'multistep_ste',
-  'variant_ste',
+  'smoothed_gradient', 'variant_ste',
 )  # fmt: skip
 
 
@@ -82,7 +82,9 @@ def draw(template, axis, num, rng, noise):
     else:
       spread = np.nanmean(np.abs(high - low)) or 0.0
       drawn = base + spread * own / 3
-    if name == 'additivity' or 'correlation' in name or 'share' in name:
+    if name == 'additivity' or any(
+      word in name for word in ('correlation', 'share', 'near')
+    ):
       drawn = np.clip(drawn, np.nanmin(low), np.nanmax(high))
     found[name] = (rows.dims, drawn.astype(values.dtype))
   return found
