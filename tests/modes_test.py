@@ -305,11 +305,15 @@ NAMESPACES = {
 }
 # Exports that compute nothing with arrays, or that other computations go through.
 PLUMBING = {
+  'data.bicubic_on_host',
   'data.check_batch_size',
   'data.check_name',
   'data.from_arrays',
   'data.load',
-  'data.host_feed',  # Its thread reads outside of any mode.
+  'data.load_pairs',
+  # Their threads read outside of any mode.
+  'data.host_feed',
+  'data.patch_host_feed',
   'deploy.load',
   'deploy.pack_network',  # Of one dtype, float32, in any mode.
   'deploy.save',

@@ -1074,6 +1074,52 @@ def _(given):
   ]
 
 
+PICTURES = RNG.integers(0, 256, (2, 12, 13, 3), dtype=np.uint8)
+
+
+@case('bicubic', 'data.bicubic', widens=False)
+def _(given):
+  floats = given.floats(PICTURES / np.float32(255))
+  return [
+    data.bicubic(images, 0.4, edges=edges)
+    for images in (PICTURES, floats)
+    for edges in data.EDGES
+  ] + [data.bicubic(floats, shape=(5, 30))]
+
+
+@case(
+  'patches',
+  'data.make_pairs',
+  'data.padded_tiles',
+  'data.patch_feeds',
+  'data.random_symmetry',
+  widens=False,
+  draws=True,
+)
+def _(given):
+  pairs = data.make_pairs(
+    {'a': PICTURES[0, :, :12], 'b': PICTURES[1, 2:, :8]}, 2
+  )
+  feed, _ = data.patch_feeds(pairs, 3, [0, 4], side=3)
+  fed = jax.tree.map(lambda leaf: leaf[0], feed.chunk(0, 1))
+  batch = feed.take(feed.arrays, fed)
+  return {
+    'batch': batch,
+    'turned': data.random_symmetry(given.key(0), *batch),
+    'tiles': data.padded_tiles(pairs, 2, side=2),
+  }
+
+
+@case('images', 'measures.luma', 'measures.psnr', 'measures.ssim')
+def _(given):
+  images, truth = given.floats((PICTURES[0] / np.float32(1), PICTURES[1]))
+  return [measures.luma(images)] + [
+    measure(images, truth, channels=channels)
+    for measure in (measures.psnr, measures.ssim)
+    for channels in measures.CHANNELS
+  ]
+
+
 @case(
   'batches', 'data.remainder', 'data.search_and_holdout', draws=True, typed=True
 )
