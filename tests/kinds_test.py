@@ -90,6 +90,8 @@ GIVEN = {
     'inputs': 4,
     'outputs': 4,
     'kernel_size': 3,
+    'scale': 2,
+    'x': jnp.ones((1, 1, 4)),
     'model': MODEL,
     'variables': {},
     'images': IMAGES,

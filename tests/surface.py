@@ -37,6 +37,9 @@ from tests.training import tiny
 
 RNG = np.random.default_rng(5)
 SIGN = quantizers.attach(quantizers.sign(), quantizers.window())
+PICTURES = np.random.default_rng(8).integers(
+  0, 256, (2, 12, 13, 3), dtype=np.uint8
+)
 BUDGETS = {'l2': 0.5, 'linf': 0.1, 'l1': 1.0, 'flips': 2}
 
 
@@ -895,6 +898,40 @@ for NAME in MODELS:
   case(f'nn {NAME}', 'nn.deploy')(functools.partial(network, NAME))
 
 
+@case('nn superres', 'nn.pixel_shuffle')
+def _(given):
+  model = nn.SuperResolution(
+    blocks=1,
+    width=4,
+    norm=True,
+    shortcut='each',
+    base='bicubic',
+    kernel_quantizer=SIGN,
+    input_quantizer=SIGN,
+    scaling='mean_abs',
+    quantize_upsampler=True,
+    thresholds=True,
+  )
+  images = given.floats(PICTURES[:, :4, :5] / np.float32(255))
+  variables = given.floats(filled(model, images))
+  rest = {k: v for k, v in variables.items() if k != 'params'}
+
+  @jax.jit
+  def loss(params, images):
+    found, moved = model.apply(
+      {'params': params, **rest}, images, train=True, mutable=list(rest)
+    )
+    return jnp.mean(jnp.abs(found)), moved
+
+  return {
+    'train': jax.value_and_grad(loss, has_aux=True)(
+      variables['params'], images
+    ),
+    'apply': jax.jit(model.apply)(variables, images),
+    'shuffled': nn.pixel_shuffle(given.floats(np.ones((1, 2, 2, 8))), 2),
+  }
+
+
 @case('nn init', 'nn.complete', 'nn.init_quietly', draws=True, widens=False)
 def _(given):
   model = MODELS['react']()
@@ -1072,9 +1109,6 @@ def _(given):
     for n, names in enumerate([('crop', 'flip', 'mixup'), ('flip', 'cutmix')])
     for images in (IMAGES, floats)
   ]
-
-
-PICTURES = RNG.integers(0, 256, (2, 12, 13, 3), dtype=np.uint8)
 
 
 @case('bicubic', 'data.bicubic', widens=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,9 @@ _MOST = (1 << 31) - 1  # Rows of pixels that an int32 can number.
 class _Draw(NamedTuple):
   """What a step needs: indices of images, and whence places are drawn."""
 
-  indices: types.Array | np.ndarray  # int32 [B].
-  seed: types.Array | np.ndarray  # uint32.
-  step: types.Array | np.ndarray  # int32.
+  indices: Any  # int32 [B].
+  seed: Any  # uint32.
+  step: Any  # int32.
 
 
 class _Stack(NamedTuple):

@@ -40,6 +40,8 @@ Edges: TypeAlias = Literal['mirror', 'replicate']
 EDGES: tuple[str, ...] = get_args(Edges)
 
 _SUPPORT = 4  # Width of the kernel.
+# Entries of a matrix of weights; its product with patches is faster than gathering them.
+_SMALL = 1 << 18
 
 
 class _Taps(NamedTuple):
@@ -138,7 +140,18 @@ def _resampled(
   rounded = x.dtype == np.uint8
   for place in sorted((0, 1), key=lambda i: scales[i]):
     axis = x.ndim - 3 + place
-    taps = _taps(x.shape[axis], sizes[place], scales[place], edges)
+    size, length = x.shape[axis], sizes[place]
+    taps = _taps(size, length, scales[place], edges)
+    if xp is jnp and not rounded and size * length <= _SMALL:
+      matrix = jnp.asarray(_matrix(taps, size), dtype)
+      x = jnp.moveaxis(
+        jnp.tensordot(
+          x, matrix, (axis, 1), precision=jax.lax.Precision.HIGHEST
+        ),
+        -1,
+        axis,
+      )
+      continue
     # A gather and a sum, which compilers join: no product rounds its inputs, as matrix
     # units may.
     shape = (*taps.weights.shape, *(1,) * (x.ndim - 1 - axis))
@@ -149,6 +162,14 @@ def _resampled(
     if rounded:
       x = xp.floor(xp.clip(x, 0, 255) + dtype(0.5)).astype(np.uint8)
   return x
+
+
+def _matrix(taps: _Taps, size: int) -> np.ndarray:
+  """Returns the weights as a matrix, [outputs, inputs]."""
+  matrix = np.zeros((len(taps.indices), size))
+  rows = np.arange(len(taps.indices))[:, None]
+  np.add.at(matrix, (rows, taps.indices), taps.weights)
+  return matrix
 
 
 @functools.lru_cache(maxsize=256)

@@ -136,6 +136,13 @@ def test_leading_axes_jit_vmap_grad_and_dtypes():
   )
 
 
+def test_long_lines_of_floats_are_gathered():
+  image = RNG.uniform(0, 255, (3, 700, 1)).astype(np.float32)
+  found = jitted(image, 0.6)
+  expected = data.bicubic_on_host(image, 0.6)
+  np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)
+
+
 def test_constants_stay_and_the_whole_image_at_scale_one():
   flat = np.full((5, 7, 3), 93, np.uint8)
   for scale in (0.3, 1.4):
