@@ -1144,12 +1144,18 @@ def _(given):
   }
 
 
-@case('images', 'measures.luma', 'measures.psnr', 'measures.ssim')
+@case(
+  'images',
+  'measures.luma',
+  'measures.psnr',
+  'measures.squared_error',
+  'measures.ssim',
+)
 def _(given):
   images, truth = given.floats((PICTURES[0] / np.float32(1), PICTURES[1]))
   return [measures.luma(images)] + [
     measure(images, truth, channels=channels)
-    for measure in (measures.psnr, measures.ssim)
+    for measure in (measures.psnr, measures.squared_error, measures.ssim)
     for channels in measures.CHANNELS
   ]
 

@@ -16,6 +16,7 @@ from bitjax.measures._images import CHANNELS
 from bitjax.measures._images import Channels
 from bitjax.measures._images import luma
 from bitjax.measures._images import psnr
+from bitjax.measures._images import squared_error
 from bitjax.measures._images import ssim
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
   'ranked',
   'ranks',
   'split_half',
+  'squared_error',
   'ssim',
 ]

@@ -21,7 +21,7 @@ import numpy as np
 
 from bitjax import types
 
-__all__ = ['CHANNELS', 'Channels', 'luma', 'psnr', 'ssim']
+__all__ = ['CHANNELS', 'Channels', 'luma', 'psnr', 'squared_error', 'ssim']
 
 Channels: TypeAlias = Literal['luma', 'rgb']
 
@@ -86,8 +86,33 @@ def psnr(
   Raises:
     BadInput: for images of other shapes, or a border that leaves nothing of them.
   """
+  error = squared_error(images, truth, border=border, channels=channels)
+  return 10 * jnp.log10(_PEAK**2 / error)
+
+
+def squared_error(
+  images: types.Array,
+  truth: types.Array,
+  *,
+  border: int = 0,
+  channels: Channels = 'luma',
+) -> types.Array:
+  """Returns the mean squared error of each image, of which `psnr` is the logarithm.
+
+  Args:
+    images: as for `psnr`.
+    truth: as for `psnr`.
+    border: as for `psnr`.
+    channels: as for `psnr`.
+
+  Returns:
+    Squared grey levels [...], float32 at least.
+
+  Raises:
+    BadInput: as `psnr`.
+  """
   x, y = _compared(images, truth, border, channels, 1)
-  return 10 * jnp.log10(_PEAK**2 / jnp.mean((x - y) ** 2, axis=(-3, -2, -1)))
+  return jnp.mean((x - y) ** 2, axis=(-3, -2, -1))
 
 
 def ssim(

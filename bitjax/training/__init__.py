@@ -29,9 +29,16 @@ from bitjax.training._optimizers import optimizer
 from bitjax.training._outcome import LAYERED
 from bitjax.training._outcome import layout
 from bitjax.training._outcome import outcome
+from bitjax.training._problems import Classification
+from bitjax.training._problems import Problem
+from bitjax.training._problems import Reconstruction
 from bitjax.training._recipes import BORDERS
 from bitjax.training._recipes import OFFSETS
 from bitjax.training._recipes import Recipe
+from bitjax.training._reconstruction import ImageScores
+from bitjax.training._reconstruction import enlarge
+from bitjax.training._reconstruction import image_scores
+from bitjax.training._reconstruction import reconstruction
 from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
 from bitjax.training._schedules import learning_rate
@@ -59,13 +66,17 @@ __all__ = [
   'SCHEDULES',
   'STATISTICS',
   'Checkpoints',
+  'Classification',
   'Distillation',
   'Fitted',
   'FittedWidth',
+  'ImageScores',
   'Log',
   'MultiplierState',
   'Phase',
+  'Problem',
   'Recipe',
+  'Reconstruction',
   'Reporter',
   'Scores',
   'Task',
@@ -77,9 +88,11 @@ __all__ = [
   'cross_entropy',
   'describe',
   'divergence',
+  'enlarge',
   'evaluator',
   'fit',
   'fit_width',
+  'image_scores',
   'kernels',
   'layout',
   'learning_rate',
@@ -87,6 +100,7 @@ __all__ = [
   'optimizer',
   'outcome',
   'progress',
+  'reconstruction',
   'statistician',
   'switch',
   'variables_of',
