@@ -344,6 +344,10 @@ PLUMBING = {
   'training.check_batch_split',
   'training.check_fits',
   'training.describe',
+  # These take and return images on the host.
+  'training.enlarge',
+  'training.image_scores',
+  'training.reconstruction',
   'training.kernels',
   'training.layout',
   'training.load_variables',

@@ -1041,6 +1041,19 @@ def _(given):
   }
 
 
+@case('training problems')
+def _(given):
+  problem = training.Reconstruction(border=1)
+  outputs = given.floats(PICTURES / np.float32(250))
+  targets = given.floats(problem.targets(PICTURES))
+  return {
+    'loss': problem.loss(outputs, targets),
+    'total': problem.total(outputs, targets),
+    'each': problem.each(outputs, PICTURES),
+    'summary': problem.summary(given.floats(np.float32([1, 2]))),
+  }
+
+
 # Lanes, sweeps, data.
 
 
