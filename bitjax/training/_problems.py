@@ -121,7 +121,7 @@ class Reconstruction:
   """
 
   border: int = 0
-  channels: str = 'luma'
+  channels: measures.Channels = 'luma'
   score = 'psnr'
 
   def __post_init__(self):

@@ -41,7 +41,7 @@ def reconstruction(
   tx: optax.GradientTransformation,
   *,
   border: int,
-  channels: str = 'luma',
+  channels: measures.Channels = 'luma',
   progress: Callable[[types.Array], types.Scalar] | None = None,
   average: float | None = None,
 ) -> _task.Task:
@@ -104,7 +104,7 @@ def image_scores(
   pairs: data.Pairs,
   *,
   border: int | None = None,
-  channels: str = 'luma',
+  channels: measures.Channels = 'luma',
 ) -> ImageScores:
   """Measures a way to enlarge images on whole images.
 
