@@ -116,6 +116,7 @@ GIVEN = {
     'view': VIEW,
     'other': VIEW,
     'border': 0,
+    'image': np.zeros((2, 2, 3), np.uint8),
     'enlarged': lambda image: image,
     'pairs': PAIRS,
     'estimator': quantizers.gaussian,

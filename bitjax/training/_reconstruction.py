@@ -74,29 +74,68 @@ def reconstruction(
 
 
 def enlarge(
-  model: nn.Module, variables: types.PyTree, image: np.ndarray
+  model: nn.Module,
+  variables: types.PyTree,
+  image: np.ndarray,
+  *,
+  tile: int | None = None,
+  overlap: int = 16,
 ) -> np.ndarray:
-  """Enlarges an image of any size, as a whole.
+  """Enlarges an image of any size, as a whole or in tiles.
 
-  Each size compiles a program of its own.
+  Each size of an image, or of a tile, compiles a program of its own. Tiles bound the
+  memory. They change nothing if no pixel of the output sees further than the overlap: 3 x 3
+  convolutions see as far as there are of them one after another, 11 in `nn.light_sr`.
 
   Args:
     model: the network, as for `reconstruction`.
     variables: its variables, without an axis of seeds.
     image: uint8 [h, w, C].
+    tile: height and width of a tile in pixels of the image; None for no tiles.
+    overlap: how many pixels a tile sees beyond each side of what it is used for.
 
   Returns:
     Clipped and rounded to uint8, [scale h, scale w, C].
 
   Raises:
-    BadInput: for an image of another type.
+    BadInput: for an image of another type, or tiles of which nothing is left.
   """
   image = np.asarray(image)
   if image.dtype != np.uint8 or image.ndim != 3:
     raise types.BadInput(
       f'image must be uint8 [h, w, C]; got {image.dtype} {list(image.shape)}.'
     )
-  return np.asarray(_program(model)(variables, image))
+  program = _program(model)
+  overlap = types.check_integer('overlap', overlap, 0)
+  if tile is None:
+    return np.asarray(program(variables, image))
+  tile = types.check_integer('tile', tile, 1)
+  if tile <= 2 * overlap:
+    raise types.BadInput(
+      f'tile must be more than twice the overlap, {2 * overlap}; got {tile}.'
+    )
+  height, width = (min(tile, length) for length in image.shape[:2])
+  first = jax.eval_shape(program, variables, image[:height, :width])
+  scale = first.shape[0] // height
+  sides = scale * image.shape[0], scale * image.shape[1]
+  found = np.empty((*sides, first.shape[2]), np.uint8)
+  for row in _starts(image.shape[0], height, overlap):
+    for column in _starts(image.shape[1], width, overlap):
+      part = image[row : row + height, column : column + width]
+      part = np.asarray(program(variables, part))
+      # Within the overlap the tile before is right; at its end the next one is.
+      top, left = (scale * overlap if at else 0 for at in (row, column))
+      found[
+        scale * row + top : scale * (row + height),
+        scale * column + left : scale * (column + width),
+      ] = part[top:, left:]
+  return found
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+  """Returns where tiles begin: evenly, and the last one ends with the image."""
+  last = length - tile
+  return [*range(0, last, max(tile - 2 * overlap, 1)), last]
 
 
 def image_scores(

@@ -208,6 +208,24 @@ def test_a_network_enlarges_measured_as_papers_do(whole):
   np.testing.assert_allclose(found.ssim, [ssim], rtol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('sides', [(23, 40), (9, 31), (14, 14), (5, 6)])
+def test_tiles_change_nothing(sides):
+  model = nn.light_sr(blocks=1, width=3)  # Five convolutions.
+  image = smooth(40, 40, 7)[: sides[0], : sides[1]]
+  variables = jax.jit(model.init)(
+    jax.random.key(2), image[None] / np.float32(255)
+  )
+  whole = training.enlarge(model, variables, image).astype(int)
+  tiles = training.enlarge(model, variables, image, tile=14, overlap=5)
+  assert tiles.shape == whole.shape == (2 * sides[0], 2 * sides[1], 3)
+  assert np.abs(whole - tiles).max() <= 1  # Halves may be rounded otherwise.
+  assert np.mean(whole != tiles) < 0.002
+  if sides[0] > 20:  # What a tile does not see is missed.
+    short = training.enlarge(model, variables, image, tile=14, overlap=0)
+    assert np.abs(whole - short).max() > 1
+
+
 def test_whole_images_are_measured_with_a_border_of_the_scale():
   repeated = lambda low: low.repeat(2, 0).repeat(2, 1)
   found = training.image_scores(repeated, TEST)
@@ -225,6 +243,9 @@ def test_another_scale_and_other_images_are_refused():
     training.image_scores(lambda low: data.bicubic_on_host(low, 2), pairs)
   with pytest.raises(types.BadInput, match='image must be uint8'):
     training.enlarge(MODEL, {}, np.zeros((4, 4, 3)))
+  image = np.zeros((4, 4, 3), np.uint8)
+  with pytest.raises(types.BadInput, match='more than twice the overlap, 32'):
+    training.enlarge(MODEL, {}, image, tile=32)
   with pytest.raises(types.BadInput, match='border must be'):
     training.image_scores(lambda low: low, pairs, border=-1)
 
