@@ -1044,7 +1044,7 @@ def _(given):
 @case('training problems')
 def _(given):
   problem = training.Reconstruction(border=1)
-  outputs = given.floats(PICTURES / np.float32(250))
+  outputs = given.floats(PICTURES / np.float32(251))
   targets = given.floats(problem.targets(PICTURES))
   return {
     'loss': problem.loss(outputs, targets),
