@@ -210,15 +210,9 @@ def lazily(names: set[str]):
 
 TOOLS = {'absl', 'matplotlib', 'xarray'}
 EXTRAS = {
-  'tqdm',
-  'sklearn',
-  'mlxtend',
-  'pyarrow',
-  'PIL',
-  'scipy',
-  'grain',
+  'tqdm', 'sklearn', 'skimage', 'mlxtend', 'pyarrow', 'PIL', 'scipy', 'grain',
   'onnx',
-}
+}  # fmt: skip
 RULES: dict[str, Callable[[Home, Import], bool]] = {
   'own package and lower floors only': _floors,
   'the two towers do not know each other': _towers,

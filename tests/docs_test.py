@@ -21,6 +21,7 @@ PAGES = [
 LONG = (
   'docs/interop.md',
   'docs/scans.md',
+  'docs/super_resolution.md',
   'docs/training.md',
   'docs/tutorial.md',
 )

@@ -45,6 +45,7 @@ BATCH = {'images': jnp.ones((4, 2, 2, 1)), 'targets': jnp.ones((4, 3))}
 DATASET = data.Dataset('d', 'train', IMAGES, np.zeros(4, np.int32), 3, 1.0)
 MODEL = nn.MLP(hidden=(3,))
 TASK = training.Task(MODEL, optax.sgd(0.1), 3, lambda x: x)
+PAIRS = data.make_pairs({'a': np.zeros((4, 4, 3), np.uint8)}, 2)
 WORDS = np.zeros((3, 3, 1, 2), np.uint16)
 GAINS = scans.FlipGains(*np.ones((2, 3, 2)), 1.0, None, 2, 'sign')
 
@@ -105,6 +106,8 @@ GIVEN = {
     'inputs': 4,
     'outputs': 4,
     'kernel_size': 3,
+    'scale': 2,
+    'x': jnp.ones((1, 1, 4)),
     'model': MODEL,
     'variables': {},
     'images': IMAGES,
@@ -129,6 +132,10 @@ GIVEN = {
     'variables': {},
     'view': VIEW,
     'other': VIEW,
+    'border': 0,
+    'image': np.zeros((2, 2, 3), np.uint8),
+    'enlarged': lambda image: image,
+    'pairs': PAIRS,
     'estimator': quantizers.gaussian,
     'widths': (0.5, 1.0),
   },
@@ -144,9 +151,11 @@ GIVEN = {
     'names': ('crop', 'mixup'),
     'num_classes': 3,
     'num_examples': 8,
+    'pairs': PAIRS,
     'scale': 1.0,
     'seed': 0,
     'seeds': (0,),
+    'side': 1,
     'size': 1,
     'source': [(IMAGES[0], 0)] * 4,
     'split': 'train',
@@ -193,7 +202,8 @@ GIVEN = {
     'view': VIEW,
   },
   'measures': {'a': np.ones(3), 'b': np.ones(3), 'gradient': np.ones(3)}
-  | {'gradients': np.ones((2, 3))},
+  | {'gradients': np.ones((2, 3))}
+  | dict.fromkeys(('images', 'truth'), np.zeros((12, 12, 3))),
 }
 # Where another choice of arguments is needed for a number to be read.
 ALSO = {
@@ -205,6 +215,10 @@ ALSO = {
     'test_images': IMAGES + np.arange(4, dtype=np.uint8)[:, None, None, None],
     'test_labels': np.arange(4) % 2,
   },
+  'Pairs': {'name': 'd', 'names': ('a',), 'sizes': ((2, 2),), 'read': None}
+  | {'scale': 2},
+  'load_pairs': {'source': 'photographs'},
+  'make_pairs': {'images': {'a': np.zeros((4, 4, 3), np.uint8)}},
   'Dataset': {'images': IMAGES, 'name': 'd'},
   'progress': {'kind': 'linear'},
   'search_and_holdout': {'images': IMAGES},

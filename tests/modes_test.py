@@ -307,13 +307,17 @@ NAMESPACES = {
 }
 # Exports that compute nothing with arrays, or that other computations go through.
 PLUMBING = {
+  'data.bicubic_on_host',
   'data.check_batch_size',
   'data.check_name',
   'data.as_bytes',
   'data.from_arrays',
   'data.load',
+  'data.load_pairs',
   'data.read_images',
-  'data.host_feed',  # Its thread reads outside of any mode.
+  # Their threads read outside of any mode.
+  'data.host_feed',
+  'data.patch_host_feed',
   'deploy.export_onnx',
   'deploy.export_program',
   'deploy.load',
@@ -324,11 +328,14 @@ PLUMBING = {
   'nn.binary_mlp',
   'nn.call_options',
   'nn.binary_weights_mlp',
+  'nn.edsr_baseline',
   'nn.full_precision_mlp',
+  'nn.light_sr',
   'nn.plain_convolutions',
   'nn.resnet18',
   'nn.resnet20',
   'nn.resnet32',
+  'nn.srresnet',
   'nn.training_progress',
   'nn.vgg_small',
   'nn.warn_silent',
@@ -345,7 +352,8 @@ PLUMBING = {
   'training.check_batch_split',
   'training.check_fits',
   'training.describe',
-  'training.description_of',
+  'data.read_images',
+  # Their threads read outside of any mode.
   'training.kernels',
   'training.layout',
   'training.load_variables',

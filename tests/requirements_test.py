@@ -38,6 +38,7 @@ NAMES = {
   'h5netcdf': 'h5netcdf',
   'orbax-checkpoint': 'orbax',
   'pillow': 'PIL',
+  'scikit-image': 'skimage',
   'scikit-learn': 'sklearn',
 }
 # jaxlib must fit jax; chex is promised to whoever builds on bitjax; xarray writes netCDF

@@ -38,6 +38,9 @@ from tests.training import tiny
 
 RNG = np.random.default_rng(5)
 SIGN = quantizers.attach(quantizers.sign(), quantizers.window())
+PICTURES = np.random.default_rng(8).integers(
+  0, 256, (2, 12, 13, 3), dtype=np.uint8
+)
 BUDGETS = {'l2': 0.5, 'linf': 0.1, 'l1': 1.0, 'flips': 2}
 
 
@@ -978,6 +981,40 @@ for NAME in MODELS:
   case(f'nn {NAME}', 'nn.deploy')(functools.partial(network, NAME))
 
 
+@case('nn superres', 'nn.pixel_shuffle')
+def _(given):
+  model = nn.SuperResolution(
+    blocks=1,
+    width=4,
+    norm=True,
+    shortcut='each',
+    base='bicubic',
+    kernel_quantizer=SIGN,
+    input_quantizer=SIGN,
+    scaling='mean_abs',
+    quantize_upsampler=True,
+    thresholds=True,
+  )
+  images = given.floats(PICTURES[:, :4, :5] / np.float32(255))
+  variables = given.floats(filled(model, images))
+  rest = {k: v for k, v in variables.items() if k != 'params'}
+
+  @jax.jit
+  def loss(params, images):
+    found, moved = model.apply(
+      {'params': params, **rest}, images, train=True, mutable=list(rest)
+    )
+    return jnp.mean(jnp.abs(found)), moved
+
+  return {
+    'train': jax.value_and_grad(loss, has_aux=True)(
+      variables['params'], images
+    ),
+    'apply': jax.jit(model.apply)(variables, images),
+    'shuffled': nn.pixel_shuffle(given.floats(np.ones((1, 2, 2, 8))), 2),
+  }
+
+
 @case('nn init', 'nn.complete', 'nn.init_quietly', draws=True, widens=False)
 def _(given):
   model = MODELS['react']()
@@ -1096,6 +1133,19 @@ def _(given):
   }
 
 
+@case('training problems')
+def _(given):
+  problem = training.Reconstruction(border=1)
+  outputs = given.floats(PICTURES / np.float32(251))
+  targets = given.floats(problem.targets(PICTURES))
+  return {
+    'loss': problem.loss(outputs, targets),
+    'total': problem.total(outputs, targets),
+    'each': problem.each(outputs, PICTURES),
+    'summary': problem.summary(given.floats(np.float32([1, 2]))),
+  }
+
+
 # Lanes, sweeps, data.
 
 
@@ -1163,6 +1213,55 @@ def _(given):
     jax.jit(data.standard(names, pad=1))(given.key(n), images, targets)
     for n, names in enumerate([('crop', 'flip', 'mixup'), ('flip', 'cutmix')])
     for images in (IMAGES, floats)
+  ]
+
+
+@case('bicubic', 'data.bicubic', widens=False)
+def _(given):
+  floats = given.floats(PICTURES / np.float32(255))
+  return [
+    data.bicubic(images, 0.4, edges=edges)
+    for images in (PICTURES, floats)
+    for edges in data.EDGES
+  ] + [data.bicubic(floats, shape=(5, 30))]
+
+
+@case(
+  'patches',
+  'data.make_pairs',
+  'data.padded_tiles',
+  'data.patch_feeds',
+  'data.random_symmetry',
+  widens=False,
+  draws=True,
+)
+def _(given):
+  pairs = data.make_pairs(
+    {'a': PICTURES[0, :, :12], 'b': PICTURES[1, 2:, :8]}, 2
+  )
+  feed, _ = data.patch_feeds(pairs, 3, [0, 4], side=3)
+  fed = jax.tree.map(lambda leaf: leaf[0], feed.chunk(0, 1))
+  batch = feed.take(feed.arrays, fed)
+  return {
+    'batch': batch,
+    'turned': data.random_symmetry(given.key(0), *batch),
+    'tiles': data.padded_tiles(pairs, 2, side=2),
+  }
+
+
+@case(
+  'images',
+  'measures.luma',
+  'measures.psnr',
+  'measures.squared_error',
+  'measures.ssim',
+)
+def _(given):
+  images, truth = given.floats((PICTURES[0] / np.float32(1), PICTURES[1]))
+  return [measures.luma(images)] + [
+    measure(images, truth, channels=channels)
+    for measure in (measures.psnr, measures.squared_error, measures.ssim)
+    for channels in measures.CHANNELS
   ]
 
 

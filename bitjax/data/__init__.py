@@ -37,23 +37,43 @@ from bitjax.data.images import read_images
 from bitjax.data.normalization import Statistics
 from bitjax.data.normalization import channel_statistics
 from bitjax.data.normalization import normalize
+from bitjax.data.pairs import PAIR_SPLITS
+from bitjax.data.pairs import Pair
+from bitjax.data.pairs import Pairs
+from bitjax.data.pairs import load_pairs
+from bitjax.data.pairs import make_pairs
+from bitjax.data.patches import padded_tiles
+from bitjax.data.patches import patch_feeds
+from bitjax.data.patches import patch_host_feed
+from bitjax.data.patches import random_symmetry
 from bitjax.data.reduced import reduced
+from bitjax.data.resampling import EDGES
+from bitjax.data.resampling import Edges
+from bitjax.data.resampling import bicubic
+from bitjax.data.resampling import bicubic_on_host
 
 __all__ = [
   'AUGMENTATIONS',
   'AUGMENTS',
   'DATASETS',
   'DESCRIPTION',
+  'EDGES',
+  'PAIR_SPLITS',
   'SPLITS',
   'Augment',
   'Augmentation',
   'AugmentationName',
   'Batch',
   'Dataset',
+  'Edges',
   'Feed',
+  'Pair',
+  'Pairs',
   'Source',
   'Statistics',
   'as_bytes',
+  'bicubic',
+  'bicubic_on_host',
   'chain',
   'channel_statistics',
   'check_batch_size',
@@ -64,11 +84,17 @@ __all__ = [
   'from_arrays',
   'host_feed',
   'load',
+  'load_pairs',
+  'make_pairs',
   'mixup',
   'normalize',
   'padded_batches',
+  'padded_tiles',
+  'patch_feeds',
+  'patch_host_feed',
   'random_crop',
   'random_flip',
+  'random_symmetry',
   'read_images',
   'reduced',
   'remainder',

@@ -42,10 +42,10 @@ MAX_SHIFT = 2  # Pixels, in both directions of both axes.
 
 
 class Batch(NamedTuple):
-  """A batch of labelled images."""
+  """A batch of images and what belongs to each: a label, or a larger image."""
 
   inputs: types.Array  # shape=[B, H, W, C], uint8.
-  labels: types.Array  # shape=[B], int32.
+  labels: types.Array  # shape=[B], int32; or shape=[B, s H, s W, C], uint8.
 
 
 def search_and_holdout(

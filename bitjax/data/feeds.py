@@ -38,7 +38,17 @@ from bitjax.data import embedded
 from bitjax.data import indexing
 from bitjax.data import reading
 
-__all__ = ['Feed', 'Source', 'device_feed', 'device_feeds', 'host_feed']
+__all__ = [
+  'Feed',
+  'Source',
+  'as_batch',
+  'check_chunk',
+  'device_feed',
+  'device_feeds',
+  'host_feed',
+  'ordering',
+  'read_ahead',
+]
 
 _FOREVER = 1 << 40  # More steps than any training has.
 
@@ -118,7 +128,7 @@ def device_feeds(
   for seed in seeds:
     types.check_seed('seeds', seed)
   size = len(dataset.labels)
-  orders = [_order(size, batch_size, seed) for seed in seeds]
+  orders = [ordering(size, batch_size, seed) for seed in seeds]
   arrays = batches.Batch(
     jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
   )
@@ -131,7 +141,7 @@ def device_feeds(
 def _indices(
   order: Callable[[int], np.ndarray], start: int, num_steps: int
 ) -> np.ndarray:
-  _check_chunk(start, num_steps)
+  check_chunk(start, num_steps)
   return np.stack([order(step) for step in range(start, start + num_steps)])
 
 
@@ -160,14 +170,9 @@ def host_feed(
     BadInput: for a batch size that is not in [1, number of examples], or a
       missing package. ``chunk`` raises one for an example that is not as above.
   """
-  try:
-    import grain
-  except ImportError as error:
-    raise extras.missing('host_feed', 'grain') from error
-  types.check_integer('num_threads', num_threads, 1)
   size = len(source)
   types.check_seed('seed', seed)
-  order = _order(size, batch_size, seed)
+  order = ordering(size, batch_size, seed)
   shape = np.shape(source[0][0])
 
   def read(step: int) -> reading.Arrays:
@@ -176,6 +181,26 @@ def host_feed(
     for row, index in enumerate(order(step).tolist()):
       images[row], labels[row] = _example(source, index, shape)
     return images, labels
+
+  chunk = read_ahead(read, num_threads, 'host_feed')
+  return Feed(size, batch_size, (), chunk, as_batch)
+
+
+def read_ahead(
+  read: Callable[[int], reading.Arrays], num_threads: int, name: str
+) -> Callable[[int, int], reading.Arrays]:
+  """Returns the ``chunk`` of a feed whose steps are read by threads, ahead of use.
+
+  Args:
+    read: step -> what that step needs; called in threads.
+    num_threads: number of threads.
+    name: what needs the package, for the message where it lacks.
+  """
+  try:
+    import grain
+  except ImportError as error:
+    raise extras.missing(name, 'grain') from error
+  types.check_integer('num_threads', num_threads, 1)
 
   def reader(start: int, depth: int):
     options = grain.ReadOptions(
@@ -189,7 +214,7 @@ def host_feed(
 
   def chunk(start: int, num_steps: int) -> reading.Arrays:
     nonlocal position, depth, ahead
-    _check_chunk(start, num_steps)
+    check_chunk(start, num_steps)
     if ahead is None or start != position or num_steps > depth:
       if ahead is not None:
         ahead.close()
@@ -201,7 +226,7 @@ def host_feed(
     images, labels = zip(*steps, strict=True)
     return np.stack(images), np.stack(labels)
 
-  return Feed(size, batch_size, (), chunk, _as_batch)
+  return chunk
 
 
 # These are functions of the module, not closures, so that all feeds have the same
@@ -210,14 +235,15 @@ def _gather(arrays: batches.Batch, fed: types.Array) -> batches.Batch:
   return batches.Batch(*(indexing.take(array, fed) for array in arrays))
 
 
-def _as_batch(
+def as_batch(
   arrays: tuple[()], fed: tuple[types.Array, types.Array]
 ) -> batches.Batch:
+  """Returns the batch that a step's part of a chunk is: a ``take`` without arrays."""
   del arrays
   return batches.Batch(*fed)
 
 
-def _order(
+def ordering(
   num_examples: int, batch_size: int, seed: int
 ) -> Callable[[int], np.ndarray]:
   """Returns a function from a step to the indices of its examples, int32 [B]."""
@@ -240,7 +266,7 @@ def _order(
   return order
 
 
-def _check_chunk(start: int, num_steps: int) -> None:
+def check_chunk(start: int, num_steps: int) -> None:
   """Raises `BadInput` unless ``start >= 0`` and ``num_steps >= 1``."""
   types.check_integer('start', start, 0)
   types.check_integer('num_steps', num_steps, 1)

@@ -33,6 +33,14 @@ from bitjax.nn._silence import warn_silent
 from bitjax.nn._summary import LayerSummary
 from bitjax.nn._summary import Summary
 from bitjax.nn._summary import summary
+from bitjax.nn._superres import SR_BASES
+from bitjax.nn._superres import SR_SHORTCUTS
+from bitjax.nn._superres import SR_UPSAMPLERS
+from bitjax.nn._superres import SuperResolution
+from bitjax.nn._superres import edsr_baseline
+from bitjax.nn._superres import light_sr
+from bitjax.nn._superres import pixel_shuffle
+from bitjax.nn._superres import srresnet
 from bitjax.nn._vgg import VGG
 from bitjax.nn._vgg import vgg_small
 from bitjax.nn._views import layer_view
@@ -42,6 +50,9 @@ __all__ = [
   'INITS',
   'MLP',
   'RESNET_VARIANTS',
+  'SR_BASES',
+  'SR_SHORTCUTS',
+  'SR_UPSAMPLERS',
   'VGG',
   'BatchNorm',
   'Energy',
@@ -57,21 +68,26 @@ __all__ = [
   'ResNet',
   'SilentLayerWarning',
   'Summary',
+  'SuperResolution',
   'binary_mlp',
   'binary_weights_mlp',
   'call_options',
   'complete',
   'deploy',
+  'edsr_baseline',
   'energy',
   'full_precision_mlp',
   'gradient_passing',
   'init_quietly',
   'layer_view',
+  'light_sr',
   'network_view',
+  'pixel_shuffle',
   'plain_convolutions',
   'resnet18',
   'resnet20',
   'resnet32',
+  'srresnet',
   'summary',
   'training_progress',
   'vgg_small',

@@ -31,6 +31,7 @@ __all__ = [
   'Network',
   'Recipe',
   'as_images',
+  'is_binary',
 ]
 
 ACTIVATIONS: dict[str, Callable[[types.Array], types.Array]] = {
@@ -76,24 +77,26 @@ class Recipe:
   def conv(
     self,
     x: types.Array,
-    index: int,
+    index: int | str,
     features: int,
     strides: int = 1,
     *,
     progress: types.Scalar,
     kernel: bool = True,
     inputs: bool = True,
+    bias: bool = False,
   ) -> types.Array:
-    """Applies the 3 x 3 convolution ``Conv_{index}``, padded by 1, without a bias.
+    """Applies the 3 x 3 convolution ``Conv_{index}``, padded by 1.
 
     Args:
       x: images, [examples, height, width, channels].
-      index: index of the convolution in the network or block.
+      index: index of the convolution in the network or block, or its name there.
       features: number of output channels.
       strides: stride in both dimensions.
       progress: progress of training, in [0, 1].
       kernel: whether the kernel is quantized.
       inputs: whether the inputs are quantized.
+      bias: whether it has a bias.
     """
     if self.thresholds and inputs:
       x = Threshold(name=f'{_THRESHOLD}{index}')(x)
@@ -102,7 +105,7 @@ class Recipe:
       (3, 3),
       strides=strides,
       padding=1,
-      use_bias=False,
+      use_bias=bias,
       name=f'Conv_{index}',
       **self._quantized(kernel, inputs),
     )
@@ -202,7 +205,7 @@ class Network(nn.Module):
       thresholds: whether learned thresholds precede the quantizers of inputs.
     """
     if activation is None:
-      activation = 'hardtanh' if _is_binary(self.input_quantizer) else 'relu'
+      activation = 'hardtanh' if is_binary(self.input_quantizer) else 'relu'
     last = self.last_init_name
     last = self.init_name if last is None else last
     return Recipe(
@@ -221,7 +224,8 @@ class Network(nn.Module):
     )
 
 
-def _is_binary(quantizer):
+def is_binary(quantizer: _binding.AnyQuantizer) -> bool:
+  """Returns whether a quantizer declares one bit."""
   try:
     return quantizer is not None and _bits.quantizer_bits(quantizer) == 1
   except types.BadInput:  # The quantizer does not declare its bits.

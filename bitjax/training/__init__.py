@@ -30,10 +30,17 @@ from bitjax.training._optimizers import optimizer
 from bitjax.training._outcome import LAYERED
 from bitjax.training._outcome import layout
 from bitjax.training._outcome import outcome
+from bitjax.training._problems import Classification
+from bitjax.training._problems import Problem
+from bitjax.training._problems import Reconstruction
 from bitjax.training._recipes import BORDERS
 from bitjax.training._recipes import OFFSETS
 from bitjax.training._recipes import Recipe
 from bitjax.training._recipes import preparation
+from bitjax.training._reconstruction import ImageScores
+from bitjax.training._reconstruction import enlarge
+from bitjax.training._reconstruction import image_scores
+from bitjax.training._reconstruction import reconstruction
 from bitjax.training._refit import Refit
 from bitjax.training._refit import fitted_sign
 from bitjax.training._schedules import PROGRESS
@@ -63,13 +70,17 @@ __all__ = [
   'SCHEDULES',
   'STATISTICS',
   'Checkpoints',
+  'Classification',
   'Distillation',
   'Fitted',
   'FittedWidth',
+  'ImageScores',
   'Log',
   'MultiplierState',
   'Phase',
+  'Problem',
   'Recipe',
+  'Reconstruction',
   'Refit',
   'Reporter',
   'Scores',
@@ -83,10 +94,12 @@ __all__ = [
   'describe',
   'description_of',
   'divergence',
+  'enlarge',
   'evaluator',
   'fit',
   'fit_width',
   'fitted_sign',
+  'image_scores',
   'kernels',
   'layout',
   'learning_rate',
@@ -95,6 +108,7 @@ __all__ = [
   'outcome',
   'preparation',
   'progress',
+  'reconstruction',
   'statistician',
   'switch',
   'variables_of',

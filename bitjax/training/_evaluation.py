@@ -1,4 +1,4 @@
-"""Measures the accuracy of networks, and the gradients and weights of their layers.
+"""Measures the accuracy or another score of networks, and their layers' gradients and weights.
 
 Networks are evaluated at progress 1: with the quantizers that will be deployed,
 however soft they still are in training. A network that diverged, one whose variables
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from bitjax import measures
 from bitjax import nn as networks
@@ -37,15 +36,15 @@ STATISTICS = (
 
 
 class Scores(NamedTuple):
-  """Mean cross-entropy in nats and share of correct guesses, over all examples.
-
-  Both are NaN for a network that diverged.
+  """Mean loss and score over all examples; both are NaN for a network that diverged.
 
   Attributes:
-    loss: the mean cross-entropy, in nats, [seeds].
-    accuracy: the share of correct guesses, [seeds].
+    loss: the mean loss, [seeds]: cross-entropy in nats, of a classification.
+    accuracy: the score, [seeds]: the share of correct guesses, of a classification, and the
+      PSNR in decibels, of a `Reconstruction`.
     right: whether each example is guessed correctly, [seeds, batches, examples]; False
-      for padding, and for all examples of a network that diverged.
+      for padding, and for all examples of a network that diverged. Of a `Reconstruction`,
+      the mean squared error of each; 0 for padding, NaN where it diverged.
   """
 
   loss: types.Array
@@ -82,7 +81,7 @@ def evaluator(
     def one(variables):
       def add(sums, batch):
         images, labels, weights = batch
-        logits: Any = task.model.apply(
+        outputs: Any = task.model.apply(
           variables,
           task.prepare(images),
           **networks.call_options(task.model, train=False, progress=1.0),
@@ -90,18 +89,16 @@ def evaluator(
           # evaluation is repeatable.
           rngs={'quantizer': jax.random.key(0)},
         )
-        logits = logits.astype(jnp.float32)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        right = (jnp.argmax(logits, axis=-1) == labels) & (weights > 0)
-        found = (
-          jnp.sum(weights * losses),
-          tree.count(right),
-          tree.count(weights > 0),
-        )
-        return jax.tree.map(jnp.add, sums, found), right
+        losses, values = task.kind.each(outputs, labels)
+        zero = jnp.zeros((), values.dtype)
+        values = jnp.where(weights > 0, values, zero)
+        found = jnp.sum(weights * losses), tree.count(weights > 0)
+        return jax.tree.map(jnp.add, sums, found), values
 
-      nothing = jnp.zeros((), jnp.float32), jnp.int32(0), jnp.int32(0)
-      sums, each = jax.lax.scan(add, nothing, batches)
+      nothing = jnp.zeros((), jnp.float32), jnp.int32(0)
+      (loss, number), each = jax.lax.scan(add, nothing, batches)
+      whole = tree.count(each) if each.dtype == bool else jnp.sum(each)
+      sums = loss, whole, number
       if axis is None:
         return sums, each
       each = jax.lax.all_gather(each, axis, axis=1, tiled=True)
@@ -123,13 +120,14 @@ def evaluator(
     size = batches[1].shape[1]
     if axis is not None:
       batches = jax.tree.map(lambda leaf: _even(leaf, parts), batches)
-    (loss, *counts), right = total(variables, batches)
-    correct, number = (count.astype(loss.dtype) for count in counts)
+    (loss, *counts), each = total(variables, batches)
+    value, number = (count.astype(loss.dtype) for count in counts)
     diverged = ~(jnp.isfinite(loss) & _state.finite(variables))
+    each, none = each[..., :size], diverged[:, None, None]
     return Scores(
       types.nan_where(diverged, loss / number),
-      types.nan_where(diverged, correct / number),
-      right[..., :size] & ~diverged[:, None, None],
+      types.nan_where(diverged, task.kind.summary(value / number)),
+      each & ~none if each.dtype == bool else types.nan_where(none, each),
     )
 
   return jax.jit(evaluate)
@@ -181,9 +179,7 @@ def statistician(
       key = jax.random.fold_in(state.key, state.step)
 
       def gradient(batch):
-        targets = jax.nn.one_hot(
-          batch.labels, task.num_classes, dtype=jnp.float32
-        )
+        targets = task.kind.targets(batch.labels)
         found = jax.grad(task.objective, has_aux=True)(
           state.params,
           state.collections,

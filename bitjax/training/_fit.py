@@ -145,7 +145,8 @@ def fit(
     The last state and the history. At the end of each period it holds ``train_loss``
     and ``train_accuracy`` (means over the period's updates, of augmented images),
     ``validation_loss`` and ``validation_accuracy`` (of the moving average if there is
-    one) and ``progress``. By layer, as in ``flip_ratio/Conv_0``, it holds the share of
+    one) and ``progress``; of another `Problem` its score in the place of the accuracy,
+    such as ``validation_psnr``. By layer, as in ``flip_ratio/Conv_0``, it holds the share of
     latent weights whose sign an update changes, and `STATISTICS`. All but progress are
     NaN for a network whose variables or mean loss are not finite: it diverged.
 
@@ -279,15 +280,15 @@ def _run(
         chosen = _state.variables_of(state, average=True)
         scores = evaluate(chosen, validation)
         row['validation_loss'] = scores.loss
-        row['validation_accuracy'] = scores.accuracy
+        row[f'validation_{task.kind.score}'] = scores.accuracy
       if probe is not None:
         for name, layers in describe(state, probe, teacher_variables).items():
           row |= {f'{name}/{layer}': v for layer, v in layers.items()}
       row = _rows.without_diverged(row, state)
       if last and validation is not None:  # Earlier phases quantize otherwise.
-        accuracy = float(np.mean(row['validation_accuracy']))
+        accuracy = float(np.mean(row[f'validation_{task.kind.score}']))
       log.add(stop, row)
-      label = _rows.label(stop, feeds[0].steps_per_epoch, row)
+      label = _rows.label(task, stop, feeds[0].steps_per_epoch, row)
       state = state._replace(totals=jax.tree.map(jnp.zeros_like, state.totals))
     if save is not None:
       save(state, accuracy=accuracy, log=log.digest)

@@ -18,9 +18,10 @@ def train_row(task: _task.Task, state: _state.TrainState) -> dict[str, Any]:
   """Returns what was measured while training, name -> [seeds]."""
   totals = state.totals
   steps = jnp.maximum(totals.steps, 1)
+  mean = totals.accuracy / steps.astype(jnp.float32)
   row: dict[str, Any] = {
     'train_loss': totals.loss / steps.astype(jnp.float32),
-    'train_accuracy': totals.accuracy / steps.astype(jnp.float32),
+    f'train_{task.kind.score}': task.kind.summary(mean),
     'progress': jnp.full(steps.shape, task.progress_at(state.step[0] - 1)),
   }
   for layer, ratio in totals.flip_ratio.items():
@@ -45,15 +46,17 @@ def _finite(variables, average):
   return _state.finite((variables, average))
 
 
-def label(step: int, steps_per_epoch: int, row: dict[str, Any]) -> str:
-  """Returns epoch, mean loss and mean accuracy in words, of what did not diverge."""
+def label(
+  task: _task.Task, step: int, steps_per_epoch: int, row: dict[str, Any]
+) -> str:
+  """Returns epoch, mean loss and mean score in words, of what did not diverge."""
   parts = [f'epoch {step / steps_per_epoch:.3g}']
   known = np.isfinite(row['train_loss'])
   if not known.all():
     parts.append(f'{known.size - known.sum()} of {known.size} diverged')
   if known.any():
     parts.append(f'loss {row["train_loss"][known].mean():.3f}')
-    if 'validation_accuracy' in row:
-      share = 100 * row['validation_accuracy'][known].mean()
-      parts.append(f'validation {share:.1f} %')
+    score = row.get(f'validation_{task.kind.score}')
+    if score is not None:
+      parts.append(f'validation {task.kind.shown(score[known].mean())}')
   return ', '.join(parts)

@@ -48,8 +48,8 @@ class Totals(NamedTuple):
   Attributes:
     steps: number of updates, int32.
     loss: sum of the batches' mean losses, float32.
-    accuracy: sum of the batches' mean target probabilities of the guessed classes,
-      float32.
+    accuracy: sum of the batches' mean values: in a classification, the target
+      probabilities of the guessed classes, float32.
     flip_ratio: sum of the shares of latent weights that changed sign, by kernel,
       float32.
   """

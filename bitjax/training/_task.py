@@ -26,6 +26,7 @@ from bitjax import nn as networks
 from bitjax import tree
 from bitjax import types
 from bitjax.training import _losses
+from bitjax.training import _problems
 from bitjax.training import _schedules
 from bitjax.training import _seeds
 from bitjax.training import _state
@@ -42,7 +43,7 @@ class Task:
       without those of the two that its ``__call__`` does not take. If it takes no
       ``progress``, its quantized layers get it all the same.
     tx: the optimiser.
-    num_classes: number of classes of the labels.
+    num_classes: number of classes of the labels; None if there is a ``problem``.
     prepare: images as stored -> images as the model sees them, for evaluation.
     augment: (key, images as stored, targets) -> (images as the model sees them,
       targets), for training; None for ``prepare``.
@@ -50,24 +51,27 @@ class Task:
       first update to 1 at the last, counted over all phases of `fit`; a task that is
       used without `fit` needs a schedule.
     smoothing: label smoothing, in [0, 1).
-    distillation: a teacher; None for none.
+    distillation: a teacher, of a classification; None for none.
     average: decay of the moving average of all variables, in (0, 1); None for
       none. At update t it is ``min(average, (1 + t) / (10 + t))``, smaller at first.
+    problem: the loss and the score, such as a `Reconstruction`; None for those of a
+      `Classification`.
 
   Raises:
-    BadInput: for a ``smoothing`` or an ``average`` out of range, and for a model with
-      a list among its fields.
+    BadInput: for a ``smoothing`` or an ``average`` out of range, for a model with
+      a list among its fields, and for classes, smoothing or a teacher beside a problem.
   """
 
   model: nn.Module
   tx: optax.GradientTransformation
-  num_classes: int
+  num_classes: int | None
   prepare: Callable[[types.Array], types.Array]
   augment: data.Augmentation | None = None
   progress: Callable[[types.Array], types.Scalar] | None = None
   smoothing: float = 0.0
   distillation: _losses.Distillation | None = None
   average: float | None = None
+  problem: _problems.Problem | None = None
 
   def __post_init__(self):
     try:
@@ -77,10 +81,27 @@ class Task:
         'model must have fields that can be hashed, such as tuples instead of lists '
         f'(nn.Sequential((...))); got a {type(self.model).__name__}.'
       ) from None
-    types.check_integer('num_classes', self.num_classes, 1)
+    if self.problem is None:
+      types.check_integer('num_classes', self.num_classes, 1)
     types.check_fraction('smoothing', self.smoothing)
+    if self.problem is not None:
+      for name in ('num_classes', 'smoothing', 'distillation'):
+        if getattr(self, name):
+          raise types.BadInput(
+            f'{name} is for classifications, and must be left out beside a problem; '
+            f'got {types.shown(getattr(self, name))}.'
+          )
     if self.average is not None:
       types.check_open_interval('average', self.average, 0.0, 1.0)
+
+  @property
+  def kind(self) -> _problems.Problem:
+    """The problem: the one given, or the classification."""
+    if self.problem is not None:
+      return self.problem
+    return _problems.Classification(
+      types.check_integer('num_classes', self.num_classes, 1)
+    )
 
   def lasting(self, num_steps: int) -> Task:
     """Returns the task of a training of so many updates: one that has a ``progress``.
@@ -114,12 +135,11 @@ class Task:
     teacher_variables: types.PyTree,
     axis: str | None = None,
   ) -> tuple[types.Array, tuple[types.PyTree, types.Array]]:
-    """Returns the loss in nats, and (the new collections, number of correct guesses).
+    """Returns the loss, and (the new collections, the sum of the examples' values).
 
     If the examples are split over an axis of devices, the loss is that of this
-    device's examples, normalised with the statistics of all examples. Guesses are
-    weighted by their target probabilities. Random quantizers draw from ``key``,
-    dropout from a key derived from it, which differs between devices.
+    device's examples, normalised with the statistics of all examples. Random quantizers
+    draw from ``key``, dropout from a key derived from it, which differs between devices.
     """
     model = self.model if axis is None else self.model.clone(axis_name=axis)
     options = networks.call_options(model, train=True, progress=progress)
@@ -137,14 +157,13 @@ class Task:
         rngs={'quantizer': key, 'dropout': dropout},
         **options,
       )
-    logits, moved = found
-    loss = _losses.cross_entropy(logits, targets)
+    outputs, moved = found
+    loss = self.kind.loss(outputs, targets)
     if self.distillation is not None:
       weight = self.distillation.weight
-      other = self.distillation.loss(teacher_variables, images, logits)
+      other = self.distillation.loss(teacher_variables, images, outputs)
       loss = (1 - weight) * loss + weight * other
-    correct = _losses.num_correct(logits, targets)
-    return loss, (core.unfreeze(moved), correct)
+    return loss, (core.unfreeze(moved), self.kind.total(outputs, targets))
 
   def update(
     self,
@@ -162,7 +181,7 @@ class Task:
       axis: axis of the current mesh that splits the examples; None for no split.
     """
     keys = jax.random.split(jax.random.fold_in(state.key, state.step))
-    targets = jax.nn.one_hot(batch.labels, self.num_classes, dtype=jnp.float32)
+    targets = self.kind.targets(batch.labels)
     if self.smoothing:
       targets = data.smooth(targets, self.smoothing)
     if self.augment is None:
@@ -180,7 +199,7 @@ class Task:
         axis_names={axis},
         check_vma=False,
       )
-    loss, correct, collections, gradient = differentiate(
+    loss, values, collections, gradient = differentiate(
       state.params,
       state.collections,
       images,
@@ -200,21 +219,21 @@ class Task:
       collections=collections,
       opt_state=opt_state,
       average=self._averaged(state, params, collections),
-      totals=self._totals(state, params, loss, correct, targets),
+      totals=self._totals(state, params, loss, values, targets),
     )
 
   def _differentiate(self, params, collections, *rest, axis):
-    """Returns loss, correct guesses, new collections and gradient of all examples."""
-    (loss, (collections, correct)), gradient = jax.value_and_grad(
+    """Returns loss, sum of values, new collections and gradient of all examples."""
+    (loss, (collections, values)), gradient = jax.value_and_grad(
       self.objective, has_aux=True
     )(params, collections, *rest, axis)
     if axis is not None:
       # A single reduction, after all those of the normalisations: devices that run
       # several reductions at a time may wait for each other.
-      flat, unravel = jax.flatten_util.ravel_pytree((loss, correct, gradient))
-      loss, correct, gradient = unravel(jax.lax.pmean(flat, axis))
-      correct = correct * jax.lax.axis_size(axis)
-    return loss, correct, collections, gradient
+      flat, unravel = jax.flatten_util.ravel_pytree((loss, values, gradient))
+      loss, values, gradient = unravel(jax.lax.pmean(flat, axis))
+      values = values * jax.lax.axis_size(axis)
+    return loss, values, collections, gradient
 
   def _averaged(self, state, params, collections):
     if self.average is None or state.average is None:
@@ -230,7 +249,7 @@ class Task:
 
     return jax.tree.map(blend, state.average, {'params': params, **collections})
 
-  def _totals(self, state, params, loss, correct, targets):
+  def _totals(self, state, params, loss, values, targets):
     before, after = (_state.kernels(p) for p in (state.params, params))
     old = state.totals
     ratios = {
@@ -241,7 +260,7 @@ class Task:
     return _state.Totals(
       old.steps + 1,
       old.loss + loss.astype(old.loss.dtype),
-      old.accuracy + (correct / targets.shape[0]).astype(old.accuracy.dtype),
+      old.accuracy + (values / targets.shape[0]).astype(old.accuracy.dtype),
       ratios,
     )
 
