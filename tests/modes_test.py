@@ -352,13 +352,16 @@ PLUMBING = {
   'training.check_batch_split',
   'training.check_fits',
   'training.describe',
-  'data.read_images',
-  # Their threads read outside of any mode.
+  'training.description_of',
+  # These take and return images on the host.
+  'training.enlarge',
+  'training.image_scores',
   'training.kernels',
   'training.layout',
   'training.load_variables',
   'training.outcome',
   'training.preparation',
+  'training.reconstruction',
   'training.switch',
   'training.variables_of',
 }

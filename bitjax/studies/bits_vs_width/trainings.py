@@ -67,7 +67,7 @@ def compare(
       given = starts(one.cell.width, seed)
     if one.kind == 'random':
       parts = parts._replace(train=random)
-    state, history = fitted(
+    found = fitted(
       one.cell,
       parts,
       seed,
@@ -77,8 +77,8 @@ def compare(
       report=report,
       mesh=mesh,
     )
-    return fitted.outcome(one.cell, parts, seed, state, mesh) | {
-      'curve': history['train_loss'].T.astype(np.float32)
+    return fitted.outcome(one.cell, parts, seed, found.state, mesh) | {
+      'curve': found.history['train_loss'].T.astype(np.float32)
     }
 
   first = phases(next(iter(arms.values())).cell)
@@ -225,7 +225,7 @@ def _pretrained(config, parts, sweep, family, fitted, widths):
 
   def pretrain(*, width, seed, folder, mesh, report):
     rates = np.full(len(seed), config.pretraining_rate)
-    state, history = fitted(
+    found = fitted(
       cells[width],
       parts,
       seed,
@@ -234,7 +234,7 @@ def _pretrained(config, parts, sweep, family, fitted, widths):
       mesh=mesh,
       report=report,
     )
-    variables = training.variables_of(state, average=True)
+    variables = training.variables_of(found.state, average=True)
     rows = [
       np.asarray(
         flatten_util.ravel_pytree(
@@ -244,7 +244,7 @@ def _pretrained(config, parts, sweep, family, fitted, widths):
       for at in range(len(seed))
     ]
     padded = [np.pad(row, (0, longest - row.size)) for row in rows]
-    last = history['train_loss'][-1].astype(np.float32)
+    last = found.history['train_loss'][-1].astype(np.float32)
     return {'weights': np.stack(padded), 'train_loss': last}
 
   found = sweep.hosted(
