@@ -78,7 +78,7 @@ def convert_part(
 
 
 def as_bytes(name: str, images: np.ndarray) -> np.ndarray:
-  """Returns images as uint8: bytes as they are, other numbers as `convert` does.
+  """Returns images as uint8: bytes as they are, other numbers as `from_arrays` does.
 
   Args:
     name: what messages call them.

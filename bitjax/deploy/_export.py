@@ -26,7 +26,7 @@ def export_program(
   *,
   platforms: Sequence[str] = ('cpu', 'cuda', 'tpu'),
 ) -> pathlib.Path:
-  """Writes a network as a StableHLO program of any number of images, by `jax.export`.
+  """Writes a network as a StableHLO program of any number of images, by ``jax.export``.
 
   The program holds its packed arrays, and computes what the network does: sums of ±1 values
   by popcount on CPUs, by 8-bit products elsewhere. It is read by `load_program`, or by

@@ -83,7 +83,7 @@ def fitted_sign(
     width: the width before it is fitted, > 0, in the units of the estimator.
 
   Returns:
-    A `Quantizer` with the parameter ``'width'``, [], positive. The sign of 0 is +1.
+    A `bitjax.quantizers.Quantizer` with the parameter ``'width'``, [], positive. The sign of 0 is +1.
 
   Raises:
     BadInput: for an ``estimator`` that is not callable, or a width that is not positive.

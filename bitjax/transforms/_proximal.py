@@ -45,14 +45,10 @@ def proximal_steps(
   The gradients are those of the loss at the parameters, which are full-precision and
   become the levels themselves when the progress is 1. The published methods are
 
-  =============  ==========================================  ==========  ===========
-  method         ``rule``                                    ``latent``  its schedule
-  =============  ==========================================  ==========  ===========
-  BinaryRelax    ``proximal(levels)``                        True        geometric
-  PARQ           ``parq()``                                  True        a sigmoid
-  ProxQuant      ``proximal(levels, 0.0, end, distance='l1', False       linear
-                 schedule='linear')``
-  =============  ==========================================  ==========  ===========
+  - BinaryRelax: ``proximal(levels)``, ``latent``, on a geometric schedule;
+  - PARQ: ``parq()``, ``latent``, on a sigmoid;
+  - ProxQuant: ``proximal(levels, 0.0, end, distance='l1', schedule='linear')``, not
+    ``latent``, on a linear schedule;
 
   of `bitjax.quantizers`, whose maps hold their schedules as functions of the progress.
   In ProxQuant :math:`\lambda` is the map's strength times the learning rate. With

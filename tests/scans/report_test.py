@@ -119,6 +119,9 @@ CASES = {
   'pair_gains': lambda report: scans.pair_gains(
     VIEW, jax.random.key(0), 30, width=1, report=report
   ),
+  'set_gains': lambda report: scans.set_gains(
+    VIEW, jnp.arange(24).reshape(8, 3), width=1, report=report
+  ),
   'smoothed_gains': lambda report: scans.smoothed_gains(
     VIEW, jax.random.key(0), 0.1, 8, together=2, report=report
   ),
