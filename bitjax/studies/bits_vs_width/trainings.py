@@ -56,6 +56,8 @@ def compare(
   phases = functools.lru_cache(maxsize=None)(
     lambda cell: config.phases(family, cell, parts.train)
   )
+  first = phases(next(iter(arms.values())).cell)
+  _, coords = training.layout(first, parts.train, config.batch_size)
   fitted = _Fitted(config, phases, family)
   random = shuffled(parts.train)
   widths = [a.cell.width for a in arms.values() if a.kind == 'projected']
@@ -81,8 +83,6 @@ def compare(
       'curve': found.history['train_loss'].T.astype(np.float32)
     }
 
-  first = phases(next(iter(arms.values())).cell)
-  _, coords = training.layout(first, parts.train, config.batch_size)
   found = recipes.tuned(
     sweep,
     train,
