@@ -137,7 +137,7 @@ def fit(
       examples of every batch, whose number must be divisible; normalisations use the
       statistics of whole batches if they average over the field ``axis_name`` of the
       network. Random quantizers of inputs draw the same on all devices.
-    refit: when to fit the widths of every `fitted_sign` again, without a mesh; None for
+    refit: when to fit the widths of every `fitted_sign` again, of classes, without a mesh; None for
       never. The log then holds ``width/LAYER``.
     report: told how far the training is after every chunk; None for no report.
 
@@ -159,7 +159,7 @@ def fit(
   phases = [phases] if isinstance(phases, Phase) else list(phases)
   feeds = list(feeds)
   _check(phases, feeds, seeds, rates, chunk, period)
-  fits = _refit.Fits(refit, feeds, mesh)
+  fits = _refit.Fits(refit, [phase.task for phase in phases], feeds, mesh)
   _check_probe(probe)
   _task.check_batch_split(feeds[0].batch_size, mesh)
   phases = [Phase(p.task.lasting(phases[-1].until), p.until) for p in phases]

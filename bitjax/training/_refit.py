@@ -26,6 +26,7 @@ from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.training import _problems
 from bitjax.training import _state
 from bitjax.training import _task
 from bitjax.training import _windows
@@ -210,11 +211,18 @@ class Fits:
   def __init__(
     self,
     options: Refit | None,
+    tasks: Sequence[_task.Task],
     feeds: Sequence[data.Feed],
     mesh: jax.sharding.Mesh | None,
   ):
     if options is not None and mesh is not None:
       raise types.BadInput('refit needs one device: pass no mesh.')
+    for task in tasks if options is not None else ():
+      if not isinstance(task.kind, _problems.Classification):
+        raise types.BadInput(
+          'refit needs tasks of classes, since gains are those of cross-entropy; got '
+          f'{task.kind}.'
+        )
     self._options, self._feeds = options, feeds
     self._fitting = self._all = 0.0
     self._clock = time.perf_counter()

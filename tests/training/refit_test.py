@@ -1,5 +1,6 @@
 """Widths that are fitted while a network trains."""
 
+import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -207,6 +208,15 @@ def test_bad_input(tiny, posed):
         mesh=jax.make_mesh((1,), ('lanes',)),
       ),
       'refit needs one device',
+    ),
+    (
+      lambda: tiny.train(
+        dataclasses.replace(
+          tiny.task(Net()), num_classes=None, problem=training.Reconstruction()
+        ),
+        refit=training.Refit(1),
+      ),
+      r'refit needs tasks of classes.* got Reconstruction\(',
     ),
   ):
     with pytest.raises(types.BadInput, match=words):
