@@ -137,8 +137,8 @@ def fit(
       examples of every batch, whose number must be divisible; normalisations use the
       statistics of whole batches if they average over the field ``axis_name`` of the
       network. Random quantizers of inputs draw the same on all devices.
-    refit: when to fit the widths of every `fitted_sign` again, of classes, without a mesh; None for
-      never. The log then holds ``width/LAYER``.
+    refit: when to fit the widths of every `fitted_sign` again, with tasks of classes and
+      without a mesh; None for never. The log then holds ``width/LAYER``.
     report: told how far the training is after every chunk; None for no report.
 
   Returns:
