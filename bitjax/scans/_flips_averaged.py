@@ -21,13 +21,11 @@ import jax
 import jax.numpy as jnp
 
 from bitjax import lanes
-from bitjax import sizes
 from bitjax import types
 from bitjax.scans import _flips_factorial
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_sign
 from bitjax.scans import _smoothed
-from bitjax.scans import _split
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
@@ -84,65 +82,30 @@ def averaged_factorial(
 
 @functools.partial(jax.jit, static_argnames='draws')
 def _averaged(view, key, rate, draws):
-  parts, moves = _split.split(view), _flips_moves.moves(view)
-  there = _stages.Dense(moves.destinations[0], view.quantizer).quantized
-  changes = moves.changes.astype(parts.inputs.dtype)
-  before, behind = _flips_sign.cut(parts.front)
-  edges = _flips_sign.edge(before, changes)
-  deltas = jnp.swapaxes(changes, 1, 2)  # fan_in, the long axis, comes last.
-  reach = jnp.max(jnp.abs(deltas), axis=(0, 2))[None, :]
+  there = _stages.Dense(
+    _flips_moves.moves(view).destinations[0], view.quantizer
+  ).quantized
   rate = jnp.asarray(rate, jnp.float32)  # The same draws in every mode.
   flipped = jax.vmap(
     lambda key: jax.random.bernoulli(key, rate, view.kernel.shape)
   )(lanes.keys(key, jnp.arange(draws)))
 
-  def block(totals, batch):
-    x, y, valid = batch
-    p = parts.products(x)
-    signs = _stages.apply(before, p)
-    h, other = (_stages.apply(behind, s) for s in (signs, -signs))
-    tau = other - h
-    passed = _flips_factorial.derivative(
-      lambda p: _stages.apply(parts.front, p), p
-    )
-    side, threshold = _flips_sign.crossing(signs, edges)
-    p = side * p
-    farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
-    needed = (farthest >= threshold) | ((passed != 0) & (tau != 0))
-    needed = needed & valid[:, None]
+  def effects(parts, cut, block):
+    before, behind = cut
 
     def worth(flipped):
       weights = jnp.where(flipped, there, parts.weights)
-      drawn = _stages.apply(before, parts.products(x, weights))
+      drawn = _stages.apply(before, parts.products(block.x, weights))
       h, other = (_stages.apply(behind, s) for s in (drawn, -drawn))
-      base, change = _flips_sign.flip_changes(parts, h, other - h, y, needed)
-      total = jnp.sum(base * valid.astype(base.dtype))
-      return total, change * drawn.astype(base.dtype)
+      base, change = _flips_sign.flip_changes(
+        parts, h, other - h, block.y, block.needed
+      )
+      loss = jnp.sum(base * block.valid.astype(base.dtype))
+      return loss, change * drawn.astype(base.dtype)
 
     losses, worths = jax.lax.map(worth, flipped)
-    effect = jnp.mean(worths, axis=0) * signs.astype(worths.dtype)
-    slope = effect / jnp.where(tau == 0, 1.0, tau)
-    sums = (
-      jnp.mean(losses),
-      *_flips_sign.crossed_sums(deltas, x, side, p, threshold, effect),
-      _split.product(x.T, passed * slope),
-    )
-    return jax.tree.map(jnp.add, totals, sums), None
+    effect = jnp.mean(worths, axis=0) * block.signs.astype(worths.dtype)
+    return jnp.mean(losses), [effect], [block.slope(effect)]
 
-  size, group = view.labels.size, sizes.here().sign_group
-  chunk = group * -(-min(sizes.here().sign_examples, size) // group)
-  start = tuple(
-    jnp.zeros(shape, parts.dtype)
-    for shape in ((), deltas.shape, view.kernel.shape)
-  )
-  valid = jnp.ones(size, bool)
-  batches = _split.batches((parts.inputs, view.labels, valid), chunk)
-  (loss, true, smoothed), _ = jax.lax.scan(block, start, batches)
-  _, pull = jax.vjp(view.quantizer, view.kernel)
-  smoothed = pull(smoothed.astype(view.kernel.dtype))[0] * moves.changes[0]
-  loss = loss / size
-  found = (
-    types.nan_where(~jnp.isfinite(loss), -total / size)
-    for total in (jnp.swapaxes(true, 1, 2)[0], smoothed)
-  )
-  return loss, AveragedFactorial(*found)
+  loss, true, smoothed = _flips_factorial.crossings(view, effects)
+  return loss, AveragedFactorial(*true, *smoothed)

@@ -34,7 +34,8 @@ A true crossing needs one comparison for each (example, weight), as on the path 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ from bitjax.scans import _split
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['FlipFactorial', 'derivative', 'flip_factorial']
+__all__ = ['Block', 'FlipFactorial', 'crossings', 'flip_factorial']
 
 
 class FlipFactorial(NamedTuple):
@@ -102,66 +103,126 @@ def flip_factorial(view: _view.LayerView) -> FlipFactorial:
   return found
 
 
-@jax.jit
-def _factorial(view):
+class Block(NamedTuple):
+  """Some examples in front of the next product, whose effects are asked for.
+
+  Attributes:
+    x: inputs, [examples, fan_in].
+    y: labels, [examples].
+    valid: which examples are no padding, [examples].
+    signs: signs of all units, [examples, units].
+    h: outputs of all units.
+    tau: what the other sign would change of them.
+    needed: which effects are asked for.
+  """
+
+  x: types.Array
+  y: types.Array
+  valid: types.Array
+  signs: types.Array
+  h: types.Array
+  tau: types.Array
+  needed: types.Array
+
+  def slope(self, effect: types.Array) -> types.Array:
+    """Returns the effect of the other sign for each unit of change of an output."""
+    return effect / jnp.where(self.tau == 0, 1.0, self.tau)
+
+
+def crossings(
+  view: _view.LayerView,
+  effects: Callable[
+    ..., tuple[types.Array, list[types.Array], list[types.Array]]
+  ],
+) -> tuple[types.Array, list[types.Array], list[types.Array]]:
+  """Returns what flips promise, with true and with smoothed crossings.
+
+  Args:
+    view: a layer that feeds a sign.
+    effects: from (the view's parts, the stages from the products to the signs and those
+      behind them, a `Block`) to the sum of the valid examples' losses; what the other
+      sign of each unit would change of the loss, [examples, units], 0 where it is not
+      needed, for each way to compute that; and as much for each unit of change.
+
+  Returns:
+    The mean loss, and the promises with true and with smoothed crossings, for each of
+    the effects; NaN if the loss is not finite.
+  """
   parts, moves = _split.split(view), _flips_moves.moves(view)
   changes = moves.changes.astype(parts.inputs.dtype)
-  before, behind = _flips_sign.cut(parts.front)
+  cut = before, behind = _flips_sign.cut(parts.front)
   edges = _flips_sign.edge(before, changes)
   deltas = jnp.swapaxes(changes, 1, 2)  # fan_in, the long axis, comes last.
   reach = jnp.max(jnp.abs(deltas), axis=(0, 2))[None, :]
 
-  def block(totals, batch):
-    x, y, valid = batch
+  def sums(x, y, valid):
     p = parts.products(x)
     signs = _stages.apply(before, p)
     h, other = (_stages.apply(behind, s) for s in (signs, -signs))
     tau = other - h
     # Stages before the next product act on each unit alone.
-    passed = derivative(lambda p: _stages.apply(parts.front, p), p)
+    passed = _derivative(lambda p: _stages.apply(parts.front, p), p)
     side, threshold = _flips_sign.crossing(signs, edges)
     p = side * p
     farthest = p + reach * jnp.max(jnp.abs(x), axis=1, keepdims=True)
     needed = (farthest >= threshold) | ((passed != 0) & (tau != 0))
     needed = needed & valid[:, None]
-    base, exact = _flips_sign.flip_changes(parts, h, tau, y, needed)
-    slope = exact / jnp.where(tau == 0, 1.0, tau)
-    gradient = derivative(lambda h: parts.losses(parts.next_products(h), y), h)
-    gradient = jnp.where(valid[:, None], gradient, 0.0)
-    columns = exact, tau * gradient
-    sums = (
-      jnp.sum(base * valid.astype(base.dtype)),
-      _flips_sign.crossed_sums(deltas, x, side, p, threshold, *columns),
-      tuple(_split.product(x.T, passed * s) for s in (slope, gradient)),
+    asked = Block(x, y, valid, signs, h, tau, needed)
+    loss, found, slopes = effects(parts, cut, asked)
+    return (
+      loss,
+      _flips_sign.crossed_sums(deltas, x, side, p, threshold, *found),
+      tuple(_split.product(x.T, passed * slope) for slope in slopes),
     )
-    return jax.tree.map(jnp.add, totals, sums), None
+
+  def block(totals, batch):
+    return jax.tree.map(jnp.add, totals, sums(*batch)), None
 
   size = view.labels.size
   group = sizes.here().sign_group
   chunk = group * -(-min(sizes.here().sign_examples, size) // group)
-  start = (
-    jnp.zeros((), parts.dtype),
-    2 * (jnp.zeros(deltas.shape, parts.dtype),),
-    2 * (jnp.zeros(view.kernel.shape, parts.dtype),),
-  )
   valid = jnp.ones(size, bool)
   batches = _split.batches((parts.inputs, view.labels, valid), chunk)
+  shapes = jax.eval_shape(sums, *jax.tree.map(lambda leaf: leaf[0], batches))
+  start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
   (loss, true, smoothed), _ = jax.lax.scan(block, start, batches)
-  _, pull = jax.vjp(view.quantizer, view.kernel)
+  quantize: Any = view.quantizer
+  _, pull = jax.vjp(quantize, view.kernel)
   smoothed = [
     pull(total.astype(view.kernel.dtype))[0][None] * moves.changes
     for total in smoothed
   ]
   true = [jnp.swapaxes(total, 1, 2) for total in true]
   loss = loss / size
-  found = (
-    types.nan_where(~jnp.isfinite(loss), moves.per_weight(-total / size))
-    for total in (*true, *smoothed)
+  true, smoothed = (
+    [
+      types.nan_where(~jnp.isfinite(loss), moves.per_weight(-total / size))
+      for total in totals
+    ]
+    for totals in (true, smoothed)
   )
-  return loss, FlipFactorial(*found)
+  return loss, true, smoothed
 
 
-def derivative(fn, x):
+@jax.jit
+def _factorial(view):
+  def effects(parts, cut, block):
+    del cut
+    base, exact = _flips_sign.flip_changes(
+      parts, block.h, block.tau, block.y, block.needed
+    )
+    gradient = _derivative(
+      lambda h: parts.losses(parts.next_products(h), block.y), block.h
+    )
+    gradient = jnp.where(block.valid[:, None], gradient, 0.0)
+    loss = jnp.sum(base * block.valid.astype(base.dtype))
+    return loss, [exact, block.tau * gradient], [block.slope(exact), gradient]
+
+  loss, true, smoothed = crossings(view, effects)
+  return loss, FlipFactorial(*true, *smoothed)
+
+
+def _derivative(fn, x):
   """Returns the gradient of the sum of ``fn(x)``, by the view's estimators."""
   value, pull = jax.vjp(fn, x)
   return pull(jnp.ones_like(value))[0]
