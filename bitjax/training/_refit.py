@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import functools
 import math
 import time
 from typing import Any
@@ -84,7 +85,8 @@ def fitted_sign(
     width: the width before it is fitted, > 0, in the units of the estimator.
 
   Returns:
-    A `bitjax.quantizers.Quantizer` with the parameter ``'width'``, [], positive. The sign of 0 is +1.
+    A `bitjax.quantizers.Quantizer` with the parameter ``'width'``, [], positive. The
+    sign of 0 is +1.
 
   Raises:
     BadInput: for an ``estimator`` that is not callable, or a width that is not positive.
@@ -135,6 +137,7 @@ class _Levels:
     return quantizers.sign()
 
 
+@functools.partial(jax.jit, static_argnames=('model', 'options'))
 def refit(
   model: Any,
   variables: types.PyTree,
@@ -145,8 +148,10 @@ def refit(
 ) -> types.PyTree:
   """Returns the variables of a network with all widths fitted.
 
+  One program for each model, options and shapes, whichever network and update it is.
+
   Args:
-    model: the network, called as in `fit`.
+    model: the network, called as in `fit`; static, as ``options`` are.
     variables: its variables.
     halves: two batches, each (images as the model sees them, labels).
     key: random key, from which the sample of weights is drawn.
