@@ -1,9 +1,7 @@
 r"""Declares and runs the arms of the study, each of which is one sweep.
 
-All arms report alike. Each starts at the same kernel, stays in the same ball, and
-reports losses on A, which it may look at, and on B, which it may not. The losses lie
-along an axis of its own: the moves made so far, the rounds, the learning rates or the
-steps. Where an arm spends the whole budget, it does so in the last entry of its axis.
+Each arm starts at the same kernel and stays in the same ball. Its losses lie along the
+moves made so far, the rounds, the learning rates or the steps. Where an arm spends the whole budget, it does so in the last entry of its axis.
 
 An arm moves the weights of the first layer, or of all layers together in one ball.
 Only `coordinate` is confined to the first layer, because in all layers each of its
@@ -12,27 +10,17 @@ moves would cost a forward pass, and `factorial`, because the last layer feeds n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-import dataclasses
-import functools
-from typing import TYPE_CHECKING, Any
-
-import jax
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
 from bitjax import measures
-from bitjax import sweeps
-from bitjax.evidence import protocols
 from bitjax.studies import toy
+from bitjax.studies.toy import arms as toy_arms
 from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
-if TYPE_CHECKING:
-  import xarray
-
 __all__ = [
-  'Arm',
-  'collect',
+  'CHUNK',
   'coordinate',
   'declared',
   'discrete',
@@ -44,39 +32,10 @@ __all__ = [
   'ste',
 ]
 
-Axes = Mapping[str, Sequence[Any]]
-
 CHUNK = 10  # Lanes that are saved together, as one chunk.
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-  """One sweep of the study.
-
-  Attributes:
-    name: prefix of the names of the arm's results.
-    search: a function of `toy.searches` or `toy.promises`.
-    static: axes of static values, such as balls and layers.
-    axis: the axis along which losses are read, with its labels; empty for none.
-    search_axes: further axes, over which the search itself runs, with their labels.
-    scalar_outputs: outputs that do not vary along ``axis``.
-    outputs: outputs that vary along ``axis``.
-    lanes: axes of traced values, besides states and seeds.
-    options: further keyword arguments of the search.
-  """
-
-  name: str
-  search: Callable[..., toy.Outputs]
-  static: Axes
-  axis: Axes
-  search_axes: Axes = dataclasses.field(default_factory=dict)
-  scalar_outputs: Sequence[str] = ()
-  outputs: Sequence[str] = ('search', 'holdout')
-  lanes: Axes = dataclasses.field(default_factory=dict)
-  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def declared(problems: toy.Problems[Any]) -> list[Arm]:
+def declared(problems: toy.Problems[Any]) -> list[toy_arms.Arm]:
   """Returns all arms of the study.
 
   Args:
@@ -98,55 +57,9 @@ def declared(problems: toy.Problems[Any]) -> list[Arm]:
   ]
 
 
-def collect(
-  networks: toy.States, sweep: sweeps.Sweep, arms: Sequence[Arm]
-) -> xarray.Dataset:
-  """Runs the arms and merges their results into one dataset.
-
-  Args:
-    networks: the networks of all seeds, in all states.
-    sweep: runs the sweeps.
-    arms: the arms to run.
-
-  Returns:
-    A dataset with the losses ``<arm>_search`` and ``<arm>_holdout`` in nats, over
-    (the arm's static axes, state, seed, its lanes, its search axes, its axis), and
-    with whatever else an arm reports; and ``tuning_<arm>_holdout``, the losses on B
-    of the tuning seeds.
-  """
-  import xarray
-
-  results = []
-  for arm in arms:
-    dims = dict.fromkeys(arm.outputs, (*arm.search_axes, *arm.axis))
-    coords = {
-      name: np.asarray(v) for name, v in {**arm.search_axes, **arm.axis}.items()
-    }
-    found = sweep(
-      functools.partial(searches.lane, arm.search, networks, dict(arm.options)),
-      name=arm.name,
-      static=arm.static,
-      lanes={**networks.lanes, **arm.lanes},
-      shared=networks.shared,
-      dims=dims | dict.fromkeys(arm.scalar_outputs, tuple(arm.search_axes)),
-      coords=coords,
-      chunk=CHUNK,
-    )
-    names = {name: f'{arm.name}_{name}' for name in found.data_vars}
-    results.append(found.rename(names))
-  merged = xarray.merge(results, join='outer', combine_attrs='drop')
-  # Where arms differ in their labels, an outer merge sorts these.
-  layers = next(arm.static['layers'] for arm in arms if 'layers' in arm.static)
-  merged = networks.label(merged.reindex(layers=list(layers)))
-  problems = networks.problems
-  return protocols.apart(
-    merged.assign_attrs(examples=len(problems.dataset.labels)),
-    problems.config.tuning_seeds,
-    [f'{arm.name}_holdout' for arm in arms if 'holdout' in arm.outputs],
-  )
-
-
-def discrete(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
+def discrete(
+  problems: toy.Problems[toy.BallConfig], cells: toy_arms.Axes
+) -> toy_arms.Arm:
   """Returns the arm that makes the best single moves all at once.
 
   It does so for every signal and ranking.
@@ -155,7 +68,7 @@ def discrete(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
     problems: the toy problems of all seeds.
     cells: static axes ``ball`` and ``layers``.
   """
-  return Arm(
+  return toy_arms.Arm(
     'discrete',
     searches.discrete,
     cells,
@@ -164,7 +77,9 @@ def discrete(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
   )
 
 
-def factorial(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
+def factorial(
+  problems: toy.Problems[toy.BallConfig], cells: toy_arms.Axes
+) -> toy_arms.Arm:
   """Returns the arm that tells apart why STE's prediction is another signal.
 
   Crossings are true or smoothed, and the effect behind them exact or linear. It moves
@@ -174,7 +89,7 @@ def factorial(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
     problems: the toy problems of all seeds.
     cells: static axes ``ball`` and ``layers``.
   """
-  return Arm(
+  return toy_arms.Arm(
     'factorial',
     promises.factorial,
     {**cells, 'layers': cells['layers'][:1]},
@@ -184,11 +99,11 @@ def factorial(problems: toy.Problems[toy.BallConfig], cells: Axes) -> Arm:
 
 
 def rounds(
-  cells: Axes,
+  cells: toy_arms.Axes,
   signals: Sequence[str],
   rankings: Sequence[str],
   num_rounds: Sequence[int],
-) -> Arm:
+) -> toy_arms.Arm:
   """Returns the arm that makes the best single moves in rounds.
 
   Each round scores all moves again. Signals that do not depend on the loss gain no
@@ -200,7 +115,7 @@ def rounds(
     rankings: some of `searches.RANKINGS`, in that order.
     num_rounds: the numbers of rounds to compare.
   """
-  return Arm(
+  return toy_arms.Arm(
     'rounds',
     searches.rounds,
     {
@@ -216,14 +131,14 @@ def rounds(
   )
 
 
-def ste(cells: Axes, rates: Sequence[float]) -> Arm:
+def ste(cells: toy_arms.Axes, rates: Sequence[float]) -> toy_arms.Arm:
   """Returns the arm that scans learning rates of one step along each direction.
 
   Args:
     cells: static axes ``ball`` and ``layers``.
     rates: learning rates, as fractions of `descent.reach`.
   """
-  return Arm(
+  return toy_arms.Arm(
     'ste',
     searches.ste,
     cells,
@@ -234,11 +149,11 @@ def ste(cells: Axes, rates: Sequence[float]) -> Arm:
 
 
 def multi(
-  cells: Axes,
+  cells: toy_arms.Axes,
   optimizers: Sequence[str],
   step_sizes: Sequence[float],
   num_steps: int,
-) -> Arm:
+) -> toy_arms.Arm:
   """Returns the arm that takes several steps of STE, projected onto the ball.
 
   Args:
@@ -247,7 +162,7 @@ def multi(
     step_sizes: learning rates, as fractions of `descent.reach`.
     num_steps: number of updates.
   """
-  return Arm(
+  return toy_arms.Arm(
     'multi',
     searches.multi,
     {**cells, 'optimizer': optimizers},
@@ -257,7 +172,7 @@ def multi(
   )
 
 
-def coordinate(cells: Axes, num_candidates: int) -> Arm:
+def coordinate(cells: toy_arms.Axes, num_candidates: int) -> toy_arms.Arm:
   """Returns the arm that tries moves of the first layer one by one.
 
   A move is kept if it lowers the loss and the budget pays for it.
@@ -266,7 +181,7 @@ def coordinate(cells: Axes, num_candidates: int) -> Arm:
     cells: static axes ``ball`` and ``layers``.
     num_candidates: moves to try.
   """
-  return Arm(
+  return toy_arms.Arm(
     'coordinate',
     searches.coordinate,
     {**cells, 'layers': cells['layers'][:1]},
@@ -277,13 +192,13 @@ def coordinate(cells: Axes, num_candidates: int) -> Arm:
   )
 
 
-def random(cells: Axes) -> Arm:
+def random(cells: toy_arms.Axes) -> toy_arms.Arm:
   """Returns the arm that visits random points of the ball.
 
   Args:
     cells: static axes ``ball`` and ``layers``.
   """
-  return Arm(
+  return toy_arms.Arm(
     'random',
     searches.random,
     cells,
@@ -291,7 +206,7 @@ def random(cells: Axes) -> Arm:
   )
 
 
-def reliability(batch_sizes: Sequence[int]) -> Arm:
+def reliability(batch_sizes: Sequence[int]) -> toy_arms.Arm:
   """Returns the arm that measures how well promised gains on A and B agree.
 
   The promises are exact gains, STE's linear prediction, and what lies between them; see
@@ -300,7 +215,7 @@ def reliability(batch_sizes: Sequence[int]) -> Arm:
   Args:
     batch_sizes: examples in A, and in B.
   """
-  return Arm(
+  return toy_arms.Arm(
     'reliability',
     promises.reliability,
     {'batch_size': sorted(batch_sizes)},
@@ -311,27 +226,9 @@ def reliability(batch_sizes: Sequence[int]) -> Arm:
 
 def _at_once(problems, cells) -> dict[str, Any]:
   """Returns what arms share that make all their moves at once."""
-  prefixes = _prefixes(problems, cells['layers'])
+  prefixes = toy_arms.prefixes(problems, cells['layers'])
   return {
     'axis': {'prefix': prefixes},
     'scalar_outputs': ('used', 'moves', 'predicted', 'true'),
     'options': {'prefixes': prefixes},
   }
-
-
-def _prefixes(
-  problems: toy.Problems[toy.BallConfig], layers: Sequence[str]
-) -> list[int]:
-  """Returns 0, 1, 2, 4, ... and last the number of all moves of the largest layer."""
-  first = problems.config.seeds[0]
-  sizes = []
-  for name in layers:
-    posed = jax.eval_shape(
-      lambda arrays, name=name: searches.pose_layers(
-        problems, problems.trial(first, arrays), name
-      ),
-      problems.arrays,
-    )
-    sizes.append(posed.search.kernel.size)
-  size = max(sizes)
-  return [0, *(2**power for power in range((size - 1).bit_length())), size]

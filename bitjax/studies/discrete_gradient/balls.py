@@ -15,6 +15,7 @@ import numpy as np
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
 from bitjax.studies.discrete_gradient import outcomes
+from bitjax.studies.toy import outcomes as toy_outcomes
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ __all__ = ['judge', 'lost', 'signals', 'steps']
 OPPONENTS = searches.DIRECTIONS[:2]
 
 
-def steps(results: xarray.Dataset) -> outcomes.Verdicts:
+def steps(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Judges N3 in every ball: do exact gains beat one step of STE?
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
   """
 
   def cells(batch, cell, ranking):
-    name, protocol = outcomes.BATCHES[batch], outcomes.PROTOCOLS[batch]
+    name, protocol = toy_outcomes.BATCHES[batch], toy_outcomes.PROTOCOLS[batch]
     found = outcomes.step(results, protocol, batch, cell, 'exact', ranking)
     exact = {'signal': 'exact', 'ranking': ranking}
     details = _spent(results, cell, ranking) | outcomes.otherwise(
@@ -45,7 +46,7 @@ def steps(results: xarray.Dataset) -> outcomes.Verdicts:
       )
       yield contrasts.Cell(
         f'N3 ball, {name}, {direction}',
-        f'{outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss '
+        f'{toy_outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss '
         f'on {name} than one step of STE along its {direction}.',
         contrasts.log_ratio(ste, found),
         details
@@ -57,17 +58,17 @@ def steps(results: xarray.Dataset) -> outcomes.Verdicts:
   return _tables(results, cells)
 
 
-def signals(results: xarray.Dataset) -> outcomes.Verdicts:
+def signals(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Judges in every ball whether exact gains are a better signal than STE's prediction.
 
   Each signal stops at the number of moves that the protocol of the batch chooses.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
   """
 
   def cells(batch, cell, ranking):
-    name, protocol = outcomes.BATCHES[batch], outcomes.PROTOCOLS[batch]
+    name, protocol = toy_outcomes.BATCHES[batch], toy_outcomes.PROTOCOLS[batch]
     losses = {
       signal: outcomes.step(results, protocol, batch, cell, signal, ranking)
       for signal in searches.SIGNALS
@@ -85,7 +86,7 @@ def signals(results: xarray.Dataset) -> outcomes.Verdicts:
       )
     yield contrasts.Cell(
       f'N3 ball, {name}, signal',
-      f'{outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss on '
+      f'{toy_outcomes.describe(cell)}: exact gains ({ranking}) reach a lower loss on '
       f"{name} than STE's linear prediction as a signal.",
       contrasts.log_ratio(losses['linear'], losses['exact']),
       details,
@@ -94,13 +95,13 @@ def signals(results: xarray.Dataset) -> outcomes.Verdicts:
   return _tables(results, cells)
 
 
-def lost(results: xarray.Dataset) -> outcomes.Verdicts:
+def lost(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Judges overfitting in every ball: what share of the decrease on A is lost on B?
 
   The step is the one that is best on A.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
   """
   cells = []
   for cell, ranking in _rows(results):
@@ -112,12 +113,12 @@ def lost(results: xarray.Dataset) -> outcomes.Verdicts:
       moves = np.minimum(best.prefix, made)
       decreases = {
         name: outcomes.decrease(results, batch, cell, best[batch])
-        for batch, name in outcomes.BATCHES.items()
+        for batch, name in toy_outcomes.BATCHES.items()
       }
       cells.append(
         contrasts.Cell(
           f'N3 ball, lost on B, {signal}',
-          f'{outcomes.describe(cell)}: of what the best step on A saves there, '
+          f'{toy_outcomes.describe(cell)}: of what the best step on A saves there, '
           f'{searches.label(signal, ranking)} loses some on B.',
           decreases['A'] - decreases['B'],
           {
@@ -130,13 +131,13 @@ def lost(results: xarray.Dataset) -> outcomes.Verdicts:
       )
   yield from contrasts.family(
     cells,
-    smallest=outcomes.SHARE,
+    smallest=toy_outcomes.SHARE,
     protocol='oracle, A and B',
     unit='of the mean decrease on A',
   )
 
 
-def judge(results: xarray.Dataset) -> outcomes.Verdicts:
+def judge(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Yields the verdicts of all tables."""
   for table in (steps, signals, lost):
     yield from table(results)
@@ -144,11 +145,11 @@ def judge(results: xarray.Dataset) -> outcomes.Verdicts:
 
 def _tables(results, cells):
   """Yields the verdicts of a table of log loss ratios, for each batch."""
-  for batch, name in outcomes.BATCHES.items():
+  for batch, name in toy_outcomes.BATCHES.items():
     yield from contrasts.family(
       [cell for row in _rows(results) for cell in cells(batch, *row)],
-      protocol=f'{outcomes.PROTOCOLS[batch]}, {name}',
-      smallest=outcomes.LOG_RATIO,
+      protocol=f'{toy_outcomes.PROTOCOLS[batch]}, {name}',
+      smallest=toy_outcomes.LOG_RATIO,
       unit='log loss ratio',
     )
 
@@ -157,7 +158,7 @@ def _rows(results):
   """Returns, row by row, labels of ball, layers and state, and the ball's ranking."""
   return [
     (cell, outcomes.ranking_of_ball(cell['ball']))
-    for cell in outcomes.cells(results)
+    for cell in toy_outcomes.cells(results)
   ]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
 from bitjax.studies.discrete_gradient import outcomes
+from bitjax.studies.toy import outcomes as toy_outcomes
 from bitjax.studies.toy import promises
 
 if TYPE_CHECKING:
@@ -29,20 +30,22 @@ _LABELS = [
 ]
 
 
-def saved(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def saved(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Judges which factor matters more to what flips save, on A and on B.
 
   Each signal stops at the number of moves that the protocol of the batch chooses; the
   intervals of a batch hold for its four claims at once.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball, layers and state.
   """
   if cell['layers'] != results.layers.values[0]:
     return
-  for batch, name in outcomes.BATCHES.items():
-    protocol = outcomes.PROTOCOLS[batch]
+  for batch, name in toy_outcomes.BATCHES.items():
+    protocol = toy_outcomes.PROTOCOLS[batch]
 
     def decreases(protocol, batch=batch):
       return [
@@ -69,21 +72,21 @@ def saved(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       )
     yield from _table(
       f'N3 factorial, {name}',
-      f'{outcomes.describe(cell)}: of flips ranked to fill the ball, ',
+      f'{toy_outcomes.describe(cell)}: of flips ranked to fill the ball, ',
       f'saves more on {name}',
       tuned,
       details,
-      smallest=outcomes.NATS,
+      smallest=toy_outcomes.NATS,
       protocol=f'{protocol}, {name}',
       unit='nats',
     )
 
 
-def replication(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
+def replication(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:
   """Judges which factor matters more to how well a signal replicates from A to B.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     state: the state of the network, as in `toy.STATES`.
   """
   found = results['reliability_correlation'].sel(state=state)
@@ -106,9 +109,9 @@ def replication(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
   )
 
 
-def judge(results: xarray.Dataset) -> outcomes.Verdicts:
+def judge(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Yields the verdicts about both factors, for all balls and states."""
-  for cell in outcomes.cells(results):
+  for cell in toy_outcomes.cells(results):
     yield from saved(results, cell)
   for state in results.state.values.tolist():
     yield from replication(results, state)

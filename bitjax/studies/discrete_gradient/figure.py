@@ -19,6 +19,7 @@ from bitjax.studies.discrete_gradient import balls
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import schedules
 from bitjax.studies.toy import labels
+from bitjax.studies.toy import outcomes as toy_outcomes
 from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
@@ -66,9 +67,9 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
   """Draws the figure and the supplement.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
   """
-  cells = outcomes.cells(results)
+  cells = toy_outcomes.cells(results)
   wide = len(cells) > _CELLS
   if wide:
     first = _compared(results)
@@ -90,7 +91,7 @@ def reliability(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
 
   Args:
     ax: the axes to draw on.
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     state: the state of the network.
   """
   found = results['reliability_correlation'].sel(state=state)
@@ -158,7 +159,7 @@ def panel(
 
   Args:
     ax: the axes to draw on.
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball, layers and state.
     brief: whether to draw the main arms only.
   """
@@ -197,7 +198,7 @@ def panel(
   ax.axvline(0, color='black', linewidth=0.8)
   ax.set_yticks(range(len(rows)), [name for _, name, _ in rows], fontsize=7)
   ax.set_ylim(len(rows) - 0.5, -0.5)
-  if cell == outcomes.cells(results)[0]:
+  if cell == toy_outcomes.cells(results)[0]:
     plots.primary_rows(
       ax, *(i for i, (_, _, o) in enumerate(rows) if o in _COMPARED)
     )
@@ -259,12 +260,14 @@ def _compared(results):
   """Draws exact gains against STE's step, by batch and direction."""
   from matplotlib import pyplot
 
-  cells = outcomes.cells(results)
+  cells = toy_outcomes.cells(results)
   found = list(balls.steps(results))
   fig, axes = pyplot.subplots(
     1, 4, figsize=(6.75, 1.2 + 0.2 * len(cells)), sharey=True, sharex=True
   )
-  reads = [(b, d) for b in outcomes.BATCHES.values() for d in balls.OPPONENTS]
+  reads = [
+    (b, d) for b in toy_outcomes.BATCHES.values() for d in balls.OPPONENTS
+  ]
   for ax, (batch, direction) in zip(axes, reads, strict=True):
     name = f'N3 ball, {batch}, {direction}'
     compared(ax, cells, [v for v in found if v.finding == name])

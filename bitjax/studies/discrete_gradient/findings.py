@@ -1,6 +1,6 @@
 """N3: does the discrete gradient bound STE, and if not, why?
 
-The findings are judged from the results of `arms.collect`. `judge` adds those about
+The findings are judged from the results of `toy.arms.collect`. `judge` adds those about
 the two factors between exact and linear gains (`factorial`), about rounds (`rounds`),
 and the tables over all balls (`balls`).
 
@@ -19,6 +19,7 @@ from bitjax.studies.discrete_gradient import balls
 from bitjax.studies.discrete_gradient import factorial
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.discrete_gradient import rounds
+from bitjax.studies.toy import outcomes as toy_outcomes
 from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
@@ -30,11 +31,11 @@ __all__ = ['bound', 'causes', 'held_out', 'judge', 'reliable']
 
 def bound(
   results: xarray.Dataset, cell: dict[str, Any], *, primary: bool = False
-) -> outcomes.Verdicts:
+) -> toy_outcomes.Verdicts:
   """Judges N3: does the literal discrete gradient bound STE on the batch it searches?
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball, layers and state.
     primary: whether this is the study's primary contrast.
   """
@@ -62,13 +63,13 @@ def bound(
   }
   yield contrasts.difference(
     'N3 bound',
-    f'{outcomes.describe(cell)}: on the batch it searches, the literal discrete '
+    f'{toy_outcomes.describe(cell)}: on the batch it searches, the literal discrete '
     'gradient (exact gains, largest first, all moves) reaches a lower loss than one '
     'STE step at its best learning rate.',
     contrasts.log_ratio(ste, literal),
     primary=primary,
     details=details,
-    smallest=outcomes.LOG_RATIO,
+    smallest=toy_outcomes.LOG_RATIO,
     protocol='oracle, A',
     unit='log loss ratio',
   )
@@ -80,7 +81,7 @@ def bound(
   }
   yield contrasts.difference(
     'N3 bound, best moves',
-    f'{outcomes.describe(cell)}: on the batch it searches, the discrete gradient of '
+    f'{toy_outcomes.describe(cell)}: on the batch it searches, the discrete gradient of '
     'exact gains per squared cost, stopped at its best number of moves, reaches a '
     'lower loss than one STE step at its best learning rate.',
     contrasts.log_ratio(ste, best['exact']),
@@ -88,7 +89,7 @@ def bound(
       signal: contrasts.log_ratio(ste, loss).mean()
       for signal, loss in best.items()
     },
-    smallest=outcomes.LOG_RATIO,
+    smallest=toy_outcomes.LOG_RATIO,
     protocol='oracle, A',
     unit='log loss ratio',
   )
@@ -96,7 +97,7 @@ def bound(
 
 def held_out(
   results: xarray.Dataset, cell: dict[str, Any]
-) -> outcomes.Verdicts:
+) -> toy_outcomes.Verdicts:
   """Judges N3 on held-out data: do gains per squared cost beat one step of STE?"""
   ste = outcomes.reached(
     results, 'ste', 'deployable', 'holdout', **cell, direction='gradient'
@@ -110,7 +111,7 @@ def held_out(
   }
   yield contrasts.difference(
     'N3 held out',
-    f'{outcomes.describe(cell)}: the discrete gradient of exact gains per squared '
+    f'{toy_outcomes.describe(cell)}: the discrete gradient of exact gains per squared '
     'cost is a better step than one of STE on held-out data.',
     contrasts.log_ratio(ste, names[f'exact, {outcomes.PER_SQUARED_COST}']),
     details={
@@ -129,13 +130,15 @@ def held_out(
       signal='exact',
       ranking=outcomes.PER_SQUARED_COST,
     ),
-    smallest=outcomes.LOG_RATIO,
+    smallest=toy_outcomes.LOG_RATIO,
     protocol='deployable, B',
     unit='log loss ratio',
   )
 
 
-def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def causes(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Judges possible causes: the ranking, the signal, overfitting, and additivity."""
 
   def full(signal, ranking, batch='search'):
@@ -149,7 +152,7 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     full('exact', 'gain'),
     full('exact', outcomes.PER_SQUARED_COST),
   )
-  for batch, name in outcomes.BATCHES.items():
+  for batch, name in toy_outcomes.BATCHES.items():
     yield outcomes.contrast(
       f'cause: signal, {name}',
       'of two steps with the same rule (per squared cost), that by exact gains '
@@ -182,27 +185,27 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       outcomes.decrease(
         results, batch, cell, full(signal, outcomes.PER_SQUARED_COST, batch)
       )
-      for batch in outcomes.BATCHES
+      for batch in toy_outcomes.BATCHES
     )
     gaps[signal] = on_a - on_b
     yield contrasts.difference(
       finding,
-      f'{outcomes.describe(cell)}: of what the step by {signal} gains saves on A, a '
+      f'{toy_outcomes.describe(cell)}: of what the step by {signal} gains saves on A, a '
       'part is lost on B (per squared cost, whole budget).',
       gaps[signal],
       whole=on_a,
-      smallest=outcomes.SHARE,
+      smallest=toy_outcomes.SHARE,
       details={'decrease on A': on_a.mean(), 'decrease on B': on_b.mean()},
       protocol='all moves, A and B',
       unit='of the mean decrease on A',
     )
   yield contrasts.difference(
     'cause: overfitting, exact less linear',
-    f'{outcomes.describe(cell)}: the step by exact gains saves more on A than on B, by '
+    f'{toy_outcomes.describe(cell)}: the step by exact gains saves more on A than on B, by '
     "a larger difference than that by STE's linear prediction (per squared cost, whole "
     'budget).',
     gaps['exact'] - gaps['linear'],
-    smallest=outcomes.NATS,
+    smallest=toy_outcomes.NATS,
     details={f'lost, {name}': gap.mean() for name, gap in gaps.items()},
     protocol='all moves, A and B',
     unit='nats',
@@ -211,7 +214,7 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   found = found.sel(signal='exact')
   yield contrasts.difference(
     'cause: additivity',
-    f'{outcomes.describe(cell)}: moves together gain less than the sum of their gains '
+    f'{toy_outcomes.describe(cell)}: moves together gain less than the sum of their gains '
     'alone (exact gains, per squared cost).',
     (found.discrete_predicted - found.discrete_true).sel(
       ranking=outcomes.PER_SQUARED_COST
@@ -223,17 +226,17 @@ def causes(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       / found.discrete_predicted.sel(ranking=ranking).mean()
       for ranking in searches.RANKINGS
     },
-    smallest=outcomes.NATS,
+    smallest=toy_outcomes.NATS,
     protocol='all moves, A',
     unit='nats',
   )
 
 
-def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
+def reliable(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:
   """Judges whether exact gains hold on other data, and whether more data would help.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     state: the state of the network, as in `toy.STATES`.
   """
   found = results['reliability_correlation'].sel(state=state)
@@ -285,12 +288,12 @@ def reliable(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
   )
 
 
-def judge(results: xarray.Dataset) -> outcomes.Verdicts:
+def judge(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Yields findings for all balls, layers and states, the primary contrast first."""
   start = outcomes.start(results)['search']
   results = divergence.without(results.assign(start=start), ['start'])
   results = results.drop_vars('start')
-  for number, cell in enumerate(outcomes.cells(results)):
+  for number, cell in enumerate(toy_outcomes.cells(results)):
     yield from bound(results, cell, primary=number == 0)
     for find in (held_out, causes):
       yield from find(results, cell)

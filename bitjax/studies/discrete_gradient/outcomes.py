@@ -7,34 +7,26 @@ ratios, paired by seed; above 0, the arm that the claim names first is better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
+from bitjax.studies.toy import outcomes as toy_outcomes
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
   import xarray
 
 __all__ = [
-  'BATCHES',
   'CORRELATION',
-  'LOG_RATIO',
-  'NATS',
   'PER_SQUARED_COST',
-  'PROTOCOLS',
-  'SHARE',
-  'Verdicts',
-  'cells',
   'chosen',
   'contrast',
   'decrease',
-  'describe',
   'otherwise',
   'ranking_of_ball',
   'reached',
@@ -44,20 +36,13 @@ __all__ = [
 
 # The ranking that fills an l2 ball by density.
 PER_SQUARED_COST = searches.RANKINGS[2]
-BATCHES = {'search': 'A', 'holdout': 'B'}
-# What does not matter, fixed beforehand: half a percent of a loss, a hundredth of a nat
-# (about as much), and a hundredth of a share or of a correlation.
-LOG_RATIO, NATS, SHARE = 0.005, 0.01, 0.01
-PROTOCOLS = {'search': 'oracle', 'holdout': 'deployable'}
 # What verdicts about correlations between the signals of A and B have in common.
 CORRELATION: dict[str, Any] = {
   'protocol': 'A, B',
   'unit': 'correlation over moves',
-  'smallest': SHARE,
+  'smallest': toy_outcomes.SHARE,
   'bounds': (-2, 2),
 }
-
-Verdicts = Iterator[verdicts.Verdict]
 
 # Axes along which arms report losses, and protocols choose a setting.
 AXES = ('prefix', 'share', 'learning_rate', 'step_size', 'step', 'control_draw')
@@ -66,22 +51,6 @@ AXES = ('prefix', 'share', 'learning_rate', 'step_size', 'step', 'control_draw')
 def ranking_of_ball(ball: str) -> str:
   """Returns the ranking that fills a ball by density, as its norm asks."""
   return searches.RANKING_OF_NORM[searches.ball(ball).norm]
-
-
-def cells(results: xarray.Dataset) -> list[dict[str, Any]]:
-  """Returns labels of all combinations of ball, layers and state, primary one first."""
-  names = ('ball', 'layers', 'state')
-  values = (results[name].values.tolist() for name in names)
-  return [
-    dict(zip(names, labels, strict=True))
-    for labels in itertools.product(*values)
-  ]
-
-
-def describe(cell: dict[str, Any]) -> str:
-  """Returns the words for a ball, layers and a state with which claims begin."""
-  layers = 'first layer' if cell['layers'] == 'first' else 'all layers'
-  return f'{cell["ball"]}, {layers}, {cell["state"]}'
 
 
 def chosen(
@@ -95,7 +64,7 @@ def chosen(
   """Returns the losses that an arm reaches on both batches, by seed.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     arm: the name of the arm.
     protocol: ``'oracle'``, ``'deployable'``, or ``'all'`` for the last entry of the
       arm's axis.
@@ -140,14 +109,14 @@ def otherwise(
   It is empty on A, where nothing is tuned on other seeds.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     arm: the name of the arm.
     batch: ``'search'`` for A, ``'holdout'`` for B.
     name: what the details call the arm.
     over: as for `chosen`.
     **labels: as for `chosen`.
   """
-  if PROTOCOLS[batch] != 'deployable':
+  if toy_outcomes.PROTOCOLS[batch] != 'deployable':
     return {}
   outcomes, axes = _outcomes(results, arm, labels)
   axes += over
@@ -207,9 +176,9 @@ def contrast(
   samples = contrasts.log_ratio(above, below)
   verdict = contrasts.difference(
     finding,
-    f'{describe(cell)}: {claim}',
+    f'{toy_outcomes.describe(cell)}: {claim}',
     samples,
-    smallest=LOG_RATIO,
+    smallest=toy_outcomes.LOG_RATIO,
     protocol=f'{protocol}, {batch}',
     unit='log loss ratio',
     **info,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
 from bitjax.studies.discrete_gradient import outcomes
+from bitjax.studies.toy import outcomes as toy_outcomes
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ __all__ = [
 _SCHEDULE = ('ranking', 'split', 'num_rounds')
 
 
-def several(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def several(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Judges N1: do rounds that score again beat one round, and several steps of STE?"""
   one = outcomes.step(
     results, 'oracle', 'search', cell, 'exact', outcomes.PER_SQUARED_COST
@@ -64,8 +67,8 @@ def several(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     },
   )
   optimizer = results.optimizer.values.tolist()[0]
-  for batch, name in outcomes.BATCHES.items():
-    protocol = outcomes.PROTOCOLS[batch]
+  for batch, name in toy_outcomes.BATCHES.items():
+    protocol = toy_outcomes.PROTOCOLS[batch]
     steps = outcomes.reached(
       results, 'multi', protocol, batch, **cell, optimizer=optimizer
     )
@@ -106,14 +109,16 @@ def several(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     )
 
 
-def literal(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def literal(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Judges N1 to the letter of one reading: even rounds, by gain, the whole budget.
 
   Its opponent takes as many projected steps of STE; the protocol of the batch chooses
   their learning rate and where to stop.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball, layers and state.
   """
   number = results.num_rounds.values.tolist()[-1]
@@ -127,8 +132,8 @@ def literal(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   if number == 1 or not bool(made['search'].notnull().any()):
     return
   optimizer = results.optimizer.values.tolist()[0]
-  for batch, name in outcomes.BATCHES.items():
-    protocol = outcomes.PROTOCOLS[batch]
+  for batch, name in toy_outcomes.BATCHES.items():
+    protocol = toy_outcomes.PROTOCOLS[batch]
     options = {**cell, 'optimizer': optimizer}
     steps = outcomes.reached(results, 'multi', protocol, batch, **options)
     found = outcomes.reached(results, 'rounds', 'all', batch, **cell, **labels)
@@ -151,7 +156,9 @@ def literal(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     )
 
 
-def split(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def split(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Judges N1: does a budget that grows over the rounds beat equal parts of it?"""
   numbers = results.num_rounds.values.tolist()
   options = {'signal': 'exact', 'ranking': outcomes.PER_SQUARED_COST}
@@ -182,15 +189,15 @@ def split(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
 
 def against_one(
   results: xarray.Dataset, cell: dict[str, Any]
-) -> outcomes.Verdicts:
+) -> toy_outcomes.Verdicts:
   """Judges N1 for each signal: does any schedule of several rounds beat one round?
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball, layers and state.
   """
   for signal in results.signal.values.tolist():
-    for batch, name in outcomes.BATCHES.items():
+    for batch, name in toy_outcomes.BATCHES.items():
       arms = {}
       for labels, loss in _schedules(results, batch, cell, signal):
         one = outcomes.step(
@@ -203,17 +210,19 @@ def against_one(
         continue
       yield contrasts.any_arm(
         f'N1 schedules, {name}, {signal}',
-        f'{outcomes.describe(cell)}: at least one of {len(arms)} schedules of several '
+        f'{toy_outcomes.describe(cell)}: at least one of {len(arms)} schedules of several '
         f'rounds reaches a lower loss on {name} than one round ({signal} signal, '
         'whole budget; simultaneous intervals).',
         arms,
-        smallest=outcomes.LOG_RATIO,
+        smallest=toy_outcomes.LOG_RATIO,
         protocol=f'all moves, {name}',
         unit='log loss ratio',
       )
 
 
-def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def tuned(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Judges N1 with all settings tuned: do several rounds beat one round?
 
   The protocol chooses the ranking, the split, the number of rounds and where to stop;
@@ -221,7 +230,7 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   batch hold for all signals at once.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball, layers and state.
   """
   numbers = [n for n in results.num_rounds.values.tolist() if n > 1]
@@ -229,8 +238,8 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     return
   again = results.sel(num_rounds=numbers)
   signals = [s for s in results.signal.values.tolist() if _made(again, s)]
-  for batch, name in outcomes.BATCHES.items():
-    protocol = outcomes.PROTOCOLS[batch]
+  for batch, name in toy_outcomes.BATCHES.items():
+    protocol = toy_outcomes.PROTOCOLS[batch]
     one, best = (
       {
         signal: outcomes.reached(
@@ -259,14 +268,14 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     )  # fmt: skip
     info: dict[str, Any] = {
       'protocol': f'{protocol}, {name}',
-      'smallest': outcomes.LOG_RATIO,
+      'smallest': toy_outcomes.LOG_RATIO,
       'unit': 'log loss ratio',
     }
     yield from contrasts.family(
       [
         contrasts.Cell(
           f'N1 tuned, {name}, {signal}',
-          f'{outcomes.describe(cell)}: several rounds reach a lower loss on {name} '
+          f'{toy_outcomes.describe(cell)}: several rounds reach a lower loss on {name} '
           f'than one, all else chosen for each ({signal} signal).',
           contrasts.log_ratio(one[signal], best[signal]),
           {
@@ -304,13 +313,13 @@ def tuned(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
 
 def reversals(
   results: xarray.Dataset, cell: dict[str, Any]
-) -> outcomes.Verdicts:
+) -> toy_outcomes.Verdicts:
   """Judges N1: does ranking per squared cost turn weights round more often?
 
   A move that turns a weight round costs the budget a whole distance again.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball, layers and state.
   """
   number = results.num_rounds.values.tolist()[-1]
@@ -330,7 +339,7 @@ def reversals(
         cells.append(
           contrasts.Cell(
             f'N1 turning, {signal}, {ranking}',
-            f'{outcomes.describe(cell)}: over {number} rounds ({signal} signal, '
+            f'{toy_outcomes.describe(cell)}: over {number} rounds ({signal} signal, '
             'cumulative) a larger share of moves turn a weight round '
             f'{outcomes.PER_SQUARED_COST} than {ranking}.',
             share.sel(dense) - other,
@@ -343,16 +352,16 @@ def reversals(
         )
   yield from contrasts.family(
     cells,
-    smallest=outcomes.SHARE,
+    smallest=toy_outcomes.SHARE,
     protocol='all moves, A',
     unit='share of all moves',
     bounds=(-1, 1),
   )
 
 
-def judge(results: xarray.Dataset) -> outcomes.Verdicts:
+def judge(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Yields all findings about rounds, for all balls, layers and states."""
-  for cell in outcomes.cells(results):
+  for cell in toy_outcomes.cells(results):
     for find in (several, literal, split, against_one, tuned, reversals):
       yield from find(results, cell)
 

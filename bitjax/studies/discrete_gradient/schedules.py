@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bitjax.evidence import plots
 from bitjax.studies.discrete_gradient import outcomes
 from bitjax.studies.toy import labels
+from bitjax.studies.toy import outcomes as toy_outcomes
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def page(results: xarray.Dataset, cell: dict[str, Any]) -> figure.Figure:
   """Draws panels in a row for each ranking and a column for each state and split.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball and layers.
   """
   from matplotlib import pyplot
@@ -84,7 +85,7 @@ def panel(
 
   Args:
     ax: the axes to draw on.
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of ball, layers and state.
     ranking: the ranking of the moves.
     split: the split of the budget.
@@ -102,7 +103,7 @@ def panel(
       plots.band(
         ax, numbers, rows.transpose('num_rounds', 'seed').values, color=color,
         linestyle=style, marker=marker,
-        label=f'{_NAMES[signal]}, {outcomes.BATCHES[batch]}',
+        label=f'{_NAMES[signal]}, {toy_outcomes.BATCHES[batch]}',
       )  # fmt: skip
   ax.axhline(0, color='black', linewidth=0.8)
   ax.set_xscale('log', base=2)

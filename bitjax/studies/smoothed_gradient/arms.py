@@ -10,36 +10,28 @@ Signals are ranked as the ball's norm asks (`searches.RANKING_OF_NORM`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-import dataclasses
-import functools
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bitjax import lanes
 from bitjax import measures
 from bitjax import quantizers
 from bitjax import scans
-from bitjax import sweeps
 from bitjax import types
-from bitjax.evidence import protocols
 from bitjax.studies import toy
+from bitjax.studies.toy import arms as toy_arms
 from bitjax.studies.toy import searches
-
-if TYPE_CHECKING:
-  import xarray
 
 __all__ = [
   'BEHIND',
+  'CHUNK',
   'CROSSINGS',
   'ROUND_SIGNALS',
   'WINDOWS',
-  'Arm',
   'co_flip',
-  'collect',
   'declared',
   'factorial',
   'names',
@@ -61,10 +53,8 @@ BEHIND = ('exact', 'linear', 'averaged')
 
 CHUNK = 4  # Lanes that are saved together, as one chunk.
 _DRAWS = 1 << 22  # Folded into a seed's noise key to draw flips.
-_FACTORIAL, _ROUNDS = (
-  1 << 16,
-  1 << 17,
-)  # Folded in next: other draws for each arm.
+# Folded in next: other draws for each arm.
+_FACTORIAL, _ROUNDS = 1 << 16, 1 << 17
 
 
 def co_flip(draws: int) -> str:
@@ -77,30 +67,7 @@ def names(draws: Sequence[int]) -> list[str]:
   return ['exact', 'linear', *map(co_flip, draws), *WINDOWS]
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-  """One sweep of the study.
-
-  Attributes:
-    name: prefix of the names of the arm's results.
-    search: a function of a pose, as those of `toy.searches`.
-    static: axes of static values.
-    axes: the search's own axes, with their labels.
-    last: the last of them, along which losses lie; others have one number there.
-    numbers: outputs without the axis ``last``.
-    options: further keyword arguments of the search.
-  """
-
-  name: str
-  search: Callable[..., toy.Outputs]
-  static: Mapping[str, Sequence[Any]]
-  axes: Mapping[str, Sequence[Any]]
-  last: str
-  numbers: Sequence[str]
-  options: Mapping[str, Any]
-
-
-def declared(problems: toy.Problems[Any]) -> list[Arm]:
+def declared(problems: toy.Problems[Any]) -> list[toy_arms.Arm]:
   """Returns all arms of the study.
 
   Args:
@@ -109,83 +76,36 @@ def declared(problems: toy.Problems[Any]) -> list[Arm]:
   config = problems.config
   layers = {'layers': config.layers}
   ball, rate = {'budget': config.ball}, {'flip_rate': config.flip_rate}
-  prefixes = _prefixes(problems, config.layers)
+  prefixes = toy_arms.prefixes(problems, config.layers, first=4)
   spent = ball | rate | {'prefixes': prefixes}
   return [
-    Arm(
+    toy_arms.Arm(
       'once',
       once,
       layers | {'batch_size': sorted(config.batch_size)},
-      {'signal': names(config.draws), 'prefix': prefixes},
-      'prefix',
-      ('moves', 'near_linear', 'near_smoothed', 'near_exact'),
-      spent | {'draws': config.draws},
+      axis={'prefix': prefixes},
+      search_axes={'signal': names(config.draws)},
+      scalar_outputs=('moves', 'near_linear', 'near_smoothed', 'near_exact'),
+      options=spent | {'draws': config.draws},
     ),
-    Arm(
+    toy_arms.Arm(
       'factorial',
       factorial,
       {'layers': config.layers[:1]},
-      {'crossing': CROSSINGS, 'behind': BEHIND, 'prefix': prefixes},
-      'prefix',
-      ('moves', 'near_exact'),
-      spent | {'draws': config.draws[-1]},
+      axis={'prefix': prefixes},
+      search_axes={'crossing': CROSSINGS, 'behind': BEHIND},
+      scalar_outputs=('moves', 'near_exact'),
+      options=spent | {'draws': config.draws[-1]},
     ),
-    Arm(
+    toy_arms.Arm(
       'rounds',
       rounds,
       layers | {'round_signal': ROUND_SIGNALS, 'num_rounds': config.num_rounds},
-      {'share': searches.SHARES},
-      'share',
-      ('moves',),
-      ball | rate | {'draws': config.round_draws},
+      axis={'share': searches.SHARES},
+      scalar_outputs=('moves',),
+      options=ball | rate | {'draws': config.round_draws},
     ),
   ]
-
-
-def collect(
-  networks: toy.States, sweep: sweeps.Sweep, arms: Sequence[Arm]
-) -> xarray.Dataset:
-  """Runs the arms and merges their results into one dataset.
-
-  Args:
-    networks: the networks of all seeds, in all states.
-    sweep: runs the sweeps.
-    arms: the arms to run.
-
-  Returns:
-    A dataset with the losses ``<arm>_search`` and ``<arm>_holdout`` in nats, over
-    (the arm's static axes, state, seed, its own axes), and with whatever else an arm
-    reports; and ``tuning_<arm>_holdout``, the losses on B of the tuning seeds.
-  """
-  import xarray
-
-  results = []
-  for arm in arms:
-    own = tuple(arm.axes)
-    others = tuple(name for name in own if name != arm.last)
-    dims = dict.fromkeys(('search', 'holdout'), own)
-    found = sweep(
-      functools.partial(searches.lane, arm.search, networks, dict(arm.options)),
-      name=arm.name,
-      static=arm.static,
-      lanes=networks.lanes,
-      shared=networks.shared,
-      dims=dims | dict.fromkeys(arm.numbers, others),
-      coords={name: np.asarray(v) for name, v in arm.axes.items()},
-      chunk=CHUNK,
-    )
-    found = found.rename({n: f'{arm.name}_{n}' for n in found.data_vars})
-    results.append(found)
-  merged = xarray.merge(results, join='outer', combine_attrs='drop')
-  # Where arms differ in their labels, an outer merge sorts these.
-  layers = next(arm.static['layers'] for arm in arms)
-  merged = networks.label(merged.reindex(layers=list(layers)))
-  problems = networks.problems
-  return protocols.apart(
-    merged.assign_attrs(examples=len(problems.dataset.labels)),
-    problems.config.tuning_seeds,
-    [f'{arm.name}_holdout' for arm in arms],
-  )
 
 
 def once(
@@ -324,20 +244,3 @@ def _ranking(budget):
 
 def _key(posed):
   return jax.random.fold_in(posed.noise_key, _DRAWS)
-
-
-def _prefixes(problems, layers):
-  """Returns 0, 4, 8, ... and last the number of all moves of the largest layer."""
-  first = problems.config.seeds[0]
-  found = []
-  for name in layers:
-    posed = jax.eval_shape(
-      lambda arrays, name=name: searches.pose_layers(
-        problems, problems.trial(first, arrays), name
-      ),
-      problems.arrays,
-    )
-    found.append(posed.search.kernel.size)
-  size = max(found)
-  powers = range(2, (size - 1).bit_length())
-  return [0, *(2**power for power in powers), size]

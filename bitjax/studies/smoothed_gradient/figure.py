@@ -13,6 +13,7 @@ from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.studies.smoothed_gradient import arms
 from bitjax.studies.smoothed_gradient import outcomes
+from bitjax.studies.toy import outcomes as toy_outcomes
 
 if TYPE_CHECKING:
   from matplotlib import axes as axes_lib
@@ -45,7 +46,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
   """Draws the figure and the supplement.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
   """
   return {
     'figure': _figure(results),
@@ -56,7 +57,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
 def _figure(results):
   from matplotlib import pyplot
 
-  cells = outcomes.cells(results)
+  cells = toy_outcomes.cells(results)
   columns = results.sizes['state']
   rows = len(cells) // columns
   signals = results.signal.values.tolist()
@@ -74,7 +75,7 @@ def _figure(results):
   for ax, cell in zip(axes.flat, cells, strict=True):
     primary = cell == {'layers': cells[0]['layers'], 'state': 'trained'}
     _saved(ax, results, 'once', cell, entries, compared if primary else [])
-    ax.set_title(outcomes.describe(cell), fontsize=8)
+    ax.set_title(toy_outcomes.describe(cell), fontsize=8)
   for ax in axes[-1]:
     ax.set_xlabel('decrease of the loss (nats)', fontsize=8)
   above.legend(
@@ -186,7 +187,7 @@ def _supplement(results):
   """Draws the factorial above, and below what rounds save on B."""
   from matplotlib import pyplot
 
-  cells = outcomes.cells(results)
+  cells = toy_outcomes.cells(results)
   states = results.state.values.tolist()
   layers = results.layers.values.tolist()
   rows = len(layers)
@@ -200,7 +201,7 @@ def _supplement(results):
   axes = above.subplots(1, len(states), sharey=True, squeeze=False)[0]
   for ax, cell in zip(axes, cells, strict=False):
     _saved(ax, results, 'factorial', cell, entries, [])
-    ax.set_title(outcomes.describe(cell), fontsize=8)
+    ax.set_title(toy_outcomes.describe(cell), fontsize=8)
     ax.set_xlabel('decrease of the loss (nats)', fontsize=8)
   above.legend(
     *axes[0].get_legend_handles_labels(),
@@ -213,7 +214,7 @@ def _supplement(results):
   panels = below.subplots(rows, len(states), squeeze=False, sharex=True)
   for ax, cell in zip(panels.flat, cells, strict=True):
     _rounds(ax, results, cell)
-    ax.set_title(outcomes.describe(cell), fontsize=8)
+    ax.set_title(toy_outcomes.describe(cell), fontsize=8)
   for ax in panels[-1]:
     ax.set_xlabel('number of rounds', fontsize=8)
   for ax in panels[:, 0]:

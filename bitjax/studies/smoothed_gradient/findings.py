@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bitjax.evidence import contrasts
 from bitjax.studies.smoothed_gradient import arms
 from bitjax.studies.smoothed_gradient import outcomes
+from bitjax.studies.toy import outcomes as toy_outcomes
 
 if TYPE_CHECKING:
   import xarray
@@ -29,17 +30,17 @@ __all__ = [
 ]
 
 _ON_B: dict[str, Any] = {
-  'smallest': outcomes.LOG_RATIO,
+  'smallest': toy_outcomes.LOG_RATIO,
   'protocol': 'deployable, B',
   'unit': 'log loss ratio',
 }
 
 
-def primary(results: xarray.Dataset) -> outcomes.Verdicts:
+def primary(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Judges the primary contrast: are co-flip gains better than STE's prediction?
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
   """
   cell = {'layers': results.layers.values.tolist()[0], 'state': 'trained'}
   size, name = outcomes.largest(results), outcomes.co_flips(results)[-1]
@@ -48,7 +49,7 @@ def primary(results: xarray.Dataset) -> outcomes.Verdicts:
   )
   yield contrasts.difference(
     'co-flip against STE',
-    f'{outcomes.describe(cell)}, batch {size}: flips ranked by gains that are averaged '
+    f'{toy_outcomes.describe(cell)}, batch {size}: flips ranked by gains that are averaged '
     f'over random flips of the other weights ({name}) reach a lower loss on B than flips '
     "ranked by STE's linear prediction.",
     contrasts.log_ratio(linear, found),
@@ -58,11 +59,13 @@ def primary(results: xarray.Dataset) -> outcomes.Verdicts:
   )
 
 
-def kills(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def kills(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Judges the claims without which STE is no smoothed discrete gradient.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of layers and state.
   """
   size = outcomes.largest(results)
@@ -74,9 +77,7 @@ def kills(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     for signal in results.signal.values.tolist()
   }
   details = {f'{signal}, STE': found.mean() for signal, found in near.items()}
-  where = (
-    f"{outcomes.describe(cell)}, batch {size}: STE's prediction correlates more"
-  )
+  where = f"{toy_outcomes.describe(cell)}, batch {size}: STE's prediction correlates more"
   yield from contrasts.family(
     [
       contrasts.Cell(
@@ -91,7 +92,7 @@ def kills(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
         near[many] - near[few],
       ),
     ],
-    smallest=outcomes.CORRELATION,
+    smallest=toy_outcomes.CORRELATION,
     bounds=(-2, 2),
     protocol='A',
     unit='correlation over flips',
@@ -101,7 +102,7 @@ def kills(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   )
   yield contrasts.difference(
     'smoothed against exact',
-    f'{outcomes.describe(cell)}, batch {size}: flips ranked by averaged gains ({many}) '
+    f'{toy_outcomes.describe(cell)}, batch {size}: flips ranked by averaged gains ({many}) '
     'reach a lower loss on B than flips ranked by exact gains.',
     contrasts.log_ratio(exact, found),
     details=_details(results, cell, size, ['exact', many]),
@@ -109,11 +110,13 @@ def kills(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   )
 
 
-def signals(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def signals(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Compares every signal with STE's prediction, on B.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of layers and state.
   """
   size = outcomes.largest(results)
@@ -122,7 +125,7 @@ def signals(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     [
       contrasts.Cell(
         f'{signal} against STE, B',
-        f'{outcomes.describe(cell)}, batch {size}: flips ranked by {_words(signal)} '
+        f'{toy_outcomes.describe(cell)}, batch {size}: flips ranked by {_words(signal)} '
         "reach a lower loss on B than flips ranked by STE's linear prediction.",
         contrasts.log_ratio(linear, _once(results, cell, size, signal)),
         _details(results, cell, size, [signal]),
@@ -134,11 +137,13 @@ def signals(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
   )
 
 
-def batches(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def batches(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Compares how near signals come to the exact gains on B, by batch size.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of layers and state.
   """
   for size in results.batch_size.values.tolist():
@@ -152,7 +157,7 @@ def batches(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       [
         contrasts.Cell(
           f'{signal} nearer than STE',
-          f'{outcomes.describe(cell)}, batch {size}: {_words(signal)} of A correlate '
+          f'{toy_outcomes.describe(cell)}, batch {size}: {_words(signal)} of A correlate '
           "more with the exact gains of B than STE's prediction does.",
           found - near['linear'],
           {signal: found.mean(), 'linear': near['linear'].mean()},
@@ -160,18 +165,18 @@ def batches(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
         for signal, found in near.items()
         if signal != 'linear'
       ],
-      smallest=outcomes.CORRELATION,
+      smallest=toy_outcomes.CORRELATION,
       bounds=(-2, 2),
       protocol='A, exact on B',
       unit='correlation over flips',
     )
 
 
-def factors(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
+def factors(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:
   """Judges whether averaging an effect behind does what linearising it does.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     state: the state of the networks.
   """
   cell = {'layers': results.layers.values.tolist()[0], 'state': state}
@@ -199,24 +204,26 @@ def factors(results: xarray.Dataset, state: str) -> outcomes.Verdicts:
     [
       contrasts.Cell(
         f'factorial, {_factor(*one)} less {_factor(*other)}',
-        f'{outcomes.describe(cell)}, batch {size}: flips ranked with {_factor(*one)} '
+        f'{toy_outcomes.describe(cell)}, batch {size}: flips ranked with {_factor(*one)} '
         f'save more on B than with {_factor(*other)}.',
         saved[one] - saved[other],
         {} if number else details,  # Once is enough.
       )
       for number, (one, other) in enumerate(pairs)
     ],
-    smallest=outcomes.NATS,
+    smallest=toy_outcomes.NATS,
     protocol='deployable, B',
     unit='nats',
   )
 
 
-def rounds(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
+def rounds(
+  results: xarray.Dataset, cell: dict[str, Any]
+) -> toy_outcomes.Verdicts:
   """Compares signals with STE's prediction where each round scores all flips again.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     cell: labels of layers and state.
   """
   for number in results.num_rounds.values.tolist():
@@ -233,7 +240,7 @@ def rounds(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
       [
         contrasts.Cell(
           f'{signal} against STE, rounds',
-          f'{outcomes.describe(cell)}, {number} rounds: flips ranked in each round by '
+          f'{toy_outcomes.describe(cell)}, {number} rounds: flips ranked in each round by '
           f"{_words(signal)} reach a lower loss on B than by STE's prediction.",
           contrasts.log_ratio(linear, found(signal, outcomes.reached)),
           {
@@ -248,10 +255,10 @@ def rounds(results: xarray.Dataset, cell: dict[str, Any]) -> outcomes.Verdicts:
     )
 
 
-def judge(results: xarray.Dataset) -> outcomes.Verdicts:
+def judge(results: xarray.Dataset) -> toy_outcomes.Verdicts:
   """Yields all findings, the primary contrast first."""
   yield from primary(results)
-  for cell in outcomes.cells(results):
+  for cell in toy_outcomes.cells(results):
     for find in (kills, signals, batches, rounds):
       yield from find(results, cell)
   for state in results.state.values.tolist():

@@ -7,26 +7,15 @@ better.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import protocols
-from bitjax.evidence import verdicts
 
 if TYPE_CHECKING:
   import xarray
 
 __all__ = [
-  'BATCHES',
-  'CORRELATION',
-  'LOG_RATIO',
-  'NATS',
-  'PROTOCOLS',
-  'Verdicts',
-  'cells',
   'co_flips',
-  'describe',
   'largest',
   'nearness',
   'reached',
@@ -34,31 +23,7 @@ __all__ = [
   'unsettled',
 ]
 
-BATCHES = {'search': 'A', 'holdout': 'B'}
-PROTOCOLS = {'search': 'oracle', 'holdout': 'deployable'}
-# What does not matter, fixed beforehand: half a percent of a loss, a hundredth of a nat,
-# and a hundredth of a correlation.
-LOG_RATIO, NATS, CORRELATION = 0.005, 0.01, 0.01
-
-Verdicts = Iterator[verdicts.Verdict]
-
 _AXES = {'once': 'prefix', 'factorial': 'prefix', 'rounds': 'share'}
-
-
-def cells(results: xarray.Dataset) -> list[dict[str, Any]]:
-  """Returns labels of all combinations of layers and state, the first layer first."""
-  names = ('layers', 'state')
-  values = (results[name].values.tolist() for name in names)
-  return [
-    dict(zip(names, labels, strict=True))
-    for labels in itertools.product(*values)
-  ]
-
-
-def describe(cell: dict[str, Any]) -> str:
-  """Returns the words for layers and a state with which claims begin."""
-  layers = 'first layer' if cell['layers'] == 'first' else 'all layers'
-  return f'{layers}, {cell["state"]}'
 
 
 def co_flips(results: xarray.Dataset) -> list[str]:
@@ -77,7 +42,7 @@ def reached(
   """Returns the losses that an arm reaches on a batch, by seed.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     arm: the name of the arm.
     batch: ``'search'`` for A, ``'holdout'`` for B.
     protocol: ``'oracle'``, ``'deployable'``, or ``'all'`` for the whole budget.
@@ -110,7 +75,7 @@ def nearness(
   """Returns the correlation over flips of a signal of `once` with another, by seed.
 
   Args:
-    results: the results of `arms.collect`.
+    results: the results of `toy.arms.collect`.
     other: ``'linear'``, ``'smoothed'`` (both on A) or ``'exact'`` (on B).
     signal: the name of the signal, on A.
     **labels: of layers, state and batch size.

@@ -44,6 +44,7 @@ from bitjax.studies import toy
 from bitjax.studies.smoothed_gradient import arms
 from bitjax.studies.smoothed_gradient import figure
 from bitjax.studies.smoothed_gradient import findings
+from bitjax.studies.toy import arms as toy_arms
 from bitjax.studies.toy import searches
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
   """Runs every arm on every seed."""
   problems = config.open(sweep)
   networks = toy.States(problems, toy.STATES, config.train_steps)
-  return arms.collect(networks, sweep, arms.declared(problems))
+  every = arms.declared(problems)
+  return toy_arms.collect(networks, sweep, every, chunk=arms.CHUNK)
 
 
 STUDY = cli.Study(

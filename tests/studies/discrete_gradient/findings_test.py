@@ -19,6 +19,7 @@ from bitjax.studies.discrete_gradient import outcomes as reads
 from bitjax.studies.discrete_gradient import rounds
 from bitjax.studies.discrete_gradient import schedules
 from bitjax.studies.discrete_gradient import study
+from bitjax.studies.toy import arms as toy_arms
 from bitjax.studies.toy import promises
 from bitjax.studies.toy import searches
 
@@ -115,7 +116,7 @@ def test_the_cost_counts_the_lanes_of_all_arms(num_balls, sizes, monkeypatch):
     more_balls=','.join(['linf:0.002', 'flips:9'][: num_balls - 1]) or None,
     batch_size=sizes,
   )
-  monkeypatch.setattr(arms, '_prefixes', lambda problems, layers: [0, 1])
+  monkeypatch.setattr(toy_arms, 'prefixes', lambda *args, **options: [0, 1])
   problems = types.SimpleNamespace(config=config)
   networks = 2 * len(config.all_seeds)
   lanes = [

@@ -12,6 +12,7 @@ from bitjax import types
 from bitjax.studies import toy
 from bitjax.studies.smoothed_gradient import arms
 from bitjax.studies.smoothed_gradient import study
+from bitjax.studies.toy import arms as toy_arms
 from bitjax.studies.toy import searches
 
 BALL = types.Budget(0.5)
@@ -116,7 +117,7 @@ def test_rounds_of_co_flips_draw_anew(pose):
 
 
 def test_the_cost_counts_the_lanes_of_all_arms(monkeypatch):
-  monkeypatch.setattr(arms, '_prefixes', lambda problems, layers: [0, 1])
+  monkeypatch.setattr(toy_arms, 'prefixes', lambda *args, **options: [0, 1])
   config = study.Config(layers=('first', 'all'), num_rounds=(2, 4))
   declared = arms.declared(toy.Problems(config, None))
   networks = 2 * len(config.all_seeds)

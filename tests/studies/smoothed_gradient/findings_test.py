@@ -6,7 +6,7 @@ import xarray
 
 from bitjax.studies.smoothed_gradient import arms
 from bitjax.studies.smoothed_gradient import findings
-from bitjax.studies.smoothed_gradient import outcomes
+from bitjax.studies.toy import outcomes as toy_outcomes
 from bitjax.studies.toy import searches
 
 SEEDS = 12
@@ -40,7 +40,7 @@ class Table:
     dims = {
       f'{arm}_{batch}': (*ROWS, *own)
       for arm, own in AXES.items()
-      for batch in outcomes.BATCHES
+      for batch in toy_outcomes.BATCHES
     }
     dims |= {
       f'tuning_{name}': tuple('tuning_seed' if d == 'seed' else d for d in own)
