@@ -32,26 +32,20 @@ from bitjax.data import layouts
 
 __all__ = ['SETS', 'main', 'page', 'reproduce']
 
-_SMALL = (
-  'multistep_ste',
-  'variant_ste',
-  'discrete_gradient',
-  'discrete_optimum',
-  'local_optima',
-  'train_cifar',
-  'dsq',
-  'pretrain_vs_scratch',
-  'bits_vs_width',
-)
+# Studies about the library itself, not about the note.
+_APART = ('estimator_gallery', 'benchmark', 'scaling')
 # Name of a set -> studies and presets, in the order in which they run.
 SETS: dict[str, tuple[tuple[str, str], ...]] = {
   # Minutes each on two cores, one of them an hour.
-  'quick': tuple((name, 'quick') for name in _SMALL),
+  'quick': tuple(
+    (name, 'quick') for name in studies.NAMES if name not in _APART
+  ),
   # Hours each on two cores; the last three need the files of CIFAR-10.
   'full': (
     ('multistep_ste', 'long'),
     ('variant_ste', 'full'),
     ('discrete_gradient', 'full'),
+    ('smoothed_gradient', 'full'),
     ('local_optima', 'full'),
     ('dsq', 'cifar'),
     ('pretrain_vs_scratch', 'cifar'),
@@ -63,6 +57,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
     ('multistep_ste', 'note'),
     ('variant_ste', 'note'),
     ('discrete_gradient', 'note'),
+    ('smoothed_gradient', 'cifar'),
     ('local_optima', 'note'),
     ('bits_vs_width', 'cifar'),
     ('dsq', 'note'),

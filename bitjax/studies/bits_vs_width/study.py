@@ -48,7 +48,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.TunedConfig):
+class Config(recipes.Pretrained, recipes.TunedConfig):
   """Configuration of the study; each field is one flag."""
 
   network: str = cli.flag(
@@ -88,12 +88,6 @@ class Config(recipes.TunedConfig):
     'full-precision network on.',
     choices=arms_lib.KINDS,
     unique=True,
-  )
-  pretraining_rate: float = cli.flag(
-    1.0,
-    'Factor on the learning rate of the training in full precision.',
-    minimum=recipes.FACTORS[0],
-    maximum=recipes.FACTORS[1],
   )
   noises: tuple[float, ...] = cli.flag(
     (0.1, 0.2, 0.4),
@@ -148,18 +142,11 @@ class Config(recipes.TunedConfig):
     return arms * (tuned + len(self.seeds)) + before
 
 
-_SMALL = {
-  'dataset': 'cifar10',
-  'image_size': 16,
-  'train_examples': 10_000,
-  'validation_examples': 2000,
+_SMALL = recipes.SMALL_CIFAR | {
   'network': 'resnet8',
   'bits': ('1', '2', '4', '32'),
   'widths': (8,),
   'equal': ('width', 'bits'),
-  'batch_size': 64,
-  'optimizer': 'adam',
-  'learning_rate': 4e-3,
   'weight_decay': 0.0,
 }
 _DIGITS = {'dataset': 'digits', 'augmentation': (), 'batch_size': 32} | {

@@ -46,7 +46,7 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.TunedConfig):
+class Config(recipes.Pretrained, recipes.TunedConfig):
   """Configuration of the study; each field is one flag."""
 
   network: str = cli.flag(
@@ -76,12 +76,6 @@ class Config(recipes.TunedConfig):
     minimum=0,
     maximum=1000,
     unique=True,
-  )
-  pretraining_rate: float = cli.flag(
-    1.0,
-    'Factor on the learning rate of the training in full precision.',
-    minimum=recipes.FACTORS[0],
-    maximum=recipes.FACTORS[1],
   )
 
   def __post_init__(self):
@@ -126,16 +120,7 @@ class Config(recipes.TunedConfig):
     return len(self.every()) * (tuned + len(self.seeds)) + before
 
 
-_SMALL = {
-  'dataset': 'cifar10',
-  'image_size': 16,
-  'train_examples': 10_000,
-  'validation_examples': 2000,
-  'network': 'resnet8_narrow',
-  'batch_size': 64,
-  'optimizer': 'adam',
-  'learning_rate': 4e-3,
-}
+_SMALL = recipes.SMALL_CIFAR | {'network': 'resnet8_narrow'}
 
 PRESETS: dict[str, dict[str, Any]] = {
   'smoke': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 16}

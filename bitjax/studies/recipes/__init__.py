@@ -5,6 +5,8 @@ from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
 from bitjax.studies.recipes.config import TrainConfig
+from bitjax.studies.recipes.tuned import SMALL_CIFAR
+from bitjax.studies.recipes.tuned import Pretrained
 from bitjax.studies.recipes.tuned import TunedConfig
 from bitjax.studies.recipes.tuned import chosen
 from bitjax.studies.recipes.tuned import tuned
@@ -17,9 +19,11 @@ __all__ = [
   'ACTIVATIONS',
   'FACTORS',
   'NETWORKS',
+  'SMALL_CIFAR',
   'WEIGHTS',
   'NetworkConfig',
   'Parts',
+  'Pretrained',
   'TrainConfig',
   'TunedConfig',
   'build',

@@ -46,6 +46,30 @@ class TunedConfig(config_lib.TrainConfig):
       )
 
 
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """The flag of studies that train in full precision first."""
+
+  pretraining_rate: float = cli.flag(
+    1.0,
+    'Factor on the learning rate of the training in full precision.',
+    minimum=config_lib.FACTORS[0],
+    maximum=config_lib.FACTORS[1],
+  )
+
+
+# Natural images, few and small, so that two cores train many seeds in hours.
+SMALL_CIFAR: dict[str, Any] = {
+  'dataset': 'cifar10',
+  'image_size': 16,
+  'train_examples': 10_000,
+  'validation_examples': 2000,
+  'batch_size': 64,
+  'optimizer': 'adam',
+  'learning_rate': 4e-3,
+}
+
+
 def tuned(
   sweep: sweeps.Sweep,
   train: Callable[..., dict[str, Any]],
