@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import math
 import sys
 
 import numpy as np
@@ -51,10 +52,16 @@ def _run(options):
     from hardware import luts
   except ModuleNotFoundError as error:
     raise types.BadInput(f"{error}; pip install 'bitjax[hardware]'.") from None
+  number = types.check_integer('images', options.images, 1)
   network = deploy.load(options.file)
   layers = accelerator.layers_of(network)
   folding = accelerator.fold(layers, options.cycles)
-  images = data.load('mnist5k', split='test').images[: options.images]
+  images = data.load('mnist5k', split='test').images[:number]
+  if math.prod(network.shape) != images[0].size:
+    raise types.BadInput(
+      f'{options.file} must be of images of 28 x 28 pixels; got '
+      f'{" x ".join(map(str, network.shape))}.'
+    )
   images = images.reshape(-1, *network.shape)
   wanted = accelerator.sums_of(network, images)
   chain = accelerator.Accelerator(layers, folding)

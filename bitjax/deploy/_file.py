@@ -2,7 +2,7 @@ r"""Files of deployed networks: 1 bit a binary weight, checksums, and no program
 
 A file is, in this order,
 
-- the 16 bytes ``bitjax packed 1\n``, of which the number is the version,
+- the 16 bytes ``bitjax packed 2\n``, of which the number is the version,
 - length and CRC-32 of the header, two unsigned 32-bit integers, little-endian,
 - the header, JSON compressed by zlib: shape and dtype of images, the operations (with the
   operations that they take counted from their own place: -1 is the one before), and name,
@@ -38,7 +38,7 @@ from bitjax.deploy import _summary
 
 __all__ = ['load', 'save']
 
-_MAGIC, _VERSION = b'bitjax packed ', 1
+_MAGIC, _VERSION = b'bitjax packed ', 2
 _START = len(_MAGIC) + 2
 _SIZES = struct.Struct('<II')
 _BITS = ('bool', 'words')

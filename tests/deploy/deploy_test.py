@@ -157,7 +157,7 @@ def test_files(tmp_path):
     (content[:-1] + bytes([content[-1] ^ 1]), r'tensor .*Dense_2.* checksum'),
     (content[:-1], r'tensor .* is cut off'),
     (content + b' ', 'behind its last tensor'),
-    (content.replace(b'packed 1', b'packed 2'), 'has version 2'),
+    (content.replace(b'packed 2', b'packed 1'), 'has version 1'),
     (content[:30] + bytes([content[30] ^ 4]) + content[31:], 'header'),
     (b'PK' + content, 'is no file of a packed network'),
   ]

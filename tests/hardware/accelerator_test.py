@@ -137,10 +137,23 @@ def test_bad_input(layers):
     accelerator.layers_of(network)
 
 
-def test_command_refuses_what_it_cannot_read(tmp_path, capsys):
-  assert command.main([str(tmp_path / 'none.bitjax')]) == 2
+@pytest.mark.parametrize(
+  ('flags', 'words'),
+  [
+    ([], 'must be of images of 28 x 28 pixels; got 8 x 8 x 1'),
+    (['--images=0'], 'images must be an integer >= 1; got 0'),
+    (['--cycles=0'], 'takes at most 0 cycles'),
+    (['none.bitjax'], 'none.bitjax'),
+  ],
+)
+def test_command_refuses_in_one_line(small, flags, words, tmp_path, capsys):
+  file = tmp_path / 'small.bitjax'
+  deploy.save(small[0], file)
+  if not flags or flags[0].startswith('--'):
+    flags = [str(file), *flags]
+  assert command.main(flags) == 2
   (line,) = capsys.readouterr().err.splitlines()
-  assert 'none.bitjax' in line
+  assert line.startswith('python -m hardware: ') and words in line
 
 
 @pytest.mark.slow
