@@ -50,6 +50,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
     ('dsq', 'cifar'),
     ('pretrain_vs_scratch', 'cifar'),
     ('bits_vs_width', 'cifar'),
+    ('fitted_windows', 'cifar'),
   ),
   # What a CPU takes too long for; all but the first need the files of CIFAR-10.
   'gpu': (
@@ -60,6 +61,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
     ('smoothed_gradient', 'cifar'),
     ('local_optima', 'note'),
     ('bits_vs_width', 'cifar'),
+    ('fitted_windows', 'note'),
     ('dsq', 'note'),
     ('pretrain_vs_scratch', 'note'),
   ),

@@ -22,6 +22,7 @@ from bitjax.nn._passing import LayerPassing
 from bitjax.nn._passing import gradient_passing
 from bitjax.nn._progress import plain_convolutions
 from bitjax.nn._progress import training_progress
+from bitjax.nn._quant_mlp import QuantMLP
 from bitjax.nn._resnet import RESNET_VARIANTS
 from bitjax.nn._resnet import ResNet
 from bitjax.nn._resnet import resnet18
@@ -65,6 +66,7 @@ __all__ = [
   'MatrixVectorUnit',
   'QuantConv',
   'QuantDense',
+  'QuantMLP',
   'ResNet',
   'SilentLayerWarning',
   'Summary',

@@ -21,6 +21,7 @@ from bitjax import sizes
 from bitjax import types
 from bitjax.training import _evaluation
 from bitjax.training import _fit
+from bitjax.training import _refit
 from bitjax.training import _seeds
 from bitjax.training import _state
 
@@ -94,6 +95,7 @@ def outcome(
   tensorboard: bool = False,
   mesh: jax.sharding.Mesh | None = None,
   together: str | None = None,
+  refit: _refit.Refit | None = None,
   report: _fit.Reporter | None = None,
 ) -> dict[str, np.ndarray]:
   """Trains networks side by side and measures the result.
@@ -113,6 +115,7 @@ def outcome(
     tensorboard: whether to write event files.
     mesh: devices; see `fit`.
     together: how several seeds run on one device; see `fit`.
+    refit: when to fit the widths of every `fitted_sign` again; see `fit`.
     report: told how far the training is; None for no report.
 
   Returns:
@@ -121,7 +124,9 @@ def outcome(
     which test examples are guessed correctly, eight to a byte (``numpy.packbits``), in
     the order of the data. A network that diverged has none. By epoch:
     ``train_loss`` and ``train_accuracy`` (of augmented images), ``validation_loss``,
-    ``validation_accuracy``. By epoch and layer: ``flip_ratio`` and `STATISTICS`.
+    ``validation_accuracy``. By epoch and layer: ``flip_ratio`` and `STATISTICS`; with
+    ``refit`` also ``width``, that of the layer's inputs, 0 for one without a
+    `fitted_sign`.
   """
   feeds = data.device_feeds(train, batch_size, [int(seed) for seed in seeds])
   probed = min(_PROBED, len(train.labels)) // 4 * 4
@@ -139,6 +144,7 @@ def outcome(
     tensorboard=tensorboard,
     mesh=mesh,
     together=together,
+    refit=refit,
     report=report,
   )
   found: dict[str, np.ndarray] = {
@@ -148,6 +154,10 @@ def outcome(
   for name in LAYERED:
     each = [fitted.history[f'{name}/{layer}'].T for layer in layers]
     found[name] = np.stack(each, axis=-1)
+  if refit is not None:
+    none = np.zeros_like(fitted.history['train_loss'])
+    each = [fitted.history.get(f'width/{layer}', none).T for layer in layers]
+    found['width'] = np.stack(each, axis=-1)
   evaluate = _evaluation.evaluator(
     phases[-1].task, len(seeds), mesh, _seeds.choose(together, mesh)
   )

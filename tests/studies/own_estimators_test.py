@@ -8,6 +8,7 @@ import pytest
 from bitjax import cli
 from bitjax.cli import command
 from bitjax.studies import dsq
+from bitjax.studies import fitted_windows
 from bitjax.studies import local_optima
 from bitjax.studies import train_cifar
 from bitjax.studies import variant_ste
@@ -30,6 +31,11 @@ STUDIES = {
   'variant_ste': (variant_ste.STUDY, 'estimators', ()),
   'local_optima': (local_optima.STUDY, 'estimators', ('normal',)),
   'dsq': (dsq.STUDY, 'arms', ('clipped identity', 'falling', 'fixed 0.2')),
+  'fitted_windows': (
+    fitted_windows.STUDY,
+    'arms',
+    ('relative Gaussian', 'window 1'),
+  ),
   'weights': (train_cifar.STUDY, 'weights', ()),
   'activations': (train_cifar.STUDY, 'activations', ()),
 }

@@ -9,6 +9,7 @@ from bitjax.studies.recipes.tuned import SMALL_CIFAR
 from bitjax.studies.recipes.tuned import Pretrained
 from bitjax.studies.recipes.tuned import TunedConfig
 from bitjax.studies.recipes.tuned import chosen
+from bitjax.studies.recipes.tuned import settings
 from bitjax.studies.recipes.tuned import tuned
 from bitjax.studies.recipes.zoo import ACTIVATIONS
 from bitjax.studies.recipes.zoo import NETWORKS
@@ -29,5 +30,6 @@ __all__ = [
   'build',
   'chosen',
   'right',
+  'settings',
   'tuned',
 ]

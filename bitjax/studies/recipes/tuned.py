@@ -17,7 +17,7 @@ from bitjax.studies.recipes import config as config_lib
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['TunedConfig', 'chosen', 'tuned']
+__all__ = ['TunedConfig', 'chosen', 'settings', 'tuned']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +84,14 @@ def tuned(
   coords: Mapping[str, Any],
   by: str = 'validation_loss',
   chunk: int | None = None,
+  choices: Mapping[str, Sequence[Any]] | None = None,
 ) -> xarray.Dataset:
-  """Trains every arm: first its tuning seeds at all rates, then its seeds at the best.
+  """Trains every arm: first its tuning seeds at all settings, then its seeds at the best.
 
   Args:
     sweep: the run.
-    train: ``train(parts, *, rate, seed, folder, report, mesh, **static)`` returns what
-      `training.outcome` does, or a part of it, with the ``validation_loss``.
+    train: ``train(parts, *, rate, seed, folder, report, mesh, **static, **choices)``
+      returns what `training.outcome` does, or a part of it, with the ``validation_loss``.
     parts: the data. What tunes sees no test image: it is scored on the validation images
       once more.
     name: name of the sweep of tested seeds; that of tuning seeds is called ``tuning``.
@@ -102,18 +103,20 @@ def tuned(
     coords: labels along those axes.
     by: the output that chooses the rate, a loss; its last epoch if it has epochs.
     chunk: networks that ``train`` gets at a time, as in `sweeps.Sweep.hosted`.
+    choices: further axes to choose from with the rate, of which ``train`` gets one value;
+      None for none.
 
   Returns:
-    What is measured over (static, seed, ...), at the ``chosen_rate``; and the loss that
-    chose it for the tuning seeds, ``tuning_validation_loss`` (or ``tuning_`` and what
-    ``by`` names) over (static, rate, tuning_seed). The attribute ``test_examples`` is
-    their number.
+    What is measured over (static, seed, ...), at the ``chosen_rate`` (and ``chosen_`` and
+    what ``choices`` names); and the loss that chose it for the tuning seeds,
+    ``tuning_validation_loss`` (or ``tuning_`` and what ``by`` names) over (static,
+    choices, rate, tuning_seed). The attribute ``test_examples`` is their number.
 
   Raises:
-    BadInput: if some networks were trained at a rate that is not chosen any more.
+    BadInput: if some networks were trained at a setting that is not chosen any more.
   """
+  choices = choices or {}
   axes: dict[str, Any] = {
-    'static': static,
     'dims': dims,
     'coords': coords,
     'chunk': chunk,
@@ -124,26 +127,35 @@ def tuned(
     return train(untested, **options)
 
   tuning = sweep.hosted(
-    tune, name='tuning', lanes={'rate': rates, 'seed': tuning_seeds}, **axes
+    tune,
+    name='tuning',
+    static={**static, **choices},
+    lanes={'rate': rates, 'seed': tuning_seeds},
+    **axes,
   )
   losses = tuning[by]
   if 'epoch' in losses.dims:
     losses = losses.isel(epoch=-1, drop=True)
   losses = losses.rename(seed='tuning_seed')
-  best = chosen(losses)
+  best = settings(losses, ['rate', *choices])
 
   def test(*, seed, **options):
     at = {axis: options[axis] for axis in static}
-    rate = np.full(seed.shape, best.sel(at).item())
-    found = train(parts, rate=rate, seed=seed, **options)
-    return found | {'chosen_rate': rate}
+    own = {axis: value.sel(at).item() for axis, value in best.items()}
+    rate = np.full(seed.shape, own.pop('rate'))
+    found = train(parts, rate=rate, seed=seed, **options, **own)
+    own = {axis: np.full(seed.shape, value) for axis, value in own.items()}
+    return found | {f'chosen_{a}': v for a, v in {'rate': rate, **own}.items()}
 
-  found = sweep.hosted(test, name=name, lanes={'seed': seeds}, **axes)
-  if bool((found.chosen_rate != best).any()):
-    raise types.BadInput(
-      'some networks were trained at a rate other than the one that is chosen now, '
-      'since rates were tuned again and it came out differently; use --overwrite.'
-    )
+  found = sweep.hosted(
+    test, name=name, static=static, lanes={'seed': seeds}, **axes
+  )
+  for axis, value in best.items():
+    if bool((found[f'chosen_{axis}'] != value).any()):
+      raise types.BadInput(
+        f'some networks were trained at a {axis} other than the one that is chosen now, '
+        f'since {axis}s were tuned again and it came out differently; use --overwrite.'
+      )
   found = found.assign({f'tuning_{by}': losses})
   return found.assign_attrs(test_examples=len(parts.test.labels))
 
@@ -154,5 +166,21 @@ def chosen(losses: xarray.DataArray) -> xarray.DataArray:
   Args:
     losses: validation losses of the tuning seeds, (arms, rate, tuning_seed).
   """
+  return settings(losses, ['rate'])['rate']
+
+
+def settings(
+  losses: xarray.DataArray, over: Sequence[str]
+) -> dict[str, xarray.DataArray]:
+  """Returns the setting with the lowest mean validation loss, by arm.
+
+  Args:
+    losses: validation losses of the tuning seeds, (arms, over, tuning_seed).
+    over: the axes that span the settings.
+
+  Returns:
+    For each of these axes its label at the best setting, (arms).
+  """
   outcomes = losses.to_dataset(name='tuning_holdout')
-  return protocols.select(outcomes, ['rate'], 'deployable').rate
+  best = protocols.select(outcomes, over, 'deployable')
+  return {axis: best[axis] for axis in over}

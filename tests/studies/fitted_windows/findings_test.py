@@ -1,0 +1,146 @@
+"""Claims about windows, judged on tables whose answer is known."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray
+
+from bitjax.evidence import plots
+from bitjax.studies.fitted_windows import arms as arms_lib
+from bitjax.studies.fitted_windows import figure
+from bitjax.studies.fitted_windows import findings
+
+SEEDS, EXAMPLES = 6, 4000
+LAYERS = ['Dense_0', 'Dense_1', 'Dense_2']
+
+
+def compared(seeds=SEEDS, **points):
+  """Returns outcomes whose test accuracy is 0.5 plus the `points` of its arm.
+
+  Networks differ in one answer of 4000 at random. Tuning agrees on the second rate and the
+  last value of the parameter. Widths fall from 1 to 0.25 before Dense_1, and double that
+  before Dense_2.
+  """
+  names = list(arms_lib.ARMS)
+  draw = np.random.default_rng(0)
+  shape = (len(names), seeds)
+  number = np.full(shape, EXAMPLES // 2) + draw.integers(0, 2, shape)
+  for name, value in points.items():
+    number[names.index(name.replace('_', ' '))] += round(value * EXAMPLES)
+  right = np.arange(EXAMPLES) < number[..., None]
+  tuning = np.ones((len(names), 3, 2, 4)) + np.arange(3)[::-1, None, None]
+  tuning[:, :, 0] += 1
+  width = np.zeros((*shape, 3, 3))
+  width[names.index('fitted'), ..., 1] = [1, 0.5, 0.25]
+  width[names.index('fitted'), ..., 2] = [2, 1, 0.5]
+  width *= 1 + 0.01 * draw.normal(size=width.shape)
+  dims = ('arm', 'seed')
+  accuracy = right.mean(-1).astype(np.float32)
+  return xarray.Dataset(
+    {
+      'test_right': ((*dims, 'test_byte'), np.packbits(right, axis=-1)),
+      'test_accuracy': (dims, accuracy),
+      'clean_train_accuracy': (dims, accuracy + 0.1),
+      'validation_loss': ((*dims, 'epoch'), np.ones((*shape, 3))),
+      'width': ((*dims, 'epoch', 'layer'), width),
+      'tuning_validation_loss': (
+        ('arm', 'shape', 'rate', 'tuning_seed'),
+        tuning,
+      ),
+    },
+    {
+      'arm': names,
+      'rate': [0.3, 1.0],
+      'shape': [0, 1, 2],
+      'seed': range(seeds),
+      'tuning_seed': range(1000, 1004),
+      'epoch': [1, 2, 3],
+      'layer': LAYERS,
+    },
+    {'test_examples': EXAMPLES},
+  )
+
+
+def judged(results):
+  return {found.finding: found for found in findings.judge(results)}
+
+
+def test_claims():
+  found = judged(
+    compared(
+      relative_Gaussian=0.02,
+      fixed_window=-0.02,
+      relative_window=0.01,
+      fitted=0.05,
+    )
+  )
+  assert [v.finding for v in found.values() if v.primary] == ['relative']
+  for finding, verdict, effect in (
+    ('relative', 'supported', 2.0),
+    ('fixed', 'contradicted', -2.0),
+    ('relative, window', 'supported', 3.0),
+    ('fitted', 'supported', 5.0),
+    ('fitted, beyond one number', 'supported', 3.0),
+    ('any', 'supported', 5.0),
+    ('widths, layers', 'supported', 1.0),
+    ('widths, training', 'supported', 2.0),
+  ):
+    one = found[finding]
+    assert one.verdict == verdict and one.num_seeds == SEEDS, finding
+    np.testing.assert_allclose(one.effect, effect, atol=0.06)
+  details = found['relative'].details
+  np.testing.assert_allclose(
+    [
+      details['accuracy, relative Gaussian'],
+      details['accuracy, window 1'],
+      details['sigma / spread, relative Gaussian'],
+      details['rate, relative Gaussian'],
+      details['rate, window 1'],  # With the factor of its last setting.
+    ],
+    [52, 50, 0.8, 1.0, 1.47],
+    atol=0.06,
+  )
+
+
+def test_what_does_not_matter_is_equivalent():
+  found = judged(compared())
+  for finding in ('relative', 'fixed', 'fitted', 'any'):
+    assert found[finding].verdict == 'equivalent', finding
+
+
+def test_fitted_widths():
+  results = compared()
+  assert findings.fitted_layers(results) == LAYERS[1:]
+  without = results.sel(arm=[*arms_lib.PRIMARY])
+  assert findings.fitted_layers(without) == []
+  assert [*judged(without)] == ['relative', 'any']
+
+
+def test_a_training_that_diverged_is_left_out():
+  results = compared(relative_Gaussian=0.02)
+  results['test_accuracy'].loc[{'arm': 'relative Gaussian', 'seed': 2}] = np.nan
+  found = judged(results)['relative']
+  assert (found.verdict, found.num_seeds) == ('supported', SEEDS - 1)
+  assert found.details['diverged'] == 1
+
+
+def test_seeds_that_diverged(as_if_not_run):
+  results = compared(relative_Gaussian=0.02, fitted=0.01)
+  as_if_not_run(findings.judge, results, ['validation_loss'])
+
+
+def test_one_seed_has_no_interval():
+  for one in judged(compared(seeds=1)).values():
+    assert (one.verdict, one.num_seeds) == ('inconclusive', 1)
+
+
+@pytest.mark.parametrize('names', [None, arms_lib.PRIMARY])
+def test_figures(names):
+  results = compared()
+  if names is not None:
+    results = results.sel(arm=[*names])
+  with plots.style():
+    drawn = figure.page(results)
+    assert len(drawn['figure'].axes) == 2
+    assert len(drawn['figure_supplement'].axes) == (2 if names is None else 1)
+    plt.close('all')
