@@ -247,7 +247,34 @@ ITEMS = (
     'Yes, on held-out data too.',
     'No, they lead to worse ones.',
   ),
-  Item('N17', 'Do the costs hold on hardware, or in a simulation of it?'),
+  Item(
+    'N17',
+    'At equal energy of an image, is a wide network of one bit more accurate than a narrow '
+    'one of four bits?',
+    'hardware',
+    'N17 equal energy',
+    '',
+    'Yes.',
+    'No: that of four bits is more accurate.',
+  ),
+  Item(
+    'N17, operations',
+    'Does the number of operations say which of two networks takes more energy?',
+    'hardware',
+    'N17 operations',
+    '',
+    'Yes, for all pairs that the model of energy can tell apart.',
+    'No: some pairs of equally many operations, or more, take less.',
+  ),
+  Item(
+    'N17, shortcuts',
+    'Do shortcuts of 32 bits take most of the energy of a binary ResNet?',
+    'hardware',
+    'N17 shortcuts',
+    '',
+    'Yes, where there is one around every convolution.',
+    'No.',
+  ),
   Item('N18', 'Does a ResNet train better with a narrower fixed window?'),
   Item(
     'N19',
@@ -366,4 +393,5 @@ def effect(verdict: evidence.Verdict | None) -> str:
   if verdict is None:
     return '–'
   unit = f' {verdict.unit}' if verdict.unit else ''
-  return f'{tables.cell(verdict)}{unit}, {verdict.num_seeds} seeds: {verdict.verdict}'
+  seeds = f'{verdict.num_seeds} seeds' if verdict.num_seeds else 'counted'
+  return f'{tables.cell(verdict)}{unit}, {seeds}: {verdict.verdict}'

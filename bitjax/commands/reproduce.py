@@ -51,6 +51,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
     ('pretrain_vs_scratch', 'cifar'),
     ('bits_vs_width', 'cifar'),
     ('fitted_windows', 'cifar'),
+    ('hardware', 'cifar'),
   ),
   # What a CPU takes too long for; all but the first need the files of CIFAR-10.
   'gpu': (

@@ -35,10 +35,12 @@ class Verdict:
       ``'inconclusive: diverged'`` (too few samples are left), or ``'inert'``: what
       was varied had no effect at all on anything.
     effect: the estimated effect.
-    low: lower end of its 95 % interval; ``-inf`` if unknown.
+    low: lower end of its 95 % interval, or of what its assumptions allow if there are no
+      seeds; ``-inf`` if unknown.
     high: upper end; ``inf`` if unknown.
     unit: unit of the effect.
-    num_seeds: number of independent seeds (clusters) behind the estimate.
+    num_seeds: number of independent seeds (clusters) behind the estimate; 0 for what is
+      counted, not estimated.
     protocol: how it was measured ('oracle', 'deployable', ...).
     primary: whether it is the study's one primary contrast; all other verdicts
       are exploratory.
@@ -118,6 +120,8 @@ def _block(verdict: Verdict, width: int, indent: int) -> str:
   interval = f'[{verdict.low:.3g}, {verdict.high:.3g}]'
   seeds = f'{verdict.num_seeds} seed{"s" if verdict.num_seeds != 1 else ""}'
   facts = [f'effect {effect}, 95 % {interval}', seeds, verdict.protocol, rank]
+  if not verdict.num_seeds:
+    facts[:2] = [f'effect {effect}, within {interval}']
   lines = [f'{verdict.finding:<{indent}}{verdict.verdict.upper()}']
   paragraphs = [verdict.claim, '; '.join(fact for fact in facts if fact) + '.']
   if verdict.details:

@@ -29,6 +29,7 @@ NAMES = (
   'pretrain_vs_scratch',
   'bits_vs_width',
   'fitted_windows',
+  'hardware',
   'estimator_gallery',
   'benchmark',
   'scaling',

@@ -50,6 +50,7 @@ def test_trainings():
     'pretrain_vs_scratch',
     'bits_vs_width',
     'fitted_windows',
+    'hardware',
   ],
 )
 @pytest.mark.parametrize('flag', ['--precision=fast', '--dtype=float16'])

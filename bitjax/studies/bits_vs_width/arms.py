@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bitjax.studies.bits_vs_width import networks
+from bitjax.studies.recipes import families
 
 __all__ = ['KINDS', 'PRIMARY', 'REFERENCE', 'SERIES', 'Arm', 'every', 'series']
 
@@ -27,7 +27,7 @@ class Arm(NamedTuple):
     kind: one of `KINDS`.
   """
 
-  cell: networks.Cell
+  cell: families.Cell
   kind: str = 'scratch'
 
   def __str__(self) -> str:
@@ -36,16 +36,16 @@ class Arm(NamedTuple):
 
 
 def series(
-  family: networks.Family,
+  family: families.Family,
   bits: Sequence[str],
   equal: Sequence[str],
   width: int,
-) -> dict[str, list[networks.Cell]]:
+) -> dict[str, list[families.Cell]]:
   """Returns the networks that equal that of 4 bits and a width, by what is equal.
 
   Args:
     family: the networks.
-    bits: names in `networks.BITS`.
+    bits: names in `families.BITS`.
     equal: some of `SERIES`.
     width: width of the network of 4 bits.
 
@@ -53,11 +53,11 @@ def series(
     For each of ``equal`` one network for each number of bits.
   """
   costs = {'bits': family.total_bits, 'operations': family.operations}
-  found: dict[str, list[networks.Cell]] = {}
+  found: dict[str, list[families.Cell]] = {}
   for measure in equal:
     cost = costs.get(measure)
     found[measure] = [
-      networks.Cell(name, width)
+      families.Cell(name, width)
       if cost is None or name == REFERENCE
       else _equal(name, width, cost)
       for name in bits
@@ -67,15 +67,15 @@ def series(
 
 def _equal(bits, width, cost):
   """Returns the network of so many bits that costs as much as that of 4 bits."""
-  target = cost(networks.Cell(REFERENCE, width))
-  matching = networks.matching(
-    lambda own: cost(networks.Cell(bits, own)), target
+  target = cost(families.Cell(REFERENCE, width))
+  matching = families.matching(
+    lambda own: cost(families.Cell(bits, own)), target
   )
-  return networks.Cell(bits, matching)
+  return families.Cell(bits, matching)
 
 
 def every(
-  family: networks.Family,
+  family: families.Family,
   bits: Sequence[str],
   widths: Sequence[int],
   kinds: Sequence[str],
@@ -89,14 +89,14 @@ def every(
 
   Args:
     family: the networks.
-    bits: names in `networks.BITS`.
+    bits: names in `families.BITS`.
     widths: widths of the grid.
     kinds: some of `KINDS`.
     equal: some of `SERIES`.
     width: width of the network of 4 bits that the series equal.
   """
   rows = series(family, bits, equal, width)
-  cells = [networks.Cell(name, w) for w in sorted(widths) for name in bits]
+  cells = [families.Cell(name, w) for w in sorted(widths) for name in bits]
   cells += [cell for name in equal for cell in rows[name]]
   few = [cell for name in equal if name != 'operations' for cell in rows[name]]
   # All kinds of a network stand together, since they share its programs.

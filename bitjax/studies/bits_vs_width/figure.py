@@ -10,7 +10,7 @@ from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.studies.bits_vs_width import arms as arms_lib
 from bitjax.studies.bits_vs_width import findings
-from bitjax.studies.bits_vs_width import networks
+from bitjax.studies.recipes import families
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -20,7 +20,7 @@ __all__ = ['page']
 
 _COLORS = dict(
   zip(
-    networks.BITS,
+    families.BITS,
     (
       plots.RED,
       plots.ORANGE,
@@ -174,7 +174,7 @@ def _gap(table, equal, bits):
 
 
 def _bars(table, ax, of, label, title):
-  shown = [b for b in networks.BITS if b in table.found.bits.values]
+  shown = [b for b in families.BITS if b in table.found.bits.values]
   for offset, (equal, words, marker, color) in zip(
     (-0.15, 0.15), _SERIES, strict=True
   ):

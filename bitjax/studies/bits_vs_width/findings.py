@@ -21,7 +21,7 @@ from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
 from bitjax.studies.bits_vs_width import arms as arms_lib
-from bitjax.studies.bits_vs_width import networks
+from bitjax.studies.recipes import families
 
 if TYPE_CHECKING:
   from collections.abc import Iterator
@@ -65,7 +65,7 @@ class Table:
     if bits:
       own = own & (self.found.bits == bits)
     at = self.found.arm[own.values]
-    order = list(networks.BITS)
+    order = list(families.BITS)
     return sorted(
       at.values.tolist(),
       key=lambda arm: (
@@ -324,7 +324,7 @@ def _regression(
     arm for arm in table.arms() if table.found.bits.sel(arm=arm).item() != _FULL
   ]
   at = table.found.sel(arm=own)
-  bits = np.log2([networks.BITS[b][0] for b in at.bits.values])
+  bits = np.log2([families.BITS[b][0] for b in at.bits.values])
   weights = np.log2(at.weights.values.astype(float))
   columns = np.stack([np.ones_like(bits), bits, weights])
   if np.linalg.matrix_rank(columns) < len(columns):

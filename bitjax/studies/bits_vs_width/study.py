@@ -38,8 +38,8 @@ from bitjax.studies import recipes
 from bitjax.studies.bits_vs_width import arms as arms_lib
 from bitjax.studies.bits_vs_width import figure
 from bitjax.studies.bits_vs_width import findings
-from bitjax.studies.bits_vs_width import networks
 from bitjax.studies.bits_vs_width import trainings
+from bitjax.studies.recipes import families
 
 if TYPE_CHECKING:
   import xarray
@@ -55,12 +55,12 @@ class Config(recipes.Pretrained, recipes.TunedConfig):
     'mlp',
     'mlp: two hidden layers, all quantized; resnet8: with Bi-Real shortcuts, first and '
     'last layer in full precision.',
-    choices=networks.NETWORKS,
+    choices=families.NETWORKS,
   )
   bits: tuple[str, ...] = cli.flag(
-    tuple(networks.BITS),
+    tuple(families.BITS),
     'Bits of weights and activations; 1.58: ternary weights.',
-    choices=tuple(networks.BITS),
+    choices=tuple(families.BITS),
     unique=True,
   )
   widths: tuple[int, ...] = cli.flag(
@@ -118,14 +118,14 @@ class Config(recipes.Pretrained, recipes.TunedConfig):
           f'got {", ".join(getattr(self, name))}.'
         )
 
-  def every(self, family: networks.Family) -> list[arms_lib.Arm]:
+  def every(self, family: families.Family) -> list[arms_lib.Arm]:
     """Returns the arms."""
     return arms_lib.every(
       family, self.bits, self.widths, self.kinds, self.equal, self.base_width
     )
 
   def phases(
-    self, family: networks.Family, cell: networks.Cell, train: data.Dataset
+    self, family: families.Family, cell: families.Cell, train: data.Dataset
   ) -> list[training.Phase]:
     """Returns the phases of a training."""
     recipe = training.Recipe(**self.recipe(), binary=(family.quantized,))

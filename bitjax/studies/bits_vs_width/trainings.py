@@ -23,7 +23,7 @@ from bitjax import training
 from bitjax.studies import recipes
 from bitjax.studies.bits_vs_width import arms as arms_lib
 from bitjax.studies.bits_vs_width import disturbed
-from bitjax.studies.bits_vs_width import networks
+from bitjax.studies.recipes import families
 
 if TYPE_CHECKING:
   import xarray
@@ -49,7 +49,7 @@ def compare(
     ``total_bits``, ``operations``, and, for each series, whether an arm belongs to it.
   """
   shape = parts.train.images.shape[1:]
-  family = networks.Family(
+  family = families.Family(
     config.network, shape, parts.train.num_classes, config.arithmetic()
   )
   arms = {str(arm): arm for arm in config.every(family)}
@@ -207,11 +207,11 @@ def _pretrained(config, parts, sweep, family, fitted, widths):
   widths = sorted(set(widths))
   if not widths:
     return lambda width, seeds: []
-  cells = {width: networks.Cell('32', width) for width in widths}
+  cells = {width: families.Cell('32', width) for width in widths}
   restored, sizes = {}, {}
   for width, cell in cells.items():
     model = family.model(cell)
-    image = networks.blank(parts.train.images.shape[1:])
+    image = families.blank(parts.train.images.shape[1:])
     shapes = jax.eval_shape(
       lambda key, model=model, image=image: model.init(
         key, image, **nn.call_options(model, train=False)

@@ -7,7 +7,7 @@ import xarray
 from bitjax.studies.bits_vs_width import arms as arms_lib
 from bitjax.studies.bits_vs_width import figure
 from bitjax.studies.bits_vs_width import findings
-from bitjax.studies.bits_vs_width import networks
+from bitjax.studies.recipes import families
 from tests.studies.bits_vs_width import counted
 
 SEEDS, EPOCHS = 6, 5
@@ -17,7 +17,7 @@ BITS = ('1', '2', '4', '32')
 
 def loss(arm, gained=0.0):
   """A loss that falls by 20 % with each doubling of bits, by 40 % with each of weights."""
-  bits = networks.BITS[arm.cell.bits][0]
+  bits = families.BITS[arm.cell.bits][0]
   log = -0.2 * np.log2(bits) - 0.4 * np.log2(MLPS.weights(arm.cell))
   found = 20 * np.exp(log)
   if arm.kind == 'projected' and arm.cell.bits == '1':

@@ -9,8 +9,8 @@ import pytest
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import bits_vs_width
-from bitjax.studies.bits_vs_width import networks
 from bitjax.studies.bits_vs_width import trainings
+from bitjax.studies.recipes import families
 
 STUDY = bits_vs_width.STUDY
 CONFIG = STUDY.config(
@@ -126,8 +126,8 @@ def test_a_start_from_full_precision_is_a_head_start():
 
 
 def test_a_resnet_of_the_grid():
-  family = networks.Family('resnet8', (8, 8, 3), 10, CONFIG.arithmetic())
-  for bits in networks.BITS:
-    model = family.model(networks.Cell(bits, 3))
+  family = families.Family('resnet8', (8, 8, 3), 10, CONFIG.arithmetic())
+  for bits in families.BITS:
+    model = family.model(families.Cell(bits, 3))
     assert model.widths == (3, 6, 12)
     assert (model.kernel_quantizer is None) == (bits == '32')

@@ -23,11 +23,11 @@ import jax.numpy as jnp
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import training
-from bitjax.studies import recipes
+from bitjax.studies.recipes import zoo
 
 __all__ = ['BITS', 'NETWORKS', 'Cell', 'Family', 'blank', 'matching']
 
-# Name -> bits of a weight, and the quantizers as `recipes.build` knows them.
+# Name -> bits of a weight, and the quantizers as `zoo.build` knows them.
 BITS = {
   '1': (1.0, 'sign', 'sign'),
   '1.58': (math.log2(3), 'ternary', 'lsq2'),
@@ -85,14 +85,14 @@ class Family:
     self._num_classes = num_classes
     self._arithmetic = arithmetic
     self.weights = functools.lru_cache(maxsize=None)(self._weights)
-    self.operations = functools.lru_cache(maxsize=None)(self._operations)
+    self.costs = functools.lru_cache(maxsize=None)(self._costs)
 
   @property
   def quantized(self) -> str:
     """A regular expression for the paths of quantized layers."""
     if self._network == 'mlp':
       return _DENSE
-    return recipes.NETWORKS[self._network].binary
+    return zoo.NETWORKS[self._network].binary
 
   def model(self, cell: Cell) -> Any:
     """Returns the network of a cell."""
@@ -104,11 +104,11 @@ class Family:
     width = cell.width
     if self._network != 'mlp':
       widths = width, 2 * width, 4 * width
-      return recipes.build(
+      return zoo.build(
         self._network, 'bireal', weights, activations, widths=widths, **options
       )
-    chosen = recipes.WEIGHTS[weights]
-    steps = recipes.ACTIVATIONS['sign'] if cell.bits == '1' else None
+    chosen = zoo.WEIGHTS[weights]
+    steps = zoo.ACTIVATIONS['sign'] if cell.bits == '1' else None
     return nn.MLP(
       hidden=(width, width),
       kernel_quantizer=chosen.quantizer,
@@ -122,6 +122,14 @@ class Family:
     """Returns the bits of the quantized weights in all."""
     bits, *_ = BITS[cell.bits]
     return bits * self.weights(cell)
+
+  def operations(self, cell: Cell) -> float:
+    """Returns the operations for one image; see `bitjax.nn.summary`."""
+    return float(self.costs(cell).total.operations)
+
+  def energy(self, cell: Cell) -> nn.EnergyBand:
+    """Returns the picojoules for one image; see `bitjax.nn.energy`."""
+    return nn.energy(self.costs(cell)).total.total
 
   def _weights(self, cell: Cell) -> int:
     """Returns the number of quantized weights."""
@@ -138,12 +146,12 @@ class Family:
       if re.search(self.quantized, path)
     )
 
-  def _operations(self, cell: Cell) -> float:
-    """Returns the operations for one image; see `bitjax.nn.summary`."""
+  def _costs(self, cell: Cell) -> nn.Summary:
+    """Returns what the network costs for one image, layer by layer."""
     # Products of an MLP's first layer are of bytes, those of a ResNet's of floats.
     dtype = 'uint8' if self._network == 'mlp' else 'float32'
     image = jax.ShapeDtypeStruct((1, *self._shape), dtype)
-    return float(nn.summary(self.model(cell), image).total.operations)
+    return nn.summary(self.model(cell), image)
 
 
 def blank(shape: tuple[int, ...]) -> Any:

@@ -9,18 +9,18 @@ import pytest
 from bitjax import data
 from bitjax.studies.bits_vs_width import arms as arms_lib
 from bitjax.studies.bits_vs_width import disturbed
-from bitjax.studies.bits_vs_width import networks
+from bitjax.studies.recipes import families
 from tests.studies.bits_vs_width import counted
 
 
 @pytest.fixture(scope='module')
 def mlps():
-  return networks.Family('mlp', (3, 3, 1), 5, {})
+  return families.Family('mlp', (3, 3, 1), 5, {})
 
 
-@pytest.mark.parametrize('bits', networks.BITS)
+@pytest.mark.parametrize('bits', families.BITS)
 def test_costs_by_hand(mlps, bits):
-  width, cell = 7, networks.Cell(bits, 7)
+  width, cell = 7, families.Cell(bits, 7)
   first, rest = 9 * width, width * width + width * 5
   assert mlps.weights(cell) == first + rest
   exact = {'1.58': math.log2(3)}.get(bits, float(bits))
@@ -34,8 +34,8 @@ def test_costs_by_hand(mlps, bits):
 
 
 def test_convolutions_count_where_they_are_quantized():
-  family = networks.Family('resnet8', (8, 8, 3), 10, {})
-  cell = networks.Cell('1', 4)
+  family = families.Family('resnet8', (8, 8, 3), 10, {})
+  cell = families.Cell('1', 4)
   # Six convolutions in three blocks; not the first, nor the classifier.
   kernels = 4 * 4 * 2 + 4 * 8 + 8 * 8 + 8 * 16 + 16 * 16
   assert family.weights(cell) == 9 * kernels
@@ -47,7 +47,7 @@ def test_matching_finds_the_nearest_of_all_widths(target):
     return width * width + 3.0
 
   wanted = min(range(1, 100), key=lambda w: abs(math.log(cost(w) / target)))
-  assert networks.matching(cost, target) == wanted
+  assert families.matching(cost, target) == wanted
 
 
 def test_series_and_arms():
@@ -59,7 +59,7 @@ def test_series_and_arms():
     (mlps.total_bits, 'bits'),
     (mlps.operations, 'operations'),
   ):
-    assert rows[name][1] == networks.Cell('4', 6)
+    assert rows[name][1] == families.Cell('4', 6)
     for cell in rows[name]:
       target = cost(rows[name][1])
       others = [cell._replace(width=max(1, cell.width + d)) for d in (-1, 0, 1)]
@@ -68,14 +68,14 @@ def test_series_and_arms():
   arms = arms_lib.every(mlps, bits, (3, 6), arms_lib.KINDS, equal, 6)
   assert len(set(arms)) == len(arms)
   scratch = {arm.cell for arm in arms if arm.kind == 'scratch'}
-  grid = {networks.Cell(b, w) for b in bits for w in (3, 6)}
+  grid = {families.Cell(b, w) for b in bits for w in (3, 6)}
   assert scratch == grid | {cell for row in rows.values() for cell in row}
   for kind in ('random', 'projected'):
     few = {arm.cell for arm in arms if arm.kind == kind}
     assert few == {*rows['bits'], *rows['width']}
   only = arms_lib.every(mlps, bits, (3,), ('scratch',), ('bits',), 6)
   assert {arm.cell for arm in only} == {
-    *rows['bits'], *(networks.Cell(b, 3) for b in bits)
+    *rows['bits'], *(families.Cell(b, 3) for b in bits)
   }  # fmt: skip
 
 
