@@ -161,6 +161,8 @@ def _counted(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
     **_COUNTED,
   )
 
+  yield _published(results)
+
   saved = low[_FLOAT] / high[_BINARY], high[_FLOAT] / low[_BINARY]
   promised = float(operations[_FLOAT] / operations[_BINARY])
   kept = results.float_energy.sel(counted=_BINARY).sum('part')
@@ -181,6 +183,42 @@ def _counted(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
       'share of layers in full precision, low': least / high[_BINARY],
       'share of layers in full precision, high': most / low[_BINARY],
     },
+    **_COUNTED,
+  )
+
+
+def _published(results):
+  """Judges whether our count orders BoolNet's networks by energy as their authors do."""
+  theirs = results.published_energy.to_series()
+  ours = results.boolnet_energy
+  sides = {side: ours.sel(side=side).to_series() for side in ours.side.values}
+  pairs = list(itertools.combinations(theirs.index, 2))
+  alike = sum(
+    all(
+      (own[one] < own[other]) == (theirs[one] < theirs[other])
+      for own in sides.values()
+    )
+    for one, other in pairs
+  )
+  details = {}
+  for name in theirs.index:
+    details |= {
+      f'millijoules, {name}, {side}': own[name] for side, own in sides.items()
+    }
+    details[f'millijoules, {name}, published'] = theirs[name]
+    ratio = results.boolnet_operations / results.published_operations
+    details[f'operations, {name}, of those published'] = ratio.sel(boolnet=name)
+  share = alike / len(pairs)
+  return verdicts.Verdict(
+    'N17 BoolNet',
+    "The model of energy orders BoolNet's networks and Bi-Real as BoolNet's authors do.",
+    'supported' if alike == len(pairs) else 'contradicted',
+    share,
+    share,
+    share,
+    unit='share of pairs that are ordered alike',
+    caveat=f"The order alone: the authors' table of energies is not known. {_MODEL}",
+    details=details,
     **_COUNTED,
   )
 

@@ -13,6 +13,7 @@ from bitjax.studies import recipes
 from bitjax.studies.hardware import accelerators
 from bitjax.studies.hardware import accounts
 from bitjax.studies.hardware import arms as arms_lib
+from bitjax.studies.hardware import boolnet
 from bitjax.studies.recipes import families
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def compare(
 
   Returns:
     What `recipes.tuned` returns of `bitjax.training.outcome` over (arm, seed, ...), and
-    what `accounts.counted` returns. Along ``arm`` are the coordinates ``bits`` (a name),
+    what `accounts.counted` and `boolnet.counted` return. Along ``arm`` are the coordinates ``bits`` (a name),
     ``width``, ``operations``, ``memory`` (bytes), ``energy_low`` and ``energy_high``
     (microjoules), ``latency`` (cycles at as many look-up tables, NaN if there is no such
     accelerator), and for each series whether an arm belongs to it.
@@ -107,7 +108,7 @@ def compare(
   found = found.assign_coords(
     {name: ('arm', values) for name, values in coordinates.items()}
   )
-  return found.merge(accounts.counted())
+  return found.merge(accounts.counted()).merge(boolnet.counted())
 
 
 def _latency(costs, luts):

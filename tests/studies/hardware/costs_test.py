@@ -11,6 +11,7 @@ from bitjax import nn
 from bitjax.studies.hardware import accelerators
 from bitjax.studies.hardware import accounts
 from bitjax.studies.hardware import arms as arms_lib
+from bitjax.studies.hardware import boolnet
 from bitjax.studies.recipes import families
 
 BYTES = jax.ShapeDtypeStruct((1, 6), 'uint8')
@@ -99,3 +100,28 @@ def test_counted_networks(monkeypatch):
   # 4.6 picojoules.
   real = found.float_energy.sel(counted=name, part='arithmetic')
   np.testing.assert_allclose(real, 4.6e-6 * (442_368 + 640), rtol=1e-6)
+
+
+def test_published_operations():
+  """Ours lack some four million of normalisations, and so on, that they count."""
+  found = boolnet.counted()
+  ratio = found.boolnet_operations / found.published_operations
+  np.testing.assert_allclose(ratio, 1, atol=0.035)
+
+
+def test_a_network_of_slices_by_hand():
+  total = boolnet.summary(boolnet.PUBLISHED['BaseNet, k = 4'].design).total
+  first, last = 64 * 3 * 49 * 112**2, 512 * 1000
+  assert total.flops == first + last
+  stages = [(64, 56), (128, 28), (256, 14), (512, 7)]
+  binary = sum(4 * 9 * out**2 * side**2 for out, side in stages)
+  # The first convolution of a stage has half as many inputs; shortcuts read all slices.
+  binary -= sum(9 * out**2 * side**2 // 2 for out, side in stages[1:])
+  binary += sum(2 * out**2 * (2 * side) ** 2 for out, side in stages[1:])
+  assert total.macs[1, 1] == binary
+  read = sum(4 * 4 * out * side**2 for out, side in stages)
+  # First convolutions read maps of twice the side and half the channels, twice in all.
+  read += sum(4 * out * side**2 * (2 - 1) for out, side in stages[1:])
+  read += sum(4 * out * side**2 * 2 for out, side in stages[1:])
+  assert total.features[1] == read
+  assert total.shortcuts == {1: sum(16 * out * side**2 for out, side in stages)}

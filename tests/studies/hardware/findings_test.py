@@ -25,7 +25,12 @@ REAL, BINARY, FLOAT = (
 )  # fmt: skip
 
 
-def compared(operations=(10.0, 10.0, 400.0), shortcuts=8.0, **points):
+def compared(
+  operations=(10.0, 10.0, 400.0),
+  shortcuts=8.0,
+  boolnet=((1, 2), (2, 3), (3, 4)),
+  **points,
+):
   """Returns outcomes whose test accuracy is 0.5 plus the `points` of an arm.
 
   Networks differ in one answer of 4000 at random. Counted are a network of 10 to 12
@@ -67,6 +72,10 @@ def compared(operations=(10.0, 10.0, 400.0), shortcuts=8.0, **points):
       'counted_memory': ('counted', [1e4, 1e4, 1e6]),
       'counted_energy': (('counted', 'part', 'side'), energy),
       'float_energy': (('counted', 'part', 'side'), real),
+      'boolnet_operations': ('boolnet', [1e8, 2e8, 2e8]),
+      'boolnet_energy': (('boolnet', 'side'), np.array(boolnet)),
+      'published_operations': ('boolnet', [1e8, 1e8, 2e8]),
+      'published_energy': ('boolnet', [0.6, 0.7, 4.0]),
     },
     {
       'arm': list(ARMS),
@@ -76,6 +85,7 @@ def compared(operations=(10.0, 10.0, 400.0), shortcuts=8.0, **points):
       'epoch': [1, 2],
       'counted': [BINARY, REAL, FLOAT],
       'part': list(accounts.PARTS),
+      'boolnet': ['small', 'middle', 'large'],
       'side': ['low', 'high'],
       **{name: ('arm', list(values)) for name, values in along.items()},
     },
@@ -148,6 +158,16 @@ def test_verdicts_by_bands(operations, shortcuts, wanted):
   found = judged(compared(operations, shortcuts))
   names = ('operations', 'shortcuts', 'saved')
   assert tuple(found[f'N17 {name}'].verdict for name in names) == wanted
+
+
+def test_the_order_of_published_energies():
+  one = judged(compared())['N17 BoolNet']
+  assert (one.verdict, one.effect, one.num_seeds) == ('supported', 1, 0)
+  assert one.details['operations, middle, of those published'] == 2
+  # The second is below the first at one end of the band only.
+  one = judged(compared(boolnet=((1, 3.5), (2, 3), (3, 4))))['N17 BoolNet']
+  assert one.verdict == 'contradicted'
+  np.testing.assert_allclose(one.effect, 2 / 3)
 
 
 def test_seeds_that_diverged(as_if_not_run):

@@ -68,5 +68,6 @@ def test_stages_and_costs(calls, tmp_path):
     'N17 equal memory',
     'N17 operations',
     'N17 shortcuts',
+    'N17 BoolNet',
     'N17 saved',
   ]
