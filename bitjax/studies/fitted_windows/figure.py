@@ -77,7 +77,12 @@ def _accuracies(results):
   axes[0].set_xlabel('accuracy, last epoch (%)')
   axes[0].legend(fontsize=7)
   axes[1].axvspan(
-    -findings.MARGIN, findings.MARGIN, color=plots.LIGHT_GREY, lw=0, zorder=0
+    -findings.MARGIN,
+    findings.MARGIN,
+    color=plots.LIGHT_GREY,
+    alpha=0.4,
+    lw=0,
+    zorder=0,
   )
   axes[1].axvline(0, color=plots.GREY, lw=0.8, zorder=0)
   axes[1].set_xlabel(
@@ -108,7 +113,9 @@ def _parameters(results):
   plots.log_axis(ax)
   ax.set_xlabel('parameter, as a multiple of the middle one')
   ax.set_ylabel('validation loss of the tuning seeds\n(best rate; nats)')
-  ax.legend(fontsize=7)
+  low, high = ax.get_ylim()
+  ax.set_ylim(low, high + 0.6 * (high - low))  # Room for the legend.
+  ax.legend(fontsize=7, loc='upper left')
   if several:
     _layers(axes[0, 1], results, layers)
   return fig
