@@ -45,9 +45,7 @@ class Config(toy.Tuned, toy.Config):
     '128).',
     minimum=1,
   )
-  draws: int = cli.flag(
-    16, 'Draws of smoothed gains.', minimum=1, maximum=4096
-  )
+  draws: int = cli.flag(16, 'Draws of smoothed gains.', minimum=1, maximum=4096)
   flip_rate: float = cli.flag(
     0.05,
     'Probability that a weight is flipped in a draw.',

@@ -35,6 +35,7 @@ __all__ = [
   'curve',
   'linear',
   'nearness',
+  'properties',
   'truths',
 ]
 
@@ -130,8 +131,7 @@ def nearness(
   layers, seeds = problems.layers, problems.config.seeds
   axes: dict[str, Any] = {
     'lanes': networks.lanes | {'seed': seeds},
-    'shared': networks.shared
-    | {'known': known, 'tested': jnp.asarray(seeds)},
+    'shared': networks.shared | {'known': known, 'tested': jnp.asarray(seeds)},
     'chunk': CHUNK,
   }
   found = sweep(
@@ -232,3 +232,25 @@ def curve(
     column(jnp.ones_like(x)), column(x), column(x_q), jnp.float32(progress)
   )
   return np.asarray(x), np.asarray(passed, np.float32)[:, 0]
+
+
+def properties(estimator: quantizers.Estimator) -> dict[str, bool]:
+  """Returns what kind of rule an estimator is, as tried on random numbers.
+
+  Returns:
+    Whether it is ``annealed`` (its answer depends on the progress), ``proportional`` (to
+    the incoming gradient, up to rounding) and ``entrywise`` (its answer at an entry depends
+    on that entry alone).
+  """
+  keys = jax.random.split(jax.random.key(0))
+  g, x = (jax.random.normal(key, (512, 2)) for key in keys)
+  x_q = jnp.where(x >= 0, 1.0, -1.0)
+  passed = [estimator(g, x, x_q, jnp.float32(p)) for p in (0.0, 0.5, 1.0)]
+  half = estimator(g[:256], x[:256], x_q[:256], jnp.float32(0.5))
+  multiple = estimator(-8 * g, x, x_q, jnp.float32(0.5))
+  near = functools.partial(np.allclose, rtol=1e-4, atol=1e-6)
+  return {
+    'annealed': not all(near(one, passed[0]) for one in passed),
+    'proportional': near(multiple, -8 * passed[1]),
+    'entrywise': near(half, passed[1][:256]),
+  }

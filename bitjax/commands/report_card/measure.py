@@ -13,6 +13,7 @@ import contextlib
 import functools
 import pathlib
 import sys
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -109,8 +110,8 @@ class Measurements:
     self._settings, self._overwrite = settings or {}, overwrite
     self._limit = limit
     self._options = options | {'mesh': meshes.make(mesh)}
-    self._modules = {name: names.module(name) for name in config.chosen}
     self._facts: dict[str, Any] = {}
+    self._codes: dict[str | None, code_lib.Code] = {}
     sums.check(config.precision, config.dtype)
     whole = data.load(
       config.dataset, split=config.split, data_dir=config.data_dir
@@ -131,23 +132,33 @@ class Measurements:
 
   def all(self) -> Iterator[Kept]:
     """Yields the numbers of every estimator, the normal STE's first."""
-    for number, name in enumerate(self._config.chosen, 1):
-      title = f'[{number}/{len(self._config.chosen)}] {name}'
+    chosen, took = self._config.chosen, []
+    for number, name in enumerate(chosen, 1):
+      title = f'[{number}/{len(chosen)}] {name}'
       with contextlib.closing(self._directory(name)) as directory:
-        if directory.complete and not directory.changes():
+        if directory.complete:
           progress.say(f'{title}: {directory.source()}')
           results = cli.results.load(directory.path)
         else:
+          if took:
+            left = (len(chosen) - number + 1) * sum(took) / len(took)
+            title += f'; about {progress.duration(left)} left'
           progress.say(title)
-          results = self._measure(name, directory)
+          truths = self._truths  # They are no part of what one estimator takes.
+          start = time.monotonic()
+          results = self._measure(name, directory, truths)
+          took.append(time.monotonic() - start)
         assert directory.stored is not None
         yield Kept(name, results, directory.stored)
 
-  def _measure(self, name, directory):
+  def outdated(self, name: str) -> bool:
+    """Returns whether the code of numbers that lie in the folder has changed since."""
+    return bool(self._at(name, False).changes())
+
+  def _measure(self, name, directory, truths):
     """Measures one estimator, and keeps the results."""
     estimator = names.make(name)
     sweep = self._sweep(directory)
-    truths = self._truths
     with memory.limited(self._limit):
       found = gradients.nearness(
         self._networks,
@@ -207,28 +218,28 @@ class Measurements:
 
   def _directory(self, name: str) -> cli.RunDirectory:
     """Returns the run directory of an estimator or the truths; writes nothing."""
-    code = self._code(self._modules.get(name))
-
-    def at(overwrite):
-      return cli.RunDirectory(
-        self._out / FOLDER / (_TRUTHS if name == _TRUTHS else names.slug(name)),
-        study=_STUDY,
-        config=self._config.identity(name),
-        code=code,
-        settings=self._settings,
-        overwrite=overwrite,
-      )
-
-    found = at(self._overwrite)
+    found = self._at(name, self._overwrite)
     if found.complete and (changes := found.changes()):
       progress.say(f'{name}: its code has changed ({changes}); measured again')
-      return at(True)
+      return self._at(name, True)
     return found
 
-  @functools.cache
+  def _at(self, name, overwrite):
+    return cli.RunDirectory(
+      self._out / FOLDER / (_TRUTHS if name == _TRUTHS else names.slug(name)),
+      study=_STUDY,
+      config=self._config.identity(name),
+      code=self._code(names.module(name)),
+      settings=self._settings,
+      overwrite=overwrite,
+    )
+
   def _code(self, own: str | None) -> code_lib.Code:
     """Returns the code of an estimator that comes from a module, or is built in."""
-    others = {m for m in self._modules.values() if m not in (None, own)}
+    if own in self._codes:
+      return self._codes[own]
+    modules = map(names.module, self._config.chosen)
+    others = {m for m in modules if m not in (None, own)}
     others |= {
       m
       for m in sys.modules
@@ -236,7 +247,9 @@ class Measurements:
       and not m.startswith(_COUNTS)
     }
     homes = {__name__} | ({own} if own else set())
-    return code_lib.Code(code_lib.only_for(others, homes), script=False)
+    aside = code_lib.only_for(others, homes)
+    self._codes[own] = code_lib.Code(aside, script=False)
+    return self._codes[own]
 
   def _check(self):
     """Refuses a folder of other numbers before anything is computed."""
@@ -263,8 +276,9 @@ def kept(out: pathlib.Path, config: config_lib.Config) -> list[Kept]:
 
 
 def _with_curves(found, estimator):
-  """Adds the pseudo-gradient at several values of progress."""
+  """Adds the pseudo-gradient at several values of progress, and properties."""
   curves = [gradients.curve(estimator, _POINTS, p) for p in PROGRESS]
+  found = found.assign(gradients.properties(estimator))
   return found.assign_coords(x=curves[0][0], progress=list(PROGRESS)).assign(
     passed=(('progress', 'x'), np.stack([passed for _, passed in curves]))
   )

@@ -76,7 +76,9 @@ def measure(
 def _cotangent(estimator):
   keys = jax.random.split(jax.random.key(0))
   x, g = (jax.random.normal(key, SHAPE) for key in keys)
-  rule = jax.jit(lambda g, x: estimator(g, x, jnp.where(x >= 0, 1.0, -1.0), 1.0))
+  rule = jax.jit(
+    lambda g, x: estimator(g, x, jnp.where(x >= 0, 1.0, -1.0), 1.0)
+  )
   return functools.partial(rule, g, x)
 
 
@@ -88,9 +90,7 @@ def _gradient(problems, estimator):
   def loss(variables, inputs, labels):
     return toy.cross_entropy(model.apply(variables, inputs), labels)
 
-  return functools.partial(
-    jax.jit(jax.grad(loss)), trial.variables, *batch
-  )
+  return functools.partial(jax.jit(jax.grad(loss)), trial.variables, *batch)
 
 
 def _times(pair):
