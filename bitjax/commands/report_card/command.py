@@ -85,16 +85,17 @@ def report_card(request: command.Request) -> list[pathlib.Path]:
   )
   if request.compilation_cache:
     compilation.keep()
-  written, every, normal = [], {}, None
+  written, every = [], {}
+  normal: measure.Kept | None = None
   for kept in measurements.all():
-    found = numbers.numbers(kept.results, normal and normal.results)
+    found = numbers.numbers(kept, normal)
     written.append(_write_card(out, kept, found, normal))
     every[kept.name] = kept, found
     normal = normal or kept
   outdated = set()
   for kept in measure.kept(out, config):
     if kept.name not in every:
-      found = numbers.numbers(kept.results, normal and normal.results)
+      found = numbers.numbers(kept, normal)
       every[kept.name] = kept, found
       if measurements.outdated(kept.name):
         outdated.add(kept.name)

@@ -239,7 +239,7 @@ class Measurements:
     if own in self._codes:
       return self._codes[own]
     modules = map(names.module, self._config.chosen)
-    others = {m for m in modules if m not in (None, own)}
+    others = {m for m in modules if m is not None and m != own}
     others |= {
       m
       for m in sys.modules

@@ -15,6 +15,7 @@ import numpy as np
 
 from bitjax import evidence
 from bitjax.commands.report_card import balls
+from bitjax.commands.report_card import measure
 
 if TYPE_CHECKING:
   import xarray
@@ -94,31 +95,29 @@ class Number:
     return found
 
 
-def numbers(
-  results: xarray.Dataset, normal: xarray.Dataset | None
-) -> list[Number]:
+def numbers(one: measure.Kept, normal: measure.Kept | None) -> list[Number]:
   """Returns all numbers of an estimator.
 
   Args:
-    results: what was measured of it.
+    one: what was measured of it.
     normal: what was measured of the normal STE; None on its own card.
   """
   others = {}
   if normal is not None:
-    others = {one.key: one for one in samples(normal)}
+    others = {sample.key: sample for sample in samples(normal.results)}
   found = []
-  for one in samples(results):
-    other = others.get(one.key)
-    interval = evidence.interval(one.values, bounds=one.bounds)
-    if other is None or one.section == 'speed':  # Turns are not paired.
-      found.append(Number(one, interval))
+  for sample in samples(one.results):
+    other = others.get(sample.key)
+    interval = evidence.interval(sample.values, bounds=sample.bounds)
+    if other is None or sample.section == 'speed':  # Turns are not paired.
+      found.append(Number(sample, interval))
       continue
     found.append(
       Number(
-        one,
+        sample,
         interval,
         evidence.interval(other.values, bounds=other.bounds),
-        evidence.interval(one.values - other.values),
+        evidence.interval(sample.values - other.values),
       )
     )
   return found

@@ -265,10 +265,10 @@ def _nearness(found, config, normal):
         )
       ]
       own.sort(key=lambda one: one.sample.where['batch_size'])
-      lines.append(svg.Curve(kind, sizes, [one.found for one in own]))
+      lines.append(svg.Means(kind, sizes, [one.found for one in own]))
       if normal is not None:
-        ends = [one.normal for one in own]
-        lines.append(svg.Curve(f'{kind}-normal', sizes, ends, _DOTS))
+        ends = [one.normal for one in own if one.normal is not None]
+        lines.append(svg.Means(f'{kind}-normal', sizes, ends, _DOTS))
     drawn.append(
       (
         f'{state.capitalize()} network, layer 1',

@@ -15,25 +15,41 @@ import numpy as np
 
 from bitjax import evidence
 
-__all__ = ['Curve', 'Row', 'curves', 'rows', 'whiskers']
+__all__ = ['Curve', 'Means', 'Row', 'curves', 'rows', 'whiskers']
 
 WIDTH = 420  # Units of the drawing, about as many pixels.
 _CHAR = 6.6  # Width of a letter, at most, at the size of labels.
 
 
 class Curve(NamedTuple):
-  """A curve, or means with intervals.
+  """A curve.
 
   Attributes:
     kind: its class in the style sheet: ``'a'``, ``'b'``, ``'c'`` or ``'normal'``.
     x: [points].
-    y: numbers, or intervals, [points].
+    y: [points].
     dash: dashes of the line, as SVG has them; empty for none.
   """
 
   kind: str
   x: Sequence[float]
-  y: Sequence[float] | Sequence[evidence.Interval]
+  y: Sequence[float]
+  dash: str = ''
+
+
+class Means(NamedTuple):
+  """Means with intervals, joined by a line.
+
+  Attributes:
+    kind: as for `Curve`, as ``dash`` is.
+    x: [points].
+    y: [points].
+    dash: see ``kind``.
+  """
+
+  kind: str
+  x: Sequence[float]
+  y: Sequence[evidence.Interval]
   dash: str = ''
 
 
@@ -70,7 +86,7 @@ def curves(
 
 
 def whiskers(
-  lines: Sequence[Curve], *, title: str, x_label: str, y_label: str
+  lines: Sequence[Means], *, title: str, x_label: str, y_label: str
 ) -> str:
   """Draws means with intervals over a few named positions, such as batch sizes."""
   names = list(dict.fromkeys(x for line in lines for x in line.x))
