@@ -117,21 +117,20 @@ def rounds(
   }
 
 
-def saved(
-  results: xarray.Dataset, arm: str, batch: str, **labels: Any
-) -> xarray.DataArray:
-  """Returns by how many nats an arm lowers the loss, by seed.
+def saved(results: xarray.Dataset, arm: str) -> xarray.Dataset:
+  """Returns by how many nats an arm lowers the loss, by ball, state and seed.
 
   Args:
     results: what `spend` returned.
     arm: one of `ARMS`.
-    batch: ``'search'`` for A, ``'holdout'`` for B.
-    **labels: labels of ball and state.
+
+  Returns:
+    ``search``, the decrease on A, and ``holdout``, that on B.
   """
-  labels = labels | {'layers': 'first'}
-  found = protocols.losses(protocols.select_arm(results, arm, **labels))
-  start = found[batch].isel({ARMS[arm]: 0}, drop=True)
-  return start - protocols.select(found, [ARMS[arm]], 'deployable')[batch]
+  found = protocols.losses(protocols.select_arm(results, arm, layers='first'))
+  reached = protocols.select(found, [ARMS[arm]], 'deployable')
+  start = found[['search', 'holdout']].isel({ARMS[arm]: 0}, drop=True)
+  return start - reached.drop_vars(ARMS[arm], errors='ignore')
 
 
 def _ranking(budget):

@@ -41,7 +41,7 @@ from bitjax.commands.report_card import pages
 from bitjax.sweeps import meshes
 from bitjax.sweeps import progress
 
-__all__ = ['main', 'report_card']
+__all__ = ['main', 'report_card', 'write_card']
 
 _RESULTS = (
   'The directory receives a page (ESTIMATOR.html) and its numbers (ESTIMATOR.json) for each '
@@ -89,7 +89,7 @@ def report_card(request: command.Request) -> list[pathlib.Path]:
   normal: measure.Kept | None = None
   for kept in measurements.all():
     found = numbers.numbers(kept, normal)
-    written.append(_write_card(out, kept, found, normal))
+    written.append(write_card(out, kept, found, normal))
     every[kept.name] = kept, found
     normal = normal or kept
   outdated = set()
@@ -145,7 +145,20 @@ def _check_writable(out):
     raise types.BadInput(f'{known} {what}; choose another --out.')
 
 
-def _write_card(out, kept, found, normal):
+def write_card(
+  out: pathlib.Path,
+  kept: measure.Kept,
+  found: Sequence[numbers.Number],
+  normal: measure.Kept | None,
+) -> pathlib.Path:
+  """Writes the page of an estimator and its numbers in JSON; returns the page.
+
+  Args:
+    out: the directory.
+    kept: what was measured.
+    found: all of its numbers.
+    normal: what was measured of the normal STE; None on its own page.
+  """
   path = out / f'{names.slug(kept.name)}.html'
   files.write_text(path, pages.card(kept, found, normal))
   content = {

@@ -20,12 +20,21 @@ from bitjax.commands.report_card import measure
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['BATCHES', 'STEPS', 'Number', 'Sample', 'find', 'numbers', 'samples']
+__all__ = [
+  'BATCHES',
+  'CERTIFICATES',
+  'STEPS',
+  'Number',
+  'Sample',
+  'find',
+  'numbers',
+  'samples',
+]
 
 BATCHES = {'search': 'A', 'holdout': 'B'}
 STEPS = {'once': 'one step', 'rounds': 'several steps'}
 _SHARE, _UNIT = (0.0, 1.0), (-1.0, 1.0)
-_CERTIFICATES = {
+CERTIFICATES = {
   'improving': ('flips that lower the training loss', -1),
   'significant': ('flips that lower it by more than 2 standard errors', -1),
   'holds': ('of the first, those that lower the test loss', 0),
@@ -181,14 +190,14 @@ def _variance(results):
 
 
 def _decreases(results):
-  axes = ('state', 'ball')
-  for where in _every(results, axes):
+  saved = {arm: balls.saved(results, arm) for arm in balls.ARMS}
+  for where in _every(results, ('state', 'ball')):
     for arm, batch in itertools.product(balls.ARMS, BATCHES):
       yield Sample(
         'decrease',
         f'{STEPS[arm]}, on {BATCHES[batch]}',
         where,
-        _values(balls.saved(results, arm, batch, **where)),
+        _values(saved[arm][batch].sel(where)),
         unit='nats',
         better=1,
       )
@@ -196,7 +205,7 @@ def _decreases(results):
 
 def _trained(results):
   for part in results.part.values.tolist():
-    for key, (name, better) in _CERTIFICATES.items():
+    for key, (name, better) in CERTIFICATES.items():
       yield Sample(
         'optimality',
         name,

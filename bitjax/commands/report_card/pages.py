@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 import html
+import itertools
 import math
 from typing import Any
 
@@ -22,10 +23,11 @@ __all__ = ['CAVEATS', 'card', 'cell', 'compared', 'mass', 'primary', 'words']
 _SPAN = 3.0  # Half of the interval on which gradient mass is taken.
 _KINDS = ('a', 'b', 'c')
 _DOTS = '2 3'
+_MOST = 5  # Decimals of a number; smaller ones are written as 6.1e−7.
 
 CAVEATS = (
-  'How good another network would be. The networks here are small MLPs (and, with '
-  '--data_dir, a small ResNet): widths that suit them need not suit yours.',
+  'How good another network would be. The networks here are small MLPs (and, where the files '
+  'of CIFAR-10 are given, a small ResNet): widths that suit them need not suit yours.',
   'Which estimator is best after its own settings are tuned. An estimator is measured at the '
   'settings in its name; only learning rates and numbers of flips are chosen, on seeds that '
   'are not tested.',
@@ -38,8 +40,8 @@ CAVEATS = (
   'How it compares where the trained state differs. The network that is called trained was '
   'trained by the normal STE for all estimators, so that they are compared at one point.',
   'Any claim from the many numbers together. Each interval holds for its own number at 95 %: of '
-  'twenty that are truly 0, one lies apart from 0 by chance. Only the leaderboard’s differences '
-  'in its first column hold together.',
+  'twenty that are truly 0, one lies apart from 0 by chance. The '
+  'leaderboard’s column of differences alone holds for all its rows at once.',
   'Speed on another machine. Times are of this one, relative to the normal STE in the same '
   'process.',
 )
@@ -323,23 +325,24 @@ def _variance(found, normal):
 
 def _decreases(found, config, normal):
   drawn = []
-  for ball in config['balls']:
+  for state in ('initialised', 'trained'):
     rows = []
-    for state in ('initialised', 'trained'):
-      for step in numbers.STEPS.values():
-        (one,) = numbers.find(
-          found, 'decrease', name=f'{step}, on B', state=state, ball=ball
-        )
-        ends = {'a': one.found}
-        if one.normal is not None:
-          ends['normal'] = one.normal
-        rows.append(svg.Row(f'{state}, {step.split()[0]}', ends))
+    for ball, step in itertools.product(
+      config['balls'], numbers.STEPS.values()
+    ):
+      (one,) = numbers.find(
+        found, 'decrease', name=f'{step}, on B', state=state, ball=ball
+      )
+      ends = {'a': one.found}
+      if one.normal is not None:
+        ends['normal'] = one.normal
+      rows.append(svg.Row(f'{ball}, {step}', ends))
     drawn.append(
       (
-        f'Ball {ball}',
+        f'{state.capitalize()} network, held-out',
         svg.rows(
           rows,
-          title=f'Decrease of the held-out loss in the ball {ball}',
+          title=f'Decrease of the held-out loss by ball, {state} network',
           x_label='decrease of the held-out loss, in nats',
         ),
       )
@@ -488,7 +491,10 @@ def _digits(found):
 def _shown(value, digits):
   if math.isinf(value):
     return '∞' if value > 0 else '−∞'
-  text = f'{value:.{digits}f}'
-  if not float(text):
-    text = text.lstrip('-')
+  if digits > _MOST and value:
+    text = f'{value:.1e}'.replace('e-0', 'e-')
+  else:
+    text = f'{value:.{min(digits, _MOST)}f}'
+    if not float(text):
+      text = text.lstrip('-')
   return text.replace('-', '−')

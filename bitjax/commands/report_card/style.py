@@ -36,6 +36,7 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: any
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .4rem; }
 h3 { font-size: 1rem; margin: 0 0 .3rem; }
 p, ul { max-width: 46rem; margin: .4rem 0 .8rem; }
+ul { padding-left: 1.3rem; }
 a { color: var(--link); }
 code { font: .92em ui-monospace, 'DejaVu Sans Mono', monospace; overflow-wrap: anywhere; }
 .soft { color: var(--soft); }
@@ -89,13 +90,15 @@ details { margin: .8rem 0; } summary { cursor: pointer; }
   body { padding: .8rem .75rem 3rem; }
   h1 { font-size: 1.35rem; }
   th, td { padding: .3rem .6rem; }
-  .board th[scope=row] { max-width: 8.5rem; min-width: 7rem; overflow-wrap: anywhere; }
+  .board th[scope=row] { max-width: 9rem; min-width: 9rem; }
+  .board code { font-size: .82em; }
   .stacked thead { position: absolute; left: -99rem; }
   .stacked table, .stacked tbody, .stacked tr, .stacked th, .stacked td { display: block; }
   .stacked th[scope=row] { padding-bottom: 0; font-weight: 600; }
   .stacked th[scope=rowgroup] { color: var(--soft); }
   .stacked td { border-top: 0; padding-top: 0; padding-bottom: .1rem; display: flex;
     justify-content: space-between; gap: 1rem; }
+  .stacked td > span { text-align: right; }
   .stacked td::before { content: attr(data-label); color: var(--soft); }
 }
 """

@@ -15,7 +15,7 @@ import numpy as np
 
 from bitjax import evidence
 
-__all__ = ['Curve', 'Means', 'Row', 'curves', 'rows', 'whiskers']
+__all__ = ['Curve', 'Means', 'Row', 'curves', 'rows', 'ticks', 'whiskers']
 
 WIDTH = 420  # Units of the drawing, about as many pixels.
 _CHAR = 6.6  # Width of a letter, at most, at the size of labels.
@@ -72,7 +72,7 @@ def curves(
   x = np.concatenate([line.x for line in lines])
   y = np.concatenate([np.asarray(line.y, float) for line in lines])
   frame = _Frame(x, [*y[np.isfinite(y)], 0.0], 250)
-  parts = [frame.grid(_ticks(frame.x), _ticks(frame.y), x_label, y_label)]
+  parts = [frame.grid(ticks(frame.x), ticks(frame.y), x_label, y_label)]
   for line in lines:
     known = zip(line.x, line.y, strict=True)
     points = ' '.join(
@@ -93,8 +93,8 @@ def whiskers(
   place = {name: index for index, name in enumerate(sorted(names))}
   ends = [e for line in lines for one in line.y for e in _ends(one)]
   frame = _Frame([-0.45, len(names) - 0.55], [*ends, 0.0], 250)
-  ticks = [(index, f'{name:g}') for name, index in place.items()]
-  parts = [frame.grid(ticks, _ticks(frame.y), x_label, y_label)]
+  named = [(index, f'{name:g}') for name, index in place.items()]
+  parts = [frame.grid(named, ticks(frame.y), x_label, y_label)]
   for number, line in enumerate(lines):
     shift = (number - (len(lines) - 1) / 2) * min(0.09, 0.8 / len(lines))
     points = [
@@ -125,8 +125,8 @@ def rows(found: Sequence[Row], *, title: str, x_label: str) -> str:
   height = round(gap * len(found) + 58)
   frame = _Frame([*ends, 0.0], [-0.5, len(found) - 0.5], height, min(left, 200))
   frame.y = (len(found) - 0.5, -0.5)  # The first row is the uppermost.
-  ticks = [(index, row.label) for index, row in enumerate(found)]
-  parts = [frame.grid(_ticks(frame.x, 4), ticks, x_label, '', zero=True)]
+  named = [(index, row.label) for index, row in enumerate(found)]
+  parts = [frame.grid(ticks(frame.x, 4), named, x_label, '', zero=True)]
   for index, row in enumerate(found):
     for number, (kind, one) in enumerate(row.intervals.items()):
       shift = (number - (len(row.intervals) - 1) / 2) * 12
@@ -160,10 +160,10 @@ class _Frame:
     share = (value - low) / (high - low)
     return self._bottom - share * (self._bottom - self._top)
 
-  def grid(self, x_ticks, y_ticks, x_label, y_label, *, zero=False):
+  def grid(self, xticks, yticks, x_label, y_label, *, zero=False):
     """Returns axes, grid and labels; ticks are pairs of a place and a text."""
     parts = []
-    for value, text in x_ticks:
+    for value, text in xticks:
       x = self.at_x(value)
       kind = 'zero' if zero and value == 0 else 'grid'
       parts.append(
@@ -172,7 +172,7 @@ class _Frame:
         f'<text x="{x:.1f}" y="{self._bottom + 16}" text-anchor="middle">'
         f'{html.escape(text)}</text>'
       )
-    for value, text in y_ticks:
+    for value, text in yticks:
       y = self.at_y(value)
       parts.append(
         f'<line class="grid" x1="{self._left:.1f}" x2="{self._right}" '
@@ -229,8 +229,13 @@ def _range(values):
   return low - pad, high + pad
 
 
-def _ticks(ends, most=5):
-  """Returns round numbers between two ends, with their texts."""
+def ticks(ends: Sequence[float], most: int = 5) -> list[tuple[float, str]]:
+  """Returns round numbers between two ends, with their texts.
+
+  Args:
+    ends: the two ends, in any order.
+    most: the most steps between them.
+  """
   low, high = sorted(ends)
   step = 10.0 ** math.floor(math.log10((high - low) / most))
   while (high - low) / step > most:
