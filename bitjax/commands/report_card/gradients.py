@@ -224,14 +224,16 @@ def curve(
     points: number of points.
     progress: of the training, in [0, 1].
   """
-  shares = (np.arange(points) + 0.5) / points
-  x = jax.scipy.special.ndtri(jnp.asarray(shares, jnp.float32))
-  x_q = jnp.where(x >= 0, 1.0, -1.0)
-  column = lambda values: values[:, None]
-  passed = estimator(
-    column(jnp.ones_like(x)), column(x), column(x_q), jnp.float32(progress)
-  )
-  return np.asarray(x), np.asarray(passed, np.float32)[:, 0]
+  shares = (np.arange(points, dtype=np.float32) + 0.5) / points
+
+  @jax.jit
+  def pass_one(shares, progress):
+    x = jax.scipy.special.ndtri(shares)[:, None]
+    x_q = jnp.where(x >= 0, 1.0, -1.0)
+    return x, estimator(jnp.ones_like(x), x, x_q, progress)
+
+  x, passed = pass_one(shares, np.float32(progress))
+  return np.asarray(x)[:, 0], np.asarray(passed, np.float32)[:, 0]
 
 
 def properties(estimator: quantizers.Estimator) -> dict[str, bool]:
@@ -242,12 +244,13 @@ def properties(estimator: quantizers.Estimator) -> dict[str, bool]:
     the incoming gradient, up to rounding) and ``entrywise`` (its answer at an entry depends
     on that entry alone).
   """
-  keys = jax.random.split(jax.random.key(0))
-  g, x = (jax.random.normal(key, (512, 2)) for key in keys)
-  x_q = jnp.where(x >= 0, 1.0, -1.0)
-  passed = [estimator(g, x, x_q, jnp.float32(p)) for p in (0.0, 0.5, 1.0)]
-  half = estimator(g[:256], x[:256], x_q[:256], jnp.float32(0.5))
-  multiple = estimator(-8 * g, x, x_q, jnp.float32(0.5))
+  g, x = np.random.default_rng(0).normal(size=(2, 512, 2)).astype(np.float32)
+  rule = jax.jit(
+    lambda g, x, p: estimator(g, x, jnp.where(x >= 0, 1.0, -1.0), p)
+  )
+  passed = [rule(g, x, np.float32(p)) for p in (0.0, 0.5, 1.0)]
+  half = rule(g[:256], x[:256], np.float32(0.5))
+  multiple = rule(-8 * g, x, np.float32(0.5))
   near = functools.partial(np.allclose, rtol=1e-4, atol=1e-6)
   return {
     'annealed': not all(near(one, passed[0]) for one in passed),
