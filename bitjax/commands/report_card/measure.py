@@ -202,12 +202,14 @@ class Measurements:
     with contextlib.closing(self._directory(_TRUTHS)) as directory:
       progress.say('what all are compared with')
       with memory.limited(self._limit):
-        return gradients.truths(
+        found = gradients.truths(
           self._networks,
           self._sweep(directory),
           draws=self._config.draws,
           flip_rate=self._config.flip_rate,
         )
+      directory.finish()
+      return found
 
   def _sweep(self, directory):
     sweep = sweeps.Sweep(
@@ -219,7 +221,8 @@ class Measurements:
   def _directory(self, name: str) -> cli.RunDirectory:
     """Returns the run directory of an estimator or the truths; writes nothing."""
     found = self._at(name, self._overwrite)
-    if found.complete and (changes := found.changes()):
+    finished = found.resumes and 'code' in (found.stored or {})
+    if finished and (changes := found.changes()):
       progress.say(f'{name}: its code has changed ({changes}); measured again')
       return self._at(name, True)
     return found

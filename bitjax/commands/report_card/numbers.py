@@ -55,6 +55,7 @@ class Sample:
     unit: of the values; empty for none.
     better: 1 if larger is better, -1 if smaller is, 0 if neither.
     bounds: the smallest and the largest possible value.
+    exact: whether values are 1 and 0, whose share has an exact interval.
   """
 
   section: str
@@ -64,6 +65,7 @@ class Sample:
   unit: str = ''
   better: int = 0
   bounds: tuple[float, float] | None = None
+  exact: bool = False
 
   @property
   def key(self) -> tuple[Any, ...]:
@@ -117,19 +119,22 @@ def numbers(one: measure.Kept, normal: measure.Kept | None) -> list[Number]:
   found = []
   for sample in samples(one.results):
     other = others.get(sample.key)
-    interval = evidence.interval(sample.values, bounds=sample.bounds)
     if other is None or sample.section == 'speed':  # Turns are not paired.
-      found.append(Number(sample, interval))
+      found.append(Number(sample, _interval(sample)))
       continue
-    found.append(
-      Number(
-        sample,
-        interval,
-        evidence.interval(other.values, bounds=other.bounds),
-        evidence.interval(sample.values - other.values),
-      )
+    gap = (
+      None  # Differences of 1 and 0 have no interval that holds for few seeds.
     )
+    if not sample.exact:
+      gap = evidence.interval(sample.values - other.values)
+    found.append(Number(sample, _interval(sample), _interval(other), gap))
   return found
+
+
+def _interval(sample):
+  if sample.exact:
+    return evidence.proportion(sample.values)
+  return evidence.interval(sample.values, bounds=sample.bounds)
 
 
 def find(found: Iterable[Number], section: str, **where: Any) -> list[Number]:
@@ -214,6 +219,7 @@ def _trained(results):
         unit='share',
         better=better,
         bounds=_SHARE,
+        exact=key == 'is_optimum',
       )
   for data, kinds in (('training', 'train'), ('test', 'test')):
     yield Sample(

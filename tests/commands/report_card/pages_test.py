@@ -69,6 +69,8 @@ def kept(name, seed=0, *, with_cifar=False, **changed):
     key: (own, rng.uniform(size=[len(axes[axis]) for axis in own]))
     for key, own in dims.items()
   }
+  own, share = values['is_optimum']
+  values['is_optimum'] = own, share.round()
   x = np.linspace(-4, 4, 801)
   curve = np.stack([np.abs(x) <= 1 / (1 + p) for p in measure.PROGRESS]) * 1.0
   flags = dict.fromkeys(('annealed', 'proportional', 'entrywise'), True)
@@ -206,7 +208,23 @@ def test_what_is_saved_is_read_where_tuning_seeds_say():
 
 def test_the_numbers_tell_each_other_apart():
   assert len({one.sample.key for one in FOUND}) == len(FOUND)
-  assert all(one.difference for one in FOUND if one.sample.section != 'speed')
+  for one in FOUND:
+    compared = one.sample.section != 'speed' and not one.sample.exact
+    assert (one.difference is not None) == compared
+
+
+def test_shares_of_networks_have_exact_intervals():
+  """Three networks of which none is an optimum say little about the next one."""
+  none = ONE.results.is_optimum * 0
+  one = kept('window(0.5)', 1, is_optimum=none)
+  (found,) = numbers.find(
+    numbers.numbers(one, NORMAL),
+    'optimality',
+    name='networks that no single flip improves',
+    layer='all layers',
+  )
+  assert (found.found.mean, found.found.low) == (0, 0)
+  assert found.found.high == pytest.approx(1 - 0.025 ** (1 / 3))
 
 
 def test_seeds_that_diverged_are_counted():
