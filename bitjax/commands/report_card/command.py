@@ -25,10 +25,12 @@ import pathlib
 from bitjax import cli
 from bitjax import extras
 from bitjax import files
+from bitjax import memory
 from bitjax import process
 from bitjax import types
 from bitjax.cli import command
 from bitjax.cli import compilation
+from bitjax.cli import costs
 from bitjax.cli import manual
 from bitjax.cli import rehearsal
 from bitjax.cli import signals
@@ -128,6 +130,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     with signals.raised():
       written = report_card(request)
+  except memory.Exceeded as error:
+    raise types.BadInput(f'{error}{costs.smaller(request.config)}') from error
   except KeyboardInterrupt as interrupt:
     progress.say('report_card: interrupted; the same command goes on from here')
     return signals.SIGNALLED + getattr(

@@ -136,10 +136,8 @@ class Measurements:
     for number, name in enumerate(chosen, 1):
       title = f'[{number}/{len(chosen)}] {name}'
       with contextlib.closing(self._directory(name)) as directory:
-        if directory.complete:
-          progress.say(f'{title}: {directory.source()}')
-          results = cli.results.load(directory.path)
-        else:
+        results = self._read(title, directory)
+        if results is None:
           if took:
             left = (len(chosen) - number + 1) * sum(took) / len(took)
             title += f'; about {progress.duration(left)} left'
@@ -154,6 +152,18 @@ class Measurements:
   def outdated(self, name: str) -> bool:
     """Returns whether the code of numbers that lie in the folder has changed since."""
     return bool(self._at(name, False).changes())
+
+  def _read(self, title, directory):
+    """Returns results that are there, None if they are not, or are damaged."""
+    if not directory.complete:
+      return None
+    try:
+      results = cli.results.load(directory.path)
+    except cli.results.Damaged as error:
+      progress.say(f'{title}: {error}; made again')
+      return None
+    progress.say(f'{title}: {directory.source()}')
+    return results
 
   def _measure(self, name, directory, truths):
     """Measures one estimator, and keeps the results."""
@@ -257,7 +267,7 @@ class Measurements:
   def _check(self):
     """Refuses a folder of other numbers before anything is computed."""
     for name in (_TRUTHS, *self._config.chosen):
-      with contextlib.closing(self._directory(name)) as directory:
+      with contextlib.closing(self._at(name, self._overwrite)) as directory:
         directory.check(self._facts)
 
 

@@ -352,7 +352,7 @@ def test_a_training_on_small_images():
   def dataset(size):
     images = rng.integers(0, 256, (size, 16, 16, 3), dtype=np.uint8)
     labels = np.arange(size, dtype=np.int32) % 10
-    return data.Dataset('images', images, labels, 10, 1 / 255)
+    return data.Dataset('images', 'train', images, labels, 10, 1 / 255)
 
   parts = recipes.Parts(dataset(640), dataset(20), dataset(30))
   found = cifar.train(config, parts, sweeps.Sweep(), 'gaussian(0.3,relative)')
