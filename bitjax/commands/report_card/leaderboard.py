@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitjax import evidence
+from bitjax.commands.report_card import cells
 from bitjax.commands.report_card import measure
 from bitjax.commands.report_card import names
 from bitjax.commands.report_card import numbers
@@ -164,9 +165,9 @@ def _table(rows, config, outdated):
     kind = ''
     if gap is not None and gap.low * gap.high > 0:
       kind = 'good' if gap.low > 0 else 'bad'
-    difference = 'the normal STE' if gap is None else pages.cell(gap, kind)
-    cells = [pages.cell(one.found) for one in rest]
-    lines.append([link, pages.cell(first.found), difference, *cells])
+    difference = 'the normal STE' if gap is None else cells.cell(gap, kind)
+    others = [cells.cell(one.found) for one in rest]
+    lines.append([link, cells.cell(first.found), difference, *others])
   return style.table(head, lines, kind='board')
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import html
 import itertools
-import math
 from typing import Any
 
 import numpy as np
 
-from bitjax import evidence
+from bitjax.commands.report_card import cells
 from bitjax.commands.report_card import gradients
 from bitjax.commands.report_card import measure
 from bitjax.commands.report_card import names
@@ -18,12 +17,11 @@ from bitjax.commands.report_card import numbers
 from bitjax.commands.report_card import style
 from bitjax.commands.report_card import svg
 
-__all__ = ['CAVEATS', 'card', 'cell', 'compared', 'mass', 'primary', 'words']
+__all__ = ['CAVEATS', 'card', 'mass', 'primary']
 
 _SPAN = 3.0  # Half of the interval on which gradient mass is taken.
 _KINDS = ('a', 'b', 'c')
 _DOTS = '2 3'
-_MOST = 5  # Decimals of a number; smaller ones are written as 6.1e−7.
 
 CAVEATS = (
   'How good another network would be. The networks here are small MLPs (and, where the files '
@@ -122,49 +120,6 @@ def mass(results: Any, progress: float) -> float:
   return float(np.trapezoid(np.interp(grid, x, passed), grid))
 
 
-def cell(found: evidence.Interval | None, kind: str = '') -> str:
-  """Returns a number with its interval, as HTML."""
-  if found is None:
-    return '–'
-  if math.isnan(found.mean):
-    return 'undefined'
-  if found.mean == found.low == found.high == 0:
-    return '0 in every seed'
-  digits = _digits(found)
-  mean, low, high = (
-    _shown(v, digits) for v in (found.mean, found.low, found.high)
-  )
-  lost = (
-    f' <span class="soft">({found.dropped} lost)</span>'
-    if found.dropped
-    else ''
-  )
-  return f'<span class="{kind}">{mean}</span> <span class="ends">[{low}, {high}]</span>{lost}'
-
-
-def compared(one: numbers.Number) -> str:
-  """Returns the difference from the normal STE, coloured where it is not 0."""
-  return cell(one.difference, _kind(one))
-
-
-def words(one: numbers.Number) -> str:
-  """Says how a number compares with that of the normal STE."""
-  if one.difference is None:
-    return ''
-  kind = _kind(one)
-  return {
-    'good': 'better than the normal STE',
-    'bad': 'worse than the normal STE',
-  }.get(kind, 'not told apart from the normal STE')
-
-
-def _kind(one):
-  gap = one.difference
-  if gap is None or not one.sample.better or not gap.low * gap.high > 0:
-    return ''
-  return 'good' if (gap.low > 0) == (one.sample.better > 0) else 'bad'
-
-
 def _subtitle(one):
   config = one.entry['config']
   return (
@@ -181,10 +136,10 @@ def _short(found, config):
     (one,) = numbers.find(found, **where)
     rest = ''
     if one.difference is not None:
-      rest = f'; normal STE {cell(one.normal)}, difference {compared(one)}: {words(one)}'
+      rest = f'; normal STE {cells.cell(one.normal)}, difference {cells.compared(one)}: {cells.words(one)}'
     unit = f' {one.sample.unit}' if one.sample.unit == 'nats' else ''
     items.append(
-      f'<li>{html.escape(title)}: <b>{cell(one.found)}</b>{unit}{rest}.</li>'
+      f'<li>{html.escape(title)}: <b>{cells.cell(one.found)}</b>{unit}{rest}.</li>'
     )
   return f'<div class="short"><h3>In short</h3><ul>{"".join(items)}</ul></div>'
 
@@ -297,7 +252,7 @@ def _nearness(found, config, normal):
     style.figures(drawn),
     f'<p>All layers, batch {sizes[-1]}; cosines and other batches are at the end. No sign '
     'stands behind the last layer, so that its gradient is the same with all estimators.</p>',
-    _table(largest, normal, ('batch_size',)),
+    cells.table(largest, normal, ('batch_size',)),
   ]
 
 
@@ -319,7 +274,7 @@ def _variance(found, normal):
     'discrete gradient of the same batch: 0 is parallel, and no learning rate corrects it. The '
     'signal-to-noise ratio is the power of what parts of a batch have in common over that of '
     'what they have not.</p>',
-    _table(rows, normal, ('batch_size',)),
+    cells.table(rows, normal, ('batch_size',)),
   ]
 
 
@@ -355,7 +310,7 @@ def _decreases(found, config, normal):
     'has not seen; on A it is in the table.</p>',
     _legend(normal),
     style.figures(drawn),
-    _table(numbers.find(found, 'decrease'), normal),
+    cells.table(numbers.find(found, 'decrease'), normal),
   ]
 
 
@@ -364,7 +319,7 @@ def _optimality(found, normal):
     '<h2>1-flip optimality after training</h2>',
     '<p>Networks that this estimator has trained on digits: of all single flips, the share that '
     'would still lower the loss, evaluated exactly.</p>',
-    _table(numbers.find(found, 'optimality'), normal),
+    cells.table(numbers.find(found, 'optimality'), normal),
   ]
 
 
@@ -382,7 +337,7 @@ def _accuracy(found, config, one, normal):
     f'{config["digits_examples"]} of them, the others are for testing; the learning rate, '
     f'{rate:g}, was chosen on other seeds.</p>',
     without,
-    _table(numbers.find(found, 'accuracy'), normal),
+    cells.table(numbers.find(found, 'accuracy'), normal),
   ]
 
 
@@ -393,7 +348,7 @@ def _speed(found, one):
     f'<p>On {html.escape(str(device))}; intervals are over {config["turns"]} turns, not over '
     'seeds. A busy machine widens them. The gradient is that of the MLP above, at its largest '
     'batch.</p>',
-    _table(numbers.find(found, 'speed'), None),
+    cells.table(numbers.find(found, 'speed'), None),
   ]
 
 
@@ -430,7 +385,7 @@ def _everything(found, normal):
   rest = numbers.find(found, 'nearness') + numbers.find(found, 'replication')
   return [
     '<details><summary>Nearness and replication at all batch sizes</summary>'
-    + _table(rest, normal)
+    + cells.table(rest, normal)
     + '</details>'
   ]
 
@@ -442,59 +397,3 @@ def _legend(normal):
       style.swatch('normal', f'normal STE, {style.code(names.REFERENCE)}')
     )
   return f'<div class="legend">{"".join(parts)}</div>'
-
-
-def _table(
-  found: Iterable[numbers.Number], normal: Any, hidden: Sequence[str] = ()
-) -> str:
-  """Returns a table with a row for each number, under headings of their labels.
-
-  Args:
-    found: the numbers.
-    normal: None on the card of the normal STE.
-    hidden: labels that the text has said already.
-  """
-  head = ['what', 'this estimator']
-  if normal is not None:
-    head += ['normal STE', 'difference']
-  rows, groups = [], []
-  for one in found:
-    unit = one.sample.unit
-    name = one.sample.name + (f' ({unit})' if unit in ('nats', 'ns') else '')
-    row = [html.escape(name), cell(one.found)]
-    if normal is not None:
-      row += [cell(one.normal), compared(one)]
-    rows.append(row)
-    groups.append(html.escape(', '.join(_labels(one.sample.where, hidden))))
-  return style.table(head, rows, groups=groups if any(groups) else ())
-
-
-def _labels(where, hidden):
-  words = {'state': '{} network', 'batch_size': 'batch {}', 'ball': 'ball {}'}
-  return [
-    words.get(key, '{}').format(value)
-    for key, value in where.items()
-    if key not in hidden
-  ]
-
-
-def _digits(found):
-  """Returns how many decimals tell the ends of an interval apart."""
-  width = found.high - found.low
-  if not (math.isfinite(width) and width > 0):
-    width = abs(found.mean)
-  if width <= 0:
-    return 3
-  return min(max(1 - math.floor(math.log10(width)), 0), 8)
-
-
-def _shown(value, digits):
-  if math.isinf(value):
-    return '∞' if value > 0 else '−∞'
-  if digits > _MOST and value:
-    text = f'{value:.1e}'.replace('e-0', 'e-')
-  else:
-    text = f'{value:.{min(digits, _MOST)}f}'
-    if not float(text):
-      text = text.lstrip('-')
-  return text.replace('-', '−')

@@ -12,6 +12,7 @@ import pytest
 from bitjax import cli
 from bitjax import evidence
 from bitjax import files
+from bitjax.commands.report_card import cells
 from bitjax.commands.report_card import command
 from bitjax.commands.report_card import config as config_lib
 from bitjax.commands.report_card import gradients
@@ -154,7 +155,7 @@ def test_a_card_is_one_page_that_asks_for_nothing():
     assert f'<h2>{section}' in text
   assert 'CIFAR-10 was not measured' in text
   for one in FOUND:
-    assert pages.cell(one.found) in text, one.sample.name
+    assert cells.cell(one.found) in text, one.sample.name
 
 
 def test_the_card_of_the_normal_ste_compares_with_nothing():
@@ -256,7 +257,7 @@ def test_seeds_that_diverged_are_counted():
   ],
 )
 def test_how_numbers_are_written(ends, text):
-  shown = re.sub(r'<[^>]*>', '', pages.cell(evidence.Interval(*ends, 3)))
+  shown = re.sub(r'<[^>]*>', '', cells.cell(evidence.Interval(*ends, 3)))
   assert shown == text
 
 
