@@ -151,7 +151,7 @@ def _pseudo(one, normal):
   lines, legend = [], []
   inside = np.abs(results.x.values) <= _SPAN
   x = results.x.values[inside]
-  for kind, dash, p in zip(_KINDS, ('2 3', '7 4', ''), shown, strict=False):
+  for kind, dash, p in zip(_KINDS, ('8 3 2 3', '7 4', ''), shown, strict=False):
     dash = dash if annealed else ''
     curve = results.passed.sel(progress=p).values[inside]
     lines.append(svg.Curve(kind, x[::4], curve[::4], dash))
@@ -192,7 +192,7 @@ def _pseudo(one, normal):
         )
       ]
     ),
-    style.table(['property', 'value'], facts, kind='stacked facts'),
+    style.table(['property', 'value'], facts, kind='facts'),
   ]
 
 
