@@ -360,11 +360,3 @@ def test_a_training_on_small_images():
   right = found.cifar_test_accuracy.values * 30  # A whole number of 30 images.
   np.testing.assert_allclose(right, np.round(right), atol=1e-4)
   assert (found.cifar_rate == 1).all()
-
-
-def test_files_of_cifar_are_looked_for_first(tmp_path, capsys):
-  argv = ['--estimators=window(1)', f'--data_dir={tmp_path}']
-  assert command.main([*ARGV, *argv, f'--out={tmp_path / "cards"}']) == 2
-  err = capsys.readouterr().err
-  assert 'cifar' in err and err.count('\n') == 1
-  assert list(tmp_path.iterdir()) == []

@@ -376,18 +376,18 @@ class TestLeaderboard:
 
 def test_what_is_kept_is_found_again(tmp_path):
   """With its own configuration only, and if it is not damaged."""
-  for one, changed in ((NORMAL, {}), (ONE, {'seeds': [7, 8]})):
-    folder = tmp_path / measure.FOLDER / names.slug(one.name)
-    cli.results.save(one.results, folder) if folder.mkdir(
-      parents=True
-    ) else None
-    cli.results.save(one.results, folder)
-    entry = one.entry | {'config': one.entry['config'] | changed}
-    files.write_json(folder / 'config.json', entry)
-  found = measure.kept(tmp_path, CONFIG)
-  assert [one.name for one in found] == [names.REFERENCE]
-  assert found[0].results.identical(NORMAL.results)
-  (tmp_path / measure.FOLDER / 'window-1' / 'results.nc').write_bytes(b'x')
+  folder = tmp_path / measure.FOLDER / 'window-1'
+  folder.mkdir(parents=True)
+  cli.results.save(NORMAL.results, folder)
+  files.write_json(folder / 'config.json', NORMAL.entry)
+  (found,) = measure.kept(tmp_path, CONFIG)
+  assert found.name == names.REFERENCE
+  assert found.results.identical(NORMAL.results)
+  other = NORMAL.entry['config'] | {'seeds': [7, 8]}
+  files.write_json(folder / 'config.json', NORMAL.entry | {'config': other})
+  assert measure.kept(tmp_path, CONFIG) == []
+  files.write_json(folder / 'config.json', NORMAL.entry)
+  (folder / 'results.nc').write_bytes(b'x')
   assert measure.kept(tmp_path, CONFIG) == []
 
 
