@@ -34,6 +34,7 @@ from bitjax.cli import costs
 from bitjax.cli import manual
 from bitjax.cli import rehearsal
 from bitjax.cli import signals
+from bitjax.commands.report_card import caveats
 from bitjax.commands.report_card import config as config_lib
 from bitjax.commands.report_card import leaderboard
 from bitjax.commands.report_card import measure
@@ -177,7 +178,7 @@ def write_card(
       str(p): pages.mass(kept.results, p) for p in measure.PROGRESS
     },
     'not_measured': [] if kept.entry['config']['with_cifar'] else ['CIFAR-10'],
-    'cannot_tell': list(pages.CAVEATS),
+    'cannot_tell': list(caveats.CAVEATS),
     'origin': {k: v for k, v in kept.entry.items() if k != 'code'},
   }
   files.write_json(path.with_suffix('.json'), content)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitjax import evidence
+from bitjax.commands.report_card import caveats
 from bitjax.commands.report_card import cells
 from bitjax.commands.report_card import measure
 from bitjax.commands.report_card import names
@@ -89,10 +90,7 @@ def board(
     _figure(rows, first),
     _table(rows, config, outdated),
     *_absent(missing, outdated),
-    '<h2>What this cannot tell you</h2>',
-    '<ul>'
-    + ''.join(f'<li>{html.escape(text)}</li>' for text in pages.CAVEATS)
-    + '</ul>',
+    *caveats.section(),
   ]
   return style.page('Gradient estimators, measured', body)
 

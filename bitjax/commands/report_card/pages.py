@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bitjax.commands.report_card import caveats
 from bitjax.commands.report_card import cells
 from bitjax.commands.report_card import gradients
 from bitjax.commands.report_card import measure
@@ -17,32 +18,11 @@ from bitjax.commands.report_card import numbers
 from bitjax.commands.report_card import style
 from bitjax.commands.report_card import svg
 
-__all__ = ['CAVEATS', 'card', 'mass', 'primary']
+__all__ = ['card', 'mass', 'primary']
 
 _SPAN = 3.0  # Half of the interval on which gradient mass is taken.
 _KINDS = ('a', 'b', 'c')
 _DOTS = '2 3'
-
-CAVEATS = (
-  'How good another network would be. The networks here are small MLPs (and, where the files '
-  'of CIFAR-10 are given, a small ResNet): widths that suit them need not suit yours.',
-  'Which estimator is best after its own settings are tuned. An estimator is measured at the '
-  'settings in its name; only learning rates and numbers of flips are chosen, on seeds that '
-  'are not tested.',
-  'What annealing does to gradients in the middle of a training. Nearness, replication, '
-  'variance, balls and speed are taken at progress 1; trainings go from 0 to 1.',
-  'What the estimator does to weights. It is applied to activations; weights pass their '
-  'gradient unchanged.',
-  'Whether nearness is what matters. A gradient may be far from the exact gains and still '
-  'train well: the trainings, not the correlations, say how well.',
-  'How it compares where the trained state differs. The network that is called trained was '
-  'trained by the normal STE for all estimators, so that they are compared at one point.',
-  'Any claim from the many numbers together. Each interval holds for its own number at 95 %: of '
-  'twenty that are truly 0, one lies apart from 0 by chance. The '
-  'leaderboard’s column of differences alone holds for all its rows at once.',
-  'Speed on another machine. Times are of this one, relative to the normal STE in the same '
-  'process.',
-)
 
 
 def card(
@@ -71,10 +51,7 @@ def card(
     *_optimality(found, normal),
     *_accuracy(found, config, one, normal),
     *_speed(found, one),
-    '<h2>What this cannot tell you</h2>',
-    '<ul>'
-    + ''.join(f'<li>{html.escape(text)}</li>' for text in CAVEATS)
-    + '</ul>',
+    *caveats.section(),
     *_made(one),
     *_everything(found, normal),
   ]
@@ -324,19 +301,23 @@ def _optimality(found, normal):
 
 
 def _accuracy(found, config, one, normal):
-  without = ''
-  if not config['with_cifar']:
-    without = (
-      '<p><b>CIFAR-10 was not measured</b>: its files were not given. '
-      '<code>--data_dir=DIR</code> adds a short training on it.</p>'
+  cifar = (
+    '<p><b>CIFAR-10 was not measured</b>: its files were not given. '
+    '<code>--data_dir=DIR</code> adds a short training on it.</p>'
+  )
+  if config['with_cifar']:
+    cifar = (
+      f'<p>CIFAR-10: {html.escape(config["cifar_network"])} with 1-bit weights and '
+      f'activations, {config["cifar_epochs"]:g} epochs of {config["cifar_examples"]} '
+      'images at 16 x 16 pixels. Intervals are over seeds, not over test images.</p>'
     )
   rate = one.results.attrs['digits_rate']
   return [
     '<h2>Accuracy</h2>',
     f'<p>Digits: {config["digits_steps"]} updates of Adam on '
-    f'{config["digits_examples"]} of them, the others are for testing; the learning rate, '
+    f'{config["digits_examples"]} of them, as many are for testing; the learning rate, '
     f'{rate:g}, was chosen on other seeds.</p>',
-    without,
+    cifar,
     cells.table(numbers.find(found, 'accuracy'), normal),
   ]
 

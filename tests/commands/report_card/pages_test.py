@@ -175,6 +175,7 @@ def test_cifar_is_shown_where_it_was_measured():
   )
   text = pages.card(one, found, NORMAL)
   assert 'CIFAR-10, 16 x 16' in text and 'was not measured' not in text
+  assert 'resnet4 with 1-bit weights' in text
 
 
 def test_numbers_are_means_over_seeds_and_paired():
