@@ -10,6 +10,7 @@ bitjax tables PAGE...         fills the tables of pages from what is published
 bitjax pack RUN               packs a trained network of a run: 1 bit a binary weight
 bitjax predict FILE IMAGES... predicts classes by a packed network
 bitjax reproduce --set=NAME   runs a set of studies, and writes a page of what they answer
+bitjax report_card [--flag]   measures gradient estimators, and writes a page about each
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _COMMANDS = (
   'pack',
   'predict',
   'reproduce',
+  'report_card',
 )
 _HELP = ('-h', '-help', '--help')
 
@@ -106,6 +108,7 @@ def _overview(program: str) -> str:
       '       bitjax pack RUN',
       '       bitjax predict FILE IMAGES...',
       '       bitjax reproduce --set=NAME',
+      '       bitjax report_card [--estimators=NAME,...]',
       '',
       'studies:',
       *rows,

@@ -222,8 +222,8 @@ RULES: dict[str, Callable[[Home, Import], bool]] = {
   'binaries know cli and studies only': _binaries,
   'the library knows no experiments or tests': _downwards,
   'flax only in nn and training': only_in({'flax'}, {'nn', 'training'}),
-  'absl, matplotlib, xarray only in the workshop and studies': only_in(
-    TOOLS, {*WORKSHOP, 'studies'}
+  'absl, matplotlib, xarray only in the workshop, studies and commands': only_in(
+    TOOLS, {*WORKSHOP, 'studies', 'commands'}
   ),
   'absl, matplotlib, xarray and extras where they are used': lazily(
     TOOLS | EXTRAS

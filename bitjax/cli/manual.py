@@ -21,12 +21,13 @@ _WIDEST = 100  # Longer lines are hard to read.
 _FIXED = re.compile(r'\s|[-*+•] |\d+[.)] |\||[-=~+|: ]+$|>>>|.*\S( {3,}|\t)\S')
 
 
-def page(study: Study[Any], program: str) -> str:
+def page(study: Study[Any], program: str, *, results: str | None = None) -> str:
   """Returns the manual page of a study.
 
   Args:
     study: the study.
     program: the command that runs it, such as 'bitjax multistep_ste'.
+    results: what the command writes, in one paragraph; None for what studies write.
   """
   fields = flags.fields(study.config)
   width = max(40, min(_WIDEST, shutil.get_terminal_size().columns))
@@ -53,7 +54,7 @@ def page(study: Study[Any], program: str) -> str:
   )
   blocks.append('FLAGS\n' + '\n'.join(own))
   blocks.append('SHARED FLAGS\n' + '\n'.join(_shared(study, width)))
-  blocks.append('RESULTS\n' + _wrap(_FILES, width, 2))
+  blocks.append('RESULTS\n' + _wrap(results or _FILES, width, 2))
   return '\n\n'.join(blocks) + '\n'
 
 

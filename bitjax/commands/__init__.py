@@ -4,6 +4,7 @@ from bitjax.commands import findings
 from bitjax.commands import pack
 from bitjax.commands import predict
 from bitjax.commands import published
+from bitjax.commands import report_card
 from bitjax.commands import reproduce
 from bitjax.commands import tables
 from bitjax.commands import trained
@@ -16,6 +17,7 @@ __all__ = [
   'pack',
   'predict',
   'published',
+  'report_card',
   'reproduce',
   'run',
   'tables',

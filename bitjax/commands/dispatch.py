@@ -11,6 +11,7 @@ from bitjax.commands import findings
 from bitjax.commands import pack
 from bitjax.commands import predict
 from bitjax.commands import published
+from bitjax.commands import report_card
 from bitjax.commands import reproduce
 from bitjax.commands import tables
 
@@ -24,6 +25,7 @@ COMMANDS = {
   'pack': pack.main,
   'predict': predict.main,
   'reproduce': reproduce.main,
+  'report_card': report_card.main,
 }
 
 

@@ -19,6 +19,7 @@ from bitjax.evidence.intervals import equivalence
 from bitjax.evidence.intervals import interval
 from bitjax.evidence.intervals import judge
 from bitjax.evidence.intervals import log_variance_ratio
+from bitjax.evidence.intervals import proportion
 from bitjax.evidence.intervals import share
 from bitjax.evidence.joint import simultaneous
 from bitjax.evidence.protocols import PROTOCOLS
@@ -47,6 +48,7 @@ __all__ = [
   'log_ratio',
   'log_variance_ratio',
   'plots',
+  'proportion',
   'select',
   'select_arm',
   'share',

@@ -42,6 +42,7 @@ __all__ = [
   'interval',
   'judge',
   'log_variance_ratio',
+  'proportion',
   'share',
 ]
 
@@ -177,6 +178,33 @@ def share(
   )
   found = Interval(*ratios.fieller(parts, wholes, float(quantile)), *counts)
   return bounds_lib.within(found, bounds)
+
+
+def proportion(holds: Any, *, level: float = 0.95) -> Interval:
+  """Returns the share of clusters of which something holds, with its exact interval.
+
+  Resampling would say that a share of 0 or 1 is exact, however few clusters there are.
+
+  Args:
+    holds: 1 or 0 for each cluster, [clusters]; what is not finite is dropped and counted.
+    level: the least coverage.
+
+  References:
+    Clopper and Pearson (1934), The use of confidence or fiducial limits illustrated in
+    the case of the binomial, Biometrika 26.
+  """
+  values = np.asarray(holds, float)
+  known = values[np.isfinite(values)]
+  hits, misses = known.sum(), (1 - known).sum()
+  tail = (1 - level) / 2
+  special = optional.load('scipy.special')
+  low = special.betaincinv(hits, misses + 1, tail) if hits else 0.0
+  high = special.betaincinv(hits + 1, misses, 1 - tail) if misses else 1.0
+  mean = float(known.mean()) if known.size else math.nan
+  dropped = values.size - known.size
+  return Interval(
+    mean, float(low), float(high), known.size, dropped, values.size
+  )
 
 
 def equivalence(

@@ -229,3 +229,24 @@ def test_bounds_keep_a_single_cluster_unknown_and_refuse_other_samples():
   assert (alone.low, alone.high) == (-np.inf, np.inf)
   with pytest.raises(ValueError, match='samples must lie within'):
     intervals.interval([40.0, 60.0], bounds=(0, 1))
+
+
+@pytest.mark.parametrize(
+  ('hits', 'num', 'wanted'),
+  [
+    # The ends solve binomial tails of 2.5 %: https://doi.org/10.1093/biomet/26.4.404
+    (25, 40, (0.45801, 0.77272)),
+    (12, 12, (0.73535, 1.0)),
+    (0, 10, (0.0, 0.30850)),
+  ],
+)
+def test_exact_intervals_of_shares(hits, num, wanted):
+  holds = np.array([1.0] * hits + [0.0] * (num - hits) + [np.nan])
+  found = intervals.proportion(holds)
+  np.testing.assert_allclose((found.low, found.high), wanted, atol=1e-4)
+  assert (found.mean, found.num, found.dropped) == (hits / num, num, 1)
+  # At each end the count that was seen, or a more extreme one, has a chance of 2.5 %.
+  if hits:
+    np.testing.assert_allclose(stats.binom.sf(hits - 1, num, found.low), 0.025)
+  if hits < num:
+    np.testing.assert_allclose(stats.binom.cdf(hits, num, found.high), 0.025)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
@@ -16,7 +14,7 @@ from bitjax.studies.discrete_optimum import arms
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['BOUND', 'MARGIN', 'SHARE', 'inside', 'judge', 'proportion']
+__all__ = ['BOUND', 'MARGIN', 'SHARE', 'inside', 'judge']
 
 BOUND = 'N3 additive bound'  # The primary finding.
 SHARE = 0.9  # Of the networks, in which the bound is claimed to hold.
@@ -83,32 +81,13 @@ def inside(at: xarray.Dataset) -> tuple[xarray.DataArray, xarray.DataArray]:
   return over.astype(float).where(sound), near.astype(float).where(sound)
 
 
-def proportion(holds: Any, level: float = 0.95) -> tuple[float, float]:
-  """Returns the exact interval of a share of networks (Clopper and Pearson, 1934).
-
-  Resampling networks would say that a share of 1 is exact, however few they are.
-
-  Args:
-    holds: 1 or 0 for each network; NaN is left out.
-    level: the least coverage.
-  """
-  from scipy import special
-
-  known = np.asarray(holds, float)
-  known = known[np.isfinite(known)]
-  hits, misses = known.sum(), (1 - known).sum()
-  tail = (1 - level) / 2
-  low = special.betaincinv(hits, misses + 1, tail) if hits else 0.0
-  high = special.betaincinv(hits + 1, misses, 1 - tail) if misses else 1.0
-  return float(low), float(high)
-
-
 def _exact(holds, finding, claim, **info):
   """Judges whether something holds in more than `SHARE` of the networks."""
   found = contrasts.difference(finding, claim, holds - SHARE, **info)
   if found.num_seeds < 2 or found.verdict == divergence.DIVERGED:
     return found
-  low, high = (end - SHARE for end in proportion(holds))
+  share = intervals.proportion(holds)
+  low, high = share.low - SHARE, share.high - SHARE
   interval = intervals.Interval(found.effect, low, high, found.num_seeds)
   return dataclasses.replace(
     found, low=low, high=high, verdict=intervals.judge(interval)

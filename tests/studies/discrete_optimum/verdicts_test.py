@@ -42,28 +42,6 @@ def test_seeds_that_diverged(as_if_not_run):
   as_if_not_run(findings.judge, table(), ['bound', 'decrease'])
 
 
-@pytest.mark.parametrize(
-  ('hits', 'num', 'wanted'),
-  [
-    # The ends solve binomial tails of 2.5 %: https://doi.org/10.1093/biomet/26.4.404
-    (25, 40, (0.45801, 0.77272)),
-    (12, 12, (0.73535, 1.0)),
-    (0, 10, (0.0, 0.30850)),
-  ],
-)
-def test_exact_intervals_of_shares(hits, num, wanted):
-  from scipy import stats
-
-  holds = np.array([1.0] * hits + [0.0] * (num - hits) + [np.nan])
-  found = findings.proportion(holds)
-  np.testing.assert_allclose(found, wanted, atol=1e-4)
-  # At each end the count that was seen, or a more extreme one, has a chance of 2.5 %.
-  if hits:
-    np.testing.assert_allclose(stats.binom.sf(hits - 1, num, found[0]), 0.025)
-  if hits < num:
-    np.testing.assert_allclose(stats.binom.cdf(hits, num, found[1]), 0.025)
-
-
 def test_a_dozen_networks_are_too_few_for_nine_of_ten():
   """Also if it holds in all of them: with 0.9, that has a chance of 28 %."""
   few = findings.judge(table().isel(seed=slice(12)))[0]
