@@ -256,7 +256,7 @@ def _sums(view, valid, listed, report):
     rest = _float_stages.Rest(view.tail)
   logits = rest(outputs, jnp.sum(valid) >= 0)
   unmoved = losses(logits)
-  base = rest.base(outputs, logits) if narrow else None
+  base: Any = rest.base(outputs, logits) if narrow else None
 
   def move(number, index, change, destination):
     # That it is no constant keeps passes apart.

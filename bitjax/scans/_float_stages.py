@@ -16,19 +16,18 @@ network.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from bitjax import types
-from bitjax.scans import _convolution
 from bitjax.scans import _held
 from bitjax.scans import _packed_steps
 from bitjax.scans import _stages
 
-__all__ = ['Rest']
+__all__ = ['Rest', 'slides']
 
 innermost, outermost = _packed_steps.innermost, _packed_steps.outermost
 
@@ -108,12 +107,9 @@ class _Part:
     self._channels = x.shape[-1]
     self._conv, self._branches = None, None
     first = self._rest[0] if self._rest else None
-    if isinstance(first, _stages.Conv):
-      window = getattr(first.product, 'window', lambda _: None)
-      self._window = window(self._x.shape[1:-1])
-      if self._window is not None:
-        self._conv = first
-        self._sums = first.product(self._x, first.layer.kernel)
+    if isinstance(first, _stages.Conv) and slides(first, self._x):
+      self._conv = first
+      self._sums = first.product(self._x, first.layer.kernel)
     elif isinstance(first, _stages.Residual):
       self._branches = [
         _Part(branch, self._x) for branch in (first.body, first.shortcut)
@@ -122,13 +118,8 @@ class _Part:
   def column(self, column: types.Array, unit: types.Array) -> types.Array:
     """Returns what a channel of the inputs becomes before channels are mixed."""
     for stage in self._front:
-      if isinstance(stage, _stages.Mean):
-        column = stage(column[..., None])[..., 0]
-        continue
       shape = (*column.shape, self._channels)
-      column = _channel(
-        stage(jnp.broadcast_to(column[..., None], shape)), unit
-      )
+      column = _channel(stage(jnp.broadcast_to(column[..., None], shape)), unit)
     return column
 
   def change(self, column: types.Array, unit: types.Array) -> types.Array:
@@ -152,8 +143,10 @@ class _Part:
     return _stages.apply(self._rest[1:], x)
 
   def _moved_sums(self, column, unit):
-    assert self._conv is not None and self._window is not None
-    product, window = self._conv.product, self._window
+    assert self._conv is not None
+    product = self._conv.product
+    window = product.window(self._x.shape[1:-1])
+    assert window is not None
     rounded = product.arithmetic.rounded
     change = rounded(column) - rounded(_channel(self._x, unit))
     kernel = rounded(self._conv.layer.kernel)
@@ -169,6 +162,19 @@ class _Part:
       precision=jax.lax.Precision.HIGHEST,
     )
     return self._sums + more.astype(self._sums.dtype)
+
+
+def slides(stage: _stages.Stage, x: types.Array | jax.ShapeDtypeStruct) -> bool:
+  """Returns whether a stage is a convolution by a plain window; a static fact.
+
+  Args:
+    stage: the stage.
+    x: its inputs, [images, *spatial, channels], of which only the shape matters.
+  """
+  if not isinstance(stage, _stages.Conv):
+    return False
+  find = getattr(stage.product, 'window', None)
+  return find is not None and find(x.shape[1:-1]) is not None
 
 
 def _channel(x, unit):
