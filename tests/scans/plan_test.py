@@ -154,6 +154,7 @@ def test_moves_on_the_tail_cost_the_work_behind():
   view = networks.view_in_residual(floats, x, y, 0)
   found = planned(view)['flip_gains']
   share = sum(n + 24 * m for n, m in behind) + dense + moved
+  share -= (1 - 6 / 8) * behind[0][0]  # Its products with one channel of eight.
   assert found.passes == pytest.approx(2 * 576 * share / total)
 
 
