@@ -28,6 +28,7 @@ from bitjax import types
 from bitjax.scans import _convolution
 from bitjax.scans import _held
 from bitjax.scans import _innermost
+from bitjax.scans import _packed_distinct
 from bitjax.scans import _stages
 
 __all__ = [
@@ -193,6 +194,21 @@ class Binary:
   def sums(self, words: types.Array) -> types.Array:
     """Returns the sums of packed signs, int32 [height', width', features, images]."""
     return self.convolve(words, -1) + self.padding
+
+  def shared(self, words: types.Array) -> Callable[[types.Array], types.Array]:
+    """Returns the sums of images, as a function of their numbers, as `sums` does.
+
+    Equal patches of all images are multiplied once.
+    """
+    found = _packed_distinct.convolve(
+      words, self.words, self.layer.kernel.shape[2], self.window
+    )
+
+    def of(images):
+      sums = found.table[found.number[..., images]].astype(jnp.int32)
+      return jnp.swapaxes(sums, 2, 3) + self.padding
+
+    return of
 
   def convolve(self, words: types.Array, pad_value: int) -> types.Array:
     """Returns the sums of packed signs, with another value of the padding."""
