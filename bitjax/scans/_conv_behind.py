@@ -4,7 +4,9 @@ A mask turns some signs of one channel of one image. If the next layer is a conv
 its sums change by the products with that channel; they are kept unscaled until they are
 changed, so that sums of signs by signs stay exact, and ties are ties. Then the rest of the
 network follows. Each mask is a *lane*. Where convolutions that follow are binary, lanes are
-innermost, and signs are packed (`_packed_steps`).
+innermost, and signs are packed (`_packed_steps`). Masks of a channel are subsets of the few
+positions that can turn at all, so at a position of a second convolution many lanes
+look alike: if it is large, what they share is multiplied once (`_packed_distinct`).
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from bitjax.scans import _conv_split
 from bitjax.scans import _packed_steps
 from bitjax.scans import _stages
 
+__all__ = ['Network', 'Rest', 'changes', 'lanes', 'network', 'prepared']
+
 # Weights of a binary convolution from which on equal patches are multiplied once.
 _LARGE = 1 << 18
 _GROUPS = 8  # Groups of masks among which it finds equal ones.
-__all__ = ['Network', 'Rest', 'changes', 'lanes', 'network', 'prepared']
 
 
 class Rest(NamedTuple):

@@ -8,8 +8,10 @@ its weight meets, so no product is computed again:
 What precedes the layer is cached in the view. A move that turns no sign of a layer that
 feeds only signs changes nothing, and costs nothing more. What follows is run for some images
 at a time, so that they stay in the cache, and for one move after another. Where the
-rest is binary it is packed (`_packed_steps`). Nothing is approximated: the scales of
-the rest are applied to the same sums, in the same order, as the network does. A
+rest is binary it is packed (`_packed_stages`). The sums of a convolution that comes next
+change by the products with one channel only, packed or not (`_float_stages`). Nothing is
+approximated: the scales of the rest are applied to the same sums, in the same order, as
+the network does; sums of reals are rounded once more. A
 compiler may still round a product and a sum once or twice (a fused multiply-add), which
 may turn a sign that is within rounding of its threshold, as between two compilations
 of the network itself.
