@@ -12,6 +12,15 @@ products take a fraction of the time of others:
 
 with r = 1 for what is not packed. Of a convolution that comes next only the products
 with the moved channel are computed; each takes as long as several others.
+
+The path `masks` repeats this for each distinct mask only. Sums of n signs by signs are about
+normal with variance n, and a move adds 2 to them or takes 2 away, so a sign turns with
+probability :math:`p = \operatorname{erf}(\sqrt{2/n})`, and masks of a channel are
+subsets of the positions that can turn:
+
+.. math::
+  \text{distinct masks of a channel} \approx
+    \mathbb{E} \, 2^{\text{positions that can turn}} = (1 + p)^{\text{positions}}.
 """
 
 from __future__ import annotations
@@ -20,12 +29,13 @@ import math
 
 import jax
 
+from bitjax.scans import _conv_turns
 from bitjax.scans import _float_stages
 from bitjax.scans import _packed_steps
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['passes']
+__all__ = ['distinct', 'passes']
 
 # Measured on a CPU, on networks of 16 to 128 channels (docs/benchmark.md).
 _OUTPUT = (
@@ -45,6 +55,19 @@ def passes(view: _view.LayerView) -> float:
   behind = _work(view.tail, z, packed, view.coupling != 'tensor')
   moved = _MOVED * _OUTPUT * z.size / z.shape[-1]
   return min(1.0, (moved + behind) / (own + plain))
+
+
+def distinct(view: _view.LayerView, ways: int) -> float:
+  """Returns about which share of the moves have a mask of their own on the path `masks`.
+
+  Args:
+    view: a layer without an obstacle on that path.
+    ways: moves of a weight.
+  """
+  fan_in = math.prod(view.kernel.shape[:-1])
+  turning = math.erf(math.sqrt(2 / fan_in))
+  masks = _conv_turns.positions(view) * math.log1p(turning)
+  return math.exp(min(0.0, masks - math.log(ways * fan_in)))
 
 
 def _layer(view):

@@ -70,15 +70,7 @@ def unwise(
   """
   if coordinates is not None and _SHARED * coordinates.size < view.kernel.size:
     return 'few moves of a sample of the weights turn the same signs'
-  found = _conv_turns.cut(view.tail)
-  assert found is not None
-  signs = jax.eval_shape(
-    lambda view: _stages.apply(
-      found.before, _conv_split.split(view).products()
-    ),
-    view,
-  )
-  if math.prod(signs.shape[1:-1]) > _FEW_POSITIONS:
+  if _conv_turns.positions(view) > _FEW_POSITIONS:
     return (
       f'few moves turn the same signs of images of more than {_FEW_POSITIONS} '
       'positions'
