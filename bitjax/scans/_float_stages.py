@@ -108,8 +108,9 @@ class _Part:
     self._conv, self._branches = None, None
     first = self._rest[0] if self._rest else None
     if isinstance(first, _stages.Conv) and slides(first, self._x):
-      self._conv = first
       self._sums = first.product(self._x, first.layer.kernel)
+      # Sums of 16 bits would be rounded to as few again.
+      self._conv = first if self._sums.dtype.itemsize > 2 else None
     elif isinstance(first, _stages.Residual):
       self._branches = [
         _Part(branch, self._x) for branch in (first.body, first.shortcut)

@@ -144,6 +144,21 @@ def test_no_move_computes_the_next_convolution_again():
 
 
 @pytest.mark.slow
+def test_sums_of_16_bits_are_computed_anew():
+  stages = (RELU, conv(np.random.default_rng(0), 8, 6), RELU)
+  z = networks.images(1, 3, 5, 8)[0]
+  stages, z = jax.tree.map(
+    lambda x: jnp.asarray(x, jnp.bfloat16), (stages, _packed_steps.innermost(z))
+  )
+  rest = _float_stages.Rest(stages)
+  there = z.at[:, :, 2].add(1)
+  found = rest.moved(rest.base(z, rest(z, True)), 2, lambda: there, True)
+  np.testing.assert_array_equal(
+    found.astype(jnp.float32), rest(there, True).astype(jnp.float32)
+  )
+
+
+@pytest.mark.slow
 def test_what_follows_is_skipped_where_a_channel_does_not_change():
   view = strided(np.random.default_rng(0))
   norm, *rest = view.tail
