@@ -37,7 +37,9 @@ CASES = {
     for n in CASES
   ],
 )
-@pytest.mark.parametrize('odd', [_packed_distinct._ODD, 0])
+@pytest.mark.parametrize(
+  'odd', [_packed_distinct._ODD, pytest.param(0, marks=pytest.mark.slow)]
+)
 def test_sums_are_those_of_each_image(monkeypatch, name, odd):
   """Also where all hashes collide."""
   monkeypatch.setattr(_packed_distinct, '_ODD', odd)
