@@ -35,6 +35,7 @@ from bitjax.scans import _conv_behind
 from bitjax.scans import _conv_split
 from bitjax.scans import _conv_turns
 from bitjax.scans import _flips_moves
+from bitjax.scans import _packed_distinct
 from bitjax.scans import _report
 from bitjax.scans import _split
 from bitjax.scans import _stages
@@ -44,8 +45,6 @@ __all__ = ['moments', 'obstacle', 'unwise']
 
 _FEW_POSITIONS = 64
 _SHARED = 4  # A sample is small below one weight in so many.
-# Spreads bits: the golden ratio, as in Knuth's multiplicative hash.
-_ODD = 0x9E3779B1
 
 
 def obstacle(view: _view.LayerView) -> str | None:
@@ -71,15 +70,7 @@ def unwise(
   """
   if coordinates is not None and _SHARED * coordinates.size < view.kernel.size:
     return 'few moves of a sample of the weights turn the same signs'
-  found = _conv_turns.cut(view.tail)
-  assert found is not None
-  signs = jax.eval_shape(
-    lambda view: _stages.apply(
-      found.before, _conv_split.split(view).products()
-    ),
-    view,
-  )
-  if math.prod(signs.shape[1:-1]) > _FEW_POSITIONS:
+  if _conv_turns.positions(view) > _FEW_POSITIONS:
     return (
       f'few moves turn the same signs of images of more than {_FEW_POSITIONS} '
       'positions'
@@ -190,14 +181,14 @@ def _changes(rest, network, index, words):
   """
   shape, (_, channels, size) = words[0].shape, words[0].shape
   words = tuple(word.reshape(-1, size) for word in words)
-  order = _order(words)
+  order = _packed_distinct.order(words)
   words = tuple(jnp.take_along_axis(w, order, axis=1) for w in words)
   same, turns = jnp.ones(order.shape, bool), jnp.zeros(order.shape, bool)
   for word in words:
     same &= jnp.pad(word[:, 1:] == word[:, :-1], [(0, 0), (1, 0)])
     turns |= word != 0
   distinct = (turns & ~same).reshape(-1)
-  some = min(_conv_behind.lanes(network), distinct.size)
+  some = _conv_behind.lanes(rest, network, distinct.size)
   ((listed,), (count,)) = _split.true_indices(distinct[None], room=some)
   words = jnp.stack([word.reshape(-1) for word in words], axis=1)
 
@@ -220,22 +211,3 @@ def _changes(rest, network, index, words):
   change = jnp.where(turns, change, 0)
   rows = jnp.arange(len(order))[:, None]
   return jnp.zeros_like(change).at[rows, order].set(change).reshape(shape)
-
-
-def _order(words):
-  """Returns an order in which equal masks are neighbours, [rows, masks].
-
-  Masks that differ and have the same hash may lie between them. A number that holds a
-  hash and an index is sorted several times faster than pairs of both.
-
-  Args:
-    words: masks, words of [rows, masks].
-  """
-  found = jnp.zeros(words[0].shape, jnp.uint32)
-  for word in words:
-    found = (found ^ word) * jnp.uint32(_ODD)
-    found = found ^ (found >> 15)
-  bits = (found.shape[1] - 1).bit_length()
-  index = jnp.arange(found.shape[1], dtype=jnp.uint32)[None]
-  ordered = jnp.sort((found << bits) | index, axis=1)
-  return (ordered & ((1 << bits) - 1)).astype(jnp.int32)

@@ -8,8 +8,10 @@ its weight meets, so no product is computed again:
 What precedes the layer is cached in the view. A move that turns no sign of a layer that
 feeds only signs changes nothing, and costs nothing more. What follows is run for some images
 at a time, so that they stay in the cache, and for one move after another. Where the
-rest is binary it is packed (`_packed_steps`). Nothing is approximated: the scales of
-the rest are applied to the same sums, in the same order, as the network does. A
+rest is binary it is packed (`_packed_stages`). The sums of a convolution that comes next
+change by the products with one channel only, packed or not (`_float_stages`). Nothing is
+approximated: the scales of the rest are applied to the same sums, in the same order, as
+the network does; sums of reals are rounded once more. A
 compiler may still round a product and a sum once or twice (a fused multiply-add), which
 may turn a sign that is within rounding of its threshold, as between two compilations
 of the network itself.
@@ -33,6 +35,7 @@ from bitjax import types
 from bitjax.scans import _conv_split
 from bitjax.scans import _convolution
 from bitjax.scans import _flips_moves
+from bitjax.scans import _float_stages
 from bitjax.scans import _packed_stages
 from bitjax.scans import _packed_steps
 from bitjax.scans import _report
@@ -237,7 +240,6 @@ def _sums(view, valid, listed, report):
   met = _met(view, products)
   products = _packed_steps.innermost(products)
   groups, (fan_in, units) = _groups(view), view.kernel.shape[-2:]
-  packs = _packed_steps.applies(view.tail)
   narrow = view.coupling != 'tensor'
 
   def rescale(p, kernel):
@@ -248,19 +250,15 @@ def _sums(view, valid, listed, report):
     return optax.softmax_cross_entropy_with_integer_labels(logits, view.labels)
 
   outputs = rescale(products, view.kernel)
-  rest = None
-  if packs:
+  rest: _packed_stages.Rest | _float_stages.Rest
+  if _packed_steps.applies(view.tail):
     z = jax.eval_shape(_packed_steps.outermost, outputs)
     rest = _packed_stages.Rest(view.tail, z)
-
-  def whole(z, always):
-    if rest is not None:
-      return rest(z, always)
-    return _stages.apply(view.tail, _packed_steps.outermost(z))
-
-  logits = whole(outputs, jnp.sum(valid) >= 0)
+  else:
+    rest = _float_stages.Rest(view.tail)
+  logits = rest(outputs, jnp.sum(valid) >= 0)
   unmoved = losses(logits)
-  base = rest.base(outputs, logits) if rest is not None and narrow else None
+  base: Any = rest.base(outputs, logits) if narrow else None
 
   def move(number, index, change, destination):
     # That it is no constant keeps passes apart.
@@ -278,7 +276,7 @@ def _sums(view, valid, listed, report):
       kernel = kernel.reshape(-1).at[index].set(destination)
       kernel = kernel.reshape(view.kernel.shape)
     spread = column[..., None, :]
-    if rest is not None and base is not None:
+    if base is not None:
 
       def scaled():
         return rescale(jnp.broadcast_to(spread, products.shape), kernel)
@@ -288,7 +286,7 @@ def _sums(view, valid, listed, report):
       units_of = jax.lax.broadcasted_iota(
         jnp.int32, products.shape, products.ndim - 2
       )
-      moved = whole(
+      moved = rest(
         rescale(jnp.where(units_of == unit, spread, products), kernel), always
       )
     decrease = jnp.where(valid, unmoved - losses(moved), 0)

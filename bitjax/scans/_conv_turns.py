@@ -18,8 +18,10 @@ turns :math:`x^+ u^+ \lor x^- u^-`, a move down :math:`x^+ u^- \lor x^- u^+`.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from bitjax import packed
@@ -29,7 +31,7 @@ from bitjax.scans import _flips_moves
 from bitjax.scans import _stages
 from bitjax.scans import _view
 
-__all__ = ['BITS', 'Cut', 'cut', 'has_bits', 'masks']
+__all__ = ['BITS', 'Cut', 'cut', 'has_bits', 'masks', 'positions']
 
 _WORD = jnp.dtype('uint32')
 BITS = 8 * _WORD.itemsize  # Positions in a word.
@@ -71,6 +73,21 @@ def _is_sign(stage):
 
 def _chooses(stage):
   return isinstance(stage, _stages.Examplewise) and stage.channels == 'chosen'
+
+
+def positions(view: _view.LayerView) -> int:
+  """Returns at how many positions of an image signs may turn; a static fact.
+
+  Args:
+    view: a layer whose stages can be `cut`.
+  """
+
+  def signs(view):
+    found = cut(view.tail)
+    assert found is not None
+    return _stages.apply(found.before, _conv_split.split(view).products())
+
+  return math.prod(jax.eval_shape(signs, view).shape[1:-1])
 
 
 def has_bits(

@@ -32,8 +32,9 @@ same sums and the same rounded affine stages. Where the sums are exact (integers
 or multiples of a power of two, below 2^24 units) so are all its decisions. Otherwise
 an example whose moved pre-activation lies within rounding of the threshold is a
 *near tie*, which may be decided either way; near ties can be counted. The ``tail`` path
-applies the network's own stages to the network's own sums (of integers: the same sums),
-one after another. A compiler may round a stage of one program differently than that of
+applies the network's own stages to the network's own sums (of integers: the same sums;
+of reals, those of the layer and of a convolution that comes next are moved, which rounds
+once more), one after another. A compiler may round a stage of one program differently than that of
 another, so there too an example within rounding of a later threshold is a near tie,
 which that path does not count: its moves reach thresholds of all later layers, and to
 follow intervals through them takes longer than the gains themselves. The paths ``masks``

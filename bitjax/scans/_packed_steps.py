@@ -26,7 +26,9 @@ from bitjax import packed
 from bitjax import quantizers
 from bitjax import types
 from bitjax.scans import _convolution
+from bitjax.scans import _held
 from bitjax.scans import _innermost
+from bitjax.scans import _packed_distinct
 from bitjax.scans import _stages
 
 __all__ = [
@@ -193,6 +195,21 @@ class Binary:
     """Returns the sums of packed signs, int32 [height', width', features, images]."""
     return self.convolve(words, -1) + self.padding
 
+  def shared(self, words: types.Array) -> Callable[[types.Array], types.Array]:
+    """Returns the sums of images, as a function of their numbers, as `sums` does.
+
+    Equal patches of all images are multiplied once.
+    """
+    found = _packed_distinct.convolve(
+      words, self.words, self.layer.kernel.shape[2], self.window
+    )
+
+    def of(images):
+      sums = found.table[found.number[..., images]].astype(jnp.int32)
+      return jnp.swapaxes(sums, 2, 3) + self.padding
+
+    return of
+
   def convolve(self, words: types.Array, pad_value: int) -> types.Array:
     """Returns the sums of packed signs, with another value of the padding."""
     return packed.conv(
@@ -282,7 +299,8 @@ def prepared(
     elif isinstance(stage, _stages.Add):
       found.append(Plus(innermost(stage.value)))
     else:
-      found.append(Plain(_held(stage), _stages.is_entrywise(stage)))
+      (held,) = _held.stages((stage,))
+      found.append(Plain(held, _stages.is_entrywise(stage)))
     x = jax.eval_shape(stage, x)
   return tuple(found), x
 
@@ -291,7 +309,7 @@ def _binary(conv, x):
   """Returns a binary convolution, for signs like ``x``."""
   window = _window(conv, x.shape[1:3])
   assert window is not None
-  layer = _hold_scale(conv.layer)
+  layer = _held.scale(conv.layer)
   sums = jax.eval_shape(lambda c, x: c.product(x, c.layer.quantized), conv, x)
   words = packed.pack(layer.kernel, 2)
   found = Binary(layer, window, sums.dtype, words, jnp.zeros((), jnp.int32))
@@ -301,42 +319,6 @@ def _binary(conv, x):
   return dataclasses.replace(
     found, padding=padded - found.convolve(words_of, -1)
   )
-
-
-def _held(stage):
-  """Returns a layer whose scale and quantized weights are computed once."""
-  if isinstance(stage, _stages.Conv):
-    return dataclasses.replace(stage, layer=_hold(stage.layer))
-  return _hold(stage) if isinstance(stage, _stages.Dense) else stage
-
-
-def _hold(layer):
-  weights, layer = layer.quantized, _hold_scale(layer)
-  return dataclasses.replace(layer, kernel=weights, quantizer=None)
-
-
-def _hold_scale(layer):
-  """Returns a layer with its scale as a constant.
-
-  Unlike `_stages.Dense.freeze_scale`, it keeps the order in which scales are applied.
-  """
-  if layer.scaling is None:
-    return layer
-  value = layer.scaling(layer.kernel)
-  return dataclasses.replace(layer, scaling=_Held(value))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Held:
-  """A scale that does not depend on the kernel any more."""
-
-  value: types.Array
-  coupling: str = 'none'
-
-  def __call__(self, kernel: types.Array) -> types.Array:
-    """Returns the scale."""
-    del kernel
-    return self.value
 
 
 def run(steps: tuple[Any, ...], x: Value, always: types.Array) -> Value:

@@ -67,7 +67,7 @@ COSTS = {
   ('flip_gains', 'rank_one'): Cost('{}; {} for moves up and down', (496, 630)),
   ('flip_gains', 'pooled'): Cost('{}; {} for moves up and down', (9, 12)),
   ('flip_gains', 'masks'): Cost(
-    'about a fifth of those of tail, by the number of distinct masks'
+    'those of tail for each distinct mask, whose number is estimated'
   ),
   ('flip_gains', 'tail'): Cost(
     'the share of the work behind the layer for each move; a packed product is a '
@@ -87,10 +87,6 @@ COSTS = {
   ('pair_gains', 'incremental'): Cost('three quarters for each pair'),
   ('pair_gains', 'brute_force'): Cost('three for each pair'),
 }
-
-
-# Of the passes of `tail`: from all to a twenty-fifth, by how many masks are distinct.
-_MASKS = 1 / 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +268,7 @@ def _gain_passes(view, path):
   ways = 1 if _flips_moves.is_binary(view) else 2
   moves = ways * view.kernel.size
   if path in ('tail', 'masks'):
-    fraction = 1 if path == 'tail' else _MASKS
+    fraction = 1 if path == 'tail' else _conv_costs.distinct(view, ways)
     return max(1.0, fraction * moves * _conv_costs.passes(view))
   *_, most = moves, *COSTS['flip_gains', path].measured[:ways]
   return min(moves, most)

@@ -9,8 +9,8 @@ import pytest
 from bitjax import scans
 from bitjax import sizes
 from bitjax import types
-from bitjax.scans import _conv_masks
 from bitjax.scans import _flips
+from bitjax.scans import _packed_distinct
 from tests.scans import conv_oracle
 from tests.scans import conv_pooled_test as before_pooling
 
@@ -194,7 +194,7 @@ def test_small_blocks_do_not_change_the_answer(monkeypatch, make, path):
 @pytest.mark.slow
 def test_masks_whose_hashes_collide_are_told_apart(monkeypatch):
   view = network(examples=7).view()
-  monkeypatch.setattr(_conv_masks, '_ODD', 0)
+  monkeypatch.setattr(_packed_distinct, '_ODD', 0)
   found = scans.flip_gains(view, path='masks')
   np.testing.assert_allclose(
     found.gains,

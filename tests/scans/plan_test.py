@@ -1,6 +1,7 @@
 """Plans name the paths that scans then take, and why no faster one."""
 
 import dataclasses
+import math
 import pathlib
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from bitjax import memory
 from bitjax import scans
 from bitjax import types
+from bitjax.scans import _conv_costs
 from bitjax.scans import _plan
 from tests.scans import residual_networks as networks
 
@@ -154,6 +156,7 @@ def test_moves_on_the_tail_cost_the_work_behind():
   view = networks.view_in_residual(floats, x, y, 0)
   found = planned(view)['flip_gains']
   share = sum(n + 24 * m for n, m in behind) + dense + moved
+  share -= (1 - 6 / 8) * behind[0][0]  # Its products with one channel of eight.
   assert found.passes == pytest.approx(2 * 576 * share / total)
 
 
@@ -163,7 +166,13 @@ def test_masks_cost_less_than_the_tail():
   behind = (networks.SIGN, networks.conv(rng, 8, 8), scans.Mean())
   view = networks.view_of((networks.conv(rng, 8, 8),), x, y, behind)
   found = planned(view)['flip_gains']
-  assert found.path == 'masks' and 1 < found.passes < 576 / 5
+  # Of 72 moves of a channel of 16 positions; erf(sqrt(2 / 72)) of these can turn.
+  share = (1 + math.erf(1 / 6)) ** 16 / 72
+  work = _conv_costs.passes(view)
+  assert found.path == 'masks' and 0.2 < share < 0.25
+  assert found.passes == pytest.approx(576 * share * work)
+  shifted = dataclasses.replace(view, kernel=view.kernel[:1, :1])
+  assert _conv_costs.distinct(shifted, 1) == 1
 
 
 def test_bad_input(make):
