@@ -9,6 +9,8 @@ bitjax findings               prints the page of findings, made from what is pub
 bitjax tables PAGE...         fills the tables of pages from what is published
 bitjax pack RUN               packs a trained network of a run: 1 bit a binary weight
 bitjax predict FILE IMAGES... predicts classes by a packed network
+bitjax super_resolve RUN IMAGE... --out=DIR
+                              enlarges images by a trained network of a run
 bitjax reproduce --set=NAME   runs a set of studies, and writes a page of what they answer
 """
 
@@ -32,6 +34,7 @@ _COMMANDS = (
   'tables',
   'pack',
   'predict',
+  'super_resolve',
   'reproduce',
 )
 _HELP = ('-h', '-help', '--help')
@@ -105,6 +108,7 @@ def _overview(program: str) -> str:
       '       bitjax tables PAGE...',
       '       bitjax pack RUN',
       '       bitjax predict FILE IMAGES...',
+      '       bitjax super_resolve RUN IMAGE... --out=DIR',
       '       bitjax reproduce --set=NAME',
       '',
       'studies:',

@@ -5,6 +5,7 @@ from bitjax.commands import pack
 from bitjax.commands import predict
 from bitjax.commands import published
 from bitjax.commands import reproduce
+from bitjax.commands import super_resolve
 from bitjax.commands import tables
 from bitjax.commands import trained
 from bitjax.commands.dispatch import COMMANDS
@@ -18,6 +19,7 @@ __all__ = [
   'published',
   'reproduce',
   'run',
+  'super_resolve',
   'tables',
   'trained',
 ]

@@ -12,6 +12,7 @@ from bitjax.commands import pack
 from bitjax.commands import predict
 from bitjax.commands import published
 from bitjax.commands import reproduce
+from bitjax.commands import super_resolve
 from bitjax.commands import tables
 
 __all__ = ['COMMANDS', 'run']
@@ -23,6 +24,7 @@ COMMANDS = {
   'tables': tables.main,
   'pack': pack.main,
   'predict': predict.main,
+  'super_resolve': super_resolve.main,
   'reproduce': reproduce.main,
 }
 

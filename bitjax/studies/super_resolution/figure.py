@@ -67,7 +67,7 @@ def _answer(table):
     plots.primary_rows(ax, *(arms.index(arm) for arm in arms_lib.PRIMARY))
   plots.log_axis(axes[1])
   axes[1].set_xlabel(
-    'energy of an image of 1280 × 720\n(mJ, from the least to the most)'
+    'energy of an image\n(1280 × 720; mJ, least to most)', fontsize=8
   )
   shown = dict.fromkeys(arms_lib.ARMS[arm].design.bits for arm in arms)
   handles = [
@@ -94,7 +94,7 @@ def _supplement(table):
   fig, axes = pyplot.subplots(
     1,
     3,
-    figsize=(6.75, 1.9 + 0.22 * len(arms)),
+    figsize=(6.9, 1.9 + 0.22 * len(arms)),
     width_ratios=(1, 1, 1.1),
   )
   for row, arm in enumerate(arms):
@@ -104,12 +104,8 @@ def _supplement(table):
     ):
       found = intervals.interval(samples, bounds=(0, np.inf))
       plots.whisker(ax, row, found, color=_color(arm))
-  axes[0].set_xlabel(
-    'gradient that passes the\nquantizers of activations (%)', fontsize=8
-  )
-  axes[1].set_xlabel(
-    'range of activations:\ndeviation over images (% of mean)', fontsize=8
-  )
+  axes[0].set_xlabel('gradient that passes\nquantizers (%)', fontsize=8)
+  axes[1].set_xlabel('range of activations,\nvariation (% of mean)', fontsize=8)
   for ax in axes[:2]:
     _rows(ax, arms, labels=ax is axes[0])
     plots.primary_rows(ax, *(arms.index(arm) for arm in arms_lib.PRIMARY))
@@ -133,6 +129,4 @@ def _images(ax, table):
   ax.axvline(0, color=plots.LIGHT_GREY, zorder=0)
   ax.set_yticks(range(len(names) + 1), [*names, 'mean'], fontsize=7)
   ax.set_ylim(len(names) + 0.5, -0.5)
-  ax.set_xlabel(
-    'shortcut around every\nconvolution less a block (dB)', fontsize=8
-  )
+  ax.set_xlabel('shortcut: convolution\nless block (dB)', fontsize=8)

@@ -125,11 +125,9 @@ class Config(recipes.Tuned):
     """Returns how a network is trained for so many updates."""
     rate = training.learning_rate('cosine', self.learning_rate, steps)
     tx = training.optimizer('adam', rate)
+    progress = training.progress('linear', steps)
     return training.reconstruction(
-      model,
-      tx,
-      border=self.scale,
-      progress=training.progress('linear', steps),
+      model, tx, border=self.scale, progress=progress
     )
 
   def num_steps(self, num_images: int) -> int:
@@ -170,9 +168,9 @@ class Config(recipes.Tuned):
     steps = self.num_steps(len(parts.train))
 
     def cost(config: Config) -> cli.Cost:
-      number = config.num_trainings()
-      patches = config.batch_size * (config.side**2) * config.channels
-      return cli.Cost(number, number * steps, patches * config.blocks)
+      number, pixels = config.num_trainings(), config.side**2
+      held = config.batch_size * pixels * config.channels * config.blocks
+      return cli.Cost(number, number * steps, held)
 
     cli.admit(self, cost)
     sweep.record(**records)
