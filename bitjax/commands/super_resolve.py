@@ -206,7 +206,9 @@ def main(argv: Sequence[str]) -> int:
       contents.append((path, enlarge(networks[0], image, tile, path.name)))
       continue
     with plots.style():
-      drawn = crops.draw(compare(networks, image, place), path.stem)
+      drawn = crops.draw(
+        compare(networks, image, place), path.stem.removesuffix('_crops')
+      )
       for kind, content in results.draw(drawn).items():
         contents.append((path.with_suffix(f'.{kind}'), content))
   out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Crop', 'draw']
 
-_COLUMNS = 4
+_COLUMNS = 5
 
 
 class Crop(NamedTuple):
@@ -30,7 +30,7 @@ class Crop(NamedTuple):
 
 
 def draw(crops: Sequence[Crop], title: str) -> figure.Figure:
-  """Draws crops in rows of four, with PSNR under each.
+  """Draws crops in rows of five, with PSNR under each.
 
   Args:
     crops: the panels, all of one size.
@@ -44,14 +44,19 @@ def draw(crops: Sequence[Crop], title: str) -> figure.Figure:
   fig, axes = pyplot.subplots(
     rows,
     _COLUMNS,
-    figsize=(6.75, 0.4 + rows * (0.45 + side * height / width)),
+    figsize=(6.75, 0.3 + rows * (0.5 + side * height / width)),
     squeeze=False,
   )
   for ax in axes.flat:
-    ax.set_axis_off()
+    ax.grid(False)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+      spine.set_visible(False)
   for ax, crop in zip(axes.flat, crops, strict=False):
     ax.imshow(crop.pixels, interpolation='nearest')
-    below = '' if crop.psnr is None else f'\n{crop.psnr:.2f} dB'
-    ax.set_title(f'{crop.name}{below}', y=-0.02, va='top', fontsize=7)
+    decibels = '' if crop.psnr is None else f'\n{crop.psnr:.2f} dB'
+    name = crop.name.replace(', ', ',\n')
+    ax.set_xlabel(f'{name}{decibels}', fontsize=7)
   fig.suptitle(title, fontsize=9)
   return fig

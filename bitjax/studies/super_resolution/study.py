@@ -121,15 +121,6 @@ class Config(recipes.Tuned):
       dtype=self.dtype,
     )
 
-  def task(self, model: nn.SuperResolution, steps: int) -> training.Task:
-    """Returns how a network is trained for so many updates."""
-    rate = training.learning_rate('cosine', self.learning_rate, steps)
-    tx = training.optimizer('adam', rate)
-    progress = training.progress('linear', steps)
-    return training.reconstruction(
-      model, tx, border=self.scale, progress=progress
-    )
-
   def num_steps(self, num_images: int) -> int:
     """Returns the number of updates of a training on so many images."""
     an_epoch = num_images * self.repeats // self.batch_size
@@ -165,6 +156,8 @@ class Config(recipes.Tuned):
     """Reads the images, records which they are, and refuses what cannot be trained."""
     parts, records = self.load()
     training.check_batch_split(self.batch_size, sweep.mesh)
+    # Refuses patches that images do not hold.
+    trainings.feeds(self, parts.train, (0,))
     steps = self.num_steps(len(parts.train))
 
     def cost(config: Config) -> cli.Cost:

@@ -6,6 +6,7 @@ of equal width begin from the same random weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
   from bitjax.studies.super_resolution import study
 
-__all__ = ['compare']
+__all__ = ['compare', 'feeds']
 
 _ROWS = 4  # How often a training is evaluated.
 _TILE = 32  # Height and width of what is evaluated while training.
@@ -51,7 +52,7 @@ def compare(
   """
   steps = config.num_steps(len(parts.train))
   models = {name: config.model(name) for name in config.arms}
-  tasks = {name: config.task(model, steps) for name, model in models.items()}
+  tasks = {name: _task(config, model, steps) for name, model in models.items()}
   period = max(1, steps // _ROWS)
   rows = [*range(period, steps + 1, period)]
   rows += [steps] * (rows[-1] != steps)
@@ -64,13 +65,7 @@ def compare(
     seeds = seed.tolist()
     fitted = training.fit(
       training.Phase(tasks[arm], steps),
-      data.patch_feeds(
-        parts.train,
-        config.batch_size,
-        seeds,
-        side=config.side,
-        repeats=config.repeats,
-      ),
+      feeds(config, parts.train, seeds),
       seeds,
       rates=rate.tolist(),
       validation=validation,
@@ -128,6 +123,34 @@ def compare(
     bicubic_psnr=('image', bicubic.psnr), bicubic_ssim=('image', bicubic.ssim)
   ).assign_coords(
     {name: ('arm', [cost[name] for cost in costs]) for name in costs[0]}
+  )
+
+
+def feeds(
+  config: study.Config, pairs: data.Pairs, seeds: Sequence[int]
+) -> list[data.Feed]:
+  """Returns a feed of patches for each seed.
+
+  Raises:
+    BadInput: for an image that is smaller than a patch, or too few patches for a batch.
+  """
+  return data.patch_feeds(
+    pairs,
+    config.batch_size,
+    seeds,
+    side=config.side,
+    repeats=config.repeats,
+  )
+
+
+def _task(config, model, steps) -> training.Task:
+  """Returns how a network is trained for so many updates."""
+  rate = training.learning_rate('cosine', config.learning_rate, steps)
+  return training.reconstruction(
+    model,
+    training.optimizer('adam', rate),
+    border=config.scale,
+    progress=training.progress('linear', steps),
   )
 
 
