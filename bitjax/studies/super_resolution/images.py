@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import NamedTuple
+import warnings
 
 import numpy as np
 
@@ -51,13 +53,13 @@ def load(
         f'test images in {test_set}.'
       )
     folder = files.expand(data_dir)
-    places = folder / _TRAIN, folder / test_set
+    places = (_TRAIN, 'train'), (test_set, 'test')
+    whole, test = (
+      data.load_pairs(folder / name, scale, split=split)
+      for name, split in places
+    )
   else:
-    places = source, source
-  whole, test = (
-    data.load_pairs(place, scale, split=split)
-    for place, split in zip(places, data.PAIR_SPLITS, strict=True)
-  )
+    whole, test = _photographs(scale)
   if validation_images >= len(whole):
     raise types.BadInput(
       f'validation_images must leave some of the {len(whole)} training images; got '
@@ -69,6 +71,18 @@ def load(
     _read(whole, sorted(order[:validation_images])),
     _read(test, range(len(test))),
   )
+
+
+@functools.lru_cache(maxsize=2)
+def _photographs(scale):
+  with (
+    warnings.catch_warnings()
+  ):  # Their sides are known, so nobody need be told.
+    warnings.filterwarnings('ignore', '.*are cropped', UserWarning)
+    return tuple(
+      data.load_pairs('photographs', scale, split=split)
+      for split in data.PAIR_SPLITS
+    )
 
 
 def checksum(pairs: data.Pairs) -> str:

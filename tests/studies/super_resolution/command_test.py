@@ -46,6 +46,7 @@ def test_flags(refused, flags, words):
   [
     (['--validation_images=3'], 'must leave some of the 3 training images'),
     (['--epochs=0.01'], 'epochs must give from 1 to 2147483647 updates'),
+    (['--epochs=1e30'], 'epochs must give from 1 to 2147483647 updates'),
     (['--side=13'], 'hold no patch of 13'),
     (['--batch_size=50'], 'Use a batch_size of at most 16'),
     (['--test_set=Set14'], 'Set14: expected a folder of PNG'),
