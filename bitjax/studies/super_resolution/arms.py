@@ -1,8 +1,8 @@
 """The networks that the study compares: one design, and departures from it in one part.
 
-The declared design of one bit has a shortcut around every convolution, no normalisation,
-head, upsampler and tail of full precision, and a window as estimator; that of two bits has
-a learned symmetric range of activations. Every other arm differs from one of them in
+The declared design of one bit has a shortcut around every convolution, beside which the
+branch is multiplied by 0.1, no normalisation, head, upsampler and tail of full precision,
+and a window as estimator; that of two bits has a learned symmetric range of activations. Every other arm differs from one of them in
 one part, except for the naive one, which differs in all.
 """
 
@@ -36,6 +36,7 @@ class Design(NamedTuple):
   Attributes:
     bits: of weights and activations of quantized layers; 32 for no quantizers.
     shortcut: ``'each'`` or ``'block'``, as in `bitjax.nn.SuperResolution`.
+    multiplier: of the branch beside a shortcut.
     norm: whether a batch normalisation follows every convolution of the body.
     ends: whether head and tail are quantized.
     upsampler: whether the upsampler is quantized.
@@ -47,6 +48,7 @@ class Design(NamedTuple):
 
   bits: int = 1
   shortcut: str = 'each'
+  multiplier: float = 0.1
   norm: bool = False
   ends: bool = False
   upsampler: bool = False
@@ -78,12 +80,17 @@ PRIMARY = (ONE, BLOCK)
 _ONE, _TWO = Design(), Design(bits=2)
 
 ARMS: dict[str, Arm] = {
-  FULL: Arm(Design(bits=32, shortcut='block')),
+  FULL: Arm(Design(bits=32, shortcut='block', multiplier=1.0)),
   ONE: Arm(_ONE, FULL, 'one bit for the body, in the declared design,'),
   BLOCK: Arm(
     _ONE._replace(shortcut='block'),
     ONE,
     'a shortcut around each block, not around every convolution,',
+  ),
+  '1 bit, multiplier 1': Arm(
+    _ONE._replace(multiplier=1.0),
+    ONE,
+    'a branch that is not multiplied by 0.1 beside its shortcut',
   ),
   BATCH_NORM: Arm(
     _ONE._replace(norm=True), ONE, 'BatchNorm after every convolution'
@@ -105,7 +112,9 @@ ARMS: dict[str, Arm] = {
     "Bi-Real's polynomial as estimator, instead of a window,",
   ),
   NAIVE: Arm(
-    Design(shortcut='block', norm=True, ends=True, upsampler=True),
+    Design(
+      shortcut='block', multiplier=1.0, norm=True, ends=True, upsampler=True
+    ),
     ONE,
     'everything at one bit, with BatchNorm and a shortcut a block,',
   ),

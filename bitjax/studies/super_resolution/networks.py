@@ -41,6 +41,7 @@ def build(
     width=width // design.share,
     base='bicubic',
     shortcut=design.shortcut,
+    multiplier=design.multiplier,
     norm=design.norm,
     kernel_quantizer=kernels,
     input_quantizer=inputs,

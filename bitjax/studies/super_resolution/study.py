@@ -2,10 +2,11 @@ r"""Which parts of a super-resolution network do not suit low bits, and by how m
 
 The study of the note's N20. One network that enlarges images is made low-bit part
 by part. In its declared design the body has one bit for weights and activations
-(W1A1), a shortcut around every convolution, no normalisation, and head, upsampler
-and tail of full precision. Every other arm departs from it in one part: a shortcut
-a block; BatchNorm; one bit for head and tail, or for the upsampler; another
-estimator; as many bit operations spent on more bits in fewer channels. Of two bits
+(W1A1), a shortcut around every convolution, beside which the branch is multiplied by
+0.1, no normalisation, and head, upsampler and tail of full precision. Every other arm
+departs from it in one part: a shortcut a block; no factor on the branch; BatchNorm;
+one bit for head and tail, or for the upsampler; another estimator; as many bit
+operations spent on more bits in fewer channels. Of two bits
 it is the range of activations that is varied: learned, learned at both ends,
 fixed, or of the batch. References are the network of full precision and bicubic
 resampling.
@@ -174,8 +175,8 @@ PRESETS: dict[str, dict[str, Any]] = {
   'smoke': {'epochs': 0.25, 'seeds': (0, 1, 2), 'tuning_seeds': (1000, 1001)}
   | {'rates': (1.0,), 'blocks': 1, 'channels': 4, 'side': 8}
   | {'arms': (arms_lib.FULL, *arms_lib.PRIMARY)},
-  'quick': {'tuning_seeds': (1000, 1001), 'rates': (0.5, 2.0)}
-  | {'epochs': 16.0, 'arms': tuple(arms_lib.FEWER)},
+  'quick': {'tuning_seeds': (1000, 1001), 'rates': (0.5, 1.5)}
+  | {'epochs': 16.0, 'learning_rate': 8e-3, 'arms': arms_lib.FEWER},
   'full': {'images': 'folder', 'validation_images': 10, 'blocks': 4}
   | {'side': 24, 'batch_size': 16, 'epochs': 12.5}
   | {'tuning_seeds': (1000, 1001)},
