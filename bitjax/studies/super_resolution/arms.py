@@ -92,6 +92,11 @@ ARMS: dict[str, Arm] = {
     ONE,
     'a branch that is not multiplied by 0.1 beside its shortcut',
   ),
+  '1 bit, shortcut a block, multiplier 1': Arm(
+    _ONE._replace(shortcut='block', multiplier=1.0),
+    BLOCK,
+    'a branch that is not multiplied by 0.1 beside the shortcut of its block',
+  ),
   BATCH_NORM: Arm(
     _ONE._replace(norm=True), ONE, 'BatchNorm after every convolution'
   ),
@@ -139,17 +144,10 @@ ARMS: dict[str, Arm] = {
     ONE,
     'two bits in half the width, as many bit operations as one bit,',
   ),
-  '4 bits, equal BOPs': Arm(
-    Design(bits=4, share=4),
-    ONE,
-    'four bits in a quarter of the width, as many bit operations as one bit,',
-  ),
 }
 
 # Those of a short run: at least one of each part.
-FEWER = tuple(
-  name for name in ARMS if name not in (BOTH_ENDS, '4 bits, equal BOPs')
-)
+FEWER = tuple(name for name in ARMS if name != BOTH_ENDS)
 
 
 def check(arms: Sequence[str], width: int) -> None:

@@ -75,7 +75,7 @@ class Config(recipes.Tuned):
   )
   channels: int = cli.flag(
     16,
-    'Channels of the body; a multiple of 4 for equal BOPs.',
+    'Channels of the body; even for equal BOPs.',
     minimum=1,
     maximum=1024,
   )
