@@ -8,6 +8,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from bitjax import cli
@@ -145,6 +146,7 @@ def compare(
   """
   scale = networks[0].model.scale
   pair = data.make_pairs({'image': image}, scale)[0]
+  truth = jnp.asarray(pair.high)
   row, column, side = place
   height, width = pair.high.shape[:2]
   if side < 1 or row + side > height or column + side > width:
@@ -153,10 +155,11 @@ def compare(
       f'{row},{column},{side}.'
     )
 
-  def cut(name, pixels, *, truth=False):
+  def cut(name, pixels, *, measured=True):
     psnr = None
-    if not truth:
-      psnr = float(measures.psnr(pixels, pair.high, border=scale))
+    if measured:
+      found = measures.psnr(jnp.asarray(pixels), truth, border=scale)
+      psnr = float(found)
     part = pixels[row : row + side, column : column + side]
     return crops.Crop(name, part, psnr)
 
@@ -166,7 +169,7 @@ def compare(
       cut(one.arm, enlarge(one, pair.low, name=f'super_resolve ({one.arm})'))
       for one in networks
     ),
-    cut('truth', pair.high, truth=True),
+    cut('truth', pair.high, measured=False),
   ]
 
 

@@ -84,7 +84,11 @@ def input_ranges(
   hidden = _calls.mutable_but('params', _binding.QUANTIZED, 'intermediates')
   with nn.intercept_methods(intercepted):
     _, updates = model.apply(
-      variables, images, rngs=rngs, mutable=hidden, **kwargs
+      variables,
+      images,
+      rngs=None if rngs is None else dict(rngs),
+      mutable=hidden,
+      **kwargs,
     )
   updates = cast(Mapping[str, Any], updates)
   flat: dict[Any, Any] = traverse_util.flatten_dict(updates.get(_SEEN, {}))

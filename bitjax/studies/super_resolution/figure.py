@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def _answer(table):
     'energy of an image\n(1280 × 720; mJ, least to most)', fontsize=8
   )
   shown = dict.fromkeys(arms_lib.ARMS[arm].design.bits for arm in arms)
-  handles = [
+  handles: list[Any] = [
     lines.Line2D([], [], color=_COLORS[bits], marker='o', label=_WORDS[bits])
     for bits in shown
   ]

@@ -40,7 +40,7 @@ from bitjax.studies import recipes
 from bitjax.studies.super_resolution import arms as arms_lib
 from bitjax.studies.super_resolution import figure
 from bitjax.studies.super_resolution import findings
-from bitjax.studies.super_resolution import images
+from bitjax.studies.super_resolution import images as images_lib
 from bitjax.studies.super_resolution import networks
 from bitjax.studies.super_resolution import trainings
 
@@ -60,7 +60,7 @@ class Config(recipes.Tuned):
     'photographs',
     'photographs: those of scikit-image and scikit-learn, without files; folder: DIR/train '
     'and a test set in --data_dir=DIR.',
-    choices=images.SOURCES,
+    choices=images_lib.SOURCES,
   )
   data_dir: str | None = cli.flag(None, 'Folder of train and of the test set.')
   test_set: str = cli.flag('Set5', 'Folder of the test images in --data_dir.')
@@ -138,9 +138,9 @@ class Config(recipes.Tuned):
     tuned = len(self.rates) * len(self.tuning_seeds)
     return len(self.arms) * (tuned + len(self.seeds))
 
-  def load(self) -> tuple[images.Parts, dict[str, Any]]:
+  def load(self) -> tuple[images_lib.Parts, dict[str, Any]]:
     """Returns the images, and the facts by which a run records which they are."""
-    parts = images.load(
+    parts = images_lib.load(
       self.images,
       self.data_dir,
       self.test_set,
@@ -148,12 +148,12 @@ class Config(recipes.Tuned):
       self.validation_images,
     )
     records = {
-      f'{name}_checksum': images.checksum(part)
+      f'{name}_checksum': images_lib.checksum(part)
       for name, part in parts._asdict().items()
     }
     return parts, records | {'train_examples': len(parts.train)}
 
-  def open(self, sweep: sweeps.Sweep) -> images.Parts:
+  def open(self, sweep: sweeps.Sweep) -> images_lib.Parts:
     """Reads the images, records which they are, and refuses what cannot be trained."""
     parts, records = self.load()
     training.check_batch_split(self.batch_size, sweep.mesh)
