@@ -208,8 +208,11 @@ class TestARun:
   @pytest.mark.parametrize(
     ('options', 'words'),
     [
-      ([], 'choose one by --arm=... of full precision; 1 bit; 1 bit, shortcut'),
-      (['--arm=3 bits'], 'arm must be one of 1 bit; 1 bit, shortcut a block'),
+      (
+        [],
+        'choose one by --arm=... of full precision; 1 bit; 1 bit with block',
+      ),
+      (['--arm=3 bits'], 'arm must be one of 1 bit; 1 bit with block shortcut'),
       (['--arm=1 bit', '--seed=7'], 'seed must be one of 3; 4; got 7'),
       (['--arm=1 bit', '--which=last'], 'which must be one of latest, best'),
     ],

@@ -199,7 +199,7 @@ CROSSED = {
     ('--images=2147483647',): 'images is too large: the run holds at least',
   },
   'super_resolution': {
-    ('--arms=1 bit',): 'arms must list "1 bit, shortcut a block"',
+    ('--arms=1 bit',): 'arms must list "1 bit with block shortcut"',
     ('--seeds=1000',): 'no seed in common; both list 1000',
   },
   'scaling': {

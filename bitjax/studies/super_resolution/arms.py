@@ -72,9 +72,9 @@ class Arm(NamedTuple):
 
 
 FULL, ONE, TWO = 'full precision', '1 bit', '2 bits'
-BLOCK, NAIVE = '1 bit, shortcut a block', '1 bit, naive'
-BATCH_NORM = '1 bit, BatchNorm'
-BOTH_ENDS = '2 bits, both ends learned'
+BLOCK, NAIVE = '1 bit with block shortcut', 'naive'
+BATCH_NORM = '1 bit with BatchNorm'
+BOTH_ENDS = '2 bits with both ends learned'
 PRIMARY = (ONE, BLOCK)
 
 _ONE, _TWO = Design(), Design(bits=2)
@@ -87,12 +87,12 @@ ARMS: dict[str, Arm] = {
     ONE,
     'a shortcut around each block, not around every convolution,',
   ),
-  '1 bit, multiplier 1': Arm(
+  '1 bit with multiplier 1': Arm(
     _ONE._replace(multiplier=1.0),
     ONE,
     'a branch that is not multiplied by 0.1 beside its shortcut',
   ),
-  '1 bit, shortcut a block, multiplier 1': Arm(
+  '1 bit with block shortcut and multiplier 1': Arm(
     _ONE._replace(shortcut='block', multiplier=1.0),
     BLOCK,
     'a branch that is not multiplied by 0.1 beside the shortcut of its block',
@@ -100,18 +100,18 @@ ARMS: dict[str, Arm] = {
   BATCH_NORM: Arm(
     _ONE._replace(norm=True), ONE, 'BatchNorm after every convolution'
   ),
-  '1 bit, head and tail': Arm(
+  '1 bit with head and tail': Arm(
     _ONE._replace(ends=True), ONE, 'one bit for head and tail'
   ),
-  '1 bit, upsampler': Arm(
+  '1 bit with upsampler': Arm(
     _ONE._replace(upsampler=True), ONE, 'one bit for the upsampler'
   ),
-  '1 bit, identity': Arm(
+  '1 bit with identity': Arm(
     _ONE._replace(estimator='identity'),
     ONE,
     'the identity as estimator, instead of a window,',
   ),
-  '1 bit, Bi-Real': Arm(
+  '1 bit with Bi-Real': Arm(
     _ONE._replace(estimator='bireal'),
     ONE,
     "Bi-Real's polynomial as estimator, instead of a window,",
@@ -129,17 +129,17 @@ ARMS: dict[str, Arm] = {
     TWO,
     'a range with two learned ends, instead of a symmetric one,',
   ),
-  '2 bits, fixed range': Arm(
+  '2 bits with fixed range': Arm(
     _TWO._replace(ranges='fixed'),
     TWO,
     'the fixed range [-1, 1], instead of a learned one,',
   ),
-  '2 bits, range of the batch': Arm(
+  '2 bits with range of the batch': Arm(
     _TWO._replace(ranges='batch'),
     TWO,
     "the batch's range, instead of a learned one,",
   ),
-  '2 bits, equal BOPs': Arm(
+  '2 bits at equal BOPs': Arm(
     _TWO._replace(share=2),
     ONE,
     'two bits in half the width, as many bit operations as one bit,',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ def draw(crops: Sequence[Crop], title: str) -> figure.Figure:
   for ax, crop in zip(axes.flat, crops, strict=False):
     ax.imshow(crop.pixels, interpolation='nearest')
     decibels = '' if crop.psnr is None else f'\n{crop.psnr:.2f} dB'
-    name = crop.name.replace(', ', ',\n')
+    name = re.sub(r' (with|at|and) ', r'\n\1 ', crop.name)
     ax.set_xlabel(f'{name}{decibels}', fontsize=7)
   fig.suptitle(title, fontsize=9)
   return fig

@@ -24,7 +24,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
   ('flags', 'words'),
   [
-    (['--arms=1 bit'], 'arms must list "1 bit, shortcut a block"'),
+    (['--arms=1 bit'], 'arms must list "1 bit with block shortcut"'),
     (['--arms=3 bits'], 'arms must be one of full precision'),
     (['--scale=5'], 'scale must be one of 2, 3, 4'),
     (['--side=3'], 'side must be >= 4'),
@@ -32,7 +32,7 @@ def folder(tmp_path):
     (['--images=folder'], 'needs --data_dir'),
     (
       ['--preset=full', '--channels=7'],
-      'channels must be a multiple of 2 for the arm "2 bits, equal BOPs"',
+      'channels must be a multiple of 2 for the arm "2 bits at equal BOPs"',
     ),
   ],
 )

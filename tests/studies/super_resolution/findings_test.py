@@ -103,20 +103,20 @@ def test_every_part_is_judged_against_the_design_that_it_departs_from():
   decibels = {
     'full precision': 1.0,
     '1 bit': 0.3,
-    '1 bit, head and tail': -0.7,
-    '1 bit, identity': 0.5,
+    '1 bit with head and tail': -0.7,
+    '1 bit with identity': 0.5,
     '2 bits': 0.6,
-    '2 bits, fixed range': 0.1,
-    '2 bits, equal BOPs': 0.32,
+    '2 bits with fixed range': 0.1,
+    '2 bits at equal BOPs': 0.32,
   }
   found = judged(compared(**decibels))
   for arm, effect, verdict in (
     ('1 bit', 0.7, 'supported'),
-    ('1 bit, head and tail', 1.0, 'supported'),
-    ('1 bit, identity', -0.2, 'contradicted'),
+    ('1 bit with head and tail', 1.0, 'supported'),
+    ('1 bit with identity', -0.2, 'contradicted'),
     ('2 bits', 0.4, 'supported'),
-    ('2 bits, fixed range', 0.5, 'supported'),
-    ('2 bits, equal BOPs', -0.02, 'equivalent'),
+    ('2 bits with fixed range', 0.5, 'supported'),
+    ('2 bits at equal BOPs', -0.02, 'equivalent'),
   ):
     one = found[f'N20 part, {arm}']
     assert one.verdict == verdict, arm
@@ -133,21 +133,21 @@ def test_every_part_is_judged_against_the_design_that_it_departs_from():
 def test_an_arm_that_changes_nothing_is_inert():
   results = compared()
   same = results.psnr.sel(arm='1 bit').values
-  results['psnr'].loc[{'arm': '1 bit, identity'}] = same
+  results['psnr'].loc[{'arm': '1 bit with identity'}] = same
   found = judged(results)
-  assert found['N20 part, 1 bit, identity'].verdict == 'inert'
-  assert found['N20 part, 1 bit, Bi-Real'].verdict == 'equivalent'
+  assert found['N20 part, 1 bit with identity'].verdict == 'inert'
+  assert found['N20 part, 1 bit with Bi-Real'].verdict == 'equivalent'
 
 
 def test_how_ranges_vary_from_image_to_image():
   results = compared()
   factors = results['range'].sel(arm='1 bit', seed=0, layer='Conv_0').values
   share = 100 * factors.std(ddof=1) / factors.mean()
-  results['range'].loc[{'arm': '1 bit, BatchNorm'}] = 1.0
+  results['range'].loc[{'arm': '1 bit with BatchNorm'}] = 1.0
   found = judged(results)['N20 range']
   np.testing.assert_allclose(found.effect, share)
   assert found.verdict == 'supported'
-  assert found.details['% of the mean, 1 bit, BatchNorm'] == 0
+  assert found.details['% of the mean, 1 bit with BatchNorm'] == 0
   assert judged(results)['N20 deviation'].effect == pytest.approx(0)
 
 
