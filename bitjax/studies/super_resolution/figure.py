@@ -66,9 +66,7 @@ def _answer(table):
   for ax in axes:
     plots.primary_rows(ax, *(arms.index(arm) for arm in arms_lib.PRIMARY))
   plots.log_axis(axes[1])
-  axes[1].set_xlabel(
-    'energy of an image\n(1280 × 720; mJ, least to most)', fontsize=8
-  )
+  axes[1].set_xlabel('energy at 1280 × 720\n(mJ, least to most)', fontsize=8)
   shown = dict.fromkeys(arms_lib.ARMS[arm].design.bits for arm in arms)
   handles: list[Any] = [
     lines.Line2D([], [], color=_COLORS[bits], marker='o', label=_WORDS[bits])
