@@ -78,7 +78,7 @@ class Scanned(linen.Module):
   ('model', 'words'),
   [
     (Plain(), 'must call a QuantConv or a QuantDense'),
-    (Scanned(), 'inside nn.scan'),
+    pytest.param(Scanned(), 'inside nn.scan', marks=pytest.mark.slow),
   ],
 )
 def test_what_it_cannot_look_at(model, words):

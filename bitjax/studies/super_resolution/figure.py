@@ -102,7 +102,7 @@ def _supplement(table):
     ):
       found = intervals.interval(samples, bounds=(0, np.inf))
       plots.whisker(ax, row, found, color=_color(arm))
-  axes[0].set_xlabel('gradient that passes\nquantizers (%)', fontsize=8)
+  axes[0].set_xlabel('gradient that passes\na layer (%)', fontsize=8)
   axes[1].set_xlabel('range of activations,\nvariation (% of mean)', fontsize=8)
   for ax in axes[:2]:
     _rows(ax, arms, labels=ax is axes[0])

@@ -44,7 +44,8 @@ def compare(
   Returns:
     What `recipes.tuned` returns over (arm, seed, ...). Of the last weights: ``psnr`` and
     ``ssim`` by ``image``; for each convolution of the body and the upsampler, ``layer``,
-    the share of the gradient that passes its input quantizer, ``passing`` (1 without one),
+    the share of the gradient that passes its input quantizer and the activation behind it,
+    ``passing`` (1 without them),
     and, by ``probe``, the ``range`` (largest less least value) and the standard deviation,
     ``deviation``, of its inputs for one image. While it learns: ``curve``, decibels of
     the validation images by ``update``. Beside them are ``bicubic_psnr`` and
@@ -161,21 +162,28 @@ def _measured(model, variables, test, probes, layers) -> dict[str, Any]:
   )
   low, high = (array.astype(np.float32) / 255 for array in probes)
   ranges = _ranges(model)(variables, low)
-  passing = {}
-  if model.input_quantizer is not None:
-    found = nn.gradient_passing(
-      model,
-      variables,
-      low[:_DIFFERENTIATED],
-      high[:_DIFFERENTIATED],
-      loss=_absolute,
-    )
-    passing = {row.path: row.input_mass for row in found.layers}
-  shares = [passing.get(layer) for layer in layers]
+  passing = nn.gradient_passing(
+    model,
+    variables,
+    low[:_DIFFERENTIATED],
+    high[:_DIFFERENTIATED],
+    loss=_absolute,
+  )
+  masses = {
+    row.path: row.input_mass
+    for row in passing.layers
+    if row.input_mass is not None
+  }
   return {
     'psnr': scores.psnr,
     'ssim': scores.ssim,
-    'passing': np.array([1.0 if s is None else s for s in shares]),
+    'passing': np.array(
+      [
+        masses.get(name, 1.0)
+        * masses.get(name.replace('Conv', 'Activation'), 1.0)
+        for name in layers
+      ]
+    ),
     'range': np.stack([ranges[n].high - ranges[n].low for n in layers]),
     'deviation': np.stack([ranges[layer].std for layer in layers]),
   }
