@@ -9,6 +9,8 @@ bitjax findings               prints the page of findings, made from what is pub
 bitjax tables PAGE...         fills the tables of pages from what is published
 bitjax pack RUN               packs a trained network of a run: 1 bit a binary weight
 bitjax predict FILE IMAGES... predicts classes by a packed network
+bitjax super_resolve RUN IMAGE... --out=DIR
+                              enlarges images by a trained network of a run
 bitjax reproduce --set=NAME   runs a set of studies, and writes a page of what they answer
 bitjax report_card [--flag]   measures gradient estimators, and writes a page about each
 """
@@ -33,6 +35,7 @@ _COMMANDS = (
   'tables',
   'pack',
   'predict',
+  'super_resolve',
   'reproduce',
   'report_card',
 )
@@ -107,6 +110,7 @@ def _overview(program: str) -> str:
       '       bitjax tables PAGE...',
       '       bitjax pack RUN',
       '       bitjax predict FILE IMAGES...',
+      '       bitjax super_resolve RUN IMAGE... --out=DIR',
       '       bitjax reproduce --set=NAME',
       '       bitjax report_card [--estimators=NAME,...]',
       '',

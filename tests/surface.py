@@ -1027,12 +1027,21 @@ def _(given):
   return variables, nn.complete(model, plain, given.key(2), images), quietly
 
 
-@case('nn reports', 'nn.summary', 'nn.energy', 'nn.gradient_passing')
+@case(
+  'nn reports',
+  'nn.summary',
+  'nn.energy',
+  'nn.gradient_passing',
+  'nn.input_ranges',
+)
 def _(given):
   model = MODELS['resnet']()
   images = given.floats(RNG_IMAGES / np.float32(128) - 1)
   variables = given.floats(filled(model, images))
   passing = nn.gradient_passing(model, variables, images, LABELS[:4])
+  ranges = jax.jit(lambda *args: nn.input_ranges(model, *args))(
+    variables, images
+  )
   assert str(nn.energy(nn.summary(model, images)))
   view = nn.layer_view(model, variables, images, LABELS[:4], 'Block_0/Conv_0')
   found = jax.jit(jax.value_and_grad(view.loss))(view.kernel)
@@ -1043,6 +1052,7 @@ def _(given):
       for layer in passing.layers
     ],
     passing.loss,
+    ranges,
   )
 
 

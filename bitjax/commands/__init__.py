@@ -6,6 +6,7 @@ from bitjax.commands import predict
 from bitjax.commands import published
 from bitjax.commands import report_card
 from bitjax.commands import reproduce
+from bitjax.commands import super_resolve
 from bitjax.commands import tables
 from bitjax.commands import trained
 from bitjax.commands.dispatch import COMMANDS
@@ -20,6 +21,7 @@ __all__ = [
   'report_card',
   'reproduce',
   'run',
+  'super_resolve',
   'tables',
   'trained',
 ]

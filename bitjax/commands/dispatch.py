@@ -13,6 +13,7 @@ from bitjax.commands import predict
 from bitjax.commands import published
 from bitjax.commands import report_card
 from bitjax.commands import reproduce
+from bitjax.commands import super_resolve
 from bitjax.commands import tables
 
 __all__ = ['COMMANDS', 'run']
@@ -24,6 +25,7 @@ COMMANDS = {
   'tables': tables.main,
   'pack': pack.main,
   'predict': predict.main,
+  'super_resolve': super_resolve.main,
   'reproduce': reproduce.main,
   'report_card': report_card.main,
 }

@@ -295,7 +295,34 @@ ITEMS = (
     'Yes: it gains more with mixup than without.',
     'No: it gains less with mixup than without.',
   ),
-  Item('N20', 'Which parts of super-resolution networks do not suit low bits?'),
+  Item(
+    'N20',
+    'Which parts of super-resolution networks do not suit low bits? Shortcuts: is one '
+    'around every convolution better than one a block, in one bit?',
+    'super_resolution',
+    'N20 shortcuts',
+    '',
+    'Yes: by more than the margin.',
+    'No: one a block is better.',
+  ),
+  Item(
+    'N20, head and tail',
+    'Do head and tail have to stay in full precision?',
+    'super_resolution',
+    'N20 part, 1 bit with head and tail',
+    '',
+    'Yes: one bit there costs more than the margin.',
+    'No: one bit there is better.',
+  ),
+  Item(
+    'N20, upsampler',
+    'Does the upsampler have to stay in full precision?',
+    'super_resolution',
+    'N20 part, 1 bit with upsampler',
+    '',
+    'Yes: one bit there costs more than the margin.',
+    'No: one bit there is better.',
+  ),
 )
 
 _HEAD = """# Findings: what the studies answer

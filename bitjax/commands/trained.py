@@ -8,7 +8,7 @@ what the checkpoint says of its network is compared with that.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import itertools
 import os
@@ -28,7 +28,15 @@ from bitjax.sweeps import chunks
 from bitjax.sweeps import hosted
 from bitjax.sweeps import manifest
 
-__all__ = ['Trained', 'find']
+__all__ = [
+  'Kept',
+  'Trained',
+  'check_described',
+  'chosen',
+  'find',
+  'kept',
+  'opened',
+]
 
 _OF_RUNS = ('phase', 'seeds', 'rates')  # Not of the network.
 
@@ -55,8 +63,16 @@ class Trained:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept:
-  """A network in a checkpoint: its labels, its arm, its folder, and its place there."""
+class Kept:
+  """A network in a checkpoint.
+
+  Attributes:
+    labels: what distinguishes it from the others of its run.
+    static: the arm.
+    folder: folder of the checkpoint.
+    index: its place among the networks there.
+    about: what the checkpoint says of it.
+  """
 
   labels: dict[str, Any]
   static: dict[str, Any]
@@ -67,7 +83,7 @@ class _Kept:
 
 def find(
   run: str | os.PathLike[str],
-  chosen: Mapping[str, str],
+  labels: Mapping[str, str],
   *,
   which: str = 'latest',
   data_dir: str | None = None,
@@ -76,7 +92,7 @@ def find(
 
   Args:
     run: directory of the run.
-    chosen: label -> its text: ``seed``, ``sweep`` and axes of the run, as many as are needed
+    labels: label -> its text: ``seed``, ``sweep`` and axes of the run, as many as are needed
       to tell networks apart; without a ``seed`` the first of the configuration.
     which: the checkpoint, ``'latest'`` or ``'best'`` on validation examples.
     data_dir: folder of the data; None for the one that the run was given.
@@ -87,8 +103,8 @@ def find(
   """
   run = files.expand(run)
   types.check_choice('which', which, training.KEPT)
-  study, config, records = _opened(run, data_dir)
-  found = _chosen(run, list(_kept(run, which)), dict(chosen), config)
+  study, config, records = opened(run, recipes.TrainConfig, data_dir)
+  found = chosen(run, kept(run, which), labels, config.seeds)
   parts, facts = config.load()
   for name in ('train_checksum', 'train_examples'):
     if facts[name] != records.get(name):
@@ -97,7 +113,7 @@ def find(
         f'{facts[name]}, not {records.get(name)}.'
       )
   model = config.model(parts.train.num_classes, **found.static)
-  _check_described(found, training.describe(model))
+  check_described(found, training.describe(model))
   variables = training.load_variables(
     found.folder,
     which=which,
@@ -115,8 +131,19 @@ def find(
   )
 
 
-def _opened(run, data_dir):
-  """Returns name, configuration and recorded facts of a run of trainings."""
+def opened(
+  run: pathlib.Path, kind: type[Any], data_dir: str | None = None
+) -> tuple[str, Any, dict[str, Any]]:
+  """Returns name, configuration and recorded facts of a run of trainings.
+
+  Args:
+    run: directory of the run.
+    kind: class of the configurations that are expected.
+    data_dir: folder of the data; None for the one that the run was given.
+
+  Raises:
+    BadInput: for what is no such run.
+  """
   try:
     stored = files.read_json(run / cli.rundir.CONFIG)
     study = studies.load(stored['study'])
@@ -126,9 +153,9 @@ def _opened(run, data_dir):
     raise types.BadInput(
       f'{run} is not the directory of a run ({types.one_line(error)}).'
     ) from None
-  if not issubclass(study.config, recipes.TrainConfig):
+  if not issubclass(study.config, kind):
     raise types.BadInput(
-      f'{run} is a run of {study.name}, which keeps no trained networks.'
+      f'{run} is a run of {study.name}, which keeps no trained networks of this kind.'
     )
   if data_dir is not None:
     values['data_dir'] = data_dir
@@ -141,8 +168,14 @@ def _opened(run, data_dir):
   return study.name, config, records
 
 
-def _kept(run, which):
-  """Yields all networks in the checkpoints of a run."""
+def kept(run: pathlib.Path, which: str) -> list[Kept]:
+  """Returns all networks in the checkpoints of a run.
+
+  Args:
+    run: directory of the run.
+    which: the checkpoint, as for `find`.
+  """
+  found = []
   for folder in sorted((run / hosted.FOLDER).glob('*/*-*')):
     sweep = folder.parent.name
     entry = manifest.read(run / chunks.FOLDER / sweep)
@@ -161,18 +194,34 @@ def _kept(run, which):
       labels = static | {'seed': seed, 'sweep': sweep}
       if rates is not None:
         labels['rate'] = rates[index]
-      yield _Kept(labels, static, folder, index, about)
+      found.append(Kept(labels, static, folder, index, about))
+  return found
 
 
-def _chosen(run, found, chosen, config):
-  """Returns the only network that has the chosen labels."""
+def chosen(
+  run: pathlib.Path,
+  found: list[Kept],
+  labels: Mapping[str, str],
+  tested: Sequence[int],
+) -> Kept:
+  """Returns the only network that has some labels.
+
+  Args:
+    run: directory of the run, for messages.
+    found: its networks.
+    labels: as for `find`.
+    tested: seeds of the configuration, the first of which is the default.
+
+  Raises:
+    BadInput: if there is no such network, or if there are several.
+  """
   if not found:
     raise types.BadInput(f'{run} holds no such checkpoint of a network yet.')
   seeds = {one.labels['seed'] for one in found}
-  first = next((seed for seed in config.seeds if seed in seeds), min(seeds))
-  chosen = {'seed': str(first)} | chosen
+  first = next((seed for seed in tested if seed in seeds), min(seeds))
+  wanted = {'seed': str(first)} | dict(labels)
   names = list(dict.fromkeys(name for one in found for name in one.labels))
-  for name, text in chosen.items():
+  for name, text in wanted.items():
     if name not in names:
       raise types.BadInput(
         f'networks of {run} are told apart by {", ".join(names)}; got {name}.'
@@ -202,13 +251,21 @@ def _is(value, text):
   return str(value) == text
 
 
-def _check_described(kept, described):
-  """Refuses a checkpoint of another network than the one that its run ends with."""
-  stored = {k: v for k, v in kept.about.items() if k not in _OF_RUNS}
+def check_described(one: Kept, described: Mapping[str, str]) -> None:
+  """Refuses a checkpoint of another network than the one that its run ends with.
+
+  Args:
+    one: the network in the checkpoint.
+    described: what `training.describe` says of the expected one.
+
+  Raises:
+    BadInput: naming the first field that differs.
+  """
+  stored = {k: v for k, v in one.about.items() if k not in _OF_RUNS}
   for name in {**described, **stored}:
     here, there = described.get(name), stored.get(name)
     if here != there:
       raise types.BadInput(
-        f'{kept.folder} holds a network with {name} = {there}, and its run ends with '
+        f'{one.folder} holds a network with {name} = {there}, and its run ends with '
         f'one with {here}: it was trained by other code, or is in an earlier phase.'
       )

@@ -77,6 +77,10 @@ class Dataset:
     types.check_positive('scale', self.scale, finite=True)
     reading.check_labels(self.name, labels, self.num_classes)
 
+  def __len__(self) -> int:
+    """Returns the number of examples."""
+    return len(self.labels)
+
   @functools.cached_property
   def checksum(self) -> str:
     """The sha256 of images, labels and shapes: the same on all machines."""

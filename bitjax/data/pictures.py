@@ -1,4 +1,4 @@
-"""Reads images from PNG and JPEG files as RGB bytes.
+"""Reads images from PNG and JPEG files as RGB bytes, and writes PNGs.
 
 Files are of many kinds, and each has one meaning here: grey becomes three equal
 channels, a palette its colours, transparency is dropped (what a transparent pixel
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from bitjax import extras
+from bitjax import files
 from bitjax import types
 from bitjax.data import reading
 
-__all__ = ['SUFFIXES', 'read', 'size']
+__all__ = ['SUFFIXES', 'read', 'size', 'write']
 
 SUFFIXES = ('.png', '.jpg', '.jpeg')
 
@@ -50,6 +51,20 @@ def read(path: pathlib.Path) -> np.ndarray:
       return np.array(image.convert('RGB'))
     except Exception as error:  # A damaged image can raise nearly anything.
       raise _unreadable(path, error) from error
+
+
+def write(path: pathlib.Path, image: np.ndarray) -> None:
+  """Writes an image, RGB, uint8 [H, W, 3], as a PNG.
+
+  Raises:
+    OSError: if the file cannot be written.
+  """
+  try:
+    from PIL import Image
+  except ImportError as error:
+    raise extras.missing('writing images', 'pillow') from error
+  with files.atomic(path) as aside:
+    Image.fromarray(image).save(aside, format='PNG')
 
 
 def _opened(path: pathlib.Path) -> Any:

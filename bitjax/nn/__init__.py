@@ -23,6 +23,8 @@ from bitjax.nn._passing import gradient_passing
 from bitjax.nn._progress import plain_convolutions
 from bitjax.nn._progress import training_progress
 from bitjax.nn._quant_mlp import QuantMLP
+from bitjax.nn._ranges import InputRanges
+from bitjax.nn._ranges import input_ranges
 from bitjax.nn._resnet import RESNET_VARIANTS
 from bitjax.nn._resnet import ResNet
 from bitjax.nn._resnet import resnet18
@@ -60,6 +62,7 @@ __all__ = [
   'EnergyBand',
   'EnergyTable',
   'GradientPassing',
+  'InputRanges',
   'LayerEnergy',
   'LayerPassing',
   'LayerSummary',
@@ -81,6 +84,7 @@ __all__ = [
   'full_precision_mlp',
   'gradient_passing',
   'init_quietly',
+  'input_ranges',
   'layer_view',
   'light_sr',
   'network_view',

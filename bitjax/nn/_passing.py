@@ -17,8 +17,9 @@ therefore do not count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 from typing import Any, cast
 
 from flax import linen as nn
@@ -84,7 +85,7 @@ class GradientPassing:
   Attributes:
     layers: the layers and activations, in the order of their calls.
     half_width: half the width of the window in which ``input_share`` counts inputs.
-    loss: mean cross-entropy of the batch.
+    loss: of the batch: the mean cross-entropy, or what was asked for.
   """
 
   layers: tuple[LayerPassing, ...]
@@ -119,6 +120,7 @@ def gradient_passing(
   images: types.Array,
   labels: types.Array | None = None,
   *,
+  loss: Callable[[types.Array, Any], types.Array] | None = None,
   half_width: float = 1.0,
   rngs: Mapping[str, types.Array] | None = None,
   **kwargs: Any,
@@ -129,11 +131,16 @@ def gradient_passing(
   window as well; activations that other models apply as functions cannot be seen.
 
   Args:
-    model: a linen model with quantized layers that maps images to logits.
+    model: a linen model with quantized layers that maps images to logits, or to what
+      ``loss`` takes.
     variables: the model's variables, as from ``model.init``.
     images: a batch, [examples, ...].
     labels: classes of the images, [examples], integers; None for the classes in
-      turn, which is enough for a model that has not been trained.
+      turn, which is enough for a model that has not been trained. With a ``loss``,
+      whatever that takes.
+    loss: (outputs, labels) -> the loss of the batch, such as that of a
+      `bitjax.training.Reconstruction`; None for the mean cross-entropy of logits. The same
+      function, model and shapes are compiled once.
     half_width: c > 0; ``input_share`` is the share of inputs with ``|x| <= c``.
     rngs: random keys of the model's call.
     **kwargs: passed to the model's call, such as ``train=True``.
@@ -146,47 +153,61 @@ def gradient_passing(
       that of images, or a ``half_width`` that is not positive.
   """
   types.check_positive('half_width', half_width, finite=True)
-  if labels is not None and labels.shape != images.shape[:1]:
+  if loss is None and labels is not None and labels.shape != images.shape[:1]:
     raise types.BadInput(
       'labels must be integers, one for each image; got shapes '
       f'{labels.shape} and {images.shape}.'
     )
   kwargs = _calls.call_options(model, **kwargs)
-  kinds: dict[str, str] = {}  # Kind of each layer; filled by the trace.
-
-  def loss(taps, variables, images, labels, rngs):
-    tapped = _Tapped(taps)
-    hidden = _calls.mutable_but('params', _binding.QUANTIZED, 'intermediates')
-    with nn.intercept_methods(tapped):
-      logits, updates = model.apply(
-        variables, images, rngs=rngs, mutable=hidden, **kwargs
-      )
-    logits = cast(types.Array, logits)
-    if labels is None:
-      labels = jnp.arange(logits.shape[0]) % logits.shape[-1]
-    kinds.update(tapped.kinds)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.mean(losses), tapped.seen(updates)
-
-  args = (variables, images, labels, rngs)
-  _, shapes = jax.eval_shape(loss, {}, *args)
-  if not kinds:
-    raise types.BadInput(
-      'The model must call a layer with a quantizer, such as a QuantConv; it '
-      'has none.'
-    )
-
-  @jax.jit
-  def measure(*args):
-    taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    run = jax.value_and_grad(loss, has_aux=True)
-    (value, seen), cotangents = run(taps, *args)
-    return value, _measure(seen, cotangents, half_width)
-
-  value, found = measure(*args)
+  make = _program
+  try:
+    hash((model, loss, half_width, *kwargs.items()))
+  except TypeError:  # Nothing is kept for what cannot be looked up.
+    make = _program.__wrapped__
+  measure, kinds = make(model, loss, half_width, tuple(kwargs.items()))
+  value, found = measure(variables, images, labels, rngs)
   found = jax.tree.map(float, jax.device_get(found))
   layers = tuple(LayerPassing(p, k, **found[p]) for p, k in kinds.items())
   return GradientPassing(layers, half_width, float(value))
+
+
+@functools.lru_cache(maxsize=16)
+def _program(model, loss, half_width, options):
+  """Returns the compiled measurement, and the kind of each layer, which it fills."""
+  kinds: dict[str, str] = {}
+
+  def objective(taps, variables, images, labels, rngs):
+    tapped = _Tapped(taps)
+    hidden = _calls.mutable_but('params', _binding.QUANTIZED, 'intermediates')
+    with nn.intercept_methods(tapped):
+      outputs, updates = model.apply(
+        variables, images, rngs=rngs, mutable=hidden, **dict(options)
+      )
+    kinds.update(tapped.kinds)
+    value = (loss or _cross_entropy)(cast(types.Array, outputs), labels)
+    return value, tapped.seen(updates)
+
+  @jax.jit
+  def measure(*args):
+    _, shapes = jax.eval_shape(objective, {}, *args)
+    if not kinds:
+      raise types.BadInput(
+        'The model must call a layer with a quantizer, such as a QuantConv; it '
+        'has none.'
+      )
+    taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    run = jax.value_and_grad(objective, has_aux=True)
+    (value, seen), cotangents = run(taps, *args)
+    return value, _measure(seen, cotangents, half_width)
+
+  return measure, kinds
+
+
+def _cross_entropy(logits, labels):
+  if labels is None:
+    labels = jnp.arange(logits.shape[0]) % logits.shape[-1]
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  return jnp.mean(losses)
 
 
 # Names of the taps of a layer: the inputs and outputs of its two quantizers.

@@ -106,8 +106,8 @@ class SuperResolution(nn.Module):
 
   References:
     Lim et al., EDSR, 2017 (https://arxiv.org/abs/1707.02921); Shi et al., ESPCN, 2016
-    (https://arxiv.org/abs/1609.05158); Xin et al., BBCU, 2022
-    (https://arxiv.org/abs/2205.05909); Song et al., E2FIF, 2022
+    (https://arxiv.org/abs/1609.05158); Xia et al., BBCU, 2023
+    (https://arxiv.org/abs/2210.00405); Song et al., E2FIF, 2022
     (https://arxiv.org/abs/2207.06893); Li et al., PAMS, 2020
     (https://arxiv.org/abs/2011.04212); Zhong et al., DDTB, 2022
     (https://arxiv.org/abs/2203.03844).

@@ -30,6 +30,7 @@ NAMES = (
   'bits_vs_width',
   'fitted_windows',
   'hardware',
+  'super_resolution',
   'estimator_gallery',
   'benchmark',
   'scaling',

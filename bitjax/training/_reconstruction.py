@@ -16,6 +16,7 @@ from bitjax import data
 from bitjax import measures
 from bitjax import nn as networks
 from bitjax import types
+from bitjax.training import _fit
 from bitjax.training import _problems
 from bitjax.training import _task
 
@@ -80,12 +81,14 @@ def enlarge(
   *,
   tile: int | None = None,
   overlap: int = 16,
+  report: _fit.Reporter | None = None,
 ) -> np.ndarray:
   """Enlarges an image of any size, as a whole or in tiles.
 
   Each size of an image, or of a tile, compiles a program of its own. Tiles bound the
   memory. They change nothing if no pixel of the output sees further than the overlap: 3 x 3
-  convolutions see as far as there are of them one after another, 11 in `nn.light_sr`.
+  convolutions see as far as there are of them one after another, 11 in `nn.light_sr`. A
+  quantizer whose range is that of its batch sees the tile.
 
   Args:
     model: the network, as for `reconstruction`.
@@ -93,6 +96,7 @@ def enlarge(
     image: uint8 [h, w, C].
     tile: height and width of a tile in pixels of the image; None for no tiles.
     overlap: how many pixels a tile sees beyond each side of what it is used for.
+    report: told how many of the tiles are done; None for no report.
 
   Returns:
     Clipped and rounded to uint8, [scale h, scale w, C].
@@ -119,8 +123,12 @@ def enlarge(
   scale = first.shape[0] // height
   sides = scale * image.shape[0], scale * image.shape[1]
   found = np.empty((*sides, first.shape[2]), np.uint8)
-  for row in _starts(image.shape[0], height, overlap):
-    for column in _starts(image.shape[1], width, overlap):
+  rows = _starts(image.shape[0], height, overlap)
+  columns = _starts(image.shape[1], width, overlap)
+  if report is not None:
+    report.begin(len(rows) * len(columns), 0, 'tiles')
+  for row in rows:
+    for column in columns:
       part = image[row : row + height, column : column + width]
       part = np.asarray(program(variables, part))
       # Within the overlap the tile before is right; at its end the next one is.
@@ -129,6 +137,8 @@ def enlarge(
         scale * row + top : scale * (row + height),
         scale * column + left : scale * (column + width),
       ] = part[top:, left:]
+      if report is not None:
+        report.advance(1, '')
   return found
 
 

@@ -150,6 +150,38 @@ def test_a_shortcut_does_not_count():
   assert got.layers[1].saturated is None
 
 
+def mean_square(outputs, targets):
+  return ((outputs - targets) ** 2).mean()
+
+
+def test_another_loss_and_one_program_for_many_batches():
+  """The output's gradient by hand; the function is traced for new shapes only."""
+  traced = []
+
+  def loss(outputs, targets):
+    traced.append(outputs.shape)
+    return mean_square(outputs, targets)
+
+  variables = kernels((6, 5), (5, 3))
+  second = np.float64(variables['params']['QuantDense_1']['kernel'])
+  count = 0
+  for batch in (INPUTS, 2 * INPUTS):
+    targets = RNG.normal(size=(12, 3)).astype(np.float32)
+    got = nn.gradient_passing(TwoLayers(), variables, batch, targets, loss=loss)
+    first = np.float64(variables['params']['QuantDense_0']['kernel'])
+    z = signs(np.float64(batch)) @ signs(first) / np.sqrt(6)
+    outputs = signs(z) @ signs(second) / np.sqrt(5)
+    g = 2 * (outputs - targets) / outputs.size / np.sqrt(5)
+    g_z = g @ signs(second).T
+    mass, power = shares(g_z * (np.abs(z) <= 0.7), g_z)
+    check(got.layers[1], 'QuantDense', input_mass=mass, input_power=power)
+    np.testing.assert_allclose(
+      got.loss, mean_square(outputs, targets), rtol=1e-5
+    )
+    count = count or len(traced)
+  assert len(traced) == count  # Not traced again.
+
+
 def test_mlp_is_taken_apart_by_its_stages():
   """Its activations are the input quantizers of layers."""
   model = nn.binary_mlp(

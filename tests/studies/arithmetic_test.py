@@ -51,6 +51,7 @@ def test_trainings():
     'bits_vs_width',
     'fitted_windows',
     'hardware',
+    'super_resolution',
   ],
 )
 @pytest.mark.parametrize('flag', ['--precision=fast', '--dtype=float16'])

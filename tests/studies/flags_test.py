@@ -21,6 +21,7 @@ from bitjax.data import layouts
 from bitjax.studies import estimator_gallery
 from bitjax.studies.benchmark import estimators
 from bitjax.studies.scaling import timings
+from bitjax.studies.super_resolution import trainings
 from bitjax.studies.toy import problem
 
 REFUSED, ACCEPTED = 2, 130
@@ -73,6 +74,7 @@ def nothing_is_computed(monkeypatch):
     (training.Recipe, 'phases'),
     (estimators, 'overheads'),
     (timings, 'soak'),
+    (trainings, 'compare'),
     (estimator_gallery, 'panels'),
   ):
     monkeypatch.setattr(owner, name, interrupt)
@@ -195,6 +197,10 @@ CROSSED = {
   'benchmark': {
     ('--timed_rates=101',): 'timed_rates must be at most rates, 100; got 101',
     ('--images=2147483647',): 'images is too large: the run holds at least',
+  },
+  'super_resolution': {
+    ('--arms=1 bit',): 'arms must list "1 bit with block shortcut"',
+    ('--seeds=1000',): 'no seed in common; both list 1000',
   },
   'scaling': {
     ('--lanes=0',): 'lanes must be >= 1; got 0',

@@ -7,6 +7,7 @@ from bitjax.studies.recipes.config import Parts
 from bitjax.studies.recipes.config import TrainConfig
 from bitjax.studies.recipes.tuned import SMALL_CIFAR
 from bitjax.studies.recipes.tuned import Pretrained
+from bitjax.studies.recipes.tuned import Tuned
 from bitjax.studies.recipes.tuned import TunedConfig
 from bitjax.studies.recipes.tuned import chosen
 from bitjax.studies.recipes.tuned import settings
@@ -26,6 +27,7 @@ __all__ = [
   'Parts',
   'Pretrained',
   'TrainConfig',
+  'Tuned',
   'TunedConfig',
   'build',
   'chosen',

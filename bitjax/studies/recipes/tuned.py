@@ -17,12 +17,12 @@ from bitjax.studies.recipes import config as config_lib
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['TunedConfig', 'chosen', 'settings', 'tuned']
+__all__ = ['Pretrained', 'Tuned', 'TunedConfig', 'chosen', 'settings', 'tuned']
 
 
 @dataclasses.dataclass(frozen=True)
-class TunedConfig(config_lib.TrainConfig):
-  """The flags of a training whose rate is tuned on seeds of its own."""
+class Tuned:
+  """The flags of studies that tune the rate of each arm on seeds of its own."""
 
   rates: tuple[float, ...] = cli.flag(
     (0.3, 1.0, 3.0),
@@ -38,12 +38,21 @@ class TunedConfig(config_lib.TrainConfig):
     unique=True,
   )
 
-  def __post_init__(self):
-    super().__post_init__()
-    if both := sorted(set(self.seeds) & set(self.tuning_seeds)):
+  def check_seeds(self, seeds: Sequence[int]) -> None:
+    """Raises `BadInput` if a seed that tunes is tested too."""
+    if both := sorted(set(seeds) & set(self.tuning_seeds)):
       raise types.BadInput(
         f'seeds and tuning_seeds must have no seed in common; both list {both[0]}.'
       )
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedConfig(Tuned, config_lib.TrainConfig):
+  """The flags of a training whose rate is tuned on seeds of its own."""
+
+  def __post_init__(self):
+    super().__post_init__()
+    self.check_seeds(self.seeds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +82,7 @@ SMALL_CIFAR: dict[str, Any] = {
 def tuned(
   sweep: sweeps.Sweep,
   train: Callable[..., dict[str, Any]],
-  parts: config_lib.Parts,
+  parts: Any,
   *,
   name: str,
   static: Mapping[str, Sequence[Any]],
@@ -91,9 +100,10 @@ def tuned(
   Args:
     sweep: the run.
     train: ``train(parts, *, rate, seed, folder, report, mesh, **static, **choices)``
-      returns what `training.outcome` does, or a part of it, with the ``validation_loss``.
-    parts: the data. What tunes sees no test image: it is scored on the validation images
-      once more.
+      returns what `training.outcome` does, or a part of it, with the ``validation_loss``,
+      which is all that is kept of tuning seeds.
+    parts: the data, a named tuple. What tunes sees no test image: its ``test`` part are the
+      validation images once more.
     name: name of the sweep of tested seeds; that of tuning seeds is called ``tuning``.
     static: axes of the arms.
     rates: factors on the learning rate, to choose from.
@@ -124,14 +134,14 @@ def tuned(
   untested = parts._replace(test=parts.validation)
 
   def tune(**options):
-    return train(untested, **options)
+    return {by: train(untested, **options)[by]}
 
   tuning = sweep.hosted(
     tune,
     name='tuning',
     static={**static, **choices},
     lanes={'rate': rates, 'seed': tuning_seeds},
-    **axes,
+    **axes | {'dims': {n: own for n, own in dims.items() if n == by}},
   )
   losses = tuning[by]
   if 'epoch' in losses.dims:
@@ -157,7 +167,7 @@ def tuned(
         f'since {axis}s were tuned again and it came out differently; use --overwrite.'
       )
   found = found.assign({f'tuning_{by}': losses})
-  return found.assign_attrs(test_examples=len(parts.test.labels))
+  return found.assign_attrs(test_examples=len(parts.test))
 
 
 def chosen(losses: xarray.DataArray) -> xarray.DataArray:

@@ -1,0 +1,271 @@
+"""Enlarges images by a trained network of a run, or shows what all its networks make of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from bitjax import cli
+from bitjax import data
+from bitjax import files
+from bitjax import measures
+from bitjax import process
+from bitjax import training
+from bitjax import types
+from bitjax.cli import results
+from bitjax.commands import options as options_lib
+from bitjax.commands import trained
+from bitjax.data import pictures
+from bitjax.evidence import plots
+from bitjax.studies.super_resolution import crops
+from bitjax.studies.super_resolution import study
+from bitjax.sweeps import hosted
+from bitjax.sweeps import progress
+
+__all__ = ['Network', 'compare', 'enlarge', 'find', 'main']
+
+_USAGE = """bitjax super_resolve RUN IMAGE... --out=DIR [--arm=NAME] [--seed=N]
+                   [--which=latest|best] [--scale=N] [--tile=128]
+                   [--crop=ROW,COLUMN,SIDE]
+
+Enlarges PNG or JPEG images of any size by a trained network of a run of super_resolution,
+finished or not, and writes DIR/NAME_x2.png. RUN may be a checkpoint of the run,
+RUN/lanes/trainings/1-0 for example. A run of several networks needs --arm. Tiles bound the
+memory; they overlap, so that they change nothing (but where the range of activations is
+that of the batch, which is then a tile). --scale only says what is expected.
+
+With --crop the images are the truth: each is made smaller first, then enlarged by bicubic
+resampling and by every network of one seed. DIR/NAME_crops.png and .pdf show a square of
+SIDE pixels from (ROW, COLUMN) on, with the PSNR of the whole image under each."""
+
+_TILE = 128
+
+
+class Network(NamedTuple):
+  """A trained network.
+
+  Attributes:
+    arm: its name in the study.
+    model: the network.
+    variables: its variables.
+  """
+
+  arm: str
+  model: Any
+  variables: types.PyTree
+
+
+def find(
+  place: str | os.PathLike[str],
+  labels: Mapping[str, str],
+  *,
+  which: str = 'latest',
+  every: bool = False,
+) -> list[Network]:
+  """Returns a trained network of a run, or one of every arm.
+
+  Args:
+    place: directory of the run, or of a checkpoint in it.
+    labels: ``arm`` and ``seed``, or those that are needed to tell networks apart.
+    which: the checkpoint, ``'latest'`` or ``'best'`` on validation images.
+    every: whether to return all arms of a seed, in the order of the run.
+
+  Raises:
+    BadInput: if this is no run of super_resolution, or has no such network, or several.
+  """
+  types.check_choice('which', which, training.KEPT)
+  run, below = _run(files.expand(place))
+  _, config, _ = trained.opened(run, study.Config)
+  found = [
+    one
+    for one in trained.kept(run, which)
+    if below is None or one.folder.resolve() == below
+  ]
+  arms = [None]
+  if every:
+    there = {one.static.get('arm') for one in found}
+    arms = [arm for arm in config.arms if arm in there] or [None]
+  networks = []
+  for arm in arms:
+    wanted = dict(labels) | ({} if arm is None else {'arm': arm})
+    tested = [one for one in found if one.labels['seed'] in config.seeds]
+    one = trained.chosen(run, tested or found, wanted, config.seeds)
+    model = config.model(one.static['arm'])
+    trained.check_described(one, training.describe(model))
+    variables = training.load_variables(one.folder, which=which, seed=one.index)
+    networks.append(Network(one.static['arm'], model, variables))
+  return networks
+
+
+def enlarge(
+  network: Network, image: np.ndarray, tile: int = _TILE, name: str = ''
+) -> np.ndarray:
+  """Enlarges an image in tiles, with a progress bar on standard error.
+
+  Args:
+    network: the network.
+    image: uint8 [h, w, 3].
+    tile: height and width of a tile.
+    name: what the bar says; '' for no bar.
+
+  Returns:
+    uint8 [scale h, scale w, 3].
+  """
+  work = progress.Work(name, bool(name))
+  try:
+    return training.enlarge(
+      network.model,
+      network.variables,
+      image,
+      tile=tile,
+      overlap=_reach(network.model),
+      report=work,
+    )
+  finally:
+    work.close()
+
+
+def compare(
+  networks: Sequence[Network], image: np.ndarray, place: tuple[int, int, int]
+) -> list[crops.Crop]:
+  """Returns crops of an image, made smaller and enlarged again, and of the truth.
+
+  Args:
+    networks: trained networks for one scale.
+    image: the truth, uint8 [H, W, 3].
+    place: first row, first column, and side of the crop.
+
+  Raises:
+    BadInput: for a crop that is not inside the image.
+  """
+  scale = networks[0].model.scale
+  pair = data.make_pairs({'image': image}, scale)[0]
+  truth = jnp.asarray(pair.high)
+  row, column, side = place
+  height, width = pair.high.shape[:2]
+  if side < 1 or row + side > height or column + side > width:
+    raise types.BadInput(
+      f'--crop must be a square inside of {height} x {width} pixels; got '
+      f'{row},{column},{side}.'
+    )
+
+  def cut(name, pixels, *, measured=True):
+    psnr = None
+    if measured:
+      found = measures.psnr(jnp.asarray(pixels), truth, border=scale)
+      psnr = float(found)
+    part = pixels[row : row + side, column : column + side]
+    return crops.Crop(name, part, psnr)
+
+  return [
+    cut('bicubic', data.bicubic_on_host(pair.low, scale)),
+    *(
+      cut(one.arm, enlarge(one, pair.low, name=f'super_resolve ({one.arm})'))
+      for one in networks
+    ),
+    cut('truth', pair.high, measured=False),
+  ]
+
+
+def main(argv: Sequence[str]) -> int:
+  """Enlarges images; returns the exit status."""
+  if list(argv) in ([], ['--help'], ['-h']):
+    return cli.status.usage(_USAGE, argv)
+  places, options = options_lib.parse(argv)
+  known = ('out', 'arm', 'seed', 'which', 'scale', 'tile', 'crop')
+  options_lib.check(options, known)
+  if len(places) < 2 or 'out' not in options:
+    return cli.status.usage(_USAGE, argv)
+  run, *paths = places
+  out, tile = files.expand(options['out']), _integer(options, 'tile', _TILE)
+  place = _square(options['crop']) if 'crop' in options else None
+  labels = {k: v for k, v in options.items() if k in ('arm', 'seed')}
+  networks = find(
+    run,
+    labels,
+    which=options.get('which', 'latest'),
+    every=place is not None and 'arm' not in options,
+  )
+  scale, reach = networks[0].model.scale, _reach(networks[0].model)
+  if _integer(options, 'scale', scale) != scale:
+    raise types.BadInput(
+      f'{run} was trained for the scale {scale}; got --scale={options["scale"]}.'
+    )
+  if tile <= 2 * reach:
+    raise types.BadInput(
+      f'--tile must be more than {2 * reach} for this network; got {tile}.'
+    )
+  end = f'_x{scale}.png' if place is None else '_crops.png'
+  images = _read(paths, [out / f'{pathlib.Path(p).stem}{end}' for p in paths])
+  contents: list[tuple[pathlib.Path, Any]] = []
+  for path, image in images:
+    if place is None:
+      contents.append((path, enlarge(networks[0], image, tile, path.name)))
+      continue
+    with plots.style():
+      drawn = crops.draw(
+        compare(networks, image, place), path.stem.removesuffix('_crops')
+      )
+      for kind, content in results.draw(drawn).items():
+        contents.append((path.with_suffix(f'.{kind}'), content))
+  out.mkdir(parents=True, exist_ok=True)
+  for path, content in contents:
+    if isinstance(content, bytes):
+      files.write_bytes(path, content)
+    else:
+      pictures.write(path, content)
+    process.write(f'{path}\n')
+  return 0
+
+
+def _run(place: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
+  """Returns the directory of a run, and that of the checkpoint if it is one."""
+  lanes = place.parent.parent
+  if (
+    lanes.name == hosted.FOLDER and (lanes.parent / cli.rundir.CONFIG).is_file()
+  ):
+    return lanes.parent, place.resolve()
+  return place, None
+
+
+def _reach(model: Any) -> int:
+  """Returns how many pixels of its input a network sees beyond an output, at most."""
+  return (
+    2 * model.blocks + 6
+  )  # Head, body, upsamplers and tail; bicubic sees 2.
+
+
+def _integer(options: Mapping[str, str], name: str, default: int) -> int:
+  text = options.get(name, str(default))
+  if not re.fullmatch(r'[0-9]{1,6}', text):
+    raise types.BadInput(f'--{name} must be an integer; got {text}.')
+  return int(text)
+
+
+def _square(text: str) -> tuple[int, int, int]:
+  if not re.fullmatch(r'[0-9]{1,6},[0-9]{1,6},[0-9]{1,6}', text):
+    raise types.BadInput(
+      f'--crop must be ROW,COLUMN,SIDE, three integers; got {text}.'
+    )
+  row, column, side = map(int, text.split(','))
+  return row, column, side
+
+
+def _read(paths, targets) -> list[tuple[pathlib.Path, np.ndarray]]:
+  """Reads all images before anything is computed; refuses two with one target."""
+  for index, target in enumerate(targets):
+    if target in targets[:index]:
+      raise types.BadInput(
+        f'{paths[targets.index(target)]} and {paths[index]} would both be written to '
+        f'{target}; enlarge them into different folders.'
+      )
+  return [
+    (target, pictures.read(files.expand(path)))
+    for path, target in zip(paths, targets, strict=True)
+  ]

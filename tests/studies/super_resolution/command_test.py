@@ -1,0 +1,67 @@
+"""Bad input of the study of super-resolution."""
+
+import numpy as np
+import pytest
+
+from bitjax.data import pictures
+from bitjax.studies import super_resolution
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Three images to train on, and one to test on."""
+  pytest.importorskip('PIL')
+  draw = np.random.default_rng(0)
+  home = tmp_path / 'data'
+  for part, names in (('train', 'abc'), ('Set5', 'd')):
+    (home / part).mkdir(parents=True)
+    for name in names:
+      image = draw.integers(0, 256, (24, 28, 3), np.uint8)
+      pictures.write(home / part / f'{name}.png', image)
+  return home
+
+
+@pytest.mark.parametrize(
+  ('flags', 'words'),
+  [
+    (['--arms=1 bit'], 'arms must list "1 bit with block shortcut"'),
+    (['--arms=3 bits'], 'arms must be one of full precision'),
+    (['--scale=5'], 'scale must be one of 2, 3, 4'),
+    (['--side=3'], 'side must be >= 4'),
+    (['--tuning_seeds=7,2'], 'no seed in common; both list 2'),
+    (['--images=folder'], 'needs --data_dir'),
+    (
+      ['--preset=full', '--channels=7'],
+      'channels must be a multiple of 2 for the arm "2 bits at equal BOPs"',
+    ),
+  ],
+)
+def test_flags(refused, flags, words):
+  preset = [] if 'preset' in flags[0] else ['--preset=smoke']
+  refused(super_resolution.STUDY, [*preset, *flags], words)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'words'),
+  [
+    (['--validation_images=3'], 'must leave some of the 3 training images'),
+    (['--epochs=0.01'], 'epochs must give from 1 to 2147483647 updates'),
+    (['--epochs=1e30'], 'epochs must give from 1 to 2147483647 updates'),
+    (['--side=13'], 'hold no patch of 13'),
+    (['--batch_size=50'], 'Use a batch_size of at most 16'),
+    (['--test_set=Set14'], 'Set14: expected a folder of PNG'),
+  ],
+)
+def test_images(refused, folder, flags, words):
+  given = ['--preset=smoke', '--images=folder', f'--data_dir={folder}']
+  given.append('--validation_images=2')
+  names = {flag.partition('=')[0] for flag in flags}
+  given = [flag for flag in given if flag.partition('=')[0] not in names]
+  refused(super_resolution.STUDY, [*given, *flags], words)
+
+
+def test_an_image_that_is_cut_short_is_named(refused, folder):
+  whole = (folder / 'train' / 'b.png').read_bytes()
+  (folder / 'train' / 'b.png').write_bytes(whole[: len(whole) // 2])
+  flags = ['--preset=smoke', '--images=folder', f'--data_dir={folder}']
+  refused(super_resolution.STUDY, flags, 'train/b.png: expected a PNG or JPEG')
