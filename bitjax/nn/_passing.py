@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any, cast
 
 from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bitjax import measures
@@ -136,7 +138,8 @@ def gradient_passing(
       turn, which is enough for a model that has not been trained.
     half_width: c > 0; ``input_share`` is the share of inputs with ``|x| <= c``.
     rngs: random keys of the model's call.
-    **kwargs: passed to the model's call, such as ``train=True``.
+    **kwargs: passed to the model's call, such as ``train=True``. Repeated calls with
+      equal models and keywords share a program, if both can be hashed.
 
   Returns:
     A `GradientPassing` of Python numbers, not of JAX arrays.
@@ -152,41 +155,73 @@ def gradient_passing(
       f'{labels.shape} and {images.shape}.'
     )
   kwargs = _calls.call_options(model, **kwargs)
+  arrays = {k: v for k, v in kwargs.items() if isinstance(v, _ARRAYS)}
+  static = tuple((k, v) for k, v in kwargs.items() if k not in arrays)
+  inputs = variables, images, labels, rngs, arrays
+  program = functools.partial(_kept, model, static)
+  try:
+    hash((model, static))
+  except TypeError:
+    program = jax.jit(functools.partial(_measured, model, static))
+  found = jax.device_get(program(inputs, half_width))
+  layers = tuple(
+    LayerPassing(p, k, **{n: float(x) for n, x in found.numbers[p].items()})
+    for p, k in found.kinds
+  )
+  return GradientPassing(layers, half_width, float(found.loss))
+
+
+_ARRAYS = (jax.Array, np.ndarray)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Found:
+  """What one gradient shows: its loss, and the numbers and kind of each layer."""
+
+  loss: types.Array
+  numbers: dict[str, dict[str, types.Array]]
+  # (layer, kind) in the order of their calls; a program keeps them with its outputs.
+  kinds: tuple[tuple[str, str], ...] = dataclasses.field(
+    metadata={'static': True}
+  )
+
+
+def _measured(model, static, inputs, half_width):
+  """Measures one gradient; ``inputs`` are the arrays of `gradient_passing`."""
+  variables, images, labels, rngs, arrays = inputs
   kinds: dict[str, str] = {}  # Kind of each layer; filled by the trace.
 
-  def loss(taps, variables, images, labels, rngs):
+  def loss(taps):
     tapped = _Tapped(taps)
     hidden = _calls.mutable_but('params', _binding.QUANTIZED, 'intermediates')
     with nn.intercept_methods(tapped):
       logits, updates = model.apply(
-        variables, images, rngs=rngs, mutable=hidden, **kwargs
+        variables, images, rngs=rngs, mutable=hidden, **dict(static), **arrays
       )
     logits = cast(types.Array, logits)
-    if labels is None:
-      labels = jnp.arange(logits.shape[0]) % logits.shape[-1]
+    targets = labels
+    if targets is None:
+      targets = jnp.arange(logits.shape[0]) % logits.shape[-1]
     kinds.update(tapped.kinds)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     return jnp.mean(losses), tapped.seen(updates)
 
-  args = (variables, images, labels, rngs)
-  _, shapes = jax.eval_shape(loss, {}, *args)
+  _, shapes = jax.eval_shape(loss, {})
   if not kinds:
     raise types.BadInput(
       'The model must call a layer with a quantizer, such as a QuantConv; it '
       'has none.'
     )
+  taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  run = jax.value_and_grad(loss, has_aux=True)
+  (value, seen), cotangents = run(taps)
+  numbers = _measure(seen, cotangents, half_width)
+  return _Found(value, numbers, tuple(kinds.items()))
 
-  @jax.jit
-  def measure(*args):
-    taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    run = jax.value_and_grad(loss, has_aux=True)
-    (value, seen), cotangents = run(taps, *args)
-    return value, _measure(seen, cotangents, half_width)
 
-  value, found = measure(*args)
-  found = jax.tree.map(float, jax.device_get(found))
-  layers = tuple(LayerPassing(p, k, **found[p]) for p, k in kinds.items())
-  return GradientPassing(layers, half_width, float(value))
+# One program for each model, whichever variables and images it gets.
+_kept = jax.jit(_measured, static_argnums=(0, 1))
 
 
 # Names of the taps of a layer: the inputs and outputs of its two quantizers.
