@@ -28,6 +28,7 @@ NAMES = (
   'dsq',
   'pretrain_vs_scratch',
   'bits_vs_width',
+  'initialisation',
   'estimator_gallery',
   'benchmark',
   'scaling',
