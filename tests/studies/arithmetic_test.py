@@ -49,6 +49,7 @@ def test_trainings():
     *('multistep_ste', 'discrete_optimum', 'train_cifar', 'dsq'),
     'pretrain_vs_scratch',
     'bits_vs_width',
+    'initialisation',
   ],
 )
 @pytest.mark.parametrize('flag', ['--precision=fast', '--dtype=float16'])

@@ -55,7 +55,7 @@ STARTS = {
 # What is done to the classifier: its first weights have PyTorch's spread; it has a larger
 # learning rate than all else; it has a weight decay of its own.
 CHANGES = ('small', 'fast', 'decayed')
-PASSING = (*STARTS, f'{REFERENCE}, small')
+PASSING = (*STARTS, f'{REFERENCE}, small')  # What is measured without training.
 
 
 class Arm(NamedTuple):

@@ -275,21 +275,17 @@ def _of_windows(results) -> Iterator[verdicts.Verdict]:
     unit='points of gradient mass',
     **_UNTRAINED,
   )  # fmt: skip
+  deepest = results.depth.values.tolist()[-1]
   yield from contrasts.family(
     [
       contrasts.Cell(
-        f'N16 share, {start}, {case[0]}, {case[1]}',
-        f'{case[0]}, {case[1]}: more gradient passes the activations from {start} than '
+        f'N16 share, {start}, {shortcut}',
+        f'{deepest}, {shortcut}: more gradient passes the activations from {start} than '
         "from Kaiming's normal initialisation.",
-        100 * _sampled(results, 'mass', case, start)
-        - 100 * _sampled(results, 'mass', case, arms_lib.REFERENCE),
-        {
-          start: 100 * float(_sampled(results, 'mass', case, start).mean()),
-          arms_lib.REFERENCE: 100
-          * float(_sampled(results, 'mass', case, arms_lib.REFERENCE).mean()),
-        },
+        100 * np.subtract(*_pair(results, 'mass', (deepest, shortcut), start)),
+        _means(results, 'mass', (deepest, shortcut), start, 100),
       )
-      for case in cases
+      for shortcut in results.shortcut.values.tolist()
       for start in others
     ],
     smallest=_SHARE,
@@ -300,23 +296,55 @@ def _of_windows(results) -> Iterator[verdicts.Verdict]:
 
 def _of_depth(results) -> Iterator[verdicts.Verdict]:
   """Judges whether the gradient vanishes towards the first layer."""
-  cases = _cases(results)
   yield from contrasts.family(
     [
       contrasts.Cell(
-        f'N16 depth, {start}, {case[0]}, {case[1]}',
-        f'{case[0]}, {case[1]}, {start}: the gradient of latent weights vanishes '
-        'towards the first layer.',
-        _sampled(results, 'halvings', case, start),
-        {'factor of a layer': 2.0 ** -float(_sampled(results, 'halvings', case, start).mean())},
+        f'N16 depth, {depth}, {shortcut}',
+        f'{depth}, {shortcut}: the gradient of latent weights vanishes towards the '
+        'first layer.',
+        samples := _sampled(
+          results, 'halvings', (depth, shortcut), arms_lib.REFERENCE
+        ),
+        {'factor of a layer': 2.0 ** -float(samples.mean())},
       )
-      for case in cases
-      for start in results.start.values.tolist()
+      for depth, shortcut in _cases(results)
     ],
     smallest=_HALVINGS,
     unit='halvings in a layer',
     **_UNTRAINED,
-  )  # fmt: skip
+  )
+  deepest = results.depth.values.tolist()[-1]
+  yield from contrasts.family(
+    [
+      contrasts.Cell(
+        f'N16 depth, {start}, {shortcut}',
+        f'{deepest}, {shortcut}: the gradient vanishes faster from {start} than from '
+        "Kaiming's normal initialisation.",
+        np.subtract(*_pair(results, 'halvings', (deepest, shortcut), start)),
+        _means(results, 'halvings', (deepest, shortcut), start, 1),
+      )
+      for shortcut in results.shortcut.values.tolist()
+      for start in results.start.values.tolist()
+      if start != arms_lib.REFERENCE
+    ],
+    smallest=_HALVINGS,
+    unit='halvings in a layer',
+    **_UNTRAINED,
+  )
+
+
+def _pair(results, name, case, start):
+  """Returns what a start and the reference have, each [seeds]."""
+  return [
+    _sampled(results, name, case, one) for one in (start, arms_lib.REFERENCE)
+  ]
+
+
+def _means(results, name, case, start, factor):
+  return {
+    one: factor * float(_sampled(results, name, case, one).mean())
+    for one in (start, arms_lib.REFERENCE)
+  }
 
 
 def _of_gradients(results) -> Iterator[verdicts.Verdict]:

@@ -114,7 +114,7 @@ class Config(recipes.TunedConfig):
     unique=True,
   )
   passing: tuple[str, ...] = cli.flag(
-    arms_lib.PASSING,
+    tuple(n for n in arms_lib.PASSING if n not in ('scaled 0.3', 'scaled 3')),
     'Their initialisations.',
     choices=arms_lib.PASSING,
     unique=True,
@@ -166,8 +166,6 @@ class Config(recipes.TunedConfig):
     return len(self.every()) * (tuned + len(self.seeds))
 
 
-_SGD = {'optimizer': 'sgd', 'learning_rate': 0.1}
-
 PRESETS: dict[str, dict[str, Any]] = {
   'smoke': {'dataset': 'digits', 'network': 'resnet4', 'batch_size': 16}
   | {'epochs': 0.2, 'seeds': (0, 1, 2), 'tuning_seeds': (1000, 1001, 1002)}
@@ -175,12 +173,11 @@ PRESETS: dict[str, dict[str, Any]] = {
   | {'networks': ('resnet4',), 'shortcuts': ('bireal',), 'augmentation': ()}
   | {'passing': ('kaiming_normal', 'scaled 10', 'kaiming_normal, small')},
   'quick': {'dataset': 'digits', 'batch_size': 32, 'augmentation': ()}
-  | {'epochs': 8.0, 'seeds': tuple(range(12)), 'classifier_decay': 6e-3}
-  | _SGD,
+  | {'epochs': 8.0, 'seeds': tuple(range(12)), 'classifier_decay': 1.5e-3}
+  | {'learning_rate': 0.4},
   'cifar': recipes.SMALL_CIFAR
   | {'epochs': 15.0, 'seeds': tuple(range(12)), 'classifier_decay': 8e-4}
-  | {'channels': 16}
-  | _SGD,
+  | {'channels': 16, 'optimizer': 'sgd', 'learning_rate': 0.1},
 }
 
 
