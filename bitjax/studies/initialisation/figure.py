@@ -28,6 +28,20 @@ _COLORS = (
 )
 
 
+_WORDS = {
+  'kaiming_normal': 'Kaiming, normal',
+  'kaiming': 'Kaiming, uniform',
+  'kaiming_fan_out': 'Kaiming, fan out',
+  'xavier': 'Xavier',
+  'fitted': 'gains fitted',
+  'kaiming_normal, small': 'small classifier',
+}
+_DEPTHS = {'resnet4': 'ResNet-4'} | {
+  f'resnet{depth}': f'ResNet-{depth}' for depth in (8, 20, 32)
+}
+_SHORTCUTS = {'plain': 'plain', 'bireal': 'Bi-Real'}
+
+
 def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
   """Draws what trainings reach, and what passes the windows of untrained networks.
 
@@ -45,7 +59,7 @@ def _trained(table):
 
   starts, factorial = table.starts, table.factorial
   height = 1.5 + 0.26 * max(len(starts) + 1, len(factorial))
-  fig, axes = pyplot.subplots(1, 3, figsize=(6.75, height + 0.4))
+  fig, axes = pyplot.subplots(1, 2 + bool(starts), figsize=(6.75, height + 0.4))
   reference = arms_lib.Arm()
   # Pairs of the classifier's spread stand together.
   order = sorted(factorial, key=lambda arm: (arm.fast, arm.decayed, arm.small))
@@ -76,7 +90,7 @@ def _trained(table):
     plots.whisker(axes[1], row, twoway.interval(samples), color=plots.DARK_BLUE)
   _rows(axes[1], list(effects))
   plots.primary_rows(axes[1], 0)
-  _margin(axes[1])
+  line = _margin(axes[1])
   axes[1].set_title('its effects')
 
   if starts:
@@ -89,30 +103,33 @@ def _trained(table):
       plots.whisker(axes[2], row, found, color=plots.TEAL)
     _rows(axes[2], starts)
     _margin(axes[2])
-    axes[2].set_title("other layers, less Kaiming's normal")
-  else:
-    axes[2].set_visible(False)
-  for ax in axes[1:]:
-    ax.set_xlabel('difference (points)')
+    axes[2].set_title('other layers')
+    axes[2].set_xlabel('difference (points)')
+  axes[1].set_xlabel('difference (points)')
   handles, labels = axes[0].get_legend_handles_labels()
   handles.append(pyplot.Rectangle((0, 0), 1, 1, color=plots.PRIMARY))
-  labels.append('primary contrast')
-  fig.legend(handles, labels, loc='outside lower left', ncols=3)
+  handles.append(line)
+  labels += ['primary contrast', 'what counts']
+  fig.legend(handles, labels, loc='outside lower left', ncols=4)
   return fig
 
 
 def _rows(ax, names):
-  ax.set_yticks(range(len(names)), names, fontsize=7)
+  shown = [_WORDS.get(name, name) for name in names]
+  ax.set_yticks(range(len(names)), shown, fontsize=7)
   ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _margin(ax):
-  ax.axvspan(-findings.MARGIN, findings.MARGIN, color='#EEEEEE', zorder=0)
-  ax.axvline(0, color='#888888', linewidth=0.6)
+  for end in (-findings.MARGIN, findings.MARGIN):
+    line = ax.axvline(end, color=plots.GREY, linewidth=0.8, linestyle='--')
+  ax.axvline(0, color=plots.GREY, linewidth=0.6)
+  return line
 
 
 def _untrained(results):
   from matplotlib import pyplot
+  from matplotlib import ticker
 
   shortcuts = results.shortcut.values.tolist()
   fig, axes = pyplot.subplots(
@@ -130,12 +147,16 @@ def _untrained(results):
           results.position.values[known],
           scaled[known],
           color=color,
-          label=depth,
+          label=_DEPTHS[depth],
           marker='o' if known.sum() < 7 else None,
         )
-    axes[0, column].set_title(shortcut)
+    axes[0, column].set_title(_SHORTCUTS[shortcut])
+    if column:
+      axes[0, column].sharey(axes[0, 0])
+      axes[1, column].sharey(axes[1, 0])
     axes[0, column].set_ylabel('gradient that passes (%)')
-    axes[1, column].set_yscale('log')
+    axes[1, column].set_yscale('log', base=2)
+    axes[1, column].yaxis.set_major_formatter(ticker.FormatStrFormatter('%.2g'))
     axes[1, column].set_ylabel('norm of the gradient')
     for ax in axes[:, column]:
       ax.set_xlabel('quantized layer')
@@ -145,7 +166,7 @@ def _untrained(results):
   starts = results.start.values.tolist()
   for row, (name, words, factor) in enumerate(
     (
-      ('mass', 'gradient that passes (%)', 100),
+      ('mass', 'passes (%)', 100),
       ('halvings', 'halvings in a layer', 1),
     )
   ):
@@ -160,10 +181,11 @@ def _untrained(results):
           position + offset,
           intervals.interval(factor * at.sel(start=start).values.astype(float)),
           color=color,
-          label=None if position else shortcut,
+          label=None if position else _SHORTCUTS[shortcut],
         )
     _rows(ax, starts)
-    ax.set_xlabel(f'{words}, {deepest}', fontsize=8)
-  axes[1, -1].axvline(0, color='#888888', linewidth=0.6)
+    ax.set_xlabel(words)
+    ax.set_title(_DEPTHS[deepest])
+  axes[1, -1].axvline(0, color=plots.GREY, linewidth=0.6)
   axes[0, -1].legend(fontsize=7)
   return fig

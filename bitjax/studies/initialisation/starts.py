@@ -16,6 +16,7 @@ that of s. So each pass over the batch adds what lacks to 1,
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
 import re
 from typing import Any
 
@@ -34,16 +35,20 @@ _LEAST = 0.01  # Square of the smallest scale.
 _COLLECTIONS = ('params', 'batch_stats')
 
 
-def shapes(model: Any, images: Any) -> dict[str, Any]:
+@functools.lru_cache(maxsize=16)
+def shapes(model: Any, image: tuple[int, ...]) -> dict[str, Any]:
   """Returns the shapes of a network's variables.
 
   Args:
     model: the network.
-    images: a batch, as the network sees it.
+    image: shape of an image.
   """
   found = jax.eval_shape(
-    lambda key: model.init(key, images, **nn.call_options(model, train=False)),
+    lambda key, images: model.init(
+      key, images, **nn.call_options(model, train=False)
+    ),
     jax.random.key(0),
+    jax.ShapeDtypeStruct((1, *image), jnp.float32),
   )
   return {name: found[name] for name in _COLLECTIONS}
 
@@ -87,7 +92,7 @@ def variables(
     ones = name.startswith('batch_stats') and name.endswith('var')
     return np.full(leaf.shape, 1 if ones else 0, leaf.dtype)
 
-  found = jax.tree.map_with_path(value, shapes(model, images[:1]))
+  found = jax.tree.map_with_path(value, shapes(model, images.shape[1:]))
   if start.gain is None:
     return fitted_gains(model, found, images)
   return found
