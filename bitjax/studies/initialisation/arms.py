@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import itertools
 from typing import NamedTuple
 
+from bitjax import types
+
 __all__ = [
   'CHANGES',
   'PASSING',
@@ -14,6 +16,7 @@ __all__ = [
   'STARTS',
   'Arm',
   'Start',
+  'check',
   'every',
   'measured',
 ]
@@ -98,3 +101,12 @@ def measured(label: str) -> Arm:
   """Returns the arm of a label in `PASSING`."""
   start, *rest = label.split(', small')
   return Arm(start, small=bool(rest))
+
+
+def check(passing: Sequence[str]) -> None:
+  """Raises `BadInput` unless the reference is measured."""
+  if REFERENCE not in passing:
+    raise types.BadInput(
+      f'passing must list {REFERENCE}, with which others are compared; got '
+      f'{", ".join(passing)}.'
+    )

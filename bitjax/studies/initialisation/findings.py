@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 import functools
 import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitjax import types
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.evidence import protocols
@@ -20,7 +19,7 @@ from bitjax.studies.initialisation import arms as arms_lib
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['MARGIN', 'Table', 'check', 'judge']
+__all__ = ['MARGIN', 'Table', 'judge']
 
 MARGIN = 0.5  # Points of accuracy: a smaller difference does not matter.
 _SHARE = 1.0  # Points of the gradient's l1 norm.
@@ -34,15 +33,6 @@ _WORDS = {
   'fast': 'a classifier with a larger learning rate than all else',
   'decayed': 'a classifier with a weight decay of its own',
 }
-
-
-def check(passing: Sequence[str]) -> None:
-  """Raises `BadInput` unless the reference is measured."""
-  if arms_lib.REFERENCE not in passing:
-    raise types.BadInput(
-      f'passing must list {arms_lib.REFERENCE}, with which others are compared; got '
-      f'{", ".join(passing)}.'
-    )
 
 
 class Table:

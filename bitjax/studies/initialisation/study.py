@@ -130,7 +130,7 @@ class Config(recipes.TunedConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    findings.check(self.passing)
+    arms_lib.check(self.passing)
     self.model(2)
 
   def every(self) -> list[arms_lib.Arm]:
