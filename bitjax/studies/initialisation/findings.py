@@ -124,7 +124,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   ]
 
 
-def _points(table, arms):
+def _points(table, arms) -> dict[str, Any]:
   return {
     'unit': 'points of test accuracy',
     'protocol': 'deployable, last epoch, over seeds and test images',
