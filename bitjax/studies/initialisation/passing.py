@@ -66,6 +66,7 @@ def measure(
         arms_lib.measured(start),
         number,
         images,
+        labels,
         quantized=recipes.NETWORKS[depth].binary,
       )
       passed = nn.gradient_passing(model, weights, images, labels, train=True)

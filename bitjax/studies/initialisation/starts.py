@@ -58,6 +58,7 @@ def variables(
   arm: arms_lib.Arm,
   seed: int,
   images: Any,
+  labels: Any,
   *,
   quantized: str,
 ) -> dict[str, Any]:
@@ -68,10 +69,11 @@ def variables(
     arm: how it starts.
     seed: the seed.
     images: a batch as the network sees it, to which scales may be fitted.
+    labels: its labels, integers.
     quantized: a regular expression for the paths of quantized layers.
   """
   start = arms_lib.STARTS[arm.start]
-  key = jax.random.key(seed)
+  key = jax.random.key(seed, impl='rbg')  # Compiles faster than threefry.
   number = iter(range(10**6))
 
   def value(path, leaf):
@@ -94,12 +96,12 @@ def variables(
 
   found = jax.tree.map_with_path(value, shapes(model, images.shape[1:]))
   if start.gain is None:
-    return fitted_gains(model, found, images)
+    return fitted_gains(model, found, images, labels)
   return found
 
 
 def fitted_gains(
-  model: Any, given: Mapping[str, Any], images: Any
+  model: Any, given: Mapping[str, Any], images: Any, labels: Any
 ) -> dict[str, Any]:
   """Returns variables with scales of normalisations fitted to a batch.
 
@@ -107,10 +109,11 @@ def fitted_gains(
     model: a ResNet.
     given: its variables.
     images: the batch, as the network sees it.
+    labels: its labels, integers.
   """
   found = dict(given)
   for _ in range(_PASSES):
-    passed = nn.gradient_passing(model, found, images, train=True)
+    passed = nn.gradient_passing(model, found, images, labels, train=True)
     spreads = deviations(passed)
 
     def scaled(path, leaf, spreads=spreads):

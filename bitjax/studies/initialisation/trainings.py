@@ -57,8 +57,8 @@ def compare(
 
   @functools.cache
   def start(arm, seed):
-    images, _ = passing.batch(parts.train, config.images, seed)
-    return starts.variables(model, arm, seed, images, quantized=quantized)
+    batch = passing.batch(parts.train, config.images, seed)
+    return starts.variables(model, arm, seed, *batch, quantized=quantized)
 
   def train(parts, *, arm, rate, seed, folder, report, mesh):
     one = arms[arm]
