@@ -187,5 +187,5 @@ def _untrained(results):
     ax.set_xlabel(words)
     ax.set_title(_DEPTHS[deepest])
   axes[1, -1].axvline(0, color=plots.GREY, linewidth=0.6)
-  axes[0, -1].legend(fontsize=7)
+  axes[1, -1].legend(fontsize=7, loc='upper left')
   return fig

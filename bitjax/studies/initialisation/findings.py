@@ -303,6 +303,20 @@ def _of_depth(results) -> Iterator[verdicts.Verdict]:
     unit='halvings in a layer',
     **_UNTRAINED,
   )
+  yield from contrasts.family(
+    [
+      contrasts.Cell(
+        f'N16 first layer, {depth}, {shortcut}',
+        f'{depth}, {shortcut}: the gradient is smaller in the first quantized layer '
+        'than in the last, which has more weights.',
+        _sampled(results, 'span', (depth, shortcut), arms_lib.REFERENCE),
+      )
+      for depth, shortcut in _cases(results)
+    ],
+    smallest=_FLIPS,
+    unit='doublings of its norm',
+    **_UNTRAINED,
+  )
   deepest = results.depth.values.tolist()[-1]
   yield from contrasts.family(
     [

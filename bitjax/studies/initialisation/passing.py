@@ -14,6 +14,7 @@ negative where it grows.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -44,49 +45,56 @@ def measure(
     Over (depth, shortcut, start, seed): ``mass``, the share that passes activations on
     average; ``inner``, the smallest share that passes the window of a quantizer;
     ``halvings``, how often the gradient halves in a layer; ``log_norm``, the mean log2
-    norm of the gradient by layer; and, with an axis ``position`` of quantized layers from
+    norm of the gradient by layer; ``span``, how much larger it is in the last quantized
+    layer than in the first; and, with an axis ``position`` of quantized layers from
     first to last, ``mass_at`` and ``log_norm_at``, NaN beyond the last.
   """
-  longest = 0
-  built: dict[tuple[str, str], Any] = {}
+  import xarray
+
+  found = []
   for network in config.networks:
-    for shortcut in config.shortcuts:
-      model = config.measured(network, shortcut, train.num_classes)
-      built[network, shortcut] = model
-      longest = max(longest, 2 * sum(model.stages))
+    models = {
+      shortcut: config.measured(network, shortcut, train.num_classes)
+      for shortcut in config.shortcuts
+    }
+    each = functools.partial(_measured, config, train, models, network)
+    layers = 2 * sum(next(iter(models.values())).stages)
+    found.append(
+      sweep.hosted(
+        each,
+        name=f'passing_{network}',
+        lanes={'seed': config.seeds},
+        static={'shortcut': config.shortcuts, 'start': config.passing},
+        dims={'mass_at': ('position',), 'log_norm_at': ('position',)},
+        coords={'position': np.arange(1, layers + 1)},
+        chunk=len(config.seeds),
+      ).expand_dims(depth=[network])
+    )
+  # A shallow network has no numbers at the positions of a deeper one.
+  return xarray.concat(found, 'depth', join='outer')
 
-  def one(*, depth, shortcut, start, seed, folder, report, mesh):
-    del folder, report, mesh
-    model = built[depth, shortcut]
-    rows = []
-    for number in seed.tolist():
-      images, labels = batch(train, config.images, number)
-      weights = starts.variables(
-        model,
-        arms_lib.measured(start),
-        number,
-        images,
-        labels,
-        quantized=recipes.NETWORKS[depth].binary,
-      )
-      passed = nn.gradient_passing(model, weights, images, labels, train=True)
-      kernels = training.kernels(weights['params'])
-      rows.append(summary(passed, kernels, longest))
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
-  return sweep.hosted(
-    one,
-    name='passing',
-    lanes={'seed': config.seeds},
-    static={
-      'depth': config.networks,
-      'shortcut': config.shortcuts,
-      'start': config.passing,
-    },
-    dims={'mass_at': ('position',), 'log_norm_at': ('position',)},
-    coords={'position': np.arange(1, longest + 1)},
-    chunk=len(config.seeds),
-  )
+def _measured(
+  config, train, models, network, *, shortcut, start, seed, folder, report, mesh
+):
+  """Measures the networks of some seeds."""
+  del folder, report, mesh
+  rows = []
+  for number in seed.tolist():
+    images, labels = batch(train, config.images, number)
+    weights = starts.variables(
+      models[shortcut],
+      arms_lib.measured(start),
+      number,
+      images,
+      labels,
+      quantized=recipes.NETWORKS[network].binary,
+    )
+    passed = nn.gradient_passing(
+      models[shortcut], weights, images, labels, train=True
+    )
+    rows.append(summary(passed, training.kernels(weights['params'])))
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def batch(train: data.Dataset, number: int, seed: int) -> tuple[Any, Any]:
@@ -100,14 +108,13 @@ def batch(train: data.Dataset, number: int, seed: int) -> tuple[Any, Any]:
 
 
 def summary(
-  passed: nn.GradientPassing, kernels: dict[str, Any], longest: int
+  passed: nn.GradientPassing, kernels: dict[str, Any]
 ) -> dict[str, np.ndarray]:
   """Returns what `measure` keeps of one network.
 
   Args:
     passed: one gradient of the network.
     kernels: all kernels by path, whose shapes count.
-    longest: length of the axis of positions.
   """
   layers = [row for row in passed.layers if row.kernel_norm is not None]
   windows = [row for row in passed.layers if row.kernel_norm is None]
@@ -116,14 +123,14 @@ def summary(
   norms = np.log2(np.asarray([row.kernel_norm for row in layers], float))
   known = {path.removesuffix('/kernel'): k for path, k in kernels.items()}
   shapes = [known[row.path].shape for row in layers]
-  rest = [(0, longest - len(layers))]
   found = {
     'mass': masses.mean(),
     'inner': min(float(row.input_mass or np.nan) for row in layers),
     'halvings': halvings(norms, shapes),
     'log_norm': norms.mean(),
-    'mass_at': np.pad(masses, rest, constant_values=np.nan),
-    'log_norm_at': np.pad(norms, rest, constant_values=np.nan),
+    'span': norms[-1] - norms[0],
+    'mass_at': masses,
+    'log_norm_at': norms,
   }
   return {name: np.asarray(v, np.float32) for name, v in found.items()}
 

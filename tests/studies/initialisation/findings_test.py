@@ -54,6 +54,7 @@ def compared(seeds=SEEDS, starts=STARTS, **points):
       'mass': (case, 0.6 + 0.2 * (start == 1) + jitter),
       'halvings': (case, halvings),
       'log_norm': (case, norms),
+      'span': (case, LAYERS * halvings),
       'mass_at': ((*case, 'position'), np.full((*sizes, LAYERS), 0.6)),
       'log_norm_at': (
         (*case, 'position'),
@@ -104,6 +105,8 @@ def test_claims():
     ('N16 depth, resnet20, plain', 'supported', 0.2),
     ('N16 depth, resnet20, bireal', 'contradicted', -0.1),
     ('N16 depth, gain 0.5, plain', 'equivalent', 0),
+    ('N16 first layer, resnet8, plain', 'supported', 1.2),
+    ('N16 first layer, resnet20, bireal', 'contradicted', -0.6),
     ('N16 gradient, resnet8, bireal', 'supported', 1.3),
   ):
     one = found[finding]

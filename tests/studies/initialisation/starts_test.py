@@ -65,6 +65,7 @@ def test_classifier_has_the_spread_of_pytorch():
   np.testing.assert_allclose(small.std(), np.sqrt(1 / (3 * 64)), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_all_else_begins_as_the_network_begins():
   """But for kernels, the variables are those of ``model.init``."""
   images, _ = passing.batch(TRAIN, 2, 0)
@@ -112,16 +113,16 @@ def test_summary_by_hand():
     'Block_1/Conv_0/kernel': np.zeros((3, 3, 2, 4)),
     'Block_1/Conv_1/kernel': np.zeros((3, 3, 4, 4)),
   }
-  found = passing.summary(passed, shapes, 6)
+  found = passing.summary(passed, shapes)
   np.testing.assert_allclose(found['mass'], 0.65, rtol=1e-6)
   np.testing.assert_allclose(found['inner'], 0.75)
   np.testing.assert_allclose(found['log_norm'], (0 + 1 + 2 + 6) / 4)
   # Only the first two can be compared; the norm halves towards the first.
   np.testing.assert_allclose(found['halvings'], 1)
-  np.testing.assert_allclose(found['log_norm_at'], [0, 1, 2, 6, np.nan, np.nan])
   np.testing.assert_allclose(
-    found['mass_at'], [0.5, 0.6, 0.7, 0.8, np.nan, np.nan], rtol=1e-6
+    [*found['log_norm_at'], found['span']], [0, 1, 2, 6, 6]
   )
+  np.testing.assert_allclose(found['mass_at'], [0.5, 0.6, 0.7, 0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -149,7 +150,7 @@ def test_what_is_inert_and_what_is_not():
     arm = arms_lib.Arm(start, **changes)
     given = starts.variables(model, arm, 0, images, labels, quantized=QUANTIZED)
     passed = nn.gradient_passing(model, given, images, labels, train=True)
-    return passed, passing.summary(passed, training.kernels(given['params']), 6)
+    return passed, passing.summary(passed, training.kernels(given['params']))
 
   found = {start: measured(start) for start in arms}
   reference = found['kaiming_normal'][1]

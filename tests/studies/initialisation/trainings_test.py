@@ -118,6 +118,7 @@ def fake(monkeypatch):
   return fake
 
 
+@pytest.mark.slow
 def test_what_is_trained(fake, tmp_path):
   parts = CONFIG.open(sweeps.Sweep())
   results = trainings.compare(CONFIG, parts, sweeps.Sweep(tmp_path))
