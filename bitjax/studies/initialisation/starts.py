@@ -4,8 +4,8 @@ A seed draws from the same random bits in every arm. So all starts whose kernels
 uniform have the same signs, as do all that are normal, and a small classifier is the
 large one, scaled.
 
-What LSUV does, unit variance of what each layer gives by the scale of its kernel,
-does nothing before a normalisation. Here it is done by the scales of the
+What LSUV does (Mishkin and Matas, 2016, https://arxiv.org/abs/1511.06422), unit variance
+of what each layer gives by the scale of its kernel, does nothing before a normalisation. Here it is done by the scales of the
 normalisations, one for each layer, for what enters the activations. With a shortcut s
 and a normalised n the variance of :math:`\gamma n + s` is about :math:`\gamma^2` plus
 that of s. So each pass over the batch adds what lacks to 1,
