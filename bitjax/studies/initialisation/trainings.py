@@ -90,6 +90,7 @@ def compare(
       'curve': ('epoch',),
       'flips': ('epoch',),
       'test_right': ('test_byte',),
+      'validation_loss': (),
     },
     coords={'epoch': coords['epoch']},
     chunk=len(config.tuning_seeds),
