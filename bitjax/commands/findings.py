@@ -248,6 +248,24 @@ ITEMS = (
     'No, they lead to worse ones.',
   ),
   Item(
+    'N16, initialisation',
+    "Does any other initialisation than Kaiming's lead to a better binary network?",
+    'initialisation',
+    'N16 initialisation, better',
+    '',
+    'Yes: at least one ends more accurate.',
+    'No: none ends more accurate, and some end less.',
+  ),
+  Item(
+    'N16, classifier',
+    'Does it help if the classifier begins with smaller weights?',
+    'initialisation',
+    'N16 classifier',
+    '',
+    'Yes: it ends more accurate.',
+    'No: it ends less accurate.',
+  ),
+  Item(
     'N17',
     'At equal energy of an image, is a wide network of one bit more accurate than a narrow '
     'one of four bits?',

@@ -40,7 +40,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
   'quick': tuple(
     (name, 'quick') for name in studies.NAMES if name not in _APART
   ),
-  # Hours each on two cores; the last three need the files of CIFAR-10.
+  # Hours each on two cores; the last four need the files of CIFAR-10.
   'full': (
     ('multistep_ste', 'long'),
     ('variant_ste', 'full'),
@@ -52,6 +52,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
     ('bits_vs_width', 'cifar'),
     ('fitted_windows', 'cifar'),
     ('hardware', 'cifar'),
+    ('initialisation', 'cifar'),
   ),
   # What a CPU takes too long for; all but the first need the files of CIFAR-10.
   'gpu': (

@@ -26,6 +26,7 @@ from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bitjax import measures
@@ -143,7 +144,8 @@ def gradient_passing(
       function, model and shapes are compiled once.
     half_width: c > 0; ``input_share`` is the share of inputs with ``|x| <= c``.
     rngs: random keys of the model's call.
-    **kwargs: passed to the model's call, such as ``train=True``.
+    **kwargs: passed to the model's call, such as ``train=True``. Repeated calls with
+      equal models and keywords share a program, if both can be hashed.
 
   Returns:
     A `GradientPassing` of Python numbers, not of JAX arrays.
@@ -159,48 +161,69 @@ def gradient_passing(
       f'{labels.shape} and {images.shape}.'
     )
   kwargs = _calls.call_options(model, **kwargs)
-  make = _program
+  arrays = {k: v for k, v in kwargs.items() if isinstance(v, _ARRAYS)}
+  static = tuple((k, v) for k, v in kwargs.items() if k not in arrays)
+  inputs = variables, images, labels, rngs, arrays
+  program = functools.partial(_kept, model, loss, static)
   try:
-    hash((model, loss, half_width, *kwargs.items()))
-  except TypeError:  # Nothing is kept for what cannot be looked up.
-    make = _program.__wrapped__
-  measure, kinds = make(model, loss, half_width, tuple(kwargs.items()))
-  value, found = measure(variables, images, labels, rngs)
-  found = jax.tree.map(float, jax.device_get(found))
-  layers = tuple(LayerPassing(p, k, **found[p]) for p, k in kinds.items())
-  return GradientPassing(layers, half_width, float(value))
+    hash((model, loss, static))
+  except TypeError:
+    program = jax.jit(functools.partial(_measured, model, loss, static))
+  found = jax.device_get(program(inputs, half_width))
+  layers = tuple(
+    LayerPassing(p, k, **{n: float(x) for n, x in found.numbers[p].items()})
+    for p, k in found.kinds
+  )
+  return GradientPassing(layers, half_width, float(found.loss))
 
 
-@functools.lru_cache(maxsize=16)
-def _program(model, loss, half_width, options):
-  """Returns the compiled measurement, and the kind of each layer, which it fills."""
-  kinds: dict[str, str] = {}
+_ARRAYS = (jax.Array, np.ndarray)
 
-  def objective(taps, variables, images, labels, rngs):
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Found:
+  """What one gradient shows: its loss, and the numbers and kind of each layer."""
+
+  loss: types.Array
+  numbers: dict[str, dict[str, types.Array]]
+  # (layer, kind) in the order of their calls; a program keeps them with its outputs.
+  kinds: tuple[tuple[str, str], ...] = dataclasses.field(
+    metadata={'static': True}
+  )
+
+
+def _measured(model, loss, static, inputs, half_width):
+  """Measures one gradient; ``inputs`` are the arrays of `gradient_passing`."""
+  variables, images, labels, rngs, arrays = inputs
+  kinds: dict[str, str] = {}  # Kind of each layer; filled by the trace.
+
+  def objective(taps):
     tapped = _Tapped(taps)
     hidden = _calls.mutable_but('params', _binding.QUANTIZED, 'intermediates')
     with nn.intercept_methods(tapped):
       outputs, updates = model.apply(
-        variables, images, rngs=rngs, mutable=hidden, **dict(options)
+        variables, images, rngs=rngs, mutable=hidden, **dict(static), **arrays
       )
     kinds.update(tapped.kinds)
     value = (loss or _cross_entropy)(cast(types.Array, outputs), labels)
     return value, tapped.seen(updates)
 
-  @jax.jit
-  def measure(*args):
-    _, shapes = jax.eval_shape(objective, {}, *args)
-    if not kinds:
-      raise types.BadInput(
-        'The model must call a layer with a quantizer, such as a QuantConv; it '
-        'has none.'
-      )
-    taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    run = jax.value_and_grad(objective, has_aux=True)
-    (value, seen), cotangents = run(taps, *args)
-    return value, _measure(seen, cotangents, half_width)
+  _, shapes = jax.eval_shape(objective, {})
+  if not kinds:
+    raise types.BadInput(
+      'The model must call a layer with a quantizer, such as a QuantConv; it '
+      'has none.'
+    )
+  taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  run = jax.value_and_grad(objective, has_aux=True)
+  (value, seen), cotangents = run(taps)
+  numbers = _measure(seen, cotangents, half_width)
+  return _Found(value, numbers, tuple(kinds.items()))
 
-  return measure, kinds
+
+# One program for each model, whichever variables and images it gets.
+_kept = jax.jit(_measured, static_argnums=(0, 1, 2))
 
 
 def _cross_entropy(logits, labels):

@@ -31,6 +31,7 @@ NAMES = (
   'fitted_windows',
   'hardware',
   'super_resolution',
+  'initialisation',
   'estimator_gallery',
   'benchmark',
   'scaling',

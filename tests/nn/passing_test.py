@@ -301,3 +301,60 @@ def test_where_no_gradient_arrives_shares_are_nan():
   assert second.input_share == second.kernel_mass == second.kernel_norm == 0
   assert np.isnan(first.input_mass) and np.isnan(first.kernel_power)
   assert first.kernel_norm == 0 and 'nan' in str(got)
+
+
+def test_repeated_calls_share_a_program(loaded):
+  """Whatever the weights, images and half-width are; not for another model."""
+
+  def compiled(units=4, scale=1.0, **options):
+    before = loaded.fresh
+    variables = jax.tree.map(lambda leaf: scale * leaf, kernels((6, units)))
+    got = nn.gradient_passing(One(units), variables, scale * INPUTS, **options)
+    assert len(got.layers) == 1
+    return loaded.fresh - before, got
+
+  first, got = compiled()
+  again, other = compiled(scale=-0.5, half_width=0.2)
+  assert first > 0 and again == 0
+  assert other.layers[0].input_share < got.layers[0].input_share
+  assert compiled(units=3)[0] > 0
+
+
+class One(linen.Module):
+  """One layer; a list of windows cannot be hashed."""
+
+  units: int
+  windows: tuple[float, ...] | list[float] = (0.7,)
+
+  @linen.compact
+  def __call__(self, x, scale=1.0):
+    x = scale * x
+    for half_width in self.windows:
+      x = nn.QuantDense(
+        self.units,
+        input_quantizer=sign(quantizers.window(half_width)),
+        use_bias=False,
+      )(x)
+    return x
+
+
+def test_a_model_or_keyword_that_cannot_be_hashed():
+  variables = kernels((6, 4))
+  want = nn.gradient_passing(One(4), variables, INPUTS)
+  assert nn.gradient_passing(One(4, [0.7]), variables, INPUTS) == want
+  halved = nn.gradient_passing(One(4), variables, INPUTS, scale=0.5)
+  traced = nn.gradient_passing(One(4), variables, INPUTS, scale=np.array(0.5))
+  assert halved == traced != want
+
+
+def test_another_progress_of_the_context_is_another_program():
+  layer = nn.QuantDense(3, input_quantizer=sign(quantizers.error_decay(0.1)))
+  variables = {'params': kernels((6, 3))['params']['QuantDense_0']}
+  variables['params']['bias'] = np.zeros(3, np.float32)
+
+  def measured(progress):
+    with nn.training_progress(progress):
+      return nn.gradient_passing(layer, variables, INPUTS)
+
+  early, late, again = (measured(progress) for progress in (0.2, 0.8, 0.2))
+  assert early == again != late

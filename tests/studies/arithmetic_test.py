@@ -52,6 +52,7 @@ def test_trainings():
     'fitted_windows',
     'hardware',
     'super_resolution',
+    'initialisation',
   ],
 )
 @pytest.mark.parametrize('flag', ['--precision=fast', '--dtype=float16'])
