@@ -62,17 +62,24 @@ def _figure(results):
   fig, axes = pyplot.subplots(2, 2, figsize=(6.75, 6.4))
   for ax, (batch, name) in zip(axes[0], _BATCHES.items(), strict=True):
     _curves(ax, at, batch)
-    ax.set_title(f'loss on {name}, {largest} signs, from the checkpoint')
+    ax.set_title(f'checkpoint, {largest} signs: {name}', fontsize=8)
   axes[0, 0].set_ylabel('decrease of the loss (nats)')
   _ends(axes[1, 0], at)
   _efficiency(axes[1, 1], results, 'random')
+  _legend(fig, axes[1, 1])
+  return fig
+
+
+def _legend(fig, ax):
+  """Names the methods above all panels, with their exponents in one of them."""
   fig.legend(
-    *axes[0, 0].get_legend_handles_labels(),
+    *ax.get_legend_handles_labels(),
     loc='outside upper center',
     ncols=4,
+    title='(exponent of the efficiency)',
+    title_fontsize=7,
     fontsize=7,
   )
-  return fig
 
 
 def _curves(ax: axes_lib.Axes, at: xarray.Dataset, batch: str) -> None:
@@ -91,7 +98,7 @@ def _curves(ax: axes_lib.Axes, at: xarray.Dataset, batch: str) -> None:
   names = ['0', '1/8', '1/4', '1/2', '1', '2', '4']
   ax.set_xticks(efforts, names, fontsize=7)
   ax.set_xticks([], minor=True)
-  ax.set_xlabel('evaluations (1: the whole budget)')
+  ax.set_xlabel('evaluations (1: whole budget)')
   _room(ax)
 
 
@@ -103,7 +110,7 @@ def _room(ax):
 
 def _ends(ax, at):
   """Draws where every method ends on B, from where it began."""
-  start = at.holdout.sel(arm=arms.METHODS and 'ADMM', effort=0)
+  start = at.holdout.sel(arm='ADMM', effort=0)
   rows = [*arms.METHODS, arms.DESCENT]
   found = []
   for arm in rows:
@@ -132,7 +139,7 @@ def _ends(ax, at):
   ax.set_ylim(len(rows) - 0.5, -0.5)
   plots.primary_rows(ax, 0, rows.index('ADMM'))
   ax.set_xlabel('decrease on B, whole budget (nats)')
-  ax.set_title('shaded rows: primary contrast')
+  ax.set_title('B (shaded: primary contrast)', fontsize=8)
 
 
 def _efficiency(ax, results, start):
@@ -154,11 +161,7 @@ def _efficiency(ax, results, start):
   ax.set_xlabel('signs that may move')
   ax.set_ylabel('nats per gradient-equivalent', fontsize=8)
   where = 'random signs' if start == 'random' else 'the checkpoint'
-  ax.set_title(f'decrease on A, from {where} (exponent)')
-  ax.legend(fontsize=7, ncols=2, loc='lower left', columnspacing=0.8,
-            handlelength=1.4)  # fmt: skip
-  low, high = ax.get_ylim()
-  ax.set_ylim(low * (low / high) ** 0.8, high)
+  ax.set_title(f'efficiency on A, from {where}', fontsize=8)
 
 
 def _supplement(results):
@@ -170,6 +173,7 @@ def _supplement(results):
   _beyond_random(axes[0, 1], results)
   _tiny(axes[1, 0], results)
   _left(axes[1, 1], results, largest)
+  _legend(fig, axes[0, 0])
   return fig
 
 
@@ -190,7 +194,7 @@ def _beyond_random(ax, results):
   ax.set_yscale('symlog', linthresh=findings.MARGIN)
   ax.set_xlabel('signs that may move')
   ax.set_ylabel('nats', fontsize=8)
-  ax.set_title('genetic algorithm, beyond as many random flips')
+  ax.set_title('genetic, beyond as many random flips', fontsize=8)
   ax.legend(fontsize=7)
 
 
@@ -205,9 +209,10 @@ def _rows(ax, of):
         color=color, marker=marker, label=None if row else start,
       )  # fmt: skip
   ax.set_yticks(range(len(rows)), rows, fontsize=7)
-  ax.set_ylim(len(rows) - 0.5, -0.5)
   ax.axvline(0, color='black', linewidth=0.8)
-  ax.legend(fontsize=7)
+  # Below all rows, where nothing is drawn.
+  ax.set_ylim(len(rows) + 1.2, -0.5)
+  ax.legend(fontsize=7, loc='lower center', ncols=2)
 
 
 def _tiny(ax, results):
@@ -220,12 +225,12 @@ def _tiny(ax, results):
     return own.search.sel(arm=arm, effort=1) - own.optimum
 
   _rows(ax, gap)
-  ax.set_xlabel('loss on A, less that of the best signs (nats)', fontsize=8)
-  ax.set_title(f'{outcomes.tiny()} signs, the best of which are known')
+  ax.set_xlabel('loss on A, less the lowest of all (nats)', fontsize=8)
+  ax.set_title(f'{outcomes.tiny()} signs, all of them tried', fontsize=8)
 
 
 def _left(ax, results, signs):
   at = results.sel(signs=signs)
   _rows(ax, lambda arm, start: at.improving.sel(arm=arm, start=start))
-  ax.set_xlabel('flips that would lower the loss on A (share)', fontsize=8)
-  ax.set_title(f'{signs} signs, after the whole budget')
+  ax.set_xlabel('share of flips that lower the loss on A', fontsize=8)
+  ax.set_title(f'{signs} signs, whole budget', fontsize=8)
