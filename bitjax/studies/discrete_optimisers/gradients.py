@@ -67,8 +67,8 @@ def _follow(
     )
     return jax.grad(batch.loss)(params)
 
-  keys = jax.random.split(key, spent.updates)
-  first = jnp.sqrt(jnp.mean(gradient(start, keys[0]) ** 2))
+  measuring, key = jax.random.split(key)
+  first = jnp.sqrt(jnp.mean(gradient(start, measuring) ** 2))
   tx = make(jnp.where(first > 0, first, 1.0))
 
   def step(carry, key):
@@ -82,7 +82,9 @@ def _follow(
     carry, _ = jax.lax.scan(step, carry, keys)
     return carry, carry[0] if deploy is None else deploy(*carry)
 
-  keys = keys.reshape(methods.SEGMENTS, -1)
+  keys = jax.random.split(
+    key, (methods.SEGMENTS, spent.updates // methods.SEGMENTS)
+  )
   _, kernels = jax.lax.scan(segment, (start, tx.init(start)), keys)
   return kernels[jnp.asarray(_READ)]
 
