@@ -40,7 +40,7 @@ def _follow(
   make: Callable[[types.Array], optax.GradientTransformation],
   *,
   quantized: bool = True,
-  deploy: Callable[[Any, Any], types.Array] | None = None,
+  deploy: Callable[[Any, Any], Any] | None = None,
 ) -> types.Array:
   """Makes updates of a transform on batches of the view's examples.
 
@@ -131,7 +131,7 @@ def _admm(view, key, setting, spent):
 
 
 def _proximal(view, key, setting, spent, *, parq):
-  progress = optax.linear_schedule(0.0, 1.0, spent.updates)
+  progress: Any = optax.linear_schedule(0.0, 1.0, spent.updates)
   if parq:
     rule = quantizers.parq(setting['steepness'])
   else:
