@@ -94,7 +94,13 @@ def compare(problems: toy.Problems, sweep: sweeps.Sweep) -> xarray.Dataset:
     own = networks.Networks(network, problems.config, problems.dataset)
     one = _Runs(own, sweep)()
     found.append(one.expand_dims(signs=[network.signs]))
-  return xarray.concat(found, 'signs', join='outer', data_vars='all')
+  merged = xarray.concat(found, 'signs', join='outer', data_vars='all')
+  return merged.assign_attrs(gradients=_spent(problems.config).gradients)
+
+
+def _spent(config):
+  size = max(config.batch_size)
+  return methods.Spent(config.updates, min(size, methods.BATCH), size)
 
 
 class _Runs:
@@ -103,10 +109,7 @@ class _Runs:
   def __init__(self, own: networks.Networks, sweep: sweeps.Sweep):
     self._own, self._sweep = own, sweep
     self._config = own.config
-    size = own.examples
-    self._spent = methods.Spent(
-      self._config.updates, min(size, methods.BATCH), size
-    )
+    self._spent = _spent(own.config)
     self._arrays = own.problems.arrays
     self._seeds = list(self._config.all_seeds)
     self._made: dict[int, Run] = {}  # Programs of methods.
@@ -138,7 +141,8 @@ class _Runs:
     )
     last = tried.isel(effort=_FULL, drop=True)
     chosen = protocols.select(last, ['choice'], 'deployable')['choice']
-    self._chosen = chosen.transpose('arm', 'start').values
+    # Where every setting diverged, any will do.
+    self._chosen = np.nan_to_num(chosen.transpose('arm', 'start').values)
     found = self._cells(
       'methods', self._tested, axes | {'seed': tested}, **options
     )
@@ -198,16 +202,23 @@ class _Runs:
 
     def run(*, cell, arm=None, folder, report, mesh):
       del folder, report, mesh
-      # Whole groups of the same size, so that one program serves all.
-      rows = table[np.resize(cell, _CHUNK)]
       lane = made(None if arm is None else list(METHODS).index(arm))
-      given = {key: rows[:, k] for k, key in enumerate(axes)}
-      found, seconds, wall = lane(given)
-      each = np.full(len(cell), seconds / _CHUNK, np.float32)
-      return {k: np.asarray(v)[: len(cell)] for k, v in found.items()} | {
-        'seconds': each,
-        'wall': np.full(len(cell), wall / _CHUNK, np.float32),
-      }
+      parts = []
+      for first in range(0, len(cell), _CHUNK):
+        own = cell[first : first + _CHUNK]
+        # Always as many cells, so that one program serves all.
+        rows = table[np.resize(own, _CHUNK)]
+        given = {key: rows[:, k] for k, key in enumerate(axes)}
+        found, seconds, wall = lane(given)
+        each = {'seconds': seconds / _CHUNK, 'wall': wall / _CHUNK}
+        parts.append(
+          {key: np.asarray(value)[: len(own)] for key, value in found.items()}
+          | {
+            key: np.full(len(own), value, np.float32)
+            for key, value in each.items()
+          }
+        )
+      return {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
 
     found = self._sweep.hosted(
       run,
