@@ -164,31 +164,33 @@ def _ball(setting, start):
   return types.Budget(radius, 'l2')
 
 
-_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-
 METHODS: dict[str, methods.Method] = {
-  'STE, Adam': methods.Method(_adam, methods.crossed(rate=_RATES)),
-  'STE, SGD': methods.Method(_sgd, methods.crossed(rate=_RATES)),
+  'STE, Adam': methods.Method(
+    _adam, methods.crossed(rate=(0.003, 0.02, 0.1, 0.3))
+  ),
+  'STE, SGD': methods.Method(
+    _sgd, methods.crossed(rate=(0.003, 0.01, 0.03, 0.1))
+  ),
   'Bop': methods.Method(
     _bop, methods.crossed(threshold=(0.3, 1.0), gamma=(0.01, 0.1))
   ),
   'ADMM': methods.Method(
-    _admm, methods.crossed(rate=(0.03, 0.1), rho=(0.1, 1.0))
+    _admm, methods.crossed(rate=(0.1, 0.3), rho=(0.01, 0.1))
   ),
   'ProxQuant': methods.Method(
     functools.partial(_proximal, parq=False),
-    methods.crossed(rate=(0.01, 0.1), end=(4.0, 16.0)),
+    methods.crossed(rate=(0.03, 0.1), end=(1.0, 4.0)),
   ),
   'PARQ': methods.Method(
     functools.partial(_proximal, parq=True),
-    methods.crossed(rate=(0.01, 0.03), steepness=(4.0, 10.0)),
+    methods.crossed(rate=(0.01, 0.1), steepness=(4.0, 10.0)),
   ),
   'flips, then STE': methods.Method(
     functools.partial(_perturbed, budget=_flips),
-    methods.crossed(share=(0.01, 0.05), rate=(3e-3, 1e-2)),
+    methods.crossed(share=(0.01, 0.05), rate=(0.02, 0.1)),
   ),
   'noise, then STE': methods.Method(
     functools.partial(_perturbed, budget=_ball),
-    methods.crossed(radius=(0.1, 0.5), rate=(3e-3, 1e-2)),
+    methods.crossed(radius=(0.1, 0.5), rate=(0.02, 0.1)),
   ),
 }

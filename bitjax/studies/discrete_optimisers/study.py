@@ -63,11 +63,17 @@ class Config(toy.Tuned, toy.Config):
   deeper: int = cli.flag(
     0, 'Units of a second hidden layer; 0 for none.', minimum=0
   )
+  seeds: tuple[int, ...] = cli.flag(
+    tuple(range(100, 112)),
+    'Tested seeds: each has an initialisation, an A and a B of its own.',
+    minimum=0,
+    unique=True,
+  )
   train_steps: int = cli.flag(
     64, 'Updates of the checkpoint (Adam at 0.001).', minimum=1
   )
   updates: int = cli.flag(
-    256, 'Gradients that a method may spend, a multiple of 8.', minimum=8
+    160, 'Gradients that a method may spend, a multiple of 8.', minimum=8
   )
   max_flips: int = cli.flag(256, 'Flips of a descent, at most.', minimum=1)
 
