@@ -157,6 +157,8 @@ def _efficiency(ax, results, start):
       label=f'{arm}{known}',
     )  # fmt: skip
   ax.set_yscale('log')
+  # Where nothing is saved, nothing is drawn.
+  ax.set_xlim(0.8 * signs[0], 1.25 * signs[-1])
   plots.log_axis(ax)
   ax.set_xlabel('signs that may move')
   ax.set_ylabel('nats per gradient-equivalent', fontsize=8)
