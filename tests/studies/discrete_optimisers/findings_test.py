@@ -190,9 +190,9 @@ def test_flips_left_and_the_tiny_layer():
     results, 'N16 annealing, flips left', '10240 signs, from random'
   )
   assert found.verdict == 'supported'
-  at = {'signs': 16, 'arm': 'annealing', 'start': 'random', 'effort': 1}
+  at = {'signs': 16, 'arm': 'annealing', 'start': 'checkpoint', 'effort': 1}
   put(results, -0.08, ('search',), **at)
-  found = judged(results, 'N16 annealing, tiny layer', '16 signs, from random')
+  found = judged(results, 'N16 annealing, tiny layer', '16 signs, from the')
   assert found.verdict == 'supported'
   np.testing.assert_allclose(found.details['gap, annealing'], 0.02, atol=5e-3)
   assert found.details['the nearest of all'] == 1
