@@ -121,7 +121,9 @@ def test_searches_never_end_above_where_they_began(name):
 def test_random_search_is_the_best_of_as_many_sets():
   given, key = view(3), jax.random.key(5)
   setting = {'flips': jnp.float32(4)}
-  kernels = flips.METHODS['random search'].run(given, key, setting, SPENT)
+  kernels = flips.METHODS['random search'].run(
+    given, jax.random.key(5), setting, SPENT
+  )
   number = flips._counts(SPENT, 1, 1)[-1]
   sets = jax.random.randint(key, (number, 64), 0, 15, jnp.int32)[:, :4]
   first = signs(given.kernel)
