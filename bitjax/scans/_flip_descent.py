@@ -17,19 +17,21 @@ loss by more than rounding. There are two paths:
 
 Sums that are updated drift by rounding. So when no improving move is left, the gains
 are computed anew, and the optimum is *certified* only if there is none then either.
+
+Blocks of moves (`_flip_blocks`) make many at once for one computation of all gains.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bitjax import types
+from bitjax.scans import _flip_blocks
 from bitjax.scans import _flip_sums
 from bitjax.scans import _flips
 from bitjax.scans import _flips_moves
@@ -53,7 +55,7 @@ class FlipDescent:
     moved: index, in the flattened kernel, of the weight that each step moved, int32
       [max_flips]; -1 where no step was made.
     losses: entry k is the loss after k steps, in nats, [max_flips + 1]; entries
-      beyond the last step repeat its loss.
+      beyond the last step repeat its loss, and those inside a block that before it.
     num_flips: number of steps made, int32.
     certified: whether the end is a 1-flip optimum by freshly computed gains, bool;
       False where ``max_flips`` ended the descent.
@@ -88,9 +90,16 @@ def flip_descent(
   *,
   tolerance: types.Scalar = 1e-6,
   path: str = 'auto',
+  block: int = 1,
+  promise: types.Scalar = 0.5,
   report: _report.Report | None = None,
 ) -> FlipDescent:
   """Makes the best single move, again and again, until none lowers the loss.
+
+  With a ``block`` above 1 it makes up to so many moves at once, of different units, before it
+  computes all gains anew: the best ones, halved until the loss falls by a share ``promise``
+  of the sum of their gains. It may end at another optimum than one move at a
+  time, and is as much one.
 
   Args:
     view: a layer with a quantised kernel.
@@ -98,7 +107,9 @@ def flip_descent(
     tolerance: by how much the loss must fall at each step, as a fraction of the loss
       before any step; smaller decreases count as rounding.
     path: ``'incremental'``, ``'recompute'``, or ``'auto'`` for the first that
-      applies.
+      applies; blocks always recompute.
+    block: the most moves that are made at once, static.
+    promise: of a block, in (0, 1].
     report: as for `flip_gains`; shares are of ``max_flips``, which a descent to an
       optimum may not need.
 
@@ -106,20 +117,30 @@ def flip_descent(
     A `FlipDescent`.
 
   Raises:
-    BadInput: for ``max_flips`` below 1, a negative tolerance, an unknown path,
-      ``'incremental'`` where it does not apply, a full-precision kernel, or what
-      `flip_gains` objects to.
+    BadInput: for ``max_flips`` or ``block`` below 1, a negative tolerance, a promise
+      outside (0, 1], an unknown path, ``'incremental'`` where it does not apply or with
+      blocks, a full-precision kernel, or what `flip_gains` objects to.
   """
   types.check_choice('path', path, PATHS)
   types.check_non_negative('tolerance', tolerance, finite=True)
   types.check_integer('max_flips', max_flips, 1)
+  types.check_integer('block', block, 1)
+  types.check_positive('promise', promise)
+  types.check_range('promise', promise, 0.0, 1.0)
   if view.quantizer is None:
     raise types.BadInput(
       'A descent by flips needs a quantised kernel; this one is not.'
     )
   _view.check_filled(view)
-  incremental = choose(view, path).path == 'incremental'
-  found = _descend(view, tolerance, max_flips, incremental, report)
+  if block > 1 and path == 'incremental':
+    raise types.BadInput(
+      "Blocks compute all gains anew: path must be 'auto' or 'recompute'."
+    )
+  if block > 1:
+    found = _by_blocks(view, tolerance, promise, max_flips, block, report)
+  else:
+    incremental = choose(view, path).path == 'incremental'
+    found = _descend(view, tolerance, max_flips, incremental, report)
   types.check_finite('The loss', found.losses[0])
   return found
 
@@ -130,10 +151,17 @@ def choose(view: _view.LayerView, path: str = 'auto') -> _paths.Choice:
   return _paths.choose(path, obstacles)
 
 
-class _Record(NamedTuple):
-  moved: types.Array
-  losses: types.Array
-  num_flips: types.Array
+def _by_blocks(view, tolerance, promise, max_flips, block, report):
+  kernel, record, certified, best = _flip_blocks.descend(
+    view, tolerance, promise, max_flips, block, report
+  )
+  return FlipDescent(
+    kernel - view.kernel,
+    *record,
+    certified=certified,
+    best=best,
+    path='recompute',
+  )
 
 
 @functools.partial(jax.jit, static_argnames=('max_flips', 'incremental'))
@@ -151,7 +179,7 @@ def _descend(view, tolerance, max_flips, incremental, report):
     choice = jnp.argmax(state.gains().reshape(-1)).astype(jnp.int32)
     state = state.flip(choice)
     now = record.num_flips + 1
-    record = _Record(
+    record = _flip_blocks.Record(
       record.moved.at[record.num_flips].set(choice % view.kernel.size),
       jnp.where(steps >= now, state.loss(), record.losses),
       now,
@@ -175,11 +203,7 @@ def _descend(view, tolerance, max_flips, incremental, report):
 
   loss = view.loss(view.kernel)
   least = tolerance * loss
-  record = _Record(
-    jnp.full(max_flips, -1, jnp.int32),
-    jnp.full(max_flips + 1, loss),
-    jnp.zeros((), jnp.int32),
-  )
+  record = _flip_blocks.start(max_flips, loss)
   kernel, record, certified, best = jax.lax.while_loop(
     unfinished,
     descend,

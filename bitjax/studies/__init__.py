@@ -23,6 +23,7 @@ NAMES = (
   'discrete_gradient',
   'smoothed_gradient',
   'discrete_optimum',
+  'discrete_optimisers',
   'local_optima',
   'train_cifar',
   'dsq',

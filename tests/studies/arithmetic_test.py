@@ -47,6 +47,7 @@ def test_trainings():
   'name',
   [
     *('multistep_ste', 'discrete_optimum', 'train_cifar', 'dsq'),
+    'discrete_optimisers',
     'pretrain_vs_scratch',
     'bits_vs_width',
     'fitted_windows',

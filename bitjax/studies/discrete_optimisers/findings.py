@@ -1,0 +1,327 @@
+"""Judges discrete methods against continued STE, and how they bear high dimension.
+
+Effects are losses in nats, paired by seed; above 0, the method that the claim names is
+better. Tables have simultaneous intervals, so no p-values need to be corrected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitjax.evidence import contrasts
+from bitjax.evidence import divergence
+from bitjax.evidence import intervals
+from bitjax.evidence import protocols
+from bitjax.evidence import verdicts
+from bitjax.studies.discrete_optimisers import arms
+from bitjax.studies.discrete_optimisers import outcomes
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['MARGIN', 'SHARE', 'judge']
+
+MARGIN = 0.01  # Nats: a smaller difference does not matter.
+SHARE = 0.01  # Of all flips.
+_SLOPE = 0.05  # Of an exponent.
+_STE = arms.GRADIENTS[0]
+_PERTURBED = ('flips, then STE', 'noise, then STE')
+_BATCHES = {'holdout': 'B', 'search': 'A'}
+_FROM = {'checkpoint': 'from the checkpoint', 'random': 'from random signs'}
+
+
+def judge(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
+  """Yields all findings, the primary contrast first."""
+  results = divergence.without(results, ['search', 'holdout'])
+  largest = outcomes.widths(results)[-1]
+  yield _primary(results.sel(signs=largest, start='checkpoint'), largest)
+  for start in results.start.values.tolist():
+    yield from _dimension(results, start)
+    yield from _exponents(results, start)
+  for start in results.start.values.tolist():
+    for signs in outcomes.widths(results):
+      at = results.sel(signs=signs, start=start)
+      yield from _against(at, signs, start)
+      if start == 'checkpoint':
+        yield from _perturbations(at, signs)
+  for start in results.start.values.tolist():
+    at = results.sel(signs=largest, start=start)
+    yield from _times(at, largest, start)
+    yield from _certificates(at, largest, start)
+    yield from _nearest(results, start)
+
+
+def _primary(at, signs):
+  ste, admm = (at.holdout.sel(arm=arm, effort=1) for arm in (_STE, 'ADMM'))
+  return contrasts.difference(
+    'N16 ADMM',
+    f'{_where(signs, "checkpoint")}: ADMM ends at a lower loss on B than STE that goes on '
+    'for as many updates.',
+    ste - admm,
+    primary=True,
+    smallest=MARGIN,
+    details=_losses(at, (_STE, 'ADMM')) | _unsettled(at, (_STE, 'ADMM')),
+    **_on('holdout'),
+  )
+
+
+def _against(at, signs, start):
+  """Compares every method with continued STE, on B and on A."""
+  for batch, name in _BATCHES.items():
+    ends = at[batch].sel(effort=1)
+    last = {arm: ends.sel(arm=arm) for arm in arms.METHODS}
+    last[arms.DESCENT] = at[f'descended_{batch}']
+    base = last.pop(_STE)
+    yield from contrasts.family(
+      [
+        contrasts.Cell(
+          f'N16 {arm} against STE, {name}',
+          f'{_where(signs, start)}: {_words(arm)} ends at a lower loss on {name} than '
+          'continued STE'
+          + (
+            ' (whatever it costs).'
+            if arm == arms.DESCENT
+            else ', at equal evaluations.'
+          ),
+          base - loss,
+          {
+            arm: loss.mean(),
+            _STE: base.mean(),
+            'signs moved': at.descended_moved.mean()
+            if arm == arms.DESCENT
+            else at.moved.sel(arm=arm, effort=1).mean(),
+          },
+        )
+        for arm, loss in last.items()
+      ],
+      smallest=MARGIN,
+      **_on(batch),
+    )
+
+
+def _dimension(results, start):
+  """Judges from which dimension on genetic search is no better than random flips."""
+  signs = outcomes.widths(results)
+  for batch, name in _BATCHES.items():
+    table = outcomes.advantage(results, batch, start)
+    find = functools.partial(outcomes.crossing, signs, margin=MARGIN)
+    found = outcomes.resampled(find, table)
+    most = np.log10(signs[-1])
+    verdict = 'inconclusive'
+    if found.high <= most:
+      verdict = 'supported'
+    elif found.low > most:
+      verdict = 'contradicted'
+    verdict, caveat, lost = divergence.account(verdict, found)
+    yield verdicts.Verdict(
+      f'N16 dimension, {name}, {start}',
+      f'{_FROM[start]}, of up to {signs[-1]} signs: from some dimension on the genetic '
+      f'algorithm lowers the loss on {name} by no more than {MARGIN} nats beyond random '
+      'flips of the same number.',
+      verdict,
+      found.mean,
+      found.low,
+      found.high,
+      unit='log10 of the number of signs',
+      num_seeds=found.num,
+      protocol=f'deployable, {name}',
+      caveat=caveat,
+      details={
+        f'beyond random flips, {n} signs': float(np.nanmean(row))
+        for n, row in zip(signs, table, strict=True)
+      }
+      | lost,
+    )
+
+
+def _exponents(results, start):
+  """Judges whether methods save less than STE where there are more signs."""
+  signs = outcomes.widths(results)
+  saved = outcomes.decrease(results, 'search').sel(signs=signs, start=start)
+  tables = {
+    arm: saved.sel(arm=arm).transpose('signs', 'seed').values
+    for arm in arms.METHODS
+  }
+  both = lambda rows: (
+    outcomes.exponent(signs, rows[: len(signs)])
+    - outcomes.exponent(signs, rows[len(signs) :])
+  )
+  found = outcomes.resampled(
+    both, np.concatenate([tables['genetic'], tables[_STE]])
+  )
+  verdict = intervals.judge(found, direction=-1, smallest=_SLOPE)
+  verdict, caveat, lost = divergence.account(verdict, found)
+  if np.isnan(found.mean):
+    verdict = 'inconclusive'
+  yield verdicts.Verdict(
+    f'N16 exponent, {start}',
+    f'{_FROM[start]}: at equal evaluations, what the genetic algorithm saves on A falls '
+    'faster with the number of signs than what STE saves.',
+    verdict,
+    found.mean,
+    found.low,
+    found.high,
+    unit='exponent of the number of signs',
+    num_seeds=found.num,
+    protocol='deployable, A',
+    caveat=caveat,
+    details={
+      arm: outcomes.exponent(signs, table) for arm, table in tables.items()
+    }
+    | lost,
+  )
+
+
+def _perturbations(at, signs):
+  """Judges whether a perturbation leaves the basin for a better one, on A and on B."""
+  for arm in _PERTURBED:
+    found = contrasts.family(
+      [
+        contrasts.Cell(
+          f'N16 {arm}, {name}',
+          f'{_where(signs, "checkpoint")}: {arm}, ends at a lower loss on {name} than '
+          'STE that goes on without.',
+          at[batch].sel(arm=_STE, effort=1) - at[batch].sel(arm=arm, effort=1),
+        )
+        for batch, name in _BATCHES.items()
+      ],
+      smallest=MARGIN,
+      protocol='deployable',
+      unit='nats',
+    )
+    yield from found
+    names = {one.verdict for one in found}
+    verdict = 'inconclusive'
+    if names == {'supported'}:
+      verdict = 'supported'
+    elif names & {'contradicted', 'equivalent', 'inert'}:
+      verdict = 'contradicted'
+    worse = min(found, key=lambda one: one.effect)
+    yield verdicts.Verdict(
+      f'N16 {arm}, both',
+      f'{_where(signs, "checkpoint")}: {arm}, leaves for a lower loss on A and helps on '
+      'B.',
+      verdict,
+      worse.effect,
+      worse.low,
+      worse.high,
+      unit='nats, the smaller of both effects',
+      num_seeds=worse.num_seeds,
+      protocol='deployable',
+      caveat=worse.caveat,
+      details={
+        f'on {n}': one.effect for n, one in zip('BA', found, strict=True)
+      },
+    )
+
+
+def _times(at, signs, start):
+  """Compares searches with STE at equal processor time."""
+  searches = [arm for arm in arms.METHODS if arm not in arms.GRADIENTS]
+  for batch, name in _BATCHES.items():
+    base = at[batch].sel(arm=_STE, effort=1)
+    yield from contrasts.family(
+      [
+        contrasts.Cell(
+          f'N16 {arm}, equal time, {name}',
+          f'{_where(signs, start)}: {_words(arm)} ends at a lower loss on {name} than '
+          'continued STE in the same processor time (at most four times the evaluations).',
+          base - outcomes.same_time(at, arm)[batch],
+          {
+            'seconds, all efforts': at.seconds.sel(arm=arm).median(),
+            'seconds, STE': at.seconds.sel(arm=_STE).median(),
+          },
+        )
+        for arm in searches
+      ],
+      smallest=MARGIN,
+      **_on(batch),
+    )
+
+
+def _certificates(at, signs, start):
+  """Compares how many single flips would still lower the loss on A."""
+  base = at.improving.sel(arm=_STE)
+  others = [arm for arm in at.arm.values.tolist() if arm != _STE]
+  yield from contrasts.family(
+    [
+      contrasts.Cell(
+        f'N16 {arm}, flips left',
+        f'{_where(signs, start)}: after {_words(arm)} fewer single flips would lower the '
+        'loss on A than after continued STE.',
+        base - at.improving.sel(arm=arm),
+        {arm: at.improving.sel(arm=arm).mean(), _STE: base.mean()},
+      )
+      for arm in others
+    ],
+    smallest=SHARE,
+    bounds=(-1, 1),
+    protocol='deployable, A',
+    unit='share of flips',
+  )
+
+
+def _nearest(results, start):
+  """Compares how near methods come to the best signs of the tiny network."""
+  at = results.sel(signs=outcomes.tiny(), start=start)
+  gaps = {
+    arm: at.search.sel(arm=arm, effort=1) - at.optimum for arm in arms.METHODS
+  }
+  gaps[arms.DESCENT] = at.descended_search - at.optimum
+  base = gaps.pop(_STE)
+  best = min(gaps, key=lambda arm: float(gaps[arm].mean()))
+  yield from contrasts.family(
+    [
+      contrasts.Cell(
+        f'N16 {arm}, tiny layer',
+        f'{_where(outcomes.tiny(), start)}: {_words(arm)} ends nearer to the best of all '
+        'signs, on A, than continued STE.',
+        base - gap,
+        {
+          f'gap, {arm}': gap.mean(),
+          f'gap, {_STE}': base.mean(),
+          'the nearest of all': float(arm == best),
+        },
+      )
+      for arm, gap in gaps.items()
+    ],
+    smallest=MARGIN,
+    **_on('search'),
+  )
+
+
+def _on(batch):
+  return {'protocol': f'deployable, {_BATCHES[batch]}', 'unit': 'nats'}
+
+
+def _losses(at, names):
+  details = {}
+  for batch, name in _BATCHES.items():
+    details[f'start, {name}'] = at[batch].sel(arm=names[0], effort=0).mean()
+    for arm in names:
+      details[f'{arm}, {name}'] = at[batch].sel(arm=arm, effort=1).mean()
+  return details
+
+
+def _unsettled(at, names):
+  """Returns how often other tuning seeds would have chosen another setting."""
+  tuning = at[['tuning_holdout']].sel(effort=1)
+  doubt = protocols.unsettled(tuning, ['choice'])
+  return {f'tuned otherwise, {arm}': doubt.sel(arm=arm) for arm in names}
+
+
+def _where(signs, start):
+  return f'{signs} signs, {_FROM[start]}'
+
+
+def _words(arm):
+  """Returns how a method is called within a sentence."""
+  known = {
+    'genetic': 'the genetic algorithm',
+    arms.DESCENT: 'the best flip each time',
+  }
+  return known.get(arm, arm)

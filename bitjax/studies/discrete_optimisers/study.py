@@ -1,0 +1,143 @@
+r"""Do discrete methods train signs better than STE, and up to which dimension?
+
+The study of the note's "originally a discrete problem, so discrete methods: ADMM, started
+from an STE checkpoint; but genetic algorithms cope badly with high dimension" (N16). The
+first layer of a binary MLP moves, and all else stays at a checkpoint of the
+straight-through estimator (STE). A, on which the checkpoint was trained, is
+searched; B is held out. From the checkpoint, or from random signs in its place, go on:
+STE by Adam or SGD, Bop, ADMM, ProxQuant, PARQ, STE after random flips or after
+noise, a genetic algorithm, annealing, random search, and the best flip each time. All but
+the last have equally many settings, chosen on seeds that are never tested, and
+spend equally many gradient-equivalents, a loss counting as a third of a gradient;
+processor time is recorded too. In a tiny network the best of all signs is known.
+
+Primary contrast, declared beforehand: from the checkpoint, largest number of signs, loss on
+B, STE continued by Adam less ADMM after as many updates. The claim, that ADMM
+is better, is supported if the 95 % interval lies above 0.01 nats. All else is
+exploratory, with simultaneous intervals.
+
+The commands run on embedded data (minutes), and on the note's 784-256-256-10 with images
+of MNIST (hours; it can be stopped and resumed):
+
+  bitjax discrete_optimisers
+  bitjax discrete_optimisers --preset=note
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from bitjax import cli
+from bitjax import data
+from bitjax import sweeps
+from bitjax import types
+from bitjax.studies import toy
+from bitjax.studies.discrete_optimisers import arms
+from bitjax.studies.discrete_optimisers import figure
+from bitjax.studies.discrete_optimisers import findings
+from bitjax.studies.discrete_optimisers import methods
+from bitjax.studies.discrete_optimisers import networks
+
+if TYPE_CHECKING:
+  import xarray
+
+__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(toy.Tuned, toy.Config):
+  """Configuration of the study; each field is one flag."""
+
+  dataset: str = cli.flag('digits', data.DESCRIPTION)
+  batch_size: tuple[int, ...] = cli.flag(
+    (512,), 'Examples in the training set A, and in B.', minimum=16, longest=1
+  )
+  hidden: tuple[int, ...] = cli.flag(
+    (2, 16, 160, 1600, 3136),
+    'Units of the first hidden layer, growing: one network each.',
+    minimum=1,
+    longest=16,
+  )
+  deeper: int = cli.flag(
+    0, 'Units of a second hidden layer; 0 for none.', minimum=0
+  )
+  seeds: tuple[int, ...] = cli.flag(
+    tuple(range(100, 112)),
+    'Tested seeds: each has an initialisation, an A and a B of its own.',
+    minimum=0,
+    unique=True,
+  )
+  train_steps: int = cli.flag(
+    64, 'Updates of the checkpoint (Adam at 0.001).', minimum=1
+  )
+  updates: int = cli.flag(
+    160, 'Gradients that a method may spend, a multiple of 8.', minimum=8
+  )
+  max_flips: int = cli.flag(256, 'Flips of a descent, at most.', minimum=1)
+
+  def __post_init__(self):
+    super().__post_init__()
+    if len(self.hidden) < 2 or list(self.hidden) != sorted({*self.hidden}):
+      raise types.BadInput(
+        f'hidden must be at least two numbers, growing; got {self.hidden}.'
+      )
+    if self.updates % methods.SEGMENTS:
+      raise types.BadInput(
+        f'updates must be a multiple of {methods.SEGMENTS}; got {self.updates}.'
+      )
+
+  def weights(self, dataset: data.Dataset) -> list[int]:
+    """Returns the number of weights of each layer of the largest network."""
+    pixels = math.prod(dataset.images.shape[1:])
+    largest = networks.every(self, pixels)[-1]
+    return toy.num_weights(pixels, largest.hidden, dataset.num_classes)
+
+  def cost(self) -> cli.Cost:
+    """Returns what the arms cost at least: lanes, updates and results."""
+    starts, sizes = len(networks.STARTS), 1 + len(self.hidden)
+    tried = arms.SETTINGS * len(self.tuning_seeds) + len(self.seeds)
+    lanes = sizes * starts * len(arms.METHODS) * tried
+    return cli.Cost(
+      lanes=lanes,
+      updates=lanes * self.updates,
+      numbers=3 * lanes * len(methods.EFFORTS),
+    )
+
+
+PRESETS = {
+  'smoke': {
+    'batch_size': (32,),
+    'hidden': (1, 2),
+    'seeds': (0, 1, 2),
+    'tuning_seeds': (1000, 1001),
+    'train_steps': 8,
+    'updates': 16,
+    'max_flips': 8,
+  },
+  'quick': {},
+  'note': {
+    'dataset': 'mnist5k',
+    'batch_size': (2048,),
+    'hidden': (2, 13, 128, 256),
+    'deeper': 256,
+    'updates': 1024,
+  },
+}
+
+
+def run(config: Config, sweep: sweeps.Sweep) -> xarray.Dataset:
+  """Runs every method on every network."""
+  return arms.compare(config.open(sweep), sweep)
+
+
+STUDY = cli.Study(
+  'discrete_optimisers',
+  __doc__,
+  Config,
+  PRESETS,
+  run,
+  findings.judge,
+  figure.page,
+)
