@@ -27,6 +27,7 @@ from bitjax import types
 from bitjax.cli import command
 from bitjax.cli import signals
 from bitjax.commands import findings
+from bitjax.commands import items
 from bitjax.commands import published
 from bitjax.data import layouts
 
@@ -173,7 +174,7 @@ def page(name: str, runs: Sequence[Any], folder: pathlib.Path) -> str:
     '| | question | answer | effect | figure |',
     '|---|---|---|---|---|',
   ]
-  for item in findings.ITEMS:
+  for item in items.ITEMS:
     for run, entry in found.items():
       if run.study == item.study and entry is not None:
         answer, effect = findings.answered(item, [entry])

@@ -204,5 +204,6 @@ def _judged(verdict, run):
   if verdict is None:
     return '–'
   seeds = verdict.num_seeds
-  lost = f', {seeds} seeds' if seeds != _seeds(run) else ''
+  counted = f'{seeds} seeds' if seeds else 'counted'
+  lost = f', {counted}' if seeds != _seeds(run) else ''
   return f'{verdict.verdict}: {cell(verdict)}{lost}'

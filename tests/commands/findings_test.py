@@ -17,6 +17,7 @@ from bitjax.cli import command as cli_command
 from bitjax.cli import flags
 from bitjax.cli import results as results_lib
 from bitjax.commands import findings
+from bitjax.commands import items
 from bitjax.commands import published
 from bitjax.sweeps import provenance
 
@@ -172,7 +173,7 @@ def test_answers_follow_verdicts(verdict, answer):
 
 
 def test_every_item_names_a_study_and_a_page():
-  for item in findings.ITEMS:
+  for item in items.ITEMS:
     if item.study:
       assert item.study in studies.NAMES
       assert (ROOT / 'docs' / 'studies' / f'{item.study}.md').is_file()
@@ -226,7 +227,7 @@ def test_published_verdicts_answer_their_items():
   shown = [run for run in RUNS if run.preset in ('quick', 'full', 'note')]
   assert shown
   for run in shown:
-    for item in findings.ITEMS:
+    for item in items.ITEMS:
       if item.study == run.study and item.finding:
         assert f'| {item.label} ' in findings.page([run])
         (row,) = rows(findings.page([run]), item.label)

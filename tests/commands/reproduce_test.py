@@ -13,11 +13,11 @@ import pytest
 from bitjax import __main__ as command
 from bitjax import evidence
 from bitjax import studies
-from bitjax.commands import findings
+from bitjax.commands import items
 from bitjax.commands import reproduce
 
 ROOT = pathlib.Path(__file__).parents[2]
-ITEM = next(item for item in findings.ITEMS if item.label == 'N8')
+ITEM = next(item for item in items.ITEMS if item.label == 'N8')
 VERDICT = evidence.Verdict(
   ITEM.finding, 'binary: several steps win.', 'supported', 0.25, 0.125, 0.5,
   'log loss ratio', 8, 'deployable, B', primary=True,
@@ -64,7 +64,7 @@ def test_every_set_names_presets_of_studies():
     for name, preset in chosen:
       assert preset in studies.load(name).presets, (name, preset)
   # Whatever answers an item is in the set of all that take minutes.
-  answering = {item.study for item in findings.ITEMS if item.study}
+  answering = {item.study for item in items.ITEMS if item.study}
   assert answering <= {name for name, _ in reproduce.SETS['quick']}
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from bitjax import cli
 from bitjax import studies
-from bitjax.commands import findings
+from bitjax.commands import items
 
 pytestmark = pytest.mark.study
 
@@ -66,7 +66,7 @@ def check_labels(name, verdicts):
   # mixup.
   larger = {'N3, linf', 'N9', 'N10', 'N16', 'N19, mixup'}
   larger |= {'N20, head and tail', 'N20, upsampler'}
-  for item in findings.ITEMS:
+  for item in items.ITEMS:
     if item.study == name and item.finding and item.label not in larger:
       assert any(
         verdict['finding'] == item.finding

@@ -21,13 +21,12 @@ def test_a_loss_chooses_the_rate(by, wanted):
       'validation_loss': curve.astype(np.float32),  # The last epoch counts.
     }
 
-  class Data:
-    labels = np.zeros(7)
+  test = range(7)  # Examples, whose number is kept.
 
   found = recipes.tuned(
     sweeps.Sweep(),
     train,
-    recipes.Parts('train', 'validation', Data),
+    recipes.Parts('train', 'validation', test),
     name='trainings',
     static={'arm': ['one']},
     rates=(0.3, 1.0, 3.0),
@@ -46,4 +45,39 @@ def test_a_loss_chooses_the_rate(by, wanted):
   )
   # What tunes sees no test data; six networks come in two calls, four in one.
   assert calls[:2] == [('validation', 3)] * 2
-  assert calls[2:] == [(Data, 4)]
+  assert calls[2:] == [(test, 4)]
+
+
+def test_further_settings_are_chosen_with_the_rate():
+  calls = []
+
+  def train(parts, *, arm, width, rate, seed, folder, report, mesh):
+    calls.append((parts.test, arm, width, sorted({*rate.tolist()})))
+    best = {'one': (2, 0.3), 'other': (1, 3.0)}[arm]
+    loss = np.abs(width - best[0]) + np.abs(rate - best[1])
+    return {'validation_loss': loss.astype(np.float32)}
+
+  found = recipes.tuned(
+    sweeps.Sweep(),
+    train,
+    recipes.Parts('train', 'validation', range(7)),
+    name='trainings',
+    static={'arm': ['one', 'other']},
+    rates=(0.3, 3.0),
+    seeds=(0, 1),
+    tuning_seeds=(8, 9),
+    dims={'validation_loss': ()},
+    coords={},
+    chunk=4,
+    choices={'width': (1, 2)},
+  )
+  assert found.tuning_validation_loss.dims == (
+    'arm', 'width', 'rate', 'tuning_seed',
+  )  # fmt: skip
+  for arm, width, rate in (('one', 2, 0.3), ('other', 1, 3.0)):
+    at = found.sel(arm=arm)
+    assert (at.chosen_width == width).all() and (at.chosen_rate == rate).all()
+    tested = [call for call in calls if call[:2] == (range(7), arm)]
+    assert tested == [(range(7), arm, width, [rate])]
+  chosen = recipes.settings(found.tuning_validation_loss, ['width', 'rate'])
+  assert chosen['width'].values.tolist() == [2, 1]
