@@ -270,7 +270,7 @@ class _Runs:
       kernels = method.run(posed.search, key, chosen, self._spent)
       kernels = jnp.concatenate([posed.kernel[None], kernels])
       found = jax.lax.map(posed.losses, kernels)
-      moved = (kernels < 0) != (posed.kernel < 0)
+      moved = (kernels < 0) != (posed.kernel < 0)[None]
       return found | {
         'moved': jax.vmap(tree.share)(moved),
         'signs_of': _packed(kernels[_FULL]),
