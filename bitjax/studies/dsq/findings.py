@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
-from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
@@ -14,7 +13,7 @@ from bitjax.studies.dsq import arms
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['MARGIN', 'judge', 'tested']
+__all__ = ['MARGIN', 'judge']
 
 MARGIN = 0.5  # Points of accuracy: a smaller difference does not matter.
 
@@ -51,21 +50,6 @@ _CAVEAT = (
 )
 
 
-def tested(results: xarray.Dataset) -> xarray.Dataset:
-  """Returns what the last weights reach, NaN for networks that diverged.
-
-  Args:
-    results: of `trainings.compare`.
-
-  Returns:
-    The last epoch, and ``right``, 100 for each test example that is guessed correctly
-    and 0 for others, in points, with a last axis ``test_example``.
-  """
-  last = results.isel(epoch=-1, drop=True)
-  last = last.assign(right=100 * recipes.right(results)).drop_vars('test_right')
-  return divergence.without(last, ['validation_loss', 'test_accuracy'])
-
-
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges N13 for every number of bits.
 
@@ -73,7 +57,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     results: of `trainings.compare`.
   """
   found: list[verdicts.Verdict] = []
-  right = tested(results).right
+  right = recipes.tested(results).right
   losses = results.tuning_validation_loss.to_dataset(name='tuning_holdout')
   unsettled = protocols.unsettled(losses, ['rate'])
   known = right.arm.values.tolist()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax.evidence import contrasts
-from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
@@ -16,7 +15,7 @@ from bitjax.studies.fitted_windows import arms as arms_lib
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['MARGIN', 'fitted_layers', 'judge', 'tested']
+__all__ = ['MARGIN', 'fitted_layers', 'judge']
 
 MARGIN = 0.5  # Points of accuracy: a smaller difference does not matter.
 _OCTAVES = 0.5  # Of a width: one step of the grid from which widths are fitted.
@@ -60,21 +59,6 @@ _CLAIMS = (
 )
 
 
-def tested(results: xarray.Dataset) -> xarray.Dataset:
-  """Returns what the last weights reach, NaN for networks that diverged.
-
-  Args:
-    results: of `trainings.compare`.
-
-  Returns:
-    The last epoch, and ``right``, 100 for each test example that is guessed correctly
-    and 0 for others, in points, with a last axis ``test_example``.
-  """
-  last = results.isel(epoch=-1, drop=True)
-  last = last.assign(right=100 * recipes.right(results)).drop_vars('test_right')
-  return divergence.without(last, ['validation_loss', 'test_accuracy'])
-
-
 def fitted_layers(results: xarray.Dataset) -> list[str]:
   """Returns the layers, first to last, whose inputs have a fitted width."""
   if arms_lib.FITTED not in results.arm.values:
@@ -91,7 +75,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     results: of `trainings.compare`.
   """
   found: list[verdicts.Verdict] = []
-  last = tested(results)
+  last = recipes.tested(results)
   right = last.right
   losses = results.tuning_validation_loss
   settings = recipes.settings(losses, ['rate', 'shape'])

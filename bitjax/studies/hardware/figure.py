@@ -8,6 +8,7 @@ import numpy as np
 
 from bitjax.evidence import plots
 from bitjax.evidence import twoway
+from bitjax.studies import recipes
 from bitjax.studies.hardware import arms as arms_lib
 from bitjax.studies.hardware import findings
 
@@ -46,7 +47,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
 def _fronts(results):
   from matplotlib import pyplot
 
-  found = findings.tested(results)
+  found = recipes.tested(results[list(findings.TESTED)])
   accuracy = {
     arm: twoway.interval(
       found.right.sel(arm=arm).transpose('seed', 'test_example').values,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitjax.evidence import contrasts
-from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
@@ -22,11 +21,13 @@ from bitjax.studies.hardware import arms as arms_lib
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['MARGIN', 'NEAR', 'judge', 'tested']
+__all__ = ['MARGIN', 'NEAR', 'TESTED', 'judge']
 
 MARGIN = 0.5  # Points of accuracy: a smaller difference does not matter.
 NEAR = 0.05  # Relative difference of operations that are nearly equal.
 _HALF = 0.5  # Of the energy: more than that is most of it.
+# What tells which test examples are guessed correctly.
+TESTED = ('validation_loss', 'test_accuracy', 'test_right')
 _CAVEAT = 'Small networks, and one recipe whose rate alone is tuned.'
 _MODEL = (
   'A model of energy: Horowitz, 45 nm, with an assumption about XNOR and popcount; '
@@ -35,24 +36,6 @@ _MODEL = (
 _COUNTED: dict[str, Any] = {'num_seeds': 0, 'protocol': 'counted, no seeds'}
 _SHORTCUTS = 'ResNet-20, W1A1, Bi-Real'
 _BINARY, _FLOAT = 'ResNet-20, W1A1', 'ResNet-20, W32A32'
-
-
-def tested(results: xarray.Dataset) -> xarray.Dataset:
-  """Returns what the last weights reach, NaN for networks that diverged.
-
-  Args:
-    results: of `trainings.compare`.
-
-  Returns:
-    The last epoch, and ``right``, 100 for each test example that is guessed correctly
-    and 0 for others, in points, with a last axis ``test_example``.
-  """
-  own = results[['validation_loss', 'test_accuracy', 'test_right']]
-  own = own.assign_attrs(results.attrs)
-  right = 100 * recipes.right(own)
-  last = own.isel(epoch=-1, drop=True).drop_vars('test_right')
-  last = last.assign(right=right)
-  return divergence.without(last, ['validation_loss', 'test_accuracy'])
 
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
@@ -65,7 +48,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
 
 
 def _accuracies(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
-  found = tested(results)
+  found = recipes.tested(results[list(TESTED)])
   losses = results.tuning_validation_loss
   doubt = protocols.unsettled(
     losses.to_dataset(name='tuning_holdout'), ['rate']

@@ -1,6 +1,7 @@
 """Flags, networks and quantizers that all studies of trainings share."""
 
 from bitjax.studies.recipes.answers import right
+from bitjax.studies.recipes.answers import tested
 from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
@@ -33,5 +34,6 @@ __all__ = [
   'chosen',
   'right',
   'settings',
+  'tested',
   'tuned',
 ]
