@@ -58,20 +58,11 @@ def series(
     cost = costs.get(measure)
     found[measure] = [
       families.Cell(name, width)
-      if cost is None or name == REFERENCE
-      else _equal(name, width, cost)
+      if cost is None
+      else families.equal(name, families.Cell(REFERENCE, width), cost)
       for name in bits
     ]
   return found
-
-
-def _equal(bits, width, cost):
-  """Returns the network of so many bits that costs as much as that of 4 bits."""
-  target = cost(families.Cell(REFERENCE, width))
-  matching = families.matching(
-    lambda own: cost(families.Cell(bits, own)), target
-  )
-  return families.Cell(bits, matching)
 
 
 def every(

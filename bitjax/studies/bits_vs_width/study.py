@@ -48,34 +48,9 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.Pretrained, recipes.TunedConfig):
+class Config(families.Grid, recipes.Pretrained, recipes.TunedConfig):
   """Configuration of the study; each field is one flag."""
 
-  network: str = cli.flag(
-    'mlp',
-    'mlp: two hidden layers, all quantized; resnet8: with Bi-Real shortcuts, first and '
-    'last layer in full precision.',
-    choices=families.NETWORKS,
-  )
-  bits: tuple[str, ...] = cli.flag(
-    tuple(families.BITS),
-    'Bits of weights and activations; 1.58: ternary weights.',
-    choices=tuple(families.BITS),
-    unique=True,
-  )
-  widths: tuple[int, ...] = cli.flag(
-    (4, 8, 16, 32),
-    'Widths of the grid: units of hidden layers, or channels of the first stage.',
-    minimum=1,
-    maximum=1024,
-    unique=True,
-  )
-  base_width: int = cli.flag(
-    8,
-    'Width of the 4-bit network that others equal.',
-    minimum=1,
-    maximum=1024,
-  )
   equal: tuple[str, ...] = cli.flag(
     arms_lib.SERIES,
     'What equals that of the 4-bit network, beside the grid.',
@@ -107,8 +82,8 @@ class Config(recipes.Pretrained, recipes.TunedConfig):
   def __post_init__(self):
     super().__post_init__()
     self.check_one_bit(self.bits == ('1',), ', '.join(self.bits))
+    self.check_bits(arms_lib.PRIMARY, arms_lib.REFERENCE)
     for name, wanted in (
-      ('bits', (arms_lib.PRIMARY, arms_lib.REFERENCE)),
       ('equal', ('bits',)),
       ('kinds', ('scratch',)),
     ):

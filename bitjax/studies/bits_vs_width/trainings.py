@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ['compare', 'shuffled']
 
-_EVALUATED = 500  # Examples of a batch in evaluation.
-
 
 def compare(
   config: study.Config, parts: recipes.Parts, sweep: sweeps.Sweep
@@ -138,12 +136,7 @@ class _Fitted:
     self._config = config
     self._phases = phases
     self._family = family
-    # Small networks share a program on any device; larger ones run as `fit` likes.
-    self.together = 'vmap' if config.network == 'mlp' else None
-    self.most = None
-    if self.together is not None:
-      seeds, tuned = len(config.seeds), len(config.tuning_seeds)
-      self.most = max(seeds + tuned, len(config.rates) * tuned)
+    self.together, self.most = config.side_by_side(config.network)
 
   def __call__(self, cell, parts, seed, rate, **options):
     config, seeds = self._config, [int(one) for one in seed]
@@ -164,33 +157,19 @@ class _Fitted:
     )
     last = training.variables_of(state, average=True)
 
-    def scores(variables, dataset):
-      # Batch by batch, so that one program serves data sets of all sizes.
-      batches = data.padded_batches(dataset, _EVALUATED)
-      rows = [
-        evaluate(variables, [part[i : i + 1] for part in batches])
-        for i in range(len(batches[0]))
-      ]
-      shares = batches[2].sum(axis=1) / batches[2].sum()
-      return (
-        sum(
-          n * np.asarray(row.loss) for n, row in zip(shares, rows, strict=True)
-        ),
-        sum(
-          n * np.asarray(row.accuracy)
-          for n, row in zip(shares, rows, strict=True)
-        ),
-      )
-
     found: dict[str, Any] = {}
+    scored = functools.partial(recipes.scored, evaluate)
     for name, part in (('train', parts.train), ('test', parts.test)):
-      found[f'{name}_loss'], found[f'{name}_accuracy'] = scores(last, part)
+      one = scored(last, part)
+      found[f'{name}_loss'], found[f'{name}_accuracy'] = one.loss, one.accuracy
     noisy = [
-      scores(last, disturbed.noisy(parts.test, noise))[1]
+      scored(last, disturbed.noisy(parts.test, noise)).accuracy
       for noise in config.noises
     ]
     flipped = [
-      scores(disturbed.flipped(last, seed, share, quantized), parts.test)[1]
+      scored(
+        disturbed.flipped(last, seed, share, quantized), parts.test
+      ).accuracy
       for share in config.flips
     ]
     found['noisy_accuracy'] = np.stack(noisy, axis=1)

@@ -59,11 +59,7 @@ def compare(
     widths=config.fit_widths,
     sample=config.sample,
   )
-  # Small networks share a program on any device; larger ones run as `fit` likes.
-  together, most = None, None
-  if config.network == 'mlp':
-    together = 'vmap'
-    most = max(len(config.seeds), len(config.rates) * len(config.tuning_seeds))
+  together, most = config.side_by_side(config.network)
 
   def train(parts, *, arm, shape, rate, seed, **options):
     own = arms[arm]

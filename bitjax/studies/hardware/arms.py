@@ -34,18 +34,7 @@ def series(
   }
   reference = families.Cell(REFERENCE, width)
   return {
-    name: [
-      reference
-      if own == REFERENCE
-      else families.Cell(
-        own,
-        families.matching(
-          lambda w, own=own, cost=cost: cost(families.Cell(own, w)),
-          cost(reference),
-        ),
-      )
-      for own in bits
-    ]
+    name: [families.equal(own, reference, cost) for own in bits]
     for name, cost in costs.items()
   }
 

@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax import cli
 from bitjax import sweeps
-from bitjax import types
 from bitjax.studies import recipes
 from bitjax.studies.hardware import arms as arms_lib
 from bitjax.studies.hardware import figure
@@ -45,45 +44,15 @@ __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.TunedConfig):
+class Config(families.Grid, recipes.TunedConfig):
   """Configuration of the study; each field is one flag."""
 
-  network: str = cli.flag(
-    'mlp',
-    'mlp: two hidden layers, all quantized; resnet8: with Bi-Real shortcuts, first and '
-    'last layer in full precision.',
-    choices=families.NETWORKS,
-  )
-  bits: tuple[str, ...] = cli.flag(
-    ('1', '1.58', '2', '4', '32'),
-    'Bits of weights and activations; 1.58: ternary weights.',
-    choices=tuple(families.BITS),
-    unique=True,
-  )
-  widths: tuple[int, ...] = cli.flag(
-    (8, 16, 32, 64),
-    'Widths of the grid: units of hidden layers, or channels of the first stage.',
-    minimum=1,
-    maximum=1024,
-    unique=True,
-  )
-  base_width: int = cli.flag(
-    16,
-    'Width of the 4-bit network that others equal.',
-    minimum=1,
-    maximum=1024,
-  )
   luts: int = cli.flag(5000, 'Look-up tables of the accelerator.', minimum=1000)
 
   def __post_init__(self):
     super().__post_init__()
     self.check_one_bit(self.bits == ('1',), ', '.join(self.bits))
-    wanted = (arms_lib.PRIMARY, arms_lib.REFERENCE)
-    if missing := [name for name in wanted if name not in self.bits]:
-      raise types.BadInput(
-        f'bits must list {" and ".join(missing)}, for the primary contrast; got '
-        f'{", ".join(self.bits)}.'
-      )
+    self.check_bits(arms_lib.PRIMARY, arms_lib.REFERENCE)
 
   def num_trainings(self) -> int:
     """Returns the number of networks that are trained, or somewhat more."""
@@ -92,6 +61,7 @@ class Config(recipes.TunedConfig):
     return arms * (tuned + len(self.seeds))
 
 
+_BITS = ('1', '1.58', '2', '4', '32')
 _DIGITS = {'dataset': 'digits', 'augmentation': (), 'batch_size': 32} | {
   'optimizer': 'adam',
   'learning_rate': 0.02,
@@ -102,10 +72,12 @@ PRESETS: dict[str, dict[str, Any]] = {
   'smoke': _DIGITS
   | {'epochs': 0.3, 'seeds': (0, 1, 2), 'tuning_seeds': (1000, 1001, 1002)}
   | {'bits': ('1', '4'), 'widths': (4,), 'base_width': 4, 'rates': (1.0,)},
-  'quick': _DIGITS | {'epochs': 40.0, 'seeds': tuple(range(12))},
+  'quick': _DIGITS
+  | {'epochs': 40.0, 'seeds': tuple(range(12)), 'bits': _BITS}
+  | {'widths': (8, 16, 32, 64), 'base_width': 16},
   'cifar': recipes.SMALL_CIFAR
   | {'network': 'resnet8', 'widths': (4, 8, 16), 'base_width': 8}
-  | {'luts': 50_000}
+  | {'luts': 50_000, 'bits': _BITS}
   | {'weight_decay': 0.0, 'epochs': 30.0, 'seeds': tuple(range(12))},
 }
 

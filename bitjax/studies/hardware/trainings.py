@@ -34,10 +34,10 @@ def compare(
 
   Returns:
     What `recipes.tuned` returns of `bitjax.training.outcome` over (arm, seed, ...), and
-    what `accounts.counted` and `boolnet.counted` return. Along ``arm`` are the coordinates ``bits`` (a name),
-    ``width``, ``operations``, ``memory`` (bytes), ``energy_low`` and ``energy_high``
-    (microjoules), ``latency`` (cycles at as many look-up tables, NaN if there is no such
-    accelerator), and for each series whether an arm belongs to it.
+    what `accounts.counted` and `boolnet.counted` return. Along ``arm`` are the coordinates
+    ``bits`` (a name), ``width``, ``operations``, ``memory`` (bytes), ``energy_low`` and
+    ``energy_high`` (microjoules), ``latency`` (cycles at as many look-up tables, NaN if
+    there is no such accelerator), and for each series whether an arm belongs to it.
   """
   shape = parts.train.images.shape[1:]
   family = families.Family(
@@ -58,11 +58,7 @@ def compare(
   dims, coords = training.layout(
     phases_of(next(iter(cells))), parts.train, config.batch_size
   )
-  # Small networks share a program on any device; larger ones run as `fit` likes.
-  together, most = None, None
-  if config.network == 'mlp':
-    together = 'vmap'
-    most = max(len(config.seeds), len(config.rates) * len(config.tuning_seeds))
+  together, most = config.side_by_side(config.network)
 
   def train(parts, *, arm, rate, seed, **options):
     found = training.outcome(

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ['compare', 'phases']
 
-_EVALUATED = 500  # Examples of a batch in evaluation.
-
 
 def compare(
   config: study.Config, parts: recipes.Parts, sweep: sweeps.Sweep
@@ -150,26 +148,14 @@ def _measured(config, phase, parts, seeds, fitted, mesh):
   evaluate = training.evaluator(phase[-1].task, len(seeds), mesh)
   last = training.variables_of(fitted.state, average=True)
 
-  def scores(dataset):
-    # Batch by batch, so that one program serves data sets of all sizes.
-    batches = data.padded_batches(dataset, _EVALUATED)
-    rows = [
-      evaluate(last, [part[i : i + 1] for part in batches])
-      for i in range(len(batches[0]))
-    ]
-    shares = batches[2].sum(axis=1) / batches[2].sum()
-    loss, accuracy = (
-      sum(n * np.asarray(row[at]) for n, row in zip(shares, rows, strict=True))
-      for at in range(2)
-    )
-    right = [np.asarray(row.right).reshape(len(seeds), -1) for row in rows]
-    guessed = np.concatenate(right, axis=1)[:, : len(dataset.labels)]
-    return loss, accuracy, np.packbits(guessed, axis=1)
-
   found: dict[str, Any] = {}
-  _, found['test_accuracy'], right = scores(parts.test)
-  found['train_loss'], found['train_accuracy'], _ = scores(parts.train)
-  found['validation_loss'], *_ = scores(parts.validation)
+  test, train, validation = (
+    recipes.scored(evaluate, last, part)
+    for part in (parts.test, parts.train, parts.validation)
+  )
+  found['test_accuracy'] = test.accuracy
+  found['train_loss'], found['train_accuracy'] = train.loss, train.accuracy
+  found['validation_loss'] = validation.loss
   kernel = last['params'][starts.CLASSIFIER]['kernel']
   found['spread'] = jnp.std(kernel, axis=(1, 2))
   found['curve'] = fitted.history['train_loss'].T
@@ -180,4 +166,4 @@ def _measured(config, phase, parts, seeds, fitted, mesh):
   ]
   found['flips'] = np.mean(layers, axis=0)
   kept = {name: np.asarray(v, np.float32) for name, v in found.items()}
-  return kept | {'test_right': right}
+  return kept | {'test_right': test.right}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
-from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
@@ -56,11 +55,8 @@ def tested(results: xarray.Dataset) -> xarray.Dataset:
     for others, in points, with a last axis ``test_example``; and ``gap``, by how many
     points the accuracy on the training set, without augmentation, exceeds that.
   """
-  right = 100 * recipes.right(results)
   gap = 100 * (results.clean_train_accuracy - results.test_accuracy)
-  found = results.drop_vars(['test_right', 'curve'])
-  found = found.assign(right=right, gap=gap)
-  return divergence.without(found, ['validation_loss', 'test_accuracy'])
+  return recipes.tested(results.assign(gap=gap))
 
 
 class _Table:

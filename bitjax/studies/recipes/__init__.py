@@ -6,6 +6,7 @@ from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
 from bitjax.studies.recipes.config import TrainConfig
+from bitjax.studies.recipes.scored import scored
 from bitjax.studies.recipes.tuned import SMALL_CIFAR
 from bitjax.studies.recipes.tuned import Pretrained
 from bitjax.studies.recipes.tuned import Tuned
@@ -33,6 +34,7 @@ __all__ = [
   'build',
   'chosen',
   'right',
+  'scored',
   'settings',
   'tested',
   'tuned',

@@ -12,6 +12,7 @@ of 2 bits, and 32 bits stand for full precision. Two costs are compared:
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import math
 import re
@@ -20,12 +21,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import cli
 from bitjax import nn
 from bitjax import quantizers
 from bitjax import training
+from bitjax import types
 from bitjax.studies.recipes import zoo
 
-__all__ = ['BITS', 'NETWORKS', 'Cell', 'Family', 'blank', 'matching']
+__all__ = [
+  'BITS',
+  'NETWORKS',
+  'Cell',
+  'Family',
+  'Grid',
+  'blank',
+  'equal',
+  'matching',
+]
 
 # Name -> bits of a weight, and the quantizers as `zoo.build` knows them.
 BITS = {
@@ -61,6 +73,45 @@ class Cell(NamedTuple):
   def __str__(self) -> str:
     """Returns its label, such as ``'1 bit, width 26'``."""
     return f'{self.bits} bit{"s" * (self.bits != "1")}, width {self.width}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """The flags of studies of bits and width."""
+
+  network: str = cli.flag(
+    'mlp',
+    'mlp: two hidden layers, all quantized; resnet8: with Bi-Real shortcuts, first and '
+    'last layer in full precision.',
+    choices=NETWORKS,
+  )
+  bits: tuple[str, ...] = cli.flag(
+    tuple(BITS),
+    'Bits of weights and activations; 1.58: ternary weights.',
+    choices=tuple(BITS),
+    unique=True,
+  )
+  widths: tuple[int, ...] = cli.flag(
+    (4, 8, 16, 32),
+    'Widths of the grid: units of hidden layers, or channels of the first stage.',
+    minimum=1,
+    maximum=1024,
+    unique=True,
+  )
+  base_width: int = cli.flag(
+    8,
+    'Width of the 4-bit network that others equal.',
+    minimum=1,
+    maximum=1024,
+  )
+
+  def check_bits(self, *wanted: str) -> None:
+    """Raises `BadInput` unless the numbers of bits of the primary contrast are listed."""
+    if missing := [name for name in wanted if name not in self.bits]:
+      raise types.BadInput(
+        f'bits must list {" and ".join(missing)}, for the primary contrast; got '
+        f'{", ".join(self.bits)}.'
+      )
 
 
 class Family:
@@ -178,3 +229,17 @@ def matching(cost: Callable[[int], float], target: float) -> int:
   if not low:
     return high
   return min((low, high), key=lambda width: abs(math.log(cost(width) / target)))
+
+
+def equal(bits: str, reference: Cell, cost: Callable[[Cell], float]) -> Cell:
+  """Returns the network of so many bits whose cost is nearest to that of another.
+
+  Args:
+    bits: a name in `BITS`.
+    reference: the other network, which is returned for its own bits.
+    cost: of a network; it grows with the width.
+  """
+  if bits == reference.bits:
+    return reference
+  width = matching(lambda own: cost(Cell(bits, own)), cost(reference))
+  return Cell(bits, width)

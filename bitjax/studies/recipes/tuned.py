@@ -54,6 +54,17 @@ class TunedConfig(Tuned, config_lib.TrainConfig):
     super().__post_init__()
     self.check_seeds(self.seeds)
 
+  def side_by_side(self, network: str) -> tuple[str | None, int | None]:
+    """Returns how networks are trained together, and how many at most; None: as usual.
+
+    Small networks (``'mlp'``) share a program on any device, for all seeds at once, or all
+    rates of those that tune; larger ones run as `training.fit` likes.
+    """
+    if network != 'mlp':
+      return None, None
+    tuned = len(self.tuning_seeds)
+    return 'vmap', max(len(self.seeds) + tuned, len(self.rates) * tuned)
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
