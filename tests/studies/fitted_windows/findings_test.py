@@ -9,8 +9,9 @@ from bitjax.evidence import plots
 from bitjax.studies.fitted_windows import arms as arms_lib
 from bitjax.studies.fitted_windows import figure
 from bitjax.studies.fitted_windows import findings
+from tests.studies import answered
 
-SEEDS, EXAMPLES = 6, 4000
+SEEDS = 6
 LAYERS = ['Dense_0', 'Dense_1', 'Dense_2']
 
 
@@ -24,10 +25,8 @@ def compared(seeds=SEEDS, **points):
   names = list(arms_lib.ARMS)
   draw = np.random.default_rng(0)
   shape = (len(names), seeds)
-  number = np.full(shape, EXAMPLES // 2) + draw.integers(0, 2, shape)
-  for name, value in points.items():
-    number[names.index(name.replace('_', ' '))] += round(value * EXAMPLES)
-  right = np.arange(EXAMPLES) < number[..., None]
+  points = {name.replace('_', ' '): value for name, value in points.items()}
+  answers = answered.answered(names, seeds, points)
   tuning = np.ones((len(names), 3, 2, 4)) + np.arange(3)[::-1, None, None]
   tuning[:, :, 0] += 1
   width = np.zeros((*shape, 3, 3))
@@ -35,11 +34,10 @@ def compared(seeds=SEEDS, **points):
   width[names.index('fitted'), ..., 2] = [2, 1, 0.5]
   width *= 1 + 0.01 * draw.normal(size=width.shape)
   dims = ('arm', 'seed')
-  accuracy = right.mean(-1).astype(np.float32)
+  _, accuracy = answers['test_accuracy']
   return xarray.Dataset(
     {
-      'test_right': ((*dims, 'test_byte'), np.packbits(right, axis=-1)),
-      'test_accuracy': (dims, accuracy),
+      **answers,
       'clean_train_accuracy': (dims, accuracy + 0.1),
       'validation_loss': ((*dims, 'epoch'), np.ones((*shape, 3))),
       'width': ((*dims, 'epoch', 'layer'), width),
@@ -57,7 +55,7 @@ def compared(seeds=SEEDS, **points):
       'epoch': [1, 2, 3],
       'layer': LAYERS,
     },
-    {'test_examples': EXAMPLES},
+    {'test_examples': answered.EXAMPLES},
   )
 
 

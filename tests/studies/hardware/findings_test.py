@@ -10,8 +10,9 @@ from bitjax.evidence import verdicts
 from bitjax.studies.hardware import accounts
 from bitjax.studies.hardware import figure
 from bitjax.studies.hardware import findings
+from tests.studies import answered
 
-SEEDS, EXAMPLES = 6, 4000
+SEEDS = 6
 ARMS = {  # Label -> bits, width, equal energy, equal memory.
   '1 bit, width 8': ('1', 8, False, False),
   '4 bits, width 8': ('4', 8, True, True),
@@ -36,12 +37,7 @@ def compared(
   Networks differ in one answer of 4000 at random. Counted are a network of 10 to 12
   microjoules, one of those and of ``shortcuts`` and 300, and one of 200 to 300.
   """
-  draw = np.random.default_rng(0)
   shape = (len(ARMS), SEEDS)
-  number = np.full(shape, EXAMPLES // 2) + draw.integers(0, 2, shape)
-  for name, value in points.items():
-    number[[*ARMS].index(name)] += round(value * EXAMPLES)
-  right = np.arange(EXAMPLES) < number[..., None]
   energy = np.zeros((3, 4, 2))
   energy[:, 0] = [[10, 12], [10, 12], [200, 300]]
   energy[1, 3] = shortcuts
@@ -61,8 +57,7 @@ def compared(
   }
   return xarray.Dataset(
     {
-      'test_right': ((*dims, 'test_byte'), np.packbits(right, axis=-1)),
-      'test_accuracy': (dims, right.mean(-1).astype(np.float32)),
+      **answered.answered([*ARMS], SEEDS, points),
       'validation_loss': ((*dims, 'epoch'), np.ones((*shape, 2))),
       'tuning_validation_loss': (
         ('arm', 'rate', 'tuning_seed'),
@@ -89,7 +84,7 @@ def compared(
       'side': ['low', 'high'],
       **{name: ('arm', list(values)) for name, values in along.items()},
     },
-    {'test_examples': EXAMPLES},
+    {'test_examples': answered.EXAMPLES},
   )
 
 

@@ -6,8 +6,9 @@ import xarray
 
 from bitjax.studies.pretrain_vs_scratch import arms as arms_lib
 from bitjax.studies.pretrain_vs_scratch import findings
+from tests.studies import answered
 
-SEEDS, EXAMPLES = 6, 4000
+SEEDS = 6
 
 
 def compared(
@@ -24,21 +25,15 @@ def compared(
   """
   arms = arms_lib.every(precisions, starts, mixups)
   labels = [str(arm) for arm in arms]
-  draw = np.random.default_rng(0)
-  number = EXAMPLES // 2 + draw.integers(0, 2, (len(arms), seeds))
   known = {
-    label.replace(', ', '_').replace(' ', '_'): row
-    for row, label in enumerate(labels)
+    label.replace(', ', '_').replace(' ', '_'): label for label in labels
   }
-  for arm, value in points.items():
-    number[known[arm]] += round(value * EXAMPLES)
-  right = np.arange(EXAMPLES) < number[..., None]
+  points = {known[arm]: value for arm, value in points.items()}
   dims, shape = ('arm', 'seed'), (len(arms), seeds)
   tuning = np.broadcast_to([[2.0] * 4, [1.0] * 4], (len(arms), 2, 4)).copy()
   return xarray.Dataset(
     {
-      'test_right': ((*dims, 'test_byte'), np.packbits(right, axis=-1)),
-      'test_accuracy': (dims, right.mean(-1).astype(np.float32)),
+      **answered.answered(labels, seeds, points),
       'clean_train_accuracy': (dims, np.full(shape, 0.6, np.float32)),
       'validation_loss': (dims, np.ones(shape)),
       'curve': ((*dims, 'epoch'), np.ones((*shape, 2))),
@@ -54,7 +49,7 @@ def compared(
       'tuning_seed': range(1000, 1004),
       'epoch': [1, 2],
     },
-    {'test_examples': EXAMPLES},
+    {'test_examples': answered.EXAMPLES},
   )
 
 
