@@ -10,8 +10,8 @@ import numpy as np
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.evidence import twoway
-from bitjax.studies import recipes
 from bitjax.studies.dsq import arms as arms_lib
+from bitjax.studies.recipes import outcomes
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -53,7 +53,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
   """
   from matplotlib import pyplot
 
-  found = recipes.tested(results)
+  found = outcomes.tested(results)
   arms = found.arm.values.tolist()
   every = found.bits.values.tolist()
   over_time = results.sizes['epoch'] > 1

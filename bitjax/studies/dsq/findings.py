@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
-from bitjax.studies import recipes
 from bitjax.studies.dsq import arms
+from bitjax.studies.recipes import outcomes
 
 if TYPE_CHECKING:
   import xarray
@@ -57,7 +57,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     results: of `trainings.compare`.
   """
   found: list[verdicts.Verdict] = []
-  right = recipes.tested(results).right
+  right = outcomes.tested(results).right
   losses = results.tuning_validation_loss.to_dataset(name='tuning_holdout')
   unsettled = protocols.unsettled(losses, ['rate'])
   known = right.arm.values.tolist()

@@ -9,9 +9,9 @@ import numpy as np
 from bitjax.evidence import intervals
 from bitjax.evidence import plots
 from bitjax.evidence import twoway
-from bitjax.studies import recipes
 from bitjax.studies.fitted_windows import arms as arms_lib
 from bitjax.studies.fitted_windows import findings
+from bitjax.studies.recipes import outcomes
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -35,7 +35,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
 def _accuracies(results):
   from matplotlib import pyplot
 
-  found = recipes.tested(results)
+  found = outcomes.tested(results)
   names = found.arm.values.tolist()
   fig, axes = pyplot.subplots(1, 2, figsize=(6.75, 1.6 + 0.26 * len(names)))
   for row, name in enumerate(names):

@@ -11,6 +11,7 @@ from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
 from bitjax.studies.fitted_windows import arms as arms_lib
+from bitjax.studies.recipes import outcomes
 
 if TYPE_CHECKING:
   import xarray
@@ -75,7 +76,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     results: of `trainings.compare`.
   """
   found: list[verdicts.Verdict] = []
-  last = recipes.tested(results)
+  last = outcomes.tested(results)
   right = last.right
   losses = results.tuning_validation_loss
   settings = recipes.settings(losses, ['rate', 'shape'])

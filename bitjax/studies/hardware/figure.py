@@ -8,9 +8,9 @@ import numpy as np
 
 from bitjax.evidence import plots
 from bitjax.evidence import twoway
-from bitjax.studies import recipes
 from bitjax.studies.hardware import arms as arms_lib
 from bitjax.studies.hardware import findings
+from bitjax.studies.recipes import outcomes
 
 if TYPE_CHECKING:
   from matplotlib import figure
@@ -47,7 +47,7 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
 def _fronts(results):
   from matplotlib import pyplot
 
-  found = recipes.tested(results[list(findings.TESTED)])
+  found = outcomes.tested(results[list(findings.TESTED)])
   accuracy = {
     arm: twoway.interval(
       found.right.sel(arm=arm).transpose('seed', 'test_example').values,

@@ -17,6 +17,7 @@ from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
 from bitjax.studies.hardware import arms as arms_lib
+from bitjax.studies.recipes import outcomes
 
 if TYPE_CHECKING:
   import xarray
@@ -48,7 +49,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
 
 
 def _accuracies(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
-  found = recipes.tested(results[list(TESTED)])
+  found = outcomes.tested(results[list(TESTED)])
   losses = results.tuning_validation_loss
   doubt = protocols.unsettled(
     losses.to_dataset(name='tuning_holdout'), ['rate']

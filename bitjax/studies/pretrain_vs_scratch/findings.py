@@ -8,6 +8,7 @@ from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
+from bitjax.studies.recipes import outcomes
 
 if TYPE_CHECKING:
   import xarray
@@ -56,7 +57,7 @@ def tested(results: xarray.Dataset) -> xarray.Dataset:
     points the accuracy on the training set, without augmentation, exceeds that.
   """
   gap = 100 * (results.clean_train_accuracy - results.test_accuracy)
-  return recipes.tested(results.assign(gap=gap))
+  return outcomes.tested(results.assign(gap=gap))
 
 
 class _Table:

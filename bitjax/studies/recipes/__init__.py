@@ -1,7 +1,6 @@
 """Flags, networks and quantizers that all studies of trainings share."""
 
 from bitjax.studies.recipes.answers import right
-from bitjax.studies.recipes.answers import tested
 from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
@@ -36,6 +35,5 @@ __all__ = [
   'right',
   'scored',
   'settings',
-  'tested',
   'tuned',
 ]

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitjax.evidence import divergence
-
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['right', 'tested']
+__all__ = ['right']
 
 
 def right(results: xarray.Dataset) -> xarray.DataArray:
@@ -32,18 +30,3 @@ def right(results: xarray.Dataset) -> xarray.DataArray:
   guessed = packed.isel(test_byte=0, drop=True).astype(float)
   guessed = guessed.expand_dims(test_example=bits.shape[-1], axis=-1)
   return guessed.copy(data=bits).where(results.test_accuracy.notnull())
-
-
-def tested(results: xarray.Dataset) -> xarray.Dataset:
-  """Returns what the last weights reach, NaN for networks that diverged.
-
-  Args:
-    results: of `tuned`, with what `right` needs and the ``validation_loss`` by epoch.
-
-  Returns:
-    The last epoch, and ``right``, 100 for each test example that is guessed correctly
-    and 0 for others, in points, with a last axis ``test_example``.
-  """
-  last = results.isel(epoch=-1, drop=True)
-  last = last.assign(right=100 * right(results)).drop_vars('test_right')
-  return divergence.without(last, ['validation_loss', 'test_accuracy'])
