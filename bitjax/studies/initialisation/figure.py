@@ -161,7 +161,6 @@ def _untrained(results):
     for ax in axes[:, column]:
       ax.set_xlabel('quantized layer')
       ax.xaxis.get_major_locator().set_params(integer=True)
-  axes[0, 0].legend(fontsize=7)
   deepest = results.depth.values[-1]
   starts = results.start.values.tolist()
   for row, (name, words, factor) in enumerate(
@@ -187,5 +186,9 @@ def _untrained(results):
     ax.set_xlabel(words)
     ax.set_title(_DEPTHS[deepest])
   axes[1, -1].axvline(0, color=plots.GREY, linewidth=0.6)
-  axes[1, -1].legend(fontsize=7, loc='upper left')
+  handles, labels = axes[0, 0].get_legend_handles_labels()
+  more = axes[1, -1].get_legend_handles_labels()
+  fig.legend(
+    handles + more[0], labels + more[1], loc='outside lower left', ncols=5
+  )
   return fig
