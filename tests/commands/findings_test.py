@@ -223,17 +223,23 @@ def test_effects_in_the_text_of_pages_are_published(study):
 
 
 def test_published_verdicts_answer_their_items():
-  """A label that a study has renamed would leave its row empty without a word."""
+  """A label that a study has renamed would leave its row empty without a word.
+
+  Small runs answer every item of their study. Large ones may lack arms, and answer
+  the one that the study's primary contrast is about.
+  """
   shown = [run for run in RUNS if run.preset in ('quick', 'full', 'note')]
   assert shown
   for run in shown:
+    primary = {v.finding for v in run.verdicts if v.primary}
     for item in items.ITEMS:
       if item.study == run.study and item.finding:
         assert f'| {item.label} ' in findings.page([run])
         (row,) = rows(findings.page([run]), item.label)
         column = 4 if run.preset == 'quick' else 5  # Small, and large.
         answer = row.split('|')[column]
-        assert '–' not in answer, (run.study, run.preset, item.label)
+        if run.preset == 'quick' or item.finding in primary:
+          assert '–' not in answer, (run.study, run.preset, item.label)
 
 
 @pytest.mark.parametrize('text', ['{', '[]', '{"study": 1}'])
