@@ -43,12 +43,26 @@ class HostTask(compute.Task):
   def run_all(self, missing: list[plan_lib.Block]) -> None:
     """Computes blocks one after another, saves each and adds it to the table.
 
+    Lanes that report nothing themselves are counted as they are done.
+
     Raises:
       TypeError: if the function returns anything but a dictionary of arrays of
         real numbers with a leading axis of lanes.
     """
-    for block in missing:
-      self._run(block)
+    left = sum(block.size for block in missing)
+    done: progress.Silent | None = None
+    try:
+      for block in missing:
+        work = self._run(block)
+        left -= block.size
+        if done is not None:
+          done.advance(block.size, self.plan.label(block))
+        elif self.report and not work.begun:
+          total = self.plan.total
+          done = progress.reporter(self.plan.name, total, total - left)
+    finally:
+      if done is not None:
+        done.close()
 
   def begun(self, blocks: list[plan_lib.Block]) -> int:
     """Returns the number of lanes of the given blocks that have a folder already."""
@@ -88,6 +102,7 @@ class HostTask(compute.Task):
     if self.store is not None:
       self.store.save(block, found, self.origin.code.record())
     self.table.fill(block, found)
+    return work
 
 
 def _checked(name: str, outputs: Any, size: int) -> dict[str, np.ndarray]:

@@ -191,11 +191,15 @@ class Work(Silent):
   Args:
     name: name of the lane.
     report: whether anything is shown.
+
+  Attributes:
+    begun: whether the lane has reported anything.
   """
 
   def __init__(self, name: str, report: bool):
     self._name, self._report = name, report
     self._inner = Silent()
+    self.begun = False
 
   def compiling(self, label: str) -> None:
     """Reports that a program is being compiled, or that ``label`` begins."""
@@ -206,6 +210,7 @@ class Work(Silent):
 
     The unit is given in the plural, such as ``'images'``.
     """
+    self.begun = True
     if self._report:
       self._inner = reporter(self._name, total, done, unit)
 

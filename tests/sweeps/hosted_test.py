@@ -160,6 +160,22 @@ def test_lines_of_progress(tmp_path, capsys):
   assert capsys.readouterr().err == 'p: 12 lanes, all done before\n'
 
 
+def test_lanes_that_report_nothing_are_counted(tmp_path, capsys):
+  def silent(folder, report, mesh, seed):
+    return {'loss': np.asarray(seed, float)}
+
+  def call(fn, last):
+    sweep = sweeps.Sweep(tmp_path, report=True)
+    sweep.hosted(fn, name='s', lanes={'seed': range(last)}, chunk=2)
+    return capsys.readouterr().err.splitlines()
+
+  first, last = call(silent, 6)
+  assert first == 's: 6 lanes, 2 of them done before'
+  assert last.startswith('s: 6/6 lanes after ')
+  sweeps.Sweep().hosted(silent, name='s', lanes={'seed': range(2)})
+  assert not capsys.readouterr().err
+
+
 def test_lanes_that_diverge_are_counted(capsys):
   def program(folder, report, mesh, seed):
     return {'loss': np.where(seed == 1, np.nan, 1.0)}
