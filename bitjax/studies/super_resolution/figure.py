@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ['page']
 
-_COLORS = {32: plots.GREY, 1: plots.BLUE, 2: plots.ORANGE}
-_WORDS = {32: 'full precision', 1: '1 bit', 2: '2 bits'}
+_COLORS = {32: plots.GREY, 1: plots.BLUE, 2: plots.ORANGE, 4: plots.TEAL}
+_WORDS = {32: 'full precision', 1: '1 bit', 2: '2 bits', 4: '4 bits'}
 
 
 def page(results: xarray.Dataset) -> dict[str, figure.Figure]:

@@ -83,6 +83,7 @@ class Table:
         f'rate, {arm}': float(self._rates.sel(arm=arm)),
         f'tuned otherwise, {arm}': float(self._doubt.sel(arm=arm)),
         f'operations, {arm}': float(at.operations),
+        f'bit operations, {arm}': float(at.bit_operations),
         f'memory, {arm}': float(at.memory),
         f'mJ from, {arm}': float(at.energy_low),
         f'mJ to, {arm}': float(at.energy_high),

@@ -26,8 +26,8 @@ def compared(arms=arms_lib.ARMS, seeds=SEEDS, noise=0.01, **decibels):
   factors = np.array([0.8, 0.9, 1.0, 1.0, 1.1, 1.2])
   ranges = draw.uniform(1, 2, (*shape, LAYERS, 1)) * factors
   dims = ('arm', 'seed')
-  each = {'operations': 1e9, 'memory': 1e4, 'energy_low': 20.0}
-  each['energy_high'] = 40.0
+  each = {'operations': 1e9, 'bit_operations': 1e8, 'memory': 1e4}
+  each |= {'energy_low': 20.0, 'energy_high': 40.0}
   return xarray.Dataset(
     {
       'psnr': ((*dims, 'image'), psnr),
@@ -108,6 +108,7 @@ def test_every_part_is_judged_against_the_design_that_it_departs_from():
     '2 bits': 0.6,
     '2 bits with fixed range': 0.1,
     '2 bits at equal BOPs': 0.32,
+    '4 bits at equal BOPs': 0.1,
   }
   found = judged(compared(**decibels))
   for arm, effect, verdict in (
@@ -117,6 +118,7 @@ def test_every_part_is_judged_against_the_design_that_it_departs_from():
     ('2 bits', 0.4, 'supported'),
     ('2 bits with fixed range', 0.5, 'supported'),
     ('2 bits at equal BOPs', -0.02, 'equivalent'),
+    ('4 bits at equal BOPs', 0.2, 'supported'),
   ):
     one = found[f'N20 part, {arm}']
     assert one.verdict == verdict, arm
