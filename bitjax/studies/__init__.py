@@ -32,6 +32,7 @@ NAMES = (
   'fitted_windows',
   'hardware',
   'super_resolution',
+  'train_super_resolution',
   'initialisation',
   'estimator_gallery',
   'benchmark',

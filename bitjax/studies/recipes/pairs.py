@@ -214,4 +214,5 @@ def _part(pairs, indices, *, keep=False):
   )
   if not (keep or _fits(part)):
     return part
-  return dataclasses.replace(part, read=tuple(part).__getitem__)
+  kept = tuple(pairs[index] for index in indices)
+  return dataclasses.replace(part, read=kept.__getitem__)

@@ -115,7 +115,10 @@ def _images(ax, table):
   """Draws the primary contrast on each test image."""
   each, block = arms_lib.PRIMARY
   cells = table.psnr(each) - table.psnr(block)
-  names = [name.rpartition('.')[0] or name for name in table.found.image.values]
+  names = [
+    (name.rpartition('.')[0] or name).replace('_', ' ')
+    for name in table.found.image.values
+  ]
   for row in range(len(names)):
     plots.whisker(
       ax, row, intervals.interval(cells[:, row]), color=plots.BLUE, marker='s'

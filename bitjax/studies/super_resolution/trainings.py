@@ -17,6 +17,7 @@ from bitjax import nn
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import recipes
+from bitjax.studies.recipes import image_costs
 from bitjax.studies.recipes import pairs as pairs_lib
 from bitjax.studies.super_resolution import arms as arms_lib
 from bitjax.studies.super_resolution import networks
@@ -49,7 +50,7 @@ def compare(
     and, by ``probe``, the ``range`` (largest less least value) and the standard deviation,
     ``deviation``, of its inputs for one image. While it learns: ``curve``, decibels of
     the validation images by ``update``. Beside them are ``bicubic_psnr`` and
-    ``bicubic_ssim`` by image; along ``arm`` are the coordinates of `networks.costs`.
+    ``bicubic_ssim`` by image; along ``arm`` are the coordinates of `image_costs.costs`.
   """
   steps = config.num_steps(len(parts.train))
   models = {name: config.model(name) for name in config.arms}
@@ -119,7 +120,7 @@ def compare(
   bicubic = training.image_scores(
     functools.partial(data.bicubic_on_host, scale=config.scale), parts.test
   )
-  costs = [networks.costs(model) for model in models.values()]
+  costs = [image_costs.costs(model) for model in models.values()]
   return found.assign(
     bicubic_psnr=('image', bicubic.psnr), bicubic_ssim=('image', bicubic.ssim)
   ).assign_coords(

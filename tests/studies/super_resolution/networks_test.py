@@ -8,6 +8,7 @@ from bitjax import data
 from bitjax import nn
 from bitjax import training
 from bitjax.data import pictures
+from bitjax.studies.recipes import image_costs
 from bitjax.studies.recipes import pairs as pairs_lib
 from bitjax.studies.super_resolution import arms as arms_lib
 from bitjax.studies.super_resolution import networks
@@ -74,17 +75,17 @@ def test_what_is_quantized():
 )
 def test_equal_bit_operations_and_costs(scale):
   one, *others = (
-    networks.costs(build(name, scale=scale, width=8))
+    image_costs.costs(build(name, scale=scale, width=8))
     for name in (arms_lib.ONE, arms_lib.TWO_EQUAL, arms_lib.FOUR_EQUAL)
   )
   # Three convolutions of 8 channels, of one block and the body, of 9 places each.
-  pixels = (networks.HEIGHT // scale) * (networks.WIDTH // scale)
+  pixels = (image_costs.HEIGHT // scale) * (image_costs.WIDTH // scale)
   assert one['bit_operations'] == pixels * 3 * 9 * 8**2
   for other in others:
     assert other['bit_operations'] == one['bit_operations']
     # Head, upsampler and tail are narrower too, and are of full precision.
     assert 0 < other['flops'] < one['flops']
-  full = networks.costs(build(arms_lib.FULL, scale=scale, width=8))
+  full = image_costs.costs(build(arms_lib.FULL, scale=scale, width=8))
   assert full['bit_operations'] == 0 and full['memory'] > one['memory']
   assert one['energy_low'] < one['energy_high']
 
