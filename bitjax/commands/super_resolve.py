@@ -25,7 +25,7 @@ from bitjax.data import pictures
 from bitjax.evidence import plots
 from bitjax.studies.super_resolution import crops
 from bitjax.studies.super_resolution import study
-from bitjax.studies.train_super_resolution import config as config_lib
+from bitjax.studies.train_superres import config as config_lib
 from bitjax.sweeps import hosted
 from bitjax.sweeps import progress
 
@@ -36,7 +36,7 @@ _USAGE = """bitjax super_resolve RUN IMAGE... --out=DIR [--arm=NAME] [--seed=N]
                    [--crop=ROW,COLUMN,SIDE]
 
 Enlarges PNG or JPEG images of any size by a trained network of a run of super_resolution
-or train_super_resolution, finished or not, and writes DIR/NAME_x2.png. RUN may be a
+or train_superres, finished or not, and writes DIR/NAME_x2.png. RUN may be a
 checkpoint of the run, RUN/lanes/trainings/1-0 for example. A run of several networks needs --arm. Tiles bound the
 memory; they overlap, so that they change nothing (but where the range of activations is
 that of the batch, which is then a tile). --scale only says what is expected.

@@ -23,7 +23,7 @@ from bitjax.studies.benchmark import estimators
 from bitjax.studies.scaling import timings
 from bitjax.studies.super_resolution import trainings
 from bitjax.studies.toy import problem
-from bitjax.studies.train_super_resolution import trainings as one_training
+from bitjax.studies.train_superres import trainings as one_training
 
 REFUSED, ACCEPTED = 2, 130
 HUGE = '9' * 30
@@ -204,7 +204,7 @@ CROSSED = {
     ('--arms=1 bit',): 'arms must list "1 bit with block shortcut"',
     ('--seeds=1000',): 'no seed in common; both list 1000',
   },
-  'train_super_resolution': {
+  'train_superres': {
     ('--milestones=0.7,0.2',): 'milestones must grow within (0, 1)',
     ('--quantized=tail',): 'needs a quantizer of kernels or of inputs',
     ('--epochs=1e30',): 'epochs must give from 1 to 2147483647 updates',

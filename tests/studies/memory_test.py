@@ -34,7 +34,7 @@ from bitjax.studies.recipes import pairs as pairs_lib
 from bitjax.studies.super_resolution import trainings as sr_trainings
 from bitjax.studies.toy import problem
 from bitjax.studies.toy import training as toy_training
-from bitjax.studies.train_super_resolution import trainings as one_training
+from bitjax.studies.train_superres import trainings as one_training
 from bitjax.sweeps import compute
 from bitjax.sweeps import plan as plan_lib
 from bitjax.sweeps import progress

@@ -18,7 +18,7 @@ from bitjax.studies.recipes import pairs as pairs_lib
 if TYPE_CHECKING:
   import xarray
 
-  from bitjax.studies.train_super_resolution import config as config_lib
+  from bitjax.studies.train_superres import config as config_lib
 
 __all__ = ['train']
 

@@ -8,12 +8,12 @@ from bitjax import cli
 from bitjax import data
 from bitjax import nn
 from bitjax.data import pictures
-from bitjax.studies import train_super_resolution
+from bitjax.studies import train_superres
 from bitjax.studies.recipes import pairs as pairs_lib
-from bitjax.studies.train_super_resolution import config as config_lib
-from bitjax.studies.train_super_resolution import quantizing
-from bitjax.studies.train_super_resolution import study
-from bitjax.studies.train_super_resolution import trainings
+from bitjax.studies.train_superres import config as config_lib
+from bitjax.studies.train_superres import quantizing
+from bitjax.studies.train_superres import study
+from bitjax.studies.train_superres import trainings
 
 PUBLISHED = [name for name in study.PRESETS if name not in ('smoke', 'quick')]
 DIV2K = 800  # Images.
@@ -111,7 +111,7 @@ def folder(tmp_path):
   ],
 )
 def test_flags(refused, flags, words):
-  refused(train_super_resolution.STUDY, ['--preset=smoke', *flags], words)
+  refused(train_superres.STUDY, ['--preset=smoke', *flags], words)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_images(refused, folder, flags, words):
   given.append('--validation_images=1')
   names = {flag.partition('=')[0] for flag in flags}
   given = [flag for flag in given if flag.partition('=')[0] not in names]
-  refused(train_super_resolution.STUDY, [*given, *flags], words)
+  refused(train_superres.STUDY, [*given, *flags], words)
 
 
 def test_images_that_are_too_many_are_read_from_files(folder, monkeypatch):
@@ -175,11 +175,11 @@ def test_a_low_bit_training_starts_from_full_precision(tmp_path, capsys):
   shared += ['--batch_size=4', '--repeats=4', '--nocompilation_cache']
   first, second = tmp_path / 'first', tmp_path / 'second'
   told = ['--preset=edsr_baseline', '--epochs=10', f'--out={first}', *shared]
-  assert cli.launch(train_super_resolution.STUDY, told) == 0
+  assert cli.launch(train_superres.STUDY, told) == 0
   told = ['--preset=ddtb_w4a4', '--epochs=0.5', '--learning_rate=1e-6']
   told += [f'--out={second}', *shared]
   told.append(f'--pretrained={first / "lanes" / "train" / "0-0"}')
-  assert cli.launch(train_super_resolution.STUDY, told) == 0
+  assert cli.launch(train_superres.STUDY, told) == 0
   xarray = pytest.importorskip('xarray')
   full, low = (
     xarray.load_dataset(run / 'results.nc', engine='h5netcdf')
@@ -197,7 +197,7 @@ def test_a_low_bit_training_starts_from_full_precision(tmp_path, capsys):
   ]
   told.append(f'--out={tmp_path / "third"}')
   capsys.readouterr()
-  assert cli.launch(train_super_resolution.STUDY, told) == 2
+  assert cli.launch(train_superres.STUDY, told) == 2
   assert capsys.readouterr().err.count('\n') == 1
 
 

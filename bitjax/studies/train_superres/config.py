@@ -11,7 +11,7 @@ from bitjax import sweeps
 from bitjax import training
 from bitjax import types
 from bitjax.studies.recipes import pairs as pairs_lib
-from bitjax.studies.train_super_resolution import quantizing
+from bitjax.studies.train_superres import quantizing
 
 __all__ = ['PARTS', 'Config']
 

@@ -5,8 +5,8 @@ import pytest
 import xarray
 
 from bitjax.evidence import plots
-from bitjax.studies.train_super_resolution import figure
-from bitjax.studies.train_super_resolution import findings
+from bitjax.studies.train_superres import figure
+from bitjax.studies.train_superres import findings
 
 SEEDS = 6
 IMAGES = ('baby.png', 'bird.png', 'woman.png')

@@ -31,10 +31,10 @@ single seed, the default, settles nothing. In this order, the commands train a l
 network on photographs that come with packages (some minutes), and EDSR's baseline
 for a hundredth of its recipe, from which DDTB's network of two bits starts:
 
-  bitjax train_super_resolution
-  bitjax train_super_resolution --preset=edsr_baseline --epochs=3 --data_dir=DIR
-  bitjax train_super_resolution --preset=ddtb_w2a2 --epochs=0.6 --data_dir=DIR
-    --pretrained=runs/train_super_resolution/edsr_baseline/lanes/train/0-0
+  bitjax train_superres
+  bitjax train_superres --preset=edsr_baseline --epochs=3 --data_dir=DIR
+  bitjax train_superres --preset=ddtb_w2a2 --epochs=0.6 --data_dir=DIR
+    --pretrained=runs/train_superres/edsr_baseline/lanes/train/0-0
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from typing import TYPE_CHECKING, Any
 
 from bitjax import cli
 from bitjax import sweeps
-from bitjax.studies.train_super_resolution import config as config_lib
-from bitjax.studies.train_super_resolution import figure
-from bitjax.studies.train_super_resolution import findings
-from bitjax.studies.train_super_resolution import trainings
+from bitjax.studies.train_superres import config as config_lib
+from bitjax.studies.train_superres import figure
+from bitjax.studies.train_superres import findings
+from bitjax.studies.train_superres import trainings
 
 if TYPE_CHECKING:
   import xarray
@@ -109,7 +109,7 @@ def run(config: config_lib.Config, sweep: sweeps.Sweep) -> xarray.Dataset:
 
 
 STUDY = cli.Study(
-  'train_super_resolution',
+  'train_superres',
   __doc__,
   config_lib.Config,
   PRESETS,
