@@ -115,7 +115,9 @@ class Config(pairs_lib.PairsConfig):
 
   def __post_init__(self):
     cli.check(self)
-    self.rate(100)  # Refuses milestones that do not grow.
+    training.learning_rate(
+      'step', 1.0, 100, milestones=self.milestones, factor=self.factor
+    )  # Refuses milestones that do not grow, whatever the schedule.
     if self.quantized and (self.kernels, self.inputs) == ('none', 'none'):
       raise types.BadInput(
         f'quantized={",".join(self.quantized)} needs a quantizer of kernels or of '

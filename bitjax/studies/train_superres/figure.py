@@ -51,7 +51,7 @@ def page(results: xarray.Dataset) -> figure.Figure:
   left.set_xlabel('update')
   left.set_ylabel('PSNR (dB)')
   left.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
-  left.legend(loc='lower right')
+  left.legend(loc='best')
   gains = (
     (results.psnr - results.bicubic_psnr).transpose('seed', 'image').values
   )
