@@ -135,7 +135,10 @@ def enlarge(
 
 
 def compare(
-  networks: Sequence[Network], image: np.ndarray, place: tuple[int, int, int]
+  networks: Sequence[Network],
+  image: np.ndarray,
+  place: tuple[int, int, int],
+  name: str = 'image',
 ) -> list[crops.Crop]:
   """Returns crops of an image, made smaller and enlarged again, and of the truth.
 
@@ -143,12 +146,13 @@ def compare(
     networks: trained networks for one scale.
     image: the truth, uint8 [H, W, 3].
     place: first row, first column, and side of the crop.
+    name: what messages call the image.
 
   Raises:
     BadInput: for a crop that is not inside the image.
   """
   scale = networks[0].model.scale
-  pair = data.make_pairs({'image': image}, scale)[0]
+  pair = data.make_pairs({name: image}, scale)[0]
   truth = jnp.asarray(pair.high)
   row, column, side = place
   height, width = pair.high.shape[:2]
@@ -212,9 +216,8 @@ def main(argv: Sequence[str]) -> int:
       contents.append((path, enlarge(networks[0], image, tile, path.name)))
       continue
     with plots.style():
-      drawn = crops.draw(
-        compare(networks, image, place), path.stem.removesuffix('_crops')
-      )
+      name = path.stem.removesuffix('_crops')
+      drawn = crops.draw(compare(networks, image, place, name), name)
       for kind, content in results.draw(drawn).items():
         contents.append((path.with_suffix(f'.{kind}'), content))
   out.mkdir(parents=True, exist_ok=True)
