@@ -124,6 +124,16 @@ def test_every_part_is_judged_against_the_design_that_it_departs_from():
     assert one.verdict == verdict, arm
     np.testing.assert_allclose(one.effect, effect, atol=0.02)
     assert 'Simultaneous with' in one.caveat
+    # By image too, and what else is measured of either network.
+    for name in IMAGES:
+      value = one.details[f'dB on {name}']
+      np.testing.assert_allclose(value, effect, atol=0.02)
+    assert one.details[f'% passes, {arm}'] == pytest.approx(90)
+    share = one.details[f'% of the mean, range, {arm}']
+    assert share == one.details[f'% of the mean, deviation, {arm}'] > 0
+    ssim = (30 + decibels.get(arm, 0)) / 40
+    assert one.details[f'SSIM, {arm}'] == pytest.approx(ssim, abs=1e-3)
+    assert one.details[f'bit operations, {arm}'] == 1e8
   parts = [name for name in found if name.startswith('N20 part')]
   # All but full precision and the arm of the primary contrast.
   assert len(parts) == len(arms_lib.ARMS) - 2
@@ -156,7 +166,11 @@ def test_how_ranges_vary_from_image_to_image():
 def test_arms_that_were_not_trained():
   found = judged(compared(arms=arms_lib.PRIMARY))
   assert not [name for name in found if name.startswith('N20 part')]
-  assert 'N20 range' not in found and 'N20 gradient' in found
+  assert 'N20 range' not in found
+  details = found['N20 gradient'].details
+  for arm in arms_lib.PRIMARY:
+    for layer in range(LAYERS):
+      assert details[f'% passes Conv_{layer}, {arm}'] == pytest.approx(90)
 
 
 def test_seeds_that_diverged(as_if_not_run):
