@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from typing import NoReturn
+import warnings
 
 __all__ = ['leave', 'prepare', 'write']
 
@@ -17,7 +18,10 @@ def prepare() -> None:
   Characters that the terminal's encoding lacks are written as escapes (``\u2026``).
   A stream that the caller has closed leads nowhere: otherwise the next file that is
   opened would take its number, and messages of libraries would end up in it.
+
+  What warns the user (a `UserWarning`) is one line, without its place in the code.
   """
+  warnings.formatwarning = _warning
   for number in range(3):
     try:
       os.fstat(number)
@@ -26,6 +30,15 @@ def prepare() -> None:
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
+
+
+_formatted = warnings.formatwarning
+
+
+def _warning(message, category, filename, lineno, line=None):
+  if issubclass(category, UserWarning):
+    return f'warning: {" ".join(str(message).split())}\n'
+  return _formatted(message, category, filename, lineno, line)
 
 
 def leave(status: int) -> NoReturn:

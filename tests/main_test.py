@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import tomllib
+import warnings
 
 import pytest
 
@@ -13,6 +14,7 @@ import bitjax
 from bitjax import __main__ as command
 from bitjax import cli
 from bitjax import commands
+from bitjax import process
 from bitjax import studies
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -130,3 +132,16 @@ def test_namespaces_are_imported_when_they_are_used():
     assert getattr(bitjax, name) is not None
   with pytest.raises(AttributeError, match="no attribute 'quantisers'"):
     _ = bitjax.quantisers
+
+
+def test_what_warns_the_user_is_one_line(monkeypatch):
+  monkeypatch.setattr(warnings, 'formatwarning', warnings.formatwarning)
+  process.prepare()
+  told = warnings.formatwarning(
+    UserWarning('a folder:\n2 images are cropped'), UserWarning, 'a.py', 3
+  )
+  assert told == 'warning: a folder: 2 images are cropped\n'
+  told = warnings.formatwarning(
+    DeprecationWarning('old'), DeprecationWarning, 'a.py', 3
+  )
+  assert told.startswith('a.py:3: DeprecationWarning: old')

@@ -25,6 +25,7 @@ from bitjax.data import pictures
 from bitjax.evidence import plots
 from bitjax.studies.super_resolution import crops
 from bitjax.studies.super_resolution import study
+from bitjax.studies.train_superres import config as config_lib
 from bitjax.sweeps import hosted
 from bitjax.sweeps import progress
 
@@ -34,9 +35,9 @@ _USAGE = """bitjax super_resolve RUN IMAGE... --out=DIR [--arm=NAME] [--seed=N]
                    [--which=latest|best] [--scale=N] [--tile=128]
                    [--crop=ROW,COLUMN,SIDE]
 
-Enlarges PNG or JPEG images of any size by a trained network of a run of super_resolution,
-finished or not, and writes DIR/NAME_x2.png. RUN may be a checkpoint of the run,
-RUN/lanes/trainings/1-0 for example. A run of several networks needs --arm. Tiles bound the
+Enlarges PNG or JPEG images of any size by a trained network of a run of super_resolution
+or train_superres, finished or not, and writes DIR/NAME_x2.png. RUN may be a
+checkpoint of the run, RUN/lanes/trainings/1-0 for example. A run of several networks needs --arm. Tiles bound the
 memory; they overlap, so that they change nothing (but where the range of activations is
 that of the batch, which is then a tile). --scale only says what is expected.
 
@@ -51,7 +52,7 @@ class Network(NamedTuple):
   """A trained network.
 
   Attributes:
-    arm: its name in the study.
+    arm: its name in the study, or what is quantized.
     model: the network.
     variables: its variables.
   """
@@ -77,18 +78,19 @@ def find(
     every: whether to return all arms of a seed, in the order of the run.
 
   Raises:
-    BadInput: if this is no run of super_resolution, or has no such network, or several.
+    BadInput: if this is no run of such networks, or has no such one, or several.
   """
   types.check_choice('which', which, training.KEPT)
   run, below = _run(files.expand(place))
-  _, config, _ = trained.opened(run, study.Config)
+  kinds = study.Config, config_lib.Config
+  _, config, _ = trained.opened(run, kinds)
   found = [
     one
     for one in trained.kept(run, which)
     if below is None or one.folder.resolve() == below
   ]
   arms = [None]
-  if every:
+  if every and isinstance(config, study.Config):
     there = {one.static.get('arm') for one in found}
     arms = [arm for arm in config.arms if arm in there] or [None]
   networks = []
@@ -96,10 +98,11 @@ def find(
     wanted = dict(labels) | ({} if arm is None else {'arm': arm})
     tested = [one for one in found if one.labels['seed'] in config.seeds]
     one = trained.chosen(run, tested or found, wanted, config.seeds)
-    model = config.model(one.static['arm'])
+    model = config.model(**one.static)
     trained.check_described(one, training.describe(model))
     variables = training.load_variables(one.folder, which=which, seed=one.index)
-    networks.append(Network(one.static['arm'], model, variables))
+    arm = one.static['arm'] if one.static else config.shown()
+    networks.append(Network(arm, model, variables))
   return networks
 
 
@@ -132,7 +135,10 @@ def enlarge(
 
 
 def compare(
-  networks: Sequence[Network], image: np.ndarray, place: tuple[int, int, int]
+  networks: Sequence[Network],
+  image: np.ndarray,
+  place: tuple[int, int, int],
+  name: str = 'image',
 ) -> list[crops.Crop]:
   """Returns crops of an image, made smaller and enlarged again, and of the truth.
 
@@ -140,12 +146,13 @@ def compare(
     networks: trained networks for one scale.
     image: the truth, uint8 [H, W, 3].
     place: first row, first column, and side of the crop.
+    name: what messages call the image.
 
   Raises:
     BadInput: for a crop that is not inside the image.
   """
   scale = networks[0].model.scale
-  pair = data.make_pairs({'image': image}, scale)[0]
+  pair = data.make_pairs({name: image}, scale)[0]
   truth = jnp.asarray(pair.high)
   row, column, side = place
   height, width = pair.high.shape[:2]
@@ -209,9 +216,8 @@ def main(argv: Sequence[str]) -> int:
       contents.append((path, enlarge(networks[0], image, tile, path.name)))
       continue
     with plots.style():
-      drawn = crops.draw(
-        compare(networks, image, place), path.stem.removesuffix('_crops')
-      )
+      name = path.stem.removesuffix('_crops')
+      drawn = crops.draw(compare(networks, image, place, name), name)
       for kind, content in results.draw(drawn).items():
         contents.append((path.with_suffix(f'.{kind}'), content))
   out.mkdir(parents=True, exist_ok=True)

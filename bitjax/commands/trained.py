@@ -132,13 +132,15 @@ def find(
 
 
 def opened(
-  run: pathlib.Path, kind: type[Any], data_dir: str | None = None
+  run: pathlib.Path,
+  kind: type[Any] | tuple[type[Any], ...],
+  data_dir: str | None = None,
 ) -> tuple[str, Any, dict[str, Any]]:
   """Returns name, configuration and recorded facts of a run of trainings.
 
   Args:
     run: directory of the run.
-    kind: class of the configurations that are expected.
+    kind: class of the configurations that are expected, or several.
     data_dir: folder of the data; None for the one that the run was given.
 
   Raises:

@@ -32,6 +32,7 @@ NAMES = (
   'fitted_windows',
   'hardware',
   'super_resolution',
+  'train_superres',
   'initialisation',
   'estimator_gallery',
   'benchmark',

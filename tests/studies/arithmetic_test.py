@@ -53,6 +53,7 @@ def test_trainings():
     'fitted_windows',
     'hardware',
     'super_resolution',
+    'train_superres',
     'initialisation',
   ],
 )

@@ -23,6 +23,7 @@ from bitjax.studies.benchmark import estimators
 from bitjax.studies.scaling import timings
 from bitjax.studies.super_resolution import trainings
 from bitjax.studies.toy import problem
+from bitjax.studies.train_superres import trainings as one_training
 
 REFUSED, ACCEPTED = 2, 130
 HUGE = '9' * 30
@@ -75,6 +76,7 @@ def nothing_is_computed(monkeypatch):
     (estimators, 'overheads'),
     (timings, 'soak'),
     (trainings, 'compare'),
+    (one_training, 'train'),
     (estimator_gallery, 'panels'),
   ):
     monkeypatch.setattr(owner, name, interrupt)
@@ -201,6 +203,11 @@ CROSSED = {
   'super_resolution': {
     ('--arms=1 bit',): 'arms must list "1 bit with block shortcut"',
     ('--seeds=1000',): 'no seed in common; both list 1000',
+  },
+  'train_superres': {
+    ('--milestones=0.7,0.2',): 'milestones must grow within (0, 1)',
+    ('--quantized=tail',): 'needs a quantizer of kernels or of inputs',
+    ('--epochs=1e30',): 'epochs must give from 1 to 2147483647 updates',
   },
   'scaling': {
     ('--lanes=0',): 'lanes must be >= 1; got 0',

@@ -30,10 +30,11 @@ from bitjax import training
 from bitjax.cli import costs
 from bitjax.studies import discrete_optimisers
 from bitjax.studies import toy
-from bitjax.studies.super_resolution import images as sr_images
+from bitjax.studies.recipes import pairs as pairs_lib
 from bitjax.studies.super_resolution import trainings as sr_trainings
 from bitjax.studies.toy import problem
 from bitjax.studies.toy import training as toy_training
+from bitjax.studies.train_superres import trainings as one_training
 from bitjax.sweeps import compute
 from bitjax.sweeps import plan as plan_lib
 from bitjax.sweeps import progress
@@ -173,7 +174,7 @@ def photographs(source, *args):
   image = np.zeros((320, 480, 3), np.uint8)
   sizes = {'train': 200 - held_out, 'validation': held_out, 'test': 5}
   pair = data.make_pairs({'zeros': image}, scale)[0]
-  return sr_images.Parts(
+  return pairs_lib.Parts(
     *(
       data.Pairs(
         name,
@@ -187,7 +188,7 @@ def photographs(source, *args):
   )
 
 
-REAL_IMAGES = sr_images.load
+REAL_IMAGES = pairs_lib.load
 
 
 @contextlib.contextmanager
@@ -294,8 +295,9 @@ def surveyed(survey):
       (_evaluation, 'evaluator', evaluator),
       (training, 'evaluator', evaluator),
       (_evaluation, 'statistician', statistician),
-      (sr_images, 'load', photographs),
+      (pairs_lib, 'load', photographs),
       (sr_trainings, '_measured', done),
+      (one_training, '_measured', done),
     ):
       stack.enter_context(mock.patch.object(owner, name, new))
     yield

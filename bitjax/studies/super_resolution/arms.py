@@ -19,11 +19,13 @@ __all__ = [
   'BLOCK',
   'BOTH_ENDS',
   'FEWER',
+  'FOUR_EQUAL',
   'FULL',
   'NAIVE',
   'ONE',
   'PRIMARY',
   'TWO',
+  'TWO_EQUAL',
   'Arm',
   'Design',
   'check',
@@ -43,7 +45,8 @@ class Design(NamedTuple):
     estimator: of one-bit activations: ``'window'``, ``'identity'`` or ``'bireal'``.
     ranges: the range of activations of several bits: ``'learned'`` (symmetric, as in
       PAMS), ``'ends'`` (both ends, as in DDTB), ``'fixed'`` at [-1, 1], or ``'batch'``.
-    share: width as a share of that of the others: 1 / n.
+    share: width as a share of that of the others: 1 / n. A body of b bits in 1 / b of
+      the channels takes b^2 / b^2 times the bit operations of one of one bit.
   """
 
   bits: int = 1
@@ -75,6 +78,7 @@ FULL, ONE, TWO = 'full precision', '1 bit', '2 bits'
 BLOCK, NAIVE = '1 bit with block shortcut', 'naive'
 BATCH_NORM = '1 bit with BatchNorm'
 BOTH_ENDS = '2 bits with both ends learned'
+TWO_EQUAL, FOUR_EQUAL = '2 bits at equal BOPs', '4 bits at equal BOPs'
 PRIMARY = (ONE, BLOCK)
 
 _ONE, _TWO = Design(), Design(bits=2)
@@ -139,15 +143,20 @@ ARMS: dict[str, Arm] = {
     TWO,
     "the batch's range, instead of a learned one,",
   ),
-  '2 bits at equal BOPs': Arm(
+  TWO_EQUAL: Arm(
     _TWO._replace(share=2),
     ONE,
     'two bits in half the width, as many bit operations as one bit,',
   ),
+  FOUR_EQUAL: Arm(
+    _TWO._replace(bits=4, share=4),
+    ONE,
+    'four bits in a quarter of the width, as many bit operations as one bit,',
+  ),
 }
 
 # Those of a short run: at least one of each part.
-FEWER = tuple(name for name in ARMS if name != BOTH_ENDS)
+FEWER = tuple(name for name in ARMS if name not in (BOTH_ENDS, FOUR_EQUAL))
 
 
 def check(arms: Sequence[str], width: int) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ['page']
 
-_COLORS = {32: plots.GREY, 1: plots.BLUE, 2: plots.ORANGE}
-_WORDS = {32: 'full precision', 1: '1 bit', 2: '2 bits'}
+_COLORS = {32: plots.GREY, 1: plots.BLUE, 2: plots.ORANGE, 4: plots.TEAL}
+_WORDS = {32: 'full precision', 1: '1 bit', 2: '2 bits', 4: '4 bits'}
 
 
 def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
@@ -115,7 +115,10 @@ def _images(ax, table):
   """Draws the primary contrast on each test image."""
   each, block = arms_lib.PRIMARY
   cells = table.psnr(each) - table.psnr(block)
-  names = [name.rpartition('.')[0] or name for name in table.found.image.values]
+  names = [
+    (name.rpartition('.')[0] or name).replace('_', ' ')
+    for name in table.found.image.values
+  ]
   for row in range(len(names)):
     plots.whisker(
       ax, row, intervals.interval(cells[:, row]), color=plots.BLUE, marker='s'

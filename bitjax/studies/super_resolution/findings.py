@@ -73,16 +73,44 @@ class Table:
     values = self._of(name, arm, 'layer', 'probe')
     return 100 * (values.std(axis=2, ddof=1) / values.mean(axis=2)).mean(axis=1)
 
+  def by_image(self, arm: str, other: str) -> dict[str, float]:
+    """Returns by how many decibels an arm exceeds another on each image."""
+    cells = self.psnr(arm) - self.psnr(other)
+    names = self.found.image.values.tolist()
+    return {
+      f'dB on {name}': float(np.nanmean(column))
+      if np.isfinite(column).any()
+      else np.nan
+      for name, column in zip(names, cells.T, strict=True)
+    }
+
+  def layers(self, arm: str) -> dict[str, float]:
+    """Returns the gradient that passes each layer of an arm, per cent."""
+    return {
+      f'% passes {layer}, {arm}': 100
+      * float(
+        divergence.finite_mean(self.found.passing.sel(arm=arm, layer=layer))
+      )
+      for layer in self.found.layer.values.tolist()
+    }
+
   def details(self, *arms: str) -> dict[str, float]:
-    """Returns decibels, costs, rates, and how often other seeds choose otherwise."""
+    """Returns what is measured of arms, costs, rates, and how often seeds choose otherwise."""
     found = {}
     for arm in arms:
       at = self.found.sel(arm=arm)
       found |= {
         f'dB, {arm}': float(divergence.finite_mean(at.psnr)),
+        f'SSIM, {arm}': float(divergence.finite_mean(at.ssim)),
+        f'% passes, {arm}': _mean(self.passing(arm)),
+        f'% of the mean, range, {arm}': _mean(self.variation('range', arm)),
+        f'% of the mean, deviation, {arm}': _mean(
+          self.variation('deviation', arm)
+        ),
         f'rate, {arm}': float(self._rates.sel(arm=arm)),
         f'tuned otherwise, {arm}': float(self._doubt.sel(arm=arm)),
         f'operations, {arm}': float(at.operations),
+        f'bit operations, {arm}': float(at.bit_operations),
         f'memory, {arm}': float(at.memory),
         f'mJ from, {arm}': float(at.energy_low),
         f'mJ to, {arm}': float(at.energy_high),
@@ -108,6 +136,12 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   ]
 
 
+def _mean(samples: np.ndarray) -> float:
+  """Returns the mean over the seeds that did not diverge, NaN without any."""
+  finite = samples[np.isfinite(samples)]
+  return float(finite.mean()) if finite.size else np.nan
+
+
 def _info(unit: str, smallest: float) -> dict[str, Any]:
   return {
     'unit': unit,
@@ -122,13 +156,6 @@ def _shortcuts(table: Table) -> Iterator[verdicts.Verdict]:
   each, block = arms_lib.PRIMARY
   info = _info('dB', MARGIN)
   cells = table.psnr(each) - table.psnr(block)
-  names = table.found.image.values.tolist()
-  with_images = {
-    f'dB on {name}': float(np.nanmean(column))
-    if np.isfinite(column).any()
-    else np.nan
-    for name, column in zip(names, cells.T, strict=True)
-  }
   claim = (
     'a shortcut around every convolution ends better than one around each block'
   )
@@ -137,7 +164,7 @@ def _shortcuts(table: Table) -> Iterator[verdicts.Verdict]:
     f'One bit, by PSNR: {claim}.',
     cells.mean(axis=1),
     primary=True,
-    details=table.details(each, block) | with_images,
+    details=table.details(each, block) | table.by_image(each, block),
     **info,
   )
   yield contrasts.difference(
@@ -168,7 +195,7 @@ def _parts(table: Table) -> Iterator[verdicts.Verdict]:
         f'N20 part, {name}',
         f'"{name}" against "{arm.base}": {arm.part} costs decibels.',
         difference.mean(axis=1),
-        table.details(name, arm.base),
+        table.details(name, arm.base) | table.by_image(arm.base, name),
       )
     )
   info = _info('dB', MARGIN)
@@ -205,7 +232,7 @@ def _activations(table: Table) -> Iterator[verdicts.Verdict]:
         table.variation(name, arms_lib.ONE)
         - table.variation(name, arms_lib.BATCH_NORM),
         details={
-          f'% of the mean, {arm}': float(np.mean(table.variation(name, arm)))
+          f'% of the mean, {arm}': _mean(table.variation(name, arm))
           for arm in (arms_lib.ONE, arms_lib.BATCH_NORM)
         },
         **_info('% of the mean', _POINTS),
@@ -216,9 +243,8 @@ def _activations(table: Table) -> Iterator[verdicts.Verdict]:
     'One bit: with a shortcut around every convolution more of the gradient passes '
     'the quantizers of activations, and the activations themselves.',
     table.passing(each) - table.passing(block),
-    {
-      f'% passes, {arm}': float(np.mean(table.passing(arm)))
-      for arm in (each, block)
-    },
+    {f'% passes, {arm}': _mean(table.passing(arm)) for arm in (each, block)}
+    | table.layers(each)
+    | table.layers(block),
   )
   yield from contrasts.family([cell], **_info('% of the gradient', _POINTS))

@@ -1,19 +1,14 @@
-"""Makes the network of a design, and says what it costs."""
+"""Makes the network of a design, and names its layers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import jax
-
 from bitjax import nn
 from bitjax import quantizers
 from bitjax.studies.super_resolution import arms
 
-__all__ = ['HEIGHT', 'WIDTH', 'build', 'costs', 'layers']
-
-# Pixels of the enlarged image that costs are of, as in the tables of papers.
-HEIGHT, WIDTH = 720, 1280
+__all__ = ['build', 'layers']
 
 _ESTIMATORS = {
   'window': quantizers.window(),
@@ -86,27 +81,3 @@ def layers(model: nn.SuperResolution) -> list[str]:
   ]
   ups = range({2: 1, 3: 1, 4: 2}[model.scale])
   return [*body, 'Conv_body', *(f'Conv_up_{index}' for index in ups)]
-
-
-def costs(model: nn.SuperResolution) -> dict[str, float]:
-  """Returns what one image of 1280 x 720 costs.
-
-  Returns:
-    ``memory`` of the variables in bytes, ``operations``, ``bit_operations`` and
-    ``flops`` (see `nn.summary`), and ``energy_low`` and ``energy_high`` in
-    millijoules (see `nn.energy`).
-  """
-  scale = model.scale
-  image = jax.ShapeDtypeStruct(
-    (1, HEIGHT // scale, WIDTH // scale, 3), 'float32'
-  )
-  counted = nn.summary(model, image)
-  energy = nn.energy(counted).total.total
-  return {
-    'memory': counted.total.memory,
-    'operations': counted.total.operations,
-    'bit_operations': float(counted.total.bit_operations),
-    'flops': float(counted.total.flops),
-    'energy_low': energy.low / 1e9,
-    'energy_high': energy.high / 1e9,
-  }

@@ -35,12 +35,11 @@ from bitjax import cli
 from bitjax import nn
 from bitjax import sweeps
 from bitjax import training
-from bitjax import types
 from bitjax.studies import recipes
+from bitjax.studies.recipes import pairs as pairs_lib
 from bitjax.studies.super_resolution import arms as arms_lib
 from bitjax.studies.super_resolution import figure
 from bitjax.studies.super_resolution import findings
-from bitjax.studies.super_resolution import images as images_lib
 from bitjax.studies.super_resolution import networks
 from bitjax.studies.super_resolution import trainings
 
@@ -49,62 +48,23 @@ if TYPE_CHECKING:
 
 __all__ = ['PRESETS', 'STUDY', 'Config', 'run']
 
-_MOST = (1 << 31) - 1  # Updates that can be counted.
-
 
 @dataclasses.dataclass(frozen=True)
-class Config(recipes.Tuned):
+class Config(recipes.Tuned, pairs_lib.PairsConfig):
   """Configuration of the study; each field is one flag."""
 
-  images: str = cli.flag(
-    'photographs',
-    'photographs: those of scikit-image and scikit-learn, without files; folder: DIR/train '
-    'and a test set in --data_dir=DIR.',
-    choices=images_lib.SOURCES,
-  )
-  data_dir: str | None = cli.flag(None, 'Folder of train and of the test set.')
-  test_set: str = cli.flag('Set5', 'Folder of the test images in --data_dir.')
-  validation_images: int = cli.flag(
-    2, 'Training images that choose learning rates instead.', minimum=1
-  )
-  scale: int = cli.flag(
-    2, 'How many times larger images become.', choices=(2, 3, 4)
-  )
   blocks: int = cli.flag(
     2, 'Residual blocks of two convolutions.', minimum=1, maximum=64
   )
   channels: int = cli.flag(
     16,
-    'Channels of the body; even for equal BOPs.',
+    'Channels of the body; a multiple of 4 for the arm "4 bits at equal BOPs".',
     minimum=1,
     maximum=1024,
-  )
-  side: int = cli.flag(
-    16, 'Height and width of a patch at low resolution.', minimum=4
-  )
-  batch_size: int = cli.flag(8, 'Patches of an update.', minimum=1)
-  repeats: int = cli.flag(
-    16, 'Patches that an epoch takes from each image.', minimum=1
-  )
-  epochs: float = cli.flag(
-    25.0,
-    'Passes over the training images; the learning rate falls to 0 as a cosine.',
-    exclusive_minimum=0,
-  )
-  learning_rate: float = cli.flag(
-    4e-3, 'Learning rate of Adam at its peak.', exclusive_minimum=0
-  )
-  seeds: tuple[int, ...] = cli.flag(
-    tuple(range(8)),
-    'Seeds: each has an initialisation and an order of patches of its own.',
-    minimum=0,
-    unique=True,
   )
   arms: tuple[str, ...] = cli.flag(
     tuple(arms_lib.ARMS), 'Networks.', choices=tuple(arms_lib.ARMS), unique=True
   )
-  precision: str = cli.precision_flag()
-  dtype: str = cli.dtype_flag()
 
   def __post_init__(self):
     cli.check(self)
@@ -122,43 +82,17 @@ class Config(recipes.Tuned):
       dtype=self.dtype,
     )
 
-  def num_steps(self, num_images: int) -> int:
-    """Returns the number of updates of a training on so many images."""
-    an_epoch = num_images * self.repeats // self.batch_size
-    steps = round(self.epochs * an_epoch)
-    if not 1 <= steps <= _MOST:
-      raise types.BadInput(
-        f'epochs must give from 1 to {_MOST} updates of {self.batch_size} of the '
-        f'{num_images * self.repeats} patches of an epoch; got {self.epochs:g}.'
-      )
-    return steps
-
   def num_trainings(self) -> int:
     """Returns the number of networks that are trained."""
     tuned = len(self.rates) * len(self.tuning_seeds)
     return len(self.arms) * (tuned + len(self.seeds))
 
-  def load(self) -> tuple[images_lib.Parts, dict[str, Any]]:
-    """Returns the images, and the facts by which a run records which they are."""
-    parts = images_lib.load(
-      self.images,
-      self.data_dir,
-      self.test_set,
-      self.scale,
-      self.validation_images,
-    )
-    records = {
-      f'{name}_checksum': images_lib.checksum(part)
-      for name, part in parts._asdict().items()
-    }
-    return parts, records | {'train_examples': len(parts.train)}
-
-  def open(self, sweep: sweeps.Sweep) -> images_lib.Parts:
+  def open(self, sweep: sweeps.Sweep) -> pairs_lib.Parts:
     """Reads the images, records which they are, and refuses what cannot be trained."""
     parts, records = self.load()
     training.check_batch_split(self.batch_size, sweep.mesh)
     # Refuses patches that images do not hold.
-    trainings.feeds(self, parts.train, (0,))
+    pairs_lib.feeds(self, parts.train, (0,))
     steps = self.num_steps(len(parts.train))
 
     def cost(config: Config) -> cli.Cost:

@@ -6,7 +6,6 @@ of equal width begin from the same random weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +17,18 @@ from bitjax import nn
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import recipes
+from bitjax.studies.recipes import image_costs
+from bitjax.studies.recipes import pairs as pairs_lib
 from bitjax.studies.super_resolution import arms as arms_lib
-from bitjax.studies.super_resolution import images
 from bitjax.studies.super_resolution import networks
+from bitjax.studies.super_resolution import probes as probes_lib
 
 if TYPE_CHECKING:
   import xarray
 
   from bitjax.studies.super_resolution import study
 
-__all__ = ['compare', 'feeds']
+__all__ = ['compare']
 
 _ROWS = 4  # How often a training is evaluated.
 _TILE = 32  # Height and width of what is evaluated while training.
@@ -37,7 +38,7 @@ _DIFFERENTIATED = 4
 
 
 def compare(
-  config: study.Config, parts: images.Parts, sweep: sweeps.Sweep
+  config: study.Config, parts: pairs_lib.Parts, sweep: sweeps.Sweep
 ) -> xarray.Dataset:
   """Trains every arm.
 
@@ -49,7 +50,7 @@ def compare(
     and, by ``probe``, the ``range`` (largest less least value) and the standard deviation,
     ``deviation``, of its inputs for one image. While it learns: ``curve``, decibels of
     the validation images by ``update``. Beside them are ``bicubic_psnr`` and
-    ``bicubic_ssim`` by image; along ``arm`` are the coordinates of `networks.costs`.
+    ``bicubic_ssim`` by image; along ``arm`` are the coordinates of `image_costs.costs`.
   """
   steps = config.num_steps(len(parts.train))
   models = {name: config.model(name) for name in config.arms}
@@ -60,13 +61,13 @@ def compare(
   layers = networks.layers(models[arms_lib.ONE])
   tile = min(_TILE, *(min(size) for size in parts.validation.sizes))
   validation = data.padded_tiles(parts.validation, _BATCH, side=tile)
-  probes = images.crops(parts, _PROBES, _SIDE)
+  probes = probes_lib.crops(parts, _PROBES, _SIDE)
 
   def train(parts, *, arm, rate, seed, folder, report, mesh):
     seeds = seed.tolist()
     fitted = training.fit(
       training.Phase(tasks[arm], steps),
-      feeds(config, parts.train, seeds),
+      pairs_lib.feeds(config, parts.train, seeds),
       seeds,
       rates=rate.tolist(),
       validation=validation,
@@ -119,28 +120,11 @@ def compare(
   bicubic = training.image_scores(
     functools.partial(data.bicubic_on_host, scale=config.scale), parts.test
   )
-  costs = [networks.costs(model) for model in models.values()]
+  costs = [image_costs.costs(model) for model in models.values()]
   return found.assign(
     bicubic_psnr=('image', bicubic.psnr), bicubic_ssim=('image', bicubic.ssim)
   ).assign_coords(
     {name: ('arm', [cost[name] for cost in costs]) for name in costs[0]}
-  )
-
-
-def feeds(
-  config: study.Config, pairs: data.Pairs, seeds: Sequence[int]
-) -> list[data.Feed]:
-  """Returns a feed of patches for each seed.
-
-  Raises:
-    BadInput: for an image that is smaller than a patch, or too few patches for a batch.
-  """
-  return data.patch_feeds(
-    pairs,
-    config.batch_size,
-    seeds,
-    side=config.side,
-    repeats=config.repeats,
   )
 
 

@@ -31,8 +31,8 @@ def folder(tmp_path):
     (['--tuning_seeds=7,2'], 'no seed in common; both list 2'),
     (['--images=folder'], 'needs --data_dir'),
     (
-      ['--preset=full', '--channels=7'],
-      'channels must be a multiple of 2 for the arm "2 bits at equal BOPs"',
+      ['--preset=full', '--channels=6'],
+      'channels must be a multiple of 4 for the arm "4 bits at equal BOPs"',
     ),
   ],
 )

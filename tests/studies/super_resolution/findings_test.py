@@ -26,8 +26,8 @@ def compared(arms=arms_lib.ARMS, seeds=SEEDS, noise=0.01, **decibels):
   factors = np.array([0.8, 0.9, 1.0, 1.0, 1.1, 1.2])
   ranges = draw.uniform(1, 2, (*shape, LAYERS, 1)) * factors
   dims = ('arm', 'seed')
-  each = {'operations': 1e9, 'memory': 1e4, 'energy_low': 20.0}
-  each['energy_high'] = 40.0
+  each = {'operations': 1e9, 'bit_operations': 1e8, 'memory': 1e4}
+  each |= {'energy_low': 20.0, 'energy_high': 40.0}
   return xarray.Dataset(
     {
       'psnr': ((*dims, 'image'), psnr),
@@ -108,6 +108,7 @@ def test_every_part_is_judged_against_the_design_that_it_departs_from():
     '2 bits': 0.6,
     '2 bits with fixed range': 0.1,
     '2 bits at equal BOPs': 0.32,
+    '4 bits at equal BOPs': 0.1,
   }
   found = judged(compared(**decibels))
   for arm, effect, verdict in (
@@ -117,11 +118,22 @@ def test_every_part_is_judged_against_the_design_that_it_departs_from():
     ('2 bits', 0.4, 'supported'),
     ('2 bits with fixed range', 0.5, 'supported'),
     ('2 bits at equal BOPs', -0.02, 'equivalent'),
+    ('4 bits at equal BOPs', 0.2, 'supported'),
   ):
     one = found[f'N20 part, {arm}']
     assert one.verdict == verdict, arm
     np.testing.assert_allclose(one.effect, effect, atol=0.02)
     assert 'Simultaneous with' in one.caveat
+    # By image too, and what else is measured of either network.
+    for name in IMAGES:
+      value = one.details[f'dB on {name}']
+      np.testing.assert_allclose(value, effect, atol=0.02)
+    assert one.details[f'% passes, {arm}'] == pytest.approx(90)
+    share = one.details[f'% of the mean, range, {arm}']
+    assert share == one.details[f'% of the mean, deviation, {arm}'] > 0
+    ssim = (30 + decibels.get(arm, 0)) / 40
+    assert one.details[f'SSIM, {arm}'] == pytest.approx(ssim, abs=1e-3)
+    assert one.details[f'bit operations, {arm}'] == 1e8
   parts = [name for name in found if name.startswith('N20 part')]
   # All but full precision and the arm of the primary contrast.
   assert len(parts) == len(arms_lib.ARMS) - 2
@@ -154,7 +166,11 @@ def test_how_ranges_vary_from_image_to_image():
 def test_arms_that_were_not_trained():
   found = judged(compared(arms=arms_lib.PRIMARY))
   assert not [name for name in found if name.startswith('N20 part')]
-  assert 'N20 range' not in found and 'N20 gradient' in found
+  assert 'N20 range' not in found
+  details = found['N20 gradient'].details
+  for arm in arms_lib.PRIMARY:
+    for layer in range(LAYERS):
+      assert details[f'% passes Conv_{layer}, {arm}'] == pytest.approx(90)
 
 
 def test_seeds_that_diverged(as_if_not_run):

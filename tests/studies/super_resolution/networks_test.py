@@ -8,9 +8,11 @@ from bitjax import data
 from bitjax import nn
 from bitjax import training
 from bitjax.data import pictures
+from bitjax.studies.recipes import image_costs
+from bitjax.studies.recipes import pairs as pairs_lib
 from bitjax.studies.super_resolution import arms as arms_lib
-from bitjax.studies.super_resolution import images
 from bitjax.studies.super_resolution import networks
+from bitjax.studies.super_resolution import probes
 from bitjax.studies.super_resolution import trainings
 
 
@@ -72,17 +74,20 @@ def test_what_is_quantized():
   'scale', [2, *(pytest.param(s, marks=pytest.mark.slow) for s in (3, 4))]
 )
 def test_equal_bit_operations_and_costs(scale):
-  one, two = (
-    networks.costs(build(name, scale=scale, width=8))
-    for name in (arms_lib.ONE, '2 bits at equal BOPs')
+  one, *others = (
+    image_costs.costs(build(name, scale=scale, width=8))
+    for name in (arms_lib.ONE, arms_lib.TWO_EQUAL, arms_lib.FOUR_EQUAL)
   )
-  assert one['bit_operations'] == two['bit_operations'] > 0
-  full = networks.costs(build(arms_lib.FULL, scale=scale, width=8))
+  # Three convolutions of 8 channels, of one block and the body, of 9 places each.
+  pixels = (image_costs.HEIGHT // scale) * (image_costs.WIDTH // scale)
+  assert one['bit_operations'] == pixels * 3 * 9 * 8**2
+  for other in others:
+    assert other['bit_operations'] == one['bit_operations']
+    # Head, upsampler and tail are narrower too, and are of full precision.
+    assert 0 < other['flops'] < one['flops']
+  full = image_costs.costs(build(arms_lib.FULL, scale=scale, width=8))
   assert full['bit_operations'] == 0 and full['memory'] > one['memory']
   assert one['energy_low'] < one['energy_high']
-  # Five convolutions of 8 channels in each block and body, and 9 places.
-  pixels = (networks.HEIGHT // scale) * (networks.WIDTH // scale)
-  assert one['bit_operations'] == pixels * 3 * 9 * 8**2
 
 
 def pairs(sizes, seed=0):
@@ -97,15 +102,15 @@ def pairs(sizes, seed=0):
 
 
 def test_crops_are_the_middles_of_test_images_first():
-  parts = images.Parts(
+  parts = pairs_lib.Parts(
     pairs([(24, 24)]), pairs([(32, 28)], 1), pairs([(20, 36)], 2)
   )
-  low, high = images.crops(parts, 2, 64)
+  low, high = probes.crops(parts, 2, 64)
   assert low.shape == (2, 10, 10, 3) and high.shape == (2, 20, 20, 3)
   np.testing.assert_array_equal(low[0], parts.test[0].low[:, 4:14])
   np.testing.assert_array_equal(high[0], parts.test[0].high[:, 8:28])
   np.testing.assert_array_equal(low[1], parts.validation[0].low[3:13, 2:12])
-  assert len(images.crops(parts, 9, 4)[0]) == 3
+  assert len(probes.crops(parts, 9, 4)[0]) == 3
 
 
 def test_no_image_is_in_two_parts(tmp_path):
@@ -116,14 +121,14 @@ def test_no_image_is_in_two_parts(tmp_path):
     for name in names:
       image = draw.integers(0, 256, (12, 12, 3), np.uint8)
       pictures.write(tmp_path / part / f'{name}.png', image)
-  parts = images.load('folder', str(tmp_path), 'Set5', 2, 2)
+  parts = pairs_lib.load('folder', str(tmp_path), 'Set5', 2, 2)
   assert [len(part) for part in parts] == [3, 2, 2]
   names = [set(part.names) for part in parts]
   assert not names[0] & names[1] and len(names[0] | names[1]) == 5
-  sums = {images.checksum(part) for part in parts}
+  sums = {pairs_lib.checksum(part) for part in parts}
   assert len(sums) == 3
-  again = images.load('folder', str(tmp_path), 'Set5', 2, 2)
-  assert images.checksum(again.train) == images.checksum(parts.train)
+  again = pairs_lib.load('folder', str(tmp_path), 'Set5', 2, 2)
+  assert pairs_lib.checksum(again.train) == pairs_lib.checksum(parts.train)
 
 
 @pytest.mark.slow
@@ -131,8 +136,8 @@ def test_no_image_is_in_two_parts(tmp_path):
 def test_what_is_measured_of_a_network(name):
   model = build(name)
   test = pairs([(40, 44), (36, 36)])
-  parts = images.Parts(pairs([(24, 24)], 1), pairs([(24, 24)], 2), test)
-  low, high = images.crops(parts, 4, 8)
+  parts = pairs_lib.Parts(pairs([(24, 24)], 1), pairs([(24, 24)], 2), test)
+  low, high = probes.crops(parts, 4, 8)
   variables = jax.jit(model.init)(
     jax.random.key(0, impl='rbg'), low / np.float32(255)
   )
