@@ -47,6 +47,8 @@ from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
 from bitjax.training._schedules import learning_rate
 from bitjax.training._schedules import progress
+from bitjax.training._signals import CoFlips
+from bitjax.training._signals import Signal
 from bitjax.training._state import Totals
 from bitjax.training._state import TrainState
 from bitjax.training._state import check_fits
@@ -71,6 +73,7 @@ __all__ = [
   'STATISTICS',
   'Checkpoints',
   'Classification',
+  'CoFlips',
   'Distillation',
   'Fitted',
   'FittedWidth',
@@ -84,6 +87,7 @@ __all__ = [
   'Refit',
   'Reporter',
   'Scores',
+  'Signal',
   'Task',
   'Totals',
   'TrainState',
