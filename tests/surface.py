@@ -1110,6 +1110,16 @@ def _(given):
   return training.fit_width(*halves, quantizers.gaussian, widths)
 
 
+@case('training signals', 'training.CoFlips', draws=True)
+def _(given):
+  model = nn.binary_mlp(hidden=(2,), num_classes=3)
+  images, labels = given.floats(X[:2]), np.array([0, 2])
+  variables = given.floats(model.init(given.key(0), images))
+  return training.CoFlips(0.2, 2)(
+    variables['params'], model, variables, images, labels, given.key(1)
+  )
+
+
 @case('training fitted_sign', 'training.fitted_sign')
 def _(given):
   sign = training.fitted_sign(quantizers.gaussian, 0.5)
