@@ -130,8 +130,12 @@ PRESETS: dict[str, dict[str, Any]] = {
   | {'epochs': 15.0, 'seeds': tuple(range(12)), 'learning_rate': 0.01}
   | _ADAM,
   'bop': {'dataset': 'mnist5k', 'augmentation': (), 'batch_size': 64}
-  | {'epochs': 5.0, 'seeds': tuple(range(12)), 'rates': (1.0, 2.0, 4.0)}
-  | {'network': networks.SIGNS, 'arms': tuple(arms_lib.FLIPPED)},
+  | {'epochs': 5.0, 'seeds': tuple(range(12)), 'rates': (0.7, 1.4, 2.8)}
+  | {
+    'hidden': (32, 32),
+    'network': networks.SIGNS,
+    'arms': tuple(arms_lib.FLIPPED),
+  },
   'short': _SMALL | {'epochs': 5.0},
   'cifar': _SMALL | {'epochs': 15.0},
   'long': _SMALL | {'epochs': 45.0},
