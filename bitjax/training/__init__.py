@@ -19,6 +19,7 @@ from bitjax.training._fit import Fitted
 from bitjax.training._fit import Phase
 from bitjax.training._fit import Reporter
 from bitjax.training._fit import fit
+from bitjax.training._fitted_sign import fitted_sign
 from bitjax.training._log import Log
 from bitjax.training._losses import Distillation
 from bitjax.training._losses import cross_entropy
@@ -42,7 +43,6 @@ from bitjax.training._reconstruction import enlarge
 from bitjax.training._reconstruction import image_scores
 from bitjax.training._reconstruction import reconstruction
 from bitjax.training._refit import Refit
-from bitjax.training._refit import fitted_sign
 from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
 from bitjax.training._schedules import learning_rate
@@ -58,12 +58,15 @@ from bitjax.training._state import switch
 from bitjax.training._state import variables_of
 from bitjax.training._task import Task
 from bitjax.training._task import check_batch_split
+from bitjax.training._windows import FAMILIES
+from bitjax.training._windows import Family
 from bitjax.training._windows import FittedWidth
 from bitjax.training._windows import fit_width
 
 __all__ = [
   'BORDERS',
   'DECAYED',
+  'FAMILIES',
   'KEPT',
   'LAYERED',
   'OFFSETS',
@@ -75,6 +78,7 @@ __all__ = [
   'Classification',
   'CoFlips',
   'Distillation',
+  'Family',
   'Fitted',
   'FittedWidth',
   'ImageScores',

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,13 +57,11 @@ def led(
     EXACT: training.CoFlips(0.0, 1),
     SMOOTHED: training.CoFlips(flip_rate, draws),
   }[name]
-  total = phases[-1].until
+  schedule: Any = optax.linear_schedule(gamma, 0.0, phases[-1].until)
   tx = optax.chain(
     optax.stateless(lambda updates, params: jax.tree.map(_in_units, updates)),
     _multiplied(),
-    transforms.bop(
-      math.sqrt(gamma / 2), optax.linear_schedule(gamma, 0.0, total)
-    ),
+    transforms.bop(math.sqrt(gamma / 2), schedule),
   )
   return [
     dataclasses.replace(
