@@ -44,7 +44,7 @@ def relative(
   spread: types.Scalar | None = None,
   *,
   keep: str = 'mass',
-  momentum: types.Scalar | None = None,
+  momentum: float | None = None,
 ) -> _attach.Estimator:
   r"""Applies an estimator to ``x`` in units of its spread.
 
@@ -88,9 +88,7 @@ def relative(
     types.check_positive('spread', spread, finite=True)
   types.check_choice('keep', keep, RELATIVE_KEEPS)
   if momentum is not None:
-    types.check_number('momentum', momentum)
-    if not 0 <= momentum < 1:
-      raise types.BadInput(f'momentum must be in [0, 1); got {momentum}.')
+    types.check_fraction('momentum', momentum)
     if spread is not None:
       raise types.BadInput('Pass a spread or a momentum, not both.')
     momentum = float(momentum)
@@ -189,8 +187,12 @@ def next_spread(
   Args:
     state: ``rms``, r, and ``weight``, w, [] each.
     x: the batch, any shape.
-    momentum: m.
+    momentum: m, in [0, 1).
+
+  Raises:
+    BadInput: for a momentum out of range.
   """
+  types.check_fraction('momentum', momentum)
   dtype = state['rms'].dtype
   own = _spread(types.widened(x)).astype(dtype)
   largest = tree.power_of_two(jnp.maximum(state['rms'], own))

@@ -190,6 +190,10 @@ class Task:
       teacher_variables: the teacher's variables; None without one.
       axis: axis of the current mesh that splits the examples; None for no split.
     """
+    if axis is not None and 'spreads' in state.collections:
+      raise types.BadInput(
+        'running spreads need batches on one device; use relative(...) without momentum.'
+      )
     keys = jax.random.split(jax.random.fold_in(state.key, state.step))
     draw = keys[1]
     targets = self.kind.targets(batch.labels)
