@@ -1110,9 +1110,7 @@ def _(given):
   return training.fit_width(*halves, quantizers.gaussian, widths)
 
 
-@case(
-  'quantizers spreads', 'quantizers.next_spread', 'quantizers.with_spread'
-)
+@case('quantizers spreads', 'quantizers.next_spread', 'quantizers.with_spread')
 def _(given):
   x = given.floats(X)
   rule = quantizers.relative(quantizers.gaussian(0.5), momentum=0.75)

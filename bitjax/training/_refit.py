@@ -12,7 +12,7 @@ fitted ones behind. Normalisations use their running statistics, as in evaluatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 import math
@@ -107,7 +107,7 @@ def refit(
       )
 
     one = view(halves[0])
-    found = [_owner(stage, held) for stage in _signs(one.tail)]
+    found = [_owner(stage, held) for stage in _windows.signs(one.tail)]
     if one.quantizer is not None and found and found[0] is not None:
       layers.append(((one, view(halves[1])), found))
   if not layers:
@@ -123,7 +123,7 @@ def refit(
     if own[0].kernel.size > options.sample:
       drawn = jax.random.fold_in(key, len(fitted))
       coordinates = scans.draw_sample(own[0], options.sample, drawn).coordinates
-    sign = next(_signs(own[0].tail))
+    sign = next(_windows.signs(own[0].tail))
     families = _bound(sign.quantizer).quantizer.levels.families
     best = _windows.fit_width(
       own[0],
@@ -259,15 +259,6 @@ def _layers(params):
     for path, _ in jax.tree.leaves_with_path(params)
   )
   return ['/'.join(path[:-1]) for path in paths if path[-1] == 'kernel']
-
-
-def _signs(stages) -> Iterator[scans.Activation]:
-  """Yields all signs of stages, in order."""
-  for stage in stages:
-    if isinstance(stage, scans.Residual):
-      yield from _signs(stage.body)
-    elif isinstance(stage, scans.Activation) and stage.kind == 'sign':
-      yield stage
 
 
 def _with(view, owners, fitted):

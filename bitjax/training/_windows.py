@@ -21,10 +21,10 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,8 @@ def fit_width(
   changes of the quantised weights. All other estimators are those of the view: fit from the
   last layer to the first, to use fitted ones behind. A correlation does not see a factor, so
   it is the width that is fitted, and no learning rate. It costs the gains of both halves,
-  and for each width two forward and backward passes of half a batch.
+  for each family a forward and backward pass of the batch, and for each width a backward
+  pass of the layer alone.
 
   Args:
     view: the layer on one half of a batch, with a quantised kernel.
@@ -133,7 +134,7 @@ def fit_width(
       raise types.BadInput(
         'The view must have a quantised kernel, whose levels say how far a flip moves.'
       )
-    if not _replaced(half.tail, lambda stage: stage)[1]:
+    if next(signs(half.tail), None) is None:
       raise types.BadInput(
         'No sign follows the layer of the view, so there is no estimator to fit.'
       )
@@ -177,28 +178,59 @@ def check_families(estimator: Family | Sequence[Family]) -> tuple[Family, ...]:
 
 @functools.partial(jax.jit, static_argnames='estimator')
 def _scores(view, gains, widths, coordinates, estimator):
-  """Returns the correlation of each width's prediction with the gains."""
+  r"""Returns the correlation of each width's prediction with the gains.
+
+  A width matters at one sign alone. So what lies behind is differentiated once, for all
+  widths: :math:`G(\sigma) = G_0 + J^T E_\sigma(g, x)`, with g the gradient of the sign's
+  outputs, x its inputs, J their derivative by the kernel, and :math:`G_0` what passes by
+  the sign (a shortcut).
+  """
   moves = scans.moves(view)
   changes = moves.per_weight(moves.changes)
+  sign: Any = next(signs(view.tail))
+  staircase = quantizers.staircase(sign.quantizer)
+  spread = quantizers.spread_of(sign.quantizer)
+
+  def run(kernel, added):
+    inputs = []
+
+    def constant(x):
+      inputs.append(x)
+      return jax.lax.stop_gradient(staircase(x)) + added
+
+    tail, _ = _replaced(
+      view.tail, lambda stage: dataclasses.replace(stage, quantizer=constant)
+    )
+    loss = dataclasses.replace(view, tail=tail).loss(kernel)
+    return loss, inputs[0]
+
+  found = jax.eval_shape(lambda kernel: run(kernel, 0)[1], view.kernel)
+  zeros = jnp.zeros(found.shape, found.dtype)
+  past, g = jax.grad(lambda *args: run(*args)[0], (0, 1))(view.kernel, zeros)
+  x, to_kernel = jax.vjp(lambda kernel: run(kernel, zeros)[1], view.kernel)
 
   def score(width):
-    def refitted(stage):
-      staircase = quantizers.staircase(stage.quantizer)
-      quantizer = quantizers.attach(staircase, estimator(width))
-      spread = quantizers.spread_of(stage.quantizer)
-      if spread is not None:
-        quantizer = quantizers.with_spread(quantizer, spread)
-      return dataclasses.replace(stage, quantizer=quantizer)
-
-    tail, _ = _replaced(view.tail, refitted)
-    half = dataclasses.replace(view, tail=tail)
-    predicted = -jax.grad(half.loss)(half.kernel) * changes
+    quantizer = quantizers.attach(staircase, estimator(width))
+    if spread is not None:
+      quantizer = quantizers.with_spread(quantizer, spread)
+    _, to_inputs = jax.vjp(quantizer, x)
+    (through,) = to_kernel(*to_inputs(g))
+    predicted = -(past + through) * changes
     if coordinates is not None:
       flat = predicted.reshape(*gains.shape[:-1], -1)
       predicted = flat[..., coordinates]
     return measures.correlation(predicted.reshape(-1), gains.reshape(-1))
 
   return jax.lax.map(score, widths)
+
+
+def signs(stages: Sequence[scans.Stage]) -> Iterator[scans.Activation]:
+  """Yields all signs of stages, in order."""
+  for stage in stages:
+    if isinstance(stage, scans.Residual):
+      yield from signs(stage.body)
+    elif isinstance(stage, scans.Activation) and stage.kind == 'sign':
+      yield stage
 
 
 def _replaced(stages, fn):

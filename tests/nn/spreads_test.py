@@ -7,6 +7,7 @@ import pytest
 
 from bitjax import nn
 from bitjax import quantizers
+from bitjax import scans
 from bitjax import types
 
 MOMENTUM = 0.75
@@ -109,6 +110,7 @@ def test_views_have_the_spread_of_the_layer():
   )
   variables = {**variables, **moved}
   view = nn.layer_view(model, variables, x, y, 'Dense_0', train=False)
+  assert any(isinstance(s, scans.Activation) for s in view.tail)
 
   def loss(kernel):
     params = variables['params'] | {'Dense_0': {'kernel': kernel}}
