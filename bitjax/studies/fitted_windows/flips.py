@@ -31,7 +31,7 @@ from bitjax import transforms
 __all__ = ['EXACT', 'GAMMAS', 'SMOOTHED', 'STE', 'led']
 
 STE, EXACT, SMOOTHED = (
-  f'Bop, {signal}' for signal in ('STE', 'exact gains', 'smoothed gains')
+  f'Bop by {signal}' for signal in ('STE', 'exact gains', 'smoothed gains')
 )
 GAMMAS = (0.003, 0.01, 0.03)
 
