@@ -60,7 +60,9 @@ GIVEN = {
     'quantize': BINARY,
     'scaling': quantizers.mean_abs(),
     'staircase': SIGN,
+    'state': quantizers.initial_spread(jnp.ones(3)),
     'threshold': 0.5,
+    'x': jnp.ones(3),
   },
   'transforms': {
     'levels': SIGN,

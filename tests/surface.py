@@ -1110,6 +1110,29 @@ def _(given):
   return training.fit_width(*halves, quantizers.gaussian, widths)
 
 
+@case('quantizers spreads', 'quantizers.next_spread', 'quantizers.with_spread')
+def _(given):
+  x = given.floats(X)
+  rule = quantizers.relative(quantizers.gaussian(0.5), momentum=0.75)
+  state = quantizers.initial_spread(x)
+  state = quantizers.next_spread(state, x, 0.75)
+  sign = quantizers.with_spread(
+    quantizers.attach(quantizers.sign(), rule), state
+  )
+  y, pull = jax.vjp(sign, x)
+  return state, y, pull(given.floats(G))
+
+
+@case('training signals', 'training.CoFlips', draws=True)
+def _(given):
+  model = nn.binary_mlp(hidden=(2,), num_classes=3)
+  images, labels = given.floats(X[:2]), np.array([0, 2])
+  variables = given.floats(model.init(given.key(0), images))
+  return training.CoFlips(0.2, 2)(
+    variables['params'], model, variables, images, labels, given.key(1)
+  )
+
+
 @case('training fitted_sign', 'training.fitted_sign')
 def _(given):
   sign = training.fitted_sign(quantizers.gaussian, 0.5)

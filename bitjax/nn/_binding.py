@@ -22,6 +22,7 @@ __all__ = [
   'QUANTIZERS',
   'RNG',
   'SCALINGS',
+  'SPREADS',
   'STATE',
   'AnyQuantizer',
   'as_dtype',
@@ -32,10 +33,12 @@ __all__ = [
 
 SCALINGS = ('none', 'fan_in', 'mean_abs')
 
-# Names of variable collections: the state of quantizers, the weights that layers
-# compute with and their scales, and what is beside kernels that already hold such
-# weights (see `deploy`): their ``scale``, or a mark ``kernel`` if they are scaled.
-STATE, QUANTIZED, DEPLOYED = 'quantizer_state', 'quantized', 'deployed'
+# Names of variable collections: the state of quantizers, the running spreads of what
+# enters them, the weights that layers compute with and their scales, and what is beside
+# kernels that already hold such weights (see `deploy`): their ``scale``, or a mark
+# ``kernel`` if they are scaled.
+STATE, SPREADS = 'quantizer_state', 'spreads'
+QUANTIZED, DEPLOYED = 'quantized', 'deployed'
 
 RNG = 'quantizer'  # Name of the random keys in flax's `rngs`.
 
@@ -143,6 +146,15 @@ def _bind(module, name, x, progress):
   if isinstance(quantizer, quantizers.Quantizer):
     qparams = module.param(name, lambda key: quantizer.init(key, x))
     quantizer = quantizers.bind(quantizer, qparams)
+  momentum = quantizers.spread_momentum(quantizer)
+  if momentum is not None:
+    spread = module.variable(
+      SPREADS, name, lambda: quantizers.initial_spread(x)
+    )
+    # As seen before this batch, so that views that change nothing see the same.
+    quantizer = quantizers.with_spread(quantizer, spread.value)
+    if module.is_mutable_collection(SPREADS) and not module.is_initializing():
+      spread.value = quantizers.next_spread(spread.value, x, momentum)
   state = None
   if quantizers.initial_state(quantizer, x) is not None:
     memory = module.variable(

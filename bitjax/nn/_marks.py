@@ -130,21 +130,36 @@ class Marks:
     )
 
   def _learned(self, quantize, progress):
-    """Returns the stage of a layer's learned input quantizer, given the variables."""
+    """Returns the stage of a layer's input quantizer, given the variables.
+
+    It is None unless the quantizer has parameters or a running spread of the layer.
+    """
     layer, own = self._layer, getattr(quantize, 'qparams', None)
-    if layer is None or own is None or not self._outlives(progress):
+    spread = quantizers.spread_of(quantize)
+    if (
+      layer is None
+      or (own is None and spread is None)
+      or not self._outlives(progress)
+    ):
       return None
     name = 'input_quantizer'
-    held = layer.variables.get('params', {}).get(name, {})
-    leaves, others = map(jax.tree.leaves, (own, held))
+    held = [
+      layer.variables.get(collection, {}).get(name)
+      for collection in ('params', _binding.SPREADS)
+    ]
+    leaves, others = map(jax.tree.leaves, ([own, spread], held))
     if len(leaves) != len(others) or not all(map(operator.is_, leaves, others)):
       return None
     field, path = getattr(layer, name), layer.path
 
     def stage(variables):
-      qparams = _calls.below(variables, path)['params'][name]
-      bound = quantizers.bind(field, qparams)
-      return _known.quantizer_stage(quantizers.at_progress(bound, progress))
+      variables, quantizer = _calls.below(variables, path), field
+      if own is not None:
+        quantizer = quantizers.bind(field, variables['params'][name])
+      if spread is not None:
+        kept = variables[_binding.SPREADS][name]
+        quantizer = quantizers.with_spread(quantizer, kept)
+      return _known.quantizer_stage(quantizers.at_progress(quantizer, progress))
 
     return stage
 
@@ -191,7 +206,8 @@ def trace(
     The graph, whose arguments are the variables and the batch, and the marks in it.
   """
   marks = Marks(kwargs)
-  mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
+  fixed = 'params', 'intermediates', _binding.QUANTIZED, _binding.SPREADS
+  mutable = _calls.mutable_but(*fixed)
 
   def outputs(variables, inputs):
     output, _ = model.apply(variables, inputs, mutable=mutable, **kwargs)

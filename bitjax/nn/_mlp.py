@@ -80,7 +80,8 @@ class MLP(nn.Module):
     kernel_init = _inits.initializer(self.init_name)
     activation = self.activation_quantizer
     learned = isinstance(activation, quantizers.Quantizer)
-    if learned or quantizers.is_stateful(activation):
+    keeps = quantizers.spread_momentum(activation) is not None
+    if learned or keeps or quantizers.is_stateful(activation):
       raise types.BadInput(
         'activation_quantizer must be a quantizer that neither learns nor '
         f'remembers, such as attach(sign(), window()); got {activation!r}. '

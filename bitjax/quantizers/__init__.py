@@ -47,7 +47,12 @@ from bitjax.quantizers._pact import pact
 from bitjax.quantizers._react import rprelu
 from bitjax.quantizers._react import rsign
 from bitjax.quantizers._relative import RELATIVE_KEEPS
+from bitjax.quantizers._relative import initial_spread
+from bitjax.quantizers._relative import next_spread
 from bitjax.quantizers._relative import relative
+from bitjax.quantizers._relative import spread_momentum
+from bitjax.quantizers._relative import spread_of
+from bitjax.quantizers._relative import with_spread
 from bitjax.quantizers._relaxed import DISTANCES
 from bitjax.quantizers._relaxed import SCHEDULES
 from bitjax.quantizers._relaxed import parq
@@ -110,6 +115,7 @@ __all__ = [
   'hysteretic_sign',
   'hysteretic_uniform',
   'identity',
+  'initial_spread',
   'initial_state',
   'is_random',
   'is_sign',
@@ -120,6 +126,7 @@ __all__ = [
   'max_abs',
   'mean_abs',
   'named',
+  'next_spread',
   'observed',
   'pact',
   'parq',
@@ -137,6 +144,8 @@ __all__ = [
   'shifted_sign',
   'shrinking_window',
   'sign',
+  'spread_momentum',
+  'spread_of',
   'staircase',
   'standardized',
   'stochastic_round',
@@ -146,4 +155,5 @@ __all__ = [
   'ttq',
   'uniform',
   'window',
+  'with_spread',
 ]

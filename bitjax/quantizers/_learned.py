@@ -158,5 +158,22 @@ class _Bound:
     levels = self.quantizer.levels
     return None if levels is None else levels(self.qparams)
 
+  @property
+  def momentum(self):
+    # Of a running spread; see `relative`.
+    return getattr(self.quantizer.apply, 'momentum', None)
+
+  @property
+  def spread(self):
+    return getattr(self.quantizer.apply, 'spread', None)
+
+  def with_spread(self, spread):
+    """Returns this quantizer with a running spread filled in."""
+    apply: Any = self.quantizer.apply
+    quantizer = dataclasses.replace(
+      self.quantizer, apply=apply.with_spread(spread)
+    )
+    return dataclasses.replace(self, quantizer=quantizer)
+
   def __repr__(self):
     return _written.call(bind, **vars(self))

@@ -19,6 +19,7 @@ from bitjax.training._fit import Fitted
 from bitjax.training._fit import Phase
 from bitjax.training._fit import Reporter
 from bitjax.training._fit import fit
+from bitjax.training._fitted_sign import fitted_sign
 from bitjax.training._log import Log
 from bitjax.training._losses import Distillation
 from bitjax.training._losses import cross_entropy
@@ -42,11 +43,12 @@ from bitjax.training._reconstruction import enlarge
 from bitjax.training._reconstruction import image_scores
 from bitjax.training._reconstruction import reconstruction
 from bitjax.training._refit import Refit
-from bitjax.training._refit import fitted_sign
 from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
 from bitjax.training._schedules import learning_rate
 from bitjax.training._schedules import progress
+from bitjax.training._signals import CoFlips
+from bitjax.training._signals import Signal
 from bitjax.training._state import Totals
 from bitjax.training._state import TrainState
 from bitjax.training._state import check_fits
@@ -56,12 +58,15 @@ from bitjax.training._state import switch
 from bitjax.training._state import variables_of
 from bitjax.training._task import Task
 from bitjax.training._task import check_batch_split
+from bitjax.training._windows import FAMILIES
+from bitjax.training._windows import Family
 from bitjax.training._windows import FittedWidth
 from bitjax.training._windows import fit_width
 
 __all__ = [
   'BORDERS',
   'DECAYED',
+  'FAMILIES',
   'KEPT',
   'LAYERED',
   'OFFSETS',
@@ -71,7 +76,9 @@ __all__ = [
   'STATISTICS',
   'Checkpoints',
   'Classification',
+  'CoFlips',
   'Distillation',
+  'Family',
   'Fitted',
   'FittedWidth',
   'ImageScores',
@@ -84,6 +91,7 @@ __all__ = [
   'Refit',
   'Reporter',
   'Scores',
+  'Signal',
   'Task',
   'Totals',
   'TrainState',

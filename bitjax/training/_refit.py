@@ -1,7 +1,7 @@
 r"""Fits the widths of estimators while a network trains, at intervals, layer by layer.
 
-A width is a parameter of a layer's sign (`fitted_sign`) that no gradient moves. At intervals
-it becomes the one whose prediction on one batch is nearest to the exact gains of flips on
+A width is a parameter of a layer's sign (`fitted_sign`) that no gradient moves; of several
+families of estimators, so is the family. At intervals it becomes the one whose prediction on one batch is nearest to the exact gains of flips on
 another, and the other way round (`fit_width`). Both are the batches of the next two updates,
 without augmentation, so that what is fitted is a function of the state and the feed: a training
 that resumes fits the same widths.
@@ -12,7 +12,7 @@ fitted ones behind. Normalisations use their running statistics, as in evaluatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 import math
@@ -24,17 +24,17 @@ import jax.numpy as jnp
 
 from bitjax import data
 from bitjax import nn
-from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
+from bitjax.training import _fitted_sign
 from bitjax.training import _problems
 from bitjax.training import _state
 from bitjax.training import _task
 from bitjax.training import _windows
 
-__all__ = ['Fits', 'Refit', 'fitted_sign', 'refit']
+__all__ = ['Fits', 'Refit', 'refit']
 
-_NAME = 'width'  # Of the parameter.
+_NAME, _FAMILY = _fitted_sign.WIDTH, _fitted_sign.FAMILY
 _SAMPLE = 1 << 23  # Seed of the draws of weights, the same for all networks.
 
 Path = tuple[str, ...]
@@ -42,7 +42,7 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Refit:
-  """When `fit` fits the widths of all `fitted_sign` again, and how.
+  """When `fit` fits the widths and families of all `fitted_sign` again, and how.
 
   Attributes:
     every: number of updates between two fits; the first is before the first update.
@@ -64,77 +64,6 @@ class Refit:
       raise types.BadInput('widths must be numbers, at least one; got none.')
     for width in self.widths:
       types.check_positive('widths', width, finite=True)
-
-
-def fitted_sign(
-  estimator: Callable[[types.Scalar], quantizers.Estimator], width: float = 1.0
-) -> quantizers.Quantizer:
-  r"""Returns a sign whose estimator's width is a parameter that no gradient moves.
-
-  .. math:: y = \mathrm{sign}(x), \qquad \bar x = E_\sigma(\bar y, x), \qquad
-    \bar \sigma = 0
-
-  It is an ``input_quantizer`` of `nn.QuantDense`, `nn.QuantConv`, `nn.ResNet` and `nn.VGG`.
-  `fit` chooses the width again and again if it is given a `Refit`; a weight decay that
-  decays the parameters of quantizers would shrink it in between.
-
-  Args:
-    estimator: makes the estimator E of a width, such as `quantizers.gaussian`; a function
-      that returns ``relative(gaussian(c))`` makes one number mean the same in all layers.
-      Static: a function at the top of a module, not made anew for each network.
-    width: the width before it is fitted, > 0, in the units of the estimator.
-
-  Returns:
-    A `bitjax.quantizers.Quantizer` with the parameter ``'width'``, [], positive. The
-    sign of 0 is +1.
-
-  Raises:
-    BadInput: for an ``estimator`` that is not callable, or a width that is not positive.
-  """
-  if not callable(estimator):
-    raise types.BadInput(
-      'estimator must be a function of a width, such as quantizers.gaussian; got '
-      f'{types.shown(estimator)}.'
-    )
-  types.check_positive('width', width, finite=True)
-  levels = _Levels(estimator)
-  return quantizers.Quantizer(
-    _Init(float(width)), _Apply(estimator), 1, levels, None
-  )
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Init:
-  width: float
-
-  def __call__(self, key, x):
-    del key
-    return {_NAME: jnp.asarray(self.width, types.promoted(jnp.float32, x))}
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Apply:
-  estimator: Callable[[types.Scalar], quantizers.Estimator]
-
-  def __call__(self, qparams, x, *, progress=1.0, key=None):
-    del key
-    width = jax.lax.stop_gradient(qparams[_NAME])
-    quantize = quantizers.attach(quantizers.sign(), self.estimator(width))
-    return quantize(x, progress=progress)
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Levels:
-  """The forward pass; it also says which estimator the sign has."""
-
-  estimator: Callable[[types.Scalar], quantizers.Estimator]
-
-  def __call__(self, qparams):
-    del qparams
-    return quantizers.sign()
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'options'))
@@ -178,14 +107,14 @@ def refit(
       )
 
     one = view(halves[0])
-    found = [_owner(stage, held) for stage in _signs(one.tail)]
+    found = [_owner(stage, held) for stage in _windows.signs(one.tail)]
     if one.quantizer is not None and found and found[0] is not None:
       layers.append(((one, view(halves[1])), found))
   if not layers:
     raise types.BadInput(
       'refit needs a network with training.fitted_sign(...) behind a quantized layer.'
     )
-  fitted: dict[Path | None, types.Array] = {}
+  fitted: dict[Path | None, dict[str, types.Array]] = {}
   for views, found in sorted(layers, key=lambda row: len(row[1])):
     if found[0] in fitted:
       continue  # By another layer that feeds the same sign.
@@ -194,15 +123,18 @@ def refit(
     if own[0].kernel.size > options.sample:
       drawn = jax.random.fold_in(key, len(fitted))
       coordinates = scans.draw_sample(own[0], options.sample, drawn).coordinates
-    sign = next(_signs(own[0].tail))
+    sign = next(_windows.signs(own[0].tail))
+    families = _bound(sign.quantizer).quantizer.levels.families
     best = _windows.fit_width(
       own[0],
       own[1],
-      _estimator(sign.quantizer),
+      families,
       jnp.asarray(options.widths, jnp.float32),
       coordinates=coordinates,
     )
-    fitted[found[0]] = best.width
+    fitted[found[0]] = {_NAME: best.width}
+    if len(families) > 1:
+      fitted[found[0]][_FAMILY] = jax.nn.one_hot(best.family, len(families))
   return {**variables, 'params': _put(variables['params'], fitted)}
 
 
@@ -268,12 +200,14 @@ class Fits:
     self._all += time.perf_counter() - self._clock
 
   def row(self, state: _state.TrainState) -> dict[str, types.Array]:
-    """Returns the widths for a row of the log, ``width/LAYER`` -> [seeds]."""
+    """Returns a row of the log: ``width/LAYER`` and ``family/LAYER`` -> [seeds]."""
     if self._options is None:
       return {}
+    widths, families = (_held(state.params, n) for n in (_NAME, _FAMILY))
+    chosen = {p: jnp.argmax(leaf, axis=-1) for p, leaf in families.items()}
     return {
-      '/'.join((_NAME, *path[:-2])): leaf
-      for path, leaf in _held(state.params).items()
+      '/'.join((path[-1], *path[:-2])): leaf
+      for path, leaf in (widths | chosen).items()
     }
 
 
@@ -293,10 +227,6 @@ def _of_one(options, step, task, variables, feed):
   return found['params']
 
 
-def _estimator(quantize):
-  return _bound(quantize).quantizer.levels.estimator
-
-
 def _bound(quantize) -> Any:
   """Returns the bound quantizer inside a stage's; None if it is another one."""
   bound = getattr(quantize, 'quantize', quantize)
@@ -312,12 +242,12 @@ def _owner(stage, held):
   return next((path for path, other in held.items() if other is leaf), None)
 
 
-def _held(params) -> dict[Path, types.Array]:
+def _held(params, name=_NAME) -> dict[Path, types.Array]:
   """Returns the widths that the parameters of a network hold, by path."""
   found = {}
   for path, leaf in jax.tree.leaves_with_path(params):
     names = tuple(entry.key for entry in path)
-    if names[-2:] == ('input_quantizer', _NAME):
+    if names[-2:] == ('input_quantizer', name):
       found[names] = leaf
   return found
 
@@ -329,15 +259,6 @@ def _layers(params):
     for path, _ in jax.tree.leaves_with_path(params)
   )
   return ['/'.join(path[:-1]) for path in paths if path[-1] == 'kernel']
-
-
-def _signs(stages) -> Iterator[scans.Activation]:
-  """Yields all signs of stages, in order."""
-  for stage in stages:
-    if isinstance(stage, scans.Residual):
-      yield from _signs(stage.body)
-    elif isinstance(stage, scans.Activation) and stage.kind == 'sign':
-      yield stage
 
 
 def _with(view, owners, fitted):
@@ -354,7 +275,7 @@ def _with(view, owners, fitted):
         path = next(queue)
         if path in fitted:
           bound = dataclasses.replace(
-            _bound(stage.quantizer), qparams={_NAME: fitted[path]}
+            _bound(stage.quantizer), qparams=fitted[path]
           )
           outer: Any = stage.quantizer
           quantizer = dataclasses.replace(outer, quantize=bound)
@@ -366,10 +287,15 @@ def _with(view, owners, fitted):
 
 
 def _put(params, fitted):
-  """Returns parameters with new widths."""
+  """Returns parameters with new widths and families."""
+  new = {
+    (*path[:-1], name): value
+    for path, own in fitted.items()
+    for name, value in own.items()
+  }
 
   def put(path, leaf):
-    new = fitted.get(tuple(entry.key for entry in path))
-    return leaf if new is None else new.astype(leaf.dtype)
+    own = new.get(tuple(entry.key for entry in path))
+    return leaf if own is None else own.astype(leaf.dtype)
 
   return jax.tree.map_with_path(put, params)

@@ -29,6 +29,7 @@ from bitjax.training import _losses
 from bitjax.training import _problems
 from bitjax.training import _schedules
 from bitjax.training import _seeds
+from bitjax.training import _signals
 from bitjax.training import _state
 
 __all__ = ['Task', 'batch_split', 'check_batch_split', 'loop']
@@ -56,10 +57,14 @@ class Task:
       none. At update t it is ``min(average, (1 + t) / (10 + t))``, smaller at first.
     problem: the loss and the score, such as a `Reconstruction`; None for those of a
       `Classification`.
+    signal: what takes the place of the gradient of binary kernels, such as `CoFlips`; of
+      a classification without smoothing and teacher, whose images have one label each.
+      None for the gradient itself.
 
   Raises:
     BadInput: for a ``smoothing`` or an ``average`` out of range, for a model with
-      a list among its fields, and for classes, smoothing or a teacher beside a problem.
+      a list among its fields, for classes, smoothing, a teacher or a signal beside a
+      problem, and for a signal beside smoothing or a teacher.
   """
 
   model: nn.Module
@@ -72,6 +77,7 @@ class Task:
   distillation: _losses.Distillation | None = None
   average: float | None = None
   problem: _problems.Problem | None = None
+  signal: _signals.Signal | None = None
 
   def __post_init__(self):
     try:
@@ -85,12 +91,16 @@ class Task:
       types.check_integer('num_classes', self.num_classes, 1)
     types.check_fraction('smoothing', self.smoothing)
     if self.problem is not None:
-      for name in ('num_classes', 'smoothing', 'distillation'):
+      for name in ('num_classes', 'smoothing', 'distillation', 'signal'):
         if getattr(self, name):
           raise types.BadInput(
             f'{name} is for classifications, and must be left out beside a problem; '
             f'got {types.shown(getattr(self, name))}.'
           )
+    if self.signal is not None and (self.smoothing or self.distillation):
+      raise types.BadInput(
+        'signal is of the labels alone; leave out smoothing and distillation.'
+      )
     if self.average is not None:
       types.check_open_interval('average', self.average, 0.0, 1.0)
 
@@ -180,7 +190,12 @@ class Task:
       teacher_variables: the teacher's variables; None without one.
       axis: axis of the current mesh that splits the examples; None for no split.
     """
+    if axis is not None and 'spreads' in state.collections:
+      raise types.BadInput(
+        'running spreads need batches on one device; use relative(...) without momentum.'
+      )
     keys = jax.random.split(jax.random.fold_in(state.key, state.step))
+    draw = keys[1]
     targets = self.kind.targets(batch.labels)
     if self.smoothing:
       targets = data.smooth(targets, self.smoothing)
@@ -204,10 +219,16 @@ class Task:
       state.collections,
       images,
       targets,
-      keys[1],
+      draw,
       progress,
       teacher_variables,
     )
+    if self.signal is not None:
+      drawn = jax.random.fold_in(draw, 2)
+      variables = {'params': state.params, **state.collections}
+      gradient = self.signal(
+        gradient, self.model, variables, images, batch.labels, drawn, progress
+      )
     with types.as_optax():
       updates, opt_state = self.tx.update(
         gradient, state.opt_state, state.params
@@ -319,6 +340,8 @@ def loop(
   lanes, (axis, _) = None, batch_split(mesh)
   if mesh is not None:
     lanes = 'lanes' if num_seeds % mesh.shape['lanes'] == 0 else None
+  if axis is not None and task.signal is not None:
+    raise types.BadInput('signal needs batches on one device: split no batch.')
   if axis is not None and not hasattr(task.model, 'axis_name'):
     raise types.BadInput(
       'batches over several devices need a network with the field axis_name, '

@@ -1,4 +1,4 @@
-r"""Fits the width of an estimator to exact gains of flips, layer by layer.
+r"""Fits the width and the family of an estimator to exact gains of flips, layer by layer.
 
 An estimator of width :math:`\sigma` predicts the gain of a move as a kernel estimate does
 a density: it averages what a changed sign is worth over the examples whose pre-activation
@@ -12,7 +12,8 @@ With a batch of B examples such an average has, to leading order,
 for a smooth density and worth: a wide window looks where signs do not change, a narrow one
 at too few examples. The optimum depends on the layer and on the state of training, so it is
 fitted: the prediction on one half of a batch should agree with the exact gains on the
-other, whose noise is independent.
+other, whose noise is independent. Kernels of different form (`FAMILIES`) can be tried in the
+same way; in theory the form matters less than the width.
 
 References:
   Silverman, Density estimation for statistics and data analysis, 1986, chapter 3.
@@ -20,10 +21,10 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,35 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 
-__all__ = ['FittedWidth', 'fit_width']
+__all__ = ['FAMILIES', 'Family', 'FittedWidth', 'fit_width']
+
+Family: TypeAlias = Callable[[types.Scalar], quantizers.Estimator]
+
+
+def _rectangle(width):
+  return quantizers.relative(quantizers.window(width))
+
+
+def _gaussian(width):
+  return quantizers.relative(quantizers.gaussian(width))
+
+
+def _triangle(width):
+  return quantizers.relative(quantizers.polynomial(width))
+
+
+def _swish_sign(width):
+  # Its derivative is positive up to 2.4 / beta, and negative beyond.
+  return quantizers.relative(quantizers.swish_sign(2.4 / width))
+
+
+# Functions of a width in units of the layer's spread.
+FAMILIES: dict[str, Family] = {
+  'rectangle': _rectangle,
+  'Gaussian': _gaussian,
+  'triangle': _triangle,
+  'SwishSign': _swish_sign,
+}
 
 
 class FittedWidth(NamedTuple):
@@ -44,24 +73,26 @@ class FittedWidth(NamedTuple):
     score: the best score.
     scores: for each width, the correlation over all moves of the prediction on one half
       with the exact gains on the other, averaged over both directions; 0 for a width
-      whose estimator passes nothing.
+      whose estimator passes nothing. Of several families [families, widths].
+    family: position of the best family, int32; 0 for a single one.
   """
 
   width: types.Array
   score: types.Array
   scores: types.Array
+  family: types.Array
 
 
 def fit_width(
   view: scans.LayerView,
   other: scans.LayerView,
-  estimator: Callable[[types.Scalar], quantizers.Estimator],
+  estimator: Family | Sequence[Family],
   widths: types.Array,
   *,
   coordinates: types.Array | None = None,
   chunk: int | None = None,
 ) -> FittedWidth:
-  r"""Chooses the width of the estimator of the first sign behind a layer.
+  r"""Chooses the width, and the family, of the estimator of the first sign behind a layer.
 
   .. math:: \max_\sigma \; \mathrm{corr}\left( -G_1(\sigma) \, \Delta, \; g_2 \right)
     + \mathrm{corr}\left( -G_2(\sigma) \, \Delta, \; g_1 \right)
@@ -71,14 +102,17 @@ def fit_width(
   changes of the quantised weights. All other estimators are those of the view: fit from the
   last layer to the first, to use fitted ones behind. A correlation does not see a factor, so
   it is the width that is fitted, and no learning rate. It costs the gains of both halves,
-  and for each width two forward and backward passes of half a batch.
+  for each family a forward and backward pass of the batch, and for each width a backward
+  pass of the layer alone.
 
   Args:
     view: the layer on one half of a batch, with a quantised kernel.
     other: the same layer on the other half.
     estimator: makes an estimator of a width, such as `quantizers.gaussian` or
-      ``lambda c: quantizers.relative(quantizers.window(c))``. It is traced,
-      once for each function, so pass the same one again.
+      ``lambda c: quantizers.relative(quantizers.window(c))``; or several such families,
+      such as ``[*training.FAMILIES.values()]``, among which is chosen too, the first of the
+      best. It is traced, once for each function, so pass the same one again. A running
+      spread (`quantizers.relative`) is that which the view's sign has.
     widths: what to choose from, [widths], positive.
     coordinates: indices of weights in the flattened kernel, as `scans.draw_sample` draws
       them, for a layer whose gains would cost too much; None for all.
@@ -91,11 +125,7 @@ def fit_width(
     BadInput: for views of different kernels or without a sign behind the layer, no widths
       or one that is not positive, and what `scans.flip_gains` objects to.
   """
-  if not callable(estimator):
-    raise types.BadInput(
-      'estimator must be a function of a width, such as quantizers.gaussian; got '
-      f'{types.shown(estimator)}.'
-    )
+  families = check_families(estimator)
   widths = _checked(widths)
   if chunk is not None:
     types.check_integer('chunk', chunk, 1)
@@ -104,7 +134,7 @@ def fit_width(
       raise types.BadInput(
         'The view must have a quantised kernel, whose levels say how far a flip moves.'
       )
-    if not _replaced(half.tail, lambda stage: stage)[1]:
+    if next(signs(half.tail), None) is None:
       raise types.BadInput(
         'No sign follows the layer of the view, so there is no estimator to fit.'
       )
@@ -117,35 +147,90 @@ def fit_width(
     scans.flip_gains(half, coordinates=coordinates, chunk=chunk).gains
     for half in (view, other)
   )
-  scores = (
-    _scores(view, two, widths, coordinates, estimator)
-    + _scores(other, one, widths, coordinates, estimator)
-  ) / 2
+  scores = jnp.stack(
+    [
+      _scores(view, two, widths, coordinates, family) / 2
+      + _scores(other, one, widths, coordinates, family) / 2
+      for family in families
+    ]
+  )
   best = jnp.argmax(scores)
-  return FittedWidth(widths[best], scores[best], scores)
+  family, width = jnp.divmod(best.astype(jnp.int32), len(widths))
+  if callable(estimator):
+    scores = scores[0]
+  return FittedWidth(widths[width], jnp.max(scores), scores, family)
+
+
+def check_families(estimator: Family | Sequence[Family]) -> tuple[Family, ...]:
+  """Returns the families as a tuple; raises `BadInput` unless there is one or more."""
+  single = not isinstance(estimator, Sequence)
+  families = (estimator,) if single else tuple(estimator)
+  for family in families:
+    if not callable(family):
+      raise types.BadInput(
+        'estimator must be a function of a width, such as quantizers.gaussian, or '
+        f'several; got {types.shown(family)}.'
+      )
+  if not families:
+    raise types.BadInput('estimator must have at least one family; got none.')
+  return families
 
 
 @functools.partial(jax.jit, static_argnames='estimator')
 def _scores(view, gains, widths, coordinates, estimator):
-  """Returns the correlation of each width's prediction with the gains."""
+  r"""Returns the correlation of each width's prediction with the gains.
+
+  A width matters at one sign alone. So what lies behind is differentiated once, for all
+  widths: :math:`G(\sigma) = G_0 + J^T E_\sigma(g, x)`, with g the gradient of the sign's
+  outputs, x its inputs, J their derivative by the kernel, and :math:`G_0` what passes by
+  the sign (a shortcut).
+  """
   moves = scans.moves(view)
   changes = moves.per_weight(moves.changes)
+  sign: Any = next(signs(view.tail))
+  staircase = quantizers.staircase(sign.quantizer)
+  spread = quantizers.spread_of(sign.quantizer)
+
+  def run(kernel, added):
+    inputs = []
+
+    def constant(x):
+      inputs.append(x)
+      return jax.lax.stop_gradient(staircase(x)) + added
+
+    tail, _ = _replaced(
+      view.tail, lambda stage: dataclasses.replace(stage, quantizer=constant)
+    )
+    loss = dataclasses.replace(view, tail=tail).loss(kernel)
+    return loss, inputs[0]
+
+  found = jax.eval_shape(lambda kernel: run(kernel, 0)[1], view.kernel)
+  zeros = jnp.zeros(found.shape, found.dtype)
+  past, g = jax.grad(lambda *args: run(*args)[0], (0, 1))(view.kernel, zeros)
+  x, to_kernel = jax.vjp(lambda kernel: run(kernel, zeros)[1], view.kernel)
 
   def score(width):
-    def refitted(stage):
-      staircase = quantizers.staircase(stage.quantizer)
-      quantizer = quantizers.attach(staircase, estimator(width))
-      return dataclasses.replace(stage, quantizer=quantizer)
-
-    tail, _ = _replaced(view.tail, refitted)
-    half = dataclasses.replace(view, tail=tail)
-    predicted = -jax.grad(half.loss)(half.kernel) * changes
+    quantizer = quantizers.attach(staircase, estimator(width))
+    if spread is not None:
+      quantizer = quantizers.with_spread(quantizer, spread)
+    _, to_inputs = jax.vjp(quantizer, x)
+    (through,) = to_kernel(*to_inputs(g))
+    predicted = -(past + through) * changes
     if coordinates is not None:
       flat = predicted.reshape(*gains.shape[:-1], -1)
       predicted = flat[..., coordinates]
     return measures.correlation(predicted.reshape(-1), gains.reshape(-1))
 
   return jax.lax.map(score, widths)
+
+
+def signs(stages: Sequence[scans.Stage]) -> Iterator[scans.Activation]:
+  """Yields all signs of stages, in order."""
+  for stage in stages:
+    if isinstance(stage, scans.Residual):
+      yield from signs(stage.body)
+    elif isinstance(stage, scans.Activation) and stage.kind == 'sign':
+      yield stage
 
 
 def _replaced(stages, fn):

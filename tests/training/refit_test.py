@@ -146,6 +146,91 @@ def test_training_fits_at_intervals_and_resumes_to_the_same_bits(
     )
 
 
+def running(width):
+  return quantizers.relative(quantizers.window(width), momentum=0.5)
+
+
+SEVERAL = training.fitted_sign([relative, running], 0.7)
+
+
+def test_a_family_is_a_parameter_that_no_gradient_moves():
+  x, g = jnp.linspace(-2.0, 2.0, 9), jnp.arange(9.0)
+  params = SEVERAL.init(None, x)
+  np.testing.assert_array_equal(params['family'], [1, 0])
+  spread = quantizers.next_spread(quantizers.initial_spread(x), 3 * x, 0.5)
+  sign = quantizers.bind(SEVERAL, params)
+  assert quantizers.spread_momentum(sign) == 0.5
+  for family, wanted in (
+    ([1.0, 0.0], relative(0.7)),
+    ([0.2, 0.3], quantizers.with_spread(running(0.7), spread)),
+  ):
+    chosen = params | {'family': jnp.array(family)}
+    bound = quantizers.with_spread(quantizers.bind(SEVERAL, chosen), spread)
+    y, pull = jax.vjp(lambda q, bound=bound: bound(q), x)
+    np.testing.assert_array_equal(y, np.where(x >= 0, 1, -1))
+    np.testing.assert_allclose(
+      pull(g)[0], wanted(g, x, y, 1.0), rtol=1e-6, atol=1e-7
+    )
+  plain = quantizers.with_spread(sign, spread).quantizer.apply
+  moved = jax.grad(lambda p: jnp.sum(g * plain(p, x)))(params)
+  assert all(not leaf.any() for leaf in jax.tree.leaves(moved))
+
+
+@pytest.mark.slow
+def test_families_and_running_spreads_resume_to_the_same_bits(
+  tiny, same, tmp_path
+):
+  task = tiny.task(Net(inputs=SEVERAL))
+  options = {'refit': training.Refit(5, WIDTHS, sample=1000), 'scored': False}
+  whole = tiny.train(task, tmp_path / 'whole', **options)
+  for layer in ('Dense_1', 'Dense_2'):
+    own = whole.state.params[layer]['input_quantizer']
+    assert own['width'][0] in np.float32(WIDTHS)
+    assert sorted(own['family'][0].tolist()) == [0, 1]
+    chosen = whole.history[f'family/{layer}']
+    assert set(chosen.ravel().tolist()) <= {0, 1}
+    assert np.argmax(own['family'][0]) == chosen[-1, 0]
+    weight = whole.state.collections['spreads'][layer]['input_quantizer'][
+      'weight'
+    ]
+    np.testing.assert_allclose(weight, 1 - 0.5**tiny.STEPS, rtol=1e-6)
+
+  def stop():
+    raise KeyboardInterrupt
+
+  folder = tmp_path / 'again'
+  with pytest.raises(KeyboardInterrupt):
+    tiny.train(task, folder, report=tiny.Stop(2, stop), **options)
+  again = tiny.train(task, folder, **options)
+  assert same(again.state, whole.state) and same(again.history, whole.history)
+
+
+@pytest.mark.slow
+def test_the_family_is_that_of_the_layer_by_itself(posed):
+  _, _, halves = posed
+  model = Net(inputs=SEVERAL)
+  variables = model.init(jax.random.key(1), halves[0][0])
+  _, moved = model.apply(variables, halves[0][0], mutable=['spreads'])
+  variables = {**variables, **moved}
+  options = training.Refit(1, WIDTHS, sample=1000)
+  found = _refit.refit(model, variables, halves, jax.random.key(0), options)
+  views = [
+    networks.layer_view(model, variables, x, y, 'Dense_1') for x, y in halves
+  ]
+  kept = moved['spreads']['Dense_2']['input_quantizer']
+
+  def of_kept(width):
+    return quantizers.with_spread(running(width), kept)
+
+  each = [
+    training.fit_width(*views, make, jnp.float32(WIDTHS))
+    for make in (relative, of_kept)
+  ]
+  best = int(np.argmax([one.score for one in each]))
+  own = found['params']['Dense_2']['input_quantizer']
+  assert np.argmax(own['family']) == best and own['width'] == each[best].width
+
+
 def test_without_a_refit_widths_stay(tiny):
   found = tiny.train(tiny.task(Net()), scored=False)
   assert width_of({'params': found.state.params}, 'Dense_1') == np.float32(0.7)

@@ -99,6 +99,8 @@ def test_what_cannot_be_fitted_is_refused():
     ((view, view, 0.5, WIDTHS), 'function of a width'),
     ((view, view, make, []), 'widths'),
     ((view, view, make, [0.5, 0.0]), 'widths'),
+    ((view, view, [], WIDTHS), 'at least one family'),
+    ((view, view, [make, 0.5], WIDTHS), 'function of a width'),
   ):
     with pytest.raises(types.BadInput, match=text):
       training.fit_width(*args)
@@ -167,3 +169,33 @@ def test_the_best_width_shrinks_with_the_batch():
   assert best[0] > best[1] > best[2]
   # As B^(-1/5), by which 64 times the batch is a factor of 2.3.
   assert 1.4 < best[0] / best[2] < 4
+
+
+def test_the_best_of_several_families():
+  halves = [Layer(half).view for half in (1, 2)]
+  families = [quantizers.window, quantizers.gaussian, quantizers.polynomial]
+  found = training.fit_width(*halves, families, WIDTHS)
+  each = [training.fit_width(*halves, make, WIDTHS) for make in families]
+  np.testing.assert_array_equal(found.scores, [one.scores for one in each])
+  best = int(np.argmax([one.score for one in each]))
+  assert (found.family, found.width) == (best, each[best].width)
+  assert found.score == each[best].score and each[best].family == 0
+  # Of equals the first.
+  again = training.fit_width(*halves, [families[best]] * 2, WIDTHS)
+  assert again.family == 0 and again.width == found.width
+
+
+@pytest.mark.parametrize('name', training.FAMILIES)
+def test_a_width_of_a_family_is_where_its_slope_ends(name):
+  x = jnp.linspace(-4.0, 4.0, 801)
+  spread = jnp.sqrt(jnp.mean(x**2))
+  rule = training.FAMILIES[name](0.5)
+  slope = rule(jnp.ones_like(x), x, jnp.sign(x), 1.0)
+  inside = jnp.abs(x) < 0.49 * spread
+  assert (slope[inside] > 0).all()
+  if name != 'Gaussian':
+    beyond = jnp.abs(x) > 0.51 * spread
+    assert (slope[beyond] <= 0).all()
+  # A unit of the inputs is none of the rule: it keeps the mass.
+  scaled = rule(jnp.ones_like(x), 3 * x, jnp.sign(x), 1.0)
+  np.testing.assert_allclose(3 * scaled, slope, rtol=1e-4, atol=1e-6)

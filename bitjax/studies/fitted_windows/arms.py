@@ -1,7 +1,8 @@
-"""The estimators that the study compares, each with as many settings to choose from.
+"""The arms that the study compares, each with as many settings to choose from.
 
-An estimator with a parameter has three values of it. One without has three times as many
-learning rates in its place, so that tuning is as thorough for each.
+Estimators: one with a parameter has three values of it. One without has three times as many
+learning rates in its place, so that tuning is as thorough for each. Optimisers by flips
+(`flips`) have three rates of forgetting and three factors on the signal.
 """
 
 from __future__ import annotations
@@ -12,8 +13,21 @@ from typing import NamedTuple
 from bitjax import quantizers
 from bitjax import training
 from bitjax import types
+from bitjax.studies.fitted_windows import flips
+from bitjax.studies.fitted_windows import networks
 
-__all__ = ['ARMS', 'FITTED', 'PRIMARY', 'SHAPES', 'Arm', 'arm_of', 'check']
+__all__ = [
+  'ARMS',
+  'FITTED',
+  'FLIPPED',
+  'PRIMARY',
+  'PRIMARY_FLIPPED',
+  'SHAPES',
+  'Arm',
+  'arm_of',
+  'check',
+  'primary',
+]
 
 
 class Arm(NamedTuple):
@@ -66,24 +80,46 @@ ARMS = {
   'SwishSign': Arm(quantizers.swish_sign, (2.5, 5.0, 10.0), 'beta'),
   'ReSTE': Arm(quantizers.reste, (2.0, 3.0, 5.0), 'o at the end'),
 }
+FLIPPED = {
+  name: Arm(lambda gamma: quantizers.window(), flips.GAMMAS, 'gamma at first')
+  for name in (flips.STE, flips.EXACT, flips.SMOOTHED)
+}
 PRIMARY = ('relative Gaussian', 'window 1')
+PRIMARY_FLIPPED = (flips.SMOOTHED, flips.STE)
 SHAPES = (0, 1, 2)  # The settings of a parameter, by position.
 # Between the learning rates, which are about 3.2 times apart.
 _FACTORS = (1 / 1.47, 1.0, 1.47)
 
 
 def arm_of(name: str) -> Arm:
-  """Returns the arm of a name in `ARMS`, or of one for `quantizers.named`."""
-  if name in ARMS:
-    return ARMS[name]
+  """Returns the arm of a name in `ARMS` or `FLIPPED`, or of one for `quantizers.named`."""
+  if found := (ARMS | FLIPPED).get(name):
+    return found
   own = quantizers.named(name)
   return Arm(lambda value: own)
 
 
-def check(arms: Sequence[str]) -> None:
-  """Raises `BadInput` unless both arms of the primary contrast are listed."""
-  if not set(PRIMARY) <= set(arms):
+def primary(names: Sequence[str]) -> tuple[str, str]:
+  """Returns the arms of the primary contrast, of which the second is the usual one."""
+  return PRIMARY_FLIPPED if set(names) & set(FLIPPED) else PRIMARY
+
+
+def check(arms: Sequence[str], network: str) -> None:
+  """Raises `BadInput` unless both arms of the primary contrast are listed, and fit it."""
+  needed = primary(arms)
+  if not set(needed) <= set(arms):
     raise types.BadInput(
-      f'arms must list {" and ".join(PRIMARY)}, the primary contrast; got '
+      f'arms must list {" and ".join(needed)}, the primary contrast; got '
       f'{", ".join(arms)}.'
+    )
+  flipped = set(arms) & set(FLIPPED)
+  if flipped and flipped < set(arms):
+    raise types.BadInput(
+      f'arms must be estimators, or all of {", ".join(FLIPPED)}; got '
+      f'{", ".join(arms)}.'
+    )
+  if bool(flipped) != (network == networks.SIGNS):
+    raise types.BadInput(
+      f'arms called Bop and network={networks.SIGNS}, whose only parameters are signs, '
+      f'need each other; got {", ".join(arms)} and {network}.'
     )

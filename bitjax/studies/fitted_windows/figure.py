@@ -37,6 +37,8 @@ def _accuracies(results):
 
   found = outcomes.tested(results)
   names = found.arm.values.tolist()
+  primary = arms_lib.primary(names)
+  usual = primary[1]
   fig, axes = pyplot.subplots(1, 2, figsize=(6.75, 1.6 + 0.26 * len(names)))
   for row, name in enumerate(names):
     at = found.sel(arm=name)
@@ -60,8 +62,8 @@ def _accuracies(results):
         marker=marker,
         label=None if row else label,
       )
-    if name != 'window 1' and 'window 1' in names:
-      less = found.right.sel(arm='window 1').transpose('seed', 'test_example')
+    if name != usual:
+      less = found.right.sel(arm=usual).transpose('seed', 'test_example')
       plots.whisker(
         axes[1],
         row,
@@ -72,9 +74,7 @@ def _accuracies(results):
   axes[1].set_yticks([])
   for ax in axes:
     ax.set_ylim(len(names) - 0.5, -0.5)
-    plots.primary_rows(
-      ax, *(names.index(n) for n in arms_lib.PRIMARY if n in names)
-    )
+    plots.primary_rows(ax, *(names.index(n) for n in primary))
   axes[0].set_xlabel('accuracy, last epoch (%)')
   axes[0].legend(fontsize=7)
   axes[1].axvspan(
@@ -87,7 +87,7 @@ def _accuracies(results):
   )
   axes[1].axvline(0, color=plots.GREY, lw=0.8, zorder=0)
   axes[1].set_xlabel(
-    'test accuracy less that of window 1\n(points; band: does not matter)'
+    f'test accuracy less that of {usual}\n(points; band: does not matter)'
   )
   return fig
 

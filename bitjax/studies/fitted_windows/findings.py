@@ -1,4 +1,7 @@
-"""Judges whether windows that fit their layer train better than one of half-width 1."""
+"""Judges whether windows that fit their layer train better than one of half-width 1.
+
+And whether Bop's rule is led better by smoothed gains than by a gradient.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies import recipes
 from bitjax.studies.fitted_windows import arms as arms_lib
+from bitjax.studies.fitted_windows import flips
 from bitjax.studies.recipes import outcomes
 
 if TYPE_CHECKING:
@@ -56,6 +60,25 @@ _CLAIMS = (
     arms_lib.FITTED,
     'relative Gaussian',
     'fitted widths end better than one relative width for all layers',
+  ),
+  (
+    'Bop',
+    *arms_lib.PRIMARY_FLIPPED,
+    "Bop's rule ends better by gains that are averaged over random flips, without "
+    "any derivative, than by the straight-through estimator's gradient",
+  ),
+  (
+    'Bop, averaged',
+    flips.SMOOTHED,
+    flips.EXACT,
+    "Bop's rule ends better by gains averaged over random flips than by single ones",
+  ),
+  (
+    'Bop, exact',
+    flips.EXACT,
+    flips.STE,
+    "Bop's rule ends better by exact gains of single flips than by the straight-through "
+    "estimator's gradient",
   ),
 )
 
@@ -114,12 +137,14 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
           finding,
           f'{claim[0].upper()}{claim[1:]}.',
           _difference(right, name, against),
-          primary=(name, against) == arms_lib.PRIMARY,
+          primary=(name, against) == arms_lib.primary(known),
           details=details(name, against),
           **info,
         )
       )
   others = [name for name in known if name != _BEFORE]
+  if _BEFORE not in known:
+    return found
   found.append(
     contrasts.any_arm(
       'any',

@@ -7,11 +7,11 @@ from typing import Any
 from bitjax import nn
 from bitjax.studies import recipes
 
-__all__ = ['NETWORKS', 'binary', 'build']
+__all__ = ['MLPS', 'NETWORKS', 'SIGNS', 'binary', 'build']
 
 _WEIGHTS = recipes.WEIGHTS['sign']
-_MLP = 'mlp'
-NETWORKS = (_MLP, *recipes.NETWORKS)
+_MLP, SIGNS = MLPS = ('mlp', 'mlp_of_signs')
+NETWORKS = (*MLPS, *recipes.NETWORKS)
 
 
 def build(
@@ -25,12 +25,14 @@ def build(
 
   Args:
     network: one of `NETWORKS`; residual ones have Bi-Real's shortcuts, and their first
-      and last layer in full precision.
+      and last layer in full precision. `SIGNS` has no parameters but binary kernels.
     sign: quantizer of the inputs of quantized layers.
     num_classes: outputs.
     hidden: units of the hidden layers of an MLP.
     arithmetic: ``precision`` and ``dtype``.
   """
+  if network == SIGNS:
+    return nn.binary_mlp(hidden=hidden, num_classes=num_classes, **arithmetic)
   options: dict[str, Any] = arithmetic | {
     'num_classes': num_classes,
     'kernel_quantizer': _WEIGHTS.quantizer,
@@ -47,4 +49,4 @@ def build(
 
 def binary(network: str) -> str:
   """Returns a regular expression for the paths of quantized layers."""
-  return r'Dense_\d+' if network == _MLP else recipes.NETWORKS[network].binary
+  return r'Dense_\d+' if network in MLPS else recipes.NETWORKS[network].binary

@@ -15,10 +15,17 @@ validation loss of the tuning seeds, which are not tested. Other seeds and other
 test images are both in the 95 % interval. The claim is supported if it lies above half
 a point; within half a point of 0 the two are equivalent. All else is exploratory.
 
+As an optimiser: the preset bop asks whether Bop's rule, which flips a weight once an
+average over updates speaks against it, ends better by gains of flips that are averaged
+over random flips of the other weights, without any derivative, than by the
+straight-through estimator's gradient. That is its primary contrast, by the same rules: each
+signal has three rates of forgetting times three factors on the signal.
+
 In this order, the commands train small MLPs on MNIST (minutes), and ResNet-8 on 10 000
 images of CIFAR-10 at 16 x 16 pixels, for 5, 15 and 45 epochs (hours each):
 
   bitjax fitted_windows
+  bitjax fitted_windows --preset=bop
   bitjax fitted_windows --preset=short --data_dir=DIR
   bitjax fitted_windows --preset=cifar --data_dir=DIR
   bitjax fitted_windows --preset=long --data_dir=DIR
@@ -51,8 +58,8 @@ class Config(recipes.TunedConfig):
 
   network: str = cli.flag(
     'mlp',
-    'mlp: all layers binary; others: with Bi-Real shortcuts, first and last layer in '
-    'full precision.',
+    'mlp: all layers binary, with normalisations; mlp_of_signs: without, for Bop; '
+    'others: with Bi-Real shortcuts, first and last layer in full precision.',
     choices=networks.NETWORKS,
   )
   hidden: tuple[int, ...] = cli.flag(
@@ -60,8 +67,8 @@ class Config(recipes.TunedConfig):
   )
   arms: tuple[str, ...] = cli.flag(
     tuple(arms_lib.ARMS),
-    'Estimators of the activations.',
-    choices=tuple(arms_lib.ARMS),
+    "Estimators of the activations, or signals of Bop's rule.",
+    choices=(*arms_lib.ARMS, *arms_lib.FLIPPED),
     own=quantizers.named,
     unique=True,
   )
@@ -77,10 +84,19 @@ class Config(recipes.TunedConfig):
   sample: int = cli.flag(
     256, 'Weights of a layer whose exact gains are fitted to.', minimum=1
   )
+  flip_rate: float = cli.flag(
+    0.05,
+    'Bop: probability that each of the other weights is flipped in a draw.',
+    minimum=0,
+    maximum=1,
+  )
+  draws: int = cli.flag(
+    4, 'Bop: draws of random flips in each update.', minimum=1, maximum=256
+  )
 
   def __post_init__(self):
     super().__post_init__()
-    arms_lib.check(self.arms)
+    arms_lib.check(self.arms, self.network)
 
   def model(self, num_classes: int, sign: Any = None) -> Any:
     """Returns the network with a sign; without one, that of the first arm."""
@@ -113,6 +129,13 @@ PRESETS: dict[str, dict[str, Any]] = {
   'quick': {'dataset': 'mnist5k', 'augmentation': (), 'batch_size': 64}
   | {'epochs': 15.0, 'seeds': tuple(range(12)), 'learning_rate': 0.01}
   | _ADAM,
+  'bop': {'dataset': 'mnist5k', 'augmentation': (), 'batch_size': 64}
+  | {'epochs': 5.0, 'seeds': tuple(range(12)), 'rates': (0.7, 1.4, 2.8)}
+  | {
+    'hidden': (32, 32),
+    'network': networks.SIGNS,
+    'arms': tuple(arms_lib.FLIPPED),
+  },
   'short': _SMALL | {'epochs': 5.0},
   'cifar': _SMALL | {'epochs': 15.0},
   'long': _SMALL | {'epochs': 45.0},

@@ -11,6 +11,7 @@ from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import recipes
 from bitjax.studies.fitted_windows import arms as arms_lib
+from bitjax.studies.fitted_windows import flips
 from bitjax.studies.fitted_windows import networks
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def compare(
   @functools.cache
   def phases_of(name, shape):
     model = config.model(parts.train.num_classes, arms[name].quantizer(shape))
-    return recipe.phases(model, parts.train)
+    phases = recipe.phases(model, parts.train)
+    if name not in arms_lib.FLIPPED:
+      return phases
+    gamma = arms[name].values[shape]
+    return flips.led(phases, name, gamma, config.flip_rate, config.draws)
 
   dims, coords = training.layout(
     phases_of(config.arms[0], 0), parts.train, config.batch_size
@@ -59,7 +64,8 @@ def compare(
     widths=config.fit_widths,
     sample=config.sample,
   )
-  together, most = config.side_by_side(config.network)
+  mlp = config.network in networks.MLPS
+  together, most = config.side_by_side('mlp' if mlp else config.network)
 
   def train(parts, *, arm, shape, rate, seed, **options):
     own = arms[arm]

@@ -8,11 +8,26 @@ from bitjax.studies import fitted_windows
 @pytest.mark.parametrize(
   ('flags', 'words'),
   [
-    (['--network=resnet21'], 'network must be one of mlp, resnet20'),
+    (
+      ['--network=resnet21'],
+      'network must be one of mlp, mlp_of_signs, resnet20',
+    ),
     (
       ['--arms=window 1,fitted'],
       'arms must list relative Gaussian and window 1, the primary contrast',
     ),
+    (['--arms=Bop by STE'], 'list Bop by smoothed gains and Bop by STE'),
+    (
+      ['--arms=Bop by STE,Bop by smoothed gains'],
+      'network=mlp_of_signs, whose only parameters are signs, need each other',
+    ),
+    (
+      ['--arms=Bop by STE,Bop by smoothed gains,window 1'],
+      'arms must be estimators, or all of Bop by STE',
+    ),
+    (['--network=mlp_of_signs'], 'need each other'),
+    (['--flip_rate=2'], 'flip_rate must be <= 1'),
+    (['--draws=0'], 'draws must be >= 1'),
     (['--arms=window 3'], 'arms must be one of window 1, fixed window'),
     (['--refit_epochs=0'], 'refit_epochs must be > 0'),
     (['--sample=0'], 'sample must be >= 1'),

@@ -100,6 +100,39 @@ def test_claims():
   )
 
 
+def flipped(**points):
+  """Returns outcomes of Bop, whose accuracy is 0.5 plus the points of its signal."""
+  kinds = ['STE', 'exact gains', 'smoothed gains']
+  names = ['window 1', 'Bi-Real', 'EDE']
+  table = compared(
+    **{
+      name: points.get(kind.split()[0], 0.0)
+      for name, kind in zip(('window_1', 'Bi-Real', 'EDE'), kinds, strict=True)
+    }
+  )
+  return table.sel(arm=names).assign_coords(arm=[f'Bop by {k}' for k in kinds])
+
+
+def test_claims_of_bop():
+  found = judged(flipped(smoothed=0.03, exact=-0.02))
+  assert [*found] == ['Bop', 'Bop, averaged', 'Bop, exact']
+  assert [v.finding for v in found.values() if v.primary] == ['Bop']
+  for finding, verdict, effect in (
+    ('Bop', 'supported', 3.0),
+    ('Bop, averaged', 'supported', 5.0),
+    ('Bop, exact', 'contradicted', -2.0),
+  ):
+    assert found[finding].verdict == verdict
+    np.testing.assert_allclose(found[finding].effect, effect, atol=0.06)
+  details = found['Bop'].details
+  assert details['gamma at first, Bop by STE'] == 0.03
+  assert details['rate, Bop by smoothed gains'] == 1.0
+  with plots.style():
+    drawn = figure.page(flipped())
+    assert len(drawn['figure'].axes) == 2
+    plt.close('all')
+
+
 def test_what_does_not_matter_is_equivalent():
   found = judged(compared())
   for finding in ('relative', 'fixed', 'fitted', 'any'):
