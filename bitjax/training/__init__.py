@@ -47,6 +47,7 @@ from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
 from bitjax.training._schedules import learning_rate
 from bitjax.training._schedules import progress
+from bitjax.training._schedules import restarts
 from bitjax.training._state import Totals
 from bitjax.training._state import TrainState
 from bitjax.training._state import check_fits
@@ -109,6 +110,7 @@ __all__ = [
   'preparation',
   'progress',
   'reconstruction',
+  'restarts',
   'statistician',
   'switch',
   'variables_of',
