@@ -217,9 +217,7 @@ TRANSFORMS = {
   'flip_ratio': [{}],
   'limit_flips': [{'max_flips': 2}],
   'normalize': [{'norm': n} for n in ('l2', 'linf', 'l1')],
-  'perturb': [
-    {'move': _mirrored, 'every': 2, 'key': jax.random.key(0)}
-  ],
+  'perturb': [{'move': _mirrored, 'every': 2, 'key': jax.random.key(0)}],
   'project_budget': [
     {'radius': factor * r, 'norm': n}
     for n, r in BUDGETS.items()

@@ -107,9 +107,7 @@ def perturb(
 
   def change(due, params, key, needed):
     moved = move(key, params, **needed)
-    wanted, found = (
-      jax.tree.map(jnp.shape, tree) for tree in (params, moved)
-    )
+    wanted, found = (jax.tree.map(jnp.shape, tree) for tree in (params, moved))
     if wanted != found:
       raise types.BadInput(
         'move must return parameters of the same structure and shapes; got '
@@ -190,9 +188,9 @@ def _seldom(change: Callable[..., types.PyTree]) -> Callable[..., types.PyTree]:
   def run_lanes(size, batched, due, params, *rest):
     axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
     params = jax.tree.map(
-      lambda x, is_batched: x
-      if is_batched
-      else jnp.broadcast_to(x, (size, *x.shape)),
+      lambda x, is_batched: (
+        x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+      ),
       params,
       batched[1],
     )
