@@ -225,7 +225,7 @@ def _beyond_random(ax, results):
   ax.set_yscale('symlog', linthresh=findings.MARGIN)
   ax.set_xlabel('signs that may move')
   ax.set_ylabel('nats', fontsize=8)
-  ax.set_title('genetic, beyond as many random flips', fontsize=8)
+  ax.set_title('genetic, beyond random flips', fontsize=8)
   ax.legend(fontsize=7)
 
 
@@ -263,5 +263,5 @@ def _tiny(ax, results):
 def _left(ax, results, signs):
   at = results.sel(signs=signs)
   _rows(ax, lambda arm, start: at.improving.sel(arm=arm, start=start))
-  ax.set_xlabel('share of flips that lower the loss on A', fontsize=8)
+  ax.set_xlabel('flips that lower the loss on A (share)', fontsize=8)
   ax.set_title(f'{signs} signs, whole budget', fontsize=8)

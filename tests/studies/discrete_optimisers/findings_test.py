@@ -162,15 +162,18 @@ def test_perturbations_have_controls_of_their_own():
   put(results, 0.3, arm='flips at intervals', **at)
   put(results, 0.1, arm='weighted flips at intervals', **at)
   put(results, 0.1, arm='one fall of the rate', **at)
-  begin = f'{SIGNS[-1]} signs'
+  last = results.sel(signs=SIGNS[-1], start='checkpoint')
+  found = {one.finding: one for one in findings._perturbations(last, SIGNS[-1])}
+  verdict = {-1: 'contradicted', 0: 'equivalent', 1: 'supported'}
   for arm, effect in (
-    ('flips at intervals', -0.3), ('weighted flips at intervals', 0.2),
-    ('restarts of the rate', 0.1), ('noise at intervals', 0.0),
-  ):  # fmt: skip
-    found = judged(results, f'N16 {arm}, B', begin)
-    np.testing.assert_allclose(found.effect, effect, atol=2e-3)
-    verdict = {-1: 'contradicted', 0: 'equivalent', 1: 'supported'}
-    assert found.verdict == verdict[int(np.sign(effect))]
+    ('flips at intervals', -0.3),
+    ('weighted flips at intervals', 0.2),
+    ('restarts of the rate', 0.1),
+    ('noise at intervals', 0.0),
+  ):
+    one = found[f'N16 {arm}, B']
+    np.testing.assert_allclose(one.effect, effect, atol=2e-3)
+    assert one.verdict == verdict[int(np.sign(effect))]
   controls = {control for _, control, _ in findings._PERTURBED.values()}
   assert {*findings._PERTURBED} | controls <= {*arms.METHODS}
 
