@@ -65,8 +65,11 @@ GIVEN = {
     'x': jnp.ones(3),
   },
   'transforms': {
+    'every': 2,
+    'key': KEY,
     'levels': SIGN,
     'max_flips': 3,
+    'move': lambda key, params: -params,
     'params': jnp.ones(3),
     'progress': lambda count: 0.5,
     'radius': 0.5,
@@ -116,6 +119,7 @@ GIVEN = {
   },
   'training': {
     'every': 1,
+    'key': KEY,
     'kind': 'cosine',
     'learning_rate': 0.1,
     'logits': jnp.ones((2, 3)),
@@ -126,6 +130,7 @@ GIVEN = {
     'num_seeds': 1,
     'num_steps': 10,
     'peak': 0.1,
+    'periods': 2,
     'prepare': lambda x: x,
     'task': TASK,
     'teacher_logits': jnp.ones((2, 3)),

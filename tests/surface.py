@@ -200,6 +200,13 @@ UPDATES = {
   'a': np.float32([[-0.75, 0.5, 0.0], [0.25, -0.5, -3.0]]),
   'b': np.float32([-0.5, 0.01]),
 }
+
+
+def _mirrored(key, params):
+  del key
+  return jax.tree.map(jnp.negative, params)
+
+
 TRANSFORMS = {
   'admm': [
     {'rho': 1.0, 'levels': levels, 'tx': optax.sgd(0.1)}
@@ -210,6 +217,7 @@ TRANSFORMS = {
   'flip_ratio': [{}],
   'limit_flips': [{'max_flips': 2}],
   'normalize': [{'norm': n} for n in ('l2', 'linf', 'l1')],
+  'perturb': [{'move': _mirrored, 'every': 2, 'key': jax.random.key(0)}],
   'project_budget': [
     {'radius': factor * r, 'norm': n}
     for n, r in BUDGETS.items()
@@ -1147,8 +1155,10 @@ def _(given):
   'training.cross_entropy',
   'training.divergence',
   'training.learning_rate',
+  'training.restarts',
   'training.progress',
   narrow=('rates', 'progress'),
+  draws=True,
 )
 def _(given):
   logits, other = given.floats((X, G))
@@ -1159,7 +1169,8 @@ def _(given):
     'rates': [
       training.learning_rate(kind, 0.1, 10, warmup=2)(jnp.int32(5))
       for kind in training.SCHEDULES
-    ],
+    ]
+    + [training.restarts(0.1, 10, 2, given.key(0))(jnp.int32(5))],
     'progress': [
       training.progress(kind, 10)(jnp.int32(5)) for kind in training.PROGRESS
     ],

@@ -89,6 +89,7 @@ def network_view(
   labels: types.Array,
   *,
   layers: str | Sequence[str] = 'all',
+  freeze_scale: bool = False,
   **kwargs: Any,
 ) -> scans.LayerView:
   """Returns a network viewed as one layer, so that the weights of many can move.
@@ -102,6 +103,8 @@ def network_view(
     layers: which layers move: ``'all'`` that have a kernel; ``'quantized'``, those
       with a quantizer of the kernel, since first and last layers mostly have none; or
       their names, as for `layer_view`. The others are constants.
+    freeze_scale: whether scales that layers compute from their weights (``scaling=
+      'mean_abs'``) are held constant; without, layers with such a scale are refused.
     **kwargs: passed to the model's call or its ``stages``, such as ``progress`` or
       ``train``, which models without these go without.
 
@@ -131,7 +134,9 @@ def network_view(
     names = ['/'.join(path) for path in found.paths]
     wanted = _kernel_paths(variables)
   numbers = _numbers(model, layers, names, wanted)
-  return scans.network_view(x, labels, stages, numbers)
+  return scans.network_view(
+    x, labels, stages, numbers, freeze_scale=freeze_scale
+  )
 
 
 def _whole(model, variables, inputs, kwargs):

@@ -135,6 +135,8 @@ def network_view(
   labels: types.Array,
   stages: Sequence[_stages.Stage],
   layers: str | Sequence[int] = 'all',
+  *,
+  freeze_scale: bool = False,
 ) -> _view.LayerView:
   """Returns the view of a whole network as if it were one layer.
 
@@ -146,6 +148,9 @@ def network_view(
       their numbers among all `Dense` and `Conv` stages, body before shortcut. They
       share one quantizer, an elementwise staircase, or have none. The others are
       constants.
+    freeze_scale: whether scales that layers compute from their weights, such as means of
+      magnitudes, are held at those of the given weights. No flip that keeps
+      magnitudes changes such a mean.
 
   Returns:
     A `LayerView` with a kernel of [weights], the latent weights of the layers that
@@ -158,6 +163,11 @@ def network_view(
   """
   every = [*filter(_is_layer, _stages.flat(tuple(stages)))]
   moving = _moving(layers, every)
+  if freeze_scale:
+    stages = _map_layers(
+      lambda n, s: _with_constant_scale(s) if n in moving else s, stages
+    )
+    every = [*filter(_is_layer, _stages.flat(tuple(stages)))]
   for number in moving:
     _check(number, _dense(every[number]), _dense(every[moving[0]]))
   held = _map_layers(lambda n, s: s if n in moving else s.freeze(), stages)
@@ -214,6 +224,12 @@ def _dense(stage):
   return stage.layer if isinstance(stage, _stages.Conv) else stage
 
 
+def _with_constant_scale(stage):
+  if isinstance(stage, _stages.Conv):
+    return dataclasses.replace(stage, layer=stage.layer.freeze_scale())
+  return stage.freeze_scale()
+
+
 def _map_layers(fn, stages):
   """Returns stages with ``fn(number, stage)`` in the place of each layer."""
   numbers = itertools.count()
@@ -239,7 +255,7 @@ def _check(number, layer, first):
   if layer.scaling is not None:
     raise types.BadInput(
       f"The scale of layer {number} couples its weights; a network's view needs "
-      'constant scales (freeze_scale).'
+      'constant scales: pass freeze_scale=True.'
     )
   kinds = [jax.tree.structure(each.quantizer) for each in (layer, first)]
   if kinds[0] != kinds[1]:

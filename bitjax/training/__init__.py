@@ -47,6 +47,7 @@ from bitjax.training._schedules import PROGRESS
 from bitjax.training._schedules import SCHEDULES
 from bitjax.training._schedules import learning_rate
 from bitjax.training._schedules import progress
+from bitjax.training._schedules import restarts
 from bitjax.training._signals import CoFlips
 from bitjax.training._signals import Signal
 from bitjax.training._state import Totals
@@ -117,6 +118,7 @@ __all__ = [
   'preparation',
   'progress',
   'reconstruction',
+  'restarts',
   'statistician',
   'switch',
   'variables_of',

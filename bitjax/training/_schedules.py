@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from bitjax import types
 
-__all__ = ['PROGRESS', 'SCHEDULES', 'learning_rate', 'progress']
+__all__ = ['PROGRESS', 'SCHEDULES', 'learning_rate', 'progress', 'restarts']
 
 SCHEDULES = ('cosine', 'step', 'linear', 'constant')
 PROGRESS = ('linear', 'cosine', 'hard')
@@ -82,6 +83,66 @@ def learning_rate(
   def at(step):
     with types.as_optax():
       return main(step)
+
+  return at
+
+
+def restarts(
+  peak: types.Scalar,
+  num_steps: int,
+  periods: int,
+  key: types.Array,
+  *,
+  spread: types.Scalar = 0.5,
+) -> optax.Schedule:
+  r"""Returns a learning rate that falls from its peak again and again, at random times.
+
+  Training is cut into periods, whose lengths :math:`l_k` are proportional to draws that are
+  uniform on :math:`[1 - s, 1 + s]`, and rounded to updates. In each, the rate is
+
+  .. math:: \tfrac12 \eta \left( 1 + \cos \pi \frac{t - t_k}{l_k} \right),
+    \qquad t_k \le t < t_k + l_k.
+
+  It ends near 0, as that of ``learning_rate('cosine', ...)`` does, which is what one period
+  is: its control of equal length. Times are a function of the key alone, so that a
+  training which is resumed restarts at the same updates.
+
+  Args:
+    peak: eta > 0; may be traced.
+    num_steps: number of updates; from there on the rate is 0.
+    periods: number of periods >= 1, one more than that of restarts; static.
+    key: a random key.
+    spread: s in [0, 1); at 0 all periods are equally long, as in SGDR.
+
+  Raises:
+    BadInput: for a peak that is not positive, more periods than updates, or a spread outside
+      [0, 1).
+
+  References:
+    Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, 2017
+    (https://arxiv.org/abs/1608.03983).
+  """
+  types.check_positive('peak', peak, finite=True)
+  num_steps = types.check_integer('num_steps', num_steps, 1)
+  periods = types.check_integer('periods', periods, 1)
+  types.check_fraction('spread', spread)
+  if periods > num_steps:
+    raise types.BadInput(
+      f'periods must be at most num_steps, here {num_steps}; got {periods}.'
+    )
+  drawn = 1 + spread * jax.random.uniform(
+    key, (periods,), jnp.float32, minval=-1.0
+  )
+  ends = jnp.round(num_steps * jnp.cumsum(drawn) / jnp.sum(drawn))
+  ends = ends.astype(jnp.int32).at[-1].set(num_steps)
+  begins = jnp.concatenate([jnp.zeros(1, jnp.int32), ends[:-1]])
+
+  def at(step):
+    now = jnp.searchsorted(ends, step, side='right', method='compare_all')
+    now = jnp.minimum(now, periods - 1)
+    length = jnp.maximum(ends[now] - begins[now], 1)
+    share = jnp.clip((step - begins[now]) / length, 0.0, 1.0)
+    return peak * 0.5 * (1 + jnp.cos(jnp.pi * share))
 
   return at
 

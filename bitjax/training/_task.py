@@ -34,6 +34,8 @@ from bitjax.training import _state
 
 __all__ = ['Task', 'batch_split', 'check_batch_split', 'loop']
 
+_DRAWN = 0xFFFFFFFF  # Folded into a seed's key; no number of an update.
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
@@ -230,8 +232,12 @@ class Task:
         gradient, self.model, variables, images, batch.labels, drawn, progress
       )
     with types.as_optax():
-      updates, opt_state = self.tx.update(
-        gradient, state.opt_state, state.params
+      # Transforms that draw at random do so with a key of each seed.
+      updates, opt_state = optax.with_extra_args_support(self.tx).update(
+        gradient,
+        state.opt_state,
+        state.params,
+        key=jax.random.fold_in(state.key, _DRAWN),
       )
     params = optax.apply_updates(state.params, updates)
     return state._replace(

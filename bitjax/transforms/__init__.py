@@ -6,7 +6,7 @@ confined to the ball in which others are compared. The order is: direction
 weights, `bop` is an optimizer of its own, `limit_flips` and `clip_latent` limit
 any other, and `flip_ratio` measures how many weights flip. `admm` and `proximal_steps`
 train full-precision weights towards scaled levels (`project_levels`); they contain
-their optimizer.
+their optimizer. `perturb` draws a perturbation at intervals of a training.
 """
 
 from bitjax.transforms._admm import admm
@@ -26,6 +26,8 @@ from bitjax.transforms._levels import ScaledLevels
 from bitjax.transforms._levels import project_levels
 from bitjax.transforms._limit_flips import LimitFlipsState
 from bitjax.transforms._limit_flips import limit_flips
+from bitjax.transforms._perturb import PerturbState
+from bitjax.transforms._perturb import perturb
 from bitjax.transforms._project import project
 from bitjax.transforms._proximal import ProximalState
 from bitjax.transforms._proximal import proximal_steps
@@ -35,6 +37,7 @@ __all__ = [
   'BopState',
   'FlipRatioState',
   'LimitFlipsState',
+  'PerturbState',
   'ProjectBudgetState',
   'ProximalState',
   'ScaledLevels',
@@ -46,6 +49,7 @@ __all__ = [
   'flip_ratio',
   'limit_flips',
   'normalize',
+  'perturb',
   'project',
   'project_budget',
   'project_levels',

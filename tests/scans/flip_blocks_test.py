@@ -2,12 +2,16 @@
 
 import dataclasses
 
+from flax import traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bitjax import nn
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import training
 from bitjax import types
 
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
@@ -133,6 +137,93 @@ def test_blocks_of_a_whole_network_keep_what_they_promise():
   at = dataclasses.replace(view, kernel=kernel)
   gains = scans.flip_gains(at, path='brute_force').gains
   assert gains.max() <= 2e-6 * losses[0]
+
+
+def tiny_resnet(scaling):
+  """A Bi-Real ResNet-8 after some batch statistics, with five images."""
+  sign = quantizers.attach(quantizers.sign(), quantizers.window())
+  model = nn.resnet20(
+    stages=(1, 1, 1), widths=(2, 3, 4), variant='bireal', scaling=scaling,
+    kernel_quantizer=sign, input_quantizer=sign,
+  )  # fmt: skip
+  rng = np.random.default_rng(1)
+  images = jnp.asarray(rng.normal(size=(5, 8, 8, 3)), jnp.float32)
+  labels = jnp.asarray(rng.integers(0, 10, 5))
+  keys = {'params': jax.random.key(0), 'quantizer': jax.random.key(1)}
+  variables = model.init(keys, images, train=False)
+  _, moved = model.apply(variables, images, train=True, mutable=['batch_stats'])
+  return model, variables | moved, images, labels
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+@pytest.mark.parametrize('scaling', ['none', 'mean_abs'])
+def test_blocks_of_a_residual_network_are_those_of_its_own_forward_passes(
+  scaling,
+):
+  """Losses are computed by the model, of its variables with flipped weights."""
+  model, variables, images, labels = tiny_resnet(scaling)
+  view = nn.network_view(
+    model, variables, images, labels, layers='quantized', freeze_scale=True
+  )
+  found = scans.flip_descent(view, 300, block=4)
+  assert found.certified and found.num_flips > 4
+  paths = [
+    path for path in training.kernels(variables['params'])
+    if path.startswith('Block')
+  ]  # fmt: skip
+  units, first = [], 0
+  for layer in view.product.layers:
+    own = np.arange(layer.kernel.size) % layer.kernel.shape[-1]
+    units.append(own + first)
+    first += layer.kernel.shape[-1]
+  unit = np.concatenate(units)
+  ends = np.cumsum([layer.kernel.size for layer in view.product.layers])
+
+  @jax.jit
+  def loss(flat):
+    params = traverse_util.flatten_dict(variables['params'], sep='/')
+    for name, part in zip(paths, jnp.split(flat, ends[:-1]), strict=True):
+      kernel = params[f'{name}/kernel']
+      params[f'{name}/kernel'] = part.reshape(kernel.shape)
+    params = traverse_util.unflatten_dict(params, sep='/')
+    logits = model.apply(variables | {'params': params}, images, train=False)
+    return training.cross_entropy(logits, jax.nn.one_hot(labels, 10))
+
+  flat, done, sizes = np.array(view.kernel), 0, []
+  losses = np.asarray(found.losses)
+  np.testing.assert_allclose(losses[0], loss(flat), rtol=1e-5)
+  while done < found.num_flips:
+    size = next(k for k in range(1, 5) if losses[done + k] != losses[done])
+    places = np.asarray(found.moved[done : done + size])
+    assert len({*unit[places]}) == size  # None meets another in one sum.
+    before, promised = loss(flat), 0.0
+    for place in places:
+      one = flat.copy()
+      one[place] *= -1
+      gain = float(before - loss(one))
+      assert gain > 0
+      promised += gain
+    flat[places] *= -1
+    after = loss(flat)
+    np.testing.assert_allclose(losses[done + size], after, rtol=1e-5)
+    assert before - after >= 0.5 * promised - 1e-6
+    done += size
+    sizes.append(size)
+  assert max(sizes) > 1
+  end = np.asarray(view.kernel + found.displacement)
+  np.testing.assert_array_equal(end < 0, flat < 0)
+  # No flip is left: each of them, by a forward pass of the model.
+  flips = flat * (1 - 2 * np.eye(flat.size, dtype=np.float32))
+  assert losses[found.num_flips] - jax.lax.map(loss, flips).min() <= (
+    2e-6 * losses[0]
+  )
+
+
+def test_scales_of_weights_are_held_or_refused():
+  model, variables, images, labels = tiny_resnet('mean_abs')
+  with pytest.raises(types.BadInput, match='pass freeze_scale=True'):
+    nn.network_view(model, variables, images, labels, layers='quantized')
 
 
 def test_a_limit_ends_a_descent_within_a_block():

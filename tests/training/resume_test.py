@@ -10,9 +10,12 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from bitjax import searches
 from bitjax import training
+from bitjax import transforms
 from bitjax import types
 from bitjax.training import _checkpoints
 
@@ -44,6 +47,26 @@ def test_interrupted(tiny, task, whole, same, tmp_path, chunks):
   assert total == 52 and done == {1: 8, 4: 28, 6: 40}[chunks]
   assert sum(images for images, _ in report.calls[1:]) == total - done
   equal(same, again, tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_perturbed_and_interrupted(tiny, same, tmp_path):
+  def flip(key, params):
+    return jax.tree.map(lambda w: searches.flip_signs(w, key, 1), params)
+
+  def train(folder=None, report=None, every=5):
+    perturbing = transforms.perturb(flip, every, jax.random.key(0))
+    task = tiny.task(tx=optax.chain(optax.sgd(0.02), perturbing))
+    return tiny.train(task, folder, seeds=(3, 4), report=report)
+
+  whole = train()
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path, tiny.Stop(4, stop))
+  again = train(tmp_path)
+  assert same(again.state, whole.state) and same(again.history, whole.history)
+  # Every seed draws its own flips, from the same start too.
+  first, second = optax.tree.get(whole.state.opt_state, 'count')
+  assert first == second == tiny.STEPS
 
 
 @pytest.mark.slow

@@ -111,3 +111,50 @@ def test_bad_progress():
     training.progress('exponential', 5)
   with pytest.raises(types.BadInput, match='num_steps must be an integer >= 1'):
     training.progress('linear', 0)
+
+
+@pytest.mark.parametrize('spread', [0.0, 0.5, 0.99])
+def test_restarts_at_random_times(spread):
+  key = jax.random.key(3)
+  schedule = training.restarts(PEAK, STEPS, 4, key, spread=spread)
+  found = np.asarray(jax.vmap(schedule)(jnp.arange(STEPS)))
+  tops = np.flatnonzero(found == np.float32(PEAK))
+  assert tops[0] == 0 and len(tops) == 4
+  for begin, end in zip(tops, [*tops[1:], STEPS], strict=True):
+    times = np.arange(end - begin) / (end - begin)
+    wanted = PEAK / 2 * (1 + np.cos(np.pi * times))
+    np.testing.assert_allclose(found[begin:end], wanted, rtol=1e-5, atol=1e-7)
+  lengths = np.diff([*tops, STEPS])
+  assert (lengths >= np.floor((1 - spread) / (1 + spread) * STEPS / 4)).all()
+  assert (np.ptp(lengths) <= 1) == (spread == 0)
+  assert schedule(STEPS) < 1e-7 and schedule(STEPS + 9) < 1e-7
+  # Keys are lanes, and each restarts at its own times.
+  keys = jax.random.split(jax.random.key(0), 5)
+  lanes = jax.jit(jax.vmap(lambda k: jax.vmap(
+    training.restarts(PEAK, STEPS, 4, k, spread=spread)
+  )(jnp.arange(STEPS))))(keys)  # fmt: skip
+  assert len({row.tobytes() for row in np.asarray(lanes)}) == (
+    5 if spread else 1
+  )
+
+
+def test_one_period_is_the_cosine():
+  one = training.restarts(PEAK, STEPS, 1, jax.random.key(0))
+  other = training.learning_rate('cosine', PEAK, STEPS)
+  for step in (0, 1, 17, STEPS - 1, STEPS):
+    np.testing.assert_allclose(one(step), other(step), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+  ('options', 'words'),
+  [
+    ({'peak': 0.0}, 'peak must be'),
+    ({'periods': 0}, 'periods must be'),
+    ({'periods': 9}, 'periods must be at most num_steps, here 8'),
+    ({'spread': 1.0}, 'spread must be'),
+  ],
+)
+def test_bad_restarts(options, words):
+  given = {'peak': 0.1, 'num_steps': 8, 'periods': 2} | options
+  with pytest.raises(types.BadInput, match=words):
+    training.restarts(**given, key=jax.random.key(0))

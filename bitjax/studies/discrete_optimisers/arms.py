@@ -34,12 +34,31 @@ from bitjax.studies.discrete_optimisers import networks
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['DESCENT', 'GRADIENTS', 'METHODS', 'SETTINGS', 'compare', 'program']
+__all__ = [
+  'DESCENT',
+  'FEW',
+  'GENETIC',
+  'GRADIENTS',
+  'METHODS',
+  'SETTINGS',
+  'compare',
+  'program',
+]
 
 GRADIENTS = tuple(gradients.METHODS)
 METHODS: dict[str, methods.Method] = gradients.METHODS | flips.METHODS
+# Those of networks on which all would take too long.
+FEW = (
+  'STE, Adam',
+  'ADMM',
+  'PARQ',
+  'flips, then STE',
+  'flips at intervals',
+  'genetic',
+)
 SETTINGS = 4
 DESCENT = '1-flip descent'
+GENETIC = 'genetic'
 CERTIFIED = ('improving', 'significant', 'holds')
 _CHUNK = 8
 _EFFORT = ('effort',)
@@ -84,16 +103,16 @@ def compare(problems: toy.Problems, sweep: sweeps.Sweep) -> xarray.Dataset:
     whole budget: the shares ``improving``, ``significant`` and ``holds`` of single
     flips (`scans.flip_certificate`). Of random flips, as many as the
     genetic algorithm made: ``random_search``, ``random_holdout``. Of tuning seeds:
-    ``tuning_holdout``. ``optimum`` is the lowest loss of the tiny network.
+    ``tuning_holdout``. ``optimum`` is the lowest loss of the tiny network. Where the gains of
+    all flips take too long there are no descent and no shares.
   """
   import xarray
 
-  pixels = int(np.prod(problems.dataset.images.shape[1:]))
   found = []
-  for network in networks.every(problems.config, pixels):
-    own = networks.Networks(network, problems.config, problems.dataset)
+  dataset = problems.config.reduced(problems.dataset)
+  for own in networks.opened(problems.config, dataset):
     one = _Runs(own, sweep)()
-    found.append(one.expand_dims(signs=[network.signs]))
+    found.append(one.expand_dims(signs=[own.network.signs]))
   merged = xarray.concat(found, 'signs', join='outer', data_vars='all')
   return merged.assign_attrs(gradients=_spent(problems.config).gradients)
 
@@ -106,11 +125,12 @@ def _spent(config):
 class _Runs:
   """All sweeps of one network."""
 
-  def __init__(self, own: networks.Networks, sweep: sweeps.Sweep):
+  def __init__(self, own: Any, sweep: sweeps.Sweep):
     self._own, self._sweep = own, sweep
     self._config = own.config
     self._spent = _spent(own.config)
-    self._arrays = own.problems.arrays
+    self._arrays = own.arrays
+    self._names = own.config.names
     self._seeds = list(self._config.all_seeds)
     self._made: dict[int, Run] = {}  # Programs of methods.
 
@@ -118,7 +138,6 @@ class _Runs:
     """Returns everything about the network."""
     import xarray
 
-    name = self._own.network.signs
     tested = list(self._config.seeds)
     tuning = list(self._config.tuning_seeds)
     trained = self._cells(
@@ -127,12 +146,12 @@ class _Runs:
     )  # fmt: skip
     self._weights = jnp.asarray(trained.weights.values)
     options = {
-      'static': {'arm': list(METHODS)},
+      'static': {'arm': self._names},
       'dims': dict.fromkeys(('search', 'holdout', 'moved'), _EFFORT)
       | {'signs_of': ('byte',)},
       'coords': {'effort': list(methods.EFFORTS)},
     }
-    axes = {'start': range(len(networks.STARTS)), 'seed': tuning}
+    axes = {'start': range(len(self._own.starts)), 'seed': tuning}
     tried = self._cells(
       'tuning', self._method, axes | {'choice': range(SETTINGS)}, **options
     )
@@ -146,44 +165,52 @@ class _Runs:
     found = self._cells(
       'methods', self._tested, axes | {'seed': tested}, **options
     )
-    descended = self._cells(
-      'descent', self._descend, axes | {'seed': tested},
-      dims={'signs_of': ('byte',)},
-    )  # fmt: skip
-    bits = np.concatenate(
-      [found.signs_of.values, descended.signs_of.values[None]]
-    )
-    self._bits = jnp.asarray(bits.astype(np.uint8))
-    certified = self._cells(
-      'certificates', self._certify,
-      {'arm': range(len(METHODS) + 1)} | axes | {'seed': tested},
-    )  # fmt: skip
-    certified = certified.assign_coords(arm=[*METHODS, DESCENT])
-    genetic = found.moved.sel(arm='genetic').transpose(
-      'start', 'seed', 'effort'
-    )
-    self._numbers = jnp.asarray(np.rint(genetic.values * name).astype(np.int32))
-    random = self._cells(
-      'random', self._random_flips, axes | {'seed': tested},
-      dims=dict.fromkeys(('random_search', 'random_holdout'), _EFFORT),
-      coords=options['coords'],
-    )  # fmt: skip
     parts = [
       found.drop_vars('signs_of'),
+      tried,
+      chosen.drop_vars('choice').to_dataset(name='chosen'),
+    ]
+    tests = axes | {'seed': tested}
+    if self._own.exact:
+      parts += self._exact(found.signs_of.values, tests)
+    if GENETIC in self._names:
+      parts.append(self._random(found.moved.sel(arm=GENETIC), tests))
+    if self._own.network.hidden == networks.TINY:
+      best = self._cells('optimum', self._optimum, {'seed': tested})
+      parts.append(best[['optimum']])
+    found = xarray.merge(parts, join='outer', combine_attrs='drop')
+    return found.assign_coords(start=list(self._own.starts))
+
+  def _exact(self, bits, tests):
+    """Descends by single flips, and looks which are left after each method."""
+    descended = self._cells(
+      'descent', self._descend, tests, dims={'signs_of': ('byte',)}
+    )
+    bits = np.concatenate([bits, descended.signs_of.values[None]])
+    self._bits = jnp.asarray(bits.astype(np.uint8))
+    certified = self._cells(
+      'certificates', self._certify, {'arm': range(len(bits))} | tests
+    )
+    certified = certified.assign_coords(arm=[*self._names, DESCENT])
+    return [
       descended.drop_vars(('signs_of', 'wall')).rename(
         search='descended_search', holdout='descended_holdout',
         moved='descended_moved', seconds='descent_seconds',
       ),
       certified.drop_vars(('seconds', 'wall')),
-      random.drop_vars(('seconds', 'wall')),
-      tried,
-      chosen.drop_vars('choice').to_dataset(name='chosen'),
     ]  # fmt: skip
-    if self._own.network.hidden == networks.TINY:
-      best = self._cells('optimum', self._optimum, {'seed': tested})
-      parts.append(best[['optimum']])
-    found = xarray.merge(parts, join='outer', combine_attrs='drop')
-    return found.assign_coords(start=list(networks.STARTS))
+
+  def _random(self, moved, tests):
+    """Makes as many random flips as the genetic algorithm made."""
+    moved = moved.transpose('start', 'seed', 'effort')
+    numbers = np.rint(moved.values * self._own.network.signs)
+    self._numbers = jnp.asarray(numbers.astype(np.int32))
+    found = self._cells(
+      'random', self._random_flips, tests,
+      dims=dict.fromkeys(('random_search', 'random_holdout'), _EFFORT),
+      coords={'effort': list(methods.EFFORTS)},
+    )  # fmt: skip
+    return found.drop_vars(('seconds', 'wall'))
 
   def _cells(
     self,
@@ -202,7 +229,7 @@ class _Runs:
 
     def run(*, cell, arm=None, folder, report, mesh):
       del folder, report, mesh
-      lane = made(None if arm is None else list(METHODS).index(arm))
+      lane = made(None if arm is None else self._names.index(arm))
       parts = []
       for first in range(0, len(cell), _CHUNK):
         own = cell[first : first + _CHUNK]
@@ -259,7 +286,7 @@ class _Runs:
     return self._made[arm]
 
   def _searching(self, arm):
-    method = [*METHODS.values()][arm]
+    method = METHODS[self._names[arm]]
 
     def lane(start, seed, choice, weights, arrays):
       posed, key = self._posed(start, seed, weights, arrays)

@@ -1,6 +1,7 @@
 """Draws decreases against evaluations, ends on held-out data, and efficiency by dimension.
 
-The supplement shows the same from random signs, what genetic search has over random flips,
+Of a single network it shows how far signs have moved in the place of the efficiency. The
+supplement shows the same from random signs, what genetic search has over random flips,
 the tiny network whose best signs are known, and how many flips are left.
 """
 
@@ -34,6 +35,11 @@ _LOOKS = {
   'PARQ': (plots.DARK_BLUE, '-', 'v'),
   'flips, then STE': (plots.ORANGE, '-', 's'),
   'noise, then STE': (plots.ORANGE, ':', '^'),
+  'flips at intervals': (plots.ORANGE, '--', 'D'),
+  'weighted flips at intervals': (plots.ORANGE, '-.', 'v'),
+  'noise at intervals': (plots.ORANGE, (0, (1, 3)), 'o'),
+  'one fall of the rate': (plots.RED, ':', '^'),
+  'restarts of the rate': (plots.RED, '-.', 'v'),
   'genetic': (plots.TEAL, '-', 'o'),
   'annealing': (plots.TEAL, '--', 's'),
   'random search': (plots.GREY, '-', 'x'),
@@ -48,10 +54,10 @@ def page(results: xarray.Dataset) -> dict[str, figure.Figure]:
     results: of `arms.compare`.
   """
   results = divergence.without(results, ['search', 'holdout'])
-  return {
-    'figure': _figure(results),
-    'figure_supplement': _supplement(results),
-  }
+  pages = {'figure': _figure(results)}
+  if len(outcomes.widths(results)) > 1:
+    pages['figure_supplement'] = _supplement(results)
+  return pages
 
 
 def _figure(results):
@@ -59,24 +65,28 @@ def _figure(results):
 
   largest = outcomes.widths(results)[-1]
   at = results.sel(signs=largest, start='checkpoint')
-  fig, axes = pyplot.subplots(2, 2, figsize=(6.75, 6.4))
+  fig, axes = pyplot.subplots(2, 2, figsize=(6.75, 7.6))
   for ax, (batch, name) in zip(axes[0], _BATCHES.items(), strict=True):
     _curves(ax, at, batch)
     ax.set_title(f'checkpoint, {largest} signs: {name}', fontsize=8)
   axes[0, 0].set_ylabel('decrease of the loss (nats)')
   _ends(axes[1, 0], at)
-  _efficiency(axes[1, 1], results, 'random')
-  _legend(fig, axes[1, 1])
+  if len(outcomes.widths(results)) > 1:
+    _efficiency(axes[1, 1], results, 'random')
+    _legend(fig, axes[1, 1], '(exponent of the efficiency)')
+  else:
+    _moved(axes[1, 1], at)
+    _legend(fig, axes[0, 0])
   return fig
 
 
-def _legend(fig, ax):
-  """Names the methods above all panels, with their exponents in one of them."""
+def _legend(fig, ax, title=None):
+  """Names the methods above all panels, as they are called in one of them."""
   fig.legend(
     *ax.get_legend_handles_labels(),
     loc='outside upper center',
-    ncols=4,
-    title='(exponent of the efficiency)',
+    ncols=3,
+    title=title,
     title_fontsize=7,
     fontsize=7,
   )
@@ -85,7 +95,8 @@ def _legend(fig, ax):
 def _curves(ax: axes_lib.Axes, at: xarray.Dataset, batch: str) -> None:
   """Draws what every method has saved after each effort."""
   efforts = at.effort.values
-  for arm, (color, style, _) in _LOOKS.items():
+  for arm in outcomes.names(at):
+    color, style, _ = _LOOKS[arm]
     shown = efforts <= (1 if arm in arms.GRADIENTS else efforts[-1])
     losses = at[batch].sel(arm=arm).transpose('effort', 'seed').values
     plots.band(
@@ -111,7 +122,9 @@ def _room(ax):
 def _ends(ax, at):
   """Draws where every method ends on B, from where it began."""
   start = at.holdout.sel(arm='ADMM', effort=0)
-  rows = [*arms.METHODS, arms.DESCENT]
+  rows = outcomes.names(at)
+  if outcomes.exact(at):
+    rows.append(arms.DESCENT)
   found = []
   for arm in rows:
     end = (
@@ -142,12 +155,28 @@ def _ends(ax, at):
   ax.set_title('B (shaded: primary contrast)', fontsize=8)
 
 
+def _moved(ax, at):
+  """Draws which share of the signs every method has moved."""
+  names = outcomes.names(at)
+  for row, arm in enumerate(names):
+    color, _, marker = _LOOKS[arm]
+    moved = at.moved.sel(arm=arm, effort=1).values
+    plots.whisker(
+      ax, row, intervals.interval(moved), color=color, marker=marker
+    )
+  ax.set_yticks(range(len(names)), names, fontsize=7)
+  ax.set_ylim(len(names) - 0.5, -0.5)
+  ax.set_xlabel('share of signs moved')
+  ax.set_title('distance from the start', fontsize=8)
+
+
 def _efficiency(ax, results, start):
   """Draws what is saved on A per gradient-equivalent, by the number of signs."""
   signs = outcomes.widths(results)
   saved = outcomes.decrease(results, 'search').sel(signs=signs, start=start)
   saved = saved / results.attrs.get('gradients', 1.0)
-  for arm, (color, style, marker) in _LOOKS.items():
+  for arm in outcomes.names(results):
+    color, style, marker = _LOOKS[arm]
     table = saved.sel(arm=arm).transpose('signs', 'seed').values
     slope = outcomes.exponent(signs, table)
     positive = np.where(table.mean(axis=1) > 0, table.mean(axis=1), np.nan)
@@ -170,12 +199,12 @@ def _supplement(results):
   from matplotlib import pyplot
 
   largest = outcomes.widths(results)[-1]
-  fig, axes = pyplot.subplots(2, 2, figsize=(6.75, 6.0))
+  fig, axes = pyplot.subplots(2, 2, figsize=(6.75, 7.4))
   _efficiency(axes[0, 0], results, 'checkpoint')
   _beyond_random(axes[0, 1], results)
   _tiny(axes[1, 0], results)
   _left(axes[1, 1], results, largest)
-  _legend(fig, axes[0, 0])
+  _legend(fig, axes[0, 0], '(exponent of the efficiency)')
   return fig
 
 
@@ -196,7 +225,7 @@ def _beyond_random(ax, results):
   ax.set_yscale('symlog', linthresh=findings.MARGIN)
   ax.set_xlabel('signs that may move')
   ax.set_ylabel('nats', fontsize=8)
-  ax.set_title('genetic, beyond as many random flips', fontsize=8)
+  ax.set_title('genetic, beyond random flips', fontsize=8)
   ax.legend(fontsize=7)
 
 
@@ -234,5 +263,5 @@ def _tiny(ax, results):
 def _left(ax, results, signs):
   at = results.sel(signs=signs)
   _rows(ax, lambda arm, start: at.improving.sel(arm=arm, start=start))
-  ax.set_xlabel('share of flips that lower the loss on A', fontsize=8)
+  ax.set_xlabel('flips that lower the loss on A (share)', fontsize=8)
   ax.set_title(f'{signs} signs, whole budget', fontsize=8)

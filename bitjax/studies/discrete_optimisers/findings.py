@@ -29,7 +29,29 @@ MARGIN = 0.01  # Nats: a smaller difference does not matter.
 SHARE = 0.01  # Of all flips.
 _SLOPE = 0.05  # Of an exponent.
 _STE = arms.GRADIENTS[0]
-_PERTURBED = ('flips, then STE', 'noise, then STE')
+_WITHOUT = _STE, 'STE that goes on without'
+_WEIGHTED = 'weighted flips at intervals'
+# How each perturbation is called, its control of equal length, and how that is called.
+_PERTURBED = {
+  'flips, then STE': ('STE after random flips', *_WITHOUT),
+  'noise, then STE': ('STE after noise', *_WITHOUT),
+  'flips at intervals': ('STE with random flips at intervals', *_WITHOUT),
+  'noise at intervals': ('STE with noise at intervals', *_WITHOUT),
+  _WEIGHTED: (
+    'STE with flips at intervals that gains weigh',
+    'flips at intervals',
+    'with as many that are drawn uniformly',
+  ),
+  'restarts of the rate': (
+    'STE with a rate that restarts at random times',
+    'one fall of the rate',
+    'with a rate that falls once',
+  ),
+}
+_COSTS = {
+  arms.DESCENT: ' (whatever it costs).',
+  _WEIGHTED: ', at equal updates (whatever its gains cost).',
+}
 _BATCHES = {'holdout': 'B', 'search': 'A'}
 _FROM = {'checkpoint': 'from the checkpoint', 'random': 'from random signs'}
 
@@ -40,8 +62,9 @@ def judge(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
   largest = outcomes.widths(results)[-1]
   yield _primary(results.sel(signs=largest, start='checkpoint'), largest)
   for start in results.start.values.tolist():
-    yield from _dimension(results, start)
-    yield from _exponents(results, start)
+    if len(outcomes.widths(results)) > 1:
+      yield from _dimension(results, start)
+      yield from _exponents(results, start)
   for start in results.start.values.tolist():
     for signs in outcomes.widths(results):
       at = results.sel(signs=signs, start=start)
@@ -51,8 +74,10 @@ def judge(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
   for start in results.start.values.tolist():
     at = results.sel(signs=largest, start=start)
     yield from _times(at, largest, start)
-    yield from _certificates(at, largest, start)
-    yield from _nearest(results, start)
+    if outcomes.exact(results):
+      yield from _certificates(at, largest, start)
+    if outcomes.tiny() in results.signs:
+      yield from _nearest(results, start)
 
 
 def _primary(at, signs):
@@ -73,20 +98,16 @@ def _against(at, signs, start):
   """Compares every method with continued STE, on B and on A."""
   for batch, name in _BATCHES.items():
     ends = at[batch].sel(effort=1)
-    last = {arm: ends.sel(arm=arm) for arm in arms.METHODS}
-    last[arms.DESCENT] = at[f'descended_{batch}']
+    last = {arm: ends.sel(arm=arm) for arm in outcomes.names(at)}
+    if outcomes.exact(at):
+      last[arms.DESCENT] = at[f'descended_{batch}']
     base = last.pop(_STE)
     yield from contrasts.family(
       [
         contrasts.Cell(
           f'N16 {arm} against STE, {name}',
           f'{_where(signs, start)}: {_words(arm)} ends at a lower loss on {name} than '
-          'continued STE'
-          + (
-            ' (whatever it costs).'
-            if arm == arms.DESCENT
-            else ', at equal evaluations.'
-          ),
+          'continued STE' + _COSTS.get(arm, ', at equal evaluations.'),
           base - loss,
           {
             arm: loss.mean(),
@@ -144,7 +165,7 @@ def _exponents(results, start):
   saved = outcomes.decrease(results, 'search').sel(signs=signs, start=start)
   tables = {
     arm: saved.sel(arm=arm).transpose('signs', 'seed').values
-    for arm in arms.METHODS
+    for arm in outcomes.names(results)
   }
   both = lambda rows: (
     outcomes.exponent(signs, rows[: len(signs)])
@@ -178,14 +199,18 @@ def _exponents(results, start):
 
 def _perturbations(at, signs):
   """Judges whether a perturbation leaves the basin for a better one, on A and on B."""
-  for arm in _PERTURBED:
+  known = outcomes.names(at)
+  for arm, (words, control, without) in _PERTURBED.items():
+    if arm not in known or control not in known:
+      continue
     found = contrasts.family(
       [
         contrasts.Cell(
           f'N16 {arm}, {name}',
-          f'{_where(signs, "checkpoint")}: {arm}, ends at a lower loss on {name} than '
-          'STE that goes on without.',
-          at[batch].sel(arm=_STE, effort=1) - at[batch].sel(arm=arm, effort=1),
+          f'{_where(signs, "checkpoint")}: {words} ends at a lower loss on {name} '
+          f'than {without}, after as many updates.',
+          at[batch].sel(arm=control, effort=1)
+          - at[batch].sel(arm=arm, effort=1),
         )
         for batch, name in _BATCHES.items()
       ],
@@ -203,7 +228,7 @@ def _perturbations(at, signs):
     worse = min(found, key=lambda one: one.effect)
     yield verdicts.Verdict(
       f'N16 {arm}, both',
-      f'{_where(signs, "checkpoint")}: {arm}, leaves for a lower loss on A and helps on '
+      f'{_where(signs, "checkpoint")}: {words} leaves for a lower loss on A and helps on '
       'B.',
       verdict,
       worse.effect,
@@ -221,7 +246,7 @@ def _perturbations(at, signs):
 
 def _times(at, signs, start):
   """Compares searches with STE at equal processor time."""
-  searches = [arm for arm in arms.METHODS if arm not in arms.GRADIENTS]
+  searches = [arm for arm in outcomes.names(at) if arm not in arms.GRADIENTS]
   for batch, name in _BATCHES.items():
     base = at[batch].sel(arm=_STE, effort=1)
     yield from contrasts.family(
@@ -269,7 +294,8 @@ def _nearest(results, start):
   """Compares how near methods come to the best signs of the tiny network."""
   at = results.sel(signs=outcomes.tiny(), start=start)
   gaps = {
-    arm: at.search.sel(arm=arm, effort=1) - at.optimum for arm in arms.METHODS
+    arm: at.search.sel(arm=arm, effort=1) - at.optimum
+    for arm in outcomes.names(results)
   }
   gaps[arms.DESCENT] = at.descended_search - at.optimum
   base = gaps.pop(_STE)

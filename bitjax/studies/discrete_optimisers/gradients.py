@@ -8,7 +8,7 @@ computes, so that one grid serves layers of all sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 from typing import Any
@@ -20,6 +20,8 @@ import optax
 from bitjax import descent
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import searches
+from bitjax import training
 from bitjax import transforms
 from bitjax import types
 from bitjax.studies.discrete_optimisers import methods
@@ -28,6 +30,8 @@ __all__ = ['METHODS']
 
 _SIGN = quantizers.sign()
 _EVERY = 8  # Steps of W in a round of ADMM.
+_PERIODS = 4  # Of a rate that restarts.
+_TEMPERATURE = 0.5  # Of weighted flips, in the root mean square of the gains.
 # Which of the segments stand for the efforts; nothing more is spent beyond all of them.
 _READ = [int(min(e, 1) * methods.SEGMENTS) - 1 for e in methods.EFFORTS[1:]]
 
@@ -41,6 +45,7 @@ def _follow(
   *,
   quantized: bool = True,
   deploy: Callable[[Any, Any], Any] | None = None,
+  given: Mapping[str, Any] | None = None,
 ) -> types.Array:
   """Makes updates of a transform on batches of the view's examples.
 
@@ -52,6 +57,7 @@ def _follow(
     make: root mean square of the first gradient -> an optax transform.
     quantized: whether the network computes with the signs of the parameters.
     deploy: (parameters, state) -> kernel; None for the parameters.
+    given: further arguments of the transform's ``update``.
 
   Returns:
     The deployed kernels after each effort but the first.
@@ -69,13 +75,13 @@ def _follow(
 
   measuring, key = jax.random.split(key)
   first = jnp.sqrt(jnp.mean(gradient(start, measuring) ** 2))
-  tx = make(jnp.where(first > 0, first, 1.0))
+  tx = optax.with_extra_args_support(make(jnp.where(first > 0, first, 1.0)))
 
   def step(carry, key):
     params, state = carry
     found = gradient(params, key)
     with types.as_optax():
-      updates, state = tx.update(found, state, params)
+      updates, state = tx.update(found, state, params, **(given or {}))
     return (optax.apply_updates(params, updates), state), None
 
   def segment(carry, keys):
@@ -90,7 +96,13 @@ def _follow(
 
 
 def _start(view):
-  return view.kernel / jnp.mean(jnp.abs(view.kernel))
+  """Returns latent weights whose mean magnitude is 1, in each layer of a network."""
+  if not hasattr(view.product, 'split'):
+    return view.kernel / jnp.mean(jnp.abs(view.kernel))
+  parts = view.product.split(view.kernel)
+  return jnp.concatenate(
+    [(w / jnp.mean(jnp.abs(w))).reshape(-1) for w in parts]
+  )
 
 
 def _sgd(view, key, setting, spent):
@@ -164,6 +176,54 @@ def _ball(setting, start):
   return types.Budget(radius, 'l2')
 
 
+def _flip(setting, key, params):
+  return searches.flip_signs(params, key, setting['share'] * params.size)
+
+
+def _weighted(setting, key, params, view):
+  """Flips signs, those with larger exact gains on all of A more likely."""
+  gains = scans.flip_gains(dataclasses.replace(view, kernel=params)).gains
+  size = jnp.sqrt(jnp.mean(gains**2))
+  return searches.flip_signs(
+    params,
+    key,
+    setting['share'] * params.size,
+    gains=gains,
+    temperature=_TEMPERATURE * jnp.where(size > 0, size, 1.0),
+  )
+
+
+def _shake(setting, key, params):
+  return params + descent.noise(key, params, _ball(setting, params), 1.0)
+
+
+def _at_intervals(view, key, setting, spent, *, move):
+  """Continues STE by Adam, and perturbs it at the beginning of each segment."""
+  draw, key = jax.random.split(key)
+  needs = ('view',) if move is _weighted else ()
+  make = lambda size: optax.chain(
+    optax.adam(setting['rate']),
+    transforms.perturb(
+      functools.partial(move, setting),
+      spent.updates // methods.SEGMENTS,
+      draw,
+      needs=needs,
+    ),
+  )
+  return _follow(
+    view, _start(view), key, spent, make, given={'view': view} if needs else {}
+  )
+
+
+def _decaying(view, key, setting, spent, *, periods):
+  """Continues STE by Adam, whose rate falls to 0 in one or several periods."""
+  draw, key = jax.random.split(key)
+  make = lambda size: optax.adam(
+    training.restarts(setting['rate'], spent.updates, periods, draw)
+  )
+  return _follow(view, _start(view), key, spent, make)
+
+
 METHODS: dict[str, methods.Method] = {
   'STE, Adam': methods.Method(
     _adam, methods.crossed(rate=(0.003, 0.02, 0.1, 0.3))
@@ -192,5 +252,25 @@ METHODS: dict[str, methods.Method] = {
   'noise, then STE': methods.Method(
     functools.partial(_perturbed, budget=_ball),
     methods.crossed(radius=(0.1, 0.5), rate=(0.02, 0.1)),
+  ),
+  'flips at intervals': methods.Method(
+    functools.partial(_at_intervals, move=_flip),
+    methods.crossed(share=(0.01, 0.05), rate=(0.02, 0.1)),
+  ),
+  'weighted flips at intervals': methods.Method(
+    functools.partial(_at_intervals, move=_weighted),
+    methods.crossed(share=(0.01, 0.05), rate=(0.02, 0.1)),
+  ),
+  'noise at intervals': methods.Method(
+    functools.partial(_at_intervals, move=_shake),
+    methods.crossed(radius=(0.1, 0.5), rate=(0.02, 0.1)),
+  ),
+  'one fall of the rate': methods.Method(
+    functools.partial(_decaying, periods=1),
+    methods.crossed(rate=(0.003, 0.02, 0.1, 0.3)),
+  ),
+  'restarts of the rate': methods.Method(
+    functools.partial(_decaying, periods=_PERIODS),
+    methods.crossed(rate=(0.003, 0.02, 0.1, 0.3)),
   ),
 }

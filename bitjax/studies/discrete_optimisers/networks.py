@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from bitjax import data
 from bitjax import types
 from bitjax.studies import toy
+from bitjax.studies.discrete_optimisers import residual
 
 if TYPE_CHECKING:
   from bitjax.studies.discrete_optimisers import study
 
-__all__ = ['STARTS', 'TINY', 'Network', 'Networks', 'every']
+__all__ = ['STARTS', 'TINY', 'Network', 'Networks', 'every', 'opened']
 
 # The kernel of the checkpoint, or random latent weights in its place.
 STARTS = ('checkpoint', 'random')
@@ -58,6 +59,17 @@ def every(config: study.Config, pixels: int) -> list[Network]:
   ]
 
 
+def opened(
+  config: study.Config, dataset: data.Dataset
+) -> list[Networks | residual.Residual]:
+  """Returns the networks of a configuration on its data."""
+  if config.network != 'mlp':
+    signs = residual.num_signs(config, dataset)
+    return [residual.Residual(Network(signs, (), ''), config, dataset)]
+  pixels = math.prod(dataset.images.shape[1:])
+  return [Networks(one, config, dataset) for one in every(config, pixels)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Networks:
   """One network with the checkpoints of all seeds.
@@ -71,6 +83,14 @@ class Networks:
   network: Network
   config: study.Config
   dataset: data.Dataset
+
+  starts = STARTS
+  exact = True  # Gains of all flips are cheap.
+
+  @property
+  def arrays(self) -> dict[str, Any]:
+    """What all lanes share: the seeds, and what each has drawn."""
+    return self.problems.arrays
 
   @functools.cached_property
   def problems(self) -> toy.Problems:

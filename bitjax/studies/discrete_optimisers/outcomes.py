@@ -29,7 +29,9 @@ __all__ = [
   'advantage',
   'crossing',
   'decrease',
+  'exact',
   'exponent',
+  'names',
   'resampled',
   'same_time',
   'tiny',
@@ -47,6 +49,17 @@ def tiny() -> int:
 def widths(results: xarray.Dataset) -> list[int]:
   """Returns the numbers of signs of the other networks, growing."""
   return [n for n in results.signs.values.tolist() if n != tiny()]
+
+
+def names(results: xarray.Dataset) -> list[str]:
+  """Returns the methods that took part, the best flip each time not among them."""
+  known = results.arm.values.tolist()
+  return [name for name in arms.METHODS if name in known]
+
+
+def exact(results: xarray.Dataset) -> bool:
+  """Whether the gains of all flips were computed."""
+  return 'improving' in results
 
 
 def decrease(

@@ -5,8 +5,8 @@ from an STE checkpoint; but genetic algorithms cope badly with high dimension" (
 first layer of a binary MLP moves, and all else stays at a checkpoint of the
 straight-through estimator (STE). A, on which the checkpoint was trained, is
 searched; B is held out. From the checkpoint, or from random signs in its place, go on:
-STE by Adam or SGD, Bop, ADMM, ProxQuant, PARQ, STE after random flips or after
-noise, a genetic algorithm, annealing, random search, and the best flip each time. All but
+STE by Adam or SGD, Bop, ADMM, ProxQuant, PARQ, STE with random flips or noise, once or
+at intervals, with flips that gains weigh or with a rate that restarts, a genetic algorithm, annealing, random search, and the best flip each time. All but
 the last have equally many settings, chosen on seeds that are never tested, and
 spend equally many gradient-equivalents, a loss counting as a third of a gradient;
 processor time is recorded too. In a tiny network the best of all signs is known.
@@ -21,6 +21,10 @@ of MNIST (hours; it can be stopped and resumed):
 
   bitjax discrete_optimisers
   bitjax discrete_optimisers --preset=note
+
+and, for the methods of `arms.FEW`, the last ten epochs of a ResNet-8 on CIFAR-10 at 16 x 16:
+
+  bitjax discrete_optimisers --preset=resnet --data_dir=DIR
 """
 
 from __future__ import annotations
@@ -39,11 +43,14 @@ from bitjax.studies.discrete_optimisers import figure
 from bitjax.studies.discrete_optimisers import findings
 from bitjax.studies.discrete_optimisers import methods
 from bitjax.studies.discrete_optimisers import networks
+from bitjax.studies.discrete_optimisers import residual
 
 if TYPE_CHECKING:
   import xarray
 
-__all__ = ['PRESETS', 'STUDY', 'Config', 'run']
+__all__ = ['PRESETS', 'RESNETS', 'STUDY', 'Config', 'run']
+
+RESNETS = ('resnet4', 'resnet8_narrow', 'resnet8')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +84,26 @@ class Config(toy.Tuned, toy.Config):
   )
   max_flips: int = cli.flag(256, 'Flips of a descent, at most.', minimum=1)
 
+  network: str = cli.flag(
+    'mlp',
+    'MLPs with hidden layers as --hidden says, whose first layer moves; or a Bi-Real '
+    'ResNet, whose quantized layers move together, without random starts and flips by gains.',
+    choices=('mlp', *RESNETS),
+  )
+  side: int = cli.flag(
+    0, 'Height and width of the images, smaller than they are; 0: as they are.',
+    minimum=0,
+  )  # fmt: skip
+  methods: str = cli.flag(
+    'all', 'All methods, or few for long runs.', choices=('all', 'few')
+  )
+
   def __post_init__(self):
     super().__post_init__()
+    if self.network != 'mlp' and self.methods == 'all':
+      raise types.BadInput(
+        'methods must be few for a ResNet, which has no gains of all flips to weigh them.'
+      )
     if len(self.hidden) < 2 or list(self.hidden) != sorted({*self.hidden}):
       raise types.BadInput(
         f'hidden must be at least two numbers, growing; got {self.hidden}.'
@@ -88,17 +113,34 @@ class Config(toy.Tuned, toy.Config):
         f'updates must be a multiple of {methods.SEGMENTS}; got {self.updates}.'
       )
 
+  @property
+  def names(self) -> list[str]:
+    """The names of the methods."""
+    return list(arms.METHODS) if self.methods == 'all' else list(arms.FEW)
+
+  def reduced(self, dataset: data.Dataset) -> data.Dataset:
+    """Returns the data with images as large as ``side`` says."""
+    return data.reduced(dataset, side=self.side) if self.side else dataset
+
+  def check_data(self, dataset: data.Dataset) -> None:
+    """Raises `BadInput` for flags that the data cannot serve."""
+    super().check_data(self.reduced(dataset))
+
   def weights(self, dataset: data.Dataset) -> list[int]:
     """Returns the number of weights of each layer of the largest network."""
+    if self.network != 'mlp':
+      return [residual.num_signs(self, dataset)]
     pixels = math.prod(dataset.images.shape[1:])
     largest = networks.every(self, pixels)[-1]
     return toy.num_weights(pixels, largest.hidden, dataset.num_classes)
 
   def cost(self) -> cli.Cost:
     """Returns what the arms cost at least: lanes, updates and results."""
-    starts, sizes = len(networks.STARTS), 1 + len(self.hidden)
+    cells = len(networks.STARTS) * (1 + len(self.hidden))
+    if self.network != 'mlp':
+      cells = 1
     tried = arms.SETTINGS * len(self.tuning_seeds) + len(self.seeds)
-    lanes = sizes * starts * len(arms.METHODS) * tried
+    lanes = cells * len(self.names) * tried
     return cli.Cost(
       lanes=lanes,
       updates=lanes * self.updates,
@@ -123,6 +165,16 @@ PRESETS = {
     'hidden': (2, 13, 128, 256),
     'deeper': 256,
     'updates': 1024,
+  },
+  'resnet': {
+    'dataset': 'cifar10',
+    'network': 'resnet8_narrow',
+    'methods': 'few',
+    'side': 16,
+    'batch_size': (4096,),
+    'train_steps': 960,
+    'updates': 320,
+    'seeds': tuple(range(100, 116)),
   },
 }
 

@@ -32,7 +32,10 @@ def table():
   whole = 'signs', 'arm', 'start', 'seed', 'effort'
   ends = shared + 0.7
   plenty = {
-    name: (('signs', 'arm', 'start', 'seed'), np.full((4, 12, 2, SEEDS), 0.2))
+    name: (
+      ('signs', 'arm', 'start', 'seed'),
+      np.full((4, len(names) + 1, 2, SEEDS), 0.2),
+    )
     for name in arms.CERTIFIED
   }
   tuning = np.ones((len(SIGNS), len(names), 2, 4, 4, len(efforts)))
@@ -150,6 +153,29 @@ def test_exponents_are_those_of_a_power_law():
   assert found.verdict == 'supported' and wanted < slope / 2
   assert judged(results, 'N16 exponent, checkpoint').verdict == 'equivalent'
   assert np.isnan(outcomes.exponent([1, 10], np.array([[1.0], [-1.0]])))
+
+
+def test_perturbations_have_controls_of_their_own():
+  results = table()
+  at = {'signs': SIGNS[-1], 'start': 'checkpoint', 'effort': 1}
+  # Uniform flips hurt, and those that gains weigh less so.
+  put(results, 0.3, arm='flips at intervals', **at)
+  put(results, 0.1, arm='weighted flips at intervals', **at)
+  put(results, 0.1, arm='one fall of the rate', **at)
+  last = results.sel(signs=SIGNS[-1], start='checkpoint')
+  found = {one.finding: one for one in findings._perturbations(last, SIGNS[-1])}
+  verdict = {-1: 'contradicted', 0: 'equivalent', 1: 'supported'}
+  for arm, effect in (
+    ('flips at intervals', -0.3),
+    ('weighted flips at intervals', 0.2),
+    ('restarts of the rate', 0.1),
+    ('noise at intervals', 0.0),
+  ):
+    one = found[f'N16 {arm}, B']
+    np.testing.assert_allclose(one.effect, effect, atol=2e-3)
+    assert one.verdict == verdict[int(np.sign(effect))]
+  controls = {control for _, control, _ in findings._PERTURBED.values()}
+  assert {*findings._PERTURBED} | controls <= {*arms.METHODS}
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import training
 from bitjax.studies.discrete_optimisers import arms
 from bitjax.studies.discrete_optimisers import flips
 from bitjax.studies.discrete_optimisers import gradients
@@ -84,6 +86,76 @@ def test_continued_ste_is_the_loop():
       kernels[row], path[number - 1], rtol=1e-4, atol=1e-5
     )
   assert (signs(kernels[-1]) != signs(given.kernel)).any()
+
+
+def test_weighted_flips_prefer_gains_and_are_as_many():
+  """Of 2000 draws of a flip, frequencies are those of the weights of Boltzmann."""
+  given = view(4)
+  gains = np.asarray(scans.flip_gains(given, path='brute_force').gains, float)
+  weights = np.exp(gains / gradients._TEMPERATURE / np.sqrt((gains**2).mean()))
+
+  @jax.jit
+  @jax.vmap
+  def moved(key):
+    setting = {'share': jnp.float32(1.01 / 15)}
+    kernel = gradients._weighted(setting, key, given.kernel, given)
+    return (kernel < 0) != (given.kernel < 0)
+
+  found = np.asarray(moved(jax.random.split(jax.random.key(8), 2000)))
+  assert (found.sum((1, 2)) == 1).all()
+  wanted = weights / weights.sum()
+  spread = np.sqrt(wanted * (1 - wanted) / 2000)
+  assert (np.abs(found.mean(0) - wanted) < 5 * spread).all()
+  assert wanted.max() > 3 / 15
+
+
+@pytest.mark.parametrize('name', ['flips at intervals', 'noise at intervals'])
+def test_perturbations_come_at_the_beginning_of_each_segment(name):
+  """With a rate of 0 nothing else moves."""
+  given = view(5)
+  setting = {'share': 3.01 / 15, 'radius': 0.5, 'rate': 0.0}
+  run = jax.jit(lambda v, s: gradients.METHODS[name].run(
+    v, jax.random.key(4), s, SPENT
+  ))  # fmt: skip
+  kernels = np.asarray(run(given, setting))
+  start = given.kernel / jnp.abs(given.kernel).mean()
+  draw, _ = jax.random.split(jax.random.key(4))
+  move = jax.jit({'f': gradients._flip, 'n': gradients._shake}[name[0]])
+  w, path = start, []
+  for number in range(0, 16, 2):
+    key = jax.random.fold_in(jax.random.clone(draw), number)
+    w = move(setting, key, w)
+    path.append(w)
+  for row, segment in enumerate((0, 1, 3, 7, 7, 7)):
+    np.testing.assert_allclose(
+      kernels[row], path[segment], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_one_fall_of_the_rate_is_adam_by_a_cosine():
+  given = view(6)
+  _, key = jax.random.split(jax.random.key(0))
+  kernels = jax.jit(lambda v: gradients.METHODS['one fall of the rate'].run(
+    v, jax.random.key(0), {'rate': 0.1}, SPENT
+  ))(given)  # fmt: skip
+  _, key = jax.random.split(key)
+  keys = jax.random.split(key, (8, 2)).reshape(-1)
+  tx = optax.adam(training.learning_rate('cosine', 0.1, 16))
+
+  @jax.jit
+  def step(latent, state, key):
+    rows = jax.random.randint(key, (10,), 0, 20, jnp.int32)
+    batch = dataclasses.replace(
+      given, inputs=given.inputs[rows], labels=given.labels[rows]
+    )
+    updates, state = tx.update(jax.grad(batch.loss)(latent), state)
+    return optax.apply_updates(latent, updates), state
+
+  latent = given.kernel / jnp.abs(given.kernel).mean()
+  state = tx.init(latent)
+  for key in keys:
+    latent, state = step(latent, state, key)
+  np.testing.assert_allclose(kernels[-1], latent, rtol=1e-3, atol=1e-4)
 
 
 def every_setting(method, given, key):
