@@ -2,10 +2,9 @@ r"""What do published recipes for low-bit super-resolution reach?
 
 Presets named after papers are published recipes, of which --epochs makes shorter
 trainings of the same shape. An epoch takes 20 patches from each image, which for
-the 800 images of DIV2K are 1000 updates, as in EDSR's code; the loss is the mean
-absolute error. DIR/train has images to train on, DIR/Set5 those of the test, at which
-is looked once, at the end. Validation images taken from the training images choose the
-best checkpoint. A training that was stopped goes on from its last checkpoint.
+800 images are 1000 updates, as in EDSR's code; the loss is the mean absolute error.
+DIR/train has images to train on, of which 10 choose the best checkpoint instead,
+DIR/Set5 those of the test, at which is looked once, at the end. A training that was stopped goes on from its last checkpoint.
 `bitjax super_resolve` enlarges images by the network.
 
 PSNR (luma of whole images, a border of the scale left out) is compared with that of
