@@ -36,7 +36,8 @@ class QuantDense(nn.Module):
   of ``Dense`` load, and without quantizers it computes the same. Learned quantizers
   add parameters ``kernel_quantizer`` and ``input_quantizer`` (see `complete`).
   Quantizers with state keep it in the collection ``quantizer_state``, which must be
-  ``mutable`` to be updated. Random quantizers draw from ``rngs={'quantizer': key}``.
+  ``mutable`` to be updated; running spreads of estimators (`quantizers.relative`) are in
+  ``spreads`` likewise. Random quantizers draw from ``rngs={'quantizer': key}``.
   A layer whose quantized weights or inputs are all equal at initialisation warns
   (`SilentLayerWarning`).
 
