@@ -1,0 +1,4 @@
+"""x"""
+def page(results):
+  from matplotlib import pyplot
+  return pyplot.figure()

@@ -1,0 +1,2 @@
+"""x"""
+def judge(results): return []
