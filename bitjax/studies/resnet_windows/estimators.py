@@ -18,8 +18,10 @@ from typing import NamedTuple
 from bitjax import quantizers
 
 __all__ = [
+  'FAMILIES',
   'FIXED',
   'HALF',
+  'KEPT_FAMILY',
   'MASS',
   'NONE',
   'ONE',
@@ -43,18 +45,21 @@ class Estimator(NamedTuple):
     family: the name that similar ones share.
     make: makes it.
     progress: of training, at which those that anneal are looked at without training.
+    half_width: of a window, in its units; None for other shapes.
   """
 
   name: str
   family: str
   make: Callable[[], quantizers.Estimator]
   progress: float = 1.0
+  half_width: float | None = None
 
 
 UNITS = ('absolute', 'relative')
 NONE, SHRINKING = 'no window', 'shrinking window'
-_ABSOLUTE, _RELATIVE = 'window', 'relative window'
+FAMILIES = _ABSOLUTE, _RELATIVE = 'window', 'relative window'
 _KEPT = ', mass kept'
+KEPT_FAMILY = f'{_ABSOLUTE}{_KEPT}'
 
 
 def absolute(half_width: float) -> str:
@@ -117,13 +122,14 @@ def of(name: str) -> Estimator:
       name,
       _RELATIVE,
       lambda: quantizers.relative(window(), keep='height'),
+      half_width=half_width,
     )
   if name == kept(half_width):
     height = 1 / half_width
     make = functools.partial(quantizers.window, half_width, height)
-    return Estimator(name, f'{_ABSOLUTE}{_KEPT}', make)
+    return Estimator(name, KEPT_FAMILY, make, half_width=half_width)
   make = functools.partial(quantizers.window, half_width)
-  return Estimator(name, _ABSOLUTE, make)
+  return Estimator(name, _ABSOLUTE, make, half_width=half_width)
 
 
 def static(

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bitjax import data
 from bitjax import measures
 from bitjax import nn
 from bitjax import quantizers
