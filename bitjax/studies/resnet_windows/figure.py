@@ -30,8 +30,11 @@ _UNITS = dict(zip(estimators.FAMILIES, ('-', '--'), strict=True))
 _STARTS = dict(
   zip(arms_lib.STARTS, ('random weights', 'full precision'), strict=True)
 )
-_STATES = _STARTS | {models.TRAINED: 'trained'}
+_STATES = {k: f'from {words}' for k, words in _STARTS.items()} | {
+  models.TRAINED: 'after the training'
+}
 _COSINES = {'cosine': 'A', 'holdout_cosine': 'B'}
+_MARKS = {estimators.NONE: 's', estimators.SHRINKING: 'v'}
 _SIZE = 7  # Points, of numbers in heat maps.
 _MOST = 12  # Layers whose cosines are printed in numbers.
 
@@ -63,7 +66,30 @@ def _answer(results):
   _decreases(axes[0, 1], looked)
   for ax, name in zip(axes[1], _COSINES, strict=True):
     _heat(fig, ax, looked[models.TRAINED], name)
+  _key(fig)
   return fig
+
+
+def _key(fig):
+  """Says what colours, lines and markers mean, below the figure."""
+  from matplotlib import lines
+
+  handles = [
+    lines.Line2D([], [], color=color, marker='o', label=_STATES[state])
+    for state, color in _COLORS.items()
+  ]
+  styles = {**_UNITS, estimators.KEPT_FAMILY: ':'}
+  handles += [
+    lines.Line2D([], [], color=plots.GREY, linestyle=style, label=family)
+    for family, style in styles.items()
+  ]
+  handles += [
+    lines.Line2D(
+      [], [], color=plots.GREY, linestyle='', marker=marker, label=name
+    )
+    for name, marker in _MARKS.items()
+  ]
+  fig.legend(handles=handles, loc='outside lower center', ncols=4)
 
 
 def _accuracies(ax, trained):
@@ -84,14 +110,11 @@ def _accuracies(ax, trained):
         color=_COLORS[start],
         linestyle=style,
         marker='o',
-        label=f'{family}, {_STARTS[start]}',
       )
     _marks(ax, trained, start)
   plots.log_axis(ax)
-  ax.set_xlabel('half-width (relative: in units of the rms)')
+  ax.set_xlabel('half-width (or in units of the rms)')
   ax.set_ylabel('test accuracy, last epoch (%)')
-  _room(ax, 0.75)
-  ax.legend(fontsize=_SIZE, loc='upper left', ncols=1)
 
 
 def _marks(ax, trained, start):
@@ -101,10 +124,7 @@ def _marks(ax, trained, start):
     for family in _UNITS
     for c in (*tables.half_widths(trained.names(start), family), 1.0)
   )
-  for name, marker, factor in (
-    (estimators.NONE, 's', 2.0),
-    (estimators.SHRINKING, 'v', 2.8),
-  ):
+  for (name, marker), factor in zip(_MARKS.items(), (2.0, 2.8), strict=True):
     if name in trained.names(start):
       found = twoway.interval(trained.right(name, start), bounds=(0, 100))
       ax.errorbar(
@@ -114,7 +134,6 @@ def _marks(ax, trained, start):
         color=_COLORS[start],
         marker=marker,
         linewidth=1,
-        label=name if start == arms_lib.STARTS[0] else None,
       )
 
 
@@ -135,27 +154,18 @@ def _decreases(ax, looked):
         color=_COLORS[state],
         linestyle=style,
         marker='o',
-        label=_STATES[state] + (', mass kept' if style == ':' else ''),
       )
   ax.axhline(0, color=plots.GREY, lw=0.8, zorder=0)
   plots.log_axis(ax)
   ax.set_xlabel('half-width of the window')
   ax.set_ylabel('decrease of the loss on B\nby one step of all layers (nats)')
-  _room(ax, 0.6)
-  ax.legend(fontsize=_SIZE, loc='upper left', ncols=2)
-
-
-def _room(ax, share):
-  """Leaves room for a legend above what is drawn."""
-  low, high = ax.get_ylim()
-  ax.set_ylim(low, high + share * (high - low))
 
 
 def _heat(fig, ax, looked, name):
   """Draws the cosine of the gradient on A with exact gains, by layer and window."""
   windows = tables.half_widths(looked.names, estimators.FAMILIES[0])
   columns = [*windows.values(), estimators.NONE]
-  found = looked.found[name].sel(estimator=columns).mean('seed')
+  found = looked.layered(name).sel(estimator=columns).mean('seed')
   values = found.transpose('position', 'estimator').values
   shown = ax.imshow(values, aspect='auto', cmap='viridis')
   ax.grid(visible=False)
@@ -165,7 +175,9 @@ def _heat(fig, ax, looked, name):
   ax.set_yticks(range(0, len(layers), several), layers[::several].tolist())
   ax.set_xlabel('half-width of the window')
   ax.set_ylabel('quantized layer')
-  ax.set_title(f'trained: cosine with exact gains on {_COSINES[name]}')
+  ax.set_title(
+    f'after the training: cosine with\nexact gains on {_COSINES[name]}'
+  )
   if several == 1:
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
@@ -189,7 +201,7 @@ def _supplement(results):
   states = results.state.values.tolist()
   most = max(len(trained.names(start)) for start in arms_lib.STARTS)
   heights = [0.7 + 0.2 * most, *[2.2] * len(networks)]
-  fig = pyplot.figure(figsize=(6.75, min(9.0, 0.4 + sum(heights))))
+  fig = pyplot.figure(figsize=(6.75, min(9.0, 0.7 + sum(heights))))
   parts = np.atleast_1d(
     fig.subfigures(1 + len(networks), 1, height_ratios=heights)
   )
@@ -202,6 +214,8 @@ def _supplement(results):
       part.subplots(1, len(states), squeeze=False)[0], states, strict=True
     ):
       _steps(ax, tables.Looked(results, network, state))
+  handles, labels = ax.get_legend_handles_labels()
+  fig.legend(handles, labels, loc='outside lower center', ncols=5, fontsize=8)
   return fig
 
 
@@ -253,7 +267,6 @@ def _steps(ax, looked):
     ax.set_ylabel(
       'log loss ratio on B,\nabove 0: better than window 1', fontsize=_SIZE
     )
-    ax.legend(fontsize=_SIZE, loc='best')
 
 
 def _few_ticks():
