@@ -33,6 +33,7 @@ NAMES = (
   'hardware',
   'super_resolution',
   'initialisation',
+  'resnet_windows',
   'estimator_gallery',
   'benchmark',
   'scaling',

@@ -54,6 +54,7 @@ def test_trainings():
     'hardware',
     'super_resolution',
     'initialisation',
+    'resnet_windows',
   ],
 )
 @pytest.mark.parametrize('flag', ['--precision=fast', '--dtype=float16'])

@@ -144,13 +144,24 @@ class Problem:
       from sampling weights, ``cosine_error`` and ``holdout_cosine_error``.
     """
     parts = jax.tree.map(
-      lambda leaf: leaf.reshape(self._num_parts, -1, *leaf.shape[1:]), search
+      lambda *leaves: jnp.concatenate(
+        [leaf.reshape(self._num_parts, -1, *leaf.shape[1:]) for leaf in leaves]
+      ),
+      search,
+      holdout,
     )
-    each, signs = jax.lax.map(
+    every, signs = jax.lax.map(
       lambda part: self._of_batch(number, variables, part), parts
     )
-    other, _ = self._of_batch(number, variables, holdout)
-    directions = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
+    each, others = (
+      jax.tree.map(lambda leaf, own=own: leaf[own], every)
+      for own in (slice(self._num_parts), slice(self._num_parts, None))
+    )
+    signs = jax.tree.map(lambda leaf: leaf[: self._num_parts], signs)
+    directions, other = (
+      jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), parts)
+      for parts in (each, others)
+    )
     rows = []
     for layer in self._layers:
       statistics = measures.gradient_statistics(each[layer])
@@ -326,10 +337,21 @@ def _nearness(layer, kernel, direction, gains):
   predicted = jnp.ravel(signs * direction)[sample.coordinates]
   found = {}
   for prefix, exact in (('', gains.search), ('holdout_', gains.holdout)):
-    cosine = sample.agreement(predicted, exact[layer]).cosine
+    cosine = sample.estimate(_cosine, predicted, exact[layer])
     found[f'{prefix}cosine'] = cosine.value
     found[f'{prefix}cosine_error'] = cosine.error
   return found
+
+
+def _cosine(weights, a, b):
+  """Returns the cosine of two vectors whose entries count with weights."""
+  # Divide by the largest entry first: squares of small gradients underflow.
+  a, b = (
+    x / jnp.where(jnp.any(x != 0), jnp.max(jnp.abs(x)), 1) for x in (a, b)
+  )
+  power = jnp.sum(weights * a * a) * jnp.sum(weights * b * b)
+  ratio = jnp.sum(weights * a * b) / jnp.sqrt(jnp.where(power > 0, power, 1))
+  return jnp.where(power > 0, ratio, 0)
 
 
 def _over_parts(signs):

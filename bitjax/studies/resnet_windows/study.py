@@ -144,8 +144,10 @@ PRESETS: dict[str, dict[str, Any]] = {
   | {'static_widths': (0.5, 1.0), 'static_shapes': (), 'thresholds': (0.5,)}
   | {'images': 16, 'num_parts': 2, 'sample': 16, 'augmentation': ()},
   'quick': {'dataset': 'digits', 'batch_size': 32, 'augmentation': ()}
-  | {'validation_examples': 400, 'images': 100, 'epochs': 8.0}
-  | {'seeds': tuple(range(12)), 'optimizer': 'adam', 'learning_rate': 0.01},
+  | {'validation_examples': 400, 'images': 100, 'epochs': 6.0}
+  | {'seeds': tuple(range(12)), 'optimizer': 'adam', 'learning_rate': 0.01}
+  | {'shapes': ('Bi-Real', 'Gaussian'), 'step_rates': (0.3, 1.0)}
+  | {'static_shapes': ('SwishSign', 'EDE, end', 'DSQ', 'value clip')},
   'cifar': recipes.SMALL_CIFAR
   | {'epochs': 30.0, 'seeds': tuple(range(12)), 'images': 400, 'sample': 256}
   | {'static_networks': ('resnet8_narrow', 'resnet20')},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,6 +91,7 @@ class Looked:
     found = found.dropna('position', how='all')
     self.found = divergence.without(found, ['start_search', 'start_holdout'])
     self.network, self.state = network, state
+    self._chosen = functools.cache(self._select)
 
   @property
   def names(self) -> list[str]:
@@ -121,7 +123,7 @@ class Looked:
     Args:
       estimator: its name.
     """
-    return self._chosen().holdout.sel(estimator=estimator).values
+    return self._chosen(_PREFIX).holdout.sel(estimator=estimator).values
 
   def saved(self, estimator: str) -> np.ndarray:
     """Returns how far such a step lowers the loss on B, in nats, [seeds]."""
@@ -140,7 +142,7 @@ class Looked:
       for name in names
     }
 
-  def _chosen(self, prefix: str = _PREFIX) -> xarray.Dataset:
+  def _select(self, prefix):
     return protocols.select(self._losses(prefix), ['step_rate'], 'deployable')
 
   def _losses(self, prefix):
