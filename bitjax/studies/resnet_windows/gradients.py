@@ -100,7 +100,7 @@ class Problem:
     self.calibrated = jax.jit(self._calibrated)
     self.gains = jax.jit(self._gains)
     self.take = jax.jit(self._take)
-    self.step = jax.jit(self._step)
+    self.step = jax.jit(self._step, static_argnames='alone')
     self.losses = jax.jit(self._losses)
 
   def _calibrated(self, variables, images):
@@ -205,8 +205,18 @@ class Problem:
       name: jnp.stack([row[name] for row in sums]) for name in sums[0]
     }
 
-  def _step(self, variables, directions, search, holdout, fractions, budget):
-    """Returns the losses after a step of one layer alone, and of all at once.
+  def _step(
+    self,
+    variables,
+    directions,
+    search,
+    holdout,
+    fractions,
+    budget,
+    *,
+    alone=False,
+  ):
+    """Returns the losses after a step of all layers, and of each alone.
 
     A step has the length of a fraction of the budget, which is a share of the l2 norm of
     the latent weights that move.
@@ -218,11 +228,12 @@ class Problem:
       holdout: B.
       fractions: of the budget, [rates].
       budget: the share.
+      alone: whether each layer also steps by itself.
 
     Returns:
-      ``layer_search`` and ``layer_holdout``, [layers, rates], of each layer alone;
       ``all_search``, ``all_holdout``, and ``all_flips``, the share of weights whose sign
-      changes, [rates].
+      changes, [rates]; and, if each layer steps ``alone``, ``layer_search`` and
+      ``layer_holdout``, [layers, rates].
     """
     kernels = self._kernels(variables['params'])
     rest = {k: v for k, v in variables.items() if k != 'params'}
@@ -236,9 +247,11 @@ class Problem:
     def reach(length, slope):
       return budget * length / jnp.where(slope > 0, slope, 1)
 
-    alone = jnp.diag(reach(weights, slopes))
     together = reach(jnp.linalg.norm(weights), jnp.linalg.norm(slopes))
-    cases = jnp.concatenate([alone, jnp.full((1, len(slopes)), together)])
+    cases = jnp.full((1, len(slopes)), together)
+    if alone:
+      own = jnp.diag(reach(weights, slopes))
+      cases = jnp.concatenate([cases, own])
 
     def at(case):
       scales, fraction = case
@@ -261,13 +274,17 @@ class Problem:
       jnp.tile(fractions, len(cases)),
     )
     table = jax.lax.map(at, repeated).reshape(len(cases), -1, 3)
-    return {
-      'layer_search': table[:-1, :, 0],
-      'layer_holdout': table[:-1, :, 1],
-      'all_search': table[-1, :, 0],
-      'all_holdout': table[-1, :, 1],
-      'all_flips': table[-1, :, 2],
+    found = {
+      'all_search': table[0, :, 0],
+      'all_holdout': table[0, :, 1],
+      'all_flips': table[0, :, 2],
     }
+    if alone:
+      found |= {
+        'layer_search': table[1:, :, 0],
+        'layer_holdout': table[1:, :, 1],
+      }
+    return found
 
   def _losses(self, variables, *batches):
     """Returns the mean loss on each batch."""

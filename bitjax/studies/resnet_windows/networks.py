@@ -37,7 +37,15 @@ __all__ = [
   'with_thresholds',
 ]
 
-NETWORKS = ('resnet4', 'resnet8_narrow', 'resnet8', 'resnet20')
+# Name -> the name in `recipes.NETWORKS`, and what is different.
+_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+  'resnet4': ('resnet4', {}),
+  'resnet8_narrow': ('resnet8_narrow', {}),
+  'resnet8': ('resnet8', {}),
+  'resnet20_narrow': ('resnet20', {'widths': (8, 16, 32)}),
+  'resnet20': ('resnet20', {}),
+}
+NETWORKS = tuple(_NETWORKS)
 ACTIVATIONS = ('identity', 'hardtanh')
 # The variant with a parameter for each channel that is subtracted before a sign.
 _SHIFTED = 'react'
@@ -77,21 +85,24 @@ def build(
   sign: Any = Hardtanh()
   if estimator is not None:
     sign = quantizers.attach(quantizers.sign(), estimator)
+  name, fields = _NETWORKS[network]
   return recipes.build(
-    network,
+    name,
     _SHIFTED if shifted else 'bireal',
     'none' if estimator is None else 'sign',
     sign,
     num_classes=num_classes,
     init_name='kaiming_normal',
     activation=activation,
+    **fields,
     **arithmetic,
   )
 
 
 def binary(network: str) -> str:
   """Returns a regular expression for the paths of quantized layers."""
-  return recipes.NETWORKS[network].binary
+  name, _ = _NETWORKS[network]
+  return recipes.NETWORKS[name].binary
 
 
 def layers(network: str, params: Mapping[str, Any]) -> list[str]:

@@ -94,6 +94,22 @@ def _steps(looked, second) -> Verdicts:
     | looked.unsettled(pair),
     **_STEP,
   )
+  by_layer = contrasts.log_ratio(
+    looked.reached_alone(estimators.ONE), looked.reached_alone(estimators.HALF)
+  )
+  yield from contrasts.family(
+    [
+      contrasts.Cell(
+        f'N18 one layer, {where}, {int(position)}',
+        f'{where}: after a step of the {int(position)}. quantized layer alone, the loss on B '
+        'is lower with window 1/2 than with window 1.',
+        by_layer.sel(position=position).values,
+      )
+      for position in looked.found.position.values[:-1]
+    ],
+    smallest=MARGIN,
+    **_STEP,
+  )
   others = [name for name in looked.names if name != estimators.ONE]
   for word, sign in (('better', 1), ('worse', -1)):
     yield contrasts.any_arm(

@@ -65,7 +65,7 @@ def measure(
   Returns:
     Over (network, state, seed, ...), with tuning seeds apart (`protocols.apart`): by
     ``estimator`` and ``position`` of the quantized layer, what `gradients.Problem.take`
-    returns; by ``step_rate``, what a step reaches; ``start_search`` and ``start_holdout``,
+    returns; by ``step_rate``, what a step reaches, of one layer for windows only (``alone``); ``start_search`` and ``start_holdout``,
     the losses before it; and with thresholds, by ``threshold``, ``shifted_loss`` on A and
     ``shifted_NAME`` by position. A network has NaN at positions of a deeper one.
   """
@@ -86,6 +86,7 @@ def measure(
         dims=_dims(bool(config.thresholds)),
         coords={
           'estimator': each.names,
+          'alone': each.alone,
           'position': np.arange(1, len(each.layers) + 1),
           'step_rate': np.asarray(config.step_rates),
           'half_width': np.asarray(config.static_widths),
@@ -105,7 +106,7 @@ def _dims(shifted):
   dims: dict[str, tuple[str, ...]] = dict.fromkeys(_PER_LAYER, both)
   dims['entering_share'] = (*both, 'half_width')
   for batch in ('search', 'holdout'):
-    dims[f'layer_{batch}'] = (*both, 'step_rate')
+    dims[f'layer_{batch}'] = ('alone', 'position', 'step_rate')
     dims[f'all_{batch}'] = ('estimator', 'step_rate')
   dims['all_flips'] = ('estimator', 'step_rate')
   if shifted:
@@ -150,6 +151,8 @@ class _Lane:
     self._config, self._parts, self._models = config, parts, models
     self._rate = rate
     self.names = config.estimators()
+    windows = estimators.FAMILIES[0], estimators.NONE
+    self.alone = [n for n in self.names if estimators.of(n).family in windows]
     (start,) = models.variables(models_lib.STATES[0], [0])
     self.layers = networks.layers(models.network, start['params'])
     self._problem = gradients.Problem(
@@ -190,9 +193,11 @@ class _Lane:
         holdout,
         config.step_rates,
         config.budget,
+        alone=name in self.alone,
       )
       rows.append(jax.device_get(taken.numbers | reached))
-    found |= {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    for name in {key: None for row in rows for key in row}:
+      found[name] = np.stack([row[name] for row in rows if name in row])
     if not config.thresholds:
       return found
     units = dict(zip(self.layers, np.asarray(units), strict=True))

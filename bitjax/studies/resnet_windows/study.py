@@ -150,7 +150,7 @@ PRESETS: dict[str, dict[str, Any]] = {
   | {'static_shapes': ('SwishSign', 'EDE, end', 'DSQ', 'value clip')},
   'cifar': recipes.SMALL_CIFAR
   | {'epochs': 30.0, 'seeds': tuple(range(12)), 'images': 400, 'sample': 256}
-  | {'static_networks': ('resnet8_narrow', 'resnet20')},
+  | {'static_networks': ('resnet8_narrow', 'resnet20_narrow')},
 }
 
 

@@ -129,10 +129,14 @@ class Looked:
     """Returns how far such a step lowers the loss on B, in nats, [seeds]."""
     return self.found.start_holdout.values - self.reached(estimator)
 
-  def saved_alone(self, estimator: str) -> xarray.DataArray:
-    """Returns how far a step of one layer alone lowers it, (position, seed)."""
-    found = self._chosen('layer_').holdout.sel(estimator=estimator)
-    return (self.found.start_holdout - found).transpose('position', 'seed')
+  def reached_alone(self, estimator: str) -> xarray.DataArray:
+    """Returns the loss on B after a step of one layer alone, (position, seed).
+
+    Args:
+      estimator: the name of a window.
+    """
+    found = self._chosen('layer_').holdout.sel(alone=estimator)
+    return found.transpose('position', 'seed')
 
   def unsettled(self, names: Iterable[str]) -> dict[str, float]:
     """Returns how often other tuning seeds would choose another length of the step."""

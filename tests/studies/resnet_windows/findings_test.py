@@ -132,6 +132,8 @@ def test_gradients():
       (f'N18 one step, {WHERE}', 'contradicted', -0.01),
       (f'N18 one step, {WHERE}, better', 'supported', 0.02),
       (f'N18 one step, {WHERE}, worse', 'supported', 0.01),
+      (f'N18 one layer, {WHERE}, 1', 'contradicted', -0.01),
+      (f'N18 one layer, {WHERE}, 2', 'contradicted', -0.01),
       (f'N12, {WHERE}', 'contradicted', -0.2),
       (f'N12 variance, {WHERE}', 'supported', -log),
       (f'N18 exact gains on A, {WHERE}', 'contradicted', -0.5),

@@ -69,6 +69,8 @@ def looked(
   """
   names = estimators.static((0.1, 0.25, 0.5, 1.0, 2.0), trained_names, shapes)
   draw = np.random.default_rng(1)
+  windows = estimators.FAMILIES[0], estimators.NONE
+  alone = [name for name in names if estimators.of(name).family in windows]
   thresholds = [0.0, 0.5]
   states = list(models.STATES)
   lead, size = ('network', 'state', 'seed'), (len(networks), len(states), seeds)
@@ -102,8 +104,10 @@ def looked(
     table[..., -1] = ends + noisy((len(names),))
     found[f'all_{batch}'] = ((*lead, 'estimator', 'step_rate'), table)
     found[f'layer_{batch}'] = (
-      (*lead, 'estimator', 'position', 'step_rate'),
-      np.full((*size, len(names), layers, len(STEPS)), START),
+      (*lead, 'alone', 'position', 'step_rate'),
+      np.stack([table[..., names.index(name), :] for name in alone], 3)[
+        ..., None, :
+      ].repeat(layers, -2),
     )
   found['all_flips'] = (
     (*lead, 'estimator', 'step_rate'),
@@ -114,8 +118,8 @@ def looked(
   table[..., -1] = 1.9
   found['tuning_all_holdout'] = ((*tuning, 'estimator', 'step_rate'), table)
   found['tuning_layer_holdout'] = (
-    (*tuning, 'estimator', 'position', 'step_rate'),
-    np.full((*size[:2], 4, len(names), layers, len(STEPS)), START),
+    (*tuning, 'alone', 'position', 'step_rate'),
+    table[..., : len(alone), None, :].repeat(layers, -2),
   )
   families = [estimators.of(name).family for name in names]
   return xarray.Dataset(
@@ -126,6 +130,7 @@ def looked(
       'seed': range(seeds),
       'tuning_seed': range(1000, 1004),
       'estimator': names,
+      'alone': alone,
       'family': ('estimator', families),
       'position': range(1, layers + 1),
       'half_width': [0.1, 0.25, 0.5, 1.0, 2.0],
