@@ -18,7 +18,7 @@ loss after one step through all layers of the trained network, window 1/2 agains
 equivalent within 0.005 of its log. All else is exploratory.
 
 In this order, the commands train small networks on digits (minutes), and ResNet-8 on
-10 000 images of CIFAR-10 at 16 x 16 pixels (thirteen hours of CPU time):
+10 000 images of CIFAR-10 at 16 x 16 pixels (seventeen hours of CPU time):
 
   bitjax resnet_windows
   bitjax resnet_windows --preset=cifar --data_dir=DIR

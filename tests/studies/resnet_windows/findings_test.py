@@ -6,7 +6,10 @@ from scipy import stats
 
 from bitjax.studies.resnet_windows import estimators
 from bitjax.studies.resnet_windows import findings
+from bitjax.studies.resnet_windows import models
 from bitjax.studies.resnet_windows import nearness
+from bitjax.studies.resnet_windows import onestep
+from bitjax.studies.resnet_windows import tables
 from tests.studies.resnet_windows import synthetic
 
 HALF, ONE, MASS = estimators.HALF, estimators.ONE, estimators.MASS
@@ -14,8 +17,8 @@ NONE, SHRINKING = estimators.NONE, estimators.SHRINKING
 WHERE = 'resnet8_narrow, trained'
 
 
-def judged(results):
-  found = findings.judge(results)
+def judged(results, judge=findings.judge):
+  found = list(judge(results))
   assert len({one.finding for one in found}) == len(found)
   return {one.finding: one for one in found}
 
@@ -74,12 +77,20 @@ def test_trainings(trained):
   assert details['tuned otherwise, window 1, pretrained'] == 0
 
 
+def starts(results):
+  return findings._of_starts(tables.Trained(results))
+
+
+def half(results):
+  return findings._half_against_one(tables.Trained(results))
+
+
 def test_starts():
   """Averaged over the estimators that are trained from both: 11, but no shape."""
   points = {
     f'{name}, pretrained': 0.01 for name in ('window 1', 'no window', 'Bi-Real')
   }
-  found = judged(synthetic.results(points))['N18 start']
+  found = judged(synthetic.trained(points=points), starts)['N18 start']
   np.testing.assert_allclose(found.effect, 2 / 11, atol=0.03)
   assert '11 estimators' in found.claim
 
@@ -98,16 +109,19 @@ def test_arms_that_were_not_trained():
 
 
 def test_a_training_that_diverged_is_left_out():
-  results = synthetic.results({'window 0.5, pretrained': 0.03})
+  results = synthetic.trained(points={'window 0.5, pretrained': 0.03})
   at = {'arm': 'window 0.5, pretrained', 'seed': 2}
   results['validation_loss'].loc[at] = np.nan
-  found = judged(results)
+  found = judged(results, half)
   assert found['N18'].num_seeds == synthetic.SEEDS - 1
   assert found['N18, initialised'].num_seeds == synthetic.SEEDS
 
 
 def test_one_seed_has_no_interval():
-  for one in findings.judge(synthetic.results(seeds=1)):
+  results = synthetic.results(
+    half_widths=(0.5, 1.0), extras=(), shapes=(), seeds=1
+  )
+  for one in findings.judge(results):
     assert (one.verdict, one.num_seeds) == ('inconclusive', 1)
 
 
@@ -157,7 +171,10 @@ def test_gradients():
 
 
 def test_every_network_and_state_is_judged():
-  found = judged(synthetic.results(networks=('resnet8_narrow', 'resnet20')))
+  networks = 'resnet8_narrow', 'resnet20'
+  found = judged(
+    synthetic.looked((), (), networks, states=models.STATES), onestep.judge
+  )
   steps = [
     f for f in found if f.startswith('N18 one step') and f.count(',') == 2
   ]
@@ -165,10 +182,10 @@ def test_every_network_and_state_is_judged():
 
 
 def test_a_length_is_chosen_on_tuning_seeds():
-  results = synthetic.results()
+  results = synthetic.looked((), ())
   tuned = results.tuning_all_holdout
   tuned.loc[{'estimator': HALF, 'step_rate': 1.0}] = 3.0
-  found = judged(results)[f'N18 one step, {WHERE}']
+  found = judged(results, onestep.judge)[f'N18 one step, {WHERE}']
   # The other length leaves the loss as it is.
   np.testing.assert_allclose(found.effect, np.log(1.9 / 2.0), atol=1e-4)
 
@@ -181,7 +198,8 @@ def test_nearness_that_predicts(sign):
     synthetic.results(
       {f'{name}, pretrained': 0.01 * i for name, i in ranked.items()},
       {('holdout_cosine', name): 0.05 * sign * i for name, i in ranked.items()},
-    )
+    ),
+    nearness.judge,
   )
   one = found['N18 predicts accuracy: nearness, B, pretrained']
   assert one.verdict == ('supported' if sign > 0 else 'contradicted')

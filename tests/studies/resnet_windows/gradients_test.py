@@ -1,5 +1,7 @@
 """Gradients, exact gains and steps, against plain computations with the network itself."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,9 @@ def variables(problem):
 def small():
   images = np.zeros((3, 4, 4, 1), np.uint8)
   images[0, 0, 0] = 255
-  return data.Dataset('d', 'all', images, np.arange(3), 10, 1 / 255)
+  return data.Dataset(
+    'd', 'all', images, np.arange(3, dtype=np.int32), 10, 1 / 255
+  )
 
 
 @pytest.fixture(scope='module')
@@ -222,11 +226,9 @@ def test_steps_by_hand(problem, taken, variables):
 def test_batches_are_disjoint_and_held_out():
   config = study.Config(**study.PRESETS['smoke'] | {'seeds': (0, 1)})
   parts, _ = config.load()
-  parts = parts._replace(
-    validation=parts.validation._replace(
-      labels=np.arange(len(parts.validation.labels), dtype=np.int32)
-    )
-  )
+  numbered = np.arange(len(parts.validation.labels), dtype=np.int32)
+  validation = dataclasses.replace(parts.validation, labels=numbered)
+  parts = parts._replace(validation=validation)
   drawn = [statics.batches(config, parts, seed) for seed in (0, 0, 1)]
   a, b = (np.asarray(part.labels) for part in drawn[0][:2])
   assert len({*a} | {*b}) == 2 * config.images

@@ -6,12 +6,12 @@ import xarray
 from bitjax.studies.resnet_windows import arms as arms_lib
 from bitjax.studies.resnet_windows import estimators
 from bitjax.studies.resnet_windows import gradients
-from bitjax.studies.resnet_windows import models
 from tests.studies import answered
 
 SEEDS, LAYERS, STEPS = 6, 3, (0.1, 1.0)
 EXTRAS = (estimators.NONE, estimators.SHRINKING, estimators.MASS)
 SHAPES = ('Bi-Real', 'SwishSign', 'Gaussian')
+WIDTHS = (0.25, 0.5, 1.0)
 LAYERED = (
   *gradients.STATISTICS, 'norm', 'reliability', 'passing', 'entering_rms',
   'cosine', 'cosine_error', 'holdout_cosine', 'holdout_cosine_error',
@@ -60,6 +60,7 @@ def looked(
   values=None,
   reached=None,
   layers=LAYERS,
+  states=('pretrained', 'trained'),
 ):
   """Returns gradients' numbers: 1, or `values` of (name, estimator or threshold).
 
@@ -67,12 +68,12 @@ def looked(
   longer length, and the loss before it at the shorter. Numbers differ by seed by a
   hundred-thousandth; of the last layer they are 9, which nothing may read.
   """
-  names = estimators.static((0.1, 0.25, 0.5, 1.0, 2.0), trained_names, shapes)
+  names = estimators.static(WIDTHS, trained_names, shapes)
   draw = np.random.default_rng(1)
   windows = estimators.FAMILIES[0], estimators.NONE
   alone = [name for name in names if estimators.of(name).family in windows]
   thresholds = [0.0, 0.5]
-  states = list(models.STATES)
+  states = list(states)
   lead, size = ('network', 'state', 'seed'), (len(networks), len(states), seeds)
   found = {}
 
@@ -89,7 +90,7 @@ def looked(
     found[name] = ((*lead, 'estimator', 'position'), numbers(name, names))
   found['entering_share'] = (
     (*lead, 'estimator', 'position', 'half_width'),
-    np.full((*size, len(names), layers, 5), 0.5),
+    np.full((*size, len(names), layers, len(WIDTHS)), 0.5),
   )
   for name in ('reliability', 'signal_to_noise', 'cosine', 'holdout_cosine'):
     found[f'shifted_{name}'] = (
@@ -133,7 +134,7 @@ def looked(
       'alone': alone,
       'family': ('estimator', families),
       'position': range(1, layers + 1),
-      'half_width': [0.1, 0.25, 0.5, 1.0, 2.0],
+      'half_width': list(WIDTHS),
       'threshold': thresholds,
       'step_rate': list(STEPS),
     },
@@ -145,13 +146,13 @@ def results(
   values=None,
   reached=None,
   networks=('resnet8_narrow',),
+  states=('pretrained', 'trained'),
   **options,
 ):
   """Returns the results of the study, of `trained` and `looked`."""
   arms = trained(points=points, **options)
   names = list(dict.fromkeys(arms.of.values.tolist()))
   seeds = arms.sizes['seed']
-  whole = looked(
-    names, options.get('shapes', SHAPES), networks, seeds, values, reached
-  )
+  shapes = options.get('shapes', SHAPES)
+  whole = looked(names, shapes, networks, seeds, values, reached, states=states)
   return arms.merge(whole).assign_attrs(arms.attrs)
