@@ -111,11 +111,17 @@ class Problem:
     return {'params': variables['params'], **updated}
 
   def _gains(self, variables, search, holdout, key):
-    """Returns `Gains`: the samples are drawn by the key."""
+    """Returns `Gains`: the samples are drawn by the key.
+
+    A flip leaves the mean magnitude that multiplies the signs as it is, as the
+    gradient has it.
+    """
     samples, found = {}, ({}, {})
     for number, layer in enumerate(self._layers):
       views = [
-        nn.layer_view(self._model, variables, *batch, layer=layer, train=False)
+        nn.layer_view(
+          self._model, variables, *batch, layer=layer, train=False
+        ).freeze_scale()
         for batch in (search, holdout)
       ]
       size = min(self._sample, views[0].kernel.size)

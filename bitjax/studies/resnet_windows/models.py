@@ -42,6 +42,7 @@ class Models:
     self.config, self.train, self.network = config, train, network
     self._sweep = sweep
     self.phases = functools.cache(self._phases)
+    self._trained = functools.cache(self._train)
 
   def build(self, estimator: str | None, **options: Any) -> Any:
     """Returns the network with an estimator, or in full precision for None.
@@ -105,8 +106,7 @@ class Models:
       lambda label, seeds: self.variables(STATES[0], seeds),
     )
 
-  @functools.cache  # noqa: B019
-  def _trained(self, rate):
+  def _train(self, rate):
     return self._keep(
       {estimators.ONE: self.phases(estimators.ONE)},
       TRAINED,

@@ -58,6 +58,11 @@ _EXTRAS = (
 class Config(looks.Looks, recipes.Pretrained, recipes.TunedConfig):
   """Configuration of the study; each field is one flag."""
 
+  optimizer: str = cli.flag(
+    'adam',
+    'Optimiser. With sgd the size of a gradient matters.',
+    choices=('adam', 'sgd'),
+  )
   network: str = cli.flag(
     'resnet8_narrow', 'The network that is trained.', choices=networks.NETWORKS
   )
@@ -145,7 +150,7 @@ PRESETS: dict[str, dict[str, Any]] = {
   | {'images': 16, 'num_parts': 2, 'sample': 16, 'augmentation': ()},
   'quick': {'dataset': 'digits', 'batch_size': 32, 'augmentation': ()}
   | {'validation_examples': 400, 'images': 100, 'epochs': 6.0}
-  | {'seeds': tuple(range(12)), 'optimizer': 'adam', 'learning_rate': 0.01}
+  | {'seeds': tuple(range(12)), 'learning_rate': 0.01}
   | {'shapes': ('Bi-Real', 'Gaussian'), 'step_rates': (0.3, 1.0)}
   | {'static_shapes': ('SwishSign', 'EDE, end', 'DSQ', 'value clip')},
   'cifar': recipes.SMALL_CIFAR
