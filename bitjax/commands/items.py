@@ -147,6 +147,16 @@ ITEMS = (
     'No: it becomes less alike.',
   ),
   Item(
+    'N12, ResNet',
+    'Does a narrower window make the gradient of a trained ResNet more alike from batch '
+    'to batch?',
+    'resnet_windows',
+    'N12, resnet8_narrow, trained',
+    '',
+    'Yes.',
+    'No: it becomes less alike.',
+  ),
+  Item(
     'N13',
     'Does a soft staircase that hardens during training (DSQ) train a network of '
     'one-bit weights better than a fixed one?',
@@ -298,7 +308,34 @@ ITEMS = (
     'Yes, where there is one around every convolution.',
     'No.',
   ),
-  Item('N18', 'Does a ResNet train better with a narrower fixed window?'),
+  Item(
+    'N18',
+    'Started from full precision, does a ResNet train as well with the fixed window 1/2 '
+    'as with the usual 1?',
+    'resnet_windows',
+    'N18',
+    '',
+    'Yes, within half a point of accuracy.',
+    'No: the two differ by more than half a point of accuracy.',
+  ),
+  Item(
+    'N18, one step',
+    'Does one step of the trained ResNet lower the loss as far with window 1/2 as with 1?',
+    'resnet_windows',
+    'N18 one step, resnet8_narrow, trained',
+    '',
+    'Yes, within half a percent of the loss.',
+    'No: the two differ by more than half a percent of the loss.',
+  ),
+  Item(
+    'N18, nearness',
+    'Does a gradient that is nearer to exact gains of flips lead to a more accurate ResNet?',
+    'resnet_windows',
+    'N18 predicts accuracy: nearness, B, pretrained',
+    '',
+    'Yes: over estimators the two are ranked alike.',
+    'No: over estimators the two are ranked in opposite order.',
+  ),
   Item(
     'N19',
     'Is a binary network better if it starts from full precision than from scratch, '

@@ -41,7 +41,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
   'quick': tuple(
     (name, 'quick') for name in studies.NAMES if name not in _APART
   ),
-  # Hours each on two cores; the last four need the files of CIFAR-10.
+  # Hours each on two cores; all from dsq on need the files of CIFAR-10.
   'full': (
     ('multistep_ste', 'long'),
     ('variant_ste', 'full'),
@@ -54,6 +54,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
     ('fitted_windows', 'cifar'),
     ('hardware', 'cifar'),
     ('initialisation', 'cifar'),
+    ('resnet_windows', 'cifar'),
   ),
   # What a CPU takes too long for; all but the first need the files of CIFAR-10.
   'gpu': (

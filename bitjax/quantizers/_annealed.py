@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from bitjax import types
 from bitjax.quantizers import _attach
 from bitjax.quantizers import _maths
+from bitjax.quantizers import _relative
 from bitjax.quantizers import _written
 
 __all__ = ['error_decay', 'rbnn', 'reste', 'shrinking_window']
@@ -161,35 +162,46 @@ def _reste(o_end, inner, outer, g, x, x_q, progress):
 
 
 def shrinking_window(
-  start: types.Scalar = 1.0, end: types.Scalar = 0.1
+  start: types.Scalar = 1.0, end: types.Scalar = 0.1, *, keep: str = 'mass'
 ) -> _attach.Estimator:
-  r"""Passes the gradient in a window that shrinks but keeps its mass.
+  r"""Passes the gradient in a window that shrinks but keeps its mass, or its height.
 
-  .. math:: \bar x = \frac gc \, 1[|x| \le c], \qquad
-    c = c_0 (c_1 / c_0)^p
+  .. math:: \bar x = \frac gc \, 1[|x| \le c] \quad \text{or} \quad
+    g \, 1[|x| \le c], \qquad c = c_0 (c_1 / c_0)^p
 
-  where p is the progress. It is the true derivative of `progressive_hardtanh` with
-  the same arguments; BoolNet trains its weights with it.
+  where p is the progress. The first is the true derivative of `progressive_hardtanh` with
+  the same arguments; BoolNet trains its weights with it. The second is `window` with a
+  half-width that shrinks.
 
   Args:
     start: c at progress 0, > 0, in the units of ``x``.
     end: c at progress 1, > 0.
+    keep: ``'mass'`` or ``'height'``.
 
   Returns:
     An estimator. An infinite or NaN ``x`` gets a gradient of 0.
 
   Raises:
-    BadInput: if a concrete argument is not positive.
+    BadInput: if a concrete argument is not positive, or for an unknown ``keep``.
 
   References:
     Guo et al., BoolNet, 2021 (https://arxiv.org/abs/2106.06991).
   """
   types.check_positive('start', start, finite=True)
   types.check_positive('end', end, finite=True)
-  return _written.rule(shrinking_window, _shrinking_window, start, end)
+  types.check_choice('keep', keep, _relative.RELATIVE_KEEPS)
+  rule = _shrinking_window if keep == 'mass' else _lower_window
+  return _written.rule(shrinking_window, rule, start, end, keep=keep)
 
 
 def _shrinking_window(start, end, g, x, x_q, progress):
   del x_q
   half_width = _maths.geometric(start, end, progress)
   return jnp.where(jnp.abs(types.widened(x)) <= half_width, g / half_width, 0)
+
+
+def _lower_window(start, end, g, x, x_q, progress):
+  del x_q
+  half_width = _maths.geometric(start, end, progress)
+  inside = jnp.abs(types.widened(x)) <= half_width
+  return jnp.where(inside, g, jnp.zeros_like(g))

@@ -34,6 +34,7 @@ NAMES = (
   'super_resolution',
   'train_superres',
   'initialisation',
+  'resnet_windows',
   'estimator_gallery',
   'benchmark',
   'scaling',

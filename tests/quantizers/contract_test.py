@@ -120,9 +120,9 @@ def _rbnn_activations_rule(g, x, x_q, progress, t_min=0.01, t_max=10):
   return g * np.maximum(0, np.sqrt(2) * t - t**2 * np.abs(x))
 
 
-def _shrinking_rule(g, x, x_q, progress, start=1, end=0.1):
+def _shrinking_rule(g, x, x_q, progress, start=1, end=0.1, mass=True):
   c = start ** (1 - progress) * end**progress
-  return np.where(np.abs(x / c) <= 1, g / c, 0)
+  return np.where(np.abs(x / c) <= 1, g / c if mass else g, 0)
 
 
 def _dspike_rule(g, x, x_q, progress, temperature=1, half_width=1):
@@ -369,6 +369,15 @@ ESTIMATORS = (
     (-2.01, -1.99, -0.51, 0.49, 0.126, 0.124),
     bad=_bad('start') + _bad('end'),
     at=(0.0, 0.5, 1.0),
+  ),
+  Row(
+    'shrinking window of one height',
+    quantizers.shrinking_window,
+    functools.partial(_shrinking_rule, mass=False),
+    {'start': 2.0, 'end': 0.125},
+    (-2.01, -1.99, -0.51, 0.49, 0.126, 0.124),
+    at=(0.0, 0.5, 1.0),
+    static={'keep': 'height'},
   ),
   Row(
     'Dspike',

@@ -55,6 +55,7 @@ def test_trainings():
     'super_resolution',
     'train_superres',
     'initialisation',
+    'resnet_windows',
   ],
 )
 @pytest.mark.parametrize('flag', ['--precision=fast', '--dtype=float16'])

@@ -7,15 +7,10 @@ full-precision training of a seed serves all arms and learning rates that start 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import jax
-from jax import flatten_util
-import jax.numpy as jnp
 import numpy as np
 
-from bitjax import data
-from bitjax import nn
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import recipes
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ['compare']
 
-_PROBED = 128
 _KEPT = (
   'test_accuracy',
   'test_right',
@@ -57,7 +51,9 @@ def compare(
   def train(parts, *, arm, rate, seed, folder, **options):
     given, before = None, None
     if arms[arm].start == 'pretrained':
-      given, before = pretrained(arms[arm].mixup, seed)
+      mixup = arms[arm].mixup
+      given = pretrained.variables(mixup, seed)
+      before = pretrained.curve(mixup, seed)
     found = training.outcome(
       phases[arm],
       *parts,
@@ -122,76 +118,26 @@ def _rows(config, parts, phases):
 
 
 def _pretrained(config, parts, sweep, build):
-  """Trains in full precision.
-
-  Returns:
-    A function that returns, for an alpha of mixup and some seeds, a list of their
-    variables, and their validation accuracy [seeds, epochs].
-  """
+  """Trains in full precision, with each alpha of mixup."""
   share, _ = arms_lib.STARTS['pretrained']
   rate = config.pretraining_rate * config.learning_rate
   model = build('none', 'none')
-  mixups = sorted(config.mixups)
   phases = {
     mixup: _recipe(config, mixup, share, learning_rate=rate).phases(
       model, parts.train
     )
-    for mixup in mixups
+    for mixup in config.mixups
   }
-  rows = _rows(config, parts, phases[mixups[0]])
-  task = phases[mixups[0]][0].task
-  images = task.prepare(jnp.asarray(parts.train.images[:1]))
-  shapes = jax.eval_shape(
-    lambda key: model.init(key, images, **nn.call_options(model, train=False)),
-    jax.random.key(0),
-  )
-  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-  flat, restored = flatten_util.ravel_pytree(zeros)
-  # As many as `training.outcome` takes to describe the layers in the log.
-  probed = min(_PROBED, len(parts.train.labels)) // 4 * 4
-
-  def pretrain(*, mixup, seed, folder, mesh, report):
-    seeds = seed.tolist()
-    feeds = data.device_feeds(parts.train, config.batch_size, seeds)
-    fitted = training.fit(
-      phases[mixup],
-      feeds,
-      seeds,
-      validation=data.padded_batches(parts.validation, config.batch_size),
-      probe=data.Batch(
-        jnp.asarray(parts.train.images[:probed]),
-        jnp.asarray(parts.train.labels[:probed]),
-      ),
-      folder=folder,
-      mesh=mesh,
-      report=report,
-    )
-    variables = training.variables_of(fitted.state, average=True)
-    each = (
-      jax.tree.map(lambda leaf, at=at: np.asarray(leaf[at]), variables)
-      for at in range(len(seeds))
-    )
-    vectors = [np.asarray(flatten_util.ravel_pytree(one)[0]) for one in each]
-    curve = fitted.history['validation_accuracy'].T
-    return {
-      'weights': np.stack(vectors),
-      'curve': curve,
-    }
-
-  found = sweep.hosted(
-    pretrain,
+  return recipes.keep(
+    sweep,
+    phases,
+    parts.train,
     name='pretraining',
-    lanes={'seed': (*config.seeds, *config.tuning_seeds)},
-    static={'mixup': mixups},
-    dims={'weights': ('weight',), 'curve': ('epoch',)},
-    coords={'epoch': rows, 'weight': np.arange(flat.size)},
+    axis='mixup',
+    seeds=(*config.seeds, *config.tuning_seeds),
+    batch_size=config.batch_size,
+    validation=parts.validation,
   )
-
-  def of(mixup: float, seeds: Any) -> tuple[list[Any], Any]:
-    at = found.sel(mixup=mixup, seed=list(seeds))
-    return [restored(row) for row in at.weights.values], at.curve.values
-
-  return of
 
 
 def _curve(before, after, size):

@@ -5,6 +5,9 @@ from bitjax.studies.recipes.config import FACTORS
 from bitjax.studies.recipes.config import NetworkConfig
 from bitjax.studies.recipes.config import Parts
 from bitjax.studies.recipes.config import TrainConfig
+from bitjax.studies.recipes.kept import Kept
+from bitjax.studies.recipes.kept import keep
+from bitjax.studies.recipes.scored import reached
 from bitjax.studies.recipes.scored import scored
 from bitjax.studies.recipes.tuned import SMALL_CIFAR
 from bitjax.studies.recipes.tuned import Pretrained
@@ -24,6 +27,7 @@ __all__ = [
   'NETWORKS',
   'SMALL_CIFAR',
   'WEIGHTS',
+  'Kept',
   'NetworkConfig',
   'Parts',
   'Pretrained',
@@ -32,6 +36,8 @@ __all__ = [
   'TunedConfig',
   'build',
   'chosen',
+  'keep',
+  'reached',
   'right',
   'scored',
   'settings',

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bitjax import data
+from bitjax.studies.recipes import config as config_lib
 
-__all__ = ['Scores', 'scored']
+__all__ = ['Scores', 'reached', 'scored']
 
 _EVALUATED = 500  # Examples of a batch.
 
@@ -57,3 +58,31 @@ def scored(
   guessed = np.concatenate([row.reshape(len(row), -1) for row in right], axis=1)
   guessed = guessed[:, : len(dataset.labels)]
   return Scores(loss, accuracy, np.packbits(guessed, axis=1))
+
+
+def reached(
+  evaluate: Callable[..., Any], variables: Any, parts: config_lib.Parts
+) -> dict[str, np.ndarray]:
+  """Returns what the last weights of networks reach, name -> [seeds, ...].
+
+  Args:
+    evaluate: what `training.evaluator` returned.
+    variables: the variables of the networks, with a leading axis of seeds.
+    parts: the data.
+
+  Returns:
+    ``test_accuracy``, ``train_loss``, ``train_accuracy`` (without augmentation),
+    ``validation_loss``, and ``test_right``, as `training.outcome` has it.
+  """
+  test, train, validation = (
+    scored(evaluate, variables, part)
+    for part in (parts.test, parts.train, parts.validation)
+  )
+  found = {
+    'test_accuracy': test.accuracy,
+    'train_loss': train.loss,
+    'train_accuracy': train.accuracy,
+    'validation_loss': validation.loss,
+  }
+  kept = {name: np.asarray(v, np.float32) for name, v in found.items()}
+  return kept | {'test_right': test.right}

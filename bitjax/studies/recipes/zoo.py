@@ -146,6 +146,8 @@ def weights_of(name: str) -> Weights:
 
 
 def _activations_of(name):
+  if not isinstance(name, str):
+    return name
   if name in ACTIVATIONS:
     return ACTIVATIONS[name]
   return _sign(quantizers.named(name))
@@ -155,13 +157,13 @@ def build(
   network: str,
   variant: str,
   weights: str,
-  activations: str,
+  activations: Any,
   *,
   num_classes: int,
   init_name: str,
   last_init_name: str | None = None,
   half_width: float = 1.0,
-  **arithmetic: Any,
+  **fields: Any,
 ) -> Any:
   """Builds a network from the names of its parts.
 
@@ -169,12 +171,12 @@ def build(
     network: a name in `NETWORKS`.
     variant: one of `nn.RESNET_VARIANTS`; VGG has the plain one only.
     weights: a name in `WEIGHTS`, or one for `quantizers.named`.
-    activations: a name in `ACTIVATIONS`, or one for `quantizers.named`.
+    activations: a name in `ACTIVATIONS`, one for `quantizers.named`, or a quantizer.
     num_classes: outputs of the classifier.
     init_name: initialisation of the kernels, as for `bitjax.nn.ResNet`.
     last_init_name: initialisation of the classifier's kernel; None for the same.
     half_width: of the window of ``'sign'`` activations; others ignore it.
-    **arithmetic: ``precision`` and ``dtype`` of the network.
+    **fields: further fields of the network, such as ``precision`` and ``dtype``.
 
   Raises:
     BadInput: for an unknown name, or a variant that the network does not have.
@@ -185,6 +187,8 @@ def build(
     ('weights', weights, WEIGHTS),
     ('activations', activations, ACTIVATIONS),
   ):
+    if not isinstance(value, str):
+      continue
     if ':' not in value or name in ('network', 'variant'):
       types.check_choice(name, value, tuple(known))
   chosen = weights_of(weights)
@@ -196,7 +200,7 @@ def build(
     'init_name': init_name,
     'last_init_name': last_init_name,
     'variant': variant,
-    **arithmetic,
+    **fields,
   }
   if activations == 'sign' and half_width != 1.0:
     options['input_quantizer'] = _sign(quantizers.window(half_width))
