@@ -78,7 +78,7 @@ def test_a_set_is_run_as_its_studies_are_singly(ran, tmp_path, capsys):
   assert ran.calls == wanted
   out = capsys.readouterr().out
   assert out.endswith(f'{tmp_path / "reproduce.quick.md"}\n')
-  assert '[1/15] bitjax multistep_ste --preset=quick\n' in out
+  assert f'[1/{len(wanted)}] bitjax multistep_ste --preset=quick\n' in out
   page = (tmp_path / 'reproduce.quick.md').read_text()
   (row,) = [line for line in page.splitlines() if line.startswith('| N8 |')]
   assert ITEM.yes in row and '0.25 [0.12, 0.5] log loss ratio, 8 seeds' in row
