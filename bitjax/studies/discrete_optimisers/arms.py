@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = [
   'DESCENT',
-  'FEW',
   'GENETIC',
   'GRADIENTS',
   'METHODS',
@@ -47,15 +46,6 @@ __all__ = [
 
 GRADIENTS = tuple(gradients.METHODS)
 METHODS: dict[str, methods.Method] = gradients.METHODS | flips.METHODS
-# Those of networks on which all would take too long.
-FEW = (
-  'STE, Adam',
-  'ADMM',
-  'PARQ',
-  'flips, then STE',
-  'flips at intervals',
-  'genetic',
-)
 SETTINGS = 4
 DESCENT = '1-flip descent'
 GENETIC = 'genetic'

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bitjax import types
 
-__all__ = ['BATCH', 'EFFORTS', 'SEGMENTS', 'Method', 'Spent', 'crossed']
+__all__ = ['BATCH', 'EFFORTS', 'FEW', 'SEGMENTS', 'Method', 'Spent', 'crossed']
 
 BATCH = 128  # Examples of a gradient, at most.
 SEGMENTS = (
@@ -23,6 +23,16 @@ SEGMENTS = (
 # Shares of the budget after which kernels are read. Methods that follow gradients stop at
 # 1; those that evaluate losses go on, for their losses may take less time than they count.
 EFFORTS = (0, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
+
+# Those of networks on which all would take too long.
+FEW = (
+  'STE, Adam',
+  'ADMM',
+  'PARQ',
+  'flips, then STE',
+  'flips at intervals',
+  'genetic',
+)
 
 
 class Spent(NamedTuple):

@@ -13,7 +13,6 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
-from flax import linen
 import jax
 from jax import flatten_util
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ __all__ = ['RATE', 'Residual', 'num_signs', 'resnet']
 RATE = 1e-3  # Of Adam, for the checkpoint.
 
 
-def resnet(config: study.Config, num_classes: int) -> linen.Module:
+def resnet(config: study.Config, num_classes: int) -> Any:
   """Returns the network: Bi-Real, with signs of weights and of activations."""
   return recipes.build(
     config.network,
@@ -85,7 +84,7 @@ class Residual:
     return max(self.config.batch_size)
 
   @functools.cached_property
-  def model(self) -> linen.Module:
+  def model(self) -> Any:
     """The network."""
     return resnet(self.config, self.dataset.num_classes)
 

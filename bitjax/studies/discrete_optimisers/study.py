@@ -22,7 +22,7 @@ of MNIST (hours; it can be stopped and resumed):
   bitjax discrete_optimisers
   bitjax discrete_optimisers --preset=note
 
-and, for the methods of `arms.FEW`, the last ten epochs of a ResNet-8 on CIFAR-10 at 16 x 16:
+and, for the methods of `methods.FEW`, the last ten epochs of a ResNet-8 on CIFAR-10 at 16 x 16:
 
   bitjax discrete_optimisers --preset=resnet --data_dir=DIR
 """
@@ -116,7 +116,7 @@ class Config(toy.Tuned, toy.Config):
   @property
   def names(self) -> list[str]:
     """The names of the methods."""
-    return list(arms.METHODS) if self.methods == 'all' else list(arms.FEW)
+    return list(arms.METHODS) if self.methods == 'all' else list(methods.FEW)
 
   def reduced(self, dataset: data.Dataset) -> data.Dataset:
     """Returns the data with images as large as ``side`` says."""

@@ -13,6 +13,7 @@ from bitjax.evidence import plots
 from bitjax.studies.discrete_optimisers import arms
 from bitjax.studies.discrete_optimisers import figure
 from bitjax.studies.discrete_optimisers import findings
+from bitjax.studies.discrete_optimisers import methods
 from bitjax.studies.discrete_optimisers import networks
 from bitjax.studies.discrete_optimisers import residual
 from bitjax.studies.discrete_optimisers import study
@@ -60,7 +61,7 @@ def test_its_loss_is_that_of_the_network_and_its_signs_are_all_that_moves():
 @pytest.mark.slow
 def test_all_of_the_preset_runs_and_is_judged_and_drawn(complaints):
   results = arms.compare(CONFIG.open(sweeps.Sweep()), sweeps.Sweep())
-  assert results.arm.values.tolist() == list(arms.FEW)
+  assert results.arm.values.tolist() == list(methods.FEW)
   assert results.start.values.tolist() == ['checkpoint']
   for name in ('search', 'holdout', 'moved', 'random_holdout'):
     assert np.isfinite(results[name]).all()

@@ -89,6 +89,7 @@ def options(**own):
   } | own
 
 
+@pytest.mark.slow
 def test_full_precision_has_a_hardtanh_in_the_place_of_the_sign():
   """By hand: the first block's first convolution of the clipped input."""
   model = networks.build('resnet4', None, 10, **options())
@@ -115,6 +116,7 @@ def test_full_precision_has_a_hardtanh_in_the_place_of_the_sign():
   np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_thresholds_are_subtracted_before_the_sign():
   window = quantizers.window(1.0)
   plain = networks.build('resnet4', window, 10, **options())

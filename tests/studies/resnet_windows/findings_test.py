@@ -170,6 +170,7 @@ def test_gradients():
   )
 
 
+@pytest.mark.slow
 def test_every_network_and_state_is_judged():
   networks = 'resnet8_narrow', 'resnet20'
   found = judged(

@@ -92,6 +92,7 @@ def kernel(tree, layer):
   return tree['params'][block][name]['kernel']
 
 
+@pytest.mark.slow
 def test_normalisations_have_the_statistics_of_the_images(variables):
   images = batch(3, 16).inputs
   model = network(estimators.of('window 1').make(), shifted=True)
@@ -99,6 +100,7 @@ def test_normalisations_have_the_statistics_of_the_images(variables):
   np.testing.assert_allclose(model.apply(variables, images), fresh, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', range(len(NAMES)))
 def test_gradients_are_those_of_the_network_with_the_estimator(
   taken, variables, number
@@ -130,6 +132,7 @@ def test_gradients_are_those_of_the_network_with_the_estimator(
     )
 
 
+@pytest.mark.slow
 def test_what_passes_is_what_gradient_passing_measures(taken, variables):
   """Of whole batches of two; relative windows see each part by itself."""
   for name in ('window 0.5', 'no window'):
@@ -149,6 +152,7 @@ def test_what_passes_is_what_gradient_passing_measures(taken, variables):
     np.testing.assert_allclose(numbers['entering_rms'], rms, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gains_and_cosines_by_flips(taken, variables, gains):
   flat_loss = jax.jit(lambda v, b: loss_of('window 1', v, b))
   for layer in LAYERS:
@@ -185,6 +189,7 @@ def test_gains_and_cosines_by_flips(taken, variables, gains):
   assert taken[0].numbers['cosine'][-1] > 0.95
 
 
+@pytest.mark.slow
 def test_steps_by_hand(problem, taken, variables):
   directions = taken[0].directions
   found = problem.step(
@@ -227,7 +232,9 @@ def test_batches_are_disjoint_and_held_out():
   config = study.Config(**study.PRESETS['smoke'] | {'seeds': (0, 1)})
   parts, _ = config.load()
   numbered = np.arange(len(parts.validation.labels), dtype=np.int32)
-  validation = dataclasses.replace(parts.validation, labels=numbered)
+  validation = dataclasses.replace(
+    parts.validation, labels=numbered, num_classes=len(numbered)
+  )
   parts = parts._replace(validation=validation)
   drawn = [statics.batches(config, parts, seed) for seed in (0, 0, 1)]
   a, b = (np.asarray(part.labels) for part in drawn[0][:2])
