@@ -80,9 +80,9 @@ class Config(toy.Tuned, toy.Config):
     64, 'Updates of the checkpoint (Adam at 0.001).', minimum=1
   )
   updates: int = cli.flag(
-    160, 'Gradients that a method may spend, a multiple of 8.', minimum=8
+    128, 'Gradients that a method may spend, a multiple of 8.', minimum=8
   )
-  max_flips: int = cli.flag(256, 'Flips of a descent, at most.', minimum=1)
+  max_flips: int = cli.flag(64, 'Flips of a descent, at most.', minimum=1)
 
   network: str = cli.flag(
     'mlp',
@@ -165,6 +165,7 @@ PRESETS = {
     'hidden': (2, 13, 128, 256),
     'deeper': 256,
     'updates': 1024,
+    'max_flips': 256,
   },
   'resnet': {
     'dataset': 'cifar10',
