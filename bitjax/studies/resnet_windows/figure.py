@@ -26,7 +26,9 @@ __all__ = ['page']
 _COLORS = dict(
   zip(models.STATES, (plots.TEAL, plots.BLUE, plots.RED), strict=True)
 )
-_UNITS = dict(zip(estimators.FAMILIES, ('-', '--'), strict=True))
+_UNITS: dict[str, Any] = dict(
+  zip(estimators.FAMILIES, ('-', '--'), strict=True)
+)
 _STARTS = dict(
   zip(arms_lib.STARTS, ('random weights', 'full precision'), strict=True)
 )
@@ -78,7 +80,7 @@ def _key(fig):
     lines.Line2D([], [], color=color, marker='o', label=_STATES[state])
     for state, color in _COLORS.items()
   ]
-  styles = {**_UNITS, estimators.KEPT_FAMILY: ':'}
+  styles: dict[str, Any] = {**_UNITS, estimators.KEPT_FAMILY: ':'}
   handles += [
     lines.Line2D([], [], color=plots.GREY, linestyle=style, label=family)
     for family, style in styles.items()
@@ -202,9 +204,7 @@ def _supplement(results):
   most = max(len(trained.names(start)) for start in arms_lib.STARTS)
   heights = [0.7 + 0.2 * most, *[2.2] * len(networks)]
   fig = pyplot.figure(figsize=(6.75, min(9.0, 0.7 + sum(heights))))
-  parts = np.atleast_1d(
-    fig.subfigures(1 + len(networks), 1, height_ratios=heights)
-  )
+  parts: Any = fig.subfigures(1 + len(networks), 1, height_ratios=heights)
   for ax, start in zip(
     parts[0].subplots(1, 2), arms_lib.STARTS[::-1], strict=True
   ):

@@ -95,7 +95,7 @@ def measure(
         chunk=1,
       ).expand_dims(network=[network])
     )
-  families = [estimators.of(name).family for name in each.names]
+  families = [estimators.of(name).family for name in config.estimators()]
   joined = xarray.concat(found, 'network', join='outer')
   joined = joined.assign_coords(family=('estimator', families))
   return protocols.apart(joined, config.tuning_seeds, _TUNED_BY)
@@ -132,16 +132,16 @@ def batches(
   draw = np.random.default_rng(seed)
   prepare = training.preparation(parts.train)
   order = draw.permutation(len(parts.validation.labels))
-  pair = [
+  search, holdout = (
     data.Batch(
       prepare(jnp.asarray(parts.validation.images[at])),
       jnp.asarray(parts.validation.labels[at]),
     )
     for at in (order[: config.images], order[config.images : 2 * config.images])
-  ]
+  )
   size = min(2 * config.images, len(parts.train.labels))
   others = draw.choice(len(parts.train.labels), size, replace=False)
-  return (*pair, prepare(jnp.asarray(parts.train.images[others])))
+  return (search, holdout, prepare(jnp.asarray(parts.train.images[others])))
 
 
 class _Lane:

@@ -166,8 +166,9 @@ def half_widths(names: Iterable[str], family: str) -> dict[float, str]:
     family: as `estimators.of` has it.
   """
   found = {
-    estimators.of(name).half_width: name
+    width: name
     for name in names
     if estimators.of(name).family == family
+    and (width := estimators.of(name).half_width) is not None
   }
   return dict(sorted(found.items()))
