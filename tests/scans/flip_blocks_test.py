@@ -220,6 +220,7 @@ def test_blocks_of_a_residual_network_are_those_of_its_own_forward_passes(
   )
 
 
+@pytest.mark.slow
 def test_scales_of_weights_are_held_or_refused():
   model, variables, images, labels = tiny_resnet('mean_abs')
   with pytest.raises(types.BadInput, match='pass freeze_scale=True'):
