@@ -8,6 +8,7 @@ import pytest
 
 from bitjax import cli
 from bitjax import evidence
+from bitjax.data import pictures
 
 WIDTH, HEIGHT = 7.0, 9.0  # Inches: a page of a paper.
 SMALLEST = 7  # Points.
@@ -25,6 +26,20 @@ def refused(tmp_path, capsys):
     assert not out.exists()
 
   return check
+
+
+@pytest.fixture
+def pairs_folder(tmp_path):
+  """Three images to train on, and one to test on."""
+  pytest.importorskip('PIL')
+  draw = np.random.default_rng(0)
+  home = tmp_path / 'data'
+  for part, names in (('train', 'abc'), ('Set5', 'd')):
+    (home / part).mkdir(parents=True)
+    for name in names:
+      image = draw.integers(0, 256, (24, 28, 3), np.uint8)
+      pictures.write(home / part / f'{name}.png', image)
+  return home
 
 
 @pytest.fixture

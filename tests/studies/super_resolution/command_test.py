@@ -1,24 +1,8 @@
 """Bad input of the study of super-resolution."""
 
-import numpy as np
 import pytest
 
-from bitjax.data import pictures
 from bitjax.studies import super_resolution
-
-
-@pytest.fixture
-def folder(tmp_path):
-  """Three images to train on, and one to test on."""
-  pytest.importorskip('PIL')
-  draw = np.random.default_rng(0)
-  home = tmp_path / 'data'
-  for part, names in (('train', 'abc'), ('Set5', 'd')):
-    (home / part).mkdir(parents=True)
-    for name in names:
-      image = draw.integers(0, 256, (24, 28, 3), np.uint8)
-      pictures.write(home / part / f'{name}.png', image)
-  return home
 
 
 @pytest.mark.parametrize(
@@ -52,16 +36,16 @@ def test_flags(refused, flags, words):
     (['--test_set=Set14'], 'Set14: expected a folder of PNG'),
   ],
 )
-def test_images(refused, folder, flags, words):
-  given = ['--preset=smoke', '--images=folder', f'--data_dir={folder}']
+def test_images(refused, pairs_folder, flags, words):
+  given = ['--preset=smoke', '--images=folder', f'--data_dir={pairs_folder}']
   given.append('--validation_images=2')
   names = {flag.partition('=')[0] for flag in flags}
   given = [flag for flag in given if flag.partition('=')[0] not in names]
   refused(super_resolution.STUDY, [*given, *flags], words)
 
 
-def test_an_image_that_is_cut_short_is_named(refused, folder):
-  whole = (folder / 'train' / 'b.png').read_bytes()
-  (folder / 'train' / 'b.png').write_bytes(whole[: len(whole) // 2])
-  flags = ['--preset=smoke', '--images=folder', f'--data_dir={folder}']
+def test_an_image_that_is_cut_short_is_named(refused, pairs_folder):
+  whole = (pairs_folder / 'train' / 'b.png').read_bytes()
+  (pairs_folder / 'train' / 'b.png').write_bytes(whole[: len(whole) // 2])
+  flags = ['--preset=smoke', '--images=folder', f'--data_dir={pairs_folder}']
   refused(super_resolution.STUDY, flags, 'train/b.png: expected a PNG or JPEG')

@@ -84,20 +84,6 @@ def test_every_preset_is_listed():
   assert kernels <= set(quantizing.KERNELS)
 
 
-@pytest.fixture
-def folder(tmp_path):
-  """Three images to train on, and one to test on."""
-  pytest.importorskip('PIL')
-  draw = np.random.default_rng(0)
-  home = tmp_path / 'data'
-  for part, names in (('train', 'abc'), ('Set5', 'd')):
-    (home / part).mkdir(parents=True)
-    for name in names:
-      image = draw.integers(0, 256, (24, 28, 3), np.uint8)
-      pictures.write(home / part / f'{name}.png', image)
-  return home
-
-
 @pytest.mark.parametrize(
   ('flags', 'words'),
   [
@@ -124,18 +110,20 @@ def test_flags(refused, flags, words):
     (['--batch_size=50'], 'Use a batch_size of at most 32'),
   ],
 )
-def test_images(refused, folder, flags, words):
-  given = ['--preset=smoke', '--images=folder', f'--data_dir={folder}']
+def test_images(refused, pairs_folder, flags, words):
+  given = ['--preset=smoke', '--images=folder', f'--data_dir={pairs_folder}']
   given.append('--validation_images=1')
   names = {flag.partition('=')[0] for flag in flags}
   given = [flag for flag in given if flag.partition('=')[0] not in names]
   refused(train_superres.STUDY, [*given, *flags], words)
 
 
-def test_images_that_are_too_many_are_read_from_files(folder, monkeypatch):
+def test_images_that_are_too_many_are_read_from_files(
+  pairs_folder, monkeypatch
+):
   pytest.importorskip('grain')
   config = config_lib.Config(
-    images='folder', data_dir=str(folder), validation_images=1, side=6,
+    images='folder', data_dir=str(pairs_folder), validation_images=1, side=6,
     batch_size=4, repeats=4,
   )  # fmt: skip
   parts, records = config.load()
