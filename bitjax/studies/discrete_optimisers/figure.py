@@ -263,5 +263,5 @@ def _tiny(ax, results):
 def _left(ax, results, signs):
   at = results.sel(signs=signs)
   _rows(ax, lambda arm, start: at.improving.sel(arm=arm, start=start))
-  ax.set_xlabel('flips that lower the loss on A (share)', fontsize=8)
+  ax.set_xlabel('share of flips that lower A', fontsize=8)
   ax.set_title(f'{signs} signs, whole budget', fontsize=8)
