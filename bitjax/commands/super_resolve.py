@@ -36,10 +36,11 @@ _USAGE = """bitjax super_resolve RUN IMAGE... --out=DIR [--arm=NAME] [--seed=N]
                    [--crop=ROW,COLUMN,SIDE]
 
 Enlarges PNG or JPEG images of any size by a trained network of a run of super_resolution
-or train_superres, finished or not, and writes DIR/NAME_x2.png. RUN may be a
-checkpoint of the run, RUN/lanes/trainings/1-0 for example. A run of several networks needs --arm. Tiles bound the
-memory; they overlap, so that they change nothing (but where the range of activations is
-that of the batch, which is then a tile). --scale only says what is expected.
+or train_superres, finished or not, and writes DIR/NAME_x2.png. RUN may be a checkpoint of
+the run, RUN/lanes/trainings/1-0 for example. A run of several networks needs --arm. Tiles
+bound the memory; they overlap, so that they change nothing (but where the range of
+activations is that of the batch, which is then a tile). --scale only says what is
+expected.
 
 With --crop the images are the truth: each is made smaller first, then enlarged by bicubic
 resampling and by every network of one seed. DIR/NAME_crops.png and .pdf show a square of

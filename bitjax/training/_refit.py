@@ -1,13 +1,16 @@
 r"""Fits the widths of estimators while a network trains, at intervals, layer by layer.
 
 A width is a parameter of a layer's sign (`fitted_sign`) that no gradient moves; of several
-families of estimators, so is the family. At intervals it becomes the one whose prediction on one batch is nearest to the exact gains of flips on
-another, and the other way round (`fit_width`). Both are the batches of the next two updates,
-without augmentation, so that what is fitted is a function of the state and the feed: a training
+families of estimators, so is the family. At intervals it becomes the one whose
+prediction on one batch is nearest to the exact gains of flips on another, and the other
+way round (`fit_width`). Both are the batches of the next two updates, without
+augmentation, so that what is fitted is a function of the state and the feed: a training
 that resumes fits the same widths.
 
-Signs are fitted from the last to the first, each by the quantized layer in front of it, with
-fitted ones behind. Normalisations use their running statistics, as in evaluation.
+Signs are fitted from the last to the first, each by the quantized layer in front of it,
+with fitted ones behind. Scales that depend on the latent weights are held, as a flip that
+keeps magnitudes leaves them. Normalisations use their running statistics, as in
+evaluation.
 """
 
 from __future__ import annotations
@@ -96,7 +99,7 @@ def refit(
   for layer in _layers(variables['params']):
 
     def view(half, layer=layer):
-      return nn.layer_view(
+      found = nn.layer_view(
         model,
         variables,
         half[0],
@@ -105,6 +108,7 @@ def refit(
         train=False,
         progress=progress,
       )
+      return found if found.coupling == 'none' else found.freeze_scale()
 
     one = view(halves[0])
     found = [_owner(stage, held) for stage in _windows.signs(one.tail)]

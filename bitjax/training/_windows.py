@@ -101,8 +101,8 @@ def fit_width(
   that sign, :math:`g_h` are the exact gains of `scans.flip_gains`, and :math:`\Delta` the
   changes of the quantised weights. All other estimators are those of the view: fit from the
   last layer to the first, to use fitted ones behind. A correlation does not see a factor, so
-  it is the width that is fitted, and no learning rate. It costs the gains of both halves,
-  for each family a forward and backward pass of the batch, and for each width a backward
+  it is the width that is fitted, and no learning rate. It costs the gains of both halves, a
+  forward and backward pass of the batch, and for each width of each family a backward
   pass of the layer alone.
 
   Args:
@@ -111,7 +111,7 @@ def fit_width(
     estimator: makes an estimator of a width, such as `quantizers.gaussian` or
       ``lambda c: quantizers.relative(quantizers.window(c))``; or several such families,
       such as ``[*training.FAMILIES.values()]``, among which is chosen too, the first of the
-      best. It is traced, once for each function, so pass the same one again. A running
+      best. Static: traced once, so pass the same functions again. A running
       spread (`quantizers.relative`) is that which the view's sign has.
     widths: what to choose from, [widths], positive.
     coordinates: indices of weights in the flattened kernel, as `scans.draw_sample` draws
@@ -147,13 +147,10 @@ def fit_width(
     scans.flip_gains(half, coordinates=coordinates, chunk=chunk).gains
     for half in (view, other)
   )
-  scores = jnp.stack(
-    [
-      _scores(view, two, widths, coordinates, family) / 2
-      + _scores(other, one, widths, coordinates, family) / 2
-      for family in families
-    ]
-  )
+  scores = (
+    _scores(view, two, widths, coordinates, families)
+    + _scores(other, one, widths, coordinates, families)
+  ) / 2
   best = jnp.argmax(scores)
   family, width = jnp.divmod(best.astype(jnp.int32), len(widths))
   if callable(estimator):
@@ -176,12 +173,12 @@ def check_families(estimator: Family | Sequence[Family]) -> tuple[Family, ...]:
   return families
 
 
-@functools.partial(jax.jit, static_argnames='estimator')
-def _scores(view, gains, widths, coordinates, estimator):
-  r"""Returns the correlation of each width's prediction with the gains.
+@functools.partial(jax.jit, static_argnames='families')
+def _scores(view, gains, widths, coordinates, families):
+  r"""Returns the correlations of predictions with the gains, [families, widths].
 
-  A width matters at one sign alone. So what lies behind is differentiated once, for all
-  widths: :math:`G(\sigma) = G_0 + J^T E_\sigma(g, x)`, with g the gradient of the sign's
+  An estimator matters at one sign alone. So what lies behind is differentiated once, for
+  all of them: :math:`G(\sigma) = G_0 + J^T E_\sigma(g, x)`, with g the gradient of the sign's
   outputs, x its inputs, J their derivative by the kernel, and :math:`G_0` what passes by
   the sign (a shortcut).
   """
@@ -209,8 +206,8 @@ def _scores(view, gains, widths, coordinates, estimator):
   past, g = jax.grad(lambda *args: run(*args)[0], (0, 1))(view.kernel, zeros)
   x, to_kernel = jax.vjp(lambda kernel: run(kernel, zeros)[1], view.kernel)
 
-  def score(width):
-    quantizer = quantizers.attach(staircase, estimator(width))
+  def score(family, width):
+    quantizer = quantizers.attach(staircase, family(width))
     if spread is not None:
       quantizer = quantizers.with_spread(quantizer, spread)
     _, to_inputs = jax.vjp(quantizer, x)
@@ -221,7 +218,12 @@ def _scores(view, gains, widths, coordinates, estimator):
       predicted = flat[..., coordinates]
     return measures.correlation(predicted.reshape(-1), gains.reshape(-1))
 
-  return jax.lax.map(score, widths)
+  return jnp.stack(
+    [
+      jax.lax.map(functools.partial(score, family), widths)
+      for family in families
+    ]
+  )
 
 
 def signs(stages: Sequence[scans.Stage]) -> Iterator[scans.Activation]:

@@ -52,7 +52,7 @@ ALL = [
 ]
 SHAPES = {'mnist5k': (28, 28, 1), 'cifar10': (32, 32, 3)}
 SIZES = {'mnist5k': {'all': 5000, 'train': 4000, 'test': 1000}, 'cifar10': {'train': 50_000, 'test': 10_000, 'all': 60_000}}  # fmt: skip
-LAST = {'train', 'dsq', 'trainings'}  # The last sweep of a training study.
+LAST = {'train', 'trainings'}  # The last sweep of a training study.
 
 
 class Done(Exception):

@@ -15,6 +15,7 @@ from bitjax import scans
 from bitjax import training
 from bitjax import types
 from bitjax.training import _refit
+from bitjax.training import _windows
 
 SIGN = quantizers.attach(quantizers.sign(), quantizers.identity())
 WIDTHS = (0.2, 0.5, 1.5)
@@ -31,6 +32,7 @@ class Net(nn.Module):
   """Three binary layers with two signs between them."""
 
   inputs: Any = FITTED
+  scaling: str = 'fan_in'
 
   @nn.compact
   def __call__(self, images, *, train=False, progress=1.0):
@@ -40,7 +42,7 @@ class Net(nn.Module):
         units,
         kernel_quantizer=SIGN,
         input_quantizer=self.inputs if layer else None,
-        scaling='fan_in',
+        scaling=self.scaling,
         use_bias=False,
         name=f'Dense_{layer}',
       )(x, progress=progress)
@@ -116,6 +118,28 @@ def test_fits_are_those_of_single_layers_from_the_last_to_the_first(posed):
   for (path, old), (_, new) in zip(before, after, strict=True):
     if 'width' not in jax.tree_util.keystr(path):
       np.testing.assert_array_equal(old, new)
+
+
+def test_scales_of_weights_are_held(posed, monkeypatch):
+  """A flip keeps magnitudes, so it leaves a scale that is their mean."""
+  _, variables, halves = posed
+  coupled = networks.layer_view(
+    Net(scaling='mean_abs'), variables, *halves[0], 'Dense_0'
+  )
+  assert coupled.coupling != 'none'
+  seen = []
+
+  def fit(view, other, families, widths, **options):
+    seen.extend((view.coupling, other.coupling))
+    return training.FittedWidth(widths[1], 0.0, widths, 0)
+
+  monkeypatch.setattr(_windows, 'fit_width', fit)
+  options = training.Refit(1, WIDTHS, sample=1000)
+  found = _refit.refit(
+    Net(scaling='mean_abs'), variables, halves, jax.random.key(0), options
+  )
+  assert seen == ['none'] * 4
+  assert width_of(found, 'Dense_1') == np.float32(WIDTHS[1])
 
 
 def test_training_fits_at_intervals_and_resumes_to_the_same_bits(

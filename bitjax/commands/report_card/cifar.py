@@ -77,14 +77,11 @@ def train(
     }
 
   found = recipes.tuned(
+    chosen,
     sweep,
     fit,
     parts,
-    name='cifar',
     static={'network': (config.cifar_network,)},
-    rates=chosen.rates,
-    seeds=chosen.seeds,
-    tuning_seeds=chosen.tuning_seeds,
     dims={},
     coords={},
   )

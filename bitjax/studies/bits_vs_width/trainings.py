@@ -11,13 +11,9 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-import jax
-from jax import flatten_util
-import jax.numpy as jnp
 import numpy as np
 
 from bitjax import data
-from bitjax import nn
 from bitjax import sweeps
 from bitjax import training
 from bitjax.studies import recipes
@@ -59,12 +55,12 @@ def compare(
   fitted = _Fitted(config, phases, family)
   random = shuffled(parts.train)
   widths = [a.cell.width for a in arms.values() if a.kind == 'projected']
-  starts = _pretrained(config, parts, sweep, family, fitted, widths)
+  starts: Any = _pretrained(config, parts, sweep, phases, fitted, widths)
 
   def train(parts, *, arm, rate, seed, folder, report, mesh):
     one, given = arms[arm], None
     if one.kind == 'projected':
-      given = starts(one.cell.width, seed)
+      given = starts.variables(one.cell.width, seed)
     if one.kind == 'random':
       parts = parts._replace(train=random)
     found = fitted(
@@ -82,14 +78,11 @@ def compare(
     }
 
   found = recipes.tuned(
+    config,
     sweep,
     train,
     parts,
-    name='trainings',
     static={'arm': list(arms)},
-    rates=config.rates,
-    seeds=config.seeds,
-    tuning_seeds=config.tuning_seeds,
     dims={
       'train_loss': (),
       'curve': ('epoch',),
@@ -177,67 +170,20 @@ class _Fitted:
     return {name: v.astype(np.float32) for name, v in found.items()}
 
 
-def _pretrained(config, parts, sweep, family, fitted, widths):
-  """Trains in full precision.
-
-  Returns:
-    A function that returns, for a width and some seeds, a list of their variables.
-  """
-  widths = sorted(set(widths))
-  if not widths:
-    return lambda width, seeds: []
+def _pretrained(config, parts, sweep, phases, fitted, widths):
+  """Trains in full precision, at every width; None without widths."""
   cells = {width: families.Cell('32', width) for width in widths}
-  restored, sizes = {}, {}
-  for width, cell in cells.items():
-    model = family.model(cell)
-    image = families.blank(parts.train.images.shape[1:])
-    shapes = jax.eval_shape(
-      lambda key, model=model, image=image: model.init(
-        key, image, **nn.call_options(model, train=False)
-      ),
-      jax.random.key(0),
-    )
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    flat, restored[width] = flatten_util.ravel_pytree(zeros)
-    sizes[width] = flat.size
-  longest = max(sizes.values())
-
-  def pretrain(*, width, seed, folder, mesh, report):
-    rates = np.full(len(seed), config.pretraining_rate)
-    found = fitted(
-      cells[width],
-      parts,
-      seed,
-      rates,
-      folder=folder,
-      mesh=mesh,
-      report=report,
-    )
-    variables = training.variables_of(found.state, average=True)
-    rows = [
-      np.asarray(
-        flatten_util.ravel_pytree(
-          jax.tree.map(lambda leaf, at=at: jnp.asarray(leaf[at]), variables)
-        )[0]
-      )
-      for at in range(len(seed))
-    ]
-    padded = [np.pad(row, (0, longest - row.size)) for row in rows]
-    last = found.history['train_loss'][-1].astype(np.float32)
-    return {'weights': np.stack(padded), 'train_loss': last}
-
-  found = sweep.hosted(
-    pretrain,
+  if not cells:
+    return None
+  return recipes.keep(
+    sweep,
+    {width: phases(cell) for width, cell in cells.items()},
+    parts.train,
     name='pretraining',
-    lanes={'seed': (*config.seeds, *config.tuning_seeds)},
-    static={'width': widths},
-    dims={'weights': ('weight',)},
-    coords={'weight': np.arange(longest)},
+    axis='width',
+    seeds=(*config.seeds, *config.tuning_seeds),
+    batch_size=config.batch_size,
+    rate=config.pretraining_rate,
+    together=fitted.together,
     chunk=fitted.most,
   )
-
-  def of(width: int, seeds: Any) -> list[Any]:
-    rows = found.weights.sel(width=width, seed=list(seeds)).values
-    return [restored[width](row[: sizes[width]]) for row in rows]
-
-  return of

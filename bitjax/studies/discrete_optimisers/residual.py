@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -53,11 +54,15 @@ def num_signs(config: study.Config, dataset: data.Dataset) -> int:
   shapes = jax.eval_shape(
     functools.partial(model.init, train=False), jax.random.key(0), images
   )
+  quantized = recipes.NETWORKS[config.network].binary
   kernels = jax.tree.leaves_with_path(shapes['params'])
   return sum(
     math.prod(leaf.shape)
     for path, leaf in kernels
-    if 'Block' in jax.tree_util.keystr(path) and leaf.ndim == 4
+    if re.fullmatch(
+      f'{quantized}/kernel',
+      jax.tree_util.keystr(path, simple=True, separator='/'),
+    )
   )
 
 

@@ -49,14 +49,11 @@ def compare(
     next(iter(phases.values())), parts.train, config.batch_size
   )
   return recipes.tuned(
+    config,
     sweep,
     train,
     parts,
-    name='dsq',
     static={'bits': config.bits, 'arm': config.arms},
-    rates=config.rates,
-    seeds=config.seeds,
-    tuning_seeds=config.tuning_seeds,
     dims=dims,
     coords=coords,
   )

@@ -85,14 +85,11 @@ def compare(
     return kept | {'width': found.get('width', none)}
 
   return recipes.tuned(
+    config,
     sweep,
     train,
     parts,
-    name='trainings',
     static={'arm': config.arms},
-    rates=config.rates,
-    seeds=config.seeds,
-    tuning_seeds=config.tuning_seeds,
     dims={name: dims[name] for name in dims if name in _KEPT}
     | {'width': ('epoch', 'layer')},
     coords=coords,

@@ -73,14 +73,11 @@ def compare(
     return {name: found[name] for name in _KEPT}
 
   found = recipes.tuned(
+    config,
     sweep,
     train,
     parts,
-    name='trainings',
     static={'arm': list(cells)},
-    rates=config.rates,
-    seeds=config.seeds,
-    tuning_seeds=config.tuning_seeds,
     dims={name: dims.get(name, ()) for name in _KEPT},
     coords={'epoch': coords['epoch']},
     chunk=most,

@@ -76,14 +76,11 @@ def compare(
     return _measured(config, phase, parts, seeds, fitted, mesh)
 
   found = recipes.tuned(
+    config,
     sweep,
     train,
     parts,
-    name='trainings',
     static={'arm': list(arms)},
-    rates=config.rates,
-    seeds=config.seeds,
-    tuning_seeds=config.tuning_seeds,
     dims={
       'curve': ('epoch',),
       'flips': ('epoch',),
@@ -147,23 +144,15 @@ def _measured(config, phase, parts, seeds, fitted, mesh):
   """Returns what the last weights reach, and how, name -> [seeds, ...]."""
   evaluate = training.evaluator(phase[-1].task, len(seeds), mesh)
   last = training.variables_of(fitted.state, average=True)
-
-  found: dict[str, Any] = {}
-  test, train, validation = (
-    recipes.scored(evaluate, last, part)
-    for part in (parts.test, parts.train, parts.validation)
-  )
-  found['test_accuracy'] = test.accuracy
-  found['train_loss'], found['train_accuracy'] = train.loss, train.accuracy
-  found['validation_loss'] = validation.loss
+  found = recipes.reached(evaluate, last, parts)
   kernel = last['params'][starts.CLASSIFIER]['kernel']
-  found['spread'] = jnp.std(kernel, axis=(1, 2))
-  found['curve'] = fitted.history['train_loss'].T
   layers = [
     row.T
     for name, row in fitted.history.items()
     if name.startswith('flip_ratio/Block_')
   ]
-  found['flips'] = np.mean(layers, axis=0)
-  kept = {name: np.asarray(v, np.float32) for name, v in found.items()}
-  return kept | {'test_right': test.right}
+  return found | {
+    'spread': np.asarray(jnp.std(kernel, axis=(1, 2)), np.float32),
+    'curve': np.asarray(fitted.history['train_loss'].T, np.float32),
+    'flips': np.mean(layers, axis=0, dtype=np.float32),
+  }

@@ -69,14 +69,11 @@ def compare(
     return kept | {'validation_loss': found['validation_loss'][:, -1]}
 
   found = recipes.tuned(
+    config,
     sweep,
     train,
     parts,
-    name='trainings',
     static={'arm': list(arms)},
-    rates=config.rates,
-    seeds=config.seeds,
-    tuning_seeds=config.tuning_seeds,
     dims={
       'curve': ('epoch',),
       'test_right': ('test_byte',),

@@ -32,21 +32,23 @@ class Kept:
   Args:
     results: over (axis, seed, ...), with ``weights``, and ``curve`` if there is one.
     axis: the axis of the phases.
-    restored: makes variables of a vector.
+    layouts: for each label, the length of a vector of variables, and what makes
+      variables of it.
   """
 
   def __init__(
     self,
     results: xarray.Dataset,
     axis: str,
-    restored: Callable[[Any], Any],
+    layouts: Mapping[Any, tuple[int, Callable[[Any], Any]]],
   ):
-    self._results, self._axis, self._restored = results, axis, restored
+    self._results, self._axis, self._layouts = results, axis, layouts
 
   def variables(self, label: Any, seeds: Sequence[int]) -> list[Any]:
     """Returns the variables of some seeds, as `training.fit` takes them."""
+    size, restored = self._layouts[label]
     rows = self._at(label, seeds).weights.values
-    return [self._restored(row) for row in rows]
+    return [restored(row[:size]) for row in rows]
 
   def curve(self, label: Any, seeds: Sequence[int]) -> np.ndarray:
     """Returns the validation accuracy of some seeds, [seeds, epochs]."""
@@ -68,13 +70,15 @@ def keep(
   validation: data.Dataset | None = None,
   given: Callable[[Any, Sequence[int]], list[Any]] | None = None,
   rate: float = 1.0,
+  together: str | None = None,
   chunk: int | None = None,
 ) -> Kept:
   """Trains every seed in every way.
 
   Args:
     sweep: the run.
-    phases: label -> phases; all end with networks of the same shapes.
+    phases: label -> phases; those without ``validation`` may end with networks of any
+      shapes.
     train: the training set.
     name: name of the sweep.
     axis: name of the axis of the labels.
@@ -83,25 +87,19 @@ def keep(
     validation: examples that are evaluated by epoch, for a ``curve``; None for none.
     given: (label, seeds) -> variables to start from; None for random weights.
     rate: factor on the learning rate.
+    together: as in `training.fit`.
     chunk: networks at a time, as in `sweeps.Sweep.hosted`.
   """
   labels = sorted(phases)
-  first = phases[labels[0]]
-  task = first[-1].task
-  images = task.prepare(jnp.asarray(train.images[:1]))
-  shapes = jax.eval_shape(
-    lambda key: task.model.init(
-      key, images, **nn.call_options(task.model, train=False)
-    ),
-    jax.random.key(0),
-  )
-  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-  flat, restored = flatten_util.ravel_pytree(zeros)
-  dims, coords = {'weights': ('weight',)}, {'weight': np.arange(flat.size)}
+  layouts = {
+    label: _layout(phases[label][-1].task, train.images[:1]) for label in labels
+  }
+  longest = max(size for size, _ in layouts.values())
+  dims, coords = {'weights': ('weight',)}, {'weight': np.arange(longest)}
   described: dict[str, Any] = {}
   if validation is not None:
-    _, layout = training.layout(first, train, batch_size)
-    dims['curve'], coords['epoch'] = ('epoch',), layout['epoch']
+    _, epochs = training.layout(phases[labels[0]], train, batch_size)
+    dims['curve'], coords['epoch'] = ('epoch',), epochs['epoch']
     # As many as `training.outcome` takes to describe the layers in the log.
     probed = min(_PROBED, len(train.labels)) // 4 * 4
     described = {
@@ -119,6 +117,7 @@ def keep(
       numbers,
       variables=None if given is None else given(label, numbers),
       rates=None if rate == 1 else [rate] * len(numbers),
+      together=together,
       folder=folder,
       mesh=mesh,
       report=report,
@@ -130,7 +129,8 @@ def keep(
       for at in range(len(numbers))
     )
     vectors = [np.asarray(flatten_util.ravel_pytree(one)[0]) for one in each]
-    found = {'weights': np.stack(vectors)}
+    rest = longest - layouts[label][0]
+    found = {'weights': np.stack([np.pad(row, (0, rest)) for row in vectors])}
     if validation is not None:
       found['curve'] = fitted.history['validation_accuracy'].T
     return found
@@ -144,4 +144,18 @@ def keep(
     coords=coords,
     chunk=chunk,
   )
-  return Kept(found, axis, restored)
+  return Kept(found, axis, layouts)
+
+
+def _layout(task, images) -> tuple[int, Callable[[Any], Any]]:
+  """Returns the length of a network's variables as a vector, and what restores them."""
+  prepared = task.prepare(jnp.asarray(images))
+  shapes = jax.eval_shape(
+    lambda key: task.model.init(
+      key, prepared, **nn.call_options(task.model, train=False)
+    ),
+    jax.random.key(0),
+  )
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+  flat, restored = flatten_util.ravel_pytree(zeros)
+  return flat.size, restored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -90,16 +90,24 @@ SMALL_CIFAR: dict[str, Any] = {
 }
 
 
+class _Tunes(Protocol):
+  """What says which seeds are tested, which tune, and what they choose from."""
+
+  @property
+  def seeds(self) -> Sequence[int]: ...
+  @property
+  def tuning_seeds(self) -> Sequence[int]: ...
+  @property
+  def rates(self) -> Sequence[float]: ...
+
+
 def tuned(
+  config: _Tunes,
   sweep: sweeps.Sweep,
   train: Callable[..., dict[str, Any]],
   parts: Any,
   *,
-  name: str,
   static: Mapping[str, Sequence[Any]],
-  rates: Sequence[float],
-  seeds: Sequence[int],
-  tuning_seeds: Sequence[int],
   dims: Mapping[str, Sequence[str]],
   coords: Mapping[str, Any],
   by: str = 'validation_loss',
@@ -108,18 +116,18 @@ def tuned(
 ) -> xarray.Dataset:
   """Trains every arm: first its tuning seeds at all settings, then its seeds at the best.
 
+  The sweep of tuning seeds is called ``tuning``, that of tested ones ``trainings``.
+
   Args:
+    config: its ``seeds`` are tested; its ``tuning_seeds`` choose among its ``rates``,
+      factors on the learning rate.
     sweep: the run.
     train: ``train(parts, *, rate, seed, folder, report, mesh, **static, **choices)``
       returns what `training.outcome` does, or a part of it, with the ``validation_loss``,
       which is all that is kept of tuning seeds.
     parts: the data, a named tuple. What tunes sees no test image: its ``test`` part are the
       validation images once more.
-    name: name of the sweep of tested seeds; that of tuning seeds is called ``tuning``.
     static: axes of the arms.
-    rates: factors on the learning rate, to choose from.
-    seeds: seeds that are tested.
-    tuning_seeds: seeds that choose the rate.
     dims: names of each output's further axes.
     coords: labels along those axes.
     by: the output that chooses the rate, a loss; its last epoch if it has epochs.
@@ -151,7 +159,7 @@ def tuned(
     tune,
     name='tuning',
     static={**static, **choices},
-    lanes={'rate': rates, 'seed': tuning_seeds},
+    lanes={'rate': config.rates, 'seed': config.tuning_seeds},
     **axes | {'dims': {n: own for n, own in dims.items() if n == by}},
   )
   losses = tuning[by]
@@ -169,7 +177,11 @@ def tuned(
     return found | {f'chosen_{a}': v for a, v in {'rate': rate, **own}.items()}
 
   found = sweep.hosted(
-    test, name=name, static=static, lanes={'seed': seeds}, **axes
+    test,
+    name='trainings',
+    static=static,
+    lanes={'seed': config.seeds},
+    **axes,
   )
   for axis, value in best.items():
     if bool((found[f'chosen_{axis}'] != value).any()):

@@ -150,7 +150,8 @@ PRESETS: dict[str, dict[str, Any]] = {
   | {'images': 16, 'num_parts': 2, 'sample': 16, 'augmentation': ()},
   'quick': {'dataset': 'digits', 'batch_size': 32, 'augmentation': ()}
   | {'validation_examples': 400, 'images': 100, 'epochs': 6.0}
-  | {'seeds': tuple(range(12)), 'learning_rate': 0.01}
+  | {'seeds': tuple(range(12)), 'learning_rate': 0.03}
+  | {'pretraining_rate': 0.3}
   | {'shapes': ('Bi-Real', 'Gaussian'), 'step_rates': (0.3, 1.0)}
   | {'static_shapes': ('SwishSign', 'EDE, end', 'DSQ', 'value clip')},
   'cifar': recipes.SMALL_CIFAR

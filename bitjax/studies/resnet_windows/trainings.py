@@ -66,14 +66,11 @@ def compare(
     return found | {'curve': fitted.history['train_loss'].T}
 
   found = recipes.tuned(
+    config,
     sweep,
     train,
     parts,
-    name='trainings',
     static={'arm': list(arms)},
-    rates=config.rates,
-    seeds=config.seeds,
-    tuning_seeds=config.tuning_seeds,
     dims={
       'curve': ('epoch',),
       'test_right': ('test_byte',),

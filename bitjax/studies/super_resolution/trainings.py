@@ -95,14 +95,11 @@ def compare(
     return {name: np.float32(values) for name, values in found.items()}
 
   found = recipes.tuned(
+    config,
     sweep,
     train,
     parts,
-    name='trainings',
     static={'arm': config.arms},
-    rates=config.rates,
-    seeds=config.seeds,
-    tuning_seeds=config.tuning_seeds,
     dims={
       'psnr': ('image',),
       'ssim': ('image',),

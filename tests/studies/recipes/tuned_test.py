@@ -1,10 +1,16 @@
 """The output that chooses a rate, and how many networks are trained at a time."""
 
+import types
+
 import numpy as np
 import pytest
 
 from bitjax import sweeps
 from bitjax.studies import recipes
+
+
+def config(*seeds, rates):
+  return types.SimpleNamespace(seeds=seeds, tuning_seeds=(8, 9), rates=rates)
 
 
 @pytest.mark.parametrize(
@@ -24,14 +30,11 @@ def test_a_loss_chooses_the_rate(by, wanted):
   test = range(7)  # Examples, whose number is kept.
 
   found = recipes.tuned(
+    config(0, 1, 2, 3, rates=(0.3, 1.0, 3.0)),
     sweeps.Sweep(),
     train,
     recipes.Parts('train', 'validation', test),
-    name='trainings',
     static={'arm': ['one']},
-    rates=(0.3, 1.0, 3.0),
-    seeds=(0, 1, 2, 3),
-    tuning_seeds=(8, 9),
     dims={'train_loss': (), 'validation_loss': ('epoch',)},
     coords={'epoch': [1, 2]},
     by=by,
@@ -58,14 +61,11 @@ def test_further_settings_are_chosen_with_the_rate():
     return {'validation_loss': loss.astype(np.float32)}
 
   found = recipes.tuned(
+    config(0, 1, rates=(0.3, 3.0)),
     sweeps.Sweep(),
     train,
     recipes.Parts('train', 'validation', range(7)),
-    name='trainings',
     static={'arm': ['one', 'other']},
-    rates=(0.3, 3.0),
-    seeds=(0, 1),
-    tuning_seeds=(8, 9),
     dims={'validation_loss': ()},
     coords={},
     chunk=4,
