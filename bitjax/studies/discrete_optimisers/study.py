@@ -6,7 +6,8 @@ first layer of a binary MLP moves, and all else stays at a checkpoint of the
 straight-through estimator (STE). A, on which the checkpoint was trained, is
 searched; B is held out. From the checkpoint, or from random signs in its place, go on:
 STE by Adam or SGD, Bop, ADMM, ProxQuant, PARQ, STE with random flips or noise, once or
-at intervals, with flips that gains weigh or with a rate that restarts, a genetic algorithm, annealing, random search, and the best flip each time. All but
+at intervals, with flips that gains weigh or with a rate that restarts, a genetic
+algorithm, annealing, random search, and the best flip each time. All but
 the last have equally many settings, chosen on seeds that are never tested, and
 spend equally many gradient-equivalents, a loss counting as a third of a gradient;
 processor time is recorded too. In a tiny network the best of all signs is known.

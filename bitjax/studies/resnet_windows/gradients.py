@@ -308,9 +308,8 @@ class Problem:
     return found
 
   def _with(self, params: Mapping[str, Any], kernels: Layers) -> dict[str, Any]:
-    found = jax.tree.map(
-      lambda leaf: leaf, dict(params)
-    )  # A copy of all dicts.
+    # A copy of all dicts.
+    found = jax.tree.map(lambda leaf: leaf, dict(params))
     for layer, kernel in kernels.items():
       block, name = layer.split('/')
       found[block][name]['kernel'] = kernel
@@ -360,21 +359,10 @@ def _nearness(layer, kernel, direction, gains):
   predicted = jnp.ravel(signs * direction)[sample.coordinates]
   found = {}
   for prefix, exact in (('', gains.search), ('holdout_', gains.holdout)):
-    cosine = sample.estimate(_cosine, predicted, exact[layer])
+    cosine = sample.agreement(predicted, exact[layer]).cosine
     found[f'{prefix}cosine'] = cosine.value
     found[f'{prefix}cosine_error'] = cosine.error
   return found
-
-
-def _cosine(weights, a, b):
-  """Returns the cosine of two vectors whose entries count with weights."""
-  # Divide by the largest entry first: squares of small gradients underflow.
-  a, b = (
-    x / jnp.where(jnp.any(x != 0), jnp.max(jnp.abs(x)), 1) for x in (a, b)
-  )
-  power = jnp.sum(weights * a * a) * jnp.sum(weights * b * b)
-  ratio = jnp.sum(weights * a * b) / jnp.sqrt(jnp.where(power > 0, power, 1))
-  return jnp.where(power > 0, ratio, 0)
 
 
 def _over_parts(signs):

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ['MARGIN', 'judge']
 
-MARGIN = (
-  outcomes.LOG_RATIO
-)  # Of the loss on B: a smaller difference does not matter.
+# Of the loss on B: a smaller difference does not matter.
+MARGIN = outcomes.LOG_RATIO
 _LARGER = float(np.log(1.1))  # Nor do variances that are equal to a tenth.
 _STEP: dict[str, Any] = {'unit': 'log loss ratio', 'protocol': 'deployable, B'}
 _CORRELATION: dict[str, Any] = {

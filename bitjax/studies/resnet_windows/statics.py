@@ -65,9 +65,10 @@ def measure(
   Returns:
     Over (network, state, seed, ...), with tuning seeds apart (`protocols.apart`): by
     ``estimator`` and ``position`` of the quantized layer, what `gradients.Problem.take`
-    returns; by ``step_rate``, what a step reaches, of one layer for windows only (``alone``); ``start_search`` and ``start_holdout``,
-    the losses before it; and with thresholds, by ``threshold``, ``shifted_loss`` on A and
-    ``shifted_NAME`` by position. A network has NaN at positions of a deeper one.
+    returns; by ``step_rate``, what a step reaches, of one layer for windows only
+    (``alone``); ``start_search`` and ``start_holdout``, the losses before it; and with
+    thresholds, by ``threshold``, ``shifted_loss`` on A and ``shifted_NAME`` by position. A
+    network has NaN at positions of a deeper one.
   """
   import xarray
 

@@ -2,8 +2,9 @@
 
 The declared design of one bit has a shortcut around every convolution, beside which the
 branch is multiplied by 0.1, no normalisation, head, upsampler and tail of full precision,
-and a window as estimator; that of two bits has a learned symmetric range of activations. Every other arm differs from one of them in
-one part, except for the naive one, which differs in all.
+and a window as estimator; that of two bits has a learned symmetric range of
+activations. Every other arm differs from one of them in one part, except for the naive
+one, which differs in all.
 """
 
 from __future__ import annotations
