@@ -22,12 +22,14 @@ if TYPE_CHECKING:
   import xarray
 
 __all__ = [
+  'INFO',
   'MARGIN',
   'STEPS',
   'Saved',
   'affected',
   'inert',
   'percentages',
+  'placed',
   'saved',
   'sound',
   'unsettled',
@@ -37,6 +39,8 @@ __all__ = [
 
 # The largest difference that does not matter, as a share of nSTE's decrease.
 MARGIN = 0.05
+# How effects are chosen and shown, in the fields of verdicts.
+INFO = {'unit': "of nSTE's decrease", 'protocol': 'deployable, B'}
 # Which layers step -> the prefix of the losses, and the axes of rates and of variants.
 STEPS = {
   'first layer': ('', 'learning_rate', 'variant'),
@@ -140,6 +144,21 @@ def variants(results: xarray.Dataset) -> list[str]:
 def within_layers(names: xarray.DataArray) -> list[str]:
   """Lists those that have a window in units of spreads in one layer or in all."""
   return [n for n in names.values.tolist() if n.startswith(families.RELATIVE)]
+
+
+def placed(name: str) -> tuple[str, float, bool]:
+  """Returns what the name of a window in units of spreads says.
+
+  Args:
+    name: one of `within_layers`.
+
+  Returns:
+    The layers, a name of `families.places`; the half-width; and whether the window keeps
+    its mass.
+  """
+  plain = name.removesuffix(families.KEPT).removeprefix(families.RELATIVE)
+  place, _, width = plain.rpartition(' ')
+  return place, float(width), name.endswith(families.KEPT)
 
 
 def inert(results: xarray.Dataset, state: str) -> list[str]:

@@ -198,8 +198,6 @@ def _by_place(names):
   """Returns place -> half-width, name and whether the mass is kept, by half-width."""
   found: dict[str, list[tuple[float, str, bool]]] = {}
   for name in names:
-    plain = name.removesuffix(families.KEPT).removeprefix(families.RELATIVE)
-    place, _, width = plain.rpartition(' ')
-    kept = name.endswith(families.KEPT)
-    found.setdefault(place, []).append((float(width), name, kept))
+    place, width, kept = effects.placed(name)
+    found.setdefault(place, []).append((width, name, kept))
   return {place: sorted(points) for place, points in found.items()}

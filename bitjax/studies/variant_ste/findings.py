@@ -21,6 +21,7 @@ from bitjax.studies.variant_ste import arms
 from bitjax.studies.variant_ste import effects
 from bitjax.studies.variant_ste import families
 from bitjax.studies.variant_ste import variation
+from bitjax.studies.variant_ste import widths
 
 if TYPE_CHECKING:
   import xarray
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 MARGIN = effects.MARGIN
-INFO = {'unit': "of nSTE's decrease", 'protocol': 'deployable, B'}
+INFO = effects.INFO
 
 # Prefixes of results -> names of the gradients that directions are compared with.
 _TRUTHS = {
@@ -61,6 +62,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
     found += by_layer(results, state)
     for step in effects.STEPS:
       found += relative(results, state, step)
+      found += widths.judge(results, state, step)
     found += nearest(results, state)
     found += variation.judge(results, state)
   return found
@@ -216,6 +218,7 @@ def nearest(results: xarray.Dataset, state: str) -> Verdicts:
   names = [n for n in effects.variants(results) if n not in unchanged]
   table = effects.saved(results, state).extra.sel(variant=names)
   table = table.transpose('seed', 'variant')
+  tuned = effects.unsettled(results, state, 'first layer', names[1:])
   for truth, words in _TRUTHS.items():
     cosine = results[f'{truth}_cosine'].sel(state=state, variant=names)
     cosine = cosine.transpose('seed', 'variant')
@@ -235,7 +238,10 @@ def nearest(results: xarray.Dataset, state: str) -> Verdicts:
         f'cosine of {names[index]}': means.values[index]
         for index in (*order[:3], order[-1])
       }
-      | {'cosine of nSTE': means.values[names.index('normal')]},
+      | {
+        'cosine of nSTE': means.values[names.index('normal')],
+        'tuned otherwise, mean over variants': np.mean([*tuned.values()]),
+      },
     )
 
 

@@ -7,7 +7,10 @@ other is the variance over parts of A, divided by the squared length of the mean
 gradient that a window makes shorter varies less in a way that any learning rate undoes.
 That length is without the noise that is left in a mean of a few parts; with it the ratio
 could not exceed their number, and noisy gradients would all look alike.
-Neither says whether the gradient is right (see the nearness of N11).
+Neither says whether the gradient is right. That is asked of its mean over the parts, which
+is the gradient on A: how near it points to the discrete gradient on A, which has no
+estimator. The mean over *coordinates* is in the details only: the learning rate undoes its
+size, and nothing says what it should be.
 """
 
 from __future__ import annotations
@@ -52,6 +55,12 @@ _VARIANCE: dict[str, Any] = {
   'protocol': 'parts of A',
   'smallest': LARGER,
 }
+_NEARNESS: dict[str, Any] = {
+  'unit': 'cosine with the discrete gradient on A',
+  'bounds': (-2, 2),
+  'protocol': 'A',
+  'smallest': SMALLEST,
+}
 
 Verdicts = Iterator[verdicts.Verdict]
 
@@ -83,6 +92,7 @@ def replication(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
       values = results[f'gradient_{output}'].sel(state=state).isel(layer=0)
       details |= {f'{label} of {name}': values.sel(variant=name).mean()}
   variances = relative_variance(results.sel(state=state), 'gradient')
+  nearness = results['discrete_cosine'].sel(state=state)
   judged = (
     contrasts.difference(
       'N12',
@@ -99,6 +109,17 @@ def replication(results: xarray.Dataset, variant: str, state: str) -> Verdicts:
       variances.sel(variant=variant) - variances.sel(variant='normal'),
       direction=-1,
       **_VARIANCE,
+    ),
+    contrasts.difference(
+      'N12 mean',
+      f'{state}, first layer: {variant} makes the mean gradient point nearer to the '
+      'discrete gradient, on A.',
+      nearness.sel(variant=variant) - nearness.sel(variant='normal'),
+      details={
+        f'cosine of {name}': nearness.sel(variant=name).mean()
+        for name in ('normal', variant)
+      },
+      **_NEARNESS,
     ),
   )
   for verdict in judged:

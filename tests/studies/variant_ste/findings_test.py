@@ -158,6 +158,24 @@ def test_nearness_predicts_in_the_sign_of_the_cosine():
   )
 
 
+def test_nearness_says_how_settled_the_rates_are():
+  """One tuning seed chooses a variant's rate; resamples lack it in (3/4)^4."""
+  results = table()
+  losses = results['tuning_holdout'].sel(state='trained', variant='better')
+  losses[:] = [1.0, 0.9]
+  losses[0] = [0.0, 0.9]
+  settled = findings.nearest(table(), 'trained')
+  for before, after in zip(
+    settled, findings.nearest(results, 'trained'), strict=True
+  ):
+    label = 'tuned otherwise, mean over variants'
+    assert before.details[label] == 0
+    distinct = len(VARIANTS) - 3  # Without windows by layer, and what is inert.
+    np.testing.assert_allclose(
+      after.details[label], 0.75**TUNING / distinct, atol=0.05 / distinct
+    )
+
+
 def test_which_layer_and_whether_the_height_matters():
   found = {
     verdict.finding: verdict
@@ -183,8 +201,11 @@ def test_windows_in_units_of_spreads_are_judged_at_once(step):
 
 
 def test_reliability_is_paired():
-  more, less = variation.replication(table(), 'better', 'trained')
+  more, less, nearer = variation.replication(table(), 'better', 'trained')
   assert (more.verdict, less.verdict) == ('supported', 'supported')
+  assert nearer.verdict == 'supported'
+  np.testing.assert_allclose(nearer.effect, 0.2, atol=0.01)
+  np.testing.assert_allclose(nearer.details['cosine of normal'], 0.2, atol=0.01)
   np.testing.assert_allclose(more.effect, 0.2, atol=0.01)
   np.testing.assert_allclose(less.effect, -1, atol=0.05)  # Five times as much.
   for still in variation.replication(table(), 'still', 'trained'):
@@ -224,7 +245,7 @@ def test_a_noisy_mean_does_not_hide_how_noisy_gradients_are():
 def test_without_a_signal_there_is_no_relative_variance():
   results = table()
   results['gradient_signal_to_noise'][1, 2, 7] = -0.1
-  _, found = variation.replication(results, 'better', 'trained')
+  _, found, _ = variation.replication(results, 'better', 'trained')
   assert (found.verdict, found.num_seeds) == ('supported', SEEDS - 1)
   assert 'not defined' in found.caveat
 
@@ -331,7 +352,7 @@ def test_one_seed_has_no_interval():
     *findings.nearest(alone, state),
     *variation.replication(alone, 'better', state),
   ]
-  assert len(found) == 9
+  assert len(found) == 10
   for verdict in found:
     assert (verdict.verdict, verdict.num_seeds) == ('inconclusive', 1)
     assert 'One seed: no interval' in verdict.caveat
