@@ -22,7 +22,8 @@ _USAGE = f'bitjax findings [FOLDER]   (default: {published.FOLDER})'
 _HEAD = """# Findings: what the studies answer
 
 The questions are those of a lab's note of 2021, N1 to N20, in our words. *Small* is a run of
-minutes, *large* has the note's sizes. An effect is shown with its 95 % interval and the number
+minutes, *large* has the note's sizes, or else more seeds; if there is a large run, the answer is
+its own. An effect is shown with its 95 % interval and the number
 of seeds; what it is an effect of, and what else was found, is on the study's page. Pages
 also hold numbers of earlier code, which are not repeated here.
 [The words are explained here](glossary.md).
@@ -73,7 +74,9 @@ def answered(
 
 def _row(item: items.Item, runs: Sequence[published.Published]) -> str:
   found = {
-    size: _verdict(item, [run for run in runs if run.preset in presets])
+    size: _verdict(
+      item, [run for name in presets for run in runs if run.preset == name]
+    )
     for size, presets in (('small', ('quick',)), ('large', ('note', 'full')))
   }
   largest = found['large'] or found['small']

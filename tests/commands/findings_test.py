@@ -172,6 +172,23 @@ def test_answers_follow_verdicts(verdict, answer):
   assert answer in findings.page([entry])
 
 
+def test_a_run_of_the_notes_sizes_goes_before_one_of_more_seeds():
+  runs = [
+    published.Published(
+      'multistep_ste', preset, 'bitjax', 'now', 'a', 'b', 'c', {}, (verdict,)
+    )
+    for preset, verdict in (
+      ('full', VERDICT),
+      ('note', dataclasses.replace(VERDICT, verdict='contradicted', effect=-9)),
+    )
+  ]
+  for each in (runs, runs[::-1]):
+    (row,) = rows(findings.page(each), 'N8')
+    answer, small, large = row.split('|')[3:6]
+    assert 'No: one scanned step' in answer and large.startswith(' -9 ')
+    assert small.strip() == '–'
+
+
 def test_every_item_names_a_study_and_a_page():
   for item in items.ITEMS:
     if item.study:

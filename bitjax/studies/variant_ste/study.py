@@ -13,9 +13,9 @@ within 5 % of the normal STE's decrease (two one-sided tests). All else is
 exploratory: windows in units of each layer's spread, layer by layer, and N12
 for the threshold of the window and for that of the quantizer.
 
-Quick takes 10.5 minutes of CPU time (measured). By scale, full takes about 22
-minutes, note about half an hour, and note_all about three hours and 6 GB of
-memory (docs/studies/variant_ste.md).
+Quick takes 10.5 minutes of CPU time and note 15 (measured). By scale, full takes
+about 22 minutes, and note_all about three hours and 6 GB of memory
+(docs/studies/variant_ste.md).
 
   bitjax variant_ste
   bitjax variant_ste --preset=full
