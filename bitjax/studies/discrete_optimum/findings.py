@@ -34,7 +34,8 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   """Judges the bound, how much of the optimum is reached, and what comes nearest.
 
   What each arm leaves of the best decrease, and how far `NEAREST` is ahead of it, are
-  tables of a state, whose intervals hold for all arms at once.
+  judged arm by arm. That `NEAREST` is ahead of all others is shown if each of these
+  verdicts is ``'supported'``, which needs no correction for their number.
   """
   found: list[verdicts.Verdict] = []
   results = divergence.without(results, ['loss', 'optimum', 'bound'])
@@ -83,13 +84,16 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
         {a: nearest - own for a, own in reached.items() if a != NEAREST},
       ),
     ):
-      found += contrasts.family(
-        [
-          contrasts.Cell(finding, f'{arm}: {what}.', own, whole=at.optimum)
-          for arm, own in samples.items()
-        ],
-        **_OF_BEST,
-      )
+      found += [
+        contrasts.difference(
+          finding,
+          f'{arm}: {what}.',
+          own,
+          whole=at.optimum,
+          **_OF_BEST,
+        )
+        for arm, own in samples.items()
+      ]
   return found
 
 

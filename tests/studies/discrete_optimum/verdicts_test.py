@@ -52,7 +52,6 @@ def test_what_is_left_and_what_comes_nearest():
     np.testing.assert_allclose(verdict.effect, effect, atol=1e-2)
     below = of_exact and verdict in ahead
     assert verdict.verdict == ('contradicted' if below else 'supported')
-    assert 'Simultaneous' in verdict.caveat
 
 
 def test_a_share_of_networks_counts_from_the_margin_on():
