@@ -33,10 +33,11 @@ _LABELS = [
 def saved(
   results: xarray.Dataset, cell: dict[str, Any]
 ) -> toy_outcomes.Verdicts:
-  """Judges which factor matters more to what flips save, on A and on B.
+  """Judges what the flips of each signal save, and which factor matters more to it.
 
-  Each signal stops at the number of moves that the protocol of the batch chooses; the
-  intervals of a batch hold for its four claims at once.
+  Each signal stops at the number of moves that the protocol of the batch chooses. On
+  each batch, the intervals of all four savings hold at once, and so do those of all
+  claims about the factors.
 
   Args:
     results: the results of `toy.arms.collect`.
@@ -70,20 +71,33 @@ def saved(
       details |= outcomes.otherwise(
         results, 'factorial', batch, words(**labels), **cell, **labels
       )
+    info: dict[str, Any] = {
+      'smallest': toy_outcomes.NATS,
+      'protocol': f'{protocol}, {name}',
+      'unit': 'nats',
+    }
     yield from _table(
       f'N3 factorial, {name}',
       f'{toy_outcomes.describe(cell)}: of flips ranked to fill the ball, ',
       f'saves more on {name}',
       tuned,
       details,
-      smallest=toy_outcomes.NATS,
-      protocol=f'{protocol}, {name}',
-      unit='nats',
+      **info,
+    )
+    yield from _each(
+      'N3 factorial',
+      f'{toy_outcomes.describe(cell)}: on {name}, flips ranked to fill the ball lower '
+      'the loss, by a prediction with a',
+      tuned,
+      **info,
     )
 
 
 def replication(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:
-  """Judges which factor matters more to how well a signal replicates from A to B.
+  """Judges how well each signal replicates from A to B, and which factor matters more.
+
+  How near it comes to the exact gains on B is judged as well. The intervals hold for
+  all signals at once.
 
   Args:
     results: the results of `toy.arms.collect`.
@@ -107,6 +121,16 @@ def replication(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:
     details,
     **outcomes.CORRELATION,
   )
+  for rows, head in (
+    (own, 'from A to B, a prediction replicates'),
+    (across, 'on A, a prediction agrees with the exact gains on B'),
+  ):
+    yield from _each(
+      'N3 replication',
+      f'{state}, first layer, batch {size}: {head} (correlation over all flips), with a',
+      rows,
+      **outcomes.CORRELATION | {'bounds': (-1, 1)},
+    )
 
 
 def judge(results: xarray.Dataset) -> toy_outcomes.Verdicts:
@@ -163,6 +187,18 @@ def _table(finding, where, what, samples, details, **info):
         details if name == 'linearising' else {},  # Once is enough.
       )
       for name, (claim, effect) in claims.items()
+    ],
+    **info,
+  )
+
+
+def _each(finding, claim, samples, **info):
+  """Judges whether each signal has a positive effect."""
+  names = [words(**labels) for labels in _LABELS]
+  return contrasts.family(
+    [
+      contrasts.Cell(f'{finding}, {name}', f'{claim} {name}.', own)
+      for name, own in zip(names, samples, strict=True)
     ],
     **info,
   )

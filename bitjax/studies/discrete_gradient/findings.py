@@ -230,6 +230,20 @@ def causes(
     protocol='all moves, A',
     unit='nats',
   )
+  together, alone = (
+    found[name].sel(ranking=outcomes.PER_SQUARED_COST)
+    for name in ('discrete_true', 'discrete_predicted')
+  )
+  yield contrasts.difference(
+    'cause: additivity, share',
+    f'{toy_outcomes.describe(cell)}: of the sum of their gains alone, moves together gain '
+    'a part (exact gains, per squared cost).',
+    together,
+    whole=alone,
+    smallest=toy_outcomes.SHARE,
+    protocol='all moves, A',
+    unit='of the mean sum of the gains',
+  )
 
 
 def reliable(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:

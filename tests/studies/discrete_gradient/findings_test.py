@@ -176,8 +176,10 @@ def test_causes_are_told_apart(table):
     'control: overfitting, linear': 'supported',
     'cause: overfitting, exact less linear': 'supported',
     'cause: additivity': 'supported',
+    'cause: additivity, share': 'supported',
   }
   for finding, effect in (
+    ('cause: additivity, share', 1 / 3),
     ('cause: overfitting', 0.5 / 0.7),
     ('control: overfitting, linear', 0.1 / 0.6),
     ('cause: overfitting, exact less linear', 0.4),
@@ -438,6 +440,13 @@ def test_reliability_by_size_and_signal(table):
   np.testing.assert_allclose(found['N3 smoothed'].effect, -0.05, atol=0.01)
 
 
+FACTORS = [
+  f'{crossing} crossing, {behind} effect'
+  for crossing in promises.CROSSINGS
+  for behind in promises.BEHIND
+]
+
+
 def test_main_effects_of_the_factorial(table):
   """Decreases on B of .36, .66, .56 and .74 nats."""
   losses = iter((0.64, 0.34, 0.44, 0.26))
@@ -467,6 +476,15 @@ def test_main_effects_of_the_factorial(table):
     details['whole budget, true crossing, exact effect'], 0, atol=0.002
   )
   assert not judged(factorial.saved, table, WHERE | {'layers': 'all'})
+  for saved, name in zip((0.36, 0.66, 0.56, 0.74), FACTORS, strict=True):
+    both = [
+      verdict
+      for verdict in factorial.saved(table.results, WHERE)
+      if verdict.finding == f'N3 factorial, {name}'
+    ]
+    assert [verdict.verdict for verdict in both] == ['inert', 'supported']
+    np.testing.assert_allclose(both[1].effect, saved, atol=0.002)
+    assert 'trained: on B' in both[1].claim and '3 other' in both[1].caveat
 
 
 def test_what_matters_to_replication(table):
@@ -483,6 +501,17 @@ def test_what_matters_to_replication(table):
   less = found['N3 replication, linearising less smoothing']
   np.testing.assert_allclose(less.effect, 0.24, atol=0.002)
   assert found['N3 replication, interaction'].verdict == 'equivalent'
+  for signal, value in zip(promises.SIGNALS[1:], (0.3, 0.2, -0.1), strict=True):
+    pair = promises.pair(signal, 'exact')
+    table.put('reliability_correlation', value, pair=pair)
+  every = list(factorial.replication(table.results, 'trained'))
+  for name, own, across in zip(
+    FACTORS, (0.12, 0.63, 0.39, 0.89), (0.12, 0.3, 0.2, -0.1), strict=True
+  ):
+    each = [v for v in every if v.finding == f'N3 replication, {name}']
+    effects = [verdict.effect for verdict in each]
+    np.testing.assert_allclose(effects, [own, across], atol=0.002)
+    assert 'from A to B' in each[0].claim and 'gains on B' in each[1].claim
 
 
 def test_the_literal_rounds_spend_the_whole_budget(table):
