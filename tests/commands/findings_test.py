@@ -172,6 +172,33 @@ def test_answers_follow_verdicts(verdict, answer):
   assert answer in findings.page([entry])
 
 
+@pytest.mark.parametrize('order', [1, -1])
+def test_large_is_the_note_wherever_it_answers(order):
+  """And not whichever run comes first; `full` fills gaps, and says so."""
+
+  def entry(preset, *found):
+    named = ('multistep_ste', preset, 'bitjax', 'now', 'a', 'b', 'c', {})
+    return published.Published(*named, found)
+
+  momentum = dataclasses.replace(VERDICT, finding='N9 momentum', effect=0.375)
+  note = dataclasses.replace(VERDICT, effect=0.2, verdict='contradicted')
+  runs = [
+    entry('full', dataclasses.replace(VERDICT, effect=0.15), momentum),
+    entry('note', note),
+    entry('quick', VERDICT),
+  ]
+  page = findings.page(runs[::order])
+  (row,) = rows(page, 'N8')
+  _, _, _, answer, small, large, _ = (cell.strip() for cell in row.split('|'))
+  assert answer.startswith('No: one scanned step')
+  assert small == '0.25 [0.12, 0.5] log loss ratio, 8 seeds: supported'
+  assert large == (
+    '0.2 [0.12, 0.5] log loss ratio, `note`, 8 seeds: contradicted'
+  )
+  (row,) = rows(page, 'N9')
+  assert '0.38 [0.12, 0.5] log loss ratio, `full`, 8 seeds: supported' in row
+
+
 def test_every_item_names_a_study_and_a_page():
   for item in items.ITEMS:
     if item.study:
