@@ -84,11 +84,6 @@ UNTUNED = re.compile(r'A\b|parts of A|oracle|all moves|untrained|counted')
 # Verdicts that combine others, which say for each of their arms how settled its tuning is.
 COMBINED = {
   'discrete_gradient': 'N3 factorial, B, ',
-  'fitted_windows': 'widths, ',
-  'initialisation': 'N16 classifier, ',
-  'pretrain_vs_scratch': 'N19 interaction|N19 low bits|N14 ',
-  'resnet_windows': ('N18 start|N18 units|N18 one layer|N18 predicts accuracy'),
-  'super_resolution': ('N20 shortcuts, |N20 range|N20 deviation|N20 gradient'),
   'variant_ste': 'N11 nearness',
 }
 
