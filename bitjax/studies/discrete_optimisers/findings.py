@@ -59,8 +59,7 @@ _FROM = {'checkpoint': 'from the checkpoint', 'random': 'from random signs'}
 def judge(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
   """Yields all findings, the primary contrast first."""
   results = divergence.without(results, ['search', 'holdout'])
-  tuning = results[['tuning_holdout']].sel(effort=1)
-  results['doubt'] = protocols.unsettled(tuning, ['choice'])
+  results = _doubted(results)
   largest = outcomes.widths(results)[-1]
   yield _primary(results.sel(signs=largest, start='checkpoint'), largest)
   for start in results.start.values.tolist():
@@ -343,11 +342,14 @@ def _losses(at, names):
   return details
 
 
-def _unsettled(at, names):
-  """Returns how often other tuning seeds would have chosen another setting.
+def _doubted(results):
+  """Returns results with how often other tuning seeds would choose another setting."""
+  tuning = results[['tuning_holdout']].sel(effort=1)
+  return results.assign(doubt=protocols.unsettled(tuning, ['choice']))
 
-  The best flip each time has none.
-  """
+
+def _unsettled(at, names):
+  """Returns it for details; the best flip each time has no setting."""
   return {
     f'tuned otherwise, {arm}': at.doubt.sel(arm=arm)
     for arm in names
