@@ -238,7 +238,8 @@ ITEMS = (
   ),
   Item(
     'N16',
-    'Do random flips, followed by a new descent, lead to better networks?',
+    'Do random flips, followed by a new descent, lead to better networks? In the large '
+    'study the first descent is cut off.',
     'local_optima',
     'N16 escape, held-out, 64 flips',
     'normal',

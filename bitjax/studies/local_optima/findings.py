@@ -161,6 +161,11 @@ def escape(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     estimator: the estimator that trained the networks.
   """
   own = results.sel(estimator=estimator)
+  cut = (own['certified'] == 0).sum()
+  caveat = (
+    f'At {cut:d} of {own.seed.size} seeds the first descent was cut off before an '
+    'optimum, and the second one may only have gone on.'
+  )
   for batch, name in margins.NAMES.items():
     before = own[f'descended_{batch}']
     for number in own.perturbed.values.tolist():
@@ -176,5 +181,6 @@ def escape(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
           'training loss when flipped, nats': again['perturbed_search'].mean(),
         }
         | margins.unsettled('rate', own),
+        caveat=caveat if cut else '',
         **margins.INFO,
       )

@@ -206,6 +206,15 @@ def test_a_network_without_significant_flips_did_not_diverge(
   assert not verdicts['N15 holds'].caveat
 
 
+def test_a_descent_that_was_cut_off_is_no_optimum_to_escape_from():
+  results = table()
+  results['certified'].loc[{'estimator': 'normal'}] = 1.0
+  assert not any(v.caveat for v in findings.escape(results, 'normal'))
+  results['certified'].loc[{'estimator': 'normal', 'seed': [3, 5]}] = 0.0
+  for verdict in findings.escape(results, 'normal'):
+    assert 'At 2 of 12 seeds the first descent was cut off' in verdict.caveat
+
+
 def test_what_diverged_is_not_drawn(monkeypatch):
   """A network of which the loss is NaN has a share of improving flips: none."""
   drawn = {}
