@@ -21,11 +21,13 @@ _USAGE = f'bitjax findings [FOLDER]   (default: {published.FOLDER})'
 
 _HEAD = """# Findings: what the studies answer
 
-The questions are those of a lab's note of 2021, N1 to N20, in our words. *Small* is a run of
-minutes, *large* has the note's sizes, or else more seeds; if there is a large run, the answer is
-its own. An effect is shown with its 95 % interval and the number
-of seeds; what it is an effect of, and what else was found, is on the study's page. Pages
-also hold numbers of earlier code, which are not repeated here.
+The questions are those of a lab's note of 2021, N1 to N20, in our words. *Small* is the preset
+`quick`, a run of minutes. *Large* is the preset that a cell names: `note`, which has the note's
+sizes, or, where no run of it answers, `full`, which has more seeds, arms or weights than `quick`
+(and may share its seeds), but not the note's sizes. If there is a large run, the answer is its
+own. An effect is shown with its 95 % interval and the number of seeds; what it is an effect of,
+and what else was found, is on the study's page. Pages also hold numbers of earlier code, which
+are not repeated here.
 [The words are explained here](glossary.md).
 
 | | question | answer | small | large |
@@ -41,6 +43,10 @@ published by `bitjax publish DIRECTORY`, which judges it again and refuses code 
 | command | begun | commit |
 |---|---|---|
 """
+
+
+_SMALL = 'quick'
+_LARGE = ('note', 'full')  # The first that answers is shown.
 
 
 def page(runs: Iterable[published.Published]) -> str:
@@ -74,18 +80,17 @@ def answered(
 
 def _row(item: items.Item, runs: Sequence[published.Published]) -> str:
   found = {
-    size: _verdict(
-      item, [run for name in presets for run in runs if run.preset == name]
-    )
-    for size, presets in (('small', ('quick',)), ('large', ('note', 'full')))
+    preset: _verdict(item, [run for run in runs if run.preset == preset])
+    for preset in (*_LARGE, _SMALL)
   }
-  largest = found['large'] or found['small']
+  large = next((preset for preset in _LARGE if found[preset]), '')
   link = f' [More](studies/{item.study}.md).' if item.study else ''
   cells = [
     item.label,
     item.question,
-    _answer(item, largest) + link,
-    *(effect(verdict) for verdict in found.values()),
+    _answer(item, found[large or _SMALL]) + link,
+    effect(found[_SMALL]),
+    effect(found.get(large), large),
   ]
   return f'| {" | ".join(cells)} |'
 
@@ -112,10 +117,16 @@ def _answer(item: items.Item, verdict: evidence.Verdict | None) -> str:
   }[verdict.verdict]
 
 
-def effect(verdict: evidence.Verdict | None) -> str:
-  """Returns the effect of a verdict, its interval, unit and seeds; a dash for None."""
+def effect(verdict: evidence.Verdict | None, preset: str = '') -> str:
+  """Returns the effect of a verdict, its interval, unit and seeds; a dash for None.
+
+  Args:
+    verdict: the verdict.
+    preset: whose verdict it is, to be named; '' to name none.
+  """
   if verdict is None:
     return '–'
   unit = f' {verdict.unit}' if verdict.unit else ''
   seeds = f'{verdict.num_seeds} seeds' if verdict.num_seeds else 'counted'
-  return f'{tables.cell(verdict)}{unit}, {seeds}: {verdict.verdict}'
+  named = f', `{preset}`' if preset else ''
+  return f'{tables.cell(verdict)}{unit}{named}, {seeds}: {verdict.verdict}'

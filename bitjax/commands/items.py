@@ -226,7 +226,8 @@ ITEMS = (
   Item(
     'N15, gradient',
     'Is the gradient of STE wrong enough to be the cause: do flips still help after a '
-    'long training with a falling rate, where they do not in full precision?',
+    'long training with a falling rate, where they do not in full precision? Full '
+    'precision is part of the small study only.',
     'local_optima',
     'N15 gradient, held-out',
     'normal',
@@ -237,7 +238,8 @@ ITEMS = (
   ),
   Item(
     'N16',
-    'Do random flips, followed by a new descent, lead to better networks?',
+    'Do random flips, followed by a new descent, lead to better networks? In the large '
+    'study the first descent is cut off.',
     'local_optima',
     'N16 escape, held-out, 64 flips',
     'normal',

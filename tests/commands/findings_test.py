@@ -172,21 +172,31 @@ def test_answers_follow_verdicts(verdict, answer):
   assert answer in findings.page([entry])
 
 
-def test_a_run_of_the_notes_sizes_goes_before_one_of_more_seeds():
+@pytest.mark.parametrize('order', [1, -1])
+def test_large_is_the_note_wherever_it_answers(order):
+  """And not whichever run comes first; `full` fills gaps, and says so."""
+
+  def entry(preset, *found):
+    named = ('multistep_ste', preset, 'bitjax', 'now', 'a', 'b', 'c', {})
+    return published.Published(*named, found)
+
+  momentum = dataclasses.replace(VERDICT, finding='N9 momentum', effect=0.375)
+  note = dataclasses.replace(VERDICT, effect=0.2, verdict='contradicted')
   runs = [
-    published.Published(
-      'multistep_ste', preset, 'bitjax', 'now', 'a', 'b', 'c', {}, (verdict,)
-    )
-    for preset, verdict in (
-      ('full', VERDICT),
-      ('note', dataclasses.replace(VERDICT, verdict='contradicted', effect=-9)),
-    )
+    entry('full', dataclasses.replace(VERDICT, effect=0.15), momentum),
+    entry('note', note),
+    entry('quick', VERDICT),
   ]
-  for each in (runs, runs[::-1]):
-    (row,) = rows(findings.page(each), 'N8')
-    answer, small, large = row.split('|')[3:6]
-    assert 'No: one scanned step' in answer and large.startswith(' -9 ')
-    assert small.strip() == '–'
+  page = findings.page(runs[::order])
+  (row,) = rows(page, 'N8')
+  _, _, _, answer, small, large, _ = (cell.strip() for cell in row.split('|'))
+  assert answer.startswith('No: one scanned step')
+  assert small == '0.25 [0.12, 0.5] log loss ratio, 8 seeds: supported'
+  assert large == (
+    '0.2 [0.12, 0.5] log loss ratio, `note`, 8 seeds: contradicted'
+  )
+  (row,) = rows(page, 'N9')
+  assert '0.38 [0.12, 0.5] log loss ratio, `full`, 8 seeds: supported' in row
 
 
 def test_every_item_names_a_study_and_a_page():

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def test_smoke_preset_runs_and_is_drawn_again(
   assert cli.launch(checked, command) == 0, capsys.readouterr().err
   before = contents(out)
   check_labels(name, before[1])
+  check_tuned(name, out, before[1])
   capsys.readouterr()
   assert cli.launch(study, command) == 0
   assert 'lanes' not in capsys.readouterr().err  # Nothing was computed.
@@ -74,6 +76,32 @@ def check_labels(name, verdicts):
         and verdict['claim'].startswith(item.where)
         for verdict in verdicts
       ), item.finding
+
+
+# Protocols under which nothing is chosen on tuning seeds: what is measured before any
+# choice, the best setting on A of each seed, the whole budget, and what is counted.
+UNTUNED = re.compile(r'A\b|parts of A|oracle|all moves|untrained|counted')
+# Verdicts that combine others, which say for each of their arms how settled its tuning is.
+COMBINED = {
+  'discrete_gradient': 'N3 factorial, B, ',
+  'variant_ste': 'N11 nearness',
+}
+
+
+def check_tuned(name, out, verdicts):
+  """Verdicts on tuned settings say how often other tuning seeds would choose others."""
+  config = json.loads((out / 'config.json').read_text())['config']
+  if not config.get('tuning_seeds'):
+    return
+  bare = [
+    verdict
+    for verdict in verdicts
+    if not any('tuned otherwise' in detail for detail in verdict['details'])
+    and not UNTUNED.match(verdict['protocol'])
+  ]
+  known = re.compile(COMBINED.get(name, r'\Z'))
+  assert not [v['finding'] for v in bare if not known.match(v['finding'])]
+  assert len(bare) < len(verdicts)
 
 
 @pytest.mark.slow

@@ -97,9 +97,14 @@ class Table:
         f'test accuracy, {arm}': 100
         * float(divergence.finite_mean(at.test_accuracy)),
         f'rate, {arm}': float(self._rates.sel(arm=arm)),
-        f'tuned otherwise, {arm}': float(self._doubt.sel(arm=arm)),
       }
-    return found
+    return found | self.unsettled(*arms)
+
+  def unsettled(self, *arms: str) -> dict[str, float]:
+    """Returns how often other tuning seeds choose otherwise, for each arm."""
+    return {
+      f'tuned otherwise, {arm}': float(self._doubt.sel(arm=arm)) for arm in arms
+    }
 
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
@@ -245,6 +250,7 @@ def _optimisation(
     details={
       **{f'epochs, {a}': c.mean() for a, c in zip(arms, counts, strict=True)},
       **{f'never, {a}': n.mean() for a, n in zip(arms, never, strict=True)},
+      **table.unsettled(*arms),
     },
     **own,
   )
@@ -311,7 +317,8 @@ def _generalisation(
         f'N14 {label}{name}, {words}',
         f'{words}: {claim}.',
         slope,
-        details={'widths': len(arms), 'at most': float(2 ** widths.max())},
+        details={'widths': len(arms), 'at most': float(2 ** widths.max())}
+        | table.unsettled(*arms),
         **own,
       )
 
@@ -339,6 +346,7 @@ def _regression(
     'variance of log losses explained': explained.mean()
     if len(explained)
     else np.nan,
+    **_summary(table.unsettled(*own).values()),
   }
   info = info | {
     'unit': 'log training loss, by doubling of total bits',
@@ -364,6 +372,14 @@ def _regression(
     ),
   ):
     yield contrasts.difference(finding, claim, samples, details=details, **info)
+
+
+def _summary(unsettled):
+  """Returns the mean and the largest share, for many arms."""
+  return {
+    'tuned otherwise, mean of all': np.mean([*unsettled]),
+    'tuned otherwise, most of all': max(unsettled),
+  }
 
 
 def _least_squares(columns, rows):

@@ -59,6 +59,7 @@ _FROM = {'checkpoint': 'from the checkpoint', 'random': 'from random signs'}
 def judge(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
   """Yields all findings, the primary contrast first."""
   results = divergence.without(results, ['search', 'holdout'])
+  results = _doubted(results)
   largest = outcomes.widths(results)[-1]
   yield _primary(results.sel(signs=largest, start='checkpoint'), largest)
   for start in results.start.values.tolist():
@@ -115,7 +116,8 @@ def _against(at, signs, start):
             'signs moved': at.descended_moved.mean()
             if arm == arms.DESCENT
             else at.moved.sel(arm=arm, effort=1).mean(),
-          },
+          }
+          | _unsettled(at, (arm, _STE)),
         )
         for arm, loss in last.items()
       ],
@@ -155,6 +157,7 @@ def _dimension(results, start):
         f'beyond random flips, {n} signs': float(np.nanmean(row))
         for n, row in zip(signs, table, strict=True)
       }
+      | _by_signs(results.sel(start=start), signs, ('genetic',))
       | lost,
     )
 
@@ -193,6 +196,7 @@ def _exponents(results, start):
     details={
       arm: outcomes.exponent(signs, table) for arm, table in tables.items()
     }
+    | _by_signs(results.sel(start=start), signs, ('genetic', _STE))
     | lost,
   )
 
@@ -211,6 +215,7 @@ def _perturbations(at, signs):
           f'than {without}, after as many updates.',
           at[batch].sel(arm=control, effort=1)
           - at[batch].sel(arm=arm, effort=1),
+          _unsettled(at, (arm, control)),
         )
         for batch, name in _BATCHES.items()
       ],
@@ -240,7 +245,8 @@ def _perturbations(at, signs):
       caveat=worse.caveat,
       details={
         f'on {n}': one.effect for n, one in zip('BA', found, strict=True)
-      },
+      }
+      | _unsettled(at, (arm, control)),
     )
 
 
@@ -259,7 +265,8 @@ def _times(at, signs, start):
           {
             'seconds, all efforts': at.seconds.sel(arm=arm).median(),
             'seconds, STE': at.seconds.sel(arm=_STE).median(),
-          },
+          }
+          | _unsettled(at, (arm, _STE)),
         )
         for arm in searches
       ],
@@ -279,7 +286,8 @@ def _certificates(at, signs, start):
         f'{_where(signs, start)}: after {_words(arm)} fewer single flips would lower the '
         'loss on A than after continued STE.',
         base - at.improving.sel(arm=arm),
-        {arm: at.improving.sel(arm=arm).mean(), _STE: base.mean()},
+        {arm: at.improving.sel(arm=arm).mean(), _STE: base.mean()}
+        | _unsettled(at, (arm, _STE)),
       )
       for arm in others
     ],
@@ -311,7 +319,8 @@ def _nearest(results, start):
           f'gap, {arm}': gap.mean(),
           f'gap, {_STE}': base.mean(),
           'the nearest of all': float(arm == best),
-        },
+        }
+        | _unsettled(at, (arm, _STE)),
       )
       for arm, gap in gaps.items()
     ],
@@ -333,11 +342,28 @@ def _losses(at, names):
   return details
 
 
+def _doubted(results):
+  """Returns results with how often other tuning seeds would choose another setting."""
+  tuning = results[['tuning_holdout']].sel(effort=1)
+  return results.assign(doubt=protocols.unsettled(tuning, ['choice']))
+
+
 def _unsettled(at, names):
-  """Returns how often other tuning seeds would have chosen another setting."""
-  tuning = at[['tuning_holdout']].sel(effort=1)
-  doubt = protocols.unsettled(tuning, ['choice'])
-  return {f'tuned otherwise, {arm}': doubt.sel(arm=arm) for arm in names}
+  """Returns it for details; the best flip each time has no setting."""
+  return {
+    f'tuned otherwise, {arm}': at.doubt.sel(arm=arm)
+    for arm in names
+    if arm != arms.DESCENT
+  }
+
+
+def _by_signs(at, signs, names):
+  """Returns the same of several networks."""
+  return {
+    f'{label}, {number} signs': share
+    for number in signs
+    for label, share in _unsettled(at.sel(signs=number), names).items()
+  }
 
 
 def _where(signs, start):

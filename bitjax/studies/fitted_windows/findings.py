@@ -154,7 +154,7 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
       **info,
     )
   )
-  return [*found, *_widths(results, last)]
+  return [*found, *_widths(results, last, unsettled)]
 
 
 def _difference(right, arm, against):
@@ -163,7 +163,7 @@ def _difference(right, arm, against):
   return both.transpose('seed', 'test_example').values
 
 
-def _widths(results, last):
+def _widths(results, last, unsettled):
   """Judges how fitted widths differ between layers, and change in training."""
   layers = fitted_layers(results)
   if not layers:
@@ -181,6 +181,8 @@ def _widths(results, last):
     f'width, {layer}': float(2 ** widths.sel(layer=layer)[:, -1].mean())
     for layer in layers
   }
+  doubt = float(unsettled.sel(arm=arms_lib.FITTED))
+  rows[f'tuned otherwise, {arms_lib.FITTED}'] = doubt
   if len(layers) > 1:
     end = widths.isel(epoch=-1)
     yield contrasts.difference(

@@ -102,9 +102,15 @@ class Table:
       found |= {
         name: float(divergence.finite_mean(self.found.right.sel(arm=name))),
         f'rate, {name}': float(self.rates.sel(arm=name)),
-        f'tuned otherwise, {name}': float(self._doubt.sel(arm=name)),
       }
-    return found
+    return found | self.unsettled(arms)
+
+  def unsettled(self, arms: Iterable[Any]) -> dict[str, float]:
+    """Returns how often other tuning seeds would have chosen another rate."""
+    return {
+      f'tuned otherwise, {name}': float(self._doubt.sel(arm=name))
+      for name in map(str, arms)
+    }
 
 
 def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
@@ -178,7 +184,11 @@ def _of_mechanism(table) -> Iterator[verdicts.Verdict]:
     MARGIN,
     **info,
   )
-  over = {'protocol': 'deployable, over seeds', 'caveat': _CAVEAT}
+  over: dict[str, Any] = {
+    'protocol': 'deployable, over seeds',
+    'caveat': _CAVEAT,
+    'details': table.unsettled(table.factorial),
+  }
   yield contrasts.difference(
     'N16 classifier, flips',
     'with a small classifier fewer signs flip in the first epoch, on average over '

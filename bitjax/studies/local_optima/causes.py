@@ -62,14 +62,19 @@ def control(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
           f'{estimator}: {what[name]} is smaller with {arm} ({times} times the '
           'updates, a rate that falls to 0, or both).',
           measure(base) - measure(other),
-          {'without': measure(base).mean(), 'with': measure(other).mean()},
+          {'without': measure(base).mean(), 'with': measure(other).mean()}
+          | margins.unsettled('without', base)
+          | margins.unsettled('with', other),
         )
         for arm, other in arms.items()
       ],
       **info,
     )
   yield from margins.excess(
-    'control, ', f'{estimator}, longest training, falling rate:', arms['both']
+    'control, ',
+    f'{estimator}, longest training, falling rate:',
+    arms['both'],
+    margins.unsettled('rate', arms['both']),
   )
 
 
@@ -84,14 +89,18 @@ def gradient(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     estimator: the estimator that trained the networks.
   """
   own = _last(margins.sound(results, 'control_'), schedule='cosine')
+  tuned = margins.unsettled('rate', own)
   precise = None
   if 'precise_trained_search' in results:
     precise = margins.sound(results, 'precise_')
+    # Networks whose moves differ are trained and tuned alike.
+    exact = margins.unsettled('full precision', precise.isel(move=0))
     for move in precise.move.values.tolist():
       yield from margins.excess(
         f'full precision, {move}, ',
         f'Full precision, {move} moves in the place of flips:',
         precise.sel(move=move, layer='all'),
+        exact,
       )
   for batch, name in margins.NAMES.items():
     survives = contrasts.difference(
@@ -107,8 +116,8 @@ def gradient(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
         'loss before, nats': own[f'trained_{batch}'].mean(),
         'loss after, nats': own[f'few_{batch}'].mean(),
         'rate': own['chosen_rate'],
-        'tuned otherwise, rate': margins.unsettled(own),
-      },
+      }
+      | tuned,
       **margins.INFO,
     )
     yield survives
@@ -125,12 +134,12 @@ def gradient(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
         'loss before, nats': before.mean(),
         'loss after, nats': after.mean(),
         'rate': precise['chosen_rate'].mean(),
-        'tuned otherwise, rate': margins.unsettled(precise).max(),
-      },
+      }
+      | exact,
       **margins.INFO,
     )
     yield shows
-    yield _both(name, estimator, survives, shows)
+    yield _both(name, estimator, survives, shows, tuned | exact)
     flipped = contrasts.log_ratio(own[f'trained_{batch}'], own[f'few_{batch}'])
     yield from contrasts.family(
       [
@@ -140,6 +149,7 @@ def gradient(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
           f'{name} loss by more, as a log ratio, than as many {move} moves do in '
           'full precision.',
           flipped - moved.sel(move=move),
+          tuned | exact,
         )
         for move in precise.move.values.tolist()
       ],
@@ -147,7 +157,7 @@ def gradient(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     )
 
 
-def _both(name, estimator, survives, shows):
+def _both(name, estimator, survives, shows, tuned):
   """Joins what the flips show with what the full-precision network must not show."""
   verdict, caveat = 'inconclusive', ''
   if survives.verdict in ('contradicted', 'equivalent'):
@@ -181,7 +191,8 @@ def _both(name, estimator, survives, shows):
       'full precision': shows.effect,
       'full precision low': shows.low,
       'full precision high': shows.high,
-    },
+    }
+    | tuned,
   )
 
 

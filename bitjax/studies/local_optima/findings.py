@@ -5,7 +5,7 @@ A log loss ratio is above 0 where the loss that its claim calls lower is the low
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import verdicts
@@ -57,8 +57,8 @@ def descent(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
         'certified': own['certified'].mean(),
         'accuracy': own[f'accuracy_{batch}'].mean(),
         'rate': own['chosen_rate'],
-        'tuned otherwise, rate': margins.unsettled(own),
-      },
+      }
+      | margins.unsettled('rate', own),
       **margins.INFO,
     )
 
@@ -72,7 +72,8 @@ def optimum(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
   """
   own = results.sel(estimator=estimator)
   every = own.sel(layer='all')
-  details = {
+  tuned = margins.unsettled('rate', own)
+  details = tuned | {
     f'{name}, {layer}': own[name].sel(layer=layer).mean()
     for name in ('improving', 'significant', 'mirrored', 'is_optimum')
     for layer in own.layer.values.tolist()
@@ -91,7 +92,8 @@ def optimum(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
         kind: every[kind].mean(),
         'random': every['random_holds'].mean(),
         'mean held-out gain, nats': every['mean_holdout'].mean(),
-      },
+      }
+      | tuned,
       caveat=f'{none.sum():d} of {none.size} networks have no such flip.'
       if none.any()
       else '',
@@ -106,6 +108,7 @@ def optimum(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     protocol=margins.PROTOCOL,
     unit='share of the sum that is lost',
     smallest=margins.SHARE,
+    details=tuned,
   )
 
 
@@ -122,12 +125,15 @@ def nearest(results: xarray.Dataset) -> margins.Verdicts:
   shares = {
     f'share, {n}': every.sel(estimator=n).mean() for n in every.estimator.values
   }
+  tuned: dict[str, Any] = {}
+  for name in (first, *others):
+    tuned |= margins.unsettled(name, results.sel(estimator=name))
   yield contrasts.any_arm(
     'N15 nearest',
     f'At least one estimator ends with fewer improving flips than {first} '
     '(simultaneous intervals).',
     {n: every.sel(estimator=first) - every.sel(estimator=n) for n in others},
-    details=shares,
+    details=shares | tuned,
     **margins.SHARES,
   )
   for batch, name in margins.NAMES.items():
@@ -142,6 +148,7 @@ def nearest(results: xarray.Dataset) -> margins.Verdicts:
         )
         for n in others
       },
+      details=tuned,
       **margins.INFO,
     )
 
@@ -154,6 +161,11 @@ def escape(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
     estimator: the estimator that trained the networks.
   """
   own = results.sel(estimator=estimator)
+  cut = (own['certified'] == 0).sum()
+  caveat = (
+    f'At {cut:d} of {own.seed.size} seeds the first descent was cut off before an '
+    'optimum, and the second one may only have gone on.'
+  )
   for batch, name in margins.NAMES.items():
     before = own[f'descended_{batch}']
     for number in own.perturbed.values.tolist():
@@ -167,6 +179,8 @@ def escape(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
           'certified before': own['certified'].mean(),
           'certified again': again['again_certified'].mean(),
           'training loss when flipped, nats': again['perturbed_search'].mean(),
-        },
+        }
+        | margins.unsettled('rate', own),
+        caveat=caveat if cut else '',
         **margins.INFO,
       )

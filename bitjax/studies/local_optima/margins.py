@@ -72,7 +72,7 @@ def excess(
   where: str,
   subject: str,
   own: xarray.Dataset,
-  details: Mapping[str, Any] | None = None,
+  details: Mapping[str, Any],
 ) -> Verdicts:
   """Judges the share of significant flips against both nulls.
 
@@ -80,7 +80,7 @@ def excess(
     where: what follows in the label of the finding.
     subject: how the claim begins.
     own: a table over seeds.
-    details: further numbers.
+    details: further numbers: at least how settled the rate is.
   """
   nulls = {'nominal': NOMINAL, 'mirrored': own['mirrored']}
   shares = {
@@ -100,11 +100,18 @@ def excess(
       f'{subject} more of the single flips lower the training loss by over two '
       f'standard errors {claim}',
       own['significant'] - nulls[null],
-      details={**shares, **(details or {})},
+      details={**shares, **details},
       **SHARES,
     )
 
 
-def unsettled(results: xarray.Dataset) -> xarray.DataArray:
-  """Returns how often other tuning seeds would have chosen another learning rate."""
-  return protocols.unsettled(results[['tuning_holdout']], ['learning_rate'])
+def unsettled(name: str, results: xarray.Dataset) -> dict[str, Any]:
+  """Returns, for details, how often other tuning seeds would choose another rate.
+
+  Args:
+    name: what the details call the training.
+    results: its ``tuning_holdout``, over no other arms.
+  """
+  tuning = results[['tuning_holdout']]
+  found = protocols.unsettled(tuning, ['learning_rate'])
+  return {f'tuned otherwise, {name}': found}

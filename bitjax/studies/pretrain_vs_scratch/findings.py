@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bitjax.evidence import contrasts
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
@@ -104,11 +106,16 @@ class _Table:
     reached = self._found.right.mean(['seed', 'test_example'])
     found = {name: float(reached.sel(arm=name)) for name in names}
     for name in names:
-      found |= {
-        f'rate, {name}': float(self._rates.sel(arm=name)),
-        f'tuned otherwise, {name}': float(self._doubt.sel(arm=name)),
-      }
-    return found
+      found[f'rate, {name}'] = float(self._rates.sel(arm=name))
+    return found | self.unsettled(*arms)
+
+  def unsettled(self, *arms):
+    """Returns how often other tuning seeds would have chosen another rate."""
+    names = [self._labels[arm] for arm in arms]
+    return {
+      f'tuned otherwise, {name}': float(self._doubt.sel(arm=name))
+      for name in names
+    }
 
 
 def _named(precision, alpha):
@@ -152,11 +159,13 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   return found
 
 
+def _pair(precision, alpha):
+  return (precision, 'pretrained', alpha), (precision, 'scratch', alpha)
+
+
 def _gain(table, precision, alpha):
   """Returns what a start from full precision gains, [seeds, test examples]."""
-  return table.right(precision, 'pretrained', alpha) - table.right(
-    precision, 'scratch', alpha
-  )
+  return np.subtract(*(table.right(*arm) for arm in _pair(precision, alpha)))
 
 
 def _of_mixup(table, precision, info):
@@ -176,6 +185,7 @@ def _of_mixup(table, precision, info):
       f'{precision}: a start from full precision gains more with mixup (alpha = '
       f'{alpha:g}) than without.',
       _gain(table, precision, alpha) - _gain(table, precision, 0.0),
+      details=table.unsettled(*_pair(precision, alpha), *_pair(precision, 0.0)),
       **info | {'bounds': (-400, 400)},
     )
 
@@ -187,12 +197,14 @@ def _of_overfitting(table, precision, info):
     'unit': 'points of accuracy',
     'bounds': (-100, 100),
   }
-  gap = table.gap(precision, 'scratch', 0.0)
+  own = precision, 'scratch', 0.0
+  gap = table.gap(*own)
   yield contrasts.difference(
     f'N14 overfits, {precision}',
     f'{precision}, from scratch, no mixup: more of the training images than of the '
     'test images are guessed correctly.',
     gap,
+    details=table.unsettled(own),
     **info,
   )
   for alpha in filter(None, table.mixups):
@@ -201,6 +213,7 @@ def _of_overfitting(table, precision, info):
       f'{precision}, from scratch: mixup (alpha = {alpha:g}) narrows the gap between '
       'training and test accuracy.',
       gap - table.gap(precision, 'scratch', alpha),
+      details=table.unsettled(own, (precision, 'scratch', alpha)),
       **info | {'bounds': (-200, 200)},
     )
 
@@ -214,5 +227,6 @@ def _of_bits(table, precision, info):
       f'{precision}, no mixup: the start in full precision gains more in low bits '
       'than a restart does in full precision.',
       _gain(table, precision, 0.0) - _gain(table, 'FP', 0.0),
+      details=table.unsettled(*_pair(precision, 0.0), *control),
       **info | {'bounds': (-400, 400)},
     )

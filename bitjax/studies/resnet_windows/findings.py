@@ -111,6 +111,8 @@ def _of_starts(table) -> Verdicts:
       ],
       axis=0,
     ),
+    details=table.unsettled(names, _PRETRAINED)
+    | table.unsettled(names, _INITIALISED),
     **_INFO,
     **_COUNTS,
   )
@@ -123,6 +125,8 @@ def _of_starts(table) -> Verdicts:
     'window 1/2, less window 1, does better from full precision than from random '
     'weights.',
     np.subtract(*both),
+    details=table.unsettled((estimators.HALF, estimators.ONE), _PRETRAINED)
+    | table.unsettled((estimators.HALF, estimators.ONE), _INITIALISED),
     **_INFO,
     **_COUNTS | {'bounds': (-200, 200)},
   )
@@ -166,7 +170,8 @@ def _of_windows(table, start) -> Verdicts:
           np.nanmean(table.difference(*pair, start))
         )
         for c, pair in pairs.items()
-      },
+      }
+      | table.unsettled([n for pair in pairs.values() for n in pair], start),
       **_INFO,
       **_COUNTS,
     )

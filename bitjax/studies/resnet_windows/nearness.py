@@ -80,7 +80,8 @@ def judge(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
         bounds=(-1, 1),
         smallest=_SMALLEST,
         protocol='over seeds',
-        details=_by_family(measured, accuracy, families),
+        details=_by_family(measured, accuracy, families)
+        | trained.unsettled(names, start),
         caveat='The estimators are chosen, not drawn; those of a family are alike.',
       )
 

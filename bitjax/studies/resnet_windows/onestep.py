@@ -103,6 +103,7 @@ def _steps(looked, second) -> Verdicts:
         f'{where}: after a step of the {int(position)}. quantized layer alone, the loss on B '
         'is lower with window 1/2 than with window 1.',
         by_layer.sel(position=position).values,
+        looked.unsettled_alone(pair, position),
       )
       for position in looked.found.position.values[:-1]
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import functools
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ class Trained:
     """Returns the paired differences of two arms, [seeds, test examples]."""
     return self.right(estimator, start) - self.right(against, start)
 
-  def details(self, names: Iterable[str], start: str) -> dict[str, float]:
+  def details(self, names: Sequence[str], start: str) -> dict[str, float]:
     """Returns accuracy and rate of arms, and whether their rate is in doubt."""
     found: dict[str, float] = {}
     for name in names:
@@ -69,9 +69,16 @@ class Trained:
           divergence.finite_mean(self.found.right.sel(arm=label))
         ),
         f'rate, {label}': float(self.rates.sel(arm=label)),
-        f'tuned otherwise, {label}': float(self._doubt.sel(arm=label)),
       }
-    return found
+    return found | self.unsettled(names, start)
+
+  def unsettled(self, names: Iterable[str], start: str) -> dict[str, float]:
+    """Returns how often other tuning seeds would choose another rate, for each arm."""
+    labels = [str(arms_lib.Arm(name, start)) for name in names]
+    return {
+      f'tuned otherwise, {label}': float(self._doubt.sel(arm=label))
+      for label in labels
+    }
 
 
 class Looked:
@@ -144,6 +151,19 @@ class Looked:
     return {
       f'tuned otherwise, {name}': float(found.sel(estimator=name))
       for name in names
+    }
+
+  def unsettled_alone(self, names: Iterable[str], position: int):
+    """Returns the same of steps of one layer alone.
+
+    Args:
+      names: of windows.
+      position: of the layer.
+    """
+    own = self._losses('layer_').sel(position=position)
+    found = protocols.unsettled(own, ['step_rate'])
+    return {
+      f'tuned otherwise, {name}': float(found.sel(alone=name)) for name in names
     }
 
   def _select(self, prefix):

@@ -121,6 +121,7 @@ def signals(
   """
   size = outcomes.largest(results)
   linear = _once(results, cell, size, 'linear')
+  tuned = _unsettled(results, cell, size, 'linear')
   yield from contrasts.family(
     [
       contrasts.Cell(
@@ -128,7 +129,7 @@ def signals(
         f'{toy_outcomes.describe(cell)}, batch {size}: flips ranked by {_words(signal)} '
         "reach a lower loss on B than flips ranked by STE's linear prediction.",
         contrasts.log_ratio(linear, _once(results, cell, size, signal)),
-        _details(results, cell, size, [signal]),
+        _details(results, cell, size, [signal]) | tuned,
       )
       for signal in results.signal.values.tolist()
       if signal != 'linear'
@@ -189,10 +190,14 @@ def factors(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:
     for crossing in arms.CROSSINGS
     for behind in arms.BEHIND
   }  # fmt: skip
-  details = {
-    f'{crossing} crossing, {behind} effect': found.mean()
-    for (crossing, behind), found in saved.items()
-  }
+  details = {_factor(*one): found.mean() for one, found in saved.items()}
+  tuned = {
+    (crossing, behind): outcomes.unsettled(
+      results, 'factorial', _factor(crossing, behind), **cell,
+      crossing=crossing, behind=behind,
+    )
+    for crossing, behind in saved
+  }  # fmt: skip
   pairs = [
     ((crossing, 'averaged'), (crossing, behind))
     for crossing in arms.CROSSINGS
@@ -207,7 +212,8 @@ def factors(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:
         f'{toy_outcomes.describe(cell)}, batch {size}: flips ranked with {_factor(*one)} '
         f'save more on B than with {_factor(*other)}.',
         saved[one] - saved[other],
-        {} if number else details,  # Once is enough.
+        # Once is enough for the decreases.
+        ({} if number else details) | tuned[one] | tuned[other],
       )
       for number, (one, other) in enumerate(pairs)
     ],
@@ -235,7 +241,12 @@ def rounds(
         round_signal=signal,
       )  # fmt: skip
 
-    linear = found('linear', outcomes.reached)
+    def tuned(signal, labels=labels):
+      return outcomes.unsettled(
+        results, 'rounds', signal, **labels, round_signal=signal
+      )
+
+    linear, base = found('linear', outcomes.reached), tuned('linear')
     yield from contrasts.family(
       [
         contrasts.Cell(
@@ -246,7 +257,9 @@ def rounds(
           {
             f'decrease, {name}': found(name, outcomes.saved).mean()
             for name in (signal, 'linear')
-          },
+          }
+          | tuned(signal)
+          | base,
         )
         for signal in arms.ROUND_SIGNALS
         if signal != 'linear'
@@ -285,9 +298,15 @@ def _details(results, cell, size, names):
     ):
       found = outcomes.saved(results, 'once', batch, protocol, **labels)
       details[f'{head}, {name}'] = found.mean()
-    unsettled = outcomes.unsettled(results, 'once', **labels)
-    details[f'tuned otherwise, {name}'] = unsettled
+    details |= _unsettled(results, cell, size, name)
   return details
+
+
+def _unsettled(results, cell, size, signal):
+  """Returns how settled the number of flips is that a signal ranks."""
+  return outcomes.unsettled(
+    results, 'once', signal, **cell, batch_size=size, signal=signal
+  )
 
 
 def _words(signal):

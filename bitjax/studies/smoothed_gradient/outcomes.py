@@ -54,10 +54,19 @@ def reached(
   return protocols.select(found, [axis], protocol)[batch]
 
 
-def unsettled(results: xarray.Dataset, arm: str, **labels: Any) -> Any:
-  """Returns how often resampled tuning seeds would choose otherwise."""
+def unsettled(
+  results: xarray.Dataset, arm: str, name: str, **labels: Any
+) -> dict[str, Any]:
+  """Returns, for details, how often resampled tuning seeds would choose otherwise.
+
+  Args:
+    results: the results of `toy.arms.collect`.
+    arm: the name of the arm.
+    name: what the details call what is chosen for.
+    **labels: as for `reached`.
+  """
   found, axis = _losses(results, arm, labels)
-  return protocols.unsettled(found, [axis])
+  return {f'tuned otherwise, {name}': protocols.unsettled(found, [axis])}
 
 
 def saved(

@@ -95,7 +95,7 @@ class Table:
     }
 
   def details(self, *arms: str) -> dict[str, float]:
-    """Returns what is measured of arms, costs, rates, and how often seeds choose otherwise."""
+    """Returns what is measured of arms, costs, rates, and how settled these are."""
     found = {}
     for arm in arms:
       at = self.found.sel(arm=arm)
@@ -108,14 +108,19 @@ class Table:
           self.variation('deviation', arm)
         ),
         f'rate, {arm}': float(self._rates.sel(arm=arm)),
-        f'tuned otherwise, {arm}': float(self._doubt.sel(arm=arm)),
         f'operations, {arm}': float(at.operations),
         f'bit operations, {arm}': float(at.bit_operations),
         f'memory, {arm}': float(at.memory),
         f'mJ from, {arm}': float(at.energy_low),
         f'mJ to, {arm}': float(at.energy_high),
       }
-    return found
+    return found | self.unsettled(*arms)
+
+  def unsettled(self, *arms: str) -> dict[str, float]:
+    """Returns how often other tuning seeds would have chosen another rate."""
+    return {
+      f'tuned otherwise, {arm}': float(self._doubt.sel(arm=arm)) for arm in arms
+    }
 
   def _of(self, name, arm, *dims):
     return self.found[name].sel(arm=arm).transpose('seed', *dims).values
@@ -172,12 +177,14 @@ def _shortcuts(table: Table) -> Iterator[verdicts.Verdict]:
     f'One bit, by PSNR, on other images like these: {claim}.',
     cells,
     crossed=True,
+    details=table.unsettled(each, block),
     **info | {'protocol': f'{_PROTOCOL} and test images'},
   )
   yield contrasts.difference(
     'N20 shortcuts, SSIM',
     f'One bit, by SSIM: {claim}.',
     table.ssim(each) - table.ssim(block),
+    details=table.unsettled(each, block),
     **_info('SSIM', _SSIM),
   )
 
@@ -234,7 +241,8 @@ def _activations(table: Table) -> Iterator[verdicts.Verdict]:
         details={
           f'% of the mean, {arm}': _mean(table.variation(name, arm))
           for arm in (arms_lib.ONE, arms_lib.BATCH_NORM)
-        },
+        }
+        | table.unsettled(arms_lib.ONE, arms_lib.BATCH_NORM),
         **_info('% of the mean', _POINTS),
       )
   each, block = arms_lib.PRIMARY
@@ -245,6 +253,7 @@ def _activations(table: Table) -> Iterator[verdicts.Verdict]:
     table.passing(each) - table.passing(block),
     {f'% passes, {arm}': _mean(table.passing(arm)) for arm in (each, block)}
     | table.layers(each)
-    | table.layers(block),
+    | table.layers(block)
+    | table.unsettled(each, block),
   )
   yield from contrasts.family([cell], **_info('% of the gradient', _POINTS))

@@ -122,6 +122,8 @@ def test_claims(results):
   details = found['N14 equal total bits'].details
   assert details['rate, 4 bits, width 8'] == 1.0
   assert details['tuned otherwise, 4 bits, width 8'] == 0
+  for one in found.values():
+    assert any('tuned otherwise' in name for name in one.details), one.finding
   # All but the noise is a plane.
   explained = found['N14 units'].details['variance of log losses explained']
   np.testing.assert_allclose(explained, 1, atol=1e-3)

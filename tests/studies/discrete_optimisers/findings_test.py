@@ -162,7 +162,13 @@ def test_perturbations_have_controls_of_their_own():
   put(results, 0.3, arm='flips at intervals', **at)
   put(results, 0.1, arm='weighted flips at intervals', **at)
   put(results, 0.1, arm='one fall of the rate', **at)
-  last = results.sel(signs=SIGNS[-1], start='checkpoint')
+  # One of four tuning seeds alone tells settings apart: without it, in a resample, the
+  # first is chosen.
+  results['tuning_holdout'].loc[
+    {'arm': 'noise at intervals', 'tuning_seed': 1002, 'choice': 3}
+  ] = 0.5
+  last = findings._doubted(results)
+  last = last.sel(signs=SIGNS[-1], start='checkpoint')
   found = {one.finding: one for one in findings._perturbations(last, SIGNS[-1])}
   verdict = {-1: 'contradicted', 0: 'equivalent', 1: 'supported'}
   for arm, effect in (
@@ -174,6 +180,14 @@ def test_perturbations_have_controls_of_their_own():
     one = found[f'N16 {arm}, B']
     np.testing.assert_allclose(one.effect, effect, atol=2e-3)
     assert one.verdict == verdict[int(np.sign(effect))]
+    control = findings._PERTURBED[arm][1]
+    for kind in ('A', 'B', 'both'):
+      details = found[f'N16 {arm}, {kind}'].details
+      assert details[f'tuned otherwise, {control}'] == 0
+      doubt = 0.75**4 if arm == 'noise at intervals' else 0
+      np.testing.assert_allclose(
+        details[f'tuned otherwise, {arm}'], doubt, atol=0.05
+      )
   controls = {control for _, control, _ in findings._PERTURBED.values()}
   assert {*findings._PERTURBED} | controls <= {*arms.METHODS}
 

@@ -128,6 +128,45 @@ def test_verdicts_of_a_known_table():
     assert 'One seed: no interval' in verdict.caveat
 
 
+def test_verdicts_say_how_settled_the_rate_of_each_training_is():
+  results = table()
+  # The second of two tuning seeds alone, a quarter of resamples, would choose otherwise.
+  torn = [[1.0, 1.2], [1.1, 1.0]]
+  results['tuning_holdout'].loc[{'estimator': 'other'}] = torn
+  longest = {'updates': 4, 'schedule': 'cosine'}
+  results['control_tuning_holdout'].loc[longest] = torn
+  shares = {}
+  for verdict in findings.judge(results):
+    own = {
+      name.removeprefix('tuned otherwise, '): share
+      for name, share in verdict.details.items()
+      if name.startswith('tuned otherwise, ')
+    }
+    assert own, verdict.finding
+    shares[verdict.finding] = own
+  near = {'atol': 0.05}
+  for finding, name in (
+    ('N15 nearest', 'other'),
+    ('N15 flips after, held-out', 'other'),
+    ('N15 control, significant, both', 'with'),
+    ('N15 control, significant, less nominal', 'rate'),
+    ('N15 survives, training', 'rate'),
+    ('N15 gradient, held-out', 'rate'),
+    ('N15 beyond full precision, training, negation', 'rate'),
+  ):
+    np.testing.assert_allclose(shares[finding][name], 0.25, **near)
+  for finding, name in (
+    ('N15 nearest', 'normal'),
+    ('N15 descent, held-out', 'rate'),
+    ('N16 escape, held-out, 8 flips', 'rate'),
+    ('N15 control, significant, both', 'without'),
+    ('N15 control, significant, longer training', 'with'),
+    ('N15 gradient, held-out', 'full precision'),
+    ('N15 full precision, held-out', 'full precision'),
+  ):
+    assert shares[finding][name] == 0
+
+
 @pytest.mark.parametrize(
   ('significant', 'wanted'),
   [
@@ -165,6 +204,15 @@ def test_a_network_without_significant_flips_did_not_diverge(
   assert 'diverged' not in found.details
   assert found.caveat == f'{without} of 12 networks have no such flip.'
   assert not verdicts['N15 holds'].caveat
+
+
+def test_a_descent_that_was_cut_off_is_no_optimum_to_escape_from():
+  results = table()
+  results['certified'].loc[{'estimator': 'normal'}] = 1.0
+  assert not any(v.caveat for v in findings.escape(results, 'normal'))
+  results['certified'].loc[{'estimator': 'normal', 'seed': [3, 5]}] = 0.0
+  for verdict in findings.escape(results, 'normal'):
+    assert 'At 2 of 12 seeds the first descent was cut off' in verdict.caveat
 
 
 def test_what_diverged_is_not_drawn(monkeypatch):

@@ -98,6 +98,11 @@ def test_the_primary_contrast_is_about_the_tuned_number_on_b(table):
   )
   assert first.details['whole budget, B, linear'] < 0.01
   assert first.details['tuned otherwise, linear'] == 0
+  for verdict in (first, *rest):
+    tuned = [n for n in verdict.details if n.startswith('tuned otherwise, ')]
+    # Both sides of a contrast on B are tuned, and nothing is for correlations.
+    on_b = verdict.protocol == 'deployable, B'
+    assert (len(tuned) >= 2) == on_b, verdict.finding
 
 
 @pytest.mark.parametrize(
