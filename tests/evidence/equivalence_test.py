@@ -65,17 +65,21 @@ def test_power(draw):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('draw', [mean, share, crossed])
-@pytest.mark.parametrize('num', [4, 6, 8, 12, 19, 30, 48])
+@pytest.mark.parametrize('num', [4, 7, 19, 48])
 @pytest.mark.parametrize('end', [-MARGIN, MARGIN])
 def test_size_for_many_sizes(draw, num, end):
-  assert 0.035 <= accepted(draw, num, end, normal, 4000) <= 0.062
+  """It is 5 %, here within four standard errors."""
+  assert 0.03 <= accepted(draw, num, end, normal, 2000) <= 0.07
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('draw', [mean, share, crossed])
-@pytest.mark.parametrize('num', [4, 12, 30])
-def test_size_of_skewed_noise(draw, num):
-  """One test rejects too often and the other too seldom, as Student's t does."""
-  sizes = [accepted(draw, num, e, skewed, 4000) for e in (-MARGIN, MARGIN)]
+@pytest.mark.parametrize(('num', 'most'), [(4, 0.16), (12, 0.13), (30, 0.11)])
+def test_size_of_skewed_noise(draw, num, most):
+  """One test rejects too often and the other too seldom, as Student's t does.
+
+  Of the mean of n samples whose skewness is g, it exceeds 5 % by about 0.11 g / sqrt(n).
+  """
+  sizes = [accepted(draw, num, e, skewed, 2000) for e in (-MARGIN, MARGIN)]
   print(draw.__name__, num, sizes)
-  assert min(sizes) <= 0.05 and max(sizes) <= 0.12
+  assert min(sizes) <= 0.05 and max(sizes) <= most
