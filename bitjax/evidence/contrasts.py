@@ -272,23 +272,37 @@ def family(
 
 
 def variances(
-  finding: str, claim: str, a: Any, b: Any, **info: Any
+  finding: str,
+  claim: str,
+  a: Any,
+  b: Any,
+  *,
+  smallest: float = 0.0,
+  **info: Any,
 ) -> verdicts.Verdict:
-  """Judges the claim that ``a`` varies less over seeds than ``b``.
+  """Judges the claim that ``a`` varies less over seeds than ``b``, and counts.
 
   Args:
     finding: label of the finding.
     claim: the claim in one sentence.
     a: samples, [seeds].
     b: samples of the same seeds, [seeds].
+    smallest: the smallest log ratio that counts, fixed beforehand.
     **info: further fields of `Verdict`; by default the unit is
       'log variance ratio'.
   """
   found = intervals.log_variance_ratio(a, b)
-  verdict = intervals.judge(found, direction=-1)
+  verdict = intervals.judge(found, direction=-1, smallest=smallest)
   info = {'unit': 'log variance ratio'} | info
   return _conclude(
-    finding, claim, verdict, found, info, len(a), undefined=_NO_RATIO
+    finding,
+    claim,
+    verdict,
+    found,
+    info,
+    len(a),
+    smallest=smallest,
+    undefined=_NO_RATIO,
   )
 
 

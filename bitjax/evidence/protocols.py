@@ -154,7 +154,7 @@ def unsettled(
   """
   xr = optional.load('xarray')
   tuning = _tuning(outcomes, over, average)
-  tuning = tuning.stack(setting=list(over)).reset_index('setting', drop=True)
+  tuning = tuning.stack(setting=list(over), create_index=False)
   num = tuning.sizes[_TUNING_SEED]
   counts = np.random.default_rng(0).multinomial(
     num, np.full(num, 1 / num), size=num_resamples
@@ -189,10 +189,12 @@ def _tuning(outcomes, over, average):
 
 def _pick(outcomes, losses, over):
   outcomes = outcomes.drop_dims(_TUNING_SEED, errors='ignore')
-  losses = losses.fillna(float('inf')).stack(setting=list(over))
-  index = losses.argmin('setting')
-  flat = outcomes.stack(setting=list(over))
-  chosen = flat.isel(setting=index).drop_vars('setting', errors='ignore')
+  # An index of all settings would take longer than all else.
+  losses, flat = (
+    found.stack(setting=list(over), create_index=False)
+    for found in (losses.fillna(float('inf')), outcomes)
+  )
+  chosen = flat.isel(setting=losses.argmin('setting'))
   diverged = losses.min('setting') == float('inf')
   if bool(diverged.any()):  # There is no setting to choose.
     chosen = chosen.where(~diverged)

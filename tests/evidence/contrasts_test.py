@@ -96,6 +96,17 @@ def test_variances():
   assert found.verdict == 'contradicted'
 
 
+@pytest.mark.parametrize(
+  ('scale', 'verdict'),
+  [(0.9, 'supported'), (0.98, 'equivalent'), (1.1, 'contradicted')],
+)
+def test_variances_that_differ_by_less_than_counts(scale, verdict):
+  info = {'protocol': 'oracle', 'smallest': np.log(1.1)}
+  found = contrasts.variances('N1', 'claim.', scale * NOISE, NOISE, **info)
+  assert found.verdict == verdict
+  assert found.details == {'smallest that counts': np.log(1.1)}
+
+
 def test_what_does_not_vary_has_no_ratio_of_variances():
   found = contrasts.variances('N1', 'c.', 0 * NOISE, 0 * NOISE, protocol='B')
   assert found.verdict == 'inconclusive' and np.isnan(found.effect)

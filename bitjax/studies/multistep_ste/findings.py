@@ -9,18 +9,16 @@ verdict say what was chosen, and whether a wider grid might have held something 
 from __future__ import annotations
 
 from collections.abc import Iterator
-import dataclasses
 import functools
-import math
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
+from bitjax.studies.multistep_ste import batches
 from bitjax.studies.multistep_ste import choices
+from bitjax.studies.multistep_ste import margins
 from bitjax.studies.multistep_ste.choices import losses
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
   'adam',
-  'batch',
   'clipped',
   'gain',
   'interaction',
@@ -36,11 +33,9 @@ __all__ = [
   'momentum',
   'noise',
   'several_steps',
-  'variant',
 ]
 
-# The smallest difference that matters, fixed beforehand: half a percent of the loss.
-MARGIN = 0.005
+MARGIN = margins.LOSS  # The smallest difference that matters.
 INFO = {'unit': 'log loss ratio', 'protocol': 'deployable, B'}
 
 Verdicts = Iterator[verdicts.Verdict]
@@ -52,10 +47,10 @@ def judge(results: xarray.Dataset) -> list[verdicts.Verdict]:
   for network in results.network.values.tolist():
     primary = network == 'binary'
     found += several_steps(results, network, primary=primary)
-    for finding in (adam, clipped, momentum, noise, batch):
+    for finding in (adam, clipped, momentum, noise, batches.batch):
       found += finding(results, network)
   if 'vste_search' in results:
-    found += variant(results, 'binary', 'vste')
+    found += batches.variant(results, 'binary', 'vste')
   return [*found, *interaction(results)]
 
 
@@ -282,92 +277,6 @@ def interaction(results: xarray.Dataset) -> Verdicts:
   )
 
 
-def batch(results: xarray.Dataset, network: str) -> Verdicts:
-  """Judges N10: what a larger batch does to the note's curve."""
-  sizes = sorted(results.batch_size.values.tolist())
-  if len(sizes) < 2:
-    return
-  small, large = (
-    _curve(results, network, 'single', size) for size in (sizes[0], sizes[-1])
-  )
-  verdict = contrasts.variances(
-    'N10 batch, variance',
-    f'{network}: with batch {sizes[-1]} instead of {sizes[0]} the curve varies '
-    'less over seeds.',
-    large,
-    small,
-    protocol='oracle, A',
-    details={
-      f'std {sizes[0]}': _spread(small),
-      f'std {sizes[-1]}': _spread(large),
-    },
-  )
-  quarter = results.attrs['examples'] // 4
-  if sizes[-1] > quarter and verdict.verdict != divergence.DIVERGED:
-    verdict = dataclasses.replace(
-      verdict,
-      verdict='inconclusive',
-      caveat=f'A batch above a quarter of the data ({quarter}) says nothing '
-      'about variance over batches: they overlap.',
-    )
-  yield verdict
-  yield contrasts.equivalent(
-    'N10 batch, mean',
-    f'{network}: the mean of the curve is the same with either batch.',
-    large - small,
-    MARGIN,
-    unit='(L1 - Lm) / L1',
-    protocol='oracle, A',
-  )
-
-
-def variant(results: xarray.Dataset, network: str, arm: str) -> Verdicts:
-  """Judges N10: what another estimator of the single step does to the curve.
-
-  Args:
-    results: with the arm.
-    network: the network of which the arm is a variant.
-    arm: name of the arm.
-  """
-  size = results.batch_size.max().item()
-  normal = _curve(results, network, 'single', size)
-  other = _curve(results, network, arm, size)
-  affected = results[f'{arm}_affected'].sel(batch_size=size).mean().item()
-  # The details are a table of batch sizes by estimators, which separates the two.
-  details = {'share of gradient affected': affected}
-  for batch_size in sorted(results.batch_size.values.tolist()):
-    for name, source in (('normal', 'single'), (arm, arm)):
-      curve = _curve(results, network, source, batch_size)
-      details[f'mean {name}, batch {batch_size}'] = curve.mean()
-      details[f'std {name}, batch {batch_size}'] = curve.std()
-  verdict = contrasts.variances(
-    f'N10 {arm}, variance',
-    f'{network}: with {arm} as the single step the curve varies less over '
-    'seeds than with the normal STE.',
-    other,
-    normal,
-    protocol='oracle, A',
-    details=details,
-  )
-  if affected == 0:
-    verdict = dataclasses.replace(verdict, verdict='inert')
-  yield verdict
-
-
-def _curve(results, network, arm, size):
-  """Returns the note's (L1 - Lm) / L1 at one batch size, by seed."""
-  options: dict[str, Any] = {'protocol': 'oracle', 'batch': 'search'}
-  labels = {'network': network} if arm == 'single' else {}
-  single = losses(results, arm, batch_size=size, **labels, **options)
-  if size == results.batch_size.max():
-    several = losses(results, 'multi', network=network, **options)
-    several = several.isel(optimizer=0, noise=0, draw=0)
-  else:
-    options |= {'network': network, 'batch_size': size}
-    several = losses(results, 'batches', **options)
-  return (single - several) / single
-
-
 def _over_draws(values):
   return divergence.unless_any(values.mean('draw'), values, 'draw')
 
@@ -391,9 +300,3 @@ def _plain(results, network, optimizer=None, noise=0.0) -> dict[str, Any]:
 def _over_rates(values):
   """Returns the standard deviation over step sizes; NaN if one of them diverged."""
   return divergence.unless_any(values.std('step_size'), values, 'step_size')
-
-
-def _spread(values):
-  """Returns the standard deviation of what is finite; NaN if nothing is."""
-  finite = np.asarray(values)[np.isfinite(values)]
-  return float(finite.std()) if finite.size else math.nan

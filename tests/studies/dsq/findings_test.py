@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import special
 import xarray
 
 from bitjax.evidence import protocols
@@ -10,6 +9,7 @@ from bitjax.studies import recipes
 from bitjax.studies.dsq import arms as arms_lib
 from bitjax.studies.dsq import figure
 from bitjax.studies.dsq import findings
+from tests.studies import tally
 
 SEEDS, EXAMPLES = 6, 4000
 
@@ -184,8 +184,18 @@ def test_one_seed_has_no_interval():
   np.testing.assert_allclose(found['N13, 1 bit'].effect, 2, atol=0.1)
 
 
+def normal(rng, shape):
+  return rng.standard_normal(shape)
+
+
+def skewed(rng, shape):
+  """Gamma noise of skewness 1.4, centred, of variance 1."""
+  return (rng.gamma(2.0, size=shape) - 2) / np.sqrt(2)
+
+
 @pytest.mark.slow
-def test_coverage_of_the_whole_protocol(monkeypatch):
+@pytest.mark.parametrize('noise', [normal, skewed])
+def test_coverage_of_the_whole_protocol(noise, monkeypatch):
   """Tuning, then testing at the chosen rates: the interval holds the true difference.
 
   The true accuracies of both arms at every rate are known. Arms share how hard an image
@@ -200,9 +210,12 @@ def test_coverage_of_the_whole_protocol(monkeypatch):
   draw = np.random.default_rng(0)
   num, seeds, images, rates = 3000, 12, 355, [0.3, 1.0, 3.0]
   truth = np.array([[0.95, 0.96, 0.965], [0.96, 0.97, 0.96]])
+  sizes = 1, 0.4, 0.2, 1
+  many = sum(size * noise(draw, 2_000_000) for size in sizes)
+  limits_of = dict(zip(truth.flat, np.quantile(many, truth.flat), strict=True))
   covered, chosen = 0, set()
   for _ in range(num):
-    losses = 4 * (1 - truth)[..., None] + 0.05 * draw.normal(size=(2, 3, 4))
+    losses = 4 * (1 - truth)[..., None] + 0.05 * noise(draw, (2, 3, 4))
     dims = ('bits', 'arm', 'seed')
     results = xarray.Dataset(
       {
@@ -218,10 +231,12 @@ def test_coverage_of_the_whole_protocol(monkeypatch):
     )
     best = recipes.chosen(results.tuning_validation_loss).values[0]
     at = [truth[arm, rates.index(rate)] for arm, rate in enumerate(best)]
-    suits = draw.normal(size=images) + 0.4 * draw.normal(size=(2, 1, images))
-    suits = suits + 0.2 * draw.normal(size=(2, seeds, 1))
-    suits = suits + draw.normal(size=(2, seeds, images))
-    limits = np.sqrt(1 + 0.4**2 + 0.2**2 + 1) * special.ndtri(at)
+    shapes = images, (2, 1, images), (2, seeds, 1), (2, seeds, images)
+    suits = sum(
+      size * noise(draw, shape)
+      for size, shape in zip(sizes, shapes, strict=True)
+    )
+    limits = np.array([limits_of[accuracy] for accuracy in at])
     right = suits < limits[:, None, None]
     results['test_right'] = (
       (*dims, 'test_byte'),
@@ -230,5 +245,7 @@ def test_coverage_of_the_whole_protocol(monkeypatch):
     (found,) = findings.judge(results)
     covered += found.low <= 100 * (at[0] - at[1]) <= found.high
     chosen.add(tuple(best))
+  row = tally.Row(np.array([covered / num]), num)
+  print(tally.HEAD, row.text('dsq', noise.__name__, 'crossed'), sep='\n')
   assert len(chosen) > 4
   assert 0.94 <= covered / num <= 0.96

@@ -8,6 +8,7 @@ import xarray
 from bitjax.evidence import contrasts
 from bitjax.evidence import plots
 from bitjax.evidence import protocols
+from bitjax.studies.multistep_ste import batches
 from bitjax.studies.multistep_ste import figure
 from bitjax.studies.multistep_ste import findings
 
@@ -80,14 +81,15 @@ def test_momentum_is_equal_within_the_margin(momentum, verdict):
 )
 def test_larger_batches_vary_less_if_they_are_independent(examples, verdict):
   results = table(small=0.3, examples=examples)
-  variance, mean = findings.batch(results, 'binary')
+  variance, mean = batches.batch(results, 'binary')
   assert variance.verdict == verdict
+  assert variance.details['smallest that counts'] == pytest.approx(np.log(1.1))
   assert variance.effect < 0
   assert mean.num_seeds == SEEDS
 
 
 def test_one_batch_size_says_nothing():
-  assert not list(findings.batch(table(sizes=(64,)), 'binary'))
+  assert not list(batches.batch(table(sizes=(64,)), 'binary'))
 
 
 def test_adam_and_sgd_are_compared_over_the_same_rates():
@@ -110,7 +112,7 @@ def test_seeds_that_diverged(as_if_not_run):
 
   def judge(results):
     yield from findings.momentum(results, 'binary')
-    yield from findings.batch(results, 'binary')
+    yield from batches.batch(results, 'binary')
     effect = findings.gain(results, 'binary')
     yield contrasts.difference('N8', 'claim.', effect, **findings.INFO)
 
@@ -129,7 +131,7 @@ def test_a_draw_or_a_rate_that_diverged_is_not_averaged_away():
   np.testing.assert_array_equal(found.drop_sel(seed=2), whole.drop_sel(seed=2))
 
 
-@pytest.mark.parametrize('finding', [findings.momentum, findings.batch])
+@pytest.mark.parametrize('finding', [findings.momentum, batches.batch])
 def test_one_seed_has_no_interval(finding):
   alone = list(finding(table().isel(seed=[0]), 'binary'))
   assert alone
