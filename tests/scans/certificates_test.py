@@ -232,6 +232,55 @@ def test_pairs_need_no_table_of_all_moves(make):
   assert size(999) < 999 * view.kernel.size / 10
 
 
+def test_gains_that_are_not_finite_are_no_optimum(make):
+  view, _ = make()
+  gains = scans.flip_gains(view)
+  broken = dataclasses.replace(
+    gains, gains=jnp.full_like(gains.gains, jnp.nan), loss=jnp.nan
+  )
+  for args in ((broken,), (gains, broken)):
+    with pytest.raises(types.BadInput, match='The loss must be finite'):
+      scans.flip_certificate(*args)
+    found = jax.jit(scans.flip_certificate)(*args)
+    assert not found.is_optimum
+    numbers = jax.tree.leaves(found)[1:]
+    assert len(numbers) == (5 if len(args) == 1 else 10)
+    assert np.isnan(numbers).all()
+  one = dataclasses.replace(gains, gains=gains.gains.at[1, 2].set(jnp.inf))
+  with pytest.raises(types.BadInput, match='A gain must be finite; got inf'):
+    scans.flip_certificate(one)
+  with pytest.raises(types.BadInput, match='The loss must be finite'):
+    scans.merge_gains(gains, broken)
+
+
+def test_a_batch_whose_loss_is_not_finite_ends_a_stream(make):
+  view, _ = make(examples=30, activation='relu')
+  inputs = view.inputs.at[15].set(jnp.nan)
+
+  def look(inputs, labels):
+    return dataclasses.replace(view, inputs=inputs, labels=labels)
+
+  with pytest.raises(types.BadInput, match='The loss must be finite; got nan'):
+    scans.stream_gains(look, inputs, view.labels, 10)
+  found = jax.jit(lambda x: scans.stream_gains(look, x, view.labels, 10))(
+    inputs
+  )
+  assert np.isnan(found.gains).all() and np.isnan(found.loss)
+
+
+def test_statistics_of_a_batch_are_not_streamed(make):
+  view, _ = make(examples=30)
+  coupled = dataclasses.replace(
+    view, tail=(scans.BatchNorm(jnp.ones(4), jnp.zeros(4)), *view.tail)
+  )
+
+  def look(inputs, labels):
+    return dataclasses.replace(coupled, inputs=inputs, labels=labels)
+
+  with pytest.raises(types.BadInput, match='use running statistics'):
+    scans.stream_gains(look, view.inputs, view.labels, 10)
+
+
 def test_bad_input(make):
   with pytest.raises(
     types.BadInput, match=r'batch_size must be an integer >= 1; got 0'
