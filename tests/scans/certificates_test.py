@@ -1,6 +1,7 @@
 """Certificates of 1-flip optima, the descent to one, and pairs of flips."""
 
 import dataclasses
+import functools
 import math
 import re
 
@@ -11,6 +12,7 @@ import pytest
 
 from bitjax import scans
 from bitjax import sizes
+from bitjax import sweeps
 from bitjax import types
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flip_pairs
@@ -266,6 +268,39 @@ def test_a_batch_whose_loss_is_not_finite_ends_a_stream(make):
     inputs
   )
   assert np.isnan(found.gains).all() and np.isnan(found.loss)
+
+
+def test_a_stream_in_parts_resumes_where_it_was_killed(make, tmp_path):
+  view, _ = make(seed=4, examples=40)
+  computed = []
+
+  def part_of_gains(fail, *, part, **_):
+    if fail and int(part[0]) == 2:
+      raise KeyboardInterrupt
+    computed.append(int(part[0]))
+    own = slice(10 * int(part[0]), 10 * int(part[0]) + 10)
+    found = scans.flip_gains(view.map_examples(lambda x: x[own]))
+    return {'gains': found.gains[None], 'squares': found.second_moments[None]}
+
+  def run(fail):
+    return sweeps.Sweep(tmp_path).hosted(
+      functools.partial(part_of_gains, fail),
+      name='gains',
+      lanes={'part': np.arange(4)},
+      dims=dict.fromkeys(('gains', 'squares'), ('input', 'unit')),
+    )
+
+  with pytest.raises(KeyboardInterrupt):
+    run(fail=True)
+  found = run(fail=False)
+  assert computed == [0, 1, 2, 3]
+  whole = scans.flip_gains(view)
+  np.testing.assert_allclose(
+    found.gains.mean('part'), whole.gains, rtol=1e-5, atol=1e-6
+  )
+  np.testing.assert_allclose(
+    found.squares.mean('part'), whole.second_moments, rtol=1e-5, atol=1e-6
+  )
 
 
 def test_statistics_of_a_batch_are_not_streamed(make):
