@@ -179,3 +179,20 @@ def test_what_does_not_apply_says_why():
     scans.flip_gains(broken, chunk=2)
   gains = jax.jit(lambda view: scans.flip_gains(view, chunk=2).gains)(broken)
   assert np.isnan(gains).all()
+
+
+def test_a_plan_tells_inputs_that_are_no_signs():
+  def passes(**kwargs):
+    view = network(**kwargs).view()
+    (found,) = (
+      scan
+      for scan in scans.plan(view, timed=False).scans
+      if scan.question == 'flip_gains'
+    )
+    assert found.path == 'pooled'
+    return found.passes
+
+  assert passes() == 9
+  assert passes(inputs='reals') == 38
+  assert passes(weights='ternary') == 12
+  assert passes(inputs='reals', weights='ternary') == 2 * 38

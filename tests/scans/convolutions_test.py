@@ -142,6 +142,38 @@ def test_coordinates_must_be_indices(views, coordinates, message):
     scans.flip_gains(view, coordinates=jnp.asarray(coordinates, kind))
 
 
+@pytest.mark.parametrize(
+  ('name', 'path'),
+  [
+    pytest.param('Conv_0', 'tail', marks=pytest.mark.slow),
+    ('Conv_1', 'pooled'),
+  ],
+)
+def test_samples_of_streams_are_those_of_forward_passes(views, name, path):
+  view, unseen = views[name]
+  sample = scans.draw_sample(view, 12, jax.random.key(0))
+  cuts = slice(0, 2), slice(2, 4), slice(4, 5)
+  parts = [
+    scans.flip_gains(
+      view.map_examples(lambda x, cut=cut: x[cut]), coordinates=sample
+    )
+    for cut in cuts
+  ]
+  found = scans.merge_gains(*parts)
+  assert found.path == path and found.num_examples == EXAMPLES
+  slow = scans.flip_gains(unseen, coordinates=sample)
+  assert slow.path == 'brute_force'
+  np.testing.assert_allclose(found.gains, slow.gains, atol=1e-6)
+  np.testing.assert_allclose(
+    found.second_moments, slow.second_moments, rtol=1e-4, atol=1e-6
+  )
+  errors = [
+    scans.flip_certificate(gains).sampling_errors for gains in (found, slow)
+  ]
+  np.testing.assert_allclose(*(list(e.values()) for e in errors), rtol=1e-5)
+  assert errors[0]['improving'] > 0
+
+
 def test_a_network_has_no_channels_to_sample(views):
   view, _ = views['network']
   with pytest.raises(types.BadInput, match='the view of each, as'):
