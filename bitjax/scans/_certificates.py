@@ -94,10 +94,12 @@ def flip_certificate(
     tolerance: gains up to this fraction of the loss count as rounding.
 
   Returns:
-    A `Certificate`. Shares and means over an empty set of moves are NaN.
+    A `Certificate`. Shares and means over an empty set of moves are NaN. Where a loss
+    or a gain is not finite, under ``jit``, it is no optimum, and all else is NaN.
 
   Raises:
-    BadInput: if the two differ in shape or in their sample, or for a negative number.
+    BadInput: if the two differ in shape or in their sample, for a negative number, or for
+      gains that are concrete and not finite.
 
   References:
     Benjamini and Hochberg, Controlling the false discovery rate, 1995, on why a
@@ -110,8 +112,16 @@ def flip_certificate(
       'gains and holdout must be of the same moves; got shapes '
       f'{gains.gains.shape} and {holdout.gains.shape}.'
     )
+  both = [g for g in (gains, holdout) if g is not None]
+  for one in both:
+    types.check_finite('The loss', one.loss)
+    types.check_finite('A gain', one.gains, arrays=True)
+  known = jnp.stack(
+    [jnp.isfinite(x).all() for g in both for x in (g.loss, g.gains)]
+  )
+  broken = ~jnp.all(known)
   gain, error = gains.gains, gains.standard_errors()
-  sample = _sample.shared([g.sample for g in (gains, holdout) if g is not None])
+  sample = _sample.shared([g.sample for g in both])
   least = tolerance * gains.loss
   improving = gain > least
   significant = improving & (gain > num_errors * error)
@@ -134,15 +144,18 @@ def flip_certificate(
       'random_mean_holdout': (other, None),
     }
   found: dict[str, Any] = {name: _mean(*pair) for name, pair in means.items()}
+  found |= {
+    'best': gain.reshape(-1)[best],
+    'best_error': error.reshape(-1)[best],
+  }
   errors = None
   if sample is not None:
     errors = {name: _error(sample, *pair) for name, pair in means.items()}
+  found, errors = jax.tree.map(
+    lambda x: types.nan_where(broken, x), (found, errors)
+  )
   return Certificate(
-    ~jnp.any(improving),
-    gain.reshape(-1)[best],
-    error.reshape(-1)[best],
-    **found,
-    sampling_errors=errors,
+    ~(broken | jnp.any(improving)), **found, sampling_errors=errors
   )
 
 
@@ -163,7 +176,8 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
     `FlipGains` of all examples; its path names every path taken.
 
   Raises:
-    BadInput: for no parts, or parts of different shapes or samples.
+    BadInput: for no parts, parts of different shapes or samples, or a loss that is
+      concrete and not finite.
   """
   shapes = list(dict.fromkeys(part.gains.shape for part in parts))
   if len(shapes) != 1:
@@ -179,6 +193,8 @@ def merge_gains(*parts: _flips.FlipGains) -> _flips.FlipGains:
       share * value for share, value in zip(shares, values, strict=True)
     )
 
+  for part in parts:
+    types.check_finite('The loss', part.loss)
   ties = [part.near_ties for part in parts if part.near_ties is not None]
   return _flips.FlipGains(
     gains=jnp.asarray(mean([part.gains for part in parts])),
@@ -218,8 +234,9 @@ def stream_gains(
     `FlipGains` of all examples.
 
   Raises:
-    BadInput: for a batch size below 1, no examples, or what `flip_gains` objects
-      to.
+    BadInput: for a batch size below 1, no examples, a network that normalises by the
+      statistics of a batch (which gains would depend on how the set is cut), or what
+      `flip_gains` objects to.
   """
   types.check_integer('batch_size', batch_size, 1)
   if labels.shape[0] == 0:
@@ -227,6 +244,13 @@ def stream_gains(
   batch_size = min(batch_size, labels.shape[0])
   num_parts, rest = divmod(labels.shape[0], batch_size)
   whole = num_parts * batch_size
+
+  first = jax.eval_shape(make_view, inputs[:batch_size], labels[:batch_size])
+  if first.normalizes_by_batch:
+    raise types.BadInput(
+      'The network normalises by the statistics of a batch, so its gains on a data '
+      'set depend on how that is cut; use running statistics.'
+    )
 
   def gains(number, batch):
     progress = _report.part(report, number, num_parts + (rest > 0))
@@ -258,6 +282,7 @@ def stream_gains(
   if rest:
     last = gains(num_parts, (inputs[whole:], labels[whole:]))
     found = merge_gains(found, last)
+  types.check_finite('The loss', found.loss)
   sample = options.get('coordinates')
   if isinstance(sample, _sample.Sample):
     found = dataclasses.replace(found, sample=sample)

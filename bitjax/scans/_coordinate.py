@@ -127,6 +127,7 @@ def coordinate_discrete_gradient(
   types.check_non_negative('tolerance', tolerance, finite=True)
   _flips.check_options(step=step)
   _view.check_filled(view, *([] if holdout is None else [holdout]))
+  _view.check_loss(view)
   power = _discrete_round.ranking_power(rank_by)
   types.check_integer('num_sweeps', num_sweeps, 1)
   if num_candidates is not None:

@@ -2,8 +2,7 @@ r"""Computes the discrete gradient: the best single moves that a budget allows.
 
 Every single move of a layer's kernel (see `moves`) is scored by the exact decrease
 of the loss. The moves are sorted, and taken from the best down until the budget is
-used up. With several rounds, each round scores all moves again from the current
-weights.
+used up. With several rounds, each scores all moves again from the current weights.
 
 A move made together with others does not deliver what it promises alone. So the sum
 of the signals (``predicted``) is reported next to the true decrease, on the batch
@@ -309,6 +308,7 @@ def _start(view, holdout, budget, rules, rank_by, *options):
   _flips.check_options(step=step, chunk=rules.chunk)
   types.check_positive('budget.radius', budget.radius)
   _view.check_filled(view, *([] if holdout is None else [holdout]))
+  _view.check_loss(view)
   _discrete_round.check_signal('signal', view, rules.signal, key, given)
   power = _discrete_round.ranking_power(rank_by)
   walk = _walk(view, holdout, budget, power, *options, rules=rules)

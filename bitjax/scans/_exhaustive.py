@@ -90,6 +90,7 @@ def exhaustive(
   """
   types.check_positive('budget.radius', budget.radius)
   _view.check_filled(view)
+  _view.check_loss(view)
   free = jnp.arange(view.kernel.size) if coordinates is None else coordinates
   base = _discrete_round.num_moves(view, step) // view.kernel.size + 1
   num_points = base**free.size

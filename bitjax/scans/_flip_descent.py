@@ -132,6 +132,7 @@ def flip_descent(
       'A descent by flips needs a quantised kernel; this one is not.'
     )
   _view.check_filled(view)
+  _view.check_loss(view)
   if block > 1 and path == 'incremental':
     raise types.BadInput(
       "Blocks compute all gains anew: path must be 'auto' or 'recompute'."

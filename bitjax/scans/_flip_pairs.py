@@ -94,6 +94,7 @@ def pair_gains(
   if width is not None:
     types.check_integer('width', width, 1)
   _view.check_filled(view)
+  _view.check_loss(view)
   moves = _flips_moves.moves(view, step=step)
   indices = jnp.arange(moves.changes.size) if among is None else among
   if indices.size < 2:

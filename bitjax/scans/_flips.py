@@ -148,7 +148,8 @@ def flip_gains(
     step: size of the moves of a full-precision kernel, in its units; None for
       quantised kernels, whose levels say how far they move.
     coordinates: the weights whose moves are evaluated, on the paths ``pooled``,
-      ``masks``, ``tail`` and ``brute_force``: indices in the flattened kernel,
+      ``masks``, ``tail`` and ``brute_force``, and of a whole network, by these, on
+      ``layers`` (under ``jit`` on ``brute_force``): indices in the flattened kernel,
       [coordinates], or a sample (`draw_sample`), which the result keeps; None for all.
     path: ``'auto'`` takes the fastest path that is exact for this view; it
       depends on static facts only, and the result names it.
@@ -163,13 +164,14 @@ def flip_gains(
 
   Returns:
     `FlipGains`. If the loss is not finite, gains are NaN under ``jit``; otherwise
-    that is an error.
+    that is an error, for convolutions and networks before any gain is computed.
 
   Raises:
     BadInput: for an empty batch or kernel, a missing, superfluous or
       non-positive step, an unknown path, a fast path that does not apply to the
-      view (the message says why), a sample of a layer of another shape, a chunk
-      below 1, or a loss that is concrete and not finite.
+      view (the message says why), a sample of a layer of another shape, coordinates
+      that are no indices of weights, a chunk below 1, or a loss that is concrete and
+      not finite.
   """
   types.check_choice('path', path, PATHS)
   check_options(step=step, chunk=chunk)
@@ -178,12 +180,17 @@ def flip_gains(
   if isinstance(coordinates, _sample.Sample):
     sample, coordinates = coordinates, coordinates.coordinates
     _sample.check(sample, view)
+  if coordinates is not None:
+    _check_coordinates(coordinates, view.kernel.size)
   path = choose(view, path, coordinates).path
+  if path != 'pooled':  # It takes less than a forward pass.
+    _view.check_loss(view)
   if path == 'layers':
-    return _by_layer(view, report, step, chunk, count_near_ties)
-  gains = _flip_gains(
-    view, step, coordinates, path, chunk, count_near_ties, report
-  )
+    gains = _by_layer(view, coordinates, report, step, chunk, count_near_ties)
+  else:
+    gains = _flip_gains(
+      view, step, coordinates, path, chunk, count_near_ties, report
+    )
   types.check_finite('The loss', gains.loss)
   return dataclasses.replace(gains, sample=sample)
 
@@ -235,6 +242,17 @@ def brute_force_gains(
   return FlipGains(first, second, loss, None, num_examples, 'brute_force')
 
 
+def _check_coordinates(coordinates, size):
+  """Raises `BadInput` unless these are indices of weights, as far as they are known."""
+  is_index = jnp.issubdtype(coordinates.dtype, jnp.integer)
+  if coordinates.ndim != 1 or coordinates.size == 0 or not is_index:
+    raise types.BadInput(
+      'coordinates must be indices of weights, [coordinates], at least one; got '
+      f'{coordinates.dtype} of shape {coordinates.shape}.'
+    )
+  types.check_range('coordinates', coordinates, 0, size - 1, arrays=True)
+
+
 def check_options(
   *, step: types.Scalar | None = None, chunk: int | None = None
 ) -> None:
@@ -253,14 +271,17 @@ def choose(
   """Returns the requested path, which must apply, or the first that applies."""
   whole = isinstance(view.product, _network.Network)
   obstacles: dict[str, str | None] = {}
-  if whole or path == 'layers':
-    obstacles['layers'] = None if whole else 'it is not that of a whole network'
   obstacles['sign'] = _flips_sign.obstacle(view)
   obstacles['rank_one'] = _flips_rank_one.obstacle(view)
   if coordinates is not None:
     obstacles = dict.fromkeys(
       obstacles, 'it computes all moves, not those of coordinates'
     )
+  if whole or path == 'layers':
+    reason = None if whole else 'it is not that of a whole network'
+    if whole and isinstance(coordinates, jax.core.Tracer):
+      reason = 'it must know of which layers the coordinates are'
+    obstacles = {'layers': reason} | obstacles
   obstacles['pooled'] = _conv_pooled.obstacle(view)
   obstacles['masks'] = _conv_masks.obstacle(view)
   obstacles['tail'] = _conv_tail.obstacle(view)
@@ -271,24 +292,42 @@ def choose(
   return _paths.choose(path, obstacles | {'brute_force': None}, unwise)
 
 
-def _by_layer(view, report, step, chunk, near_ties):
+def _by_layer(view, coordinates, report, step, chunk, near_ties):
   """Returns the gains of all layers of a network, as one vector of weights."""
-  layers = list(view.product.views(view))
+  every = [*view.product.views(view)]
+  own, order = [None] * len(every), None
+  if coordinates is not None:
+    ends = np.cumsum([layer.kernel.size for layer in every])
+    number = np.searchsorted(ends, np.asarray(coordinates), side='right')
+    own = [
+      np.asarray(coordinates)[number == n] - (end - layer.kernel.size)
+      for n, (end, layer) in enumerate(zip(ends, every, strict=True))
+    ]
+    order = np.argsort(np.argsort(number, kind='stable'), kind='stable')
+  chosen = [
+    (layer, given, choose(layer, coordinates=given).path)
+    for layer, given in zip(every, own, strict=True)
+    if given is None or given.size
+  ]
   parts = [
-    flip_gains(
+    _flip_gains(
       layer,
-      step=step,
-      chunk=chunk,
-      count_near_ties=near_ties,
-      report=_report.part(report, number, len(layers)),
+      step,
+      None if given is None else jnp.asarray(given),
+      path,
+      chunk,
+      near_ties,
+      _report.part(report, number, len(chosen)),
     )
-    for number, layer in enumerate(layers)
+    for number, (layer, given, path) in enumerate(chosen)
   ]
 
   def join(leaves):
+    if order is not None:
+      return jnp.concatenate(leaves, axis=-1)[..., order]
     flat = [
       leaf.reshape(*leaf.shape[: leaf.ndim - layer.kernel.ndim], -1)
-      for leaf, layer in zip(leaves, layers, strict=True)
+      for leaf, (layer, _, _) in zip(leaves, chosen, strict=True)
     ]
     return jnp.concatenate(flat, axis=-1)
 

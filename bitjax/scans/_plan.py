@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from bitjax import memory as memory_lib
 from bitjax import types
 from bitjax.scans import _conv_costs
+from bitjax.scans import _conv_split
 from bitjax.scans import _convolution
 from bitjax.scans import _coordinate
 from bitjax.scans import _coordinate_losses
@@ -65,7 +66,10 @@ COSTS = {
   ('flip_gains', 'layers'): Cost('those of each layer'),
   ('flip_gains', 'sign'): Cost('{}', (10.5,)),
   ('flip_gains', 'rank_one'): Cost('{}; {} for moves up and down', (496, 630)),
-  ('flip_gains', 'pooled'): Cost('{}; {} for moves up and down', (9, 12)),
+  ('flip_gains', 'pooled'): Cost(
+    '{}; {} for moves up and down; {} each way for inputs that are no signs',
+    (9, 12, 38),
+  ),
   ('flip_gains', 'masks'): Cost(
     'those of tail for each distinct mask, whose number is estimated'
   ),
@@ -270,7 +274,10 @@ def _gain_passes(view, path):
   if path in ('tail', 'masks'):
     fraction = 1 if path == 'tail' else _conv_costs.distinct(view, ways)
     return max(1.0, fraction * moves * _conv_costs.passes(view))
-  *_, most = moves, *COSTS['flip_gains', path].measured[:ways]
+  measured = COSTS['flip_gains', path].measured
+  if path == 'pooled' and not _conv_split.has_sign_inputs(view):
+    return min(moves, ways * measured[-1])
+  *_, most = moves, *measured[:ways]
   return min(moves, most)
 
 

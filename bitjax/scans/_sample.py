@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bitjax import types
+from bitjax.scans import _network
 from bitjax.scans import _view
 
 __all__ = [
@@ -177,10 +178,15 @@ def draw_sample(view: _view.LayerView, size: int, key: types.Array) -> Sample:
     A `Sample`, which `flip_gains` takes as its ``coordinates``.
 
   Raises:
-    BadInput: for a size that is not between 1 and that of the kernel, or a kernel with
-      less than two weights for each channel.
+    BadInput: for a size that is not between 1 and that of the kernel, a kernel with
+      less than two weights for each channel, or the view of a whole network.
   """
   _view.check_filled(view)
+  if isinstance(view.product, _network.Network):
+    raise types.BadInput(
+      'A network has no channels in common with its layers: draw a sample from the '
+      "view of each, as 'view.product.views(view)' yields them."
+    )
   whole, channels = view.kernel.size, view.kernel.shape[-1]
   size = types.check_integer('size', size, 1)
   if size > whole:

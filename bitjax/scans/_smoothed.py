@@ -169,6 +169,7 @@ def smoothed_gains(
     )
   _flips.check_options(chunk=chunk)
   _view.check_filled(view)
+  _view.check_loss(view)
   path = choose(view, path).path
   gains, errors, loss = _smoothed(
     view, key, flip_rate, draws // together, together, path, chunk, mesh, report

@@ -30,7 +30,9 @@ from bitjax import sums
 from bitjax import types
 from bitjax.scans import _stages
 
-__all__ = ['LayerView', 'check_filled']
+__all__ = ['LayerView', 'check_filled', 'check_loss']
+
+_EXAMPLES = 256  # Of which a loss is computed at a time, before a long scan.
 
 
 @jax.tree_util.register_dataclass
@@ -88,6 +90,15 @@ class LayerView:
     """Returns the mean cross-entropy in nats, a scalar."""
     return jnp.mean(self.losses(kernel))
 
+  def map_examples(self, fn: Callable[[types.Array], types.Array]) -> LayerView:
+    """Returns this view of the examples that ``fn`` takes from [examples, ...]."""
+    return dataclasses.replace(
+      self,
+      inputs=fn(self.inputs),
+      labels=fn(self.labels),
+      tail=_stages.map_examples(self.tail, fn),
+    )
+
   @property
   def coupling(self) -> str:
     """Which weights share the scale that ``scaling`` computes from them.
@@ -106,9 +117,16 @@ class LayerView:
     An opaque stage counts as coupling, because nothing is known about it. If the
     product lists its own ``stages``, as a `Network` does, they are examined as well.
     """
+    return self._has(_stages.BatchNorm | _stages.Opaque)
+
+  @property
+  def normalizes_by_batch(self) -> bool:
+    """Whether a known stage normalises by the statistics of the batch."""
+    return self._has(_stages.BatchNorm)
+
+  def _has(self, kinds):
     stages = (*getattr(self.product, 'stages', ()), *self.tail)
-    coupling = _stages.BatchNorm | _stages.Opaque
-    return any(isinstance(stage, coupling) for stage in _stages.flat(stages))
+    return any(isinstance(stage, kinds) for stage in _stages.flat(stages))
 
   def freeze_scale(self) -> LayerView:
     """Returns this view with scales computed from its weights as constants."""
@@ -160,3 +178,35 @@ def check_filled(*views: LayerView) -> None:
         f'{view.labels.size} examples and a kernel of shape '
         f'{view.kernel.shape}.'
       )
+
+
+def check_loss(*views: LayerView) -> None:
+  """Raises `BadInput` for a loss that is not finite, before hours are spent on it.
+
+  It costs a forward pass, and is made for convolutions and whole networks only, whose
+  scans take many, and where all arrays are concrete. Other scans find out as they end.
+  """
+  for view in views:
+    if view.product is None:
+      continue
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(view)):
+      continue
+    types.check_finite('The loss', _loss_by_parts(view))
+
+
+@jax.jit
+def _loss_by_parts(view):
+  """Returns the mean loss, of some examples at a time unless they are coupled."""
+  size = view.labels.size
+  if size <= _EXAMPLES or view.couples_examples:
+    return view.loss(view.kernel)
+
+  def part(start):
+    some = view.map_examples(
+      lambda x: jax.lax.dynamic_slice_in_dim(x, start, _EXAMPLES)
+    )
+    return some.loss(view.kernel)
+
+  # The last part begins earlier, so that it is full: that does not matter here.
+  starts = jnp.minimum(jnp.arange(0, size, _EXAMPLES), size - _EXAMPLES)
+  return jnp.mean(jax.lax.map(part, starts))

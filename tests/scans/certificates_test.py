@@ -1,6 +1,7 @@
 """Certificates of 1-flip optima, the descent to one, and pairs of flips."""
 
 import dataclasses
+import functools
 import math
 import re
 
@@ -11,6 +12,7 @@ import pytest
 
 from bitjax import scans
 from bitjax import sizes
+from bitjax import sweeps
 from bitjax import types
 from bitjax.scans import _coordinate_losses
 from bitjax.scans import _flip_pairs
@@ -230,6 +232,88 @@ def test_pairs_need_no_table_of_all_moves(make):
     return max(math.prod(map(int, found.split(','))) for found in lengths)
 
   assert size(999) < 999 * view.kernel.size / 10
+
+
+def test_gains_that_are_not_finite_are_no_optimum(make):
+  view, _ = make()
+  gains = scans.flip_gains(view)
+  broken = dataclasses.replace(
+    gains, gains=jnp.full_like(gains.gains, jnp.nan), loss=jnp.nan
+  )
+  for args in ((broken,), (gains, broken)):
+    with pytest.raises(types.BadInput, match='The loss must be finite'):
+      scans.flip_certificate(*args)
+    found = jax.jit(scans.flip_certificate)(*args)
+    assert not found.is_optimum
+    numbers = jax.tree.leaves(found)[1:]
+    assert len(numbers) == (5 if len(args) == 1 else 10)
+    assert np.isnan(numbers).all()
+  one = dataclasses.replace(gains, gains=gains.gains.at[1, 2].set(jnp.inf))
+  with pytest.raises(types.BadInput, match='A gain must be finite; got inf'):
+    scans.flip_certificate(one)
+  with pytest.raises(types.BadInput, match='The loss must be finite'):
+    scans.merge_gains(gains, broken)
+
+
+def test_a_batch_whose_loss_is_not_finite_ends_a_stream(make):
+  view, _ = make(examples=30, activation='relu')
+  inputs = view.inputs.at[15].set(jnp.nan)
+
+  def look(inputs, labels):
+    return dataclasses.replace(view, inputs=inputs, labels=labels)
+
+  with pytest.raises(types.BadInput, match='The loss must be finite; got nan'):
+    scans.stream_gains(look, inputs, view.labels, 10)
+  found = jax.jit(lambda x: scans.stream_gains(look, x, view.labels, 10))(
+    inputs
+  )
+  assert np.isnan(found.gains).all() and np.isnan(found.loss)
+
+
+def test_a_stream_in_parts_resumes_where_it_was_killed(make, tmp_path):
+  view, _ = make(seed=4, examples=40)
+  computed = []
+
+  def part_of_gains(fail, *, part, **_):
+    if fail and int(part[0]) == 2:
+      raise KeyboardInterrupt
+    computed.append(int(part[0]))
+    own = slice(10 * int(part[0]), 10 * int(part[0]) + 10)
+    found = scans.flip_gains(view.map_examples(lambda x: x[own]))
+    return {'gains': found.gains[None], 'squares': found.second_moments[None]}
+
+  def run(fail):
+    return sweeps.Sweep(tmp_path).hosted(
+      functools.partial(part_of_gains, fail),
+      name='gains',
+      lanes={'part': np.arange(4)},
+      dims=dict.fromkeys(('gains', 'squares'), ('input', 'unit')),
+    )
+
+  with pytest.raises(KeyboardInterrupt):
+    run(fail=True)
+  found = run(fail=False)
+  assert computed == [0, 1, 2, 3]
+  whole = scans.flip_gains(view)
+  np.testing.assert_allclose(
+    found.gains.mean('part'), whole.gains, rtol=1e-5, atol=1e-6
+  )
+  np.testing.assert_allclose(
+    found.squares.mean('part'), whole.second_moments, rtol=1e-5, atol=1e-6
+  )
+
+
+def test_statistics_of_a_batch_are_not_streamed(make):
+  view, _ = make(examples=30)
+  coupled = dataclasses.replace(
+    view, tail=(scans.BatchNorm(jnp.ones(4), jnp.zeros(4)), *view.tail)
+  )
+
+  def look(inputs, labels):
+    return dataclasses.replace(coupled, inputs=inputs, labels=labels)
+
+  with pytest.raises(types.BadInput, match='use running statistics'):
+    scans.stream_gains(look, view.inputs, view.labels, 10)
 
 
 def test_bad_input(make):

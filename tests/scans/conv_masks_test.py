@@ -90,9 +90,10 @@ CASES = {
   'pooling before the sign': {'pool': 'before'},
   'pooling behind the sign': {'pool': 'behind', 'size': (6, 5)},
   'ternary': {'weights': 'ternary'},
+  'two bits': {'weights': 'two bits'},
   'reals': {'inputs': 'reals', 'weights': 'real'},
 }
-SLOW = {'one image', 'ternary', 'reals', 'pooling behind the sign'}
+SLOW = {'one image', 'ternary', 'two bits', 'reals', 'pooling behind the sign'}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ from bitjax import scans
 
 BINARY = quantizers.attach(quantizers.sign(), quantizers.identity())
 TERNARY = quantizers.attach(quantizers.ternary(0.5), quantizers.identity())
+TWO_BITS = quantizers.attach(
+  quantizers.uniform(2, step=0.5), quantizers.identity()
+)
 SAME = ((1, 1), (1, 1))
 
 
@@ -63,6 +66,10 @@ def ternary(x):
   return np.where(x >= 0.5, 1.0, np.where(x <= -0.5, -1.0, 0.0))
 
 
+def two_bits(x):
+  return np.clip(np.floor(2 * x + 0.5), -2, 1) / 2
+
+
 @dataclasses.dataclass
 class Network:
   """A convolution of quantized weights and what follows; no scale, no bias.
@@ -73,7 +80,7 @@ class Network:
     labels: classes.
     tail: what follows.
     strides, padding, groups, pad_value: of the convolution.
-    weights: 'sign', 'ternary' or 'real'.
+    weights: 'sign', 'ternary', 'two bits' or 'real'.
   """
 
   x: np.ndarray
@@ -87,7 +94,12 @@ class Network:
   weights: str = 'sign'
 
   def view(self, **kwargs):
-    quantizer = {'sign': BINARY, 'ternary': TERNARY, 'real': None}
+    quantizer = {
+      'sign': BINARY,
+      'ternary': TERNARY,
+      'two bits': TWO_BITS,
+      'real': None,
+    }
     conv = nn.QuantConv(
       self.kernel.shape[-1],
       self.kernel.shape[:2],
@@ -125,12 +137,19 @@ class Network:
 
   def decreases(self, step=None):
     """Returns what each move lowers each example's loss by, [moves, *kernel, examples]."""
-    quantize = {'sign': sign, 'ternary': ternary, 'real': np.asarray}
+    quantize = {
+      'sign': sign,
+      'ternary': ternary,
+      'two bits': two_bits,
+      'real': np.asarray,
+    }
     q = quantize[self.weights](np.asarray(self.kernel, float))
     if self.weights == 'sign':
       moved = [-q]
     elif self.weights == 'ternary':
       moved = [np.minimum(q + 1, 1), np.maximum(q - 1, -1)]
+    elif self.weights == 'two bits':
+      moved = [np.minimum(q + 0.5, 0.5), np.maximum(q - 0.5, -1)]
     else:
       moved = [q + step, q - step]
     base = self.losses(q)

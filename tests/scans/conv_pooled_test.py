@@ -69,6 +69,7 @@ CASES = {
   'one image': {'examples': 1},
   'strides and groups': {'strides': (2, 2), 'groups': 2},
   'ternary': {'weights': 'ternary', 'pad_value': 1.0},
+  'two bits': {'weights': 'two bits'},
   'ties before a sign': {'front': 'sign', 'pad_value': -1.0},
   'padded by a half': {'pad_value': 0.5},
   'large logits': {'logits': 30.0, 'examples': 7},
@@ -89,6 +90,7 @@ SLOW = {
     'one image',
     'padded by a half',
     'ternary',
+    'two bits',
     'reals',
     'large and small logits',
   ),
@@ -177,3 +179,20 @@ def test_what_does_not_apply_says_why():
     scans.flip_gains(broken, chunk=2)
   gains = jax.jit(lambda view: scans.flip_gains(view, chunk=2).gains)(broken)
   assert np.isnan(gains).all()
+
+
+def test_a_plan_tells_inputs_that_are_no_signs():
+  def passes(**kwargs):
+    view = network(**kwargs).view()
+    (found,) = (
+      scan
+      for scan in scans.plan(view, timed=False).scans
+      if scan.question == 'flip_gains'
+    )
+    assert found.path == 'pooled'
+    return found.passes
+
+  assert passes() == 9
+  assert passes(inputs='reals') == 38
+  assert passes(weights='ternary') == 12
+  assert passes(inputs='reals', weights='ternary') == 2 * 38

@@ -1,4 +1,4 @@
-"""What stands on gains asks convolutions the same questions, and gets the same answers.
+"""What stands on gains asks convolutions and networks, and gets the same answers.
 
 A view that is transparent takes fast paths; the same view made opaque takes forward
 passes. Both must agree.
@@ -40,7 +40,7 @@ def hidden(view):
 
 @pytest.fixture(scope='module')
 def views():
-  """The first and the last convolution of a block, and what is known of neither."""
+  """Two convolutions of a block and all of it, and the same of which nothing is known."""
   model = nn.ResNet(
     stages=(1,),
     widths=(4,),
@@ -58,6 +58,10 @@ def views():
       model, variables, images, labels, f'Block_0/{name}', train=False
     )
     found[name] = view, hidden(view)
+  view = nn.network_view(
+    model, variables, images, labels, layers='quantized', freeze_scale=True
+  )
+  found['network'] = view, hidden(view)
   return found
 
 
@@ -85,10 +89,15 @@ QUESTIONS = {
 }  # fmt: skip
 
 
-FAST = {('discrete_gradient', 'Conv_1'), ('flip_descent', 'Conv_0')}
+FAST = {
+  ('discrete_gradient', 'Conv_1'),
+  ('flip_descent', 'Conv_0'),
+  ('pair_gains', 'Conv_1'),
+  ('flip_certificate', 'network'),
+}
 CASES = [
   pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
-  for case in itertools.product(QUESTIONS, ('Conv_0', 'Conv_1'))
+  for case in itertools.product(QUESTIONS, ('Conv_0', 'Conv_1', 'network'))
 ]
 
 
@@ -100,3 +109,117 @@ def test_answers_are_those_of_forward_passes(views, name, layer):
     jax.tree.leaves(seen), jax.tree.leaves(unseen), strict=True
   ):
     np.testing.assert_allclose(fast, slow, rtol=1e-5, atol=1e-6)
+
+
+def test_coordinates_of_a_network_take_the_paths_of_its_layers(views):
+  view, unseen = views['network']
+  chosen = np.array([200, 3, 143, 144, 3, view.kernel.size - 1])
+  found = scans.flip_gains(view, coordinates=jnp.asarray(chosen))
+  assert found.path.startswith('layers: ')
+  slow = scans.flip_gains(unseen, coordinates=jnp.asarray(chosen))
+  assert slow.path == 'brute_force'
+  np.testing.assert_allclose(found.gains, slow.gains, atol=1e-6)
+  first = scans.flip_gains(view, coordinates=jnp.asarray([5]))
+  assert first.path == 'layers: tail'  # No other layer is looked at.
+  traced = jax.jit(lambda c: scans.flip_gains(view, coordinates=c).gains)
+  np.testing.assert_allclose(traced(chosen), slow.gains, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('coordinates', 'message'),
+  [
+    ([0, 10**6], r'coordinates must be in \[0, .*got 1000000 among 2'),
+    ([-1], r'coordinates must be in \[0, .*got -1'),
+    ([], 'at least one; got'),
+    ([[1, 2]], r'\[coordinates\].*shape \(1, 2\)'),
+    ([1.0], 'must be indices of weights.*float32'),
+  ],
+)
+def test_coordinates_must_be_indices(views, coordinates, message):
+  view, _ = views['Conv_0']
+  kind = 'i4' if not coordinates else None
+  with pytest.raises(types.BadInput, match=message):
+    scans.flip_gains(view, coordinates=jnp.asarray(coordinates, kind))
+
+
+@pytest.mark.parametrize(
+  ('name', 'path'),
+  [
+    pytest.param('Conv_0', 'tail', marks=pytest.mark.slow),
+    ('Conv_1', 'pooled'),
+  ],
+)
+def test_samples_of_streams_are_those_of_forward_passes(views, name, path):
+  view, unseen = views[name]
+  sample = scans.draw_sample(view, 12, jax.random.key(0))
+  cuts = slice(0, 2), slice(2, 4), slice(4, 5)
+  parts = [
+    scans.flip_gains(
+      view.map_examples(lambda x, cut=cut: x[cut]), coordinates=sample
+    )
+    for cut in cuts
+  ]
+  found = scans.merge_gains(*parts)
+  assert found.path == path and found.num_examples == EXAMPLES
+  slow = scans.flip_gains(unseen, coordinates=sample)
+  assert slow.path == 'brute_force'
+  np.testing.assert_allclose(found.gains, slow.gains, atol=1e-6)
+  np.testing.assert_allclose(
+    found.second_moments, slow.second_moments, rtol=1e-4, atol=1e-6
+  )
+  errors = [
+    scans.flip_certificate(gains).sampling_errors for gains in (found, slow)
+  ]
+  np.testing.assert_allclose(*(list(e.values()) for e in errors), rtol=1e-5)
+  assert errors[0]['improving'] > 0
+
+
+def test_a_network_has_no_channels_to_sample(views):
+  view, _ = views['network']
+  with pytest.raises(types.BadInput, match='the view of each, as'):
+    scans.draw_sample(view, 8, jax.random.key(0))
+
+
+SCANS = {
+  'flip_gains': scans.flip_gains,
+  'discrete_gradient': lambda v: scans.discrete_gradient(v, BUDGET),
+  'coordinate_discrete_gradient': lambda v: scans.coordinate_discrete_gradient(
+    v, BUDGET, key=jax.random.key(0)
+  ),
+  'flip_descent': lambda v: scans.flip_descent(v, 4),
+  'pair_gains': lambda v: scans.pair_gains(v, jax.random.key(0), 6),
+  'smoothed_gains': lambda v: scans.smoothed_gains(
+    v, jax.random.key(0), 0.1, 2
+  ),
+  'exhaustive': lambda v: scans.exhaustive(
+    v, BUDGET, coordinates=jnp.arange(3)
+  ),
+}
+
+
+@pytest.mark.parametrize('name', SCANS)
+def test_a_loss_that_is_not_finite_is_found_before_the_work(
+  views, monkeypatch, name
+):
+  view, _ = views['Conv_0']
+  broken = dataclasses.replace(view, inputs=view.inputs.at[3].set(jnp.nan))
+  begun = []
+  monkeypatch.setattr(
+    scans._flips_moves, 'moves', lambda *a, **k: begun.append(a)
+  )
+  with pytest.raises(types.BadInput, match='The loss must be finite; got nan'):
+    SCANS[name](broken)
+  assert not begun
+
+
+@pytest.mark.parametrize('examples', [5, 601])
+def test_losses_are_looked_at_some_images_at_a_time(views, examples):
+  view, _ = views['Conv_1']
+  many = view.map_examples(lambda x: jnp.resize(x, (examples, *x.shape[1:])))
+  scans._view.check_loss(many)
+  last = many.map_examples(
+    lambda x: x.at[-1].set(jnp.nan) if x.dtype.kind == 'f' else x
+  )
+  with pytest.raises(types.BadInput, match='The loss must be finite'):
+    scans._view.check_loss(last)
+  jax.jit(lambda view: scans._view.check_loss(view))(last)  # Not yet known.
