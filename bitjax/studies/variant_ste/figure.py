@@ -101,7 +101,7 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     drawn.update(points)
     shown = [found[names[index]] for index in points.values()]
     plots.band(
-      ax, _DODGE[family] * widths, shown,
+      ax, _beside(results, family) * widths, shown,
       color=color, marker=marker, linestyle=style, label=family,
     )  # fmt: skip
     for width, index, effect in zip(
@@ -109,8 +109,8 @@ def windows(ax: axes_lib.Axes, results: xarray.Dataset, state: str) -> None:
     ):
       if names[index] in inert or index == 0:
         ax.plot(
-          _DODGE[family] * width, effect.mean, color=color, marker=marker,
-          markerfacecolor='white',
+          _beside(results, family) * width, effect.mean, color=color,
+          marker=marker, markerfacecolor='white',
         )  # fmt: skip
   ax.plot(
     [], [], color='black', marker='o', markerfacecolor='white', linestyle='',
@@ -240,13 +240,19 @@ def _supplement(results, everything):
   return fig
 
 
+def _beside(results, family):
+  """Returns the factor that draws a family's points beside those of others."""
+  drawn = [name for name in STYLES if _windows(results, name)]
+  return _DODGE[family] if len(drawn) > 1 else 1.0
+
+
 def _primary(ax, results, state):
   """Marks the primary contrast with an interval of its own, not a simultaneous one."""
   names = results.variant.values.tolist()
   width = results.setting.values[names.index(arms.PRIMARY)]
   saved = effects.saved(results, state)
   found = effects.percentages(saved, [arms.PRIMARY])[arms.PRIMARY]
-  x = _DODGE['window on activations'] * width
+  x = _beside(results, 'window on activations') * width
   ax.plot([x, x], [found.low, found.high], color='black', linewidth=1.6)
   ax.plot(
     x, found.mean, marker='*', color='black', markersize=11, linestyle='',
