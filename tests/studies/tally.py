@@ -153,8 +153,9 @@ class Tally:
     rows = [self._errors[key] for key in self._families[family]]
     if {len(row) for row in rows} != {self.trials}:
       return 1.0
-    squares = np.corrcoef(rows)[~np.eye(len(rows), dtype=bool)] ** 2
-    return min(1.0, float(squares.mean()))
+    with np.errstate(invalid='ignore'):  # A claim may not vary.
+      squares = np.corrcoef(rows)[~np.eye(len(rows), dtype=bool)] ** 2
+    return min(1.0, float(np.nan_to_num(squares, nan=1.0).mean()))
 
   def sizes(self):
     """Returns the row of one-sided tests, or None."""
