@@ -90,7 +90,7 @@ def gradient(results: xarray.Dataset, estimator: str) -> margins.Verdicts:
   """
   own = _last(margins.sound(results, 'control_'), schedule='cosine')
   tuned = margins.unsettled('rate', own)
-  precise = None
+  precise, exact = None, {}
   if 'precise_trained_search' in results:
     precise = margins.sound(results, 'precise_')
     # Networks whose moves differ are trained and tuned alike.
