@@ -110,7 +110,8 @@ def text(verdicts: Sequence[Verdict], width: int | None = None) -> str:
   if width is None:
     width = max(50, min(100, shutil.get_terminal_size().columns))
   ordered = sorted(verdicts, key=lambda verdict: not verdict.primary)
-  indent = 2 + max((len(verdict.finding) for verdict in ordered), default=0)
+  longest = max((len(verdict.finding) for verdict in ordered), default=0)
+  indent = min(2 + longest, width // 3)  # Long names reach beyond it.
   return '\n'.join(_block(verdict, width, indent) for verdict in ordered)
 
 
@@ -122,7 +123,9 @@ def _block(verdict: Verdict, width: int, indent: int) -> str:
   facts = [f'effect {effect}, 95 % {interval}', seeds, verdict.protocol, rank]
   if not verdict.num_seeds:
     facts[:2] = [f'effect {effect}, within {interval}']
-  lines = [f'{verdict.finding:<{indent}}{verdict.verdict.upper()}']
+  name, word = f'{verdict.finding:<{indent - 2}}', verdict.verdict.upper()
+  fits = len(name) + 2 + len(word) <= width
+  lines = [f'{name}  {word}'] if fits else [name, ' ' * indent + word]
   paragraphs = [verdict.claim, '; '.join(fact for fact in facts if fact) + '.']
   if verdict.details:
     shown = (f'{name} = {v:.3g}' for name, v in verdict.details.items())

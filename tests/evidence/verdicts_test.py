@@ -71,3 +71,14 @@ def test_verdicts_read_well():
   )
   assert max(map(len, lines)) <= 60
   assert verdicts.text([]) == ''
+
+
+@pytest.mark.parametrize('length', [30, 59, 90])
+def test_a_long_name_leaves_room_for_its_claim(length):
+  finding = 'f' * length
+  verdict = _verdict(finding=finding)
+  name, *rest = verdicts.text([verdict], width=60).splitlines()
+  assert name.split()[0] == finding
+  shown = ' '.join([*name.split()[1:], *(line.strip() for line in rest)])
+  assert shown.startswith(f'{verdict.verdict.upper()} {verdict.claim}'[:60])
+  assert all(len(line) <= 60 for line in rest) and len(rest) < 12
