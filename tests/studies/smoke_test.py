@@ -82,10 +82,7 @@ def check_labels(name, verdicts):
 # choice, the best setting on A of each seed, the whole budget, and what is counted.
 UNTUNED = re.compile(r'A\b|parts of A|oracle|all moves|untrained|counted')
 # Verdicts that combine others, which say for each of their arms how settled its tuning is.
-COMBINED = {
-  'discrete_gradient': 'N3 factorial, B, ',
-  'variant_ste': 'N11 nearness',
-}
+COMBINED = {'discrete_gradient': 'N3 factorial, B, '}
 
 
 def check_tuned(name, out, verdicts):
