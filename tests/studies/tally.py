@@ -85,6 +85,7 @@ class Tally:
     self._undefined = collections.Counter()
     self._absent = collections.defaultdict(list)
     self._at_once = collections.defaultdict(list)
+    self._held: list[float] = []  # The share of families that hold, by trial.
     self._accepted = collections.defaultdict(list)
 
   def add(self, truth, found):
@@ -121,9 +122,11 @@ class Tally:
         # the interval moves as much.
         self._accepted[*key, 'upper'].append(high < true.effect)
         self._accepted[*key, 'lower'].append(low > true.effect)
-    for family, each in together.items():
-      if len(each) > 1:
-        self._at_once[family].append(all(each))
+    held = {k: all(each) for k, each in together.items() if len(each) > 1}
+    for family, holds in held.items():
+      self._at_once[family].append(holds)
+    if held:
+      self._held.append(float(np.mean(list(held.values()))))
 
   def coverage(self, kind=None):
     """Returns the row of all claims, or of those of one kind; None if there are none."""
@@ -240,6 +243,9 @@ class Tally:
     too wide; other families must not hold in more than 97.5 % on average. (No rate of a
     single family is too high for chance in 200 trials.)
 
+    That families of symmetric noise hold in 95 % on average is asked for but for three standard
+    errors, over trials, in which all families share their samples.
+
     Args:
       alike: whether noise is symmetric.
     """
@@ -249,7 +255,9 @@ class Tally:
     assert every.rates.mean() >= (0.94 if alike else 0.9)
     if at_once:
       assert at_once.at_least(LEVEL if alike else 0.9)
-      assert at_once.rates.mean() >= (0.94 if alike else 0.9)
+      error = np.std(self._held, ddof=1) / math.sqrt(len(self._held))
+      assert at_once.rates.mean() >= (LEVEL - 3 * error if alike else 0.9)
+      assert error < 0.02  # So it is at least 0.89.
     apart = self.at_once(APART)
     if apart:
       assert apart.rates.mean() <= 0.975
