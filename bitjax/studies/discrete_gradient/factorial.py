@@ -67,10 +67,14 @@ def saved(
       for head, rows in (('decrease, ', tuned), ('whole budget, ', whole))
       for labels, found in zip(_LABELS, rows, strict=True)
     }
-    for labels in _LABELS:
-      details |= outcomes.otherwise(
+    settled = [
+      outcomes.otherwise(
         results, 'factorial', batch, words(**labels), **cell, **labels
       )
+      for labels in _LABELS
+    ]
+    for each in settled:
+      details |= each
     info: dict[str, Any] = {
       'smallest': toy_outcomes.NATS,
       'protocol': f'{protocol}, {name}',
@@ -89,6 +93,7 @@ def saved(
       f'{toy_outcomes.describe(cell)}: on {name}, flips ranked to fill the ball lower '
       'the loss, by a prediction with a',
       tuned,
+      settled,
       **info,
     )
 
@@ -129,6 +134,7 @@ def replication(results: xarray.Dataset, state: str) -> toy_outcomes.Verdicts:
       'N3 replication',
       f'{state}, first layer, batch {size}: {head} (correlation over all flips), with a',
       rows,
+      [{} for _ in _LABELS],
       **outcomes.CORRELATION | {'bounds': (-1, 1)},
     )
 
@@ -192,13 +198,15 @@ def _table(finding, where, what, samples, details, **info):
   )
 
 
-def _each(finding, claim, samples, **info):
-  """Judges whether each signal has a positive effect."""
+def _each(finding, claim, samples, details, **info):
+  """Judges whether each signal has a positive effect; with details of its own."""
   names = [words(**labels) for labels in _LABELS]
   return contrasts.family(
     [
-      contrasts.Cell(f'{finding}, {name}', f'{claim} {name}.', own)
-      for name, own in zip(names, samples, strict=True)
+      contrasts.Cell(
+        f'{finding}, {name}', f'{claim} {name}.', own, details=more
+      )
+      for name, own, more in zip(names, samples, details, strict=True)
     ],
     **info,
   )
