@@ -244,11 +244,11 @@ def brute_force_gains(
 
 def _check_coordinates(coordinates, size):
   """Raises `BadInput` unless these are indices of weights, as far as they are known."""
-  is_index = jnp.issubdtype(coordinates.dtype, jnp.integer)
-  if coordinates.ndim != 1 or coordinates.size == 0 or not is_index:
+  kind, shape = getattr(coordinates, 'dtype', None), np.shape(coordinates)
+  if kind is None or kind.kind not in 'iu' or len(shape) != 1 or 0 in shape:
     raise types.BadInput(
-      'coordinates must be indices of weights, [coordinates], at least one; got '
-      f'{coordinates.dtype} of shape {coordinates.shape}.'
+      'coordinates must be an array of indices of weights, [coordinates], at least '
+      f'one; got {kind or type(coordinates).__name__} of shape {shape}.'
     )
   types.check_range('coordinates', coordinates, 0, size - 1, arrays=True)
 

@@ -132,7 +132,7 @@ def test_coordinates_of_a_network_take_the_paths_of_its_layers(views):
     ([-1], r'coordinates must be in \[0, .*got -1'),
     ([], 'at least one; got'),
     ([[1, 2]], r'\[coordinates\].*shape \(1, 2\)'),
-    ([1.0], 'must be indices of weights.*float32'),
+    ([1.0], 'must be an array of indices of weights.*float32'),
   ],
 )
 def test_coordinates_must_be_indices(views, coordinates, message):
@@ -140,6 +140,8 @@ def test_coordinates_must_be_indices(views, coordinates, message):
   kind = 'i4' if not coordinates else None
   with pytest.raises(types.BadInput, match=message):
     scans.flip_gains(view, coordinates=jnp.asarray(coordinates, kind))
+  with pytest.raises(types.BadInput, match='must be an array.*got list'):
+    scans.flip_gains(view, coordinates=coordinates)
 
 
 @pytest.mark.parametrize(
