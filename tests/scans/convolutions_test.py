@@ -140,7 +140,7 @@ def test_coordinates_must_be_indices(views, coordinates, message):
   kind = 'i4' if not coordinates else None
   with pytest.raises(types.BadInput, match=message):
     scans.flip_gains(view, coordinates=jnp.asarray(coordinates, kind))
-  with pytest.raises(types.BadInput, match='must be an array.*got list'):
+  with pytest.raises(types.BadInput, match=r'must be an array.*got list'):
     scans.flip_gains(view, coordinates=coordinates)
 
 
