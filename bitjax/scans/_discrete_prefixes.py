@@ -112,7 +112,7 @@ def prefix_scan(
 
   Raises:
     BadInput: for no or for negative prefixes, an empty batch or kernel, an unknown
-      path, or one that does not apply.
+      path, one that does not apply, or a convolution's loss that is not finite.
   """
   types.check_choice('path', path, PATHS)
   if prefixes is None:
@@ -131,6 +131,7 @@ def prefix_scan(
   if path == 'steps':
     losses = _along_a_line(views, step, counts, report)
   else:
+    _view.check_loss(*views)
     order = np.argsort(prefixes, kind='stable')
     scan = _prefix_losses.forward_passes
     if path == 'incremental':

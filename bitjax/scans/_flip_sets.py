@@ -102,6 +102,7 @@ def set_gains(
     )
   _flip_walk.check_binary(view)
   incremental = choose(view, path).path == 'incremental'
+  _view.check_loss(view)
   found = _gains(view, sets, report, incremental=incremental, width=width)
   types.check_finite('The loss', found.loss)
   return found

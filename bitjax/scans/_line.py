@@ -186,7 +186,7 @@ def line_scan(
     BadInput: for an empty batch or kernel, a direction of another shape or concrete
       and not finite, rates that are not a non-empty vector or concrete and not
       finite (or negative, with a start), views of different kernels, an unknown path,
-      or one that does not apply.
+      one that does not apply, or a convolution's loss that is not finite.
   """
   types.check_choice('path', path, PATHS)
   learning_rates = jnp.asarray(learning_rates)
@@ -208,6 +208,7 @@ def line_scan(
       )
     valid &= learning_rates >= 0
   path = choose(path, views, constrain, learning_rates.size).path
+  _view.check_loss(*views)
   dtype = types.promoted(jnp.float32, views[0].kernel, direction)
   rates = jnp.where(valid, learning_rates, 0).astype(dtype)
   order = jnp.argsort(rates)

@@ -214,6 +214,29 @@ def test_a_loss_that_is_not_finite_is_found_before_the_work(
   assert not begun
 
 
+LINES = {
+  'line_scan': lambda v: scans.line_scan(v, v.kernel, jnp.arange(3.0)),
+  'prefix_scan': lambda v: scans.prefix_scan(
+    v, scans.discrete_gradient(v, BUDGET, signal='cost'), (0, 1)
+  ),
+  'set_gains': lambda v: scans.set_gains(v, jnp.array([[0, 1]])),
+}
+
+
+@pytest.mark.parametrize('name', LINES)
+def test_lines_and_sets_of_moves_begin_at_a_finite_loss(
+  views, monkeypatch, name
+):
+  view, _ = views['Conv_0']
+  LINES[name](view)
+  broken = dataclasses.replace(view, inputs=view.inputs.at[3].set(jnp.nan))
+  step = scans.discrete_gradient(view, BUDGET, signal='cost')
+  monkeypatch.setattr(scans, 'discrete_gradient', lambda *a, **k: step)
+  monkeypatch.setattr(scans._flip_sets, '_gains', None)
+  with pytest.raises(types.BadInput, match='The loss must be finite; got nan'):
+    LINES[name](broken)
+
+
 @pytest.mark.parametrize('examples', [5, 601])
 def test_losses_are_looked_at_some_images_at_a_time(views, examples):
   view, _ = views['Conv_1']
