@@ -24,7 +24,7 @@ _HEAD = """# Findings: what the studies answer
 The questions are those of a lab's note of 2021, N1 to N20, in our words. *Small* is the preset
 `quick`, a run of minutes. *Large* is the preset that a cell names: `note`, which has the note's
 sizes, or, where no run of it answers, `full`, which has more seeds, arms or weights than `quick`
-(and may share its seeds), but not the note's sizes. If there is a large run, the answer is its
+(and may share its seeds), but not the note's sizes, or else `cifar`, small networks on natural images. If there is a large run, the answer is its
 own. An effect is shown with its 95 % interval and the number of seeds; what it is an effect of,
 and what else was found, is on the study's page. Pages also hold numbers of earlier code, which
 are not repeated here.
@@ -46,7 +46,7 @@ published by `bitjax publish DIRECTORY`, which judges it again and refuses code 
 
 
 _SMALL = 'quick'
-_LARGE = ('note', 'full')  # The first that answers is shown.
+_LARGE = ('note', 'full', 'cifar')  # The first that answers is shown.
 
 
 def page(runs: Iterable[published.Published]) -> str:

@@ -182,7 +182,10 @@ def test_large_is_the_note_wherever_it_answers(order):
 
   momentum = dataclasses.replace(VERDICT, finding='N9 momentum', effect=0.375)
   note = dataclasses.replace(VERDICT, effect=0.2, verdict='contradicted')
+  noise = dataclasses.replace(VERDICT, finding='N9 noise, mean', effect=0.5)
+  other = dataclasses.replace(momentum, effect=0.4)
   runs = [
+    entry('cifar', noise, other),
     entry('full', dataclasses.replace(VERDICT, effect=0.15), momentum),
     entry('note', note),
     entry('quick', VERDICT),
@@ -197,6 +200,8 @@ def test_large_is_the_note_wherever_it_answers(order):
   )
   (row,) = rows(page, 'N9')
   assert '0.38 [0.12, 0.5] log loss ratio, `full`, 8 seeds: supported' in row
+  (row,) = rows(page, 'N7')
+  assert '0.5 [0.12, 0.5] log loss ratio, `cifar`, 8 seeds: supported' in row
 
 
 def test_every_item_names_a_study_and_a_page():
@@ -255,7 +260,9 @@ def test_published_verdicts_answer_their_items():
   Small runs answer every item of their study. Large ones may lack arms, and answer
   the one that the study's primary contrast is about.
   """
-  shown = [run for run in RUNS if run.preset in ('quick', 'full', 'note')]
+  shown = [
+    run for run in RUNS if run.preset in ('quick', 'full', 'note', 'cifar')
+  ]
   assert shown
   for run in shown:
     (primary,) = [v for v in run.verdicts if v.primary]
