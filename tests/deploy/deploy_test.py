@@ -109,6 +109,10 @@ RESNETS = {
   'first': resnet(variant='bireal', quantize_first=True, **BINARY),
   'weights': resnet(kernel_quantizer=SIGN, scaling='mean_abs'),
   'ternary': resnet(kernel_quantizer=TERNARY, scaling='mean_abs'),
+  'lsq': resnet(
+    kernel_quantizer=quantizers.lsq(2),
+    input_quantizer=quantizers.lsq(2, signed=False),
+  ),
   'floats': resnet(variant='bireal'),
 }
 
@@ -122,7 +126,8 @@ def test_resnets(name, trained):
   assert binary == (name in ('bireal', 'react', 'plain', 'first'))
   assert ('threshold' in names(network)) == (name == 'plain')
   decoded = sum(op.name == 'decode' for op in network.ops)
-  assert decoded == {'weights': 4, 'ternary': 4, 'first': 1}.get(name, 0)
+  few = {'weights': 4, 'ternary': 4, 'lsq': 4, 'first': 1}
+  assert decoded == few.get(name, 0)
 
 
 @pytest.mark.slow
