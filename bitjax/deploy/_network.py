@@ -94,7 +94,7 @@ def pack_network(
   products are integers, all other operations are the model's, in its order. Signs of
   such sums become integer thresholds, channel by channel, which are found by computing
   the model's own operations at each integer. Products of floats (the first layer of
-  most networks, the last one, activations that are not binary) are XLA's.
+  most networks, the last one, activations that are not binary) are XLA's, or add in its order.
 
   Args:
     model: a model of flax.linen that draws no random numbers, such as `nn.MLP`,
