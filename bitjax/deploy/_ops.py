@@ -122,7 +122,8 @@ def compute(op: Op, args: list[Any], zero: types.Array | None) -> types.Array:
     value = ELEMENTWISE[op.name](*args, **params)
     return _guarded(value, zero) if op.name in ROUNDED else value
   if op.name == 'conv' and zero is not None:
-    return _float_conv(*args, zero, **params)
+    x, kernel = args
+    return _float_conv(x, kernel, zero, **params)
   if op.name in _FLOAT:
     return _in_front(_FLOAT[op.name], args, params, zero)
   value = _RULES[op.name](*args, **params)
@@ -214,7 +215,7 @@ def _float_conv(x, kernel, zero, strides, padding):
     return apart(zero, own, x, kernel)
 
   # Operations by themselves do not round a product and a sum once.
-  compiled = not jax.config.jax_disable_jit
+  compiled = not getattr(jax.config, 'jax_disable_jit')  # noqa: B009 - no stub has it.
   if compiled and _sums.same(x.shape[:-1], kernel.shape, strides, padding):
     return lax.platform_dependent(x, kernel, cpu=written, default=by_xla)
   return by_xla(x, kernel)
