@@ -109,10 +109,10 @@ def load(path: str | os.PathLike[str]) -> _network.Network:
   content = path.read_bytes()
   if not content.startswith(_MAGIC):
     raise types.BadInput(f'{path} is no file of a packed network.')
-  version = content[len(_MAGIC) : _START].strip().decode(errors='replace')
-  if version != str(_VERSION):
+  version = content[len(_MAGIC) : _START]
+  if version != f'{_VERSION}\n'.encode():
     raise types.BadInput(
-      f'{path} has version {version} of the format; this bitjax reads version '
+      f'{path} has version {_printed(version)} of the format; this bitjax reads version '
       f'{_VERSION}: pack the network again.'
     )
   first = _START + _SIZES.size
@@ -122,8 +122,21 @@ def load(path: str | os.PathLike[str]) -> _network.Network:
   text, rest = content[first : first + length], content[first + length :]
   if len(text) != length or zlib.crc32(text) != checksum:
     raise _damaged(path, 'its header does not fit its checksum')
+  try:
+    return _network.with_borders(_read(path, text, rest))
+  except types.BadInput:
+    raise
+  except (LookupError, TypeError, ValueError, zlib.error):
+    raise _damaged(path, 'its header describes no packed network') from None
+
+
+def _read(path, text, rest):
+  """Returns the network that a header describes, with the tensors behind it."""
   header = json.loads(zlib.decompress(text))
-  ops = tuple(_op(path, i, *entry) for i, entry in enumerate(header['ops']))
+  names = {name for name, *_ in header['tensors']}
+  ops = tuple(
+    _op(path, names, place, *entry) for place, entry in enumerate(header['ops'])
+  )
   axes = _summary.packed_axes(ops)
   arrays, used = {}, 0
   for name, kind, shape, checksum in header['tensors']:
@@ -148,11 +161,11 @@ def load(path: str | os.PathLike[str]) -> _network.Network:
     arrays[name] = jnp.asarray(value)
   if used != len(rest):
     raise _damaged(path, 'it goes on behind its last tensor')
-  shape = tuple(header['shape'])
-  network = _network.Network(
-    arrays, ops, shape, header['dtype'], header['chunk']
-  )
-  return _network.with_borders(network)
+  shape, dtype, chunk = (header[key] for key in ('shape', 'dtype', 'chunk'))
+  sizes = [types.integer(size) or 0 for size in (*shape, chunk)]
+  if not ops or dtype not in _network.DTYPES or min(sizes) < 1:
+    raise _damaged(path, 'its header describes no packed network')
+  return _network.Network(arrays, ops, tuple(shape), dtype, chunk)
 
 
 def _is_kept(arg, stored):
@@ -163,15 +176,28 @@ def _moved(arg, by):
   return arg + by if isinstance(arg, int) else arg
 
 
-def _op(path, place, name, args, params=None):
+def _op(path, names, place, name, args, params=None):
   if name not in _ops.NAMES:
     raise _damaged(path, f'it has the unknown operation {name!r}')
+  args = tuple(_moved(arg, place) for arg in args)
+  for arg in args:
+    known = arg in names if isinstance(arg, str) else -1 <= arg < place
+    if not known and not isinstance(arg, float):
+      raise _damaged(
+        path, f'operation {place} takes {arg!r}, which is not there'
+      )
   found = tuple((k, _tuples(v)) for k, v in sorted((params or {}).items()))
-  return _ops.Op(name, tuple(_moved(a, place) for a in args), found)
+  return _ops.Op(name, args, found)
 
 
 def _tuples(value: Any) -> Any:
   return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _printed(version):
+  """Returns a version as text of one line."""
+  text = version.decode('latin-1').removesuffix('\n')
+  return text if text.isalnum() else repr(text)
 
 
 def _damaged(path, what):

@@ -18,11 +18,12 @@ from bitjax.deploy import _ops
 from bitjax.deploy import _pack
 from bitjax.deploy import _trace
 
-__all__ = ['Network', 'make', 'pack_network', 'with_borders']
+__all__ = ['DTYPES', 'Network', 'make', 'pack_network', 'with_borders']
 
 _WORDS = ('bits', 'threshold', 'flip')
 _READS = ('conv', 'dense', 'reduce_', 'window_')
 _BORDER = '/border'
+DTYPES = ('float32', 'uint8')  # Of images.
 
 
 def _static() -> Any:
@@ -93,7 +94,7 @@ def pack_network(
   products are integers, all other operations are the model's, in its order. Signs of
   such sums become integer thresholds, channel by channel, which are found by computing
   the model's own operations at each integer. Products of floats (the first layer of
-  most networks, the last one, activations that are not binary) are XLA's.
+  most networks, the last one, activations that are not binary) are XLA's, or add in its order.
 
   Args:
     model: a model of flax.linen that draws no random numbers, such as `nn.MLP`,
@@ -116,7 +117,7 @@ def pack_network(
   """
   types.check_choice('keep', keep, _pack.KEEP)
   shape, dtype = jnp.shape(images), jnp.result_type(images)
-  if dtype not in (np.float32, np.uint8) or len(shape) < 2:
+  if dtype.name not in DTYPES or len(shape) < 2:
     raise types.BadInput(
       f'images must be float32 or uint8, [images, ...]; got {types.shown(images)}.'
     )
@@ -203,19 +204,35 @@ def with_borders(network: Network) -> Network:
 
 
 def _border(kernel, params):
-  words = jnp.zeros((*params['shape'], kernel.shape[2], 1), kernel.dtype)
-  zero, one = (
-    packed.conv(
-      words,
-      kernel,
-      params['channels'],
-      strides=params['strides'],
-      padding=params['padding'],
-      pad_value=value,
+  """Returns int32 [height', width', features, 1], computed without compiling anything.
+
+  A padded value v instead of -1 adds v + 1 times the weights that it meets.
+  """
+  weights = np.asarray(kernel)
+  # A bit of an unused channel is 0 and none of the weights.
+  bits = np.unpackbits(weights.view(np.uint8).reshape(*weights.shape, -1), -1)
+  ones = bits.sum((2, 4), dtype=np.int32)
+  taps = 2 * ones - np.int32(params['channels'])
+  rows, columns = (
+    _inside(*sizes)
+    for sizes in zip(
+      params['shape'],
+      weights.shape[:2],
+      params['strides'],
+      params['padding'],
+      strict=True,
     )
-    for value in (params['pad_value'], -1)
   )
-  return zero - one
+  outside = ~(rows[:, None, :, None] & columns[:, None][None])
+  missing = np.tensordot(outside.astype(np.int32), taps, 2)
+  return jnp.asarray((params['pad_value'] + 1) * missing[..., None], jnp.int32)
+
+
+def _inside(size, kernel, stride, pads):
+  """Returns [output, kernel], which pairs of one axis fall on the image."""
+  outputs = (size + sum(pads) - kernel) // stride + 1
+  place = np.arange(outputs)[:, None] * stride + np.arange(kernel) - pads[0]
+  return (place >= 0) & (place < size)
 
 
 @jax.jit

@@ -29,6 +29,7 @@ import numpy as np
 
 from bitjax import packed
 from bitjax import types
+from bitjax.deploy import _sums
 
 __all__ = [
   'ELEMENTWISE',
@@ -120,6 +121,9 @@ def compute(op: Op, args: list[Any], zero: types.Array | None) -> types.Array:
     args = [jnp.broadcast_to(arg, shape) for arg in args]
     value = ELEMENTWISE[op.name](*args, **params)
     return _guarded(value, zero) if op.name in ROUNDED else value
+  if op.name == 'conv' and zero is not None:
+    x, kernel = args
+    return _float_conv(x, kernel, zero, **params)
   if op.name in _FLOAT:
     return _in_front(_FLOAT[op.name], args, params, zero)
   value = _RULES[op.name](*args, **params)
@@ -199,15 +203,22 @@ def _in_front(function, args, params, zero):
   return jnp.moveaxis(found, 0, -1)
 
 
-def _conv(x, kernel, strides, padding):
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    strides,
-    padding,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    precision='highest',
-  )
+def _float_conv(x, kernel, zero, strides, padding):
+  """Convolves floats by XLA, or by what is faster on CPUs and equal to the bit."""
+  params = {'strides': strides, 'padding': padding}
+
+  def by_xla(x, kernel):
+    return _in_front(_sums.by_xla, (x, kernel), params, zero)
+
+  def written(x, kernel):
+    own = functools.partial(_sums.conv, zero=zero, **params)
+    return apart(zero, own, x, kernel)
+
+  # Operations by themselves do not round a product and a sum once.
+  compiled = not getattr(jax.config, 'jax_disable_jit')  # noqa: B009 - no stub has it.
+  if compiled and _sums.same(x.shape[:-1], kernel.shape, strides, padding):
+    return lax.platform_dependent(x, kernel, cpu=written, default=by_xla)
+  return by_xla(x, kernel)
 
 
 def _dense(x, kernel):
@@ -317,7 +328,7 @@ _RULES: dict[str, Callable[..., Any]] = {
 }
 _FLOAT: dict[str, Callable[..., Any]] = {
   'bytes_dense': _bytes_dense,
-  'conv': _conv,
+  'conv': _sums.by_xla,
   'dense': _dense,
   'reduce_sum': _sum,
 }

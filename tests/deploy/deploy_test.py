@@ -5,6 +5,9 @@ and on untrained networks, whose sums of ±1 products often lie exactly on a thr
 """
 
 import functools
+import json
+import struct
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +16,10 @@ import pytest
 
 from bitjax import deploy
 from bitjax import nn
+from bitjax import packed as packing
 from bitjax import quantizers
 from bitjax import types
+from bitjax.deploy import _network
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -104,6 +109,10 @@ RESNETS = {
   'first': resnet(variant='bireal', quantize_first=True, **BINARY),
   'weights': resnet(kernel_quantizer=SIGN, scaling='mean_abs'),
   'ternary': resnet(kernel_quantizer=TERNARY, scaling='mean_abs'),
+  'lsq': resnet(
+    kernel_quantizer=quantizers.lsq(2),
+    input_quantizer=quantizers.lsq(2, signed=False),
+  ),
   'floats': resnet(variant='bireal'),
 }
 
@@ -117,7 +126,8 @@ def test_resnets(name, trained):
   assert binary == (name in ('bireal', 'react', 'plain', 'first'))
   assert ('threshold' in names(network)) == (name == 'plain')
   decoded = sum(op.name == 'decode' for op in network.ops)
-  assert decoded == {'weights': 4, 'ternary': 4, 'first': 1}.get(name, 0)
+  few = {'weights': 4, 'ternary': 4, 'lsq': 4, 'first': 1}
+  assert decoded == few.get(name, 0)
 
 
 @pytest.mark.slow
@@ -158,6 +168,8 @@ def test_files(tmp_path):
     (content[:-1], r'tensor .* is cut off'),
     (content + b' ', 'behind its last tensor'),
     (content.replace(b'packed 2', b'packed 1'), 'has version 1'),
+    # A newline and a vertical tab differ in one bit.
+    (content[:15] + b'\x0b' + content[16:], r"has version '2\\x0b'"),
     (content[:30] + bytes([content[30] ^ 4]) + content[31:], 'header'),
     (b'PK' + content, 'is no file of a packed network'),
   ]
@@ -165,6 +177,60 @@ def test_files(tmp_path):
     path.write_bytes(changed)
     with pytest.raises(types.BadInput, match=message):
       deploy.load(path)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda header: [], 'describes no packed network'),
+    (lambda header: header | {'ops': []}, 'describes no packed network'),
+    (lambda header: header | {'chunk': 0}, 'describes no packed network'),
+    (lambda header: header | {'dtype': 'int9'}, 'describes no packed network'),
+    (lambda header: header | {'ops': [['to', [1]]]}, 'operation 0 takes 1, '),
+    (lambda header: header | {'ops': [['to', ['a']]]}, "takes 'a', which"),
+    (lambda header: header | {'ops': [['exec', []]]}, "operation 'exec'"),
+  ],
+)
+def test_headers_that_fit_their_checksum(tmp_path, change, message):
+  path = deploy.save(digits()[1], tmp_path / 'digits.bitjax')
+  content, sizes = path.read_bytes(), struct.Struct('<II')
+  length, _ = sizes.unpack(content[16:24])
+  header = json.loads(zlib.decompress(content[24 : 24 + length]))
+  text = zlib.compress(json.dumps(change(header)).encode())
+  head = content[:16] + sizes.pack(len(text), zlib.crc32(text))
+  path.write_bytes(head + text + content[24 + length :])
+  with pytest.raises(types.BadInput, match=message) as raised:
+    deploy.load(path)
+  assert str(raised.value).startswith(f'{path} is damaged: ')
+
+
+@pytest.mark.parametrize(
+  ('kernel', 'strides', 'padding', 'value'),
+  [
+    ((3, 3, 17, 4), (1, 1), ((1, 1), (1, 1)), 0),
+    ((2, 4, 16, 3), (2, 1), ((0, 1), (2, 1)), 1),
+    ((3, 1, 33, 1), (2, 3), ((1, 1), (0, 2)), 0),
+  ],
+)
+def test_what_padding_adds(kernel, strides, padding, value):
+  weights = RNG.choice(np.float32([-1, 1]), kernel)
+  params = {
+    'channels': kernel[2],
+    'strides': strides,
+    'padding': padding,
+    'pad_value': value,
+    'shape': (6, 5),
+  }
+  got = np.asarray(_network._border(packing.pack(weights, 2), params))
+  edges = ((0, 0), *padding, (0, 0))
+  around = 1 - np.pad(np.ones((1, 6, 5, 1)), edges)
+  rows, columns = got.shape[:2]
+  assert got.shape[2:] == (kernel[3], 1) and got.any()
+  for row, column in np.ndindex(rows, columns):
+    top, left = row * strides[0], column * strides[1]
+    seen = around[0, top : top + kernel[0], left : left + kernel[1]]
+    want = (value + 1) * (seen[..., None] * weights).sum((0, 1, 2))
+    np.testing.assert_array_equal(got[row, column, :, 0], want)
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ from bitjax import data
 from bitjax import deploy
 from bitjax import extras
 from bitjax import nn
-from bitjax import quantizers
 from bitjax import types
 from bitjax.deploy import _network
 from bitjax.deploy import _onnx
@@ -27,10 +26,6 @@ from tests.deploy import deploy_test
 from tests.deploy import trained_test
 
 DIGITS, IMAGES = deploy_test.DIGITS, deploy_test.IMAGES
-LSQ = {
-  'kernel_quantizer': quantizers.lsq(2),
-  'input_quantizer': quantizers.lsq(2, signed=False),
-}
 
 
 class Padded(linen.Module):
@@ -52,7 +47,6 @@ EXACT = {
 }
 ROUNDED = {
   **{k: (model, IMAGES) for k, model in deploy_test.RESNETS.items()},
-  'lsq': (deploy_test.resnet(**LSQ), IMAGES),
   'W1A32': (nn.binary_weights_mlp(hidden=(9, 8)), DIGITS),
 }
 
