@@ -166,7 +166,8 @@ def image_scores(
 
   Raises:
     BadInput: for an output of another size than the image at high resolution, which
-      is that of a network for another scale.
+      is that of a network for another scale, and for an image that is too small for
+      SSIM, 11 pixels a side within the border; it is named.
   """
   border = pairs.scale if border is None else border
   border = types.check_integer('border', border, 0)
@@ -178,7 +179,10 @@ def image_scores(
         f'{pair.name}: expected an output of {list(pair.high.shape)}, {pairs.scale} '
         f'times the image; got {list(found.shape)}. Is it of another scale?'
       )
-    each = _measured(found, pair.high, border, channels)
+    try:
+      each = _measured(found, pair.high, border, channels)
+    except types.BadInput as error:
+      raise types.BadInput(f'{pair.name}: {error}') from None
     for values, value in zip((psnr, ssim), each, strict=True):
       values.append(float(value))
   return ImageScores(pairs.names, np.asarray(psnr), np.asarray(ssim))
