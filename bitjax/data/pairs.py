@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import operator
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -89,6 +90,7 @@ class Pairs:
 
   def __getitem__(self, index: int) -> Pair:
     """Reads a pair."""
+    index = operator.index(index)  # Refuses slices by name.
     return self.read(range(len(self))[index])  # Which raises an IndexError.
 
 

@@ -105,9 +105,10 @@ def enlarge(
     BadInput: for an image of another type, or tiles of which nothing is left.
   """
   image = np.asarray(image)
-  if image.dtype != np.uint8 or image.ndim != 3:
+  if image.dtype != np.uint8 or image.ndim != 3 or not image.size:
     raise types.BadInput(
-      f'image must be uint8 [h, w, C]; got {image.dtype} {list(image.shape)}.'
+      'image must be uint8 [h, w, C], none of them 0; got '
+      f'{image.dtype} {list(image.shape)}.'
     )
   program = _program(model)
   overlap = types.check_integer('overlap', overlap, 0)

@@ -198,6 +198,8 @@ def test_pairs_are_a_sequence_of_one_length():
   pairs = data.make_pairs({'a': colours(4, 4)}, 2)
   with pytest.raises(IndexError):
     pairs[1]
+  with pytest.raises(TypeError, match='slice'):
+    pairs[:1]
   with pytest.raises(types.BadInput, match='as many names as sizes'):
     data.Pairs('x', 2, (), (), pairs.read)
 

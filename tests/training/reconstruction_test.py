@@ -248,6 +248,8 @@ def test_another_scale_and_other_images_are_refused():
     training.image_scores(lambda low: data.bicubic_on_host(low, 2), small)
   with pytest.raises(types.BadInput, match='image must be uint8'):
     training.enlarge(MODEL, {}, np.zeros((4, 4, 3)))
+  with pytest.raises(types.BadInput, match=r'none of them 0; got .*0, 4, 3'):
+    training.enlarge(MODEL, {}, np.zeros((0, 4, 3), np.uint8), tile=40)
   image = np.zeros((4, 4, 3), np.uint8)
   with pytest.raises(types.BadInput, match='more than twice the overlap, 32'):
     training.enlarge(MODEL, {}, image, tile=32)
