@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import itertools
 import os
 import pathlib
 import re
@@ -140,6 +141,7 @@ def compare(
   image: np.ndarray,
   place: tuple[int, int, int],
   name: str = 'image',
+  tile: int = _TILE,
 ) -> list[crops.Crop]:
   """Returns crops of an image, made smaller and enlarged again, and of the truth.
 
@@ -148,20 +150,17 @@ def compare(
     image: the truth, uint8 [H, W, 3].
     place: first row, first column, and side of the crop.
     name: what messages call the image.
+    tile: height and width of a tile at low resolution.
 
   Raises:
-    BadInput: for a crop that is not inside the image.
+    BadInput: for a crop that is not inside the image, or an image of which nothing is
+      within a border of the scale.
   """
   scale = networks[0].model.scale
+  _check_crop(image, place, scale, name)
   pair = data.make_pairs({name: image}, scale)[0]
   truth = jnp.asarray(pair.high)
   row, column, side = place
-  height, width = pair.high.shape[:2]
-  if side < 1 or row + side > height or column + side > width:
-    raise types.BadInput(
-      f'--crop must be a square inside of {height} x {width} pixels; got '
-      f'{row},{column},{side}.'
-    )
 
   def cut(name, pixels, *, measured=True):
     psnr = None
@@ -174,7 +173,7 @@ def compare(
   return [
     cut('bicubic', data.bicubic_on_host(pair.low, scale)),
     *(
-      cut(one.arm, enlarge(one, pair.low, name=f'super_resolve ({one.arm})'))
+      cut(one.arm, enlarge(one, pair.low, tile, f'super_resolve ({one.arm})'))
       for one in networks
     ),
     cut('truth', pair.high, measured=False),
@@ -210,17 +209,22 @@ def main(argv: Sequence[str]) -> int:
       f'--tile must be more than {2 * reach} for this network; got {tile}.'
     )
   end = f'_x{scale}.png' if place is None else '_crops.png'
-  images = _read(paths, [out / f'{pathlib.Path(p).stem}{end}' for p in paths])
+  targets = [out / f'{pathlib.Path(path).stem}{end}' for path in paths]
+  _check_targets(out, paths, targets)
+  images = [pictures.read(files.expand(path)) for path in paths]
+  if place is not None:
+    for path, image in zip(paths, images, strict=True):
+      _check_crop(image, place, scale, path)
   contents: list[tuple[pathlib.Path, Any]] = []
-  for path, image in images:
+  for path, target, image in zip(paths, targets, images, strict=True):
     if place is None:
-      contents.append((path, enlarge(networks[0], image, tile, path.name)))
+      contents.append((target, enlarge(networks[0], image, tile, target.name)))
       continue
     with plots.style():
-      name = path.stem.removesuffix('_crops')
-      drawn = crops.draw(compare(networks, image, place, name), name)
+      shown = compare(networks, image, place, path, tile)
+      drawn = crops.draw(shown, pathlib.Path(path).stem)
       for kind, content in results.draw(drawn).items():
-        contents.append((path.with_suffix(f'.{kind}'), content))
+        contents.append((target.with_suffix(f'.{kind}'), content))
   out.mkdir(parents=True, exist_ok=True)
   for path, content in contents:
     if isinstance(content, bytes):
@@ -264,15 +268,39 @@ def _square(text: str) -> tuple[int, int, int]:
   return row, column, side
 
 
-def _read(paths, targets) -> list[tuple[pathlib.Path, np.ndarray]]:
-  """Reads all images before anything is computed; refuses two with one target."""
-  for index, target in enumerate(targets):
-    if target in targets[:index]:
+def _check_crop(image, place, scale, name):
+  """Refuses a crop that is not inside the image, as far as the scale divides it."""
+  row, column, side = place
+  if min(image.shape[:2]) < 3 * scale:
+    raise types.BadInput(
+      f'{name}: expected an image of {3 * scale} pixels or more on a side, of which '
+      f'{scale} at each edge are not measured; found {image.shape[0]} x '
+      f'{image.shape[1]}.'
+    )
+  height, width = (length // scale * scale for length in image.shape[:2])
+  if side < 1 or row + side > height or column + side > width:
+    raise types.BadInput(
+      f'{name}: --crop must be a square inside of {height} x {width} pixels; got '
+      f'{row},{column},{side}.'
+    )
+
+
+def _check_targets(out, paths, targets):
+  """Refuses what could not be written, or would replace an image, before any work."""
+  home = next(path for path in (out, *out.absolute().parents) if path.exists())
+  if not home.is_dir():
+    raise types.BadInput(f'--out={out} must be a folder; {home} is a file.')
+  if not os.access(home, os.W_OK | os.X_OK):
+    raise types.BadInput(f'--out={out} cannot be written: {home} is read-only.')
+  for one, other in itertools.combinations(range(len(targets)), 2):
+    if targets[one] == targets[other]:
       raise types.BadInput(
-        f'{paths[targets.index(target)]} and {paths[index]} would both be written to '
-        f'{target}; enlarge them into different folders.'
+        f'{paths[one]} and {paths[other]} would both be written to {targets[one]}; '
+        'enlarge them into different folders.'
       )
-  return [
-    (target, pictures.read(files.expand(path)))
-    for path, target in zip(paths, targets, strict=True)
-  ]
+  given = {files.expand(path).resolve(): path for path in paths}
+  for target in targets:
+    if target.resolve() in given:
+      raise types.BadInput(
+        f'{target} would replace {given[target.resolve()]}; choose another --out.'
+      )

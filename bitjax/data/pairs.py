@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import operator
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ __all__ = ['PAIR_SPLITS', 'Pair', 'Pairs', 'load_pairs', 'make_pairs']
 PAIR_SPLITS = ('train', 'test')
 
 _EMBEDDED = 'photographs'
+_OTHER = {'HR': 'LR', 'LR': 'HR'}  # The ends of names of a pair.
 # The part of DIV2K's folders that says for what they are.
 _FOLDERS = {'train': ('train',), 'test': ('valid', 'test')}
 
@@ -88,6 +90,7 @@ class Pairs:
 
   def __getitem__(self, index: int) -> Pair:
     """Reads a pair."""
+    index = operator.index(index)  # Refuses slices by name.
     return self.read(range(len(self))[index])  # Which raises an IndexError.
 
 
@@ -133,11 +136,14 @@ def load_pairs(
       and scikit-learn, or a folder, which has one of these layouts:
 
       - files ``NAME_HR.png`` and ``NAME_LR.png``, also in ``image_SRF_2`` (for the scale
-        2), as Set5, Set14, B100 and Urban100 are published;
+        2), as Set5, Set14, B100 and Urban100 are published. Others beside them, such as
+        what methods made, are left out;
       - DIV2K's: folders ``DIV2K_train_HR`` and ``DIV2K_train_LR_bicubic/X2`` with
         ``0001.png`` and ``0001x2.png``, or ``HR`` and ``LR_bicubic/X2``. Without one of
         low resolutions they are made;
       - PNG and JPEG files, at high resolution. Low ones are made.
+
+      Files whose names begin with a dot are left out.
     scale: how many times larger images at high resolution are.
     split: ``'train'`` or ``'test'``: which photographs, and which of DIV2K's folders
       (``'test'`` is its ``valid``). The other layouts have one part, for either.
@@ -148,9 +154,9 @@ def load_pairs(
     bottom, and a warning of one line says so.
 
   Raises:
-    BadInput: for a folder without images, a low resolution that is missing or of another
-      size (both files are named), an image smaller than the scale, a file that cannot
-      be read, or a missing package. One line.
+    BadInput: for a folder without images, a low resolution that is missing, alone or of
+      another size (both files are named), an image smaller than the scale, a file that
+      cannot be read, or a missing package. One line.
   """
   types.check_integer('scale', scale, 1)
   types.check_choice('split', split, PAIR_SPLITS)
@@ -197,14 +203,17 @@ def _benchmark(folder: pathlib.Path, scale: int) -> _Files:
     )
   folder = inner if others else folder
   found: _Files = []
-  for high in _images(folder):
-    if high.stem.endswith('_HR'):
-      low = high.with_name(f'{high.stem.removesuffix("_HR")}_LR{high.suffix}')
-      if not low.is_file():
-        raise types.BadInput(
-          f'{high}: expected {low.name} beside it; found none.'
-        )
-      found.append((high, low))
+  for path in _images(folder):
+    name, line, part = path.stem.rpartition('_')
+    if not line or part not in _OTHER:
+      continue
+    other = path.with_name(f'{name}_{_OTHER[part]}{path.suffix}')
+    if not other.is_file():
+      raise types.BadInput(
+        f'{path}: expected {other.name} beside it; found none.'
+      )
+    if part == 'HR':
+      found.append((path, other))
   return found
 
 
@@ -241,7 +250,9 @@ def _images(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(
     path
     for path in folder.iterdir()
-    if path.suffix.lower() in pictures.SUFFIXES and path.is_file()
+    if path.suffix.lower() in pictures.SUFFIXES
+    and not path.name.startswith('.')  # What a Mac adds, ._a.png, is no image.
+    and path.is_file()
   )
 
 

@@ -123,6 +123,7 @@ def bicubic_on_host(
   Raises:
     BadInput: as `bicubic`.
   """
+  images = np.asarray(images)
   sizes, scales = _checked(images, scale, shape, edges)
   found = _resampled(np, images, np.float64, sizes, scales, edges)
   return found.astype(images.dtype)

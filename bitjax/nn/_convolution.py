@@ -212,10 +212,19 @@ def _replaced(shape, axis, size):
 
 
 def _group_size(examples, positions, window):
-  """Returns the images per group: their patches fit the cache, groups are even."""
+  """Returns the images per group: their patches fit the cache, groups are even.
+
+  If no image is left over at half to twice that size, it is the nearest such one: empty
+  images that fill the last group cost a copy of all, and their share of the products.
+  """
   patches = 4 * math.prod(positions) * math.prod(window)
   most = max(1, _GROUP_BYTES // patches)
-  return -(-examples // -(-examples // most))
+  even = -(-examples // -(-examples // most))
+  sizes = range(-(-most // 2), min(2 * most, examples) + 1)
+  whole = [size for size in sizes if examples % size == 0]
+  if examples % even == 0 or not whole:
+    return even
+  return min(whole, key=lambda size: abs(math.log(size / most)))
 
 
 def _kernel_gradient(x, z_bar, shape, strides, pads, precision):

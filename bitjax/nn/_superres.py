@@ -87,7 +87,8 @@ class SuperResolution(nn.Module):
     input_quantizer: quantizer of the inputs of the same layers; None for none.
     scaling: scale of quantized kernels, as in `QuantDense`.
     quantize_head: whether the first kernel is quantized; its inputs, the images, never are.
-    quantize_upsampler: whether the upsampler's kernels and inputs are quantized.
+    quantize_upsampler: whether the upsampler's kernels and inputs are quantized; not with
+      ``'direct'``, whose only convolution there is the tail.
     quantize_tail: whether the last kernel and its inputs are quantized.
     thresholds: whether learned thresholds precede the quantizers of inputs (ReActNet).
     activation: ``'relu'``, ``'hardtanh'``, ``'identity'`` or ``'rprelu'``; None for
@@ -145,8 +146,12 @@ class SuperResolution(nn.Module):
     types.check_choice('shortcut', self.shortcut, SR_SHORTCUTS)
     types.check_choice('upsampler', self.upsampler, SR_UPSAMPLERS)
     types.check_choice('base', self.base, SR_BASES)
-    if self.upsampler == 'shuffle':
-      _factors(self.scale)
+    factors = _factors(self.scale) if self.upsampler == 'shuffle' else ()
+    if self.quantize_upsampler and not factors:
+      raise types.BadInput(
+        'quantize_upsampler=True needs an upsampler with convolutions; '
+        f'upsampler={self.upsampler} has none at the scale {self.scale}.'
+      )
     super().__post_init__()
 
   @nn.compact

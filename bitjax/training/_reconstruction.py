@@ -105,9 +105,10 @@ def enlarge(
     BadInput: for an image of another type, or tiles of which nothing is left.
   """
   image = np.asarray(image)
-  if image.dtype != np.uint8 or image.ndim != 3:
+  if image.dtype != np.uint8 or image.ndim != 3 or not image.size:
     raise types.BadInput(
-      f'image must be uint8 [h, w, C]; got {image.dtype} {list(image.shape)}.'
+      'image must be uint8 [h, w, C], none of them 0; got '
+      f'{image.dtype} {list(image.shape)}.'
     )
   program = _program(model)
   overlap = types.check_integer('overlap', overlap, 0)
@@ -166,7 +167,8 @@ def image_scores(
 
   Raises:
     BadInput: for an output of another size than the image at high resolution, which
-      is that of a network for another scale.
+      is that of a network for another scale, and for an image that is too small for
+      SSIM, 11 pixels a side within the border; it is named.
   """
   border = pairs.scale if border is None else border
   border = types.check_integer('border', border, 0)
@@ -178,7 +180,10 @@ def image_scores(
         f'{pair.name}: expected an output of {list(pair.high.shape)}, {pairs.scale} '
         f'times the image; got {list(found.shape)}. Is it of another scale?'
       )
-    each = _measured(found, pair.high, border, channels)
+    try:
+      each = _measured(found, pair.high, border, channels)
+    except types.BadInput as error:
+      raise types.BadInput(f'{pair.name}: {error}') from None
     for values, value in zip((psnr, ssim), each, strict=True):
       values.append(float(value))
   return ImageScores(pairs.names, np.asarray(psnr), np.asarray(ssim))

@@ -85,6 +85,15 @@ def test_crops_show_bicubic_every_network_and_the_truth(found, capsys):
       np.testing.assert_allclose(crop.psnr, psnr, rtol=1e-6)
 
 
+def test_crops_are_made_in_tiles_of_the_given_size(found, tmp_path, capsys):
+  pictures.write(tmp_path / 'a.png', smooth(40, 88))
+  told = ['super_resolve', 'run', str(tmp_path / 'a.png'), '--crop=0,0,6']
+  told += [f'--out={tmp_path / "out"}', '--tile=18']
+  assert command.main(told) == 0
+  # Of 20 x 44 pixels at the low resolution.
+  assert '28/28 tiles' in capsys.readouterr().err
+
+
 def test_crops_are_written_as_figures(tmp_path, found, monkeypatch):
   pixels = np.zeros((6, 6, 3), np.uint8)
   monkeypatch.setattr(
@@ -116,6 +125,13 @@ def test_crops_are_written_as_figures(tmp_path, found, monkeypatch):
     (['good.png', 'text.png'], 'text.png: expected a PNG or JPEG'),
     (['good.png', 'more/good.png'], 'would both be written to'),
     (['good.png', '--to=x'], 'there is no option --to'),
+    (['good.png', '--out=text.png'], '--out=text.png must be a folder'),
+    (['good.png', '--out=text.png/in'], 'text.png is a file'),
+    (
+      ['good.png', 'good_x2.png', '--out=.'],
+      'good_x2.png would replace good_x2.png; choose another --out',
+    ),
+    (['good.png', 'tiny.png', '--crop=0,0,1'], 'tiny.png: expected an image'),
   ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -123,15 +139,20 @@ def test_bad_input_is_one_line_and_writes_nothing(
 ):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'more').mkdir()
-  for path in ('good.png', 'more/good.png', 'cut.png'):
+  for path in ('good.png', 'more/good.png', 'cut.png', 'good_x2.png'):
     pictures.write(tmp_path / path, smooth(40, 40))
+  pictures.write(tmp_path / 'tiny.png', smooth(8, 8)[:5, :5])
   whole = (tmp_path / 'cut.png').read_bytes()
   (tmp_path / 'cut.png').write_bytes(whole[: len(whole) // 2])
   (tmp_path / 'text.png').write_text('no image')
-  assert command.main(['super_resolve', 'run', '--out=out', *options]) == 2
+  if not any(option.startswith('--out') for option in options):
+    options = [*options, '--out=out']
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+  assert command.main(['super_resolve', 'run', *options]) == 2
   out, err = capsys.readouterr()
   assert out == '' and err.count('\n') == 1 and words in err
-  assert not (tmp_path / 'out').exists()
+  after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+  assert after == before
 
 
 def test_what_is_no_run(tmp_path, capsys):

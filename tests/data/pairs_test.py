@@ -69,6 +69,20 @@ def test_benchmarks_bring_both(tmp_path, inner):
     np.testing.assert_array_equal(pair.low, low)
 
 
+def test_what_else_lies_in_a_folder_is_left_out(tmp_path):
+  home = tmp_path / 'Set5'
+  high = save(home / 'a_HR.png', colours(8, 6))
+  save(home / 'a_LR.png', colours(4, 3))
+  save(home / 'a_bicubic.png', colours(8, 6))
+  (home / '._a_HR.png').write_bytes(b'of a Mac')
+  (pair,) = data.load_pairs(home, 2)
+  np.testing.assert_array_equal(pair.high, high)
+  alone = save(tmp_path / 'photographs' / 'HR.png', colours(4, 4))
+  (tmp_path / 'photographs' / '._HR.png').write_bytes(b'of a Mac')
+  (pair,) = data.load_pairs(tmp_path / 'photographs', 2)
+  check(pair, alone, 2)
+
+
 def test_div2k_in_its_own_names_and_in_short_ones(tmp_path):
   high, low = {}, {}
   for part in ('train', 'valid'):
@@ -125,6 +139,8 @@ def test_bad_folders(tmp_path):
   home = tmp_path / 'b'
   save(home / 'x_HR.png', colours(8, 6))
   refused('x_HR.png: expected x_LR.png beside it', home, 2)
+  save(tmp_path / 'low' / 'x_LR.png', colours(4, 3))
+  refused('x_LR.png: expected x_HR.png beside it', tmp_path / 'low', 2)
   save(home / 'x_LR.png', colours(4, 4))
   refused(
     r'x_LR.png: expected .* smaller than .*x_HR.png, 4 x 3 of 8 x 6; found 4 x 4',
@@ -182,6 +198,8 @@ def test_pairs_are_a_sequence_of_one_length():
   pairs = data.make_pairs({'a': colours(4, 4)}, 2)
   with pytest.raises(IndexError):
     pairs[1]
+  with pytest.raises(TypeError, match='slice'):
+    pairs[:1]
   with pytest.raises(types.BadInput, match='as many names as sizes'):
     data.Pairs('x', 2, (), (), pairs.read)
 

@@ -136,6 +136,19 @@ def test_leading_axes_jit_vmap_grad_and_dtypes():
   )
 
 
+def test_the_host_takes_whatever_holds_an_image(recwarn):
+  image = RNG.integers(0, 256, (4, 6, 1), dtype=np.uint8)
+  expected = data.bicubic_on_host(image / 255, 0.5)
+  for given in (jnp.asarray(image), jnp.asarray(image / np.float32(255))):
+    found = data.bicubic_on_host(given, 0.5)  # type: ignore[arg-type]
+    assert isinstance(found, np.ndarray) and found.dtype == given.dtype
+    unit = found / 255 if found.dtype == np.uint8 else found
+    np.testing.assert_allclose(unit, expected, atol=1.01 / 255)
+  found = data.bicubic_on_host((image / 255).tolist(), 0.5)  # type: ignore[arg-type]
+  np.testing.assert_array_equal(found, expected)
+  assert not recwarn.list  # Nothing was truncated to float32.
+
+
 def test_long_lines_of_floats_are_gathered():
   image = RNG.uniform(0, 255, (3, 700, 1)).astype(np.float32)
   found = jitted(image, 0.6)

@@ -207,6 +207,16 @@ class TestPlatforms:
     assert sizes == [4, 8, 16, 1]
     assert _convolution._group_size(5, (8, 8), (3, 3, 64)) == 5
 
+  def test_groups_leave_no_image_over_if_they_need_not(self):
+    """Seven images of 24 x 24 x 16 fit the cache, and five of 28 x 28 x 16."""
+    size = functools.partial(_convolution._group_size, window=(3, 3, 16))
+    sides = (24, 24), (28, 28)
+    assert [size(16, side) for side in sides] == [8, 4]
+    assert [size(64, side) for side in sides] == [8, 4]
+    # An even division that leaves none stays; a prime number has no other.
+    assert [size(21, side) for side in sides] == [7, 7]
+    assert [size(23, side) for side in sides] == [6, 5]
+
 
 def test_plain_convolutions():
   """They are XLA's on the CPU too, and have derivatives by forward mode."""

@@ -315,6 +315,14 @@ def test_narrow_dtypes_and_lanes():
     ({'shortcut': 'none'}, 'shortcut must be one of block, each'),
     ({'upsampler': 'x'}, 'upsampler must be one of shuffle, direct'),
     ({'base': 'x'}, 'base must be one of none, nearest, bicubic'),
+    (
+      {'quantize_upsampler': True, 'upsampler': 'direct'},
+      'upsampler=direct has none at the scale 2',
+    ),
+    (
+      {'quantize_upsampler': True, 'scale': 1},
+      'upsampler=shuffle has none at the scale 1',
+    ),
     ({'kernel_quantizer': 'sign'}, 'kernel_quantizer must be'),
   ],
 )

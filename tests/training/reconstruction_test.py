@@ -210,8 +210,10 @@ def test_a_network_enlarges_measured_as_papers_do(whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('sides', [(23, 40), (9, 31), (14, 14), (5, 6)])
-def test_tiles_change_nothing(sides):
-  model = nn.light_sr(blocks=1, width=3)  # Five convolutions.
+@pytest.mark.parametrize('bits', [32, 1])
+def test_tiles_change_nothing(sides, bits):
+  # Five convolutions.
+  model = nn.light_sr(blocks=1, width=3) if bits == 32 else MODEL
   image = smooth(40, 40, 7)[: sides[0], : sides[1]]
   variables = jax.jit(model.init)(
     jax.random.key(2), image[None] / np.float32(255)
@@ -241,8 +243,13 @@ def test_another_scale_and_other_images_are_refused():
     types.BadInput, match=r'a: expected .* Is it of another scale'
   ):
     training.image_scores(lambda low: data.bicubic_on_host(low, 2), pairs)
+  small = data.make_pairs({'b': smooth(16, 12, 1)}, 2)  # SSIM needs 15 pixels.
+  with pytest.raises(types.BadInput, match='b: images must have 15 pixels'):
+    training.image_scores(lambda low: data.bicubic_on_host(low, 2), small)
   with pytest.raises(types.BadInput, match='image must be uint8'):
     training.enlarge(MODEL, {}, np.zeros((4, 4, 3)))
+  with pytest.raises(types.BadInput, match=r'none of them 0; got .*0, 4, 3'):
+    training.enlarge(MODEL, {}, np.zeros((0, 4, 3), np.uint8), tile=40)
   image = np.zeros((4, 4, 3), np.uint8)
   with pytest.raises(types.BadInput, match='more than twice the overlap, 32'):
     training.enlarge(MODEL, {}, image, tile=32)

@@ -14,11 +14,13 @@ import hashlib
 from typing import Any, NamedTuple
 import warnings
 
+import jax
 import numpy as np
 
 from bitjax import cli
 from bitjax import data
 from bitjax import files
+from bitjax import measures
 from bitjax import types
 
 __all__ = ['SOURCES', 'PairsConfig', 'Parts', 'checksum', 'feeds', 'load']
@@ -104,6 +106,9 @@ class PairsConfig:
       self.scale,
       self.validation_images,
     )
+    # What is measured at the end must not be refused only then.
+    _check_measured(parts.validation, measures.psnr)
+    _check_measured(parts.test, measures.ssim)
     records = {
       f'{name}_checksum': checksum(part)
       for name, part in parts._asdict().items()
@@ -128,7 +133,8 @@ def load(
     validation_images: number of training images that are not trained on.
 
   Raises:
-    BadInput: for a missing or malformed folder, or one with too few images.
+    BadInput: for a missing or malformed folder, one with too few images, or one that is
+      not asked for.
   """
   if source == 'folder':
     if data_dir is None:
@@ -141,6 +147,11 @@ def load(
     whole, test = (
       data.load_pairs(folder / name, scale, split=split)
       for name, split in places
+    )
+  elif data_dir is not None:
+    raise types.BadInput(
+      f'data_dir={data_dir} is for images=folder; got images={source}, which come '
+      'with packages.'
     )
   else:
     whole, test = _photographs(scale)
@@ -184,6 +195,18 @@ def _photographs(scale):
       data.load_pairs('photographs', scale, split=split)
       for split in data.PAIR_SPLITS
     )
+
+
+def _check_measured(pairs, measure):
+  """Raises `BadInput`, naming the image, unless all are large enough for a measure."""
+  smallest = min(range(len(pairs)), key=lambda at: min(pairs.sizes[at]))
+  sides = (pairs.scale * length for length in pairs.sizes[smallest])
+  image = jax.ShapeDtypeStruct((*sides, 3), np.uint8)
+  measured = functools.partial(measure, border=pairs.scale)
+  try:
+    jax.eval_shape(measured, image, image)
+  except types.BadInput as error:
+    raise types.BadInput(f'{pairs.names[smallest]}: {error}') from None
 
 
 def checksum(pairs: data.Pairs) -> str:

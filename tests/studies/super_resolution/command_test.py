@@ -1,7 +1,9 @@
 """Bad input of the study of super-resolution."""
 
+import numpy as np
 import pytest
 
+from bitjax.data import pictures
 from bitjax.studies import super_resolution
 
 
@@ -42,6 +44,41 @@ def test_images(refused, pairs_folder, flags, words):
   names = {flag.partition('=')[0] for flag in flags}
   given = [flag for flag in given if flag.partition('=')[0] not in names]
   refused(super_resolution.STUDY, [*given, *flags], words)
+
+
+@pytest.mark.parametrize('scale', [2, 4])
+def test_what_cannot_be_measured_is_refused_before_it_is_trained(
+  refused, pairs_folder, scale
+):
+  draw = np.random.default_rng(0)
+  flags = ['--preset=smoke', '--images=folder', f'--data_dir={pairs_folder}']
+  flags += [f'--scale={scale}', '--validation_images=1', '--side=4']
+
+  def add(path, side):
+    image = draw.integers(0, 256, (side, side, 3), np.uint8)
+    pictures.write(pairs_folder / path, image)
+
+  # SSIM takes windows of 11 pixels, within a border of the scale.
+  least = 11 + 2 * scale
+  add('Set5/e.png', least // scale * scale)
+  refused(
+    super_resolution.STUDY,
+    flags,
+    f'e.png: images must have {least} pixels or more on a side',
+  )
+  (pairs_folder / 'Set5' / 'e.png').unlink()
+  for name in ('a.png', 'b.png', 'c.png'):  # Whichever validates.
+    add(f'train/{name}', 2 * scale)
+  refused(
+    super_resolution.STUDY,
+    flags,
+    f'images must have {1 + 2 * scale} pixels or more on a side',
+  )
+
+
+def test_a_folder_that_is_not_asked_for(refused, pairs_folder):
+  flags = ['--preset=smoke', f'--data_dir={pairs_folder}']
+  refused(super_resolution.STUDY, flags, 'is for images=folder')
 
 
 def test_an_image_that_is_cut_short_is_named(refused, pairs_folder):

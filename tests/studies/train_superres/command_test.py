@@ -92,6 +92,10 @@ def test_every_preset_is_listed():
     (['--kernels=sign'], 'kernels must be one of none, signs'),
     (['--inputs=pams3'], 'inputs must be one of none, window'),
     (['--quantized=body'], 'quantized must be one of head, upsampler, tail'),
+    (
+      ['--quantized=upsampler', '--kernels=scaled', '--upsampler=direct'],
+      'quantize_upsampler=True needs an upsampler with convolutions',
+    ),
     (['--target=0'], 'target must be > 0'),
     (['--shortcut=all'], 'shortcut must be one of block, each'),
   ],
