@@ -147,6 +147,10 @@ def evolve(
     types.check_integer(name, value, least)
   if width is not None:
     types.check_integer('width', width, 1)
+  if not isinstance(state, GeneticState):
+    raise types.BadInput(
+      f'state must be from genetic_start; got {types.shown(state)}.'
+    )
   num_parents, size = state.masks.shape
   if size != view.kernel.size:
     raise types.BadInput(
