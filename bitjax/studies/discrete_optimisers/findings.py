@@ -168,46 +168,49 @@ def _dimension(results, start):
 
 
 def _exponents(results, start):
-  """Judges whether methods save less than STE where there are more signs."""
+  """Judges whether searches save less than STE where there are more signs."""
   signs = outcomes.widths(results)
   saved = outcomes.decrease(results, 'search').sel(signs=signs, start=start)
   tables = {
     arm: saved.sel(arm=arm).transpose('signs', 'seed').values
     for arm in outcomes.names(results)
   }
-  compared = tables['genetic'], tables[_STE]
+  slopes = {
+    arm: outcomes.exponent(signs, table) for arm, table in tables.items()
+  }
   apart = lambda rows: outcomes.exponents_apart(
     signs, rows[: len(signs)], rows[len(signs) :]
   )
-  found = outcomes.resampled(apart, np.concatenate(compared))
-  verdict = intervals.judge(found, direction=-1, smallest=_SLOPE)
-  shown = outcomes.both_save(*compared).sum()
-  caveat = ''
-  if shown < len(signs):
-    caveat = (
-      f'Of {shown} of {len(signs)} networks, in which both save something.'
+  for searching in outcomes.searches(results):
+    compared = tables[searching], tables[_STE]
+    found = outcomes.resampled(apart, np.concatenate(compared))
+    verdict = intervals.judge(found, direction=-1, smallest=_SLOPE)
+    shown = outcomes.both_save(*compared).sum()
+    caveat = ''
+    if shown < len(signs):
+      caveat = (
+        f'Of {shown} of {len(signs)} networks, in which both save something.'
+      )
+    verdict, caveat, lost = divergence.account(verdict, found, caveat)
+    if np.isnan(found.mean):
+      verdict = 'inconclusive'
+    of = '' if searching == arms.GENETIC else f' of {searching}'
+    yield verdicts.Verdict(
+      f'N16 exponent{of}, {start}',
+      f'{texts.FROM[start]}: at equal evaluations, what {texts.words(searching)} '
+      'saves on A falls faster with the number of signs than what STE saves.',
+      verdict,
+      found.mean,
+      found.low,
+      found.high,
+      unit='exponent of the number of signs',
+      num_seeds=found.num,
+      protocol='deployable, A',
+      caveat=caveat,
+      details=slopes
+      | texts.by_signs(results.sel(start=start), signs, (searching, _STE))
+      | lost,
     )
-  verdict, caveat, lost = divergence.account(verdict, found, caveat)
-  if np.isnan(found.mean):
-    verdict = 'inconclusive'
-  yield verdicts.Verdict(
-    f'N16 exponent, {start}',
-    f'{texts.FROM[start]}: at equal evaluations, what the genetic algorithm saves on A falls '
-    'faster with the number of signs than what STE saves.',
-    verdict,
-    found.mean,
-    found.low,
-    found.high,
-    unit='exponent of the number of signs',
-    num_seeds=found.num,
-    protocol='deployable, A',
-    caveat=caveat,
-    details={
-      arm: outcomes.exponent(signs, table) for arm, table in tables.items()
-    }
-    | texts.by_signs(results.sel(start=start), signs, ('genetic', _STE))
-    | lost,
-  )
 
 
 def _perturbations(at, signs):
@@ -255,7 +258,7 @@ def _perturbations(at, signs):
 
 def _times(at, signs, start):
   """Compares searches with STE at equal processor time."""
-  searches = [arm for arm in outcomes.names(at) if arm not in arms.GRADIENTS]
+  searches = outcomes.searches(at)
   for batch, name in _BATCHES.items():
     base = at[batch].sel(arm=_STE, effort=1)
     yield from contrasts.family(

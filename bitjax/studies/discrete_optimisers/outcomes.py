@@ -39,6 +39,7 @@ __all__ = [
   'names',
   'resampled',
   'same_time',
+  'searches',
   'tiny',
   'widths',
 ]
@@ -60,6 +61,11 @@ def names(results: xarray.Dataset) -> list[str]:
   """Returns the methods that took part, the best flip each time not among them."""
   known = results.arm.values.tolist()
   return [name for name in arms.METHODS if name in known]
+
+
+def searches(results: xarray.Dataset) -> list[str]:
+  """Returns those of them that only evaluate losses."""
+  return [arm for arm in names(results) if arm not in arms.GRADIENTS]
 
 
 def exact(results: xarray.Dataset) -> bool:

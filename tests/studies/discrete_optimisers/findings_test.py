@@ -158,6 +158,8 @@ def test_exponents_are_those_of_a_power_law():
   np.testing.assert_allclose(found.effect, wanted, atol=0.02)
   assert found.verdict == 'supported' and wanted < slope / 2
   assert judged(results, 'N16 exponent, checkpoint').verdict == 'equivalent'
+  other = judged(results, 'N16 exponent of annealing, random')
+  assert other.verdict == 'equivalent' and 'what annealing saves' in other.claim
   assert np.isnan(outcomes.exponent([1, 10], np.array([[1.0], [-1.0]])))
 
 
