@@ -6,7 +6,7 @@ setting.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitjax.evidence import protocols
 from bitjax.studies.discrete_optimisers import arms
@@ -31,9 +31,7 @@ def doubted(results: xarray.Dataset) -> xarray.Dataset:
   return results.assign(doubt=protocols.unsettled(tuning, ['choice']))
 
 
-def unsettled(
-  at: xarray.Dataset, names: Iterable[str]
-) -> dict[str, xarray.DataArray]:
+def unsettled(at: xarray.Dataset, names: Iterable[str]) -> dict[str, Any]:
   """Returns it for details; the best flip each time has no setting."""
   return {
     f'tuned otherwise, {arm}': at.doubt.sel(arm=arm)
@@ -44,7 +42,7 @@ def unsettled(
 
 def by_signs(
   at: xarray.Dataset, signs: Sequence[int], names: Iterable[str]
-) -> dict[str, xarray.DataArray]:
+) -> dict[str, Any]:
   """Returns the same of several networks."""
   names = list(names)
   return {
