@@ -72,7 +72,14 @@ def judge(
   )
   finding = f'N16 nearest, {start}'
   found = contrasts.family(
-    [contrasts.Cell(finding, claim, gaps[arm] - gaps[best]) for arm in others],
+    [
+      contrasts.Cell(
+        finding,
+        f'{where}: {texts.words(best)} ends nearer than {texts.words(arm)}.',
+        gaps[arm] - gaps[best],
+      )
+      for arm in others
+    ],
     **info,
   )
   verdict, worst = outcomes.all_hold(found)
@@ -81,8 +88,9 @@ def judge(
     claim,
     verdict,
     worst.effect,
-    worst.low,
-    worst.high,
+    # As all intervals hold at once, so does this one of the smallest difference.
+    min(one.low for one in found),
+    min(one.high for one in found),
     unit='nats, the smallest difference',
     num_seeds=worst.num_seeds,
     protocol=info['protocol'],
