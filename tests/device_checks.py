@@ -19,6 +19,7 @@ from bitjax import data
 from bitjax import lanes
 from bitjax import quantizers
 from bitjax import scans
+from bitjax import searches
 from bitjax import sweeps
 from bitjax import training
 from bitjax import transforms
@@ -313,6 +314,13 @@ def main(out):
 
   names = 'gains.mesh', 'losses.mesh', 'gains.plain', 'losses.plain'
   found |= dict(zip(names, scan(view, direction), strict=True))
+  start = searches.genetic_start(view, jax.random.key(2), 3, num_flips=4)
+  for name, where in (('mesh', mesh), ('plain', None)):
+    end, lowest = searches.evolve(view, start, 3, num_children=6, mesh=where)
+    found |= {
+      f'evolve.{name}.lowest': lowest,
+      f'evolve.{name}.masks': end.masks,
+    }
   found |= reports()
   found |= convolutions()
   np.savez(out, **{name: np.asarray(value) for name, value in found.items()})

@@ -96,6 +96,15 @@ class TestDevices:
     assert np.unique(plain).size >= 3
     np.testing.assert_allclose(found[f'{name}.mesh'], plain, atol=1e-6)
 
+  def test_populations(self, found):
+    """Three parents on four devices."""
+    plain = found['evolve.plain.lowest']
+    assert np.unique(plain).size > 1
+    np.testing.assert_allclose(found['evolve.mesh.lowest'], plain, atol=1e-6)
+    np.testing.assert_array_equal(
+      found['evolve.mesh.masks'], found['evolve.plain.masks']
+    )
+
   @pytest.mark.parametrize('path', ['pooled', 'masks', 'tail'])
   @pytest.mark.parametrize('way', ['auto', 'images', 'places'])
   def test_gains_of_convolutions(self, found, path, way):

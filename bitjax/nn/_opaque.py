@@ -32,7 +32,7 @@ __all__ = [
   'apply',
   'brings_its_own',
   'intercepted',
-  'no_random_numbers',
+  'sound_calls',
   'view_of',
 ]
 
@@ -114,16 +114,21 @@ def _plain_quantizer(layer, progress=1.0):
 def apply(module, variables, *args, seen=None, **kwargs):
   """Calls a module and forgets its updates; returns collection ``seen`` too, if any."""
   mutable = _calls.mutable_but('params', 'intermediates', _binding.QUANTIZED)
-  with no_random_numbers():
+  with sound_calls():
     output, updates = module.apply(variables, *args, mutable=mutable, **kwargs)
   return output if seen is None else (output, updates.get(seen, {}))
 
 
 @contextlib.contextmanager
-def no_random_numbers() -> Iterator[None]:
-  """Says what to do, if a model draws random numbers inside."""
+def sound_calls() -> Iterator[None]:
+  """Says what to do, if a model draws random numbers inside, or lacks its variables."""
   try:
     yield
+  except (errors.ScopeParamShapeError, errors.ScopeParamNotFoundError) as error:
+    told = str(error).partition(' (https://')[0]
+    raise types.BadInput(
+      f'variables are those of another architecture; take those of this model. {told}'
+    ) from None
   except errors.InvalidRngError as error:
     raise types.BadInput(
       'A view needs a model that draws no random numbers in its call; switch them '

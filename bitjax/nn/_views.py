@@ -65,8 +65,9 @@ def layer_view(
 
   Raises:
     BadInput: if the model has no layer of that name with a kernel, calls it more than
-      once, or inside ``nn.scan`` or ``nn.vmap``; if it draws random numbers; if labels are
-      not one class for each example.
+      once, or inside ``nn.scan`` or ``nn.vmap``; if it draws random numbers; if the
+      variables are those of another architecture; if labels are not one class for each
+      example.
   """
   labels = _checked_labels(inputs, labels)
   if _is_staged(model):
@@ -114,8 +115,9 @@ def network_view(
 
   Raises:
     BadInput: for a model that cannot be looked into, or does not call each of these
-      layers once; for other ``layers``, or none; if labels are not one class for
-      each example; or if `scans.network_view` raises it.
+      layers once; for other ``layers``, or none; for variables of another
+      architecture; if labels are not one class for each example; or if
+      `scans.network_view` raises it.
   """
   labels = _checked_labels(inputs, labels)
   if _is_staged(model):
@@ -224,7 +226,7 @@ def _looked_into(model, variables, inputs, labels, layer, quantizer, kwargs):
 
 
 def _find(model, variables, inputs, kwargs, paths):
-  with _opaque.no_random_numbers():
+  with _opaque.sound_calls():
     return _chains.find(model, variables, inputs, kwargs, paths)
 
 

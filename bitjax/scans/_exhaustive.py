@@ -23,7 +23,7 @@ from bitjax.scans import _view
 
 __all__ = ['MAX_POINTS', 'Optimum', 'exhaustive']
 
-MAX_POINTS = 2**20
+MAX_POINTS = 2**24
 _WIDTH = 64  # Points at a time on a CPU: networks are tiny here.
 
 
@@ -75,7 +75,7 @@ def exhaustive(
     view: the layer.
     budget: the ball around the view's kernel.
     coordinates: indices, in the flattened kernel, of the weights that are free,
-      [coordinates]; None for all. The limit is 20 binary weights, or 12 others.
+      [coordinates]; None for all. The limit is 24 binary weights, or 15 others.
     step: size of a full-precision kernel's moves; None for quantised kernels.
     report: as for `flip_gains`.
 

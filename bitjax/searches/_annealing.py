@@ -90,6 +90,10 @@ def anneal(
   num_steps = types.check_integer('num_steps', num_steps, 1)
   if not callable(temperature):
     types.check_non_negative('temperature', temperature)
+  if not isinstance(state, AnnealingState):
+    raise types.BadInput(
+      f'state must be from annealing_start; got {types.shown(state)}.'
+    )
   if state.kernel.shape != view.kernel.shape:
     raise types.BadInput(
       f'state must be of a kernel of shape {view.kernel.shape}; got '

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bitjax import lanes
 from bitjax import memory
 from bitjax import scans
 from bitjax import types
@@ -104,6 +105,7 @@ def evolve(
   crossovers: int = 4,
   path: str = 'auto',
   width: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[GeneticState, types.Array]:
   r"""Breeds generation after generation.
 
@@ -127,6 +129,9 @@ def evolve(
     crossovers: signs drawn from the second parent, >= 0, static.
     path: that of `set_gains`.
     width: children evaluated at a time; None for a good number.
+    mesh: devices with an axis 'lanes' (see `bitjax.lanes.each`), over which the parents are
+      split, each with its children; None for one device. Numbers do not depend on it, but
+      for the rounding of sums.
 
   Returns:
     The state after these generations, and the lowest loss after each,
@@ -147,6 +152,10 @@ def evolve(
     types.check_integer(name, value, least)
   if width is not None:
     types.check_integer('width', width, 1)
+  if not isinstance(state, GeneticState):
+    raise types.BadInput(
+      f'state must be from genetic_start; got {types.shown(state)}.'
+    )
   num_parents, size = state.masks.shape
   if size != view.kernel.size:
     raise types.BadInput(
@@ -158,13 +167,13 @@ def evolve(
       f'got {num_children}.'
     )
   each = num_children // num_parents
-  options = (num_generations, each, mutations, crossovers, path, width)
+  options = (num_generations, each, mutations, crossovers, path, width, mesh)
   return _evolve(view, state, *options)
 
 
-@functools.partial(jax.jit, static_argnums=range(2, 8))
+@functools.partial(jax.jit, static_argnums=range(2, 9))
 def _evolve(
-  view, state, num_generations, each, mutations, crossovers, path, width
+  view, state, num_generations, each, mutations, crossovers, path, width, mesh
 ):
   num_parents, size = state.masks.shape
 
@@ -177,7 +186,7 @@ def _evolve(
     taken = _true_places(differing, crossing, crossovers)
     return jnp.concatenate([places, taken])
 
-  def breed(masks, key, parent):
+  def breed(view, masks, key, parent):
     """Returns a parent's loss, and its children's flips and losses."""
     mating, drawing = jax.random.split(key)
     other = jax.random.randint(mating, (), 1, max(num_parents, 2), jnp.int32)
@@ -193,9 +202,17 @@ def _evolve(
     key = jax.random.fold_in(state.key, state.generation)
     keys = jax.random.split(key, num_parents)
     parents = jnp.arange(num_parents)
-    losses, sets, children = jax.lax.map(
-      lambda given: breed(state.masks, *given), (keys, parents)
-    )
+    if mesh is None:
+      losses, sets, children = jax.lax.map(
+        lambda given: breed(view, state.masks, *given), (keys, parents)
+      )
+    else:
+      losses, sets, children = lanes.each(
+        breed,
+        {'key': keys, 'parent': parents},
+        shared={'view': view, 'masks': state.masks},
+        mesh=mesh,
+      )
     everyone = jnp.concatenate([losses, children.reshape(-1)])
     best = jnp.argsort(everyone)[:num_parents]
     child = jnp.maximum(best - num_parents, 0)

@@ -9,12 +9,16 @@ which the function keeps what it needs to resume in the middle of its work.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
+import secrets
+import shutil
 from typing import Any
 
 import numpy as np
 
 from bitjax.sweeps import compute
+from bitjax.sweeps import job
 from bitjax.sweeps import plan as plan_lib
 from bitjax.sweeps import progress
 from bitjax.sweeps import table as table_lib
@@ -22,6 +26,7 @@ from bitjax.sweeps import table as table_lib
 __all__ = ['FOLDER', 'HostTask']
 
 FOLDER = 'lanes'  # Relative to the directory of a run.
+_CLAIMS = 'claims'  # In the folder of a sweep, while a job computes it.
 
 
 @dataclasses.dataclass
@@ -43,26 +48,61 @@ class HostTask(compute.Task):
   def run_all(self, missing: list[plan_lib.Block]) -> None:
     """Computes blocks one after another, saves each and adds it to the table.
 
-    Lanes that report nothing themselves are counted as they are done.
+    In a job of several processes each takes what no other has begun: a static
+    combination, as each may be a program to compile, or single blocks where there are
+    fewer combinations than processes. Lanes that report nothing themselves are
+    counted as they are done.
 
     Raises:
       TypeError: if the function returns anything but a dictionary of arrays of
         real numbers with a leading axis of lanes.
     """
-    left = sum(block.size for block in missing)
-    done: progress.Silent | None = None
+    token = job.decide(lambda: secrets.token_hex(4))
+    left, done = list(missing), None
     try:
-      for block in missing:
-        work = self._run(block)
-        left -= block.size
-        if done is not None:
-          done.advance(block.size, self.plan.label(block))
-        elif self.report and not work.begun:
-          total = self.plan.total
-          done = progress.reporter(self.plan.name, total, total - left)
+      for unit in _units(missing):
+        if not self._claim(token, unit):
+          continue
+        for block in unit:
+          work = self._run(block)
+          left.remove(block)
+          if done is not None:
+            done.advance(block.size, self.plan.label(block))
+          elif self.report and not work.begun:
+            known = self.plan.total - sum(block.size for block in left)
+            done = progress.reporter(self.plan.name, self.plan.total, known)
+          if job.count() > 1:
+            left = self.gather(left, done or progress.Silent())
+      self.wait(left, done or progress.Silent())
     finally:
       if done is not None:
         done.close()
+    job.decide(self._release)
+
+  def _claim(self, token: str, unit: list[plan_lib.Block]) -> bool:
+    """Returns whether this process of a job is the first that wants some blocks.
+
+    Args:
+      token: of the job, which knows nothing of the claims of one that was killed.
+      unit: the blocks.
+    """
+    if job.count() == 1:
+      return True
+    # A sweep of several processes has a directory.
+    assert self.folder is not None
+    folder = self.folder / _CLAIMS
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+      name = f'{token}.{unit[0].combination}.{unit[0].index}'
+      (folder / name).touch(exist_ok=False)
+    except FileExistsError:
+      return False
+    return True
+
+  def _release(self) -> None:
+    """Removes the claims of this job and of those before."""
+    if self.folder is not None:
+      shutil.rmtree(self.folder / _CLAIMS, ignore_errors=True)
 
   def begun(self, blocks: list[plan_lib.Block]) -> int:
     """Returns the number of lanes of the given blocks that have a folder already."""
@@ -103,6 +143,15 @@ class HostTask(compute.Task):
       self.store.save(block, found, self.origin.code.record())
     self.table.fill(block, found)
     return work
+
+
+def _units(missing: list[plan_lib.Block]) -> list[list[plan_lib.Block]]:
+  """Returns the blocks that one process of a job computes together."""
+  kinds = itertools.groupby(missing, lambda block: block.combination)
+  units = [list(same) for _, same in kinds]
+  if len(units) < job.count():
+    return [[block] for block in missing]
+  return units
 
 
 def _checked(name: str, outputs: Any, size: int) -> dict[str, np.ndarray]:

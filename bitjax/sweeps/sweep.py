@@ -182,6 +182,7 @@ class Sweep:
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Any] | None = None,
     chunk: int | None = None,
+    spread: bool = False,
   ) -> xarray.Dataset:
     """Calls an ordinary Python function at every point, without tracing it.
 
@@ -201,58 +202,49 @@ class Sweep:
       coords: labels along those axes.
       chunk: this sweep's default of the flag ``--chunk``, the most lanes in one call
         of ``fn``; None for 1 on a CPU and ``DEFAULT_CHUNK`` on an accelerator.
+      spread: whether the processes of a job share the calls; not for an ``fn`` that
+        saves anything together with other processes, as Orbax does.
 
     Returns:
       A dataset with axes (static, lanes, own), as calling the sweep returns it.
 
     Raises:
-      BadInput: for axes, names or sizes that do not fit together, in a job of several
-        processes, or if other code computed some of the chunks or began one.
+      BadInput: for axes, names or sizes that do not fit together, in a job without
+        ``spread``, or if other code computed some of the chunks or began one.
       TypeError: if ``fn`` returns anything but such a dictionary.
     """
-    if job.count() > 1:
+    if job.count() > 1 and not spread:
       raise types.BadInput(
         f'each lane of {name!r} runs in one process: instead of a job, start one '
         'command for each part of --seeds, each with its own --out.'
       )
-    if chunk is None:
-      chunk = 1 if jax.default_backend() == 'cpu' else DEFAULT_CHUNK
+    chunk = chunk or (1 if jax.default_backend() == 'cpu' else DEFAULT_CHUNK)
     plan, _, store, origin, resumes, _ = self._plan(
       name, static, lanes, {}, chunk, None, None
     )
-    table = table_lib.Table(plan, dims or {}, coords or {})
-    folder = None
-    if self._directory is not None:
-      folder = self._directory / hosted.FOLDER / name
+    folder = self._directory and self._directory / hosted.FOLDER / name
     task = hosted.HostTask(
       fn,
       plan,
       None,
       {},
       self.mesh,
-      table,
+      table_lib.Table(plan, dims or {}, coords or {}),
       store,
       origin,
       None,  # A training is the same in every budget that it fits in.
       folder=folder,
-      report=self._report,
+      report=self._report and job.index() == 0,
     )
-    missing = plan.blocks
-    if store and resumes:
-      missing, foreign = compute.load_blocks(task)
-      if (
-        origin.changes
-      ):  # What they began must not go on with other code either.
-        foreign += task.begun(missing)
-      origin.admit(name, foreign, plan.total)
+    missing = self._missing(task, store is not None and resumes)
     if missing:
-      self._begin(task)
+      job.decide(lambda: self._begin(task))
       task.run_all(missing)
-    elif self._report:
+    elif task.report:
       progress.say(f'{plan.name}: {plan.total} lanes, all done before')
-    self._seal(task, bool(missing))
+    self._end(task, missing)
     self._report_divergence(task)
-    return table.dataset()
+    return task.table.dataset()
 
   def _plan(self, name, static, lanes, inputs, chunk, width, limit):
     """Returns plan, width, store, origin, whether the store may be used, and the limit."""
@@ -320,19 +312,9 @@ class Sweep:
   def _fill(self, task: compute.Task, resumes: bool) -> None:
     """Loads the blocks that are on disk and computes the others."""
     plan = task.plan
-    first, reports = job.index() == 0, self._report and job.index() == 0
-    everything = range(len(plan.blocks))
+    reports = self._report and job.index() == 0
     chosen = width_lib.choose(task)
-
-    def look():
-      if not resumes:
-        return list(everything)
-      blocks, foreign = compute.load_blocks(task)
-      task.origin.admit(plan.name, foreign, plan.total)
-      blocks = set(blocks)
-      return [i for i in everything if plan.blocks[i] in blocks]
-
-    missing = [plan.blocks[i] for i in job.decide(look)]
+    missing = self._missing(task, resumes)
     if missing:
       # Trace before anything is written: errors of tracing are often bad input.
       template = table_lib.template_of(task.trace(missing[0]).out_info)
@@ -359,11 +341,29 @@ class Sweep:
         reporter.close()
     elif reports:
       progress.say(f'{plan.name}: {plan.total} lanes, all done before')
-    if not first:  # Only process 0 has loaded finished blocks.
-      computed = set(missing)
-      loaded = [block for block in plan.blocks if block not in computed]
-      task.wait(loaded, progress.Silent())
+    self._end(task, missing)
 
+  def _missing(self, task: compute.Task, resumes: bool) -> list[plan_lib.Block]:
+    """Loads the blocks that are on disk, in process 0; returns the others."""
+    plan = task.plan
+
+    def look():
+      if not resumes:
+        return list(range(len(plan.blocks)))
+      found, foreign = compute.load_blocks(task)
+      # What other code began must not go on either.
+      if isinstance(task, hosted.HostTask) and task.origin.changes:
+        foreign += task.begun(found)
+      task.origin.admit(plan.name, foreign, plan.total)
+      waiting = set(found)
+      return [i for i, block in enumerate(plan.blocks) if block in waiting]
+
+    return [plan.blocks[i] for i in job.decide(look)]
+
+  def _end(self, task: compute.Task, missing: list[plan_lib.Block]) -> None:
+    """Marks the sweep as complete, once every process has all of it."""
+    if job.index():  # Only process 0 has loaded finished blocks.
+      task.wait([*{*task.plan.blocks} - {*missing}], progress.Silent())
     job.decide(lambda: self._seal(task, bool(missing)))
 
   def _seal(self, task: compute.Task, computed: bool) -> None:

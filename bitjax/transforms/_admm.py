@@ -137,9 +137,10 @@ def admm(
     parameter. G and :math:`\lambda` are float32 at least. NaN stays.
 
   Raises:
-    BadInput: for a concrete ``rho`` that is not positive, what `project_levels` objects
-      to, an ``every`` below 1, a negative ``lookahead`` or time, a ``freeze`` that is
-      no prefix, parameters that are not floating, and an ``update`` without ``params``.
+    BadInput: for a concrete ``rho`` that is not positive, of a schedule the first one,
+      what `project_levels` objects to, an ``every`` below 1, a negative ``lookahead`` or
+      time, a ``freeze`` that is no prefix, parameters that are not floating, and an
+      ``update`` without ``params`` or with the state of others.
 
   Examples:
     >>> import jax
@@ -169,8 +170,11 @@ def admm(
     and statistical learning via ADMM, 2011, 3.4.1 (a varying penalty); Wang et al.,
     Global convergence of ADMM in nonconvex nonsmooth optimization, 2019 (the bound).
   """
-  if not callable(rho):
-    types.check_positive('rho', rho, finite=True)
+  first_rho = rho
+  if callable(rho):
+    with jax.ensure_compile_time_eval():
+      first_rho = rho(jnp.zeros((), jnp.int32))
+  types.check_positive('rho', first_rho, finite=True)
   _levels.check_levels(levels, scale)
   types.check_choice('method', method, _levels.METHODS)
   types.check_axis('channel_axis', channel_axis)
@@ -227,7 +231,7 @@ def admm(
     **extra_args: Any,
   ) -> tuple[optax.Updates, _admm_state.AdmmState]:
     treedef, grads, leaves = _leaves.pair(updates, params)
-    levels_now = treedef.flatten_up_to(state.levels)
+    levels_now = _leaves.kept('admm', treedef, state.levels, leaves)
     now = penalty(state.count, state.rho.dtype)
     dual = [
       x * (state.rho / now).astype(x.dtype)

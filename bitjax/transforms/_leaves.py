@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,7 +11,7 @@ import optax
 from bitjax import types
 from bitjax.transforms import _rounding
 
-__all__ = ['apply', 'check_floating', 'pair']
+__all__ = ['apply', 'check_floating', 'kept', 'pair']
 
 
 def pair(
@@ -33,6 +35,30 @@ def pair(
   current = [jnp.asarray(p) for p in treedef.flatten_up_to(params)]
   check_floating(current)
   return treedef, proposed, current
+
+
+def kept(name: str, treedef: Any, tree: Any, leaves: list) -> list:
+  """Returns what a state keeps for each parameter.
+
+  Args:
+    name: of the transform.
+    treedef: structure of the parameters.
+    tree: what is kept.
+    leaves: the parameters.
+
+  Raises:
+    BadInput: if it is that of parameters of another structure or other shapes.
+  """
+  try:
+    found = treedef.flatten_up_to(tree)
+  except (ValueError, TypeError):
+    found = []
+  if [jnp.shape(x) for x in found] != [jnp.shape(x) for x in leaves]:
+    raise types.BadInput(
+      f'the state of {name} is that of other parameters; initialise it with those '
+      'that are updated.'
+    )
+  return found
 
 
 def check_floating(leaves: list) -> None:

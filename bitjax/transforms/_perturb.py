@@ -78,8 +78,8 @@ def perturb(
     to rounding, which never changes a sign. NaN stays.
 
   Raises:
-    BadInput: for an ``every`` below 1, a negative ``until``, parameters that are not
-      floating, an ``update`` without ``params`` or what ``needs`` names, or a
+    BadInput: for a ``move`` that cannot be called, ``needs`` that are no names, an
+      ``every`` below 1, a negative ``until``, parameters that are not floating, an ``update`` without ``params`` or what ``needs`` names, or a
       ``move`` that returns another structure or shape.
 
   Examples:
@@ -101,6 +101,10 @@ def perturb(
     [-4.]
     [5.]
   """
+  if not callable(move):
+    raise types.BadInput(f'move must be a function; got {types.shown(move)}.')
+  if isinstance(needs, str):
+    raise types.BadInput(f'needs must be names, as in ({needs!r},).')
   every = types.check_integer('every', every, 1)
   if until is not None:
     types.check_non_negative('until', until)

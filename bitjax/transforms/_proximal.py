@@ -75,7 +75,7 @@ def proximal_steps(
 
   Raises:
     BadInput: for a rule or a progress that cannot be called, parameters that are not
-      floating, and an ``update`` without ``params``.
+      floating, and an ``update`` without ``params`` or with the state of others.
 
   Examples:
     >>> import jax
@@ -131,7 +131,7 @@ def proximal_steps(
     dtypes = [types.promoted(w, g) for w, g in zip(leaves, grads, strict=True)]
     centres = leaves
     if latent:  # What is kept in float32 is moved in float32.
-      centres = treedef.flatten_up_to(state.latent)
+      centres = _leaves.kept('proximal_steps', treedef, state.latent, leaves)
       grads = [g.astype(y.dtype) for g, y in zip(grads, centres, strict=True)]
     steps, inner = tx.update(
       treedef.unflatten(grads),

@@ -398,3 +398,34 @@ class Binary(linen.Module):
 def test_no_network(model, why):
   with pytest.raises(types.BadInput, match=why):
     nn.network_view(model, drawn(model), IMAGES, LABELS)
+
+
+@pytest.mark.parametrize(
+  'other',
+  [
+    {'hidden': (5, 4)},
+    pytest.param({'hidden': (4,)}, marks=pytest.mark.slow),
+  ],
+)
+def test_variables_of_another_architecture(other):
+  """A checkpoint of another network is one line, and nothing is computed."""
+  images, labels = jnp.ones((2, 6)), jnp.arange(2)
+  model = nn.binary_mlp(hidden=(4, 4))
+  wrong = nn.binary_mlp(**other).init(jax.random.key(0), images)
+  for view in (
+    lambda: nn.layer_view(model, wrong, images, labels, 'Dense_0'),
+    lambda: nn.network_view(model, wrong, images, labels),
+  ):
+    with pytest.raises(types.BadInput, match='another architecture') as found:
+      view()
+    assert '\n' not in str(found.value) and 'Dense_' in str(found.value)
+
+
+def test_variables_of_another_network_that_is_looked_into():
+  good, wrong = (
+    linen.Sequential([linen.Dense(n), linen.Dense(3)]) for n in (4, 5)
+  )
+  inputs, labels = jnp.ones((2, 6)), jnp.arange(2)
+  variables = wrong.init(jax.random.key(0), inputs)
+  with pytest.raises(types.BadInput, match=r'architecture.*\(4, 3\)|\(6, 4\)'):
+    nn.layer_view(good, variables, inputs, labels, 'layers_0')

@@ -263,3 +263,45 @@ def test_nothing_to_look_at_and_losses_that_are_not_finite(make):
   for name in 'single', 'coordinate', 'exhaustive', 'descent', 'pairs':
     with pytest.raises(types.BadInput, match='must be finite; got'):
       calls[name](infinite)
+
+
+def classifier(fan_in, examples=9):
+  """A binary layer with nothing behind it, of three classes."""
+  rng = np.random.default_rng(fan_in)
+  return scans.LayerView(
+    inputs=jnp.asarray(rng.integers(-2, 3, (examples, fan_in)), jnp.float32),
+    kernel=jnp.asarray(rng.normal(size=(fan_in, 3)), jnp.float32),
+    labels=jnp.arange(examples) % 3,
+    tail=(),
+    quantizer=quantizers.attach(quantizers.sign(), quantizers.identity()),
+  )
+
+
+def test_24_signs_are_the_most():
+  search = lambda view: scans.exhaustive(view, types.Budget(27.0, 'flips'))
+  assert jax.eval_shape(search, classifier(8)).loss.shape == ()
+  with pytest.raises(types.BadInput, match='27 free weights'):
+    jax.eval_shape(search, classifier(9))
+
+
+@pytest.mark.slow
+@pytest.mark.optimised
+def test_21_signs_all_together():
+  """Against all 128 columns of each class, whose losses are summed in NumPy."""
+  view = classifier(7)
+  found = scans.exhaustive(view, types.Budget(21.0, 'flips'))
+  columns = np.array(list(itertools.product([-1.0, 1.0], repeat=7)))
+  logits = np.asarray(view.inputs, float) @ columns.T  # [examples, columns]
+  each = [z.reshape(np.roll([-1, 1, 1], c)) for z in logits for c in range(3)]
+  losses = sum(
+    np.log(sum(np.exp(z) for z in each[3 * b : 3 * b + 3]))
+    - each[3 * b + int(view.labels[b])]
+    for b in range(9)
+  )
+  assert losses.min() > 0.1
+  assert losses.size == found.num_points == 2**21
+  np.testing.assert_allclose(
+    found.loss - found.decrease, losses.min() / 9, atol=1e-6
+  )
+  kernel = view.kernel + found.displacement
+  np.testing.assert_allclose(view.loss(kernel), losses.min() / 9, atol=1e-6)

@@ -22,6 +22,7 @@ import optax
 from bitjax import quantizers
 from bitjax import scans
 from bitjax import searches
+from bitjax import training
 from bitjax import transforms
 
 PARTS = 4
@@ -81,6 +82,14 @@ def every():
       transforms.proximal_steps(
         quantizers.proximal(sign, 0.0, 0.5, distance='l1', schedule='linear'),
         progress, adam, latent=False,
+      )
+    ),
+    'perturb': trained(
+      optax.chain(
+        optax.adam(training.restarts(0.05, 5 * PARTS, 3, key)),
+        transforms.perturb(
+          lambda key, kernel: searches.flip_signs(kernel, key, 2), 3, key
+        ),
       )
     ),
   }  # fmt: skip

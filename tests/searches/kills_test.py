@@ -22,7 +22,8 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize(
-  'name', ['anneal', 'evolve', 'bop', 'admm', 'parq', 'proxquant']
+  'name',
+  ['anneal', 'evolve', 'bop', 'admm', 'parq', 'proxquant', 'perturb'],
 )
 def test_a_killed_search_ends_as_if_it_had_not_been(name, tmp_path):
   (tmp_path / 'whole').mkdir()

@@ -241,7 +241,15 @@ def test_bad_input():
       'mutations must be an integer >= 1',
     ),
     (lambda: searches.evolve(other, start, 1, num_children=2), '15 weights'),
+    (
+      lambda: searches.evolve(
+        view, start, 1, num_children=2, mesh=jax.make_mesh((1,), ('batch',))
+      ),
+      "an axis 'lanes'",
+    ),
     (lambda: searches.anneal(other, chain, 1, 0.1), r'shape \(5, 3\)'),
+    (lambda: searches.anneal(view, start, 1, 0.1), 'from annealing_start'),
+    (lambda: searches.evolve(view, chain, 1, num_children=2), 'genetic_start'),
     (lambda: searches.anneal(view, chain, 0, 0.1), 'num_steps must be'),
     (lambda: searches.anneal(view, chain, 1, -0.1), 'temperature must be >= 0'),
     (lambda: searches.flip_signs(view.kernel, key, 13), 'at most 12'),

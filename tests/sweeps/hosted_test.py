@@ -8,7 +8,9 @@ from bitjax import sweeps
 from bitjax import types
 from bitjax.cli import rundir
 from bitjax.cli import status
+from bitjax.sweeps import hosted
 from bitjax.sweeps import job
+from bitjax.sweeps import plan
 
 KINDS, RATES, SEEDS = ('a', 'b'), (0.5, 1.0), (3, 4, 5)
 
@@ -253,3 +255,30 @@ def test_jobs_of_several_processes_are_refused(monkeypatch):
     types.BadInput, match="each lane of 'p' runs in one process"
   ):
     call(sweeps.Sweep(), Program())
+
+
+@pytest.mark.parametrize(
+  ('count', 'taken'),
+  [(1, [3, 3]), (2, [3, 3]), (3, [1] * 6)],
+)
+def test_what_one_process_takes_at_once(count, taken, monkeypatch):
+  monkeypatch.setattr(job, 'count', lambda: count)
+  blocks = [
+    plan.Block(kind, n, n, n + 1) for kind in range(2) for n in range(3)
+  ]
+  units = hosted._units(blocks)
+  assert [len(unit) for unit in units] == taken
+  assert [block for unit in units for block in unit] == blocks
+
+
+def test_only_the_first_claim_counts(monkeypatch, tmp_path):
+  """A job that was killed leaves claims that count for nothing."""
+  monkeypatch.setattr(job, 'count', lambda: 2)
+  task = hosted.HostTask(*[None] * 9, folder=tmp_path / 'p')
+  first, second = ([plan.Block(kind, 0, 0, 1)] for kind in (0, 1))
+  assert [task._claim('x', unit) for unit in (first, first, second)] == [
+    True, False, True,
+  ]  # fmt: skip
+  assert task._claim('y', first)
+  task._release()
+  assert not [*(tmp_path / 'p').iterdir()]

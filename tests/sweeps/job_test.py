@@ -1,5 +1,6 @@
 """Jobs of several processes equal one process bitwise; bad ones are refused."""
 
+import json
 import os
 import pathlib
 import signal
@@ -97,6 +98,36 @@ class TestProcesses:
         finish(process, status=2)
       )
     assert not (tmp_path / 'a').exists()
+
+
+@pytest.mark.slow
+def test_ordinary_functions_are_shared_out(tmp_path):
+  """Static values are taken as a whole, and lanes where there are none."""
+
+  def run(name, *wheres):
+    module = ['-m', 'tests.sweeps.hosted_job', tmp_path / name]
+    all_of_them = [
+      start([*module, *where], ROOT, 1) for where in wheres or [()]
+    ]
+    # A library may print lines of its own before.
+    return [
+      json.loads(process.communicate(timeout=600)[0].splitlines()[-1])
+      for process in all_of_them
+    ]
+
+  alone = run('a')[0]
+  assert alone[2] == [*'aaabbbcccddd']
+  where = address().partition('=')[2]
+  pair = run('b', (where, 0), (where, 1))
+  assert all(values == alone[:2] for *values, _ in pair)
+  first, second = (own for *_, own in pair)
+  assert sorted(first + second) == alone[2]
+  assert all(first.count(kind) in (0, 3) for kind in 'abc')
+  assert not [*(tmp_path / 'b').rglob('claims')]
+  # One process goes on where a part is missing.
+  for path in sorted((tmp_path / 'b' / 'chunks' / 'first').glob('1-*.npz'))[:2]:
+    path.unlink()
+  assert run('b')[0] == [*alone[:2], ['b', 'b']]
 
 
 @pytest.mark.parametrize(

@@ -319,8 +319,16 @@ def test_bad_input():
   sgd, w = optax.sgd(0.1), jnp.ones(3)
   admm, steps = transforms.admm, transforms.proximal_steps
   tx = admm(1.0, SIGN, sgd)
+  after = steps(quantizers.parq(), lambda k: 0.5, sgd)
   for call, message in (
     (lambda: admm(0.0, SIGN, sgd), 'rho must be > 0'),
+    (
+      lambda: admm(optax.linear_schedule(0.0, 6.0, 400), SIGN, sgd),
+      'rho must be > 0',
+    ),
+    (lambda: tx.update({'a': w}, tx.init(w), {'a': w}), 'of other parameters'),
+    (lambda: tx.update(w[:2], tx.init(w), w[:2]), 'of other parameters'),
+    (lambda: after.update(w[:2], after.init(w), w[:2]), 'of other parameters'),
     (lambda: admm(1.0, quantizers.ternary(), sgd), 'declares its levels'),
     (lambda: admm(1.0, SIGN, 0.1), 'tx must be an optax transform'),
     (lambda: admm(1.0, SIGN, sgd, every=0), 'every must be an integer >= 1'),

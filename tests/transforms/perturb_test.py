@@ -165,6 +165,8 @@ def test_what_is_needed_is_passed_on_and_resuming_changes_nothing():
   [
     ({'every': 0}, 'every must be'),
     ({'until': -1}, 'until must be'),
+    ({'move': 'flip'}, "move must be a function; got 'flip'"),
+    ({'needs': 'view'}, 'needs must be names'),
     ({'move': lambda key, params: params[:2]}, 'move must return parameters'),
   ],
 )

@@ -245,6 +245,7 @@ class _Runs:
       dims=dims,
       coords=coords,
       chunk=_CHUNK,
+      spread=True,
     )
     shape = [len(values) for values in axes.values()]
     return _unstacked(found, axes, shape)

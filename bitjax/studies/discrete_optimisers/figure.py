@@ -229,9 +229,9 @@ def _beyond_random(ax, results):
   ax.legend(fontsize=7)
 
 
-def _rows(ax, of):
+def _rows(ax, results, of):
   """Draws a row for each method, and in it both starts."""
-  rows = [*arms.METHODS, arms.DESCENT]
+  rows = [*outcomes.names(results), arms.DESCENT]
   for row, arm in enumerate(rows):
     for offset, start in ((-0.15, 'checkpoint'), (0.15, 'random')):
       color, marker = _STARTS[start]
@@ -255,13 +255,13 @@ def _tiny(ax, results):
       return own.descended_search - own.optimum
     return own.search.sel(arm=arm, effort=1) - own.optimum
 
-  _rows(ax, gap)
+  _rows(ax, results, gap)
   ax.set_xlabel('loss on A, less the lowest of all (nats)', fontsize=8)
   ax.set_title(f'{outcomes.tiny()} signs, all of them tried', fontsize=8)
 
 
 def _left(ax, results, signs):
   at = results.sel(signs=signs)
-  _rows(ax, lambda arm, start: at.improving.sel(arm=arm, start=start))
+  _rows(ax, results, lambda arm, start: at.improving.sel(arm=arm, start=start))
   ax.set_xlabel('share of flips that lower A', fontsize=8)
   ax.set_title(f'{signs} signs, whole budget', fontsize=8)

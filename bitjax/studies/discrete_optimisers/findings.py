@@ -15,10 +15,11 @@ import numpy as np
 from bitjax.evidence import contrasts
 from bitjax.evidence import divergence
 from bitjax.evidence import intervals
-from bitjax.evidence import protocols
 from bitjax.evidence import verdicts
 from bitjax.studies.discrete_optimisers import arms
+from bitjax.studies.discrete_optimisers import nearest
 from bitjax.studies.discrete_optimisers import outcomes
+from bitjax.studies.discrete_optimisers import texts
 
 if TYPE_CHECKING:
   import xarray
@@ -53,13 +54,12 @@ _COSTS = {
   _WEIGHTED: ', at equal updates (whatever its gains cost).',
 }
 _BATCHES = {'holdout': 'B', 'search': 'A'}
-_FROM = {'checkpoint': 'from the checkpoint', 'random': 'from random signs'}
 
 
 def judge(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
   """Yields all findings, the primary contrast first."""
   results = divergence.without(results, ['search', 'holdout'])
-  results = _doubted(results)
+  results = texts.doubted(results)
   largest = outcomes.widths(results)[-1]
   yield _primary(results.sel(signs=largest, start='checkpoint'), largest)
   for start in results.start.values.tolist():
@@ -78,19 +78,19 @@ def judge(results: xarray.Dataset) -> Iterator[verdicts.Verdict]:
     if outcomes.exact(results):
       yield from _certificates(at, largest, start)
     if outcomes.tiny() in results.signs:
-      yield from _nearest(results, start)
+      yield from nearest.judge(results, start, MARGIN)
 
 
 def _primary(at, signs):
   ste, admm = (at.holdout.sel(arm=arm, effort=1) for arm in (_STE, 'ADMM'))
   return contrasts.difference(
     'N16 ADMM',
-    f'{_where(signs, "checkpoint")}: ADMM ends at a lower loss on B than STE that goes on '
+    f'{texts.where(signs, "checkpoint")}: ADMM ends at a lower loss on B than STE that goes on '
     'for as many updates.',
     ste - admm,
     primary=True,
     smallest=MARGIN,
-    details=_losses(at, (_STE, 'ADMM')) | _unsettled(at, (_STE, 'ADMM')),
+    details=_losses(at, (_STE, 'ADMM')) | texts.unsettled(at, (_STE, 'ADMM')),
     **_on('holdout'),
   )
 
@@ -107,7 +107,7 @@ def _against(at, signs, start):
       [
         contrasts.Cell(
           f'N16 {arm} against STE, {name}',
-          f'{_where(signs, start)}: {_words(arm)} ends at a lower loss on {name} than '
+          f'{texts.where(signs, start)}: {texts.words(arm)} ends at a lower loss on {name} than '
           'continued STE' + _COSTS.get(arm, ', at equal evaluations.'),
           base - loss,
           {
@@ -117,7 +117,7 @@ def _against(at, signs, start):
             if arm == arms.DESCENT
             else at.moved.sel(arm=arm, effort=1).mean(),
           }
-          | _unsettled(at, (arm, _STE)),
+          | texts.unsettled(at, (arm, _STE)),
         )
         for arm, loss in last.items()
       ],
@@ -139,10 +139,15 @@ def _dimension(results, start):
       verdict = 'supported'
     elif found.low > most:
       verdict = 'contradicted'
-    verdict, caveat, lost = divergence.account(verdict, found)
+    caveat = ''
+    if found.mean <= np.log10(signs[0]):
+      caveat = 'So it is in the smallest network: from it on, or sooner.'
+    elif np.isposinf(found.mean):
+      caveat = 'Not so in the largest network: from a larger one on, or never.'
+    verdict, caveat, lost = divergence.account(verdict, found, caveat)
     yield verdicts.Verdict(
       f'N16 dimension, {name}, {start}',
-      f'{_FROM[start]}, of up to {signs[-1]} signs: from some dimension on the genetic '
+      f'{texts.FROM[start]}, of up to {signs[-1]} signs: from some dimension on the genetic '
       f'algorithm lowers the loss on {name} by no more than {MARGIN} nats beyond random '
       'flips of the same number.',
       verdict,
@@ -157,48 +162,55 @@ def _dimension(results, start):
         f'beyond random flips, {n} signs': float(np.nanmean(row))
         for n, row in zip(signs, table, strict=True)
       }
-      | _by_signs(results.sel(start=start), signs, ('genetic',))
+      | texts.by_signs(results.sel(start=start), signs, ('genetic',))
       | lost,
     )
 
 
 def _exponents(results, start):
-  """Judges whether methods save less than STE where there are more signs."""
+  """Judges whether searches save less than STE where there are more signs."""
   signs = outcomes.widths(results)
   saved = outcomes.decrease(results, 'search').sel(signs=signs, start=start)
   tables = {
     arm: saved.sel(arm=arm).transpose('signs', 'seed').values
     for arm in outcomes.names(results)
   }
-  both = lambda rows: (
-    outcomes.exponent(signs, rows[: len(signs)])
-    - outcomes.exponent(signs, rows[len(signs) :])
+  slopes = {
+    arm: outcomes.exponent(signs, table) for arm, table in tables.items()
+  }
+  apart = lambda rows: outcomes.exponents_apart(
+    signs, rows[: len(signs)], rows[len(signs) :]
   )
-  found = outcomes.resampled(
-    both, np.concatenate([tables['genetic'], tables[_STE]])
-  )
-  verdict = intervals.judge(found, direction=-1, smallest=_SLOPE)
-  verdict, caveat, lost = divergence.account(verdict, found)
-  if np.isnan(found.mean):
-    verdict = 'inconclusive'
-  yield verdicts.Verdict(
-    f'N16 exponent, {start}',
-    f'{_FROM[start]}: at equal evaluations, what the genetic algorithm saves on A falls '
-    'faster with the number of signs than what STE saves.',
-    verdict,
-    found.mean,
-    found.low,
-    found.high,
-    unit='exponent of the number of signs',
-    num_seeds=found.num,
-    protocol='deployable, A',
-    caveat=caveat,
-    details={
-      arm: outcomes.exponent(signs, table) for arm, table in tables.items()
-    }
-    | _by_signs(results.sel(start=start), signs, ('genetic', _STE))
-    | lost,
-  )
+  for searching in outcomes.searches(results):
+    compared = tables[searching], tables[_STE]
+    found = outcomes.resampled(apart, np.concatenate(compared))
+    verdict = intervals.judge(found, direction=-1, smallest=_SLOPE)
+    shown = outcomes.both_save(*compared).sum()
+    caveat = ''
+    if shown < len(signs):
+      caveat = (
+        f'Of {shown} of {len(signs)} networks, in which both save something.'
+      )
+    verdict, caveat, lost = divergence.account(verdict, found, caveat)
+    if np.isnan(found.mean):
+      verdict = 'inconclusive'
+    of = '' if searching == arms.GENETIC else f' of {searching}'
+    yield verdicts.Verdict(
+      f'N16 exponent{of}, {start}',
+      f'{texts.FROM[start]}: at equal evaluations, what {texts.words(searching)} '
+      'saves on A falls faster with the number of signs than what STE saves.',
+      verdict,
+      found.mean,
+      found.low,
+      found.high,
+      unit='exponent of the number of signs',
+      num_seeds=found.num,
+      protocol='deployable, A',
+      caveat=caveat,
+      details=slopes
+      | texts.by_signs(results.sel(start=start), signs, (searching, _STE))
+      | lost,
+    )
 
 
 def _perturbations(at, signs):
@@ -211,11 +223,11 @@ def _perturbations(at, signs):
       [
         contrasts.Cell(
           f'N16 {arm}, {name}',
-          f'{_where(signs, "checkpoint")}: {words} ends at a lower loss on {name} '
+          f'{texts.where(signs, "checkpoint")}: {words} ends at a lower loss on {name} '
           f'than {without}, after as many updates.',
           at[batch].sel(arm=control, effort=1)
           - at[batch].sel(arm=arm, effort=1),
-          _unsettled(at, (arm, control)),
+          texts.unsettled(at, (arm, control)),
         )
         for batch, name in _BATCHES.items()
       ],
@@ -224,16 +236,10 @@ def _perturbations(at, signs):
       unit='nats',
     )
     yield from found
-    names = {one.verdict for one in found}
-    verdict = 'inconclusive'
-    if names == {'supported'}:
-      verdict = 'supported'
-    elif names & {'contradicted', 'equivalent', 'inert'}:
-      verdict = 'contradicted'
-    worse = min(found, key=lambda one: one.effect)
+    verdict, worse = outcomes.all_hold(found)
     yield verdicts.Verdict(
       f'N16 {arm}, both',
-      f'{_where(signs, "checkpoint")}: {words} leaves for a lower loss on A and helps on '
+      f'{texts.where(signs, "checkpoint")}: {words} leaves for a lower loss on A and helps on '
       'B.',
       verdict,
       worse.effect,
@@ -246,27 +252,27 @@ def _perturbations(at, signs):
       details={
         f'on {n}': one.effect for n, one in zip('BA', found, strict=True)
       }
-      | _unsettled(at, (arm, control)),
+      | texts.unsettled(at, (arm, control)),
     )
 
 
 def _times(at, signs, start):
   """Compares searches with STE at equal processor time."""
-  searches = [arm for arm in outcomes.names(at) if arm not in arms.GRADIENTS]
+  searches = outcomes.searches(at)
   for batch, name in _BATCHES.items():
     base = at[batch].sel(arm=_STE, effort=1)
     yield from contrasts.family(
       [
         contrasts.Cell(
           f'N16 {arm}, equal time, {name}',
-          f'{_where(signs, start)}: {_words(arm)} ends at a lower loss on {name} than '
+          f'{texts.where(signs, start)}: {texts.words(arm)} ends at a lower loss on {name} than '
           'continued STE in the same processor time (at most four times the evaluations).',
           base - outcomes.same_time(at, arm)[batch],
           {
             'seconds, all efforts': at.seconds.sel(arm=arm).median(),
             'seconds, STE': at.seconds.sel(arm=_STE).median(),
           }
-          | _unsettled(at, (arm, _STE)),
+          | texts.unsettled(at, (arm, _STE)),
         )
         for arm in searches
       ],
@@ -283,11 +289,11 @@ def _certificates(at, signs, start):
     [
       contrasts.Cell(
         f'N16 {arm}, flips left',
-        f'{_where(signs, start)}: after {_words(arm)} fewer single flips would lower the '
+        f'{texts.where(signs, start)}: after {texts.words(arm)} fewer single flips would lower the '
         'loss on A than after continued STE.',
         base - at.improving.sel(arm=arm),
         {arm: at.improving.sel(arm=arm).mean(), _STE: base.mean()}
-        | _unsettled(at, (arm, _STE)),
+        | texts.unsettled(at, (arm, _STE)),
       )
       for arm in others
     ],
@@ -295,37 +301,6 @@ def _certificates(at, signs, start):
     bounds=(-1, 1),
     protocol='deployable, A',
     unit='share of flips',
-  )
-
-
-def _nearest(results, start):
-  """Compares how near methods come to the best signs of the tiny network."""
-  at = results.sel(signs=outcomes.tiny(), start=start)
-  gaps = {
-    arm: at.search.sel(arm=arm, effort=1) - at.optimum
-    for arm in outcomes.names(results)
-  }
-  gaps[arms.DESCENT] = at.descended_search - at.optimum
-  base = gaps.pop(_STE)
-  best = min(gaps, key=lambda arm: float(gaps[arm].mean()))
-  yield from contrasts.family(
-    [
-      contrasts.Cell(
-        f'N16 {arm}, tiny layer',
-        f'{_where(outcomes.tiny(), start)}: {_words(arm)} ends nearer to the best of all '
-        'signs, on A, than continued STE.',
-        base - gap,
-        {
-          f'gap, {arm}': gap.mean(),
-          f'gap, {_STE}': base.mean(),
-          'the nearest of all': float(arm == best),
-        }
-        | _unsettled(at, (arm, _STE)),
-      )
-      for arm, gap in gaps.items()
-    ],
-    smallest=MARGIN,
-    **_on('search'),
   )
 
 
@@ -340,40 +315,3 @@ def _losses(at, names):
     for arm in names:
       details[f'{arm}, {name}'] = at[batch].sel(arm=arm, effort=1).mean()
   return details
-
-
-def _doubted(results):
-  """Returns results with how often other tuning seeds would choose another setting."""
-  tuning = results[['tuning_holdout']].sel(effort=1)
-  return results.assign(doubt=protocols.unsettled(tuning, ['choice']))
-
-
-def _unsettled(at, names):
-  """Returns it for details; the best flip each time has no setting."""
-  return {
-    f'tuned otherwise, {arm}': at.doubt.sel(arm=arm)
-    for arm in names
-    if arm != arms.DESCENT
-  }
-
-
-def _by_signs(at, signs, names):
-  """Returns the same of several networks."""
-  return {
-    f'{label}, {number} signs': share
-    for number in signs
-    for label, share in _unsettled(at.sel(signs=number), names).items()
-  }
-
-
-def _where(signs, start):
-  return f'{signs} signs, {_FROM[start]}'
-
-
-def _words(arm):
-  """Returns how a method is called within a sentence."""
-  known = {
-    'genetic': 'the genetic algorithm',
-    arms.DESCENT: 'the best flip each time',
-  }
-  return known.get(arm, arm)

@@ -13,7 +13,7 @@ Intervals of both resample seeds (percentiles).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,15 +25,21 @@ from bitjax.studies.discrete_optimisers import networks
 if TYPE_CHECKING:
   import xarray
 
+  from bitjax.evidence import verdicts
+
 __all__ = [
   'advantage',
+  'all_hold',
+  'both_save',
   'crossing',
   'decrease',
   'exact',
   'exponent',
+  'exponents_apart',
   'names',
   'resampled',
   'same_time',
+  'searches',
   'tiny',
   'widths',
 ]
@@ -55,6 +61,11 @@ def names(results: xarray.Dataset) -> list[str]:
   """Returns the methods that took part, the best flip each time not among them."""
   known = results.arm.values.tolist()
   return [name for name in arms.METHODS if name in known]
+
+
+def searches(results: xarray.Dataset) -> list[str]:
+  """Returns those of them that only evaluate losses."""
+  return [arm for arm in names(results) if arm not in arms.GRADIENTS]
 
 
 def exact(results: xarray.Dataset) -> bool:
@@ -101,6 +112,53 @@ def exponent(signs: Any, decreases: np.ndarray) -> float:
     return float('nan')
   x, y = np.log(np.asarray(signs, float)[known]), np.log(means[known])
   return float(np.polyfit(x, y, 1)[0])
+
+
+def both_save(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+  """Returns in which networks the mean decreases of two methods are positive.
+
+  Args:
+    first: [networks, seeds].
+    second: the same of the other method.
+  """
+  return (first.mean(axis=1) > 0) & (second.mean(axis=1) > 0)
+
+
+def exponents_apart(signs: Any, first: np.ndarray, second: np.ndarray) -> float:
+  """Returns the exponent of one method less that of another, of the same networks.
+
+  These are the networks in which both save something; NaN with less than two.
+
+  Args:
+    signs: [networks].
+    first: decreases, [networks, seeds].
+    second: those of the other method.
+  """
+  known = both_save(first, second)
+  x = np.asarray(signs)[known]
+  return exponent(x, first[known]) - exponent(x, second[known])
+
+
+def all_hold(
+  found: Sequence[verdicts.Verdict],
+) -> tuple[str, verdicts.Verdict]:
+  """Returns the verdict on all of several claims at once, and the one that holds least.
+
+  All are supported if each is, which takes no correction for their number, and
+  contradicted if one of them is, or if one effect does not matter.
+
+  Args:
+    found: verdicts on the claims.
+  """
+  names = {one.verdict for one in found}
+  verdict = 'inconclusive'
+  if names == {'supported'}:
+    verdict = 'supported'
+  elif names & {'contradicted', 'equivalent', 'inert'}:
+    verdict = 'contradicted'
+  # What is not known is no effect to speak of.
+  least = min(found, key=lambda one: (not np.isnan(one.effect), one.effect))
+  return verdict, least
 
 
 def crossing(signs: Any, advantages: np.ndarray, margin: float) -> float:

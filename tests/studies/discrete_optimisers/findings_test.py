@@ -5,11 +5,14 @@ import pytest
 import xarray
 
 from bitjax.evidence import plots
+from bitjax.evidence import verdicts
 from bitjax.studies.discrete_optimisers import arms
 from bitjax.studies.discrete_optimisers import figure
 from bitjax.studies.discrete_optimisers import findings
 from bitjax.studies.discrete_optimisers import methods
+from bitjax.studies.discrete_optimisers import nearest
 from bitjax.studies.discrete_optimisers import outcomes
+from bitjax.studies.discrete_optimisers import texts
 
 SIGNS, SEEDS = [16, 128, 1024, 10240], 12
 STARTS = ['checkpoint', 'random']
@@ -133,8 +136,11 @@ def test_the_dimension_from_which_genetic_search_does_not_help():
   # Nowhere: it is the smallest. Everywhere: there is none.
   nowhere = judged(results, 'N16 dimension, A, checkpoint')
   np.testing.assert_allclose(nowhere.effect, np.log10(SIGNS[1]))
+  assert nowhere.caveat.startswith('So it is in the smallest network')
   put(results, 0.3, ('random_search',), start='random', effort=1)
-  assert judged(results, 'N16 dimension, A, random').verdict == 'contradicted'
+  everywhere = judged(results, 'N16 dimension, A, random')
+  assert everywhere.verdict == 'contradicted' and np.isinf(everywhere.low)
+  assert everywhere.caveat.startswith('Not so in the largest network')
 
 
 @pytest.mark.slow
@@ -152,7 +158,72 @@ def test_exponents_are_those_of_a_power_law():
   np.testing.assert_allclose(found.effect, wanted, atol=0.02)
   assert found.verdict == 'supported' and wanted < slope / 2
   assert judged(results, 'N16 exponent, checkpoint').verdict == 'equivalent'
+  other = judged(results, 'N16 exponent of annealing, random')
+  assert other.verdict == 'equivalent' and 'what annealing saves' in other.claim
   assert np.isnan(outcomes.exponent([1, 10], np.array([[1.0], [-1.0]])))
+
+
+def test_exponents_are_compared_in_the_networks_in_which_both_save():
+  signs = np.array([10, 100, 1000, 10000])
+  power = lambda slope: signs[:, None] ** slope * np.ones((1, 3))
+  first, second = power(-0.5), power(-0.2)
+  apart = outcomes.exponents_apart
+  np.testing.assert_allclose(apart(signs, first, second), -0.3)
+  # What lies beside the line is left out of both, where one saves nothing.
+  first[0], second[0] = -1.0, 7.0
+  np.testing.assert_allclose(apart(signs, first, second), -0.3)
+  second[1:3] = 0.0
+  assert np.isnan(apart(signs, first, second))
+
+
+@pytest.mark.parametrize(
+  ('verdict', 'kinds'),
+  [
+    ('supported', ['supported', 'supported']),
+    ('contradicted', ['supported', 'equivalent']),
+    ('contradicted', ['contradicted', 'inconclusive']),
+    ('inconclusive', ['supported', 'inconclusive']),
+    ('inconclusive', ['supported', 'inconclusive: diverged']),
+  ],
+)
+def test_several_claims_at_once(verdict, kinds):
+  effects = [0.5, np.nan if 'diverged' in kinds[1] else 0.2]
+  found = [
+    verdicts.Verdict(
+      'N16 x', 'a claim.', kind, effect, 0.0, 1.0, 'nats', 12, 'deployable'
+    )
+    for kind, effect in zip(kinds, effects, strict=True)
+  ]
+  for order in (1, -1):
+    assert outcomes.all_hold(found[::order]) == (verdict, found[1])
+
+
+def test_the_nearest_of_all_is_compared_with_every_method():
+  results = table()
+  at = {'signs': 16, 'start': 'checkpoint', 'effort': 1}
+  put(results, -0.08, ('search',), arm='annealing', **at)
+  put(results, -0.05, ('search',), arm='STE, Adam', **at)
+
+  def judge(start):
+    found = [*nearest.judge(texts.doubted(results), start, findings.MARGIN)]
+    marked = [v for v in found[:-1] if v.details['the nearest of all']]
+    return found[-1], [v.finding for v in marked]
+
+  last, marked = judge('checkpoint')
+  assert last.finding == 'N16 nearest, checkpoint'
+  assert marked == ['N16 annealing, tiny layer']
+  assert last.verdict == 'supported' and 'annealing, whose' in last.claim
+  np.testing.assert_allclose(last.effect, 0.03, atol=2e-3)
+  np.testing.assert_allclose(last.details['gap, annealing'], 0.02, atol=2e-3)
+  assert len(last.details) == len(arms.METHODS) + 2
+  # Another comes as near as that: none is the nearest.
+  put(results, -0.08, ('search',), arm='Bop', **at)
+  assert judge('checkpoint')[0].verdict == 'contradicted'
+  # What all are compared with may be the nearest.
+  put(results, -0.05, ('search',), arm='STE, Adam', **at)
+  last, marked = judge('checkpoint')
+  assert not marked and 'STE, Adam, whose' in last.claim
+  assert last.verdict == 'supported'
 
 
 def test_perturbations_have_controls_of_their_own():
@@ -167,7 +238,7 @@ def test_perturbations_have_controls_of_their_own():
   results['tuning_holdout'].loc[
     {'arm': 'noise at intervals', 'tuning_seed': 1002, 'choice': 3}
   ] = 0.5
-  last = findings._doubted(results)
+  last = texts.doubted(results)
   last = last.sel(signs=SIGNS[-1], start='checkpoint')
   found = {one.finding: one for one in findings._perturbations(last, SIGNS[-1])}
   verdict = {-1: 'contradicted', 0: 'equivalent', 1: 'supported'}
@@ -253,3 +324,18 @@ def test_figures_can_be_printed(worse, complaints):
   with plots.style():
     for fig in figure.page(results).values():
       assert complaints(fig) == []
+
+
+@pytest.mark.slow
+def test_few_methods_are_judged_and_drawn(complaints):
+  """As with ``--methods=few`` on several networks."""
+  results = table().sel(arm=[*methods.FEW, arms.DESCENT])
+  found = {one.finding for one in findings.judge(results)}
+  assert {'N16 nearest, random', 'N16 exponent, random'} <= found
+  assert not any('annealing' in finding for finding in found)
+  with plots.style():
+    pages = figure.page(results)
+    for fig in pages.values():
+      assert complaints(fig) == []
+  rows = pages['figure_supplement'].axes[2].get_yticklabels()
+  assert [r.get_text() for r in rows] == [*methods.FEW, arms.DESCENT]
