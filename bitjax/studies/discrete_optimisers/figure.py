@@ -151,6 +151,7 @@ def _ends(ax, at):
   ax.set_yticks(range(len(rows)), rows, fontsize=7)
   ax.set_ylim(len(rows) - 0.5, -0.5)
   plots.primary_rows(ax, 0, rows.index('ADMM'))
+  ax.locator_params(axis='x', nbins=5)
   ax.set_xlabel('decrease on B, whole budget (nats)')
   ax.set_title('B (shaded: primary contrast)', fontsize=8)
 
