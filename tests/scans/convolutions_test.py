@@ -291,3 +291,18 @@ def test_losses_are_looked_at_some_images_at_a_time(views, examples):
   with pytest.raises(types.BadInput, match='The loss must be finite'):
     scans._view.check_loss(last)
   jax.jit(lambda view: scans._view.check_loss(view))(last)  # Not yet known.
+
+
+def test_explicit_shardings_are_refused(views):
+  """A compiler would ask for the placement of each gather."""
+  view, _ = views['Conv_0']
+  spec = jax.sharding.PartitionSpec('images')
+  mesh = jax.make_mesh((1,), ('images',))
+  sharding = jax.sharding.NamedSharding(mesh, spec)
+  placed = view.map_examples(lambda x: jax.device_put(x, sharding))
+  with pytest.raises(types.BadInput, match=r'not be split explicitly.*images'):
+    scans.flip_gains(placed)
+  mesh = jax.sharding.Mesh(mesh.devices, mesh.axis_names)
+  sharding = jax.sharding.NamedSharding(mesh, spec)
+  placed = view.map_examples(lambda x: jax.device_put(x, sharding))
+  assert scans.plan(placed, timed=False).scans
