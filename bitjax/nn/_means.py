@@ -7,6 +7,7 @@ is the whole image, and a mean over positions that were flattened before.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from bitjax.nn import _graph
 
@@ -16,7 +17,7 @@ __all__ = ['mean_of']
 _ORDERED = ('reshape', 'squeeze', 'broadcast_in_dim', 'slice', 'copy')
 
 
-def mean_of(value: _graph.Value, start: _graph.Value) -> _graph.Value | None:
+def mean_of(value: Any, start: _graph.Value) -> Any:
   """Returns what a value is the mean of over all positions; None if it is no mean.
 
   Args:
@@ -27,9 +28,7 @@ def mean_of(value: _graph.Value, start: _graph.Value) -> _graph.Value | None:
   if len(shape) != 2:
     return None
   while True:
-    if (
-      value is start or value.aval.shape[:: len(value.aval.shape) - 1] != shape
-    ):
+    if value is start or _ends(value) != shape:
       return None
     name = value.primitive
     if name == 'div' and count is None:
@@ -48,6 +47,11 @@ def mean_of(value: _graph.Value, start: _graph.Value) -> _graph.Value | None:
   while before is not start and _flattens(before, shape):
     (before,) = before.args
   return before
+
+
+def _ends(value):
+  shape = value.aval.shape
+  return (*shape[:1], *shape[-1:])
 
 
 def _is_sum(value):
@@ -73,9 +77,4 @@ def _flattens(value, ends):
   if value.primitive != 'reshape' or len(value.aval.shape) != 3:
     return False
   (source,) = value.args
-  shape = source.aval.shape
-  return (
-    isinstance(source, _graph.Value)
-    and len(shape) > 3
-    and (shape[0], shape[-1]) == ends
-  )
+  return len(source.aval.shape) > 3 and _ends(source) == ends

@@ -42,10 +42,11 @@ def check_distinct(coordinates: types.Array) -> None:
     )
 
 
-def within(
-  coordinates: types.Array | None, size: int
-) -> tuple[types.Array | None, types.Array | bool]:
-  """Returns int32 indices of ``size`` weights, and which of them were none before."""
+def within(coordinates: types.Array | None, size: int) -> tuple[Any, Any]:
+  """Returns int32 indices of ``size`` weights, and which of them were none before.
+
+  They are None and False if there are no coordinates.
+  """
   if coordinates is None:
     return None, False
   if coordinates.dtype.itemsize < 4:  # Which may not hold the last index.

@@ -154,6 +154,7 @@ def test_means_are_known_however_they_are_written(name):
     lambda x: dense(x.mean(1)[:, 0]),
     lambda x: dense(x.reshape(len(x), 2, -1).mean(1)),
     lambda x: dense(x.mean((1, 2)).T.T[:, ::-1]),
+    lambda x: dense(x.mean((1, 2)).reshape(-1).reshape(-1, 2) / 3),
   ],
 )
 def test_what_is_no_mean_over_positions_is_not_taken_for_one(head):
