@@ -173,8 +173,7 @@ def check_filled(*views: LayerView) -> None:
   """Raises `BadInput` for an empty batch or kernel, or arrays of explicit shardings."""
   for view in views:
     for leaf in jax.tree.leaves(view):
-      sharding = getattr(jax.typeof(leaf), 'sharding', None)
-      if sharding is not None and any(sharding.spec):
+      if isinstance(leaf, jax.Array) and any(jax.typeof(leaf).sharding.spec):
         raise types.BadInput(
           'The arrays of a view must not be split explicitly, as by the meshes of '
           f'jax.make_mesh; got {jax.typeof(leaf)}. Split the images by '
