@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 import functools
-import math
 from typing import Any, NamedTuple, TypeAlias
 
 from flax import linen as nn
@@ -23,9 +22,12 @@ from bitjax import quantizers
 from bitjax import scans
 from bitjax import types
 from bitjax.nn import _apart
+from bitjax.nn import _calls
 from bitjax.nn import _graph
 from bitjax.nn import _known
+from bitjax.nn import _logits
 from bitjax.nn import _marks
+from bitjax.nn import _means
 from bitjax.nn import _replay
 
 __all__ = ['Behind', 'Unknown', 'find']
@@ -45,6 +47,7 @@ class Behind(NamedTuple):
     stages: the stages behind it, up to the logits.
     paths: paths of the layer and of those behind it, in order.
     input_quantizer: the quantizer whose levels the inputs are; None if there is none.
+    classes: number of the logits.
   """
 
   ours: bool
@@ -54,6 +57,7 @@ class Behind(NamedTuple):
   stages: tuple[scans.Stage, ...]
   paths: tuple[_Path, ...]
   input_quantizer: quantizers.Quantize | None
+  classes: int
 
 
 def find(
@@ -74,12 +78,18 @@ def find(
 
   Raises:
     Unknown: if stages cannot say what is computed; its text says why.
+    BadInput: if the model returns no logits, or uses the layer's kernel elsewhere too.
   """
   try:
     graph, marks = _marks.trace(model, variables, inputs, kwargs)
   except jax.errors.JAXTypeError:
     raise Unknown('the model looks at the values of its inputs') from None
+  _logits.check([output.aval for output in graph.outputs], inputs.shape[0])
+  (end,) = graph.outputs
+  if not isinstance(end, _graph.Value):
+    raise Unknown('the logits are constants')
   calls = [(n, call) for n, call in marks.calls.items() if call.path in paths]
+  _check_alone(graph, calls)
   if not calls:
     raise Unknown('the layer is of no known kind')
   (output, call), *others = calls
@@ -89,20 +99,17 @@ def find(
     raise Unknown(f'{name} is called more than once')
   if (obstacle := call.obstacle(graph)) is not None:
     raise Unknown(f'{name} {obstacle}')
+  source = next(
+    v
+    for v in graph.values
+    if v.primitive == 'name' and v.params['name'] == output
+  )
   try:
     layer = call.stage(variables)
   except Unknown as why:
     raise Unknown(f'{name} {why}') from None
   if not isinstance(layer, scans.Dense | scans.Conv):
     raise Unknown(f'{name} has no kernel')
-  source = next(
-    v
-    for v in graph.values
-    if v.primitive == 'name' and v.params['name'] == output
-  )
-  end, *more = graph.outputs
-  if more or not isinstance(end, _graph.Value):
-    raise Unknown('the model returns something else than logits')
   walk = _Walk(graph, marks, variables, source)
   links = walk.links(source, end)
   entry = graph.named[call.entry]
@@ -117,7 +124,25 @@ def find(
     _made(links, arrays),
     (path, *(path for link in links for path in link.paths)),
     walk.quantizer_of(entry),
+    end.aval.shape[1],
   )
+
+
+def _check_alone(graph, calls):
+  """Raises `BadInput` if logits depend on a kernel other than by its layer's output."""
+  held, _ = graph.args
+  marks = {v.params['name']: v for v in graph.values if v.primitive == 'name'}
+  for path in {call.path for _, call in calls}:
+    own = [(name, call) for name, call in calls if call.path == path]
+    if any(call.obstacle(graph) is not None for _, call in own):
+      continue
+    kernel = _calls.below(held, path)['params']['kernel']
+    outputs = {marks[name] for name, _ in own}
+    if graph.outputs[0] in graph.behind(kernel, without=outputs):
+      raise types.BadInput(
+        f'The model uses the kernel of layer {"/".join(path)!r} elsewhere too, where '
+        'a view would hold it constant; a view needs a layer with a kernel of its own.'
+      )
 
 
 class _Link(NamedTuple):
@@ -195,8 +220,7 @@ class _Walk:
         return None, source
       if _is_relu(value):
         return _Link(lambda _: scans.Activation('relu')), source
-      if _is_mean(value):
-        (before,) = source.args
+      if (before := _means.mean_of(value, start)) is not None:
         return _Link(lambda _: scans.Mean()), before
       if (link := self._added(value)) is not None:
         return link, source
@@ -284,7 +308,8 @@ class _Walk:
         return found
       if found is not None and len(left) == 1:
         pointwise = _apart.is_pointwise(latest, self._facts)
-        if _is_mean(latest) or _is_relu(latest) or (pointwise and not whole):
+        mean = _means.mean_of(latest, start) is not None
+        if mean or _is_relu(latest) or (pointwise and not whole):
           return found
       inside.append(latest)
       left.remove(latest)
@@ -346,24 +371,6 @@ def _is_same(value, source):
     return not np.any(params['padding_config'])
   moves = ('reshape', 'convert_element_type', 'copy', 'name')
   return same and name in moves
-
-
-def _is_mean(value):
-  """Whether a value is the mean of another one over all positions."""
-  if value.primitive != 'div':
-    return False
-  total, count = value.args
-  if not isinstance(count, _graph.Literal) or isinstance(total, _graph.Literal):
-    return False
-  if total.primitive != 'reduce_sum':
-    return False
-  (before,) = total.args
-  shape = before.aval.shape
-  return (
-    tuple(total.params['axes']) == tuple(range(1, len(shape) - 1))
-    and len(shape) > 2
-    and float(count.value) == math.prod(shape[1:-1])
-  )
 
 
 def _is_relu(value):

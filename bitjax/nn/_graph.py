@@ -7,7 +7,7 @@ they are computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple, TypeAlias
 
@@ -128,11 +128,15 @@ class Graph:
   named: Mapping[str, Atom]
   given: Mapping[Value, types.Array]
 
-  def behind(self, *sources: Value) -> set[Value]:
-    """Returns the values that depend on one of the sources, and the sources."""
+  def behind(
+    self, *sources: Value, without: Collection[Value] = ()
+  ) -> set[Value]:
+    """Returns the sources, and values that depend on one, other than by some values."""
     found = set(sources)
     for value in self.values:
-      if any(isinstance(atom, Value) and atom in found for atom in value.args):
+      if value not in without and any(
+        isinstance(atom, Value) and atom in found for atom in value.args
+      ):
         found.add(value)
     return found
 

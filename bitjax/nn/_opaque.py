@@ -27,6 +27,7 @@ from bitjax.nn import _binding
 from bitjax.nn import _calls
 from bitjax.nn import _conv
 from bitjax.nn import _layers
+from bitjax.nn import _logits
 
 __all__ = [
   'apply',
@@ -59,7 +60,9 @@ def intercepted(
     return next_fun(*args, **call_kwargs)
 
   with nn.intercept_methods(record):
-    _, seen = apply(model, variables, inputs, seen=_SEEN, **kwargs)
+    output, seen = apply(model, variables, inputs, seen=_SEEN, **kwargs)
+  classes = _logits.check(jax.tree.leaves(output), inputs.shape[0])
+  _logits.check_classes(labels, classes)
   seen = _calls.descend(seen, path)
   if calls and seen is None:
     raise types.BadInput(

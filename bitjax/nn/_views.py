@@ -21,6 +21,7 @@ from bitjax import scans
 from bitjax import types
 from bitjax.nn import _calls
 from bitjax.nn import _chains
+from bitjax.nn import _logits
 from bitjax.nn import _mlp
 from bitjax.nn import _opaque
 
@@ -65,9 +66,11 @@ def layer_view(
 
   Raises:
     BadInput: if the model has no layer of that name with a kernel, calls it more than
-      once, or inside ``nn.scan`` or ``nn.vmap``; if it draws random numbers; if the
-      variables are those of another architecture; if labels are not one class for each
-      example.
+      once, or inside ``nn.scan`` or ``nn.vmap``, or uses its kernel elsewhere too; if it
+      draws random numbers, or returns anything but logits, [examples, classes]; if the
+      variables are those of another architecture; if inputs are no array, or labels not
+      one class for each example (traced labels that are no classes of the logits make
+      the loss NaN).
   """
   labels = _checked_labels(inputs, labels)
   if _is_staged(model):
@@ -136,8 +139,8 @@ def network_view(
     names = ['/'.join(path) for path in found.paths]
     wanted = _kernel_paths(variables)
   numbers = _numbers(model, layers, names, wanted)
-  return scans.network_view(
-    x, labels, stages, numbers, freeze_scale=freeze_scale
+  return _checked(
+    scans.network_view(x, labels, stages, numbers, freeze_scale=freeze_scale)
   )
 
 
@@ -179,6 +182,11 @@ def _is_staged(model):
 
 
 def _checked_labels(inputs, labels):
+  if not hasattr(inputs, 'shape'):
+    raise types.BadInput(
+      'inputs must be one array, [examples, ...]; got a '
+      f'{type(inputs).__name__}. What else a model takes are keywords of its call.'
+    )
   types.check_labels('labels', labels, inputs.shape[0])
   return jnp.asarray(labels)
 
@@ -199,7 +207,17 @@ def _transparent(model, variables, inputs, labels, layer, kwargs):
     x = stages[name](x)
   dense = cast(scans.Dense, stages[layer])
   tail = tuple(_frozen(stages[name]) for name in names[index + 1 :])
-  return _opaque.view_of(x, dense, labels, tail)
+  return _checked(_opaque.view_of(x, dense, labels, tail))
+
+
+def _checked(view):
+  """Returns a view whose logits and labels fit, as far as that is known."""
+  if not view.normalizes_by_batch:  # It may name an axis that is mapped later.
+    logits = jax.eval_shape(view.logits, view.kernel)
+    _logits.check_classes(
+      view.labels, _logits.check([logits], view.labels.size)
+    )
+  return view
 
 
 def _looked_into(model, variables, inputs, labels, layer, quantizer, kwargs):
@@ -214,6 +232,7 @@ def _looked_into(model, variables, inputs, labels, layer, quantizer, kwargs):
     )
   if quantizer is not None and found.ours:
     raise _opaque.brings_its_own(layer)
+  _logits.check_classes(labels, found.classes)
   return _opaque.view_of(
     found.inputs,
     found.layer,

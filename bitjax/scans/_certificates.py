@@ -234,13 +234,15 @@ def stream_gains(
     `FlipGains` of all examples.
 
   Raises:
-    BadInput: for a batch size below 1, no examples, a network that normalises by the
-      statistics of a batch (which gains would depend on how the set is cut), or what
-      `flip_gains` objects to.
+    BadInput: for a batch size below 1, no examples, labels that are not one class for
+      each of them, a network that normalises by the statistics of a batch (which gains
+      would depend on how the set is cut), or what `flip_gains` objects to.
   """
   types.check_integer('batch_size', batch_size, 1)
-  if labels.shape[0] == 0:
+  if inputs.shape[0] == 0:
     raise types.BadInput('A data set must not be empty; got 0 examples.')
+  types.check_labels('labels', labels, inputs.shape[0])
+  labels = jnp.asarray(labels)
   batch_size = min(batch_size, labels.shape[0])
   num_parts, rest = divmod(labels.shape[0], batch_size)
   whole = num_parts * batch_size

@@ -1,7 +1,7 @@
 r"""Computes the gains of all moves of the last convolution, before pooling and a classifier.
 
 Behind it come only stages of each entry by itself (the *front*), the mean over P
-positions, and a linear classifier. So a move of weight (k, i, c) by D moves one pooled
+positions, and a linear classifier, or none, where channels are classes. So a move of weight (k, i, c) by D moves one pooled
 channel of image b, and the logits along that channel's row v of the classifier:
 
 .. math::
@@ -60,10 +60,10 @@ def obstacle(view: _view.LayerView) -> str | None:
     )
   dense = [isinstance(stage, _stages.Dense) for stage in rest[1:]]
   affine = [isinstance(stage, _stages.Affine) for stage in rest[1:]]
-  if sum(dense) != 1 or sum(affine) != len(rest) - 2:
+  if sum(dense) > 1 or sum(dense) + sum(affine) != len(rest) - 1:
     return (
-      'behind the mean over positions comes something else than scales and one '
-      'dense layer'
+      'behind the mean over positions comes something else than scales and at most '
+      'one dense layer'
     )
   return None
 
@@ -87,7 +87,7 @@ def moments(
     and of its square, [moves, *kernel.shape] each.
   """
   parts = _conv_split.split(view)
-  matrix = _matrix(parts.rest[1:])
+  matrix = _matrix(parts.rest[1:], parts.weights)
   shifts = functools.partial(_shifts, moves)
   if moves.spacing is not None and _conv_split.has_sign_inputs(view):
     shifts = functools.partial(_sign_shifts, moves)
@@ -139,15 +139,18 @@ def _examples(parts, shape):
   return max(1, sizes.here().pooled_numbers // each)
 
 
-def _matrix(stages):
-  """Returns the logits' change for a unit of each pooled channel, [out, classes]."""
-  (dense,) = (s for s in stages if isinstance(s, _stages.Dense))
-  x = jnp.eye(dense.kernel.shape[0], dtype=dense.kernel.dtype)
+def _matrix(stages, weights):
+  """Returns the logits' change for a unit of each pooled channel, [out, classes].
+
+  Without a dense layer, the channels are the classes.
+  """
+  x = jnp.eye(weights.shape[-1], dtype=weights.dtype)
   for stage in stages:
     if isinstance(stage, _stages.Affine):
       x = _stages.Affine(stage.scale)(x)
     else:
-      layer = dense.freeze()
+      layer = stage.freeze()
+      x = x.astype(types.promoted(x, layer.kernel))
       x = jnp.matmul(x, layer.kernel, precision=_EXACT)
       x = _stages.Affine(layer.affine.scale)(x)
   return types.widened(x)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from bitjax import lanes
 from bitjax import types
+from bitjax.scans import _coordinates
 from bitjax.scans import _discrete_costs
 from bitjax.scans import _discrete_round
 from bitjax.scans import _report
@@ -84,13 +85,16 @@ def exhaustive(
     begins with the empty one.
 
   Raises:
-    BadInput: for a radius that is not positive, no or too many free weights, an
-      empty batch, a loss that is concrete and not finite, or what `moves` objects
+    BadInput: for a radius that is not positive, no or too many free weights, some that
+      are no indices or named twice (if they are concrete), an empty batch, a loss that is concrete and not finite, or what `moves` objects
       to.
   """
   types.check_positive('budget.radius', budget.radius)
   _view.check_filled(view)
   _view.check_loss(view)
+  if coordinates is not None:
+    _coordinates.check(coordinates, view.kernel.size)
+    _coordinates.check_distinct(coordinates)
   free = jnp.arange(view.kernel.size) if coordinates is None else coordinates
   base = _discrete_round.num_moves(view, step) // view.kernel.size + 1
   num_points = base**free.size

@@ -20,6 +20,7 @@ import numpy as np
 
 from bitjax import types
 from bitjax.scans import _coordinate_convolutions
+from bitjax.scans import _coordinates
 from bitjax.scans import _flips_moves
 from bitjax.scans import _paths
 from bitjax.scans import _report
@@ -87,8 +88,9 @@ def pair_gains(
     ``among`` are of one weight, ``together`` is NaN.
 
   Raises:
-    BadInput: for no pairs, fewer than two moves, an empty batch or kernel, a loss
-      that is concrete and not finite, or what `moves` objects to.
+    BadInput: for no pairs, fewer than two moves, indices of no move (under ``jit``
+      ``together`` is NaN), an empty batch or kernel, a loss that is concrete and not
+      finite, or what `moves` objects to.
   """
   types.check_integer('num_pairs', num_pairs, 1)
   if width is not None:
@@ -96,6 +98,8 @@ def pair_gains(
   _view.check_filled(view)
   _view.check_loss(view)
   moves = _flips_moves.moves(view, step=step)
+  if among is not None:
+    _coordinates.check(among, moves.changes.size, 'among', 'moves')
   indices = jnp.arange(moves.changes.size) if among is None else among
   if indices.size < 2:
     raise types.BadInput(
@@ -119,6 +123,7 @@ def choose(view: _view.LayerView) -> _paths.Choice:
 def _pairs(view, key, moves, indices, num_pairs, width, report):
   size = view.kernel.size
   destinations = moves.destinations.reshape(-1)
+  indices, outside = _coordinates.within(indices, destinations.size)
   first_key, second_key = jax.random.split(key)
   places = jax.random.randint(
     first_key, (num_pairs,), 0, indices.size, jnp.int32
@@ -144,7 +149,7 @@ def _pairs(view, key, moves, indices, num_pairs, width, report):
   together, separately = _report.each(
     report, evaluate, {'first': first, 'second': second}, width=width
   )
-  valid = first % size != second % size
+  valid = (first % size != second % size) & ~jnp.any(outside)
   together = types.nan_where(~valid, together)
   return PairGains(
     first.astype(jnp.int32), second.astype(jnp.int32), together, separately

@@ -86,9 +86,10 @@ def set_gains(
     `SetGains`.
 
   Raises:
-    BadInput: for sets that are not such an array or that are none, an unknown path, one
-      that does not apply, a kernel that is not binary, an empty batch or kernel, or a loss
-      that is concrete and not finite.
+    BadInput: for sets that are not such an array or that are none, indices of no weight
+      (under ``jit`` their gains are NaN), an unknown path, one that does not apply, a
+      kernel that is not binary, an empty batch or kernel, or a loss that is concrete
+      and not finite.
   """
   types.check_choice('path', path, PATHS)
   if width is not None:
@@ -100,12 +101,23 @@ def set_gains(
       'sets must be integers of shape [sets, size], at least one; got '
       f'{types.shown(sets)}.'
     )
+  _check_indices(sets, view.kernel.size)
   _flip_walk.check_binary(view)
   incremental = choose(view, path).path == 'incremental'
   _view.check_loss(view)
   found = _gains(view, sets, report, incremental=incremental, width=width)
   types.check_finite('The loss', found.loss)
   return found
+
+
+def _check_indices(sets, size):
+  if (
+    not isinstance(sets, jax.core.Tracer) and (most := int(sets.max())) >= size
+  ):
+    raise types.BadInput(
+      f'sets must be indices of weights, at most {size - 1}, or below 0 for none; '
+      f'got {most}.'
+    )
 
 
 def choose(view: _view.LayerView, path: str = 'auto') -> _paths.Choice:
@@ -124,7 +136,8 @@ def _gains(view, sets, report, *, incremental, width):
   def visit(chosen):
     chosen = jnp.sort(chosen)
     again = jnp.concatenate([jnp.zeros(1, bool), chosen[1:] == chosen[:-1]])
-    return gain(chosen, (chosen >= 0) & ~again)
+    found = gain(chosen, (chosen >= 0) & ~again)
+    return types.nan_where(chosen[-1] >= view.kernel.size, found)
 
   gains = _report.each(report, visit, {'chosen': sets}, width=width)
   path = 'incremental' if incremental else 'brute_force'

@@ -57,6 +57,7 @@ from bitjax.scans import _conv_masks
 from bitjax.scans import _conv_pooled
 from bitjax.scans import _conv_tail
 from bitjax.scans import _conv_ties
+from bitjax.scans import _coordinates
 from bitjax.scans import _flips_brute_force
 from bitjax.scans import _flips_moves
 from bitjax.scans import _flips_rank_one
@@ -163,8 +164,9 @@ def flip_gains(
       times, and with 1 at the end; None for no report.
 
   Returns:
-    `FlipGains`. If the loss is not finite, gains are NaN under ``jit``; otherwise
-    that is an error, for convolutions and networks before any gain is computed.
+    `FlipGains`. Under ``jit`` all gains are NaN if the loss is not finite, and the gains
+    of coordinates that are no indices of weights; otherwise either is an error, for
+    convolutions and networks before any gain is computed.
 
   Raises:
     BadInput: for an empty batch or kernel, a missing, superfluous or
@@ -181,7 +183,7 @@ def flip_gains(
     sample, coordinates = coordinates, coordinates.coordinates
     _sample.check(sample, view)
   if coordinates is not None:
-    _check_coordinates(coordinates, view.kernel.size)
+    _coordinates.check(coordinates, view.kernel.size)
   path = choose(view, path, coordinates).path
   if path != 'pooled':  # It takes less than a forward pass.
     _view.check_loss(view)
@@ -223,34 +225,29 @@ def brute_force_gains(
     `FlipGains` with gains of the shape of ``destinations``.
 
   Raises:
-    BadInput: for an unknown leaf, destinations of another shape or none at
-      all, a chunk below 1, or a loss that is concrete and not finite.
+    BadInput: for an unknown leaf, destinations of another shape or none at all,
+      coordinates that are no indices (under ``jit`` their gains are NaN), a chunk
+      below 1, or a loss that is concrete and not finite.
   """
   check_options(chunk=chunk)
   of_leaf, array = _flips_brute_force.leaf_losses(losses, params, leaf)
-  wanted = array.shape if coordinates is None else coordinates.shape
+  wanted = array.shape
+  if coordinates is not None:
+    _coordinates.check(coordinates, array.size)
+    wanted = coordinates.shape
   if destinations.shape[1:] != wanted or destinations.size == 0:
     raise types.BadInput(
       f'destinations must have shape {("moves", *wanted)} and not be empty; '
       f'got {destinations.shape}.'
     )
-  loss, first, second = _flips_brute_force.moments(
-    of_leaf, array, destinations, coordinates, chunk, report
+  indices, outside = _coordinates.within(coordinates, array.size)
+  loss, *totals = _flips_brute_force.moments(
+    of_leaf, array, destinations, indices, chunk, report
   )
   types.check_finite('The loss', loss)
+  first, second = (types.nan_where(outside, total) for total in totals)
   num_examples = jax.eval_shape(of_leaf, array).size
   return FlipGains(first, second, loss, None, num_examples, 'brute_force')
-
-
-def _check_coordinates(coordinates, size):
-  """Raises `BadInput` unless these are indices of weights, as far as they are known."""
-  kind, shape = getattr(coordinates, 'dtype', None), np.shape(coordinates)
-  if kind is None or kind.kind not in 'iu' or len(shape) != 1 or 0 in shape:
-    raise types.BadInput(
-      'coordinates must be an array of indices of weights, [coordinates], at least '
-      f'one; got {kind or type(coordinates).__name__} of shape {shape}.'
-    )
-  types.check_range('coordinates', coordinates, 0, size - 1, arrays=True)
 
 
 def check_options(
@@ -349,6 +346,7 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
   moves = _flips_moves.moves(view, step=step)
   size = sizes.here()
   near_ties = None
+  coordinates, outside = _coordinates.within(coordinates, view.kernel.size)
   if count_near_ties and path in ('masks', 'pooled'):
     near_ties = _conv_ties.counts(
       view, moves, chunk, _report.part(report, 0, 2)
@@ -384,7 +382,7 @@ def _flip_gains(view, step, coordinates, path, chunk, count_near_ties, report):
       view.losses, view.kernel, destinations, coordinates, chunk, report
     )
   loss, first, second = sums
-  broken = ~jnp.isfinite(loss)
+  broken = ~jnp.isfinite(loss) | outside
   return FlipGains(
     gains=types.nan_where(broken, moves.per_weight(first)),
     second_moments=types.nan_where(broken, moves.per_weight(second)),

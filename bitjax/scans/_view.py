@@ -170,8 +170,15 @@ def _changing(stages):
 
 
 def check_filled(*views: LayerView) -> None:
-  """Raises `BadInput` for an empty batch or an empty kernel."""
+  """Raises `BadInput` for an empty batch or kernel, or arrays of explicit shardings."""
   for view in views:
+    for leaf in jax.tree.leaves(view):
+      if isinstance(leaf, jax.Array) and any(jax.typeof(leaf).sharding.spec):
+        raise types.BadInput(
+          'The arrays of a view must not be split explicitly, as by the meshes of '
+          f'jax.make_mesh; got {jax.typeof(leaf)}. Split the images by '
+          'jax.shard_map, or place them by jax.sharding.Mesh(devices, names).'
+        )
     if view.labels.size == 0 or view.kernel.size == 0:
       raise types.BadInput(
         'A batch and a kernel must not be empty; got '

@@ -323,6 +323,11 @@ def test_bad_input(make):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((3, 2)), jnp.ones(3), 0)
   with pytest.raises(types.BadInput, match='must not be empty; got 0 examples'):
     scans.stream_gains(lambda *_: make()[0], jnp.ones((0, 2)), jnp.ones(0), 1)
+  for count in (2, 6):  # Neither is cut, or cuts the images.
+    with pytest.raises(types.BadInput, match=rf'got 4 examples.*\({count},\)'):
+      scans.stream_gains(
+        lambda *_: make()[0], jnp.ones((4, 2)), jnp.zeros(count, int), 2
+      )
   view, _ = make()
   real = dataclasses.replace(view, quantizer=None)
   gains, other = gains_of([0.1], [0.1]), gains_of([0.1, 0.2], [0.1, 0.1])
@@ -346,6 +351,10 @@ def test_bad_input(make):
     (
       lambda: scans.pair_gains(view, key, 1, among=jnp.array([1])),
       r'at least two moves',
+    ),
+    (
+      lambda: scans.pair_gains(view, key, 1, among=jnp.array([1, 10**6])),
+      r'among must be in \[0, .*got 1000000',
     ),
   ):
     with pytest.raises(types.BadInput, match=message):

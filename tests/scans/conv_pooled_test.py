@@ -23,6 +23,7 @@ def network(
   front='residual',
   logits=1.0,
   size=(5, 4),
+  dense=True,
   **kwargs,
 ):
   """A network whose products are small integers, or reals."""
@@ -59,6 +60,8 @@ def network(
     ),
     ('affine', 1.5, 0.0),
   ]
+  if not dense:  # The channels are the classes.
+    del tail[-2]
   labels = rng.integers(0, CLASSES, examples)
   return conv_oracle.Network(x, kernel, labels, tail, **kwargs)
 
@@ -67,6 +70,7 @@ CONV = (np.ones((3, 3, 4, 4)), 1, (1, 1), conv_oracle.SAME)
 CASES = {
   'bireal': {},
   'one image': {'examples': 1},
+  'no classifier': {'dense': False},
   'strides and groups': {'strides': (2, 2), 'groups': 2},
   'ternary': {'weights': 'ternary', 'pad_value': 1.0},
   'two bits': {'weights': 'two bits'},
@@ -93,6 +97,7 @@ SLOW = {
     'two bits',
     'reals',
     'large and small logits',
+    'no classifier',
   ),
   *('a step on signs', 'ternary on reals'),
 }

@@ -7,6 +7,7 @@ passes. Both must agree.
 import dataclasses
 import itertools
 
+from flax import linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,6 +148,48 @@ def test_coordinates_must_be_indices(views, coordinates, message):
 @pytest.mark.parametrize(
   ('name', 'path'),
   [
+    ('Conv_0', 'tail'),
+    pytest.param('Conv_1', 'pooled', marks=pytest.mark.slow),
+    pytest.param('Conv_0', 'brute_force', marks=pytest.mark.slow),
+  ],
+)
+def test_traced_coordinates_that_are_no_indices_are_nan(views, name, path):
+  """No path counts them from the end, or takes them for the last weight."""
+  view, _ = views[name]
+  size = view.kernel.size
+  gains = jax.jit(
+    lambda coordinates: scans.flip_gains(
+      view, coordinates=coordinates, path=path
+    )
+  )
+  found = gains(jnp.asarray([3, -1, size, 2 * size, 3]))
+  there = np.array([True, False, False, False, True])
+  for array in (found.gains, found.second_moments):
+    np.testing.assert_array_equal(np.isfinite(array), there)
+  wanted = scans.flip_gains(view, coordinates=jnp.asarray([3]), path=path)
+  np.testing.assert_allclose(found.gains[there], wanted.gains[0], atol=1e-6)
+
+
+def test_coordinates_of_few_bits_name_weights_of_wide_layers():
+  """256 channels are more than an index of 8 bits can count."""
+  model = linen.Sequential(
+    [linen.Conv(300, (1, 1)), linen.relu, lambda x: x.mean((1, 2))]
+  )
+  images = jax.random.normal(jax.random.key(0), (2, 2, 2, 1))
+  variables = model.init(jax.random.key(1), images)
+  labels = jnp.arange(2)
+  view = nn.layer_view(model, variables, images, labels, 'layers_0')
+  places = np.array([1, 200], np.uint8)
+  found = scans.flip_gains(view, step=0.5, coordinates=places, path='tail')
+  loss = jax.jit(view.loss)
+  for place, gain in zip(places, found.gains[0], strict=True):
+    moved = view.kernel.at[0, 0, 0, int(place)].add(0.5)
+    np.testing.assert_allclose(loss(view.kernel) - loss(moved), gain, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('name', 'path'),
+  [
     pytest.param('Conv_0', 'tail', marks=pytest.mark.slow),
     ('Conv_1', 'pooled'),
   ],
@@ -248,3 +291,18 @@ def test_losses_are_looked_at_some_images_at_a_time(views, examples):
   with pytest.raises(types.BadInput, match='The loss must be finite'):
     scans._view.check_loss(last)
   jax.jit(lambda view: scans._view.check_loss(view))(last)  # Not yet known.
+
+
+def test_explicit_shardings_are_refused(views):
+  """A compiler would ask for the placement of each gather."""
+  view, _ = views['Conv_0']
+  spec = jax.sharding.PartitionSpec('images')
+  mesh = jax.make_mesh((1,), ('images',))
+  sharding = jax.sharding.NamedSharding(mesh, spec)
+  placed = view.map_examples(lambda x: jax.device_put(x, sharding))
+  with pytest.raises(types.BadInput, match=r'not be split explicitly.*images'):
+    scans.flip_gains(placed)
+  mesh = jax.sharding.Mesh(mesh.devices, mesh.axis_names)
+  sharding = jax.sharding.NamedSharding(mesh, spec)
+  placed = view.map_examples(lambda x: jax.device_put(x, sharding))
+  assert scans.plan(placed, timed=False).scans

@@ -101,6 +101,7 @@ def test_bad_input(make):
     (lambda: scans.set_gains(view, [1, 2]), r'sets must be integers of shape'),
     (lambda: scans.set_gains(view, [[0.5]]), r'sets must be integers of shape'),
     (lambda: scans.set_gains(view, SETS[:0]), 'at least one'),
+    (lambda: scans.set_gains(view, [[0, -1, 24]]), 'at most 23, .*got 24'),
     (lambda: scans.set_gains(view, SETS, path='x'), 'incremental, brute_force'),
     (lambda: scans.set_gains(view, SETS, width=0), 'width must be'),
     (lambda: scans.set_gains(real, SETS), 'kernel of two levels'),
@@ -108,3 +109,11 @@ def test_bad_input(make):
   ):
     with pytest.raises(types.BadInput, match=message):
       call()
+
+
+@pytest.mark.parametrize('path', ['incremental', 'brute_force'])
+def test_traced_indices_of_no_weight_are_nan(make, path):
+  view, _ = make()
+  sets = jnp.asarray([[0, -1], [24, 1]])
+  gains = jax.jit(lambda sets: scans.set_gains(view, sets, path=path).gains)
+  np.testing.assert_array_equal(np.isfinite(gains(sets)), [True, False])

@@ -213,6 +213,14 @@ def test_bad_input(make):
     ),
     (lambda: cheapest(tolerance=-1.0), r'tolerance must be >= 0'),
     (lambda: scans.exhaustive(view, budget), r'24 free weights.*16777216'),
+    (
+      lambda: scans.exhaustive(view, budget, coordinates=jnp.array([1, 24])),
+      r'coordinates must be in \[0, 23\]; got 24',
+    ),
+    (
+      lambda: scans.exhaustive(view, budget, coordinates=jnp.array([3, 1, 3])),
+      r'name each weight once; got 3 more',
+    ),
     (lambda: scans.exhaustive(view, types.Budget(0.0)), r'radius must be > 0'),
     (lambda: scans.central_difference(view, 0.0), r'step must be > 0'),
     (lambda: scans.central_difference(view, 0.1, path='x'), r'path must be'),
