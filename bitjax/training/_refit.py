@@ -3,9 +3,9 @@ r"""Fits the widths of estimators while a network trains, at intervals, layer by
 A width is a parameter of a layer's sign (`fitted_sign`) that no gradient moves; of several
 families of estimators, so is the family. At intervals it becomes the one whose
 prediction on one batch is nearest to the exact gains of flips on another, and the other
-way round (`fit_width`). Both are the batches of the next two updates, without
-augmentation, so that what is fitted is a function of the state and the feed: a training
-that resumes fits the same widths.
+way round (`fit_width`); it stays where none can be judged, as where all gains are equal.
+Both are the batches of the next two updates, without augmentation, so that what is fitted
+is a function of the state and the feed: a training that resumes fits the same widths.
 
 Signs are fitted from the last to the first, each by the quantized layer in front of it,
 with fitted ones behind. Scales that depend on the latent weights are held, as a flip that
@@ -136,9 +136,14 @@ def refit(
       jnp.asarray(options.widths, jnp.float32),
       coordinates=coordinates,
     )
-    fitted[found[0]] = {_NAME: best.width}
+    chosen = {_NAME: best.width}
     if len(families) > 1:
-      fitted[found[0]][_FAMILY] = jax.nn.one_hot(best.family, len(families))
+      chosen[_FAMILY] = jax.nn.one_hot(best.family, len(families))
+    before = _bound(sign.quantizer).qparams
+    fitted[found[0]] = {
+      name: jnp.where(jnp.isfinite(best.score), value, before[name])
+      for name, value in chosen.items()
+    }
   return {**variables, 'params': _put(variables['params'], fitted)}
 
 

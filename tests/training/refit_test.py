@@ -142,6 +142,30 @@ def test_scales_of_weights_are_held(posed, monkeypatch):
   assert width_of(found, 'Dense_1') == np.float32(WIDTHS[1])
 
 
+def test_what_cannot_be_judged_stays(posed, monkeypatch):
+  _, _, halves = posed
+  model = Net(inputs=SEVERAL)
+  variables = model.init(jax.random.key(1), halves[0][0])
+  scores = iter([-jnp.inf, 0.5])  # Of the last sign and of the first.
+
+  def fit(view, other, families, widths, **options):
+    del view, other, families, options
+    return training.FittedWidth(widths[1], next(scores), widths, jnp.int32(1))
+
+  monkeypatch.setattr(_windows, 'fit_width', fit)
+  options = training.Refit(1, WIDTHS, sample=999)
+  found = _refit.refit(model, variables, halves, jax.random.key(0), options)
+  last, first = (
+    found['params'][layer]['input_quantizer']
+    for layer in ('Dense_2', 'Dense_1')
+  )
+  assert last['width'] == np.float32(0.7) and last['family'].tolist() == [1, 0]
+  assert first['width'] == np.float32(0.5) and first['family'].tolist() == [
+    0,
+    1,
+  ]
+
+
 def test_training_fits_at_intervals_and_resumes_to_the_same_bits(
   tiny, same, tmp_path
 ):
