@@ -24,6 +24,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bitjax import data
 from bitjax import nn
@@ -49,8 +50,9 @@ class Refit:
 
   Attributes:
     every: number of updates between two fits; the first is before the first update.
-    widths: what to choose from, in the units of the estimators, > 0.
-    sample: weights of a layer whose exact gains are computed; of a smaller layer, all.
+    widths: what to choose from, in the units of the estimators, > 0; kept as a tuple.
+    sample: weights of a layer whose exact gains are computed, as many of each output
+      channel, and two at least (`scans.draw_sample`); of a smaller layer, all.
 
   Raises:
     BadInput: for a number below 1, or for no widths or one that is not positive.
@@ -63,10 +65,13 @@ class Refit:
   def __post_init__(self):
     types.check_integer('every', self.every, 1)
     types.check_integer('sample', self.sample, 1)
-    if not self.widths:
-      raise types.BadInput('widths must be numbers, at least one; got none.')
+    if np.ndim(self.widths) != 1 or not len(self.widths):
+      got = types.shown(self.widths)
+      raise types.BadInput(f'widths must be numbers, at least one; got {got}.')
     for width in self.widths:
       types.check_positive('widths', width, finite=True)
+    # Static: lists and arrays have no hash.
+    object.__setattr__(self, 'widths', tuple(map(float, self.widths)))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'options'))

@@ -317,6 +317,13 @@ def test_convolutions_with_shortcuts():
   assert len(fitted) > 2 and set(fitted[1:]) <= set(np.float32(WIDTHS).tolist())
 
 
+def test_widths_may_be_a_list_or_an_array():
+  wanted = training.Refit(1, (0.25, 1.0))
+  for widths in ([0.25, 1], np.float32([0.25, 1.0])):
+    found = training.Refit(1, widths)
+    assert found == wanted and hash(found) == hash(wanted)
+
+
 def test_bad_input(tiny, posed):
   _, _, halves = posed
   plain = Net(inputs=SIGN)
@@ -324,7 +331,9 @@ def test_bad_input(tiny, posed):
   for call, words in (
     (lambda: training.Refit(0), 'every must be an integer >= 1'),
     (lambda: training.Refit(1, ()), 'widths must be numbers, at least one'),
+    (lambda: training.Refit(1, 0.5), 'widths must be numbers, at least one'),
     (lambda: training.Refit(1, (0.5, -1.0)), 'widths must be'),
+    (lambda: training.Refit(1, ('wide',)), 'widths must be'),
     (lambda: training.Refit(1, sample=0), 'sample must be an integer >= 1'),
     (lambda: training.fitted_sign(0.5), 'estimator must be a function'),
     (lambda: training.fitted_sign(relative, 0.0), 'width must be'),
