@@ -193,13 +193,14 @@ def test_the_best_width_shrinks_with_the_batch():
     ]
     return training.fit_width(*halves, relative, widths).scores
 
+  # With 64 examples six seeds would not settle it.
   best = [
     widths[np.argmax(np.mean([fitted(seed, batch) for seed in range(6)], 0))]
-    for batch in (64, 512, 4096)
+    for batch in (256, 1024, 4096)
   ]
   assert best[0] > best[1] > best[2]
-  # As B^(-1/5), by which 64 times the batch is a factor of 2.3.
-  assert 1.4 < best[0] / best[2] < 4
+  # As B^(-1/5), by which 16 times the batch is a factor of 1.7.
+  assert 1.3 < best[0] / best[2] < 3
 
 
 def test_the_best_of_several_families():
