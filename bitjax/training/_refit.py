@@ -24,7 +24,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bitjax import data
 from bitjax import nn
@@ -65,13 +64,17 @@ class Refit:
   def __post_init__(self):
     types.check_integer('every', self.every, 1)
     types.check_integer('sample', self.sample, 1)
-    if np.ndim(self.widths) != 1 or not len(self.widths):
+    try:
+      widths = tuple(self.widths)
+    except TypeError:
+      widths = ()
+    if not widths:
       got = types.shown(self.widths)
       raise types.BadInput(f'widths must be numbers, at least one; got {got}.')
-    for width in self.widths:
+    for width in widths:
       types.check_positive('widths', width, finite=True)
     # Static: lists and arrays have no hash.
-    object.__setattr__(self, 'widths', tuple(map(float, self.widths)))
+    object.__setattr__(self, 'widths', tuple(map(float, widths)))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'options'))
