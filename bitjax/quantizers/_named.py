@@ -42,7 +42,7 @@ def named(text: str) -> _attach.Estimator:
   Raises:
     BadInput: in one line, for another form, a module that is absent or fails, a name
       that it lacks, arguments that do not fit, and what is no estimator: its answer
-      must have the shape of ``x``, and its hyperparameters must be numbers.
+      must be real numbers of the shape of ``x``, and its hyperparameters numbers.
   """
   name, node = _parsed(text)
   return _checked(text, _value(text, name, _imported(text, name), node))
@@ -120,15 +120,22 @@ def _imported(text, module):
   except ModuleNotFoundError as error:
     # A module that the named one imports may be what is absent.
     lacking = error.name or module
-    where = (
-      f'; looked in {here} too'
-      if f'{module}.'.startswith(f'{lacking}.')
-      else ''
-    )
+    if not f'{module}.'.startswith(f'{lacking}.'):
+      raise types.BadInput(
+        f'{text!r}: importing {module} failed: there is no module {lacking}.'
+      ) from None
+    stem = module.removesuffix('.py')
+    if stem != module == lacking:  # The module itself is there.
+      raise types.BadInput(
+        f'{text!r}: a module is named without .py, as in {stem}:rule.'
+      ) from None
     raise types.BadInput(
-      f'{text!r}: there is no module {lacking}{where}.'
+      f'{text!r}: there is no module {lacking}; looked in {here} too.'
     ) from None
-  except Exception as error:  # Whatever somebody's own module raises.
+  except (
+    Exception,
+    SystemExit,
+  ) as error:  # Whatever somebody's own module raises.
     raise types.BadInput(
       f'{text!r}: importing {module} failed: {_line(error)}.'
     ) from error
@@ -171,6 +178,12 @@ def _checked(text, estimator):
     raise types.BadInput(
       f'{text!r}: an estimator must return an array of the shape of x; for '
       f'{x.shape} it returns {got}.'
+    )
+  if not any(
+    jnp.issubdtype(found.dtype, k) for k in (jnp.integer, jnp.floating)
+  ):
+    raise types.BadInput(
+      f'{text!r}: an estimator must return real numbers; it returns {found.dtype}.'
     )
   return estimator
 

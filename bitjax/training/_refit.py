@@ -3,9 +3,9 @@ r"""Fits the widths of estimators while a network trains, at intervals, layer by
 A width is a parameter of a layer's sign (`fitted_sign`) that no gradient moves; of several
 families of estimators, so is the family. At intervals it becomes the one whose
 prediction on one batch is nearest to the exact gains of flips on another, and the other
-way round (`fit_width`). Both are the batches of the next two updates, without
-augmentation, so that what is fitted is a function of the state and the feed: a training
-that resumes fits the same widths.
+way round (`fit_width`); it stays where none can be judged, as where all gains are equal.
+Both are the batches of the next two updates, without augmentation, so that what is fitted
+is a function of the state and the feed: a training that resumes fits the same widths.
 
 Signs are fitted from the last to the first, each by the quantized layer in front of it,
 with fitted ones behind. Scales that depend on the latent weights are held, as a flip that
@@ -49,8 +49,9 @@ class Refit:
 
   Attributes:
     every: number of updates between two fits; the first is before the first update.
-    widths: what to choose from, in the units of the estimators, > 0.
-    sample: weights of a layer whose exact gains are computed; of a smaller layer, all.
+    widths: what to choose from, in the units of the estimators, > 0; kept as a tuple.
+    sample: weights of a layer whose exact gains are computed, as many of each output
+      channel, and two at least (`scans.draw_sample`); of a smaller layer, all.
 
   Raises:
     BadInput: for a number below 1, or for no widths or one that is not positive.
@@ -63,10 +64,17 @@ class Refit:
   def __post_init__(self):
     types.check_integer('every', self.every, 1)
     types.check_integer('sample', self.sample, 1)
-    if not self.widths:
-      raise types.BadInput('widths must be numbers, at least one; got none.')
-    for width in self.widths:
+    try:
+      widths = tuple(self.widths)
+    except TypeError:
+      widths = ()
+    if not widths:
+      got = types.shown(self.widths)
+      raise types.BadInput(f'widths must be numbers, at least one; got {got}.')
+    for width in widths:
       types.check_positive('widths', width, finite=True)
+    # Static: lists and arrays have no hash.
+    object.__setattr__(self, 'widths', tuple(map(float, widths)))
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'options'))
@@ -136,9 +144,14 @@ def refit(
       jnp.asarray(options.widths, jnp.float32),
       coordinates=coordinates,
     )
-    fitted[found[0]] = {_NAME: best.width}
+    chosen = {_NAME: best.width}
     if len(families) > 1:
-      fitted[found[0]][_FAMILY] = jax.nn.one_hot(best.family, len(families))
+      chosen[_FAMILY] = jax.nn.one_hot(best.family, len(families))
+    before = _bound(sign.quantizer).qparams
+    fitted[found[0]] = {
+      name: jnp.where(jnp.isfinite(best.score), value, before[name])
+      for name, value in chosen.items()
+    }
   return {**variables, 'params': _put(variables['params'], fitted)}
 
 

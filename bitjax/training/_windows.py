@@ -69,11 +69,13 @@ class FittedWidth(NamedTuple):
   """How well estimators of several widths predict exact gains.
 
   Attributes:
-    width: the width of the best score.
-    score: the best score.
+    width: the width of the best score, of those whose estimator passes something.
+    score: its score; -inf if no width can be judged: none passes anything, all gains are
+      equal, or a loss is not finite. Then the width is the first.
     scores: for each width, the correlation over all moves of the prediction on one half
       with the exact gains on the other, averaged over both directions; 0 for a width
-      whose estimator passes nothing. Of several families [families, widths].
+      whose estimator passes nothing, NaN for one whose answer, or where a loss, is not
+      finite. Of several families [families, widths].
     family: position of the best family, int32; 0 for a single one.
   """
 
@@ -147,15 +149,20 @@ def fit_width(
     scans.flip_gains(half, coordinates=coordinates, chunk=chunk).gains
     for half in (view, other)
   )
-  scores = (
-    _scores(view, two, widths, coordinates, families)
-    + _scores(other, one, widths, coordinates, families)
-  ) / 2
-  best = jnp.argmax(scores)
+  pair = (
+    _scores(view, two, widths, coordinates, families),
+    _scores(other, one, widths, coordinates, families),
+  )
+  scores = (pair[0] + pair[1]) / 2
+  # A correlation is 0 where one side is constant: a width that passes nothing must not win
+  # because all others predict badly, nor one whose score is NaN.
+  known = jnp.abs(pair[0]) + jnp.abs(pair[1]) > 0
+  judged = jnp.where(known, scores, -jnp.inf)
+  best = jnp.argmax(judged)
   family, width = jnp.divmod(best.astype(jnp.int32), len(widths))
   if callable(estimator):
     scores = scores[0]
-  return FittedWidth(widths[width], jnp.max(scores), scores, family)
+  return FittedWidth(widths[width], jnp.max(judged), scores, family)
 
 
 def check_families(estimator: Family | Sequence[Family]) -> tuple[Family, ...]:
@@ -216,7 +223,9 @@ def _scores(view, gains, widths, coordinates, families):
     if coordinates is not None:
       flat = predicted.reshape(*gains.shape[:-1], -1)
       predicted = flat[..., coordinates]
-    return measures.correlation(predicted.reshape(-1), gains.reshape(-1))
+    finite = jnp.isfinite(predicted).all() & jnp.isfinite(gains).all()
+    found = measures.correlation(predicted.reshape(-1), gains.reshape(-1))
+    return jnp.where(finite, found, jnp.nan)
 
   return jnp.stack(
     [

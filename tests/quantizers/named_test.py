@@ -35,6 +35,12 @@ def summed():
 def nothing():
   return lambda g, x, x_q, progress: None
 
+def imaginary():
+  return lambda g, x, x_q, progress: 1j * g
+
+def truth():
+  return lambda g, x, x_q, progress: abs(x) < 1
+
 def failing():
   return lambda g, x, x_q, progress: g @ g
 
@@ -56,6 +62,7 @@ def here(tmp_path, monkeypatch):
   """A module in the current directory, which is not on the path."""
   (tmp_path / 'named_module.py').write_text(SOURCE)
   (tmp_path / 'named_broken.py').write_text('raise RuntimeError("no luck")')
+  (tmp_path / 'named_script.py').write_text('import sys; sys.exit(0)')
   (tmp_path / 'named_needy.py').write_text('import not_installed_at_all')
   (tmp_path / 'named_needy_too.py').write_text('import named_need')
   monkeypatch.chdir(tmp_path)
@@ -113,7 +120,13 @@ def test_names_of_rules_and_factories(here, text, want):
     ('named_module:scaled(*(1,))', 'arguments must be numbers'),
     ('named_module:scaled(**{})', 'arguments must be numbers'),
     ('named_absent:scaled(1)', 'no module named_absent; looked in'),
-    ('named_needy:f(1)', 'no module not_installed_at_all.'),
+    (
+      'named_needy:f(1)',
+      'importing named_needy failed: there is no module not_installed_at_all.',
+    ),
+    ('named_module.py:plain', 'without .py, as in named_module:rule'),
+    ('named_absent.py:plain', 'no module named_absent; looked in'),
+    ('named_script:f', 'importing named_script failed: SystemExit: 0.'),
     # What is absent is named like the beginning of what was asked for.
     ('named_needy_too:f(1)', 'no module named_need.'),
     (
@@ -136,6 +149,8 @@ def test_names_of_rules_and_factories(here, text, want):
     ('bitjax.quantizers:lsq(2)', 'learned Quantizer'),
     ('named_module:summed()', 'returns shape ()'),
     ('named_module:nothing()', 'returns an object of type NoneType'),
+    ('named_module:imaginary()', 'real numbers; it returns complex64'),
+    ('named_module:truth()', 'real numbers; it returns bool'),
     ('named_module:failing()', 'its call failed'),
     ('named_module:textual()', "hyperparameters must be numbers; got 'word'"),
   ],

@@ -142,6 +142,30 @@ def test_scales_of_weights_are_held(posed, monkeypatch):
   assert width_of(found, 'Dense_1') == np.float32(WIDTHS[1])
 
 
+def test_what_cannot_be_judged_stays(posed, monkeypatch):
+  _, _, halves = posed
+  model = Net(inputs=SEVERAL)
+  variables = model.init(jax.random.key(1), halves[0][0])
+  scores = iter([-jnp.inf, 0.5])  # Of the last sign and of the first.
+
+  def fit(view, other, families, widths, **options):
+    del view, other, families, options
+    return training.FittedWidth(widths[1], next(scores), widths, jnp.int32(1))
+
+  monkeypatch.setattr(_windows, 'fit_width', fit)
+  options = training.Refit(1, WIDTHS, sample=999)
+  found = _refit.refit(model, variables, halves, jax.random.key(0), options)
+  last, first = (
+    found['params'][layer]['input_quantizer']
+    for layer in ('Dense_2', 'Dense_1')
+  )
+  assert last['width'] == np.float32(0.7) and last['family'].tolist() == [1, 0]
+  assert first['width'] == np.float32(0.5) and first['family'].tolist() == [
+    0,
+    1,
+  ]
+
+
 def test_training_fits_at_intervals_and_resumes_to_the_same_bits(
   tiny, same, tmp_path
 ):
@@ -293,6 +317,13 @@ def test_convolutions_with_shortcuts():
   assert len(fitted) > 2 and set(fitted[1:]) <= set(np.float32(WIDTHS).tolist())
 
 
+def test_widths_may_be_a_list_or_an_array():
+  wanted = training.Refit(1, (0.25, 1.0))
+  for widths in ([0.25, 1], np.float32([0.25, 1.0])):
+    found = training.Refit(1, widths)
+    assert found == wanted and hash(found) == hash(wanted)
+
+
 def test_bad_input(tiny, posed):
   _, _, halves = posed
   plain = Net(inputs=SIGN)
@@ -300,7 +331,9 @@ def test_bad_input(tiny, posed):
   for call, words in (
     (lambda: training.Refit(0), 'every must be an integer >= 1'),
     (lambda: training.Refit(1, ()), 'widths must be numbers, at least one'),
+    (lambda: training.Refit(1, 0.5), 'widths must be numbers, at least one'),
     (lambda: training.Refit(1, (0.5, -1.0)), 'widths must be'),
+    (lambda: training.Refit(1, ('wide',)), 'widths must be'),
     (lambda: training.Refit(1, sample=0), 'sample must be an integer >= 1'),
     (lambda: training.fitted_sign(0.5), 'estimator must be a function'),
     (lambda: training.fitted_sign(relative, 0.0), 'width must be'),

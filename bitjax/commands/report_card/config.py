@@ -116,12 +116,14 @@ class Config(toy.Tuned, toy.Config):
       raise types.BadInput(
         f'tuning_seeds must list two seeds at least; got {self.tuning_seeds}.'
       )
+    for name in self.estimators if self.with_cifar else ():
+      names.make(name, images=True)
 
   @property
   def chosen(self) -> tuple[str, ...]:
     """The estimators to measure, the normal STE first: all are compared with it."""
     asked = self.estimators or names.BUILT_IN
-    return tuple(dict.fromkeys((names.REFERENCE, *asked)))
+    return tuple(dict.fromkeys(map(names.plain, (names.REFERENCE, *asked))))
 
   @property
   def with_cifar(self) -> bool:

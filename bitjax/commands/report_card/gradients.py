@@ -166,13 +166,19 @@ def _near(
     rows.append(
       {
         'correlation': jax.lax.map(
-          functools.partial(measures.correlation, on_a), truth
+          functools.partial(_correlation, on_a), truth
         ),
         'cosine': jax.lax.map(functools.partial(_cosine, on_a), truth),
-        'replication': measures.correlation(on_a, on_b),
+        'replication': _correlation(on_a, on_b),
       }
     )
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+
+
+def _correlation(a, b):
+  """Returns the correlation; NaN, not 0, where a prediction is not finite."""
+  finite = jnp.isfinite(a).all() & jnp.isfinite(b).all()
+  return jnp.where(finite, measures.correlation(a, b), jnp.nan)
 
 
 def _cosine(a, b):

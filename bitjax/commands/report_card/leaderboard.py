@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 import html
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Entry(NamedTuple):
     kept: what was measured.
     found: all of its numbers.
     gap: the difference of the first number from the normal STE's, whose interval holds for
-      all rows at once; None for the normal STE.
+      all rows at once; undefined where a seed was lost; None for the normal STE.
   """
 
   kept: measure.Kept
@@ -49,13 +50,17 @@ def entries(
     one.name: first.sample.values
     for (one, _), first in zip(every, firsts, strict=True)
   }
-  normal = values[names.REFERENCE]
-  others = [name for name in values if name != names.REFERENCE]
-  gaps: dict[str, evidence.Interval] = {}
-  if others:
-    differences = np.stack([values[name] - normal for name in others])
-    joint = evidence.simultaneous(differences)
-    gaps = dict(zip(others, joint, strict=True))
+  normal = values.pop(names.REFERENCE)
+  known = np.isfinite(normal)
+  # A seed that is lost in one row would be lost to all that hold at once.
+  whole = sorted(
+    name for name, own in values.items() if np.isfinite(own[known]).all()
+  )
+  lost = evidence.Interval(math.nan, -math.inf, math.inf, 0, normal.size)
+  gaps = dict.fromkeys(values, lost)
+  if whole:
+    differences = np.stack([values[name] - normal for name in whole])
+    gaps |= zip(whole, evidence.simultaneous(differences), strict=True)
   rows = [
     (first.found.mean, Entry(one, found, gaps.get(one.name)))
     for (one, found), first in zip(every, firsts, strict=True)
@@ -85,7 +90,7 @@ def board(
     'intervals over seeds. An estimator’s name leads to its card.</p>',
     f'<p>Ordered by one number that was fixed beforehand: {html.escape(_lower(first))}. '
     'Its differences from the normal STE hold for all rows at once; where they do not '
-    'include 0, they are bold. A place in the order is no finding: neighbours are seldom told '
+    'include 0, they are bold, and where a seed was lost, there is none. A place in the order is no finding: neighbours are seldom told '
     'apart.</p>',
     _figure(rows, first),
     _table(rows, config, outdated),

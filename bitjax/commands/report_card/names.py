@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import hashlib
 import re
 
@@ -26,6 +27,7 @@ __all__ = [
   'factories',
   'make',
   'module',
+  'plain',
   'slug',
 ]
 
@@ -55,6 +57,8 @@ BUILT_IN = (
 )
 _MODULE = 'bitjax.quantizers'
 _RELATIVE = 'relative'
+# One unit, one example, and at last images; (examples, units) is tried by `quantizers.named`.
+_SHAPES = ((4, 1), (1, 3), (2, 4, 4, 3))
 _FORM = 'FACTORY(ARGUMENTS) or MODULE:FUNCTION'
 
 
@@ -79,8 +83,51 @@ def canonical(text: str) -> str:
   Raises:
     BadInput: for another form, or a factory that `quantizers` does not have.
   """
-  if ':' in text:
+  call, relative = _parsed(text)
+  if call is None:
     return text
+  written = ast.unparse(call)
+  return (
+    f'{_MODULE}:{_RELATIVE}({written})' if relative else f'{_MODULE}:{written}'
+  )
+
+
+@functools.cache
+def plain(text: str) -> str:
+  """Returns the name under which an estimator is measured, whatever way it is written.
+
+  Built-in ones that are equal to one of `BUILT_IN` have its name: ``window``,
+  ``window()`` and ``window( 1 )`` are ``window(1)``.
+
+  Args:
+    text: as for `canonical`.
+  """
+  call, relative = _parsed(text)
+  if call is None:
+    return text.strip()
+  own = _leaves(text)
+  for name in BUILT_IN:
+    if _leaves(name) == own:
+      return name
+  parts = [ast.unparse(part) for part in (*call.args, *call.keywords)]
+  parts += [_RELATIVE] * relative
+  return f'{ast.unparse(call.func)}({",".join(parts)})'
+
+
+@functools.cache
+def _leaves(text):
+  """Returns what an estimator is made of; equal ones have equal parts."""
+  leaves, structure = jax.tree.flatten(quantizers.named(canonical(text)))
+  return structure, tuple(map(float, leaves))
+
+
+def _parsed(text):
+  """Returns the call that makes a built-in estimator, and whether it is relative.
+
+  Of somebody's own estimator the call is None.
+  """
+  if ':' in text:
+    return None, False
   try:
     node = ast.parse(text.strip(), mode='eval').body
   except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -90,13 +137,19 @@ def canonical(text: str) -> str:
     raise types.BadInput(
       f'{text!r} must have the form {_FORM}, as in gaussian(0.3,relative).'
     )
+  if name.id == _RELATIVE:
+    raise types.BadInput(
+      f'{text!r}: the word {_RELATIVE} is an argument, as in gaussian(0.3,relative).'
+    )
   if name.id not in factories():
     close = difflib.get_close_matches(name.id, factories(), n=1)
     known = ', '.join(factories())
-    way = f'did you mean {close[0]}?' if close else f'there are {known}.'
+    way = f'there are {known}; your own is written MODULE:FUNCTION.'
+    if close:
+      way = f'did you mean {close[0]}?'
     raise types.BadInput(f'{text!r}: there is no estimator {name.id}; {way}')
   if not isinstance(node, ast.Call):
-    return f'{_MODULE}:{name.id}()'
+    return ast.Call(name, [], []), False
   marks = [a for a in node.args if isinstance(a, ast.Name)]
   if any(mark.id != _RELATIVE for mark in marks) or len(marks) > 1:
     raise types.BadInput(
@@ -104,16 +157,22 @@ def canonical(text: str) -> str:
       f'or once the word {_RELATIVE}.'
     )
   node.args = [a for a in node.args if a not in marks]
-  call = ast.unparse(node)
-  return f'{_MODULE}:{_RELATIVE}({call})' if marks else f'{_MODULE}:{call}'
+  return node, bool(marks)
 
 
-def make(text: str) -> quantizers.Estimator:
+def make(text: str, images: bool = False) -> quantizers.Estimator:
   """Returns the estimator of a name, tried on numbers of usual and unusual size.
+
+  It is tried on arrays of the shapes that it will meet too, so that it does not fail after
+  minutes of measuring.
+
+  Args:
+    text: as for `canonical`.
+    images: whether it is for convolutional networks too.
 
   Raises:
     BadInput: in one line, for what `canonical` and `quantizers.named` refuse, and for
-      an estimator whose answer to finite numbers is not finite.
+      an estimator whose answer to finite numbers is not finite, or has not their shape.
   """
   name = canonical(text)
   try:
@@ -122,6 +181,8 @@ def make(text: str) -> quantizers.Estimator:
     # Somebody who writes gaussian(0.3,relative) has written no module.
     raise types.BadInput(types.one_line(error).replace(name, text)) from error
   _check_finite(text, estimator)
+  for shape in _SHAPES[: None if images else -1]:
+    _check_shape(text, estimator, shape)
   return estimator
 
 
@@ -160,3 +221,21 @@ def _check_finite(text, estimator):
         f'x = {x[at]:g} and progress {progress:g} it returns '
         f'{np.asarray(found)[at]:g}.'
       )
+
+
+def _check_shape(text, estimator, shape):
+  """Refuses an estimator whose answer has not the shape of what it is given."""
+  x = jax.ShapeDtypeStruct(shape, np.float32)
+  progress = jax.ShapeDtypeStruct((), np.float32)
+  try:
+    found = jax.eval_shape(estimator, x, x, x, progress)
+  except Exception as error:  # Whatever somebody's own rule raises.
+    raise types.BadInput(
+      f'{text!r}: its call failed for x of shape {shape}: {type(error).__name__}: '
+      f'{types.one_line(error)}'
+    ) from error
+  if found.shape != shape:
+    raise types.BadInput(
+      f'{text!r}: an estimator must return an array of the shape of x; for '
+      f'{shape} it returns shape {found.shape}.'
+    )

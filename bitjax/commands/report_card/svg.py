@@ -76,7 +76,9 @@ def curves(
   for line in lines:
     known = zip(line.x, line.y, strict=True)
     points = ' '.join(
-      f'{frame.at_x(a):.1f},{frame.at_y(b):.1f}' for a, b in known
+      f'{frame.at_x(a):.1f},{frame.at_y(b):.1f}'
+      for a, b in known
+      if math.isfinite(b)
     )
     parts.append(
       f'<polyline class="line {line.kind}" stroke-dasharray="{line.dash}" '

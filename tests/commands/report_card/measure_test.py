@@ -136,6 +136,14 @@ def test_nearness_and_variance_equal_direct_calls():
   )
 
 
+def test_a_gradient_that_is_not_finite_is_near_to_nothing():
+  whole, broken = np.float32([1, 2, 4]), np.float32([1, np.nan, 4])
+  assert gradients._correlation(whole, whole) == pytest.approx(1)
+  assert gradients._correlation(whole, 0 * whole) == 0
+  assert np.isnan(gradients._correlation(broken, whole))
+  assert np.isnan(gradients._correlation(whole, broken))
+
+
 @pytest.mark.slow
 def test_truths_equal_direct_calls(networks):
   known = gradients.truths(networks, sweeps.Sweep(), draws=8, flip_rate=0.0)

@@ -10,6 +10,7 @@ import pytest
 from bitjax import __main__ as command
 from bitjax import quantizers
 from bitjax import types
+from bitjax.commands.report_card import config as config_lib
 from bitjax.commands.report_card import names
 
 SOURCE = """
@@ -29,6 +30,13 @@ def late(g, x, x_q, progress):
 
 def python(g, x, x_q, progress):
   return g if x.sum() > 0 else 2 * g
+
+def squeezed(g, x, x_q, progress):
+  return jnp.squeeze(g)
+
+def of_rows(g, x, x_q, progress):
+  examples, units = x.shape
+  return g / units
 """
 
 
@@ -81,6 +89,36 @@ def test_the_built_in_ones_are_all_there_is():
     assert callable(names.make(name))  # It has been tried.
 
 
+def test_equal_estimators_have_one_name():
+  for text, name in (
+    ('window', 'window(1)'),
+    (' window( 1.0 ) ', 'window(1)'),
+    ('window(half_width=0.5)', 'window(0.5)'),
+    ('gaussian(relative, sigma=0.3)', 'gaussian(0.3,relative)'),
+    ('gaussian( 0.3000001, relative)', 'gaussian(0.3000001,relative)'),
+    ('window(0.5, gain=2)', 'window(0.5,gain=2)'),
+    (' own_rules:triangle', 'own_rules:triangle'),
+  ):
+    assert names.plain(text) == name
+    np.testing.assert_array_equal(
+      passed(names.make(text)), passed(names.make(name))
+    )
+  assert [*map(names.plain, names.BUILT_IN)] == [*names.BUILT_IN]
+  asked = ('window', 'window(0.5, 1)', 'window(half_width=0.5)')
+  chosen = config_lib.Config(estimators=asked).chosen
+  assert chosen == ('window(1)', 'window(0.5)')
+
+
+def test_what_images_would_break_is_tried_beforehand():
+  names.make('own_rules:of_rows')
+  asked = {'estimators': ('own_rules:of_rows',)}
+  config_lib.Config(**asked)
+  with pytest.raises(
+    types.BadInput, match=r'x of shape \(2, 4, 4, 3\): ValueError'
+  ):
+    config_lib.Config(**asked, data_dir='somewhere')
+
+
 def test_files_have_names_of_their_own():
   others = ['m:f(1)', 'm:f(-1)', 'm:f(.1)', 'M:f(1)', 'window( 1)', 'index']
   slugs = [names.slug(name).lower() for name in [*names.BUILT_IN, *others]]
@@ -106,6 +144,9 @@ BAD = [
   ('own_rules:rooted', 'for g = 2, x = 0 and progress 0 it returns inf'),
   ('own_rules:late', 'progress 1 it returns'),
   ('own_rules:python', 'TracerBoolConversionError'),
+  ('own_rules:squeezed', 'shape of x; for (4, 1) it returns shape (4,)'),
+  ('relative(window(1))', 'the word relative is an argument, as in gaussian'),
+  ('triangle', 'your own is written MODULE:FUNCTION'),
 ]  # fmt: skip
 
 

@@ -305,6 +305,12 @@ class TestFigures:
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
     assert y0 - y2 == pytest.approx((y0 - y1) / 2, abs=0.2) and y1 < y0
 
+  def test_curves_leave_out_what_is_not_finite(self):
+    lines = [svg.Curve('a', [0, 1, 2], [0.0, math.nan, 0.5])]
+    drawing = svg.curves(lines, title='t', x_label='x', y_label='y')
+    (line,) = ElementTree.fromstring(drawing).iter('polyline')
+    assert len(line.get('points').split()) == 2 and 'nan' not in drawing
+
   @pytest.mark.parametrize(
     ('ends', 'wanted'),
     [
@@ -354,6 +360,18 @@ class TestLeaderboard:
     gaps = {row.kept.name: row.gap for row in rows}
     assert gaps[names.REFERENCE] is None
     assert [gaps[HOSTILE], gaps['window(0.5)']] == wanted
+
+  def test_a_row_that_lost_a_seed_takes_no_other_with_it(self, rows):
+    seen = NORMAL.results.once_holdout
+    lost = seen.where(seen.seed != CONFIG.seeds[1])
+    bad = kept('window(0.25)', 4, once_holdout=lost)
+    every = [(row.kept, row.found) for row in rows]
+    found = leaderboard.entries([*every, (bad, numbers.numbers(bad, NORMAL))])
+    gaps = {row.kept.name: row.gap for row in found}
+    gap = gaps.pop('window(0.25)')
+    assert math.isnan(gap.mean) and (gap.low, gap.high) == (-math.inf, math.inf)
+    assert gaps == {row.kept.name: row.gap for row in rows}
+    check(leaderboard.board(found, [], set()))
 
   def test_the_page(self, rows):
     text = leaderboard.board(rows, ['identity()'], {'window(0.5)'})
