@@ -86,8 +86,8 @@ def exhaustive(
 
   Raises:
     BadInput: for a radius that is not positive, no or too many free weights, some that
-      are no indices or named twice (if they are concrete), an empty batch, a loss that is concrete and not finite, or what `moves` objects
-      to.
+      are no indices or named twice (if they are concrete), an empty batch, a loss that is
+      concrete and not finite, or what `moves` objects to.
   """
   types.check_positive('budget.radius', budget.radius)
   _view.check_filled(view)

@@ -48,7 +48,9 @@ class TestPadding:
     np.testing.assert_array_equal(layer.apply(deployed, x), want)
     stage = layer.apply(variables, 3, method='stage')
     np.testing.assert_array_equal(stage(x), want)
-    view = nn.layer_view(layer, variables, x, np.zeros(2, int), '')
+    model = linen.Sequential([layer, lambda y: y.mean((1, 2))])
+    inside = {'params': {'layers_0': variables['params']}}
+    view = nn.layer_view(model, inside, x, np.zeros(2, int), 'layers_0')
     np.testing.assert_array_equal(view.pre_activations(view.kernel), want)
     grad = jax.grad(lambda x: jnp.sum(layer.apply(variables, x) * want))(x)
     assert np.isfinite(grad).all() and np.abs(grad).max() > 0

@@ -276,6 +276,7 @@ def test_what_is_reported():
   told = []
   scans.flip_gains(
     dataclasses.replace(view, tail=(scans.Mean(),), labels=view.labels % 8),
+    path='tail',
     coordinates=jnp.array([5, 0, 287]),
     chunk=3,
     report=told.append,

@@ -194,6 +194,7 @@ def test_central_differences(make, binary, path):
 
 def test_bad_input(make):
   view, _ = make()
+  real, _ = make(binary=False)
   budget = types.Budget(0.1)
   coordinate = scans.coordinate_discrete_gradient
   coupled = dataclasses.replace(view, scaling=SCALED)
@@ -212,7 +213,10 @@ def test_bad_input(make):
       r'num_candidates must be an integer >= 1',
     ),
     (lambda: cheapest(tolerance=-1.0), r'tolerance must be >= 0'),
-    (lambda: scans.exhaustive(view, budget), r'24 free weights.*16777216'),
+    (
+      lambda: scans.exhaustive(real, budget, step=0.25),
+      r'24 free weights.*282429536481',
+    ),
     (
       lambda: scans.exhaustive(view, budget, coordinates=jnp.array([1, 24])),
       r'coordinates must be in \[0, 23\]; got 24',
