@@ -3,6 +3,7 @@
 import html.parser
 import json
 import math
+import pathlib
 import re
 from xml.etree import ElementTree
 
@@ -23,6 +24,7 @@ from bitjax.commands.report_card import numbers
 from bitjax.commands.report_card import pages
 from bitjax.commands.report_card import svg
 
+DOCS = pathlib.Path(__file__).parents[3] / 'docs'
 CONFIG = config_lib.Config(**config_lib.PRESETS['smoke'])
 STATES = ('initialised', 'trained')
 LAYERS = ('Dense_0', 'Dense_1')
@@ -421,3 +423,33 @@ def test_files_of_a_card(tmp_path):
     assert stored['where'] == one.sample.where
     assert files.number(stored['mean']) == one.found.mean
     assert files.number(stored['low']) == one.found.low
+
+
+def test_the_leaderboard_in_the_documents_is_that_of_its_run():
+  found = json.loads((DOCS / 'report_card_leaderboard.json').read_text())
+  page = (DOCS / 'report_card.md').read_text()
+  table = page.partition('<!-- the leaderboard -->')[2].partition('<!--')[0]
+  rows = [
+    [cell.strip() for cell in line.strip('|').split('|')]
+    for line in table.strip().splitlines()[2:]
+  ]
+  shown = lambda one, scale, digits: '{:.{d}f} [{:.{d}f}, {:.{d}f}]'.format(
+    *(scale * one[end] for end in ('mean', 'low', 'high')), d=digits
+  )
+  want = []
+  for entry in found['estimators']:
+    decrease, _, accuracy, _, time = entry['numbers']
+    gap = entry['difference_of_all_at_once']
+    want.append(
+      [
+        f'`{entry["estimator"]}`',
+        shown(decrease, 1, 4),
+        'the normal STE' if gap is None else shown(gap, 1, 4),
+        shown(accuracy, 100, 1),
+        f'{time["mean"]:.2f}',
+      ]
+    )
+  assert rows == want
+  assert {row[0].strip('`') for row in rows} == set(names.BUILT_IN)
+  gaps = [one['difference_of_all_at_once'] for one in found['estimators']]
+  assert all(g is None or g['low'] < 0 < g['high'] for g in gaps)  # As it says.
