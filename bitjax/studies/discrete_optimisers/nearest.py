@@ -102,5 +102,6 @@ def judge(
     | {
       f'nearer than {arm}': one.effect
       for arm, one in zip(others, found, strict=True)
-    },
+    }
+    | texts.unsettled(at, tuple(gaps)),
   )
