@@ -281,6 +281,7 @@ LEFT = {
     'pack_network',
     'evaluator',
     'layout',
+    'named',
   ),
 }
 BAD = {

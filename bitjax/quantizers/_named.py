@@ -7,6 +7,7 @@ directory too; the arguments are literals, or names and calls in the same module
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 import importlib
 import os
 import sys
@@ -24,7 +25,9 @@ __all__ = ['named']
 _FORM = 'MODULE:FACTORY(ARGUMENTS), as in my_module:triangle(0.5)'
 
 
-def named(text: str) -> _attach.Estimator:
+def named(
+  text: str, shapes: Sequence[tuple[int, ...]] = ((3, 2),)
+) -> _attach.Estimator:
   """Returns the estimator of a name like ``my_module:triangle(0.5)``.
 
   Arguments are numbers, strings, booleans, None and tuples of them, or again names and
@@ -35,6 +38,8 @@ def named(text: str) -> _attach.Estimator:
 
   Args:
     text: the name.
+    shapes: of the ``x`` that it is tried on, without computing; the default is that of a
+      kernel, as an estimator of weights may need the axis of units.
 
   Returns:
     The estimator, a callable pytree.
@@ -45,7 +50,10 @@ def named(text: str) -> _attach.Estimator:
       must be real numbers of the shape of ``x``, and its hyperparameters numbers.
   """
   name, node = _parsed(text)
-  return _checked(text, _value(text, name, _imported(text, name), node))
+  found = _checked(text, _value(text, name, _imported(text, name), node))
+  for shape in shapes:
+    _try(text, found, shape)
+  return found
 
 
 def _parsed(text):
@@ -153,7 +161,7 @@ def _called(text, factory, args, kwargs):
 
 
 def _checked(text, estimator):
-  """Returns an estimator as a pytree, if it answers with the shape of ``x``."""
+  """Returns an estimator as a pytree, if its hyperparameters are numbers."""
   estimator: Any = _callables.as_pytree(
     repr(text), estimator, ('g', 'x', 'x_q', 'progress')
   )
@@ -162,15 +170,19 @@ def _checked(text, estimator):
       raise types.BadInput(
         f'{text!r}: hyperparameters must be numbers; got {leaf!r}.'
       )
-  # A kernel of a layer: an estimator of weights may need the axis of units.
-  x = jax.ShapeDtypeStruct((3, 2), jnp.float32)
+  return estimator
+
+
+def _try(text, estimator, shape):
+  """Refuses an estimator that does not answer with real numbers of the shape of ``x``."""
+  x = jax.ShapeDtypeStruct(shape, jnp.float32)
   progress = jax.ShapeDtypeStruct((), jnp.float32)
   try:
     found = jax.eval_shape(estimator, x, x, x, progress)
   except Exception as error:  # Whatever somebody's own rule raises.
     raise types.BadInput(
-      f'{text!r}: an estimator (g, x, x_q, progress) is needed; its call failed: '
-      f'{_line(error)}.'
+      f'{text!r}: an estimator (g, x, x_q, progress) is needed; its call failed for '
+      f'x of shape {shape}: {_line(error)}.'
     ) from error
   if getattr(found, 'shape', None) != x.shape:
     got = getattr(found, 'shape', None)
@@ -185,7 +197,6 @@ def _checked(text, estimator):
     raise types.BadInput(
       f'{text!r}: an estimator must return real numbers; it returns {found.dtype}.'
     )
-  return estimator
 
 
 def _kind(value):
